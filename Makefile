@@ -1,0 +1,57 @@
+# Every target sets up what it needs: a virtual environment in .venv, made once and renewed when pyproject.toml changes.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHONUTF8 := 1
+WORKERS ?= 2
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location -e '.[dev]'
+	@touch $@
+
+.PHONY: help demo test check fmt lint type imports e2e bench soak clean setup
+
+help:  ## list the commands
+	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with everything the other commands need
+
+demo: $(STAMP)  ## pictures in half a minute: run jobs/demo.yaml against the built-in simulator, then make the report
+	@$(BIN)/imgpipe run jobs/demo.yaml
+	@$(BIN)/imgpipe report jobs/demo.yaml
+
+test: $(STAMP)  ## the whole test suite
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+check: fmt lint type imports test  ## what CI runs: format, lint, types, import contracts, tests
+
+fmt: $(STAMP)  ## is the code formatted? (to format it: make fmt FIX=1)
+	$(BIN)/ruff format $(if $(FIX),,--check) .
+
+lint: $(STAMP)  ## ruff's rules (FIX=1 mends what it can)
+	$(BIN)/ruff check $(if $(FIX),--fix,) .
+
+type: $(STAMP)  ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(STAMP)  ## the direction of imports
+	$(BIN)/lint-imports
+
+e2e: $(STAMP)  ## only the tests that run the installed command
+	$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
+
+bench: $(STAMP)  ## speed and memory, compared within one run
+	@$(BIN)/python -m pip install --quiet -e '.[bench,fast]'
+	$(BIN)/python -m tests.bench
+
+soak: $(STAMP)  ## the long crash, soak and fuzz runs
+	$(BIN)/python -m pytest -n 0 --timeout 0 tests/soak
+
+clean:  ## remove .venv and caches (never outputs/)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist
+	find pipeline tests -name __pycache__ -type d -prune -exec rm -rf {} +

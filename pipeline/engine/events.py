@@ -1,0 +1,147 @@
+"""What happens during a run, told as it happens. The engine emits; reports and logs listen; nothing flows back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pipeline.errors import Exit
+from pipeline.model import Artifact, Fault, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStarted:
+    run: int
+    total: int  # tasks of the manifest that were selected
+    due: int
+    skipped: int  # done already
+    recovered: int
+    unknown: int
+    unknown_microusd: int
+    at_most_microusd: int | None  # None: the price is not known
+    budget_microusd: int | None  # what this run may spend at most; None: no ceiling
+    is_play_money: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptStarted:
+    task_id: str
+    attempt: int  # the ledger's number
+    number: int  # of this task, counted from 1
+    price_microusd: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnded:
+    task_id: str
+    attempt: int
+    number: int
+    seconds: float
+    fault: Fault | None  # None: it brought an image
+    reason: str
+    status: int | None
+    request_id: str | None
+    cost_microusd: int
+    unknown_microusd: int  # reserved for good, because nobody knows
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryScheduled:
+    task_id: str
+    number: int  # of the attempt that failed
+    wait_s: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskEnded:
+    task_id: str
+    job: str
+    state: TaskState
+    reason: str
+    artifact: Artifact | None
+    attempts: int
+    cost_microusd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """Nothing new is sent for `seconds`: a server's hint, an open breaker, a full disk."""
+
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned:
+    """Something a person may want to know; the run goes on. Told once per distinct text."""
+
+    text: str
+    task_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Halted:
+    """Nothing new is sent from here on; what is in flight is awaited and saved."""
+
+    exit: Exit
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunEnded:
+    summary: "RunSummary"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What one run did; its JSON form is written by `report.summary`."""
+
+    run: int | None  # None: nothing was due and no run was opened
+    exit: Exit
+    total: int
+    done: int  # made by this run
+    skipped: int  # done before it, and tasks not selected for sending
+    failed: int
+    refused: int
+    unknown: int
+    pending: int
+    conflict: int
+    attempts: int
+    images: int
+    bytes: int
+    seconds: float
+    spent_microusd: int
+    unknown_microusd: int
+    budget_left_microusd: int | None
+    not_before: str | None  # RFC 3339, UTC
+    is_play_money: bool
+    reasons: tuple[str, ...]  # why it stopped early, most severe first
+
+
+Event = (
+    RunStarted
+    | AttemptStarted
+    | AttemptEnded
+    | RetryScheduled
+    | TaskEnded
+    | Paused
+    | Warned
+    | Halted
+    | RunEnded
+)
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gauge:
+    """The state of a run at one moment, for a live view."""
+
+    in_flight: int
+    limit: int
+    concurrency: int
+    spent_microusd: int
+    unknown_microusd: int
+    reserved_microusd: int
+    budget_left_microusd: int | None
+    queued: int
+    pause_reason: str | None
+    pause_left_s: float

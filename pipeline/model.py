@@ -1,0 +1,204 @@
+"""The nouns that cross rooms. Types only: no I/O, no decisions.
+
+Units are in the names: `_s` seconds, `_bytes`, `_microusd` (1 USD = 1,000,000). Paths in tasks and artifacts are
+relative and POSIX, so that outputs and ledger can be moved together.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+
+class TaskState(StrEnum):
+    """Where a task stands between runs."""
+
+    PENDING = "pending"  # never asked, or only transient trouble so far
+    DONE = "done"  # its image is durably on disk
+    FAILED = "failed"  # its own fault, or content failures exhausted
+    REFUSED = "refused"  # blocked by the provider, with a reason
+    UNKNOWN = "unknown"  # maybe billed, nothing received
+    CONFLICT = "conflict"  # a file it may not replace is in the way
+
+
+class Aspect(StrEnum):
+    """The four parts of a request whose change can make a done task due again (`rerun_when`)."""
+
+    PROMPT = "prompt"  # rendered prompt and system instruction
+    INPUTS = "inputs"  # the bytes of the input images, in order
+    PARAMS = "params"  # every generation parameter, safety and variant
+    MODEL = "model"
+
+
+class InputImage(msgspec.Struct, frozen=True, gc=False):
+    """One input image as it was when the plan was made."""
+
+    path: str  # as the operating system opens it; never stored in the ledger
+    sha256: str  # hex, of the file's own bytes (not of a converted copy)
+    size_bytes: int
+    mtime_ns: int
+
+
+class Digests(msgspec.Struct, frozen=True, gc=False):
+    """One digest an aspect, so that a plan can say what changed. Hex, 16 digits; the model stays text."""
+
+    prompt: str
+    inputs: str
+    params: str
+    model: str
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One image asked of the API: one row x one matrix combination x one variant of a job."""
+
+    id: str  # job/row or job/row@variant
+    job: str
+    row: str  # the middle part of the id
+    variant: int  # counts from 1
+    prompt: str
+    model: str
+    name: str  # output name, relative, without extension: the bytes decide that
+    fingerprint: str  # hex SHA-256 of the canonical final request
+    digests: Digests
+    system: str | None = None
+    aspect_ratio: str | None = None
+    size: str | None = None  # 512 | 1K | 2K | 4K
+    seed: int | None = None  # already that of this variant
+    temperature: float | None = None
+    params: dict[str, object] = {}  # merged into generationConfig as it is
+    safety: dict[str, str] = {}  # category -> threshold
+    images: tuple[InputImage, ...] = ()
+    tags: tuple[str, ...] = ()
+    rerun_when: tuple[Aspect, ...] = tuple(Aspect)
+    keep_metadata: bool = False  # send EXIF data (GPS) of the input images along
+    embed: bool = False  # write provenance into the image file
+    matrix: dict[str, str] = {}  # axis -> the chosen value's name
+    fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
+
+
+class Fault(StrEnum):
+    """Why an attempt brought no image: one name per row of the outcomes table. `billed` is that row's column."""
+
+    UNREACHABLE = "unreachable"  # DNS, refused, unreachable, connect timeout
+    ADDRESS = "address"  # TLS, proxy 407, redirect, an HTML page as the first answer
+    SILENCE = "silence"  # disconnect, reset, timeout or cut body after the request left; 408, 504, 524
+    BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
+    NOT_FOUND = "not_found"  # 404
+    ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code
+    FORBIDDEN = "forbidden"  # 403 other
+    THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
+    QUOTA = "quota"  # 429 per day, or a delay over 5 minutes
+    MODEL_MISSING = "model_missing"  # 503 model_not_found
+    OUTAGE = "outage"  # 500, 502, 503, 520-523, 529
+    REFUSED = "refused"  # blocked: 200 with a safety reason
+    NO_IMAGE = "no_image"  # 200 without an image
+    BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole
+    INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
+    OTHER = "other"  # anything else
+
+
+class Billed(StrEnum):
+    """Whether an attempt cost money."""
+
+    NO = "no"  # provably not executed
+    MAYBE = "maybe"  # silence after bytes left
+    YES = "yes"  # a whole 200 arrived
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """Tokens of one answer, from `usageMetadata`."""
+
+    prompt_tokens: int
+    image_tokens: int
+    text_tokens: int  # output text and thoughts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """One whole image in memory: type, size and wholeness were judged from its bytes."""
+
+    data: bytes
+    sha256: str  # hex
+    mime: str  # image/png | image/jpeg | image/webp
+    suffix: str  # .png | .jpg | .webp
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """One whole HTTP answer in memory (boundary B2), not judged yet."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]  # lower-case names
+    body: bytes
+    is_first: bool  # no answer came before it in this run
+    seconds: float  # from the first byte sent to the last byte read
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """An attempt that brought an image."""
+
+    image: Image
+    usage: Usage | None = None
+    model_version: str | None = None
+    response_id: str | None = None
+    request_id: str | None = None
+    notes: tuple[str, ...] = ()  # what a person may want to know: several images, a wrong label
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """An attempt that brought no image. `reason` is free of secrets and control characters."""
+
+    fault: Fault
+    billed: Billed
+    reason: str  # one line: what was seen, in words a person can act on
+    status: int | None = None
+    code: str | None = None  # the provider's code, finish reason or exception name
+    request_id: str | None = None  # for the provider's support desk
+    hint_s: float | None = None  # the delay the server named
+    usage: Usage | None = None
+    body: bytes | None = None  # redacted bytes worth keeping in rejected/
+    suffix: str = ".json"  # of those bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One image durably on disk."""
+
+    path: str  # relative to the output directory, with extension
+    sha256: str
+    mime: str
+    width: int
+    height: int
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spend:
+    """Money of one period: what was billed, and what may have been."""
+
+    spent_microusd: int = 0
+    unknown_microusd: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What the ledger remembers of one task; its history is asked for separately."""
+
+    id: str
+    state: TaskState
+    fingerprint: str
+    digests: Digests
+    name: str
+    artifact: Artifact | None
+    attempts: int
+    unknowns: int  # attempts of the present fingerprint whose outcome is unknown
+    cost_microusd: int
+    reason: str
+    updated_at: datetime

@@ -1,0 +1,70 @@
+"""What a person may set, checked and with every default filled in. Types only; `manifest` makes them, flags replace them."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+
+class Kind(StrEnum):
+    """Whose API is asked. All speak the same wire."""
+
+    COMETAPI = "cometapi"
+    GOOGLE = "google"
+    SIMULATOR = "simulator"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSettings:
+    """Where requests go and which key opens the door."""
+
+    kind: Kind = Kind.COMETAPI
+    model: str = "gemini-2.5-flash-image"
+    base_url: str | None = None  # None: the kind's own
+    api_key_env: str | None = None  # None: the kind's own
+    timeout_s: float = 300.0  # one attempt, whole exchange
+    profile: Path | None = None  # the embedded simulator's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Ceilings in micro-dollars; None means no ceiling."""
+
+    run: int | None = None
+    day: int | None = None
+    month: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopOn:
+    """When to stop a run whose tasks fail for good. `failure_rate` (0 to 1) is judged from `after` tasks on."""
+
+    consecutive_failures: int | None = None
+    failure_rate: float | None = None
+    after: int = 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Ceilings of one run."""
+
+    concurrency: int = 8  # ceiling of requests in flight
+    start: int = 1  # slow start begins here, after the canary
+    adaptive: bool = True
+    requests_per_minute: float | None = None
+    budget: Budget = field(default_factory=Budget)
+    tz: str = "UTC"  # in which a budget's day and month begin
+    max_tasks: int | None = None
+    max_duration_s: float | None = None
+    stop_on: StopOn = field(default_factory=StopOn)
+    memory_bytes: int = 256 * 2**20  # sum of bodies in memory
+    max_body_bytes: int = 64 * 2**20  # one body, after decompression
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often one task may be asked. `wait_*` are base and cap of transient backoff."""
+
+    attempts: int = 5
+    wait_initial_s: float = 1.0
+    wait_max_s: float = 60.0
+    unknown: int = 1  # repeats when the outcome of a paid request is unknown
