@@ -117,17 +117,7 @@ class RunSummary:
     reasons: tuple[str, ...]  # why it stopped early, most severe first
 
 
-Event = (
-    RunStarted
-    | AttemptStarted
-    | AttemptEnded
-    | RetryScheduled
-    | TaskEnded
-    | Paused
-    | Warned
-    | Halted
-    | RunEnded
-)
+Event = RunStarted | AttemptStarted | AttemptEnded | RetryScheduled | TaskEnded | Paused | Warned | Halted | RunEnded
 Listener = Callable[[Event], None]
 
 
