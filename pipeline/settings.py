@@ -1,4 +1,4 @@
-"""What a person may set, checked and with every default filled in. Types only; `manifest` makes them, flags replace them."""
+"""What a person may set, checked, every default filled in. Types only: `manifest` makes them, flags replace them."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
