@@ -1,0 +1,1 @@
+"""Many attempts: queue, workers, retries, pace, wallet."""
