@@ -1,0 +1,178 @@
+"""What is known of the models: what they can do, what they cost, until when they are offered.
+
+In: `catalogue.yaml` beside this module and a person's own prices. Out: prices in micro-dollars, pixels, tokens,
+warnings. It refuses to know tasks, budgets and the wire. A model it does not know is not an error: names are free text.
+"""
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from fractions import Fraction
+from functools import cache
+from importlib.resources import files
+from math import ceil
+from types import MappingProxyType
+
+import msgspec
+import yaml
+
+from pipeline.model import Usage
+from pipeline.settings import Kind
+
+DEFAULT_SIZE = "1K"  # what the API makes when no size is asked for
+_NOTICE = timedelta(days=45)  # how long before its last day a model is warned about
+
+Prices = Mapping[str, int | Mapping[str, int]]
+_NO_PRICES: Prices = MappingProxyType({})
+
+
+class _Rates(msgspec.Struct, frozen=True):
+    """USD per million tokens, which is micro-dollars per token."""
+
+    image: float
+    text: float
+    prompt: float
+
+
+class _Offer(msgspec.Struct, frozen=True):
+    until: date | None = None
+
+
+class _Family(msgspec.Struct, frozen=True):
+    """Models that share every table."""
+
+    sizes: tuple[str, ...]
+    ratios: tuple[str, ...]
+    tokens: dict[str, int]
+    price: dict[str, float]
+    per_million: _Rates
+    pixels: dict[str, dict[str, tuple[int, int]]]
+
+
+class _Model(msgspec.Struct, frozen=True):
+    alias: str
+    family: str
+    offered: dict[Kind, _Offer]
+
+
+class _Tables(msgspec.Struct, frozen=True):
+    families: dict[str, _Family]
+    models: dict[str, _Model]
+
+
+@cache
+def _tables() -> _Tables:
+    text = files("pipeline.provider").joinpath("catalogue.yaml").read_text(encoding="utf-8")
+    return msgspec.convert(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), _Tables)  # noqa: S506
+
+
+class Catalogue:
+    """The models' tables, with a person's own prices before them."""
+
+    def __init__(self, own_prices: Prices = _NO_PRICES) -> None:
+        self._own = own_prices
+        self._models = _tables().models
+
+    @classmethod
+    def load(cls, overrides: Prices = _NO_PRICES) -> "Catalogue":
+        """Read the built-in tables; `overrides` (micro-USD an image, or a size) win over their prices."""
+        return cls(overrides)
+
+    def __repr__(self) -> str:
+        return f"<Catalogue {len(self._models)} models, {len(self._own)} own prices>"
+
+    def _family(self, model: str) -> _Family | None:
+        known = self._models.get(model)
+        return None if known is None else _tables().families[known.family]
+
+    def _own_price(self, model: str, size: str | None) -> int | None:
+        own = self._own.get(model)
+        return own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
+
+    def price(self, model: str, size: str | None) -> int | None:
+        """Return the list price of one image in micro-USD; None when nobody knows it."""
+        own = self._own_price(model, size)
+        if own is not None:
+            return own
+        family = self._family(model)
+        usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
+        return None if usd is None else ceil(Fraction(str(usd)) * 1_000_000)
+
+    def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
+        """Return what an answer cost by its tokens, in micro-USD, rounded up.
+
+        A person's own price is exact and wins. None: no usage, or a model whose rates are not known.
+        """
+        own = self._own_price(model, size)
+        if own is not None:
+            return own
+        family = self._family(model)
+        if family is None or usage is None:
+            return None
+        rates = family.per_million
+        counted = (
+            (usage.image_tokens, rates.image),
+            (usage.text_tokens, rates.text),
+            (usage.prompt_tokens, rates.prompt),
+        )
+        return ceil(sum(tokens * Fraction(str(rate)) for tokens, rate in counted))
+
+    def warning(self, model: str, today: date, *, kind: Kind = Kind.COMETAPI) -> str | None:
+        """Say that `kind` stopped or soon stops to offer a model, and name what it offers; None: nothing to say."""
+        known = self._models.get(model)
+        offer = None if known is None else known.offered.get(kind)
+        if offer is None or offer.until is None or today < offer.until - _NOTICE:
+            return None
+        verb = "was retired" if today >= offer.until else "will be retired"
+        names = ", ".join(self.current_models(today, kind=kind))
+        return f"model {model} {verb} by {kind} on {offer.until}; current models: {names}"
+
+    def problem(self, model: str, size: str | None, aspect_ratio: str | None) -> str | None:
+        """Say why a known model cannot make this size or ratio; None: it can, or the model is not known."""
+        family = self._family(model)
+        if family is None:
+            return None
+        if size is not None and size not in family.sizes:
+            return f"model {model} cannot make size {size}; it makes {', '.join(family.sizes)}"
+        if aspect_ratio is not None and aspect_ratio not in family.ratios:
+            return f"model {model} cannot make aspect_ratio {aspect_ratio}; it makes {', '.join(family.ratios)}"
+        return None
+
+    def current_models(self, today: date | None = None, *, kind: Kind = Kind.COMETAPI) -> tuple[str, ...]:
+        """Return the models that `kind` is known to offer; with `today`, those still offered on that day."""
+        offers = ((name, m.offered.get(kind)) for name, m in self._models.items())
+        return tuple(
+            name
+            for name, offer in offers
+            if offer is not None and (offer.until is None or (today is not None and today < offer.until))
+        )
+
+    def is_known(self, model: str) -> bool:
+        """Tell whether the tables hold this model."""
+        return model in self._models
+
+    def image_size(self, model: str, size: str | None) -> str | None:
+        """Return what to send as `imageSize`; None: send none, for models that make one size and fail when asked."""
+        family = self._family(model)
+        return None if family is not None and family.sizes == (DEFAULT_SIZE,) else size
+
+    def sizes(self, model: str) -> tuple[str, ...]:
+        """Return the sizes a known model makes; empty for an unknown one."""
+        family = self._family(model)
+        return () if family is None else family.sizes
+
+    def ratios(self, model: str) -> tuple[str, ...]:
+        """Return the aspect ratios a known model makes; empty for an unknown one."""
+        family = self._family(model)
+        return () if family is None else family.ratios
+
+    def pixels(self, model: str, size: str | None, aspect_ratio: str | None) -> tuple[int, int] | None:
+        """Return width and height of what a known model makes; None when it does not make that."""
+        if self.problem(model, size, aspect_ratio) is not None:
+            return None
+        family = self._family(model)
+        return None if family is None else family.pixels[size or DEFAULT_SIZE].get(aspect_ratio or "1:1")
+
+    def tokens(self, model: str, size: str | None) -> int | None:
+        """Return the output tokens of one image; None when the model does not make that size."""
+        family = self._family(model)
+        return None if family is None else family.tokens.get(size or DEFAULT_SIZE)
