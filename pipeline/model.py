@@ -77,6 +77,14 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
 
 
+class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A task that a run will ask for, and what earlier runs left behind for it."""
+
+    task: Task
+    reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
+    unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
+
+
 class Fault(StrEnum):
     """Why an attempt brought no image: one name per row of the outcomes table. `billed` is that row's column."""
 

@@ -1,0 +1,217 @@
+"""One attempt of one task, from the gates to the ledger's last word on it.
+
+In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, pace; then the intent is
+committed, the request sent, the answer judged off the loop and written down. It decides nothing about repeating.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener
+from pipeline.engine.pace import Gate, Stopped, Ticket
+from pipeline.engine.ports import Intent, Prices, Provider, Store
+from pipeline.engine.retry import Tally, standing
+from pipeline.engine.wallet import Refusal, Reservation, Wallet
+from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
+from pipeline.settings import Retry
+
+READERS: Final = 2  # threads that judge answers; decoding is bound by memory, more threads gain nothing on 2 cores
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What one attempt led to: an artifact, a failure, or neither when the run stopped before it was sent."""
+
+    state: TaskState  # what holds if the task is never asked again
+    failure: Failure | None = None
+    artifact: Artifact | None = None
+    number: int | None = None  # of the attempt; None: nothing was sent
+    reason: str = ""
+    cost_microusd: int = 0
+
+
+class Attempts:
+    """Makes attempts against one provider, store and wallet; counts those in flight."""
+
+    def __init__(
+        self,
+        *,
+        run: int,
+        provider: Provider,
+        store: Store,
+        prices: Prices,
+        gate: Gate,
+        wallet: Wallet,
+        retry: Retry,
+        listen: Listener,
+    ) -> None:
+        self._run = run
+        self._provider = provider
+        self._store = store
+        self._prices = prices
+        self._gate = gate
+        self._wallet = wallet
+        self._retry = retry
+        self._emit = listen
+        self._money_moved = asyncio.Condition()
+        self._sending: set[asyncio.Task[Reply | Failure]] = set()
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._is_abandoned = False
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._sending)
+
+    def abandon(self) -> None:
+        """Stop waiting for answers. What has arrived is saved; what is in flight becomes unknown."""
+        self._is_abandoned = True
+        for sending in self._sending:
+            sending.cancel()
+
+    def close(self) -> None:
+        self._readers.shutdown(wait=False)
+
+    async def make(
+        self,
+        task: Task,
+        tally: Tally,
+        *,
+        group: asyncio.TaskGroup,
+        refused: Callable[[Refusal], None],
+        judged: Callable[[Answer | Failure], None],
+    ) -> Step | None:
+        """Pass the gates and make one attempt; None when the run stopped before anything was sent.
+
+        `refused` hears that no budget is left, `judged` every answer before it is written down.
+        Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
+        """
+        price = self._prices.price(task.model, task.size)
+        reservation = await self._reserve(price or 0, refused)
+        if reservation is None:
+            return None
+        try:
+            ticket = await self._gate.enter()
+        except Stopped:
+            await self._moved(self._wallet.release, reservation)
+            return None
+        intent = await self._intend(task, price, ticket, reservation)
+        started = time.monotonic()
+        result: Answer | Failure | None = None
+        try:
+            result = await self._exchange(task, group)
+        finally:
+            fault = Fault.OTHER if result is None else result.fault if isinstance(result, Failure) else None
+            self._gate.finished(ticket, fault, result.hint_s if isinstance(result, Failure) else None)
+        judged(result)
+        return await self._write_down(
+            task, tally, intent, result, reservation=reservation, seconds=time.monotonic() - started
+        )
+
+    async def _reserve(self, price_microusd: int, refused: Callable[[Refusal], None]) -> Reservation | None:
+        """Reserve the price; wait while what others have reserved may still come free."""
+        async with self._money_moved:
+            while not self._gate.is_stopped:
+                reserved = self._wallet.reserve(price_microusd)
+                if isinstance(reserved, Reservation):
+                    return reserved
+                if reserved.is_final:
+                    refused(reserved)
+                    return None
+                await self._money_moved.wait()
+        return None
+
+    async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
+        """Let go of a reservation in the way `move` says, and wake who waits for money."""
+        move(reservation)
+        async with self._money_moved:
+            self._money_moved.notify_all()
+
+    async def _intend(self, task: Task, price: int | None, ticket: Ticket, reservation: Reservation) -> Intent:
+        try:
+            intent = await self._store.intend(task, run=self._run, reserved_microusd=price)
+        except BaseException:  # the worker sees it; nothing was sent
+            self._gate.abandoned(ticket)
+            await self._moved(self._wallet.release, reservation)
+            raise
+        self._emit(AttemptStarted(task_id=task.id, attempt=intent.attempt, number=intent.number, price_microusd=price))
+        return intent
+
+    async def _exchange(self, task: Task, group: asyncio.TaskGroup) -> Answer | Failure:
+        """Send, then judge off the loop. A send that `abandon` cancels is a silence."""
+        sending = group.create_task(self._provider.send(task), name=f"send {task.id}")
+        self._sending.add(sending)
+        if self._is_abandoned:
+            sending.cancel()
+        try:
+            await asyncio.wait({sending})
+        finally:
+            self._sending.discard(sending)
+        if sending.cancelled():
+            reason = "the run was stopped before the answer came"
+            return Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason=reason, code="stopped")
+        reply = sending.result()
+        if isinstance(reply, Failure):
+            return reply
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._provider.read, reply, task)
+
+    async def _write_down(
+        self,
+        task: Task,
+        tally: Tally,
+        intent: Intent,
+        result: Answer | Failure,
+        *,
+        reservation: Reservation,
+        seconds: float,
+    ) -> Step:
+        cost = self._cost(task, result, reservation)
+        unknown = reservation.price_microusd if _is_maybe(result) else 0
+        if _is_maybe(result):
+            await self._moved(self._wallet.keep_unknown, reservation)
+        else:
+            await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
+        if isinstance(result, Answer):
+            artifact = await self._store.publish(task, intent.attempt, result, cost_microusd=cost, seconds=seconds)
+            step = Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost)
+        else:
+            tally.add(result.fault)
+            state = standing(result.fault, tally, self._retry)
+            await self._store.close(
+                intent.attempt, result, state=state, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds
+            )
+            step = Step(state=state, failure=result, number=intent.number, reason=result.reason, cost_microusd=cost)
+        self._emit(_ended(task, intent, result, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds))
+        return step
+
+    def _cost(self, task: Task, result: Answer | Failure, reservation: Reservation) -> int:
+        """Return what the attempt cost: from its tokens where the catalogue can, else the list price."""
+        if isinstance(result, Failure) and result.billed is not Billed.YES:
+            return 0
+        cost = self._prices.settle(task.model, task.size, result.usage)
+        return reservation.price_microusd if cost is None else cost
+
+
+def _is_maybe(result: Answer | Failure) -> bool:
+    return isinstance(result, Failure) and result.billed is Billed.MAYBE
+
+
+def _ended(
+    task: Task, intent: Intent, result: Answer | Failure, *, cost_microusd: int, unknown_microusd: int, seconds: float
+) -> AttemptEnded:
+    failure = result if isinstance(result, Failure) else None
+    return AttemptEnded(
+        task_id=task.id,
+        attempt=intent.attempt,
+        number=intent.number,
+        seconds=seconds,
+        fault=failure.fault if failure else None,
+        reason=failure.reason if failure else "; ".join(result.notes) if isinstance(result, Answer) else "",
+        status=failure.status if failure else 200,
+        request_id=result.request_id,
+        cost_microusd=cost_microusd,
+        unknown_microusd=unknown_microusd,
+    )

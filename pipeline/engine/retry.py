@@ -1,0 +1,115 @@
+"""May this task be asked again, and when? The outcomes table's right half, as data and three pure functions.
+
+In: the failure of one attempt and the tally of its task. Out: yes or no, a wait, or the state the task ends in.
+It knows no clock and sends nothing; tenacity calls it.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from pipeline.model import Fault, TaskState
+from pipeline.settings import Retry
+
+HINT_SPREAD: Final = 0.1  # workers that wait for one named moment come back over a tenth of it
+PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.attempts`; then the task is deferred
+
+
+class Backoff(StrEnum):
+    """The classes of waiting. Base and cap are multiples of `retry.wait`: 1/1, 5/2 and 10/2 times initial/max."""
+
+    NONE = "none"  # the shared pause of the pace is the wait
+    TRANSIENT = "transient"
+    UNKNOWN = "unknown"
+
+
+_FACTORS: Final = {Backoff.NONE: (0.0, 0.0), Backoff.TRANSIENT: (1.0, 1.0), Backoff.UNKNOWN: (10.0, 2.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What follows a fault. `repeats` None: bounded by `retry.attempts`, or by `PATIENCE` where it is not counted."""
+
+    repeats: int | None
+    ends_as: TaskState
+    is_counted: bool = True  # towards `retry.attempts`
+    backoff: Backoff = Backoff.TRANSIENT
+    is_unknown: bool = False  # repeats are bounded by `retry.unknown` instead
+
+
+_FAILS: Final = Rule(repeats=0, ends_as=TaskState.FAILED)
+_STOPS: Final = Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False)  # the run halts; the task is not at fault
+
+RULES: Final[dict[Fault, Rule]] = {
+    Fault.UNREACHABLE: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False),
+    Fault.ADDRESS: _STOPS,
+    Fault.SILENCE: Rule(repeats=None, ends_as=TaskState.UNKNOWN, backoff=Backoff.UNKNOWN, is_unknown=True),
+    Fault.BAD_REQUEST: _FAILS,
+    Fault.NOT_FOUND: _FAILS,
+    Fault.ACCOUNT: _STOPS,
+    Fault.FORBIDDEN: _FAILS,
+    Fault.THROTTLED: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False, backoff=Backoff.NONE),
+    Fault.QUOTA: _STOPS,
+    Fault.MODEL_MISSING: Rule(repeats=2, ends_as=TaskState.PENDING, is_counted=False),
+    Fault.OUTAGE: Rule(repeats=None, ends_as=TaskState.PENDING),
+    Fault.REFUSED: Rule(repeats=0, ends_as=TaskState.REFUSED),
+    Fault.NO_IMAGE: Rule(repeats=2, ends_as=TaskState.FAILED),
+    Fault.BROKEN: Rule(repeats=1, ends_as=TaskState.FAILED),
+    Fault.INPUT: _FAILS,
+    Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, backoff=Backoff.UNKNOWN),
+}
+
+DEFERRABLE: Final = frozenset({Fault.OUTAGE, Fault.THROTTLED, Fault.UNREACHABLE})  # may have a second turn, at the end
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """What one task has met. `unknowns` starts with what earlier runs left for the same fingerprint."""
+
+    unknowns: int = 0
+    counted: int = 0
+    faults: Counter[Fault] = field(default_factory=Counter)
+
+    def add(self, fault: Fault) -> None:
+        """Count one failed attempt."""
+        self.faults[fault] += 1
+        self.counted += RULES[fault].is_counted
+        self.unknowns += RULES[fault].is_unknown
+
+    def fresh_turn(self) -> None:
+        """Start again at the end of the queue: transient attempts are forgotten, what may be billed is not."""
+        for fault in DEFERRABLE:
+            self.faults.pop(fault, None)
+        self.counted = sum(count for fault, count in self.faults.items() if RULES[fault].is_counted)
+
+
+def may_repeat(fault: Fault, tally: Tally, retry: Retry) -> bool:
+    """Return whether the task may be asked once more after `fault`, which `tally` has counted already."""
+    rule = RULES[fault]
+    if rule.is_counted and tally.counted >= retry.attempts:
+        return False
+    if rule.is_unknown:
+        return tally.unknowns <= retry.unknown
+    repeats = PATIENCE * retry.attempts if rule.repeats is None else rule.repeats
+    return tally.faults[fault] <= repeats
+
+
+def standing(fault: Fault, tally: Tally, retry: Retry) -> TaskState:
+    """Return the state to write down after `fault`: what holds if this process dies before the next attempt."""
+    if may_repeat(fault, tally, retry) and fault is not Fault.SILENCE:
+        return TaskState.PENDING
+    return RULES[fault].ends_as
+
+
+def wait_s(fault: Fault, tally: Tally, retry: Retry, *, hint_s: float | None, random: Callable[[], float]) -> float:
+    """Return the wait before the next attempt: max(full jitter over base x 2^(n-1) up to the cap, hint + 0..10 %).
+
+    Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
+    """
+    base_factor, cap_factor = _FACTORS[RULES[fault].backoff]
+    doublings = min(tally.faults[fault] - 1, 30)
+    ceiling = min(retry.wait_initial_s * base_factor * 2.0**doublings, retry.wait_max_s * cap_factor)
+    named = 0.0 if hint_s is None else hint_s * (1 + HINT_SPREAD * random())
+    return max(ceiling * random(), named)

@@ -1,0 +1,299 @@
+"""One run: a lazy stream of due tasks through a bounded queue and a fixed crew of workers.
+
+In: due tasks, and the rooms beside the engine as protocols (`ports`). Out: events as it happens, counts at the end.
+It does not know HTTP, SQL, YAML or the terminal. Nothing fatal is raised while requests are in flight: it orders a
+halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from pipeline.engine.attempt import Attempts, Step
+from pipeline.engine.events import Gauge, Halted, Listener, RetryScheduled, TaskEnded
+from pipeline.engine.halt import Halt, Halts, Watch
+from pipeline.engine.pace import Gate
+from pipeline.engine.ports import Prices, Provider, Store
+from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, wait_s
+from pipeline.engine.wallet import Refusal, Wallet
+from pipeline.errors import Exit, StorageError
+from pipeline.model import Answer, Due, Failure, TaskState
+from pipeline.settings import Limits, Retry
+
+BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What a run has done so far."""
+
+    states: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
+    attempts: int = 0
+    images: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Turn:
+    """A due task in a worker's hands, and what it has met so far."""
+
+    due: Due
+    tally: Tally
+    attempts: int = 0
+    cost_microusd: int = 0
+    images_seen: int = 0  # of the run, when it was deferred
+    last: Step = field(default_factory=lambda: Step(state=TaskState.PENDING))
+
+
+class Engine:
+    """Runs due tasks once. Build a new one for each run."""
+
+    def __init__(
+        self,
+        *,
+        run: int,
+        provider: Provider,
+        store: Store,
+        prices: Prices,
+        gate: Gate,
+        wallet: Wallet,
+        watch: Watch,
+        limits: Limits,
+        retry: Retry,
+        listen: Listener,
+    ) -> None:
+        self._attempts = Attempts(
+            run=run,
+            provider=provider,
+            store=store,
+            prices=prices,
+            gate=gate,
+            wallet=wallet,
+            retry=retry,
+            listen=listen,
+        )
+        self._gate = gate
+        self._wallet = wallet
+        self._watch = watch
+        self._limits = limits
+        self._retry = retry
+        self._emit = listen
+        self.counts = Counts()
+        self.halts = Halts()
+        self._is_halted = asyncio.Event()
+        self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
+        self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)
+        self._deferred: deque[_Turn] = deque()
+        self._busy = 0  # turns that are queued or in a worker's hands
+        self._turn_over = asyncio.Condition()
+        self._bug: Exception | None = None
+
+    # -- from outside ---------------------------------------------------------------------------------------------
+
+    def halt(self, exit_code: Exit, reason: str) -> None:
+        """Send nothing new from here on; await and save what is in flight."""
+        self._halt(Halt(exit_code, reason))
+
+    def abandon(self) -> None:
+        """Stop waiting for answers: what has arrived is saved, what is in flight becomes unknown."""
+        self._attempts.abandon()
+
+    def gauge(self) -> Gauge:
+        """Return the state of the run at this moment."""
+        pace, wallet = self._gate.pace, self._wallet
+        return Gauge(
+            in_flight=self._attempts.in_flight,
+            limit=int(pace.limit),
+            concurrency=self._limits.concurrency,
+            spent_microusd=wallet.spent_microusd,
+            unknown_microusd=wallet.unknown_microusd,
+            reserved_microusd=wallet.reserved_microusd,
+            budget_left_microusd=wallet.left_microusd,
+            queued=self._queue.qsize() + len(self._deferred),
+            pause_reason=pace.pause_reason,
+            pause_left_s=pace.pause_left_s,
+        )
+
+    async def run(self, due: Iterable[Due]) -> Counts:
+        """Ask for every due task; return when all are settled or a halt has drained.
+
+        Cancelling the caller is the second signal: answers that arrived are saved, then CancelledError goes on.
+        Raises the first bug met in a worker, after everything in flight is saved.
+        """
+        crew = asyncio.get_running_loop().create_task(self._crew(due), name="crew")  # outlives the caller's cancel
+        try:
+            await asyncio.shield(crew)
+        except asyncio.CancelledError:
+            self.halt(Exit.INTERRUPTED, "cancelled")
+            self.abandon()
+            await crew
+            raise
+        finally:
+            self._attempts.close()
+        if self._bug is not None:
+            raise self._bug
+        return self.counts
+
+    # -- queue and crew -------------------------------------------------------------------------------------------
+
+    async def _crew(self, due: Iterable[Due]) -> None:
+        async with asyncio.TaskGroup() as group:
+            for n in range(self._crew_size):
+                group.create_task(self._work(group), name=f"worker-{n}")
+            await self._feed(iter(due))
+            await self._feed_deferred()
+            for _ in range(self._crew_size):
+                await self._queue.put(None)
+
+    async def _feed(self, due: Iterator[Due]) -> None:
+        fed = 0
+        while not self._is_halted.is_set() and (item := next(due, None)) is not None:
+            if fed == self._limits.max_tasks:
+                self.halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached")
+                return
+            fed += 1
+            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns)))
+
+    async def _feed_deferred(self) -> None:
+        """Give deferred tasks another turn, as long as images have come since they were put off."""
+        async with self._turn_over:
+            while True:
+                await self._turn_over.wait_for(lambda: self._busy == 0 or self._came_image())
+                if not self._deferred:
+                    return
+                turn = self._deferred.popleft()
+                if self._is_halted.is_set() or self.counts.images == turn.images_seen:
+                    self._end(turn)
+                else:
+                    turn.tally.fresh_turn()
+                    self._busy += 1
+                    self._queue.put_nowait(turn)
+
+    def _came_image(self) -> bool:
+        """Whether the oldest deferred task may be asked now: an image came since, and the queue has room."""
+        return bool(self._deferred) and self.counts.images > self._deferred[0].images_seen and not self._queue.full()
+
+    async def _put(self, turn: _Turn) -> None:
+        self._busy += 1
+        await self._queue.put(turn)
+
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while (turn := await self._queue.get()) is not None:
+            try:
+                await self._take_turn(turn, group)
+            except StorageError as error:
+                self.halt(Exit.STORAGE, str(error))
+                self._end(turn)
+            except Exception as bug:  # raised by `run`, once everything in flight is saved
+                self._bug = self._bug or bug
+                self.halt(Exit.BUG, f"{type(bug).__name__}: {bug}")
+                self._end(turn)
+            finally:
+                self._busy -= 1
+                async with self._turn_over:
+                    self._turn_over.notify_all()
+
+    async def _take_turn(self, turn: _Turn, group: asyncio.TaskGroup) -> None:
+        if not self._is_halted.is_set():
+            await self._ask(turn, group)
+        failure = turn.last.failure
+        if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
+            turn.images_seen = self.counts.images
+            self._deferred.append(turn)
+        else:
+            self._end(turn)
+
+    def _end(self, turn: _Turn) -> None:
+        """Count a task whose last turn is over, and tell it."""
+        step, task = turn.last, turn.due.task
+        self.counts.states[step.state] += 1
+        if not turn.attempts:
+            return
+        self._emit(
+            TaskEnded(
+                task_id=task.id,
+                job=task.job,
+                state=step.state,
+                reason=step.reason,
+                artifact=step.artifact,
+                attempts=turn.attempts,
+                cost_microusd=turn.cost_microusd,
+            )
+        )
+        if halt := self._watch.task_ended(step.state):
+            self._halt(halt)
+
+    # -- the attempts of one task ---------------------------------------------------------------------------------
+
+    async def _ask(self, turn: _Turn, group: asyncio.TaskGroup) -> None:
+        """Make attempts until the task is settled, must not be repeated, or the run halts."""
+
+        def has_more(step: Step | None) -> bool:
+            failure = step.failure if step else None
+            return failure is not None and may_repeat(failure.fault, turn.tally, self._retry)
+
+        retrying = AsyncRetrying(
+            retry=retry_if_result(has_more),
+            stop=lambda _state: self._is_halted.is_set(),
+            wait=lambda _state: self._wait(turn),
+            sleep=self._sleep,
+            retry_error_callback=_result,
+        )
+        await retrying(self._attempt, turn, group)
+
+    async def _attempt(self, turn: _Turn, group: asyncio.TaskGroup) -> Step | None:
+        step = await self._attempts.make(
+            turn.due.task, turn.tally, group=group, refused=self._refused, judged=self._judged
+        )
+        if step is not None:
+            turn.last = step
+            turn.attempts += 1
+            turn.cost_microusd += step.cost_microusd
+            self.counts.attempts += 1
+            if step.artifact is not None:
+                self.counts.images += 1
+                self.counts.bytes += step.artifact.size_bytes
+        return step
+
+    def _wait(self, turn: _Turn) -> float:
+        failure = turn.last.failure
+        assert failure is not None
+        seconds = wait_s(failure.fault, turn.tally, self._retry, hint_s=failure.hint_s, random=random.random)
+        self._emit(
+            RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=seconds, reason=failure.reason)
+        )
+        return seconds
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait, or less when a halt is ordered."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._is_halted.wait()
+
+    # -- halts ----------------------------------------------------------------------------------------------------
+
+    def _refused(self, refusal: Refusal) -> None:
+        self.halt(Exit.BUDGET, str(refusal))
+
+    def _judged(self, result: Answer | Failure) -> None:
+        for halt in (self._watch.judged(result), self._gate.pace.verdict):
+            if halt is not None:
+                self._halt(halt)
+
+    def _halt(self, halt: Halt) -> None:
+        if self.halts.add(halt):
+            self._emit(Halted(exit=halt.exit, reason=halt.reason))
+        self._is_halted.set()
+        self._gate.stop()
+
+
+def _result(state: RetryCallState) -> Step | None:
+    assert state.outcome is not None
+    step: Step | None = state.outcome.result()
+    return step

@@ -1,0 +1,75 @@
+"""What lies in the output directory now. Read-only; listings are remembered while one plan is made."""
+
+import hashlib
+import os
+import stat
+from collections import OrderedDict
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pipeline.model import Artifact
+
+LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
+IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
+
+
+class Presence(StrEnum):
+    """What became of an artifact's file since it was written."""
+
+    WHOLE = "whole"
+    MISSING = "missing"
+    CHANGED = "changed"
+
+
+class Files:
+    """Looks into one output directory."""
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+        self._listings: OrderedDict[str, dict[str, list[str]]] = OrderedDict()
+
+    def presence(self, artifact: Artifact) -> Presence:
+        """Compare size and time first; read and hash only a file where those differ."""
+        path = self._output_dir / artifact.path
+        try:
+            status = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return Presence.MISSING
+        if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
+            return Presence.CHANGED
+        if status.st_mtime_ns == artifact.mtime_ns or _sha256(path) == artifact.sha256:
+            return Presence.WHOLE
+        return Presence.CHANGED
+
+    def in_the_way(self, name: str, own: str | None) -> str | None:
+        """Return the relative path of an image that already stands under `name` and is not `own`; None: free."""
+        folder, _, stem = name.rpartition("/")
+        for found in self._listing(folder).get(stem, ()):
+            path = f"{folder}/{found}" if folder else found
+            if path != own:
+                return path
+        return None
+
+    def _listing(self, folder: str) -> dict[str, list[str]]:
+        if folder in self._listings:
+            self._listings.move_to_end(folder)
+            return self._listings[folder]
+        listing: dict[str, list[str]] = {}
+        try:
+            with os.scandir(self._output_dir / folder) as entries:
+                for entry in entries:
+                    stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - twice as fast, 1,000,000 times
+                    if suffix.lower() in IMAGE_SUFFIXES:
+                        listing.setdefault(stem, []).append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        self._listings[folder] = listing
+        if len(self._listings) > LISTINGS:
+            self._listings.popitem(last=False)
+        return listing
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

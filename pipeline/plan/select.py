@@ -1,0 +1,68 @@
+"""Which tasks a person means: `--select`, `--exclude`, `--first`, `--sample`."""
+
+import hashlib
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from pipeline.errors import InputError, Problem
+from pipeline.model import TaskState
+
+if TYPE_CHECKING:
+    from pipeline.plan.survey import Row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Patterns are id globs, `job:NAME`, `tag:NAME` or `state:NAME`; several of one flag mean any of them."""
+
+    select: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    first: int | None = None
+    sample: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = [p for pattern in (*self.select, *self.exclude) if (p := _problem(pattern))]
+        if problems:
+            raise InputError(*problems)
+
+    def apply(self, rows: Iterable["Row"]) -> Iterator["Row"]:
+        """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
+        chosen = (row for row in rows if self._is_meant(row))
+        if self.sample is not None:
+            kept = heapq.nsmallest(self.sample, enumerate(chosen), key=lambda item: self._lot(item[1].task.id))
+            chosen = (row for _, row in sorted(kept, key=lambda item: item[0]))
+        for n, row in enumerate(chosen):
+            if self.first is not None and n >= self.first:
+                continue  # the stream is read to its end: its last problems are found before anything is spent
+            yield row
+
+    def _is_meant(self, row: "Row") -> bool:
+        is_in = not self.select or any(_matches(pattern, row) for pattern in self.select)
+        return is_in and not any(_matches(pattern, row) for pattern in self.exclude)
+
+    def _lot(self, task_id: str) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{task_id}".encode()).digest()
+
+
+def _matches(pattern: str, row: "Row") -> bool:
+    kind, _, name = pattern.partition(":")
+    match kind if name else "":
+        case "job":
+            return row.task.job == name
+        case "tag":
+            return name in row.task.tags
+        case "state":
+            return row.verdict.state == name
+        case _:
+            return fnmatchcase(row.task.id, pattern)
+
+
+def _problem(pattern: str) -> Problem | None:
+    kind, _, name = pattern.partition(":")
+    if kind == "state" and name not in list(TaskState):
+        return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
+    return None
