@@ -1,0 +1,65 @@
+"""Numbers as people read them.
+
+In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
+"""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+_CENT = Decimal("0.01")
+_FINEST = Decimal("0.0001")
+
+
+def money(microusd: int, is_play_money: bool = False) -> str:
+    """Write an amount with two to four decimals, as many as it needs: `$1.23`, `$0.039`, `play $0.62`.
+
+    What is smaller than the last digit is `<$0.0001`, never a free lunch.
+    """
+    sign = "-" if microusd < 0 else ""
+    amount = (Decimal(abs(microusd)) / 1_000_000).quantize(_FINEST, ROUND_HALF_UP)
+    if microusd != 0 and amount == 0:
+        text = f"<{sign}${_FINEST}"
+    else:
+        whole, _, decimals = f"{amount:,}".partition(".")
+        text = f"{sign}${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+    return f"play {text}" if is_play_money else text
+
+
+def usd(microusd: int) -> float:
+    """Return dollars for a machine: exact to the micro-dollar in its shortest decimal form."""
+    return round(microusd / 1_000_000, 6)
+
+
+def usd_or_none(microusd: int | None) -> float | None:
+    """Return dollars for a machine, None where there is no amount."""
+    return None if microusd is None else usd(microusd)
+
+
+def duration(seconds: float) -> str:
+    """Write a span: `0.4 s`, `12 s`, `1 min 12 s`, `2 h 03 min`, `3 d 4 h`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def size(count: int) -> str:
+    """Write a number of bytes in decimal units: `512 B`, `1.2 MB`."""
+    if count < 1000:
+        return f"{count} B"
+    amount, units = count / 1000, ["kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if amount >= 99.95 else f"{amount:.1f} {units[0]}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: `1 task`, `1,200 tasks`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"

@@ -1,0 +1,157 @@
+"""Engine events as log records with stable names.
+
+In: events as they happen. Out: one record each on the `imgpipe` logger: a sentence for people and fields for machines
+(`task`, `attempt`, `seconds`, `price_usd`). Levels: debug for every attempt, info for what a run did, warning for what
+a person may have to act on.
+"""
+
+import logging
+from collections.abc import Mapping
+from typing import assert_never
+
+from pipeline.engine.events import (
+    AttemptEnded,
+    AttemptStarted,
+    Event,
+    Halted,
+    Paused,
+    RetryScheduled,
+    RunEnded,
+    RunStarted,
+    TaskEnded,
+    Warned,
+)
+from pipeline.errors import Exit
+from pipeline.model import TaskState
+from pipeline.report.figures import count, duration, money, usd, usd_or_none
+from pipeline.report.logs import LOGGER
+from pipeline.report.summary import run_json
+
+Line = tuple[int, str, str, Mapping[str, object]]
+
+
+class Journal:
+    """A listener that writes every event to the log."""
+
+    def __init__(self, logger: logging.Logger | None = None) -> None:
+        self._logger = logger if logger is not None else logging.getLogger(LOGGER)
+        self._is_play_money = False
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._is_play_money = event.is_play_money
+        level, name, message, fields = line(event, self._is_play_money)
+        if self._logger.isEnabledFor(level):
+            known = {key: value for key, value in fields.items() if value is not None}
+            self._logger.log(level, "%s", message, extra={"event": name, "fields": known})
+
+
+def line(event: Event, is_play_money: bool) -> Line:
+    """Return level, event name, sentence and fields of one event. The names and fields are a promise."""
+    match event:
+        case RunStarted():
+            return logging.INFO, "run_started", _resume(event), _run_started(event)
+        case AttemptStarted():
+            return _attempt_started(event)
+        case AttemptEnded():
+            return _attempt_ended(event)
+        case RetryScheduled():
+            text = f"{event.task_id}: again in {duration(event.wait_s)} ({event.reason})"
+            fields = {"task": event.task_id, "number": event.number, "wait_s": round(event.wait_s, 3)}
+            return logging.INFO, "retry_scheduled", text, {**fields, "reason": event.reason}
+        case TaskEnded():
+            return _task_ended(event, is_play_money)
+        case Paused():
+            text = f"nothing new is sent for {duration(event.seconds)}: {event.reason}"
+            return logging.WARNING, "paused", text, {"seconds": round(event.seconds, 3), "reason": event.reason}
+        case Warned():
+            text = event.text if event.task_id is None else f"{event.task_id}: {event.text}"
+            return logging.WARNING, "warned", text, {"task": event.task_id, "reason": event.text}
+        case Halted():
+            text = f"no new requests, waiting for those in flight: {event.reason}"
+            return logging.WARNING, "halted", text, {"exit": int(event.exit), "reason": event.reason}
+        case RunEnded():
+            return _run_ended(event, is_play_money)
+        case _:
+            assert_never(event)
+
+
+def _resume(event: RunStarted) -> str:
+    parts = [f"{event.skipped:,} done"]
+    if event.recovered:
+        parts.append(f"{event.recovered:,} recovered")
+    if event.unknown:
+        parts.append(f"{event.unknown:,} unknown ({money(event.unknown_microusd, event.is_play_money)})")
+    parts.append(f"{event.due:,} to do")
+    if event.at_most_microusd is not None:
+        parts.append(f"at most {money(event.at_most_microusd, event.is_play_money)}")
+    return "resume: " + ", ".join(parts)
+
+
+def _run_started(event: RunStarted) -> dict[str, object]:
+    return {
+        "run": event.run,
+        "total": event.total,
+        "due": event.due,
+        "skipped": event.skipped,
+        "recovered": event.recovered,
+        "unknown": event.unknown,
+        "unknown_usd": usd(event.unknown_microusd),
+        "at_most_usd": usd_or_none(event.at_most_microusd),
+        "budget_usd": usd_or_none(event.budget_microusd),
+        "is_play_money": event.is_play_money,
+    }
+
+
+def _attempt_started(event: AttemptStarted) -> Line:
+    fields = {"task": event.task_id, "attempt": event.attempt, "number": event.number}
+    text = f"{event.task_id}: attempt {event.number} sent"
+    return logging.DEBUG, "attempt_started", text, {**fields, "price_usd": usd_or_none(event.price_microusd)}
+
+
+def _attempt_ended(event: AttemptEnded) -> Line:
+    took = duration(event.seconds)
+    if event.fault is None:
+        level, text = logging.DEBUG, f"{event.task_id}: attempt {event.number} brought an image in {took}"
+    else:
+        level, text = logging.INFO, f"{event.task_id}: attempt {event.number} failed after {took}: {event.reason}"
+    fields: dict[str, object] = {
+        "task": event.task_id,
+        "attempt": event.attempt,
+        "number": event.number,
+        "seconds": round(event.seconds, 3),
+        "price_usd": usd(event.cost_microusd),
+        "unknown_usd": usd(event.unknown_microusd) if event.unknown_microusd else None,
+        "fault": None if event.fault is None else event.fault.value,
+        "reason": event.reason or None,
+        "status": event.status,
+        "request_id": event.request_id,
+    }
+    return level, "attempt_ended", text, fields
+
+
+def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
+    fields: dict[str, object] = {
+        "task": event.task_id,
+        "job": event.job,
+        "state": event.state.value,
+        "attempts": event.attempts,
+        "price_usd": usd(event.cost_microusd),
+        "path": None if event.artifact is None else event.artifact.path,
+        "reason": event.reason or None,
+    }
+    if event.state is TaskState.DONE:
+        where = "" if event.artifact is None else f" -> {event.artifact.path}"
+        text = f"{event.task_id} done{where} ({money(event.cost_microusd, is_play_money)})"
+        return logging.INFO, "task_ended", text, fields
+    tries = count(event.attempts, "attempt")
+    text = f"{event.task_id} {event.state.value} after {tries}: {event.reason}"
+    return logging.WARNING, "task_ended", text, fields
+
+
+def _run_ended(event: RunEnded, is_play_money: bool) -> Line:
+    summary = event.summary
+    level = logging.INFO if summary.exit is Exit.OK else logging.WARNING
+    cost = money(summary.spent_microusd, is_play_money)
+    text = f"run ended with exit {int(summary.exit)}: {count(summary.images, 'image')} for {cost}"
+    return level, "run_ended", text, run_json(summary)

@@ -1,0 +1,140 @@
+"""Progress on a terminal: a few lines that stay in place.
+
+In: events and the run's gauge. Out: a view drawn by rich, refreshed ten times a second by rich's own thread, which only
+reads. The last screen stays. A terminal that goes away ends the view, never the run.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from pipeline.engine.events import Event, Gauge
+from pipeline.model import TaskState
+from pipeline.report.figures import duration
+from pipeline.report.plain import spend, troubles
+from pipeline.report.tally import Tally
+from pipeline.report.visible import clipped, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.text import Text
+
+_REFRESH_PER_SECOND = 10
+_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+_SLOWEST = 0.1  # images a second, below which the pace is told in images a minute
+
+
+class Live:
+    """A listener with a live view; `with` shows and ends it."""
+
+    def __init__(
+        self,
+        *,
+        total: int,
+        gauge: Callable[[], Gauge],
+        console: "Console",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        from rich.live import Live as View
+
+        self._tally = Tally(total, clock)
+        self._gauge = gauge
+        self._view = View(
+            self,
+            console=console,
+            refresh_per_second=_REFRESH_PER_SECOND,
+            redirect_stdout=False,  # results are for pipes
+            vertical_overflow="crop",
+        )
+
+    def __enter__(self) -> Self:
+        self._view.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._view.stop()
+        except (OSError, ValueError, SystemExit):  # rich exits on a broken pipe: the view is over, the run is not
+            self._view.console.quiet = True
+
+    def __call__(self, event: Event) -> None:
+        self._tally.take(event)
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        from rich.text import Text
+
+        for line in screen(self._tally, self._gauge(), options.max_width):
+            line.truncate(options.max_width, overflow="ellipsis")
+            line.no_wrap = True
+            yield line if line else Text(" ")
+
+
+def screen(tally: Tally, gauge: Gauge, width: int) -> Iterator["Text"]:
+    """Yield the lines of one picture: bar, pace and money, what holds it up, the last failures."""
+    from rich.text import Text
+
+    yield _bar(tally, width)
+    yield _pace(tally, gauge)
+    if gauge.pause_reason is not None:
+        reason = clipped(gauge.pause_reason, 200)
+        yield Text.assemble(("  paused ", "yellow"), f"{duration(gauge.pause_left_s)}: {reason}")
+    if tally.halt_reason is not None and tally.summary is None:
+        reason = clipped(tally.halt_reason, 200)
+        yield Text.assemble(("  stopping ", "yellow"), f"({gauge.in_flight} in flight are awaited): {reason}")
+    for trouble in tally.troubles:
+        style = "yellow" if trouble.state is TaskState.REFUSED else "red"
+        reason = clipped(trouble.reason, 200)
+        yield Text.assemble((f"  {trouble.state.value} ", style), visible(trouble.task_id), (f"  {reason}", "dim"))
+
+
+def _bar(tally: Tally, width: int) -> "Text":
+    """`⠹ ━━━━━━━━───── 412/1,000  41 %  1 min 20 s to go`; the bar takes what room is left, from 8 cells on."""
+    from rich.text import Text
+
+    share = tally.settled / tally.total if tally.total else 1.0
+    figures = f" {tally.settled:,}/{tally.total:,}  {int(share * 100)} %"
+    if tally.summary is not None:
+        figures += f"  in {duration(tally.summary.seconds)}"
+    elif tally.left_s is not None:
+        figures += f"  {duration(tally.left_s)} to go"
+    else:
+        figures += f"  {duration(tally.elapsed_s)}"
+    room = min(width - len(figures) - 2, 40)
+    text = Text.assemble((_sign(tally) + " ", "bold"))
+    if room >= 8:
+        full = int(room * min(share, 1.0))
+        text.append("━" * full, style="green" if tally.summary is not None else "cyan")
+        text.append("─" * (room - full), style="dim")
+    text.append(figures)
+    return text
+
+
+def _sign(tally: Tally) -> str:
+    if tally.summary is None:
+        return _SPINNER[int(tally.elapsed_s * _REFRESH_PER_SECOND) % len(_SPINNER)]
+    return "✓" if int(tally.summary.exit) == 0 else "!"
+
+
+def _pace(tally: Tally, gauge: Gauge) -> "Text":
+    """`  $4.68 of $20.00 · 4.1/s · 12 of 24 in flight · 2 failed · 3 retries`, the most wanted first."""
+    from rich.text import Text
+
+    parts = [Text(spend(tally, gauge), style="bold")]
+    pace = tally.per_second
+    if pace is not None:
+        parts.append(Text(f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"))
+    if tally.summary is None:
+        ceiling = (
+            f"{gauge.limit} (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else f"{gauge.limit}"
+        )
+        parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
+    parts += [Text(part, style="red") for part in troubles(tally)]
+    if tally.retries:
+        parts.append(Text(f"{tally.retries:,} retries", style="yellow"))
+    line = Text("  ")
+    for part in parts:
+        line.append(" · " if line.plain.strip() else "", style="dim").append_text(part)
+    return line

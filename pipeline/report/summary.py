@@ -1,0 +1,91 @@
+"""The last word of a run.
+
+In: the engine's RunSummary. Out: the JSON object of `run --json`, and a paragraph for a person: one line when all is
+well, what to do now when not. It looks nothing up.
+"""
+
+from pipeline.engine.events import RunSummary
+from pipeline.errors import Exit
+from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
+from pipeline.report.visible import visible
+
+
+def run_json(summary: RunSummary) -> dict[str, object]:
+    """Return the object that ends `run --json`; a conflict counts as failed there."""
+    return {
+        "run": summary.run,
+        "exit": int(summary.exit),
+        "tasks": {
+            "total": summary.total,
+            "done": summary.done,
+            "skipped": summary.skipped,
+            "failed": summary.failed + summary.conflict,
+            "refused": summary.refused,
+            "unknown": summary.unknown,
+            "pending": summary.pending,
+        },
+        "attempts": summary.attempts,
+        "cost_usd": {
+            "spent": usd(summary.spent_microusd),
+            "unknown": usd(summary.unknown_microusd),
+            "budget_left": usd_or_none(summary.budget_left_microusd),
+        },
+        "images": summary.images,
+        "bytes": summary.bytes,
+        "seconds": round(summary.seconds, 3),
+        "not_before": summary.not_before,
+    }
+
+
+def paragraph(summary: RunSummary, *, manifest: str) -> str:
+    """Say what the run did and, when something is left, what to do now. `manifest` is the path as it was typed."""
+    name = visible(manifest)
+    lines = [_first_line(summary)]
+    lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons]
+    lines += _left(summary, name)
+    lines += _next_step(summary, name)
+    return "\n".join(lines)
+
+
+def _first_line(summary: RunSummary) -> str:
+    if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
+        return f"Nothing to do: all {count(summary.total, 'image')} exist already."
+    verb = "Done" if summary.exit is Exit.OK else "Not finished" if summary.pending else "Finished with losses"
+    made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
+    cost = money(summary.spent_microusd, summary.is_play_money)
+    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
+    if summary.skipped:
+        text += f" {summary.skipped:,} existed already."
+    if summary.exit is not Exit.OK and summary.budget_left_microusd is not None:
+        text += f" {money(summary.budget_left_microusd, summary.is_play_money)} of the budget is left."
+    return text
+
+
+def _left(summary: RunSummary, manifest: str) -> list[str]:
+    """One line for each group of tasks without an image, with the command that moves it."""
+    price = money(summary.unknown_microusd, summary.is_play_money)
+    rows = (
+        (summary.failed, "failed", f"mend them, or ask again: imgpipe retry {manifest} --failed"),
+        (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
+        (summary.unknown, "unknown", f"maybe billed, up to {price}; ask again: imgpipe retry {manifest} --unknown"),
+        (summary.conflict, "conflict", f"move the files in the way, then: imgpipe run {manifest}"),
+        (summary.pending, "pending", "the same command continues"),
+    )
+    return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
+
+
+def _next_step(summary: RunSummary, manifest: str) -> list[str]:
+    """What a person does now, by exit code; nothing where the lines before it have said it."""
+    if summary.not_before is not None:
+        return [f"Nothing is sent before {summary.not_before}; the same command works after that."]
+    match summary.exit:
+        case Exit.ACCOUNT:
+            return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]
+        case Exit.STORAGE:
+            return [f"Free space or mend the disk, check with imgpipe verify {manifest}, then run the same command."]
+        case Exit.BUDGET:
+            return ["Raise the budget or the cap (--budget), then run the same command."]
+        case Exit.BUG:
+            return ["This is a bug in imgpipe: the traceback in the log says where. Nothing that was paid is lost."]
+        case _:
+            return []
