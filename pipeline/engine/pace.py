@@ -1,0 +1,242 @@
+"""When the next request may start.
+
+In: three verbs, `delay`, `started`, `finished`, a clock and a die. Out: seconds; and through `Gate`, the one async
+front, tickets. It refuses to know tasks and money.
+
+What it composes, each with the same three verbs: the canary (one request until something is known), the limit of
+requests in flight and a learned rate (`congestion`), the rate a person told us (`window`), the shared pause and the
+breaker (`breaker`).
+"""
+
+import asyncio
+import math
+import random as dice
+import time
+from collections.abc import Awaitable, Callable
+
+from pipeline.engine.breaker import DOWN, Breaker, Pause
+from pipeline.engine.congestion import History, Limit, Rate, Ticket, hold_s
+from pipeline.engine.halt import Halt
+from pipeline.engine.window import Window
+from pipeline.model import Fault
+from pipeline.settings import Limits
+
+__all__ = ["Gate", "Pace", "Stopped", "Ticket"]
+
+Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
+
+SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
+NO_ANSWER = frozenset({Fault.UNREACHABLE, Fault.SILENCE})
+PUSHED_BACK = frozenset({Fault.THROTTLED, Fault.QUOTA})
+SERVED = frozenset({None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN})  # a whole 200: the server did the work
+
+
+class Pace:
+    """Every limit on starting a request that is not about money, in one."""
+
+    def __init__(
+        self, limits: Limits, *, clock: Callable[[], float] = time.monotonic, random: Callable[[], float] = dice.random
+    ) -> None:
+        self._clock = clock
+        self._concurrency = limits.concurrency
+        self._is_adaptive = limits.adaptive
+        self._window = None if limits.requests_per_minute is None else Window(limits.requests_per_minute)
+        self._limit = Limit(start=limits.start, most=limits.concurrency, is_adaptive=limits.adaptive)
+        self._rate = Rate()
+        self._history = History()
+        self._pause = Pause(random=random)
+        self._breaker = Breaker()
+        self._open: set[Ticket] = set()
+        self._serial = 0
+        self._is_canary = True
+        self._is_restart = False  # nothing was started since the last pause
+        self._ramp = math.inf  # in flight after a pause: it doubles per round up to the limit
+        self._push_back: Ticket | None = None  # the first refusal since the server last took something
+        self._cut_serial = 0  # starts up to here belong to a round that was pushed back
+
+    def __repr__(self) -> str:
+        return f"<Pace {self.in_flight} in flight, limit {self.limit}, {self.pause_reason or 'no pause'}>"
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._open)
+
+    @property
+    def limit(self) -> int:
+        """Requests that may be in flight at this moment."""
+        if self._is_canary:
+            return 1
+        ramp = self.in_flight + 1 if self._is_restart else self._ramp
+        return int(min(self._limit.value, max(1.0, ramp)))
+
+    @property
+    def pause_reason(self) -> str | None:
+        """Why nobody sends now, in words for a person; None: no pause."""
+        now = self._clock()
+        pause, breaker = self._pause.left_s(now), self._breaker.left_s(now)
+        if max(pause, breaker) <= 0:
+            return None
+        return self._pause.reason if pause >= breaker else "the provider is down"
+
+    @property
+    def pause_left_s(self) -> float:
+        now = self._clock()
+        return max(self._pause.left_s(now), self._breaker.left_s(now))
+
+    @property
+    def verdict(self) -> Halt | None:
+        """The order to give up, once the breaker has opened too often without a success."""
+        return self._breaker.verdict
+
+    def delay(self) -> float:
+        """Return 0.0 when a request may start now, else the seconds until it is worth asking again.
+
+        `math.inf`: only when something finishes.
+        """
+        if self.in_flight >= self.limit:
+            return math.inf
+        now = self._clock()
+        wait = max(self._pause.left_s(now), self._breaker.delay(now), self._rate.delay(now))
+        if self._window is not None:
+            wait = max(wait, self._window.delay(now))
+        return max(wait, SOON_S) if wait > 0 else 0.0
+
+    def started(self) -> Ticket:
+        """Take a slot. Only after `delay` said 0.0, with no await in between."""
+        now = self._clock()
+        self._serial += 1
+        ticket = Ticket(self._serial, now, self.in_flight + 1)
+        self._open.add(ticket)
+        if self._is_restart:
+            self._is_restart, self._ramp = False, float(self.in_flight)
+        for part in (self._limit, self._history, self._breaker):
+            part.started(ticket)
+        self._rate.started(now)
+        if self._window is not None:
+            self._window.started(now)
+        return ticket
+
+    def abandoned(self, ticket: Ticket) -> None:
+        """Give back the slot of a request that was never sent."""
+        self._open.remove(ticket)
+        ticket.is_refused = True  # the server never saw it
+        self._breaker.abandoned(ticket)
+        if self._window is not None:
+            self._window.abandoned(ticket.at)
+
+    def finished(self, ticket: Ticket, outcome: Fault | None, hint_s: float | None) -> None:
+        """Give back the slot and learn from how it ended; None is success. `hint_s`: the delay the server named."""
+        if outcome is Fault.INPUT:
+            self.abandoned(ticket)
+            return
+        self._open.remove(ticket)
+        now = self._clock()
+        if outcome not in NO_ANSWER:
+            self._is_canary = False
+        if self._breaker.finished(ticket, outcome, started_at=ticket.at, now=now):
+            self._restart()
+        if outcome in PUSHED_BACK:
+            self._pushed_back(ticket, hint_s, now)
+        elif hint_s is not None and hint_s > 0:
+            self._pause.hint(now, hint_s)
+            self._restart()
+        if outcome in DOWN:
+            self._limit.stay(self._serial)
+        if outcome in SERVED:
+            self._served(ticket, now)
+
+    def _served(self, ticket: Ticket, now: float) -> None:
+        self._limit.grow(ticket, now)
+        self._ramp = self._ramp + 1 if self._ramp < self._limit.value else math.inf
+        if ticket.serial > self._cut_serial:
+            self._push_back = None
+            self._pause.relax()
+
+    def _pushed_back(self, ticket: Ticket, hint_s: float | None, now: float) -> None:
+        """Wait, all of us; once per round send less; find out what the server counts."""
+        ticket.is_refused = True
+        is_new_round = ticket.serial > self._cut_serial
+        pause_s = self._pause.left_s(now)
+        if hint_s is not None and hint_s > 0:
+            pause_s = self._pause.hint(now, hint_s)
+        elif is_new_round:
+            pause_s = self._pause.back_off(now)
+        self._restart()
+        if is_new_round:
+            self._cut_serial = self._serial
+            self._limit.cut(self._serial)
+        if self._push_back is None or ticket.serial < self._push_back.serial:
+            self._push_back = ticket
+        self._learn(ticket, self._push_back, pause_s, now)
+
+    def _learn(self, ticket: Ticket, first: Ticket, pause_s: float, now: float) -> None:
+        """Tell a limit of requests in flight from a limit per minute.
+
+        Refused with more in flight than it took before: the first kind, as far as we know. Refused with no more in
+        flight than it took within the last minute: what it counts is starts, and the ones it took in the minute before
+        are its answer.
+        """
+        if not self._is_adaptive:
+            return
+        peak, taken = self._history.peak(ticket), self._history.taken(first)
+        if ticket.level > peak:
+            self._limit.hold(peak, now + pause_s + hold_s(pause_s, taken))
+        else:
+            self._rate.learn(taken, pause_s, now)
+
+    def _restart(self) -> None:
+        """After a pause begin with one more than what is in flight, unless a learned rate spreads the starts anyway."""
+        self._is_restart = self._rate.per_minute(self._clock()) == math.inf
+
+
+class Stopped(Exception):  # noqa: N818 - reads as what happened
+    """The gate lets nobody through any more; no slot was taken."""
+
+
+async def sleep_until(event: asyncio.Event, seconds: float) -> None:
+    """Return when `event` is set or `seconds` are over, whichever comes first. Infinite: only the event."""
+    try:
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+class Gate:
+    """Lets workers through in the order they came, as the pace allows.
+
+    Cancelling a waiter takes no slot: between the last await and the ticket nothing can be cancelled.
+    """
+
+    def __init__(self, pace: Pace, *, sleep: Sleep = sleep_until) -> None:
+        self.pace = pace
+        self._sleep = sleep
+        self._turn = asyncio.Lock()  # first in, first out
+        self._changed = asyncio.Event()
+        self.is_stopped = False
+
+    async def enter(self) -> Ticket:
+        """Wait for a slot and take it. Raises Stopped; then, and when cancelled, no slot is held."""
+        async with self._turn:
+            while not self.is_stopped:
+                delay = self.pace.delay()
+                if delay <= 0:
+                    return self.pace.started()
+                self._changed.clear()
+                await self._sleep(self._changed, delay)
+            raise Stopped
+
+    def finished(self, ticket: Ticket, outcome: Fault | None, hint_s: float | None) -> None:
+        """Give the slot back with how it ended, and look again."""
+        self.pace.finished(ticket, outcome, hint_s)
+        self._changed.set()
+
+    def abandoned(self, ticket: Ticket) -> None:
+        """Give back the slot of a request that was never sent, and look again."""
+        self.pace.abandoned(ticket)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Let nobody through any more; who waits now gets Stopped."""
+        self.is_stopped = True
+        self._changed.set()

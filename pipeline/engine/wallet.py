@@ -1,0 +1,187 @@
+"""What may still be spent: reserved before an attempt, settled after it.
+
+In: prices, costs and the day. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
+ledger and the network. Everything is an integer of micro-dollars; a plain object used on one event loop, so no two
+workers can reserve the same money.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from pipeline.model import Spend
+from pipeline.settings import Budget
+
+
+class Period(StrEnum):
+    """What a budget covers."""
+
+    RUN = "run"
+    DAY = "day"
+    MONTH = "month"
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Money set aside for one attempt, in the periods in which it was made."""
+
+    price_microusd: int
+    serial: int
+    accounts: "tuple[_Account, ...]" = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """No reservation: a budget would be exceeded. Final when nothing reserved could free enough."""
+
+    period: Period
+    budget_microusd: int
+    left_microusd: int  # of that budget, what is reserved counted as spent
+    price_microusd: int
+    is_final: bool
+
+    def __str__(self) -> str:
+        left, price = _usd(self.left_microusd), _usd(self.price_microusd)
+        return (
+            f"the budget of this {self.period} (${_usd(self.budget_microusd)}) is used up: ${left} left, "
+            f"the next image costs ${price}"
+        )
+
+
+@dataclass(slots=True, eq=False)
+class _Account:
+    """The money of one period."""
+
+    period: Period
+    budget: int | None
+    spent: int = 0
+    unknown: int = 0
+    reserved: int = 0
+
+    @property
+    def left(self) -> int | None:
+        """What may still be reserved; negative where an earlier run left more than the budget now allows."""
+        return None if self.budget is None else self.budget - self.spent - self.unknown - self.reserved
+
+    def refusal(self, price: int) -> Refusal | None:
+        left = self.left
+        if self.budget is None or left is None or price <= left:
+            return None
+        return Refusal(self.period, self.budget, max(0, left), price, is_final=price > left + self.reserved)
+
+
+class Wallet:
+    """The budgets of one run. `day` and `month` are what other runs spent in the present day and month.
+
+    A reservation counts in the day and month in which it was made, also when it is settled later.
+    """
+
+    def __init__(
+        self,
+        budget: Budget,
+        *,
+        tz: str = "UTC",
+        day: Spend = Spend(),  # noqa: B008 - frozen
+        month: Spend = Spend(),  # noqa: B008 - frozen
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._budget = budget
+        self._zone = UTC if tz == "UTC" else ZoneInfo(tz)  # a bare container has no time zone data
+        self._now = now
+        today = self._today()
+        self._run = _Account(Period.RUN, budget.run)
+        self._day = _Account(Period.DAY, budget.day, day.spent_microusd, day.unknown_microusd)
+        self._month = _Account(Period.MONTH, budget.month, month.spent_microusd, month.unknown_microusd)
+        self._date = today
+        self._open: set[int] = set()
+        self._serial = 0
+
+    def __repr__(self) -> str:
+        left = "no budget" if self.left_microusd is None else f"${_usd(self.left_microusd)} left"
+        return f"<Wallet ${_usd(self.spent_microusd)} spent, ${_usd(self.reserved_microusd)} reserved, {left}>"
+
+    @property
+    def spent_microusd(self) -> int:
+        """Billed, by this run."""
+        return self._run.spent
+
+    @property
+    def unknown_microusd(self) -> int:
+        """Maybe billed, by this run."""
+        return self._run.unknown
+
+    @property
+    def reserved_microusd(self) -> int:
+        """Set aside for what is in flight."""
+        return self._run.reserved
+
+    @property
+    def left_microusd(self) -> int | None:
+        """What may still be reserved under the tightest budget; None: there is no budget."""
+        self._turn_page()
+        lefts = [left for account in self._accounts if (left := account.left) is not None]
+        return max(0, min(lefts)) if lefts else None
+
+    def reserve(self, price_microusd: int) -> Reservation | Refusal:
+        """Set `price_microusd` aside in every budget, or say which one forbids it."""
+        if price_microusd < 0:
+            raise ValueError(f"a price cannot be negative: {price_microusd}")
+        self._turn_page()
+        accounts = self._accounts
+        refusals = [refusal for account in accounts if (refusal := account.refusal(price_microusd))]
+        if refusals:
+            return min(refusals, key=lambda r: (not r.is_final, r.left_microusd))
+        for account in accounts:
+            account.reserved += price_microusd
+        self._serial += 1
+        self._open.add(self._serial)
+        return Reservation(price_microusd, self._serial, accounts)
+
+    def settle(self, reservation: Reservation, cost_microusd: int) -> None:
+        """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
+        if cost_microusd < 0:
+            raise ValueError(f"a cost cannot be negative: {cost_microusd}")
+        for account in self._take(reservation):
+            account.spent += cost_microusd
+
+    def keep_unknown(self, reservation: Reservation) -> None:
+        """Nobody knows whether it was billed: its price stays reserved for good, as unknown."""
+        for account in self._take(reservation):
+            account.unknown += reservation.price_microusd
+
+    def release(self, reservation: Reservation) -> None:
+        """It was provably not billed: its price is free again."""
+        self._take(reservation)
+
+    @property
+    def _accounts(self) -> tuple[_Account, ...]:
+        return self._run, self._day, self._month
+
+    def _take(self, reservation: Reservation) -> "tuple[_Account, ...]":
+        """Close the reservation. Raises KeyError when it was closed before."""
+        self._open.remove(reservation.serial)
+        for account in reservation.accounts:
+            account.reserved -= reservation.price_microusd
+        return reservation.accounts
+
+    def _today(self) -> tuple[int, int, int]:
+        now = self._now().astimezone(self._zone)
+        return now.year, now.month, now.day
+
+    def _turn_page(self) -> None:
+        """Begin a new day and month when the calendar does. A clock that goes back changes nothing."""
+        today = self._today()
+        if today <= self._date:
+            return
+        if today[:2] > self._date[:2]:
+            self._month = _Account(Period.MONTH, self._budget.month)
+        self._day = _Account(Period.DAY, self._budget.day)
+        self._date = today
+
+
+def _usd(microusd: int) -> str:
+    """Write micro-dollars for people: 1_500_000 is 1.50, 39_000 is 0.039."""
+    whole, part = divmod(microusd, 1_000_000)
+    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
