@@ -1,0 +1,65 @@
+"""How much one key may ask for: requests in any 60 s, and requests at once; both may change with time.
+
+In: a key's fingerprint and the moment. Out: admission, or the delay until it would be admitted. Nothing sleeps here:
+the clock is a parameter.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pipeline.simulator.profile import Profile, Step
+
+WINDOW_S = 60.0
+_BUSY_S = 1.0  # the delay named when too many requests are under way
+
+
+@dataclass(slots=True)
+class _Account:
+    starts: deque[float] = field(default_factory=deque)
+    active: int = 0
+
+
+class Limiter:
+    """Counts the requests of each key."""
+
+    def __init__(self, profile: Profile, clock: Callable[[], float]) -> None:
+        self._profile = profile
+        self._clock = clock
+        self._began = clock()
+        self._accounts: dict[str, _Account] = {}
+
+    def __repr__(self) -> str:
+        active = sum(account.active for account in self._accounts.values())
+        return f"<Limiter {len(self._accounts)} keys, {active} active>"
+
+    def step(self) -> Step:
+        """Return the capacity that holds now; before the first step there is no limit."""
+        elapsed = self._clock() - self._began
+        if self._profile.capacity_repeats:
+            elapsed %= self._profile.capacity_repeats
+        begun = [step for step in self._profile.capacity if step.after <= elapsed]
+        return begun[-1] if begun else Step(after=0.0)
+
+    def enter(self, key: str) -> float | None:
+        """Admit a request (then `leave` must follow) and return None; or return the seconds until one is admitted."""
+        account, now, step = self._accounts.setdefault(key, _Account()), self._clock(), self.step()
+        while account.starts and account.starts[0] <= now - WINDOW_S:
+            account.starts.popleft()
+        per_minute = _least(self._profile.limits.requests_per_minute, step.requests_per_minute)
+        if per_minute is not None and len(account.starts) >= per_minute:
+            return account.starts[-per_minute] + WINDOW_S - now
+        at_once = _least(self._profile.limits.concurrency, step.concurrency)
+        if at_once is not None and account.active >= at_once:
+            return _BUSY_S
+        account.starts.append(now)
+        account.active += 1
+        return None
+
+    def leave(self, key: str) -> None:
+        """Note that an admitted request is over."""
+        self._accounts[key].active -= 1
+
+
+def _least(*limits: int | None) -> int | None:
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -1,0 +1,118 @@
+"""The models that are served, and how each behaves on the wire.
+
+In: a model's name. Out: what it accepts and how its answers look. Sizes, pixels, tokens and prices are the
+catalogue's; here stands only what a client never decides by. It refuses to know requests and pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.provider.catalogue import Catalogue
+
+CATALOGUE = Catalogue.load()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """One served model. Token counts are those of one input image."""
+
+    name: str
+    max_images: int
+    mimes: tuple[str, ...]  # one of them is drawn for every answer, the first most often
+    thinking: tuple[str, ...] = ()  # levels it takes; empty: it does not think
+    default_thinking: str | None = None
+    thought_tokens: Mapping[str, tuple[int, int]]  # level -> least and most; a level that is missing reports none
+    input_tokens: int = 258
+
+    @property
+    def thinks(self) -> bool:
+        """Whether answers carry thought signatures, and drafts where they are asked for."""
+        return self.default_thinking is not None
+
+    @property
+    def takes_image_size(self) -> bool:
+        """Whether `imageSize` may be sent at all; the 2.5 models fail when it is."""
+        return self.thinks
+
+    @property
+    def sizes(self) -> tuple[str, ...]:
+        return CATALOGUE.sizes(self.name)
+
+    @property
+    def ratios(self) -> tuple[str, ...]:
+        return CATALOGUE.ratios(self.name)
+
+    def pixels(self, size: str | None, ratio: str) -> tuple[int, int]:
+        """Return width and height of a combination that was checked before."""
+        found = CATALOGUE.pixels(self.name, size, ratio)
+        if found is None:
+            raise LookupError(f"{self.name} does not make {size} at {ratio}")
+        return found
+
+    def image_tokens(self, size: str | None) -> int:
+        """Return the output tokens of one image."""
+        return CATALOGUE.tokens(self.name, size) or 0
+
+    def price_microusd(self, size: str | None) -> int:
+        """Return the list price of one image."""
+        return CATALOGUE.price(self.name, size) or 0
+
+
+_PNG = ("image/png",)
+_MIXED = ("image/jpeg", "image/jpeg", "image/jpeg", "image/png")
+_FLASH_THOUGHTS = {"high": (700, 800)}
+_PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
+_BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
+
+
+def _flash_2_5(name: str) -> Model:
+    return Model(name=name, max_images=3, mimes=_PNG, thought_tokens={})
+
+
+def _flash_3_1(name: str) -> Model:
+    return Model(
+        name=name,
+        max_images=14,
+        mimes=_MIXED,
+        thinking=("minimal", "high"),
+        default_thinking="minimal",
+        thought_tokens=_FLASH_THOUGHTS,
+    )
+
+
+def _pro_3(name: str) -> Model:
+    return Model(
+        name=name,
+        max_images=14,
+        mimes=_MIXED,
+        thinking=("minimal", "medium", "high"),  # any level is taken and none matters
+        default_thinking="high",
+        thought_tokens=_PRO_THOUGHTS,
+        input_tokens=560,
+    )
+
+
+def _banana_2_1(name: str) -> Model:
+    return Model(
+        name=name,
+        max_images=14,
+        mimes=(*_MIXED, "image/webp"),
+        thinking=("minimal", "medium", "high"),
+        default_thinking="medium",
+        thought_tokens=_BANANA_THOUGHTS,
+    )
+
+
+SERVED: Mapping[str, Model] = {
+    model.name: model
+    for model in (
+        _flash_2_5("gemini-2.5-flash-image-preview"),
+        _flash_2_5("gemini-2.5-flash-image"),
+        _pro_3("gemini-3-pro-image-preview"),
+        _pro_3("gemini-3-pro-image"),
+        _flash_3_1("gemini-3.1-flash-image-preview"),
+        _flash_3_1("gemini-3.1-flash-image"),
+        _flash_3_1("gemini-3.1-flash-lite-image"),
+        _banana_2_1("gemini-nano-banana-2.1"),
+    )
+}

@@ -1,0 +1,159 @@
+"""What a rehearsal is like: speed, limits, capacity over time, faults and pictures.
+
+In: plain values of a profile file. Out: a checked, frozen `Profile` with every default filled in. It refuses to know
+files, lines and columns (`profile_file` does) and the server that obeys it.
+"""
+
+import re
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+from pipeline.simulator.asks import Ask
+from pipeline.simulator.faults import FAULTS
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(value: object) -> object:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|s|m|h)", value) if isinstance(value, str) else None
+    if match is not None:
+        return float(match[1]) * _UNITS[match[2]]
+    if isinstance(value, str):
+        raise ValueError("write a duration such as 500ms, 3s or 2m")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Latency(_Part):
+    """How long an answer takes: one of `fixed`, `uniform` [least, most], or `p50` with `p95` (lognormal)."""
+
+    fixed: Seconds | None = None
+    uniform: tuple[Seconds, Seconds] | None = None
+    p50: Seconds | None = None
+    p95: Seconds | None = None
+    by_size: dict[Literal["512", "1K", "2K", "4K"], Annotated[float, Field(gt=0)]] = {}
+
+    @model_validator(mode="after")
+    def _is_one_kind(self) -> "Latency":
+        kinds = [self.fixed is not None, self.uniform is not None, self.p50 is not None or self.p95 is not None]
+        if sum(kinds) != 1:
+            raise ValueError("write one of: fixed, uniform, or p50 with p95")
+        if kinds[2] and not (self.p50 and self.p95 and self.p50 < self.p95):
+            raise ValueError("p50 and p95 belong together, with 0 < p50 < p95")
+        if self.uniform is not None and self.uniform[0] > self.uniform[1]:
+            raise ValueError("uniform is [least, most]")
+        return self
+
+
+Hint = Literal["retry_after", "retry_info", "text", "none"]
+
+
+class RateLimits(_Part):
+    """What one key may do; beyond it the answer is 429. `hint` says how the delay is told."""
+
+    requests_per_minute: Count | None = None
+    concurrency: Count | None = None
+    hint: Hint = "retry_after"
+
+
+class Step(_Part):
+    """From `after` on (since the start) this capacity holds, until the next step."""
+
+    after: Seconds
+    requests_per_minute: Count | None = None
+    concurrency: Count | None = None
+    slower: Annotated[float, Field(gt=0)] = 1.0  # latency is multiplied by it
+    outage: str | None = None  # every request meets this fault
+
+    @field_validator("outage")
+    @classmethod
+    def _is_a_fault(cls, name: str | None) -> str | None:
+        return None if name is None else known_fault(name)
+
+
+class Match(_Part):
+    """Which requests a rule is for; all that is written must fit."""
+
+    prompt: str | None = None  # part of the prompt, any case
+    model: str | None = None  # a name, `*` stands for anything
+    images: bool | None = None  # with or without input images
+
+    def fits(self, ask: Ask) -> bool:
+        """Tell whether this request is meant."""
+        return (
+            (self.prompt is None or self.prompt.casefold() in ask.prompt.casefold())
+            and (self.model is None or fnmatchcase(ask.model.name, self.model))
+            and (self.images is None or self.images == bool(ask.images))
+        )
+
+
+class Rule(_Part):
+    """One fault and when it strikes. Without probability, every, first or at it always does."""
+
+    name: str
+    probability: Share | None = None
+    every: Count | None = None  # every n-th request
+    first: Count | None = None  # the first n
+    at: tuple[Count, ...] | None = None  # these, counted from 1
+    per: Literal["server", "request"] = "server"  # counted over all that match, or over repeats of the same request
+    match: Match = Match()
+    retry_after: Seconds | None = None  # the delay that a 429 or 503 names
+    seconds: Seconds | None = None  # how long a stall, hang or trickle lasts
+
+    @field_validator("name")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        return known_fault(name)
+
+    @model_validator(mode="after")
+    def _is_one_way(self) -> "Rule":
+        ways = (self.probability, self.every, self.first, self.at)
+        if sum(way is not None for way in ways) > 1:
+            raise ValueError("write one of: probability, every, first, at")
+        return self
+
+
+class Profile(_Part):
+    """One rehearsal."""
+
+    about: str = ""
+    seed: int = 0  # the same seed, the same chances
+    latency: Latency = Latency(uniform=(0.4, 1.2), by_size={"512": 0.7, "2K": 1.6, "4K": 2.5})
+    limits: RateLimits = RateLimits()
+    capacity: tuple[Step, ...] = ()
+    capacity_repeats: Seconds | None = None  # the steps begin anew after this time
+    faults: tuple[Rule, ...] = ()
+    picture: Literal["drawn", "tiny"] = "drawn"
+    picture_bytes: Annotated[int, Field(ge=0, le=48 * 2**20)] = 0  # tiny pictures are filled up to this size
+    max_request_bytes: Count = 20 * 2**20
+
+    @field_validator("latency", mode="before")
+    @classmethod
+    def _short_form(cls, value: object) -> object:
+        return {"fixed": value} if isinstance(value, int | float | str) else value
+
+    @field_validator("capacity")
+    @classmethod
+    def _is_in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+        if [step.after for step in steps] != sorted(step.after for step in steps):
+            raise ValueError("the steps must be in the order of `after`")
+        return steps
+
+
+def known_fault(name: str) -> str:
+    """Return the name of a fault; one that does not exist is refused, naming its nearest."""
+    if name in FAULTS:
+        return name
+    near = get_close_matches(name, FAULTS, n=1, cutoff=0.6)
+    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
