@@ -1,0 +1,159 @@
+// One picture large: facts, variants, before and after, comparison.
+const viewer = $("viewer"), picture = $("picture");
+let viewed = -1, isComparing = false, isTrueSize = false;
+
+function openViewer(index) {
+  viewed = index;
+  isComparing = isTrueSize = false;
+  fillViewer();
+  if (!viewer.open) viewer.showModal();
+  $("close").focus({ preventScroll: true });
+}
+
+function stepViewer(step) {
+  const next = order.includes(viewed) ? neighbour(step) : order[0];
+  if (next === undefined || next === viewed) return;
+  setCurrent(next);
+  viewed = next;
+  isComparing = isTrueSize = false;
+  fillViewer();
+}
+
+function goTo(index) {
+  viewed = index;
+  if (places.has(index)) setCurrent(index);
+  isComparing = isTrueSize = false;
+  fillViewer();
+}
+
+function fillViewer() {
+  const index = viewed;
+  $("viewer-title").textContent = cell("id", index);
+  const position = places.get(index)?.position;
+  $("place").textContent = position === undefined ? "" : `${whole.format(position + 1)} of ${whole.format(order.length)}`;
+  $("prompt").textContent = cell("prompt", index);
+  fillTrouble(index);
+  fillMark();
+  fillVariants(index);
+  fillFacts(index);
+  fillPicture(index);
+}
+
+function fillTrouble(index) {
+  const state = cell("state", index), reason = cell("reason", index);
+  const trouble = $("trouble");
+  trouble.hidden = state === "done" && !reason;
+  trouble.className = `trouble ${state}`;
+  trouble.replaceChildren(element("b", {}, state), " ", reason ?? "");
+}
+
+function fillMark() {
+  const mark = markOf(viewed);
+  $("pick").setAttribute("aria-pressed", String(mark === "picked"));
+  $("reject").setAttribute("aria-pressed", String(mark === "rejected"));
+  viewer.dataset.mark = mark;
+}
+
+function fillPicture(index) {
+  const source = cell("image", index), before = cell("before", index), family = siblings.get(groupKey(index));
+  picture.className = `picture${isTrueSize ? " true-size" : ""}`;
+  if (isComparing && family.length > 1) picture.replaceChildren(comparison(family));
+  else if (source === null) picture.replaceChildren(before === null ? blank(index) : large(before, "Input image"));
+  else if (before !== null && !isTrueSize) picture.replaceChildren(slider(before, source, index));
+  else picture.replaceChildren(large(source, cell("prompt", index), index));
+}
+
+function large(source, alt, index) {
+  const image = element("img", { src: source, alt: alt.slice(0, 300), draggable: "false" });
+  if (index !== undefined && cell("width", index)) {
+    image.width = cell("width", index);
+    image.height = cell("height", index);
+  }
+  image.addEventListener("click", toggleTrueSize);
+  image.addEventListener("error", () => image.replaceWith(element("span", { class: "blank failed" },
+    element("b", {}, "Not found"), element("span", {}, decodeURI(source)))), { once: true });
+  return image;
+}
+
+function slider(before, after, index) {
+  const under = large(after, cell("prompt", index), index), over = element("img", { src: before, alt: "Before", class: "over", draggable: "false" });
+  under.removeEventListener("click", toggleTrueSize);
+  const range = element("input", { type: "range", min: "0", max: "100", value: "50", step: "0.5", "aria-label": "Before and after", id: "slider" });
+  const box = element("div", { class: "slider" }, under, over, element("i", { class: "handle", "aria-hidden": "true" }),
+    element("span", { class: "tag left", "aria-hidden": "true" }, "before"), element("span", { class: "tag right", "aria-hidden": "true" }, "after"), range);
+  box.style.aspectRatio = `${cell("width", index) ?? 1} / ${cell("height", index) ?? 1}`;
+  box.style.setProperty("--ratio", String((cell("width", index) ?? 1) / (cell("height", index) ?? 1)));
+  const move = () => {
+    box.style.setProperty("--at", `${range.value}%`);
+    range.setAttribute("aria-valuetext", `${Math.round(range.value)} % before`);
+  };
+  range.addEventListener("input", move);
+  move();
+  return box;
+}
+
+function comparison(family) {
+  const grid = element("div", { class: "compare" });
+  grid.style.setProperty("--columns", String(Math.ceil(Math.sqrt(Math.min(family.length, 9)))));
+  for (const index of family.slice(0, 9)) {
+    const source = cell("image", index);
+    const button = element("button", { type: "button", class: markOf(index), "aria-label": label(index) },
+      source === null ? blank(index) : element("img", { src: source, alt: "" }), element("span", {}, shortId(index)));
+    button.addEventListener("click", () => goTo(index));
+    grid.append(button);
+  }
+  return grid;
+}
+
+function fillVariants(index) {
+  const family = siblings.get(groupKey(index));
+  $("variants-box").hidden = family.length < 2;
+  $("variants").replaceChildren(...(family.length < 2 ? [] : family.slice(0, 60).map((other) => {
+    const button = element("button", { type: "button", "aria-label": label(other), "aria-current": other === index ? "true" : null }, frame(other));
+    button.addEventListener("click", () => goTo(other));
+    return button;
+  })));
+}
+
+function fillFacts(index) {
+  const rows = [
+    ["Model", cell("model", index)],
+    ["Options", cell("matrix", index)],
+    ["Tags", cell("tags", index).join(", ")],
+    ["Size", cell("width", index) ? `${cell("width", index)} × ${cell("height", index)}` : ""],
+    ["File", cell("bytes", index) ? `${bytes(cell("bytes", index))} · ${(cell("mime", index) ?? "").replace("image/", "")}` : ""],
+    ["Price", cell("attempts", index) || cell("price", index) ? money(cell("price", index)) : ""],
+    ["Attempts", String(cell("attempts", index) || "")],
+    ["Took", cell("seconds", index) === null ? "" : `${cell("seconds", index)} s`],
+    ["Made", cell("time", index) === null ? "" : moment(cell("time", index))],
+    ["SHA-256", (cell("sha256", index) ?? "").slice(0, 16)],
+    ["Fingerprint", cell("fingerprint", index)],
+  ];
+  $("facts").replaceChildren(...rows.filter(([, value]) => value).map(([name, value]) => {
+    const text = element("dd", {}, value);
+    return element("div", {}, element("dt", {}, name), text);
+  }));
+  const links = [];
+  if (cell("image", index) !== null) links.push(element("a", { href: cell("image", index), target: "_blank", rel: "noopener" }, "Open the original"));
+  if (cell("before", index) !== null) links.push(element("a", { href: cell("before", index), target: "_blank", rel: "noopener" }, "Open the input"));
+  $("links").replaceChildren(...links);
+}
+
+function toggleTrueSize() {
+  isTrueSize = !isTrueSize;
+  fillPicture(viewed);
+}
+
+function toggleCompare() {
+  isComparing = !isComparing && siblings.get(groupKey(viewed)).length > 1;
+  fillPicture(viewed);
+}
+
+viewer.addEventListener("close", () => {
+  picture.replaceChildren();
+  if (places.has(viewed)) setCurrent(viewed);
+  focusCurrent();
+});
+$("close").addEventListener("click", () => viewer.close());
+$("prev").addEventListener("click", () => stepViewer(-1));
+$("next").addEventListener("click", () => stepViewer(1));
