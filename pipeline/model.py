@@ -4,7 +4,7 @@ Units are in the names: `_s` seconds, `_bytes`, `_microusd` (1 USD = 1,000,000).
 relative and POSIX, so that outputs and ledger can be moved together.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -127,7 +127,7 @@ class Usage:
 class Image:
     """One whole image in memory: type, size and wholeness were judged from its bytes."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     sha256: str  # hex
     mime: str  # image/png | image/jpeg | image/webp
     suffix: str  # .png | .jpg | .webp
@@ -141,9 +141,12 @@ class Reply:
 
     status: int
     headers: tuple[tuple[str, str], ...]  # lower-case names
-    body: bytes
+    body: bytes = field(repr=False)
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the first byte sent to the last byte read
+    hold: object = field(
+        default=None, repr=False, compare=False
+    )  # the body's share of memory, until the reply is dropped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +173,7 @@ class Failure:
     request_id: str | None = None  # for the provider's support desk
     hint_s: float | None = None  # the delay the server named
     usage: Usage | None = None
-    body: bytes | None = None  # redacted bytes worth keeping in rejected/
+    body: bytes | None = field(default=None, repr=False)  # redacted bytes worth keeping in rejected/
     suffix: str = ".json"  # of those bytes
 
 

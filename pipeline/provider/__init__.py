@@ -1,8 +1,36 @@
 """One attempt: a task goes out as a paid request, its answer comes back judged.
 
-catalogue   what models can do and cost
+keys, address        the key and where it may go, checked before the first request
+catalogue            what models can do and cost
+inputs               input images: read once, proven, made fit to send
+  metadata, convert  ... without what a camera tells; other kinds and sizes, in a process apart
+request              task -> body
+wire                 one exchange: connection, time limits, size limits
+  memory, watch      ... how much at once, how long
+answer               whole answer -> image, or why not
+  body, shape        ... bytes -> tree -> facts
+  image              ... is it whole
+  faults, hints      ... what a refusal means, when to ask again
+scrub                no key and no control characters in anything shown or kept
+client               all of it, as the engine sees it
 """
 
-from pipeline.provider.catalogue import Catalogue
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Catalogue"]
+from pipeline.provider.address import check_address
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.keys import find_key
+
+if TYPE_CHECKING:
+    from pipeline.provider.client import Client
+
+__all__ = ["Catalogue", "Client", "check_address", "find_key"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is asked for: a plan needs prices but no network, and aiohttp takes 0.3 s to import."""
+    if name == "Client":
+        from pipeline.provider.client import Client
+
+        return Client
+    raise AttributeError(name)

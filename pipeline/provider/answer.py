@@ -1,0 +1,196 @@
+"""One whole HTTP answer, judged: an image, or the reason why there is none.
+
+In: a `Reply` and its task. Out: an `Answer` or a `Failure`, never an exception. Pure computation, made for a thread.
+It refuses to know the wire, and what is done about a failure.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task
+from pipeline.provider import faults, shape
+from pipeline.provider.body import Document, NotJsonError, decode
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.image import BrokenImageError, inspect, sniff
+from pipeline.provider.scrub import Scrubber
+
+_REFUSALS = frozenset(
+    {
+        "SAFETY",
+        "IMAGE_SAFETY",
+        "PROHIBITED_CONTENT",
+        "IMAGE_PROHIBITED_CONTENT",
+        "BLOCKLIST",
+        "SPII",
+        "RECITATION",
+        "IMAGE_RECITATION",
+    }
+)
+_TINY = 12  # bytes; nothing this short is an image, so it counts as none
+_KEPT_TEXT = 600  # characters of the model's words
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Judges answers. `clock` is asked only when a server names a date and not its own time."""
+
+    scrubber: Scrubber
+    catalogue: Catalogue
+    clock: Callable[[], datetime] = _utc_now
+
+    def read(self, reply: Reply, task: Task) -> Answer | Failure:
+        """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
+        try:
+            return self._judge(reply, task)
+        except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
+            return self._broken(reply, f"the answer could not be read: {type(error).__name__}: {error}")
+
+    def _judge(self, reply: Reply, task: Task) -> Answer | Failure:
+        if not 200 <= reply.status < 300:
+            return self._refusal(reply, reply.status, faults.parse_error(reply.body))
+        try:
+            document = decode(reply.body)
+        except NotJsonError as error:
+            return self._not_json(reply, str(error))
+        told = shape.read(document.tree)
+        picked = _pick(told)
+        if picked is not None:
+            return self._image(reply, task, document, told, picked)
+        return self._without_image(reply, document, told)
+
+    def _refusal(self, reply: Reply, status: int, error: faults.ServerError) -> Failure:
+        failure = faults.judge(status, reply.headers, error, scrubber=self.scrubber, now=self.clock())
+        if failure.fault is not Fault.OTHER:
+            return failure
+        return replace(failure, body=self.scrubber.body(reply.body))
+
+    def _not_json(self, reply: Reply, problem: str) -> Failure:
+        if not reply.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            cut = f"HTTP {reply.status} with {len(reply.body)} bytes that are not JSON: {problem}"
+            return self._broken(reply, cut)
+        page = faults.page_title(reply.body)
+        if reply.is_first:
+            reason = f"HTTP {reply.status} with {page} instead of an answer; is base_url right?"
+            return self._failure(reply, Fault.ADDRESS, Billed.NO, reason, code="page")
+        return self._broken(reply, f"HTTP {reply.status} with {page} instead of an answer", ".html")
+
+    def _image(
+        self, reply: Reply, task: Task, document: Document, told: shape.Told, picked: shape.Inline
+    ) -> Answer | Failure:
+        try:
+            data = document.blob(picked.data)
+        except ValueError as error:
+            return self._broken(reply, f"an image that is not Base64: {error}", told=told)
+        if len(data) < _TINY:
+            return self._without_image(reply, document, told)
+        try:
+            image = inspect(data)
+        except BrokenImageError as flaw:
+            suffix = sniff(data)[1]
+            return self._broken(reply, f"{flaw}", suffix, told=told, kept=data)
+        found = faults.request_id(reply.headers)
+        return Answer(
+            image=image,
+            usage=shape.usage(told),
+            model_version=self.scrubber.text(told.model_version, 80) or None,
+            response_id=self.scrubber.text(told.response_id, 80) or None,
+            request_id=None if found is None else self.scrubber.text(found, 80),
+            notes=tuple(self.scrubber.text(note, 200) for note in self._notes(told, picked, image.mime, reply.status))
+            + self._size_notes(task, image.width, image.height),
+        )
+
+    def _notes(self, told: shape.Told, picked: shape.Inline, mime: str, status: int) -> list[str]:
+        notes = []
+        if status != 200:
+            notes.append(f"it came with HTTP {status}")
+        if len(told.images) > 1:
+            notes.append(f"{len(told.images)} images came; the last one that is not a draft is kept")
+        if picked.is_thought:
+            notes.append("only a draft came; it is kept")
+        if picked.mime and picked.mime.lower().replace("image/jpg", "image/jpeg") != mime:
+            notes.append(f"labelled {picked.mime}, its bytes are {mime}")
+        if told.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
+            notes.append(f"it came with finishReason {told.finish}")
+        return notes
+
+    def _size_notes(self, task: Task, width: int, height: int) -> tuple[str, ...]:
+        wanted = self.catalogue.pixels(task.model, task.size, task.aspect_ratio)
+        if wanted is None or (task.aspect_ratio is None and task.images):  # then it follows the input image
+            return ()
+        is_same_shape = task.aspect_ratio is None or abs(width * wanted[1] / (height * wanted[0]) - 1) < 0.05
+        is_same_area = task.size is None or 0.6 < width * height / (wanted[0] * wanted[1]) < 1.7
+        if is_same_shape and is_same_area:
+            return ()
+        return (f"asked for {wanted[0]}x{wanted[1]} pixels, got {width}x{height}",)
+
+    def _without_image(self, reply: Reply, document: Document, told: shape.Told) -> Failure:
+        if told.error is not None and told.error != {}:
+            error = faults.from_tree(document.tree)
+            return self._refusal(reply, faults.status_inside(error) or reply.status, error)
+        words = " ".join(part for part in (told.finish_message, *told.texts) if part)[:_KEPT_TEXT]
+        said = f": {words}" if words else ""
+        if told.block:
+            return self._content(reply, Fault.REFUSED, told, told.block, f"the prompt was blocked ({told.block}){said}")
+        if told.finish in _REFUSALS:
+            return self._content(reply, Fault.REFUSED, told, told.finish, f"refused ({told.finish}){said}")
+        if reply.status != 200:
+            return self._failure(reply, Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
+        if told.uris:
+            return self._broken(reply, "the image came as an address, which is not fetched", told=told, code="fileData")
+        if told.is_odd:
+            return self._broken(reply, "an answer of a shape that is not the API's", told=told)
+        finish = told.finish or "empty"
+        return self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}")
+
+    def _content(self, reply: Reply, fault: Fault, told: shape.Told, code: str, reason: str) -> Failure:
+        return self._failure(reply, fault, Billed.YES, reason, code=code, told=told)
+
+    def _broken(
+        self,
+        reply: Reply,
+        reason: str,
+        suffix: str = ".json",
+        *,
+        told: shape.Told | None = None,
+        kept: bytes | None = None,
+        code: str | None = None,
+    ) -> Failure:
+        is_success = reply.status == 200
+        fault, billed = (Fault.BROKEN, Billed.YES) if is_success else (Fault.OTHER, Billed.MAYBE)
+        failure = self._failure(reply, fault, billed, reason, code=code, told=told)
+        return replace(failure, body=self.scrubber.body(reply.body if kept is None else kept), suffix=suffix)
+
+    def _failure(
+        self,
+        reply: Reply,
+        fault: Fault,
+        billed: Billed,
+        reason: str,
+        *,
+        code: str | None = None,
+        told: shape.Told | None = None,
+    ) -> Failure:
+        found = faults.request_id(reply.headers)
+        return Failure(
+            fault=fault,
+            billed=billed,
+            reason=self.scrubber.text(reason),
+            status=reply.status,
+            code=None if code is None else self.scrubber.text(code, 80),
+            request_id=None if found is None else self.scrubber.text(found, 80),
+            usage=None if told is None else shape.usage(told),
+        )
+
+
+def _pick(told: shape.Told) -> shape.Inline | None:
+    """Return the last image that is not a draft, else the last draft; a refused answer's drafts are not images."""
+    finals = [image for image in told.images if not image.is_thought]
+    if finals:
+        return finals[-1]
+    is_refused = bool(told.block) or told.finish in _REFUSALS
+    return told.images[-1] if told.images and not is_refused else None

@@ -1,0 +1,105 @@
+"""One attempt: a task goes out as one paid request, its answer comes back judged.
+
+In: settings, the key, tasks. Out: `Reply`, `Answer`, `Failure`. It refuses to know how often a task is tried, when, and
+where its image goes.
+"""
+
+import asyncio
+import io
+import os
+import ssl
+from collections.abc import Mapping
+
+from pipeline import failpoint
+from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task
+from pipeline.provider import keys, request
+from pipeline.provider.address import check_address, find_proxy, model_url
+from pipeline.provider.answer import Reader
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.inputs import Inputs, UnfitError
+from pipeline.provider.memory import Memory
+from pipeline.provider.scrub import Scrubber
+from pipeline.provider.wire import PATIENCE, Patience, Wire
+from pipeline.settings import Limits, ProviderSettings
+
+
+class Client:
+    """The provider, as the engine sees it: an async context manager around the connections and the converters."""
+
+    def __init__(
+        self,
+        settings: ProviderSettings,
+        *,
+        key: str,
+        limits: Limits,
+        catalogue: Catalogue,
+        environ: Mapping[str, str] = os.environ,
+        patience: Patience = PATIENCE,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """Check the address; nothing is opened yet.
+
+        environ: where a proxy is looked for. patience and tls: for tests. Raises: InputError for an address that must
+        not get the key.
+        """
+        self._base_url = check_address(settings)
+        self._catalogue = catalogue
+        self._memory = Memory(limits.memory_bytes)
+        self._scrubber = Scrubber("" if key == keys.SIMULATOR_KEY else key)
+        self._reader = Reader(self._scrubber, catalogue)
+        self._inputs = Inputs()
+        self._wire = Wire(
+            headers=keys.headers(settings, key),
+            timeout_s=settings.timeout_s,
+            max_body_bytes=limits.max_body_bytes,
+            memory=self._memory,
+            scrubber=self._scrubber,
+            proxy=find_proxy(self._base_url, environ),
+            patience=patience,
+            tls=tls,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Client {self._base_url} {self._wire!r}>"
+
+    async def __aenter__(self) -> "Client":
+        await self._wire.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._wire.__aexit__()
+        await self._inputs.aclose()
+
+    async def send(self, task: Task) -> Reply | Failure:
+        """Send a task's request once and return the whole answer, of whatever status, not judged yet.
+
+        A `Failure` comes when there is no whole answer, or when an input image cannot be sent (then nothing was).
+        Cancelled: the connection is closed; whether the request was executed is unknown.
+        """
+        with self._memory.share() as share:
+            await share.hold(request.most_bytes(task))
+            try:
+                payload = await self._payload(task)
+            except UnfitError as flaw:
+                return self._unsent(Fault.INPUT, str(flaw))
+            except UnicodeEncodeError:
+                return self._unsent(Fault.BAD_REQUEST, "the prompt or a parameter holds text that is not Unicode")
+            result = await self._wire.post(model_url(self._base_url, task.model), payload, share)
+        if isinstance(result, Reply):
+            failpoint.reach("body")
+        return result
+
+    def read(self, reply: Reply, task: Task) -> Answer | Failure:
+        """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread."""
+        result = self._reader.read(reply, task)
+        failpoint.reach("decode")
+        return result
+
+    async def _payload(self, task: Task) -> io.BytesIO:
+        if not task.images:
+            return io.BytesIO(request.body(task, (), self._catalogue))
+        images = [await self._inputs.load(image, keep_metadata=task.keep_metadata) for image in task.images]
+        return io.BytesIO(await asyncio.to_thread(request.body, task, images, self._catalogue))
+
+    def _unsent(self, fault: Fault, reason: str) -> Failure:
+        return Failure(fault=fault, billed=Billed.NO, reason=self._scrubber.text(reason))

@@ -1,0 +1,204 @@
+"""What a refusal of the server means: one pure function that reads like the table of outcomes.
+
+In: status, headers and the parsed error. Out: a `Failure`. It refuses to know what is done about it.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from pipeline.model import Billed, Failure, Fault
+from pipeline.provider import hints
+from pipeline.provider.body import NotJsonError, decode
+from pipeline.provider.scrub import Scrubber
+
+LONG_DELAY_S = 300.0
+_PARSED_BYTES = 2**20  # of an error body; no honest one is longer
+_CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
+_CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
+_CREDIT_WORDS = re.compile(r"credit|balance|quota|billing|insufficient|余额|额度", re.IGNORECASE)
+_PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
+_REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
+_STATUS_OF = {  # Google's names and the gateway's codes, for errors that come inside a 200
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "DATA_LOSS": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    "invalid_request": 400,
+    "convert_request_failed": 400,
+    "model_not_found": 503,
+    "insufficient_user_quota": 403,
+    "pre_consume_token_quota_failed": 403,
+    "rate_limit_exceeded": 429,
+    "do_request_failed": 502,
+    "bad_response_body": 502,
+    "bad_response_status_code": 502,
+    "get_channel_failed": 503,
+    "count_token_failed": 500,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerError:
+    """What the body of a refusal says; every field may be empty."""
+
+    code: str = ""
+    status: str = ""  # Google's name of it
+    kind: str = ""
+    message: str = ""
+    details: tuple[object, ...] = ()
+
+    @property
+    def is_exhausted(self) -> bool:
+        return "RESOURCE_EXHAUSTED" in (self.status, self.code) or "RESOURCE_EXHAUSTED" in self.message
+
+    @property
+    def is_about_credit(self) -> bool:
+        return self.code in _CREDIT_CODES or bool(_CREDIT_WORDS.search(f"{self.code} {self.kind} {self.message}"))
+
+    @property
+    def is_per_day(self) -> bool:
+        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
+        named = [str(v.get(name, "")) for v in violations if isinstance(v, Mapping) for name in _QUOTA_NAMES]
+        return any(_PER_DAY.search(text) for text in (*named, self.message))
+
+    @property
+    def is_about_the_key(self) -> bool:
+        reasons = [d.get("reason") for d in self.details if isinstance(d, Mapping)]
+        return "API_KEY_INVALID" in reasons or "API key not valid" in self.message
+
+
+_QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
+
+
+def outcome(status: int, error: ServerError, delay_s: float | None) -> tuple[Fault, Billed]:
+    """Name what a status other than success means, and whether it may have cost money."""
+    is_long = delay_s is not None and delay_s > LONG_DELAY_S
+    match status:
+        case 407:
+            return Fault.ADDRESS, Billed.NO
+        case _ if 300 <= status < 400:
+            return Fault.ADDRESS, Billed.NO
+        case 408 | 504 | 524:
+            return Fault.SILENCE, Billed.MAYBE
+        case 401 | 402:
+            return Fault.ACCOUNT, Billed.NO
+        case 400 if error.is_about_the_key:  # Google's way to say 401
+            return Fault.ACCOUNT, Billed.NO
+        case 403 if error.is_about_credit:
+            return Fault.ACCOUNT, Billed.NO
+        case 403:
+            return Fault.FORBIDDEN, Billed.NO
+        case 404:
+            return Fault.NOT_FOUND, Billed.NO
+        case 429 if error.code in _CREDIT_CODES:  # waiting brings no credit
+            return Fault.ACCOUNT, Billed.NO
+        case 503 if error.code == "model_not_found":
+            return Fault.MODEL_MISSING, Billed.NO
+        case 429 | 503 if is_long or (error.is_per_day and (status == 429 or error.is_exhausted)):
+            return Fault.QUOTA, Billed.NO
+        case 429:
+            return Fault.THROTTLED, Billed.NO
+        case 503 if error.is_exhausted:
+            return Fault.THROTTLED, Billed.NO
+        case 500 if error.code in _CALLERS_CODES:
+            return Fault.BAD_REQUEST, Billed.NO
+        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
+            return Fault.OUTAGE, Billed.NO
+        case _ if 400 <= status < 500:
+            return Fault.BAD_REQUEST, Billed.NO
+        case _:
+            return Fault.OTHER, Billed.MAYBE
+
+
+def judge(status: int, headers: hints.Headers, error: ServerError, *, scrubber: Scrubber, now: datetime) -> Failure:
+    """Turn a refusal into a `Failure`, with the delay the server named and its request id.
+
+    status: of the answer, or of the error inside a 200. now: for dates when the answer carries none.
+    """
+    delay_s = hints.delay(headers, error.details, error.message, now=now)
+    fault, billed = outcome(status, error, delay_s)
+    if fault is Fault.QUOTA and error.is_per_day:
+        delay_s = max(delay_s or 0.0, hints.until_pacific_midnight(hints.server_time(headers, now)))
+    named = error.code if error.code and not error.code.isdecimal() else error.status
+    found = request_id(headers, error.message)
+    return Failure(
+        fault=fault,
+        billed=billed,
+        reason=scrubber.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
+        status=status,
+        code=scrubber.text(named, 80) or None,
+        request_id=None if found is None else scrubber.text(found, 80),
+        hint_s=delay_s,
+    )
+
+
+def parse_error(body: bytes) -> ServerError:
+    """Read an error body of any kind: the gateway's or Google's envelope, a bare message, a page, plain text."""
+    try:
+        tree = decode(body[:_PARSED_BYTES]).tree
+    except NotJsonError:
+        return ServerError(message=page_title(body))
+    return from_tree(tree)
+
+
+def from_tree(tree: object) -> ServerError:
+    """Read the error in a parsed body; everything in it may be missing or of a strange type."""
+    if isinstance(tree, list):  # streaming endpoints wrap the object
+        tree = next((item for item in tree if isinstance(item, Mapping)), None)
+    node = tree.get("error", tree) if isinstance(tree, Mapping) else tree
+    if not isinstance(node, Mapping):
+        return ServerError(message=node if isinstance(node, str) else "")
+    message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
+    return ServerError(
+        code=_text(node.get("code")),
+        status=_text(node.get("status")),
+        kind=_text(node.get("type")),
+        message=message,
+        details=tuple(_list(node.get("details"))),
+    )
+
+
+def status_inside(error: ServerError) -> int:
+    """Return the HTTP status an error inside a 200 stands for; 0 when it does not say."""
+    if error.code.isdecimal() and 400 <= int(error.code[:4]) <= 599:
+        return int(error.code)
+    return _STATUS_OF.get(error.status) or _STATUS_OF.get(error.code) or 0
+
+
+def request_id(headers: hints.Headers, message: str = "") -> str | None:
+    """Return the id the provider's support desk asks for, from the message or the headers."""
+    in_text = _REQUEST_ID.search(message)
+    if in_text is not None:
+        return in_text[1]
+    given = dict(headers)
+    return next((given[name] for name in _REQUEST_ID_HEADERS if given.get(name)), None)
+
+
+def page_title(body: bytes) -> str:
+    """Return a page's title, or the beginning of a text."""
+    text = body[:4096].decode("utf-8", "replace")
+    title = _TITLE.search(text)
+    return f"a page titled {title[1].strip()!r}" if title is not None else text.strip()[:300]
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

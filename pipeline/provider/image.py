@@ -1,0 +1,181 @@
+"""Is this a whole image? Judged from the bytes, never from a label, and without decoding pixels.
+
+In: bytes. Out: an `Image`, or a `BrokenImageError` that says what is wrong. A whole 2 MB PNG costs 1 to 2 ms; a full
+decode costs 35. It refuses to know where the bytes came from.
+"""
+
+import re
+import zlib
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import NamedTuple
+
+from pipeline.model import Image
+
+MAX_PIXELS = 64_000_000
+_PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # the next marker that is neither stuffing nor a restart
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+_MAGIC = (
+    (_PNG_MAGIC, "image/png", ".png"),
+    (b"\xff\xd8\xff", "image/jpeg", ".jpg"),
+    (b"GIF8", "image/gif", ".gif"),
+    (b"BM", "image/bmp", ".bmp"),
+    (b"II*\0", "image/tiff", ".tiff"),
+    (b"MM\0*", "image/tiff", ".tiff"),
+    (b"%PDF-", "application/pdf", ".pdf"),
+)
+_BRANDS = (
+    (b"avif", "image/avif", ".avif"),
+    (b"avis", "image/avif", ".avif"),
+    (b"heic", "image/heic", ".heic"),
+    (b"heix", "image/heic", ".heic"),
+    (b"hevc", "image/heic", ".heic"),
+    (b"mif1", "image/heif", ".heif"),
+    (b"msf1", "image/heif", ".heif"),
+)
+UNKNOWN = ("application/octet-stream", ".bin")
+
+
+class BrokenImageError(ValueError):
+    """The bytes are not a whole image; the text says why."""
+
+
+class Size(NamedTuple):
+    width: int
+    height: int
+
+
+def sniff(data: bytes) -> tuple[str, str]:
+    """Return media type and suffix by the first bytes; `UNKNOWN` when they say nothing."""
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp", ".webp"
+    if data[4:8] == b"ftyp":
+        return next(((mime, suffix) for brand, mime, suffix in _BRANDS if data[8:12] == brand), UNKNOWN)
+    return next(((mime, suffix) for magic, mime, suffix in _MAGIC if data.startswith(magic)), UNKNOWN)
+
+
+def inspect(data: bytes) -> Image:
+    """Return the image these bytes are, its wholeness proven by its structure.
+
+    Raises: BrokenImageError for an unknown kind, a cut or damaged file, and more than 64 megapixels.
+    """
+    mime, suffix = sniff(data)
+    match mime:
+        case "image/png":
+            width, height = _png(data)
+        case "image/jpeg":
+            width, height = _jpeg(data)
+        case "image/webp":
+            width, height = _webp(data)
+        case _:
+            raise BrokenImageError(f"not a PNG, JPEG or WebP image ({mime}, {len(data)} bytes)")
+    if width == 0 or height == 0:
+        raise BrokenImageError(f"an image of {width}x{height} pixels")
+    if width * height > MAX_PIXELS:
+        raise BrokenImageError(f"an image of {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted")
+    return Image(data=data, sha256=sha256(data).hexdigest(), mime=mime, suffix=suffix, width=width, height=height)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's kind, start and end of its content, up to and with IEND; every checksum is proven.
+
+    Raises: BrokenImageError where a chunk is cut or damaged.
+    """
+    view, at = memoryview(data), len(_PNG_MAGIC)
+    while at + 12 <= len(data):
+        end = at + 8 + int.from_bytes(view[at : at + 4])
+        if end + 4 > len(data):
+            break
+        kind = data[at + 4 : at + 8]
+        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            raise BrokenImageError(f"a PNG with a damaged {kind.decode('ascii', 'replace')} chunk")
+        yield kind, at + 8, end
+        if kind == b"IEND":
+            return
+        at = end + 4
+    raise BrokenImageError(f"a PNG that ends after {len(data)} bytes without IEND")
+
+
+def _png(data: bytes) -> Size:
+    chunks = png_chunks(data)
+    kind, start, end = next(chunks)
+    if kind != b"IHDR" or end - start != 13:
+        raise BrokenImageError("a PNG without a header")
+    kinds = {kind for kind, _, _ in chunks}  # walks every chunk
+    if b"IDAT" not in kinds:
+        raise BrokenImageError("a PNG without pixels")
+    return Size(int.from_bytes(data[start : start + 4]), int.from_bytes(data[start + 4 : start + 8]))
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield each marker's code, where it starts and where the next one starts, from after SOI up to and with EOI.
+
+    Raises: BrokenImageError where the file is cut or something stands between two markers.
+    """
+    at = 2
+    while found := _JPEG_MARKER.search(data, at):
+        code, start = data[found.end() - 1], found.start()
+        if data[at:start].strip(b"\xff"):
+            raise BrokenImageError("a JPEG with bytes between its markers")
+        if code == 0xD9:
+            yield code, start, found.end()
+            return
+        end = found.end() + int.from_bytes(data[found.end() : found.end() + 2])
+        if code == 0xDA:  # a scan: its coded data lasts until the next marker
+            following = _JPEG_MARKER.search(data, end)
+            end = len(data) if following is None else following.start()
+        yield code, start, end
+        at = end
+    raise BrokenImageError(f"a JPEG that ends after {len(data)} bytes without its end marker")
+
+
+def _jpeg(data: bytes) -> Size:
+    size, scans = None, 0
+    for code, start, _ in jpeg_segments(data):
+        if code in _JPEG_FRAMES and size is None:
+            size = Size(int.from_bytes(data[start + 7 : start + 9]), int.from_bytes(data[start + 5 : start + 7]))
+        scans += code == 0xDA
+    if size is None or scans == 0:
+        raise BrokenImageError("a JPEG without pixels")
+    return size
+
+
+def webp_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield each chunk's kind, start and end of its content.
+
+    Raises: BrokenImageError where the file is shorter than it says, or a chunk leaves it.
+    """
+    total = 8 + int.from_bytes(data[4:8], "little")
+    if total > len(data) or total < 20:
+        raise BrokenImageError(f"a WebP of {len(data)} bytes that says {total}")
+    at = 12
+    while at + 8 <= total:
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        if end > total:
+            raise BrokenImageError("a WebP with a cut chunk")
+        yield data[at : at + 4], at + 8, end
+        at = end + end % 2
+
+
+def _webp(data: bytes) -> Size:
+    size, has_pixels = None, False
+    for kind, start, end in webp_chunks(data):
+        head = data[start : min(end, start + 10)]
+        has_pixels |= kind in (b"VP8 ", b"VP8L", b"ANMF")
+        size = size or _webp_size(kind, head)
+    if size is None or not has_pixels:
+        raise BrokenImageError("a WebP without pixels")
+    return size
+
+
+def _webp_size(kind: bytes, head: bytes) -> Size | None:
+    if kind == b"VP8X" and len(head) == 10:
+        return Size(1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"))
+    if kind == b"VP8 " and len(head) == 10:
+        return Size(int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF)
+    if kind == b"VP8L" and len(head) >= 5:
+        bits = int.from_bytes(head[1:5], "little")
+        return Size(1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF))
+    return None

@@ -1,0 +1,58 @@
+"""The key: found, never shown.
+
+In: settings, the environment, the folder of the manifest (for its `.env`). Out: the key, fit for a header. It
+refuses to know where it goes.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+from pipeline.errors import InputError
+from pipeline.settings import Kind, ProviderSettings
+
+_OWN_NAMES: Mapping[Kind, Sequence[str]] = {
+    Kind.COMETAPI: ("COMETAPI_KEY",),
+    Kind.GOOGLE: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    Kind.SIMULATOR: (),
+}
+SIMULATOR_KEY = "simulator"
+
+
+def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
+    """Return the key from the environment, else from `.env` in `dotenv_dir`, stripped of white space and U+FEFF.
+
+    Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
+    """
+    names = (settings.api_key_env,) if settings.api_key_env else _OWN_NAMES[settings.kind]
+    found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
+    if found is None and settings.kind is Kind.SIMULATOR:
+        return SIMULATOR_KEY
+    if found is None:
+        raise InputError(
+            f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
+        )
+    name, key = found
+    if not key.isascii() or not key.isprintable():
+        raise InputError(f"the API key in {name} holds characters no key has; copy it again")
+    return key
+
+
+def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
+    """Return the one header that carries the key. A `Bearer ` prefix is passed on as it is."""
+    return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
+
+
+def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
+    stripped = ((name, (values.get(name) or "").strip("\ufeff \t\r\n\v\f\u00a0")) for name in names)
+    return next(((name, value) for name, value in stripped if value), None)
+
+
+def _read_dotenv(path: Path) -> Mapping[str, str | None]:
+    if not path.is_file():
+        return {}
+    try:
+        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); mend it or remove it") from error

@@ -1,0 +1,106 @@
+"""How many bytes of bodies may be in memory at once.
+
+In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
+
+Every exchange has a share. A share holds its request, later its answer as it grows. Without room a request waits until
+there is some, and of the answers all wait except the oldest: somebody always gets on, and nobody waits for ever.
+So the limit is passed by at most one answer, or by one request that is larger than the limit itself.
+"""
+
+import asyncio
+from types import TracebackType
+
+
+class Memory:
+    """The bytes of all exchanges of one client. Lives in one event loop."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.used_bytes = 0
+        self._growing: dict[Share, None] = {}  # answers on their way, oldest first
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Memory {self.used_bytes} of {self.limit_bytes} bytes, {len(self._growing)} growing>"
+
+    def share(self) -> "Share":
+        """Open a share; use it as a context manager around the exchange."""
+        return Share(self)
+
+    def may_hold(self, more_bytes: int) -> bool:
+        """Tell whether there is room for a request."""
+        return self.used_bytes + more_bytes <= self.limit_bytes or self.used_bytes == 0
+
+    def may_grow(self, share: "Share", more_bytes: int) -> bool:
+        """Tell whether an answer may grow now."""
+        self._growing.setdefault(share)
+        return self.used_bytes + more_bytes <= self.limit_bytes or share is next(iter(self._growing))
+
+    async def change(self) -> None:
+        """Wait until something may have become possible."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        await turn
+
+    def take(self, more_bytes: int) -> None:
+        """Count bytes; negative ones are given back, and everyone who waits looks again."""
+        self.used_bytes += more_bytes
+        if more_bytes <= 0:
+            waiting, self._waiting = self._waiting, []
+            for turn in waiting:
+                if not turn.done():
+                    turn.set_result(None)
+
+    def grown(self, share: "Share") -> None:
+        """Make the next oldest answer the first in line."""
+        self._growing.pop(share, None)
+        self.take(0)
+
+
+class Share:
+    """What one exchange holds. Inside a `Reply` it outlives its context: bytes count until the reply is dropped."""
+
+    def __init__(self, memory: Memory) -> None:
+        self._memory = memory
+        self._loop = asyncio.get_running_loop()
+        self.held_bytes = 0
+
+    async def hold(self, request_bytes: int) -> None:
+        """Wait for room for a request, and take it."""
+        while not self._memory.may_hold(request_bytes):
+            await self._memory.change()
+        self._take(request_bytes)
+
+    def try_grow(self, more_bytes: int) -> bool:
+        """Take room for more of the answer if there is some; tell whether there was."""
+        if not self._memory.may_grow(self, more_bytes):
+            return False
+        self._take(more_bytes)
+        return True
+
+    async def grow(self, more_bytes: int) -> None:
+        """Wait for room for more of the answer, and take it."""
+        while not self.try_grow(more_bytes):
+            await self._memory.change()
+
+    def shrink(self, fewer_bytes: int) -> None:
+        """Give bytes back."""
+        self._take(-fewer_bytes)
+
+    def _take(self, more_bytes: int) -> None:
+        self.held_bytes += more_bytes
+        self._memory.take(more_bytes)
+
+    def __enter__(self) -> "Share":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._memory.grown(self)
+        if kind is not None:
+            self.shrink(self.held_bytes)
+
+    def __del__(self) -> None:  # the last holder may be another thread, or outlive the loop
+        if self.held_bytes and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._memory.take, -self.held_bytes)
