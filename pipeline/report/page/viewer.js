@@ -7,7 +7,7 @@ function openViewer(index) {
   isComparing = isTrueSize = false;
   fillViewer();
   if (!viewer.open) viewer.showModal();
-  $("close").focus({ preventScroll: true });
+  $("stage").focus({ preventScroll: true });
 }
 
 function stepViewer(step) {
