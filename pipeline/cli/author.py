@@ -1,0 +1,86 @@
+"""The verbs of someone who writes a manifest: init, validate, schema, completion."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from pipeline.cli import flags as f
+from pipeline.errors import Exit, InputError
+
+
+@click.command()
+@click.argument("file", type=f.FILE)
+@click.option("--example", type=click.Choice(["text", "folder", "csv", "matrix"]), default="text", show_default=True)
+def init(file: Path, example: Any) -> int:
+    """Write a commented manifest to FILE, and the small data its example needs beside it. Nothing is overwritten.
+
+    \b
+    imgpipe init jobs/first.yaml
+    imgpipe init --example folder jobs/relight.yaml
+    """
+    from pipeline.manifest import write_example
+
+    for path in write_example(example, file):
+        print(path)
+    print(f"next: imgpipe plan {file}; imgpipe run {file}", file=sys.stderr)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("files", type=f.FILE, nargs=-1, required=True)
+@click.option("--var", "variables", multiple=True, metavar="K=V", help="Set a manifest variable.")
+def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
+    """Check each FILE and all its rows, inputs and output names; list every problem as file:line:column.
+
+    \b
+    imgpipe validate jobs/*.yaml
+    """
+    from pipeline import compose
+
+    is_bad = False
+    for file in files:
+        try:
+            planned = compose.look(compose.prepare(file, compose.Flags(variables=f.variables_of(variables))))
+        except InputError as error:
+            is_bad = True
+            print(error, file=sys.stderr)
+        else:
+            print(f"{file}: {planned.plan.total:,} tasks")
+    return Exit.USAGE if is_bad else Exit.OK
+
+
+@click.command()
+def schema() -> int:
+    """Print the manifest's JSON Schema, for editors with a YAML language server.
+
+    \b
+    imgpipe schema > jobs/manifest.schema.json
+    """
+    import json
+
+    from pipeline.manifest import json_schema
+
+    print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    return Exit.OK
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> int:
+    """Print the completion script for SHELL.
+
+    \b
+    imgpipe completion bash > ~/.local/share/bash-completion/completions/imgpipe
+    imgpipe completion zsh > ~/.zfunc/_imgpipe
+    imgpipe completion fish > ~/.config/fish/completions/imgpipe.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    from pipeline.cli.main import cli
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # the choice lists what click knows
+    print(kind(cli, {}, "imgpipe", "_IMGPIPE_COMPLETE").source())
+    return Exit.OK

@@ -1,0 +1,164 @@
+"""The flags that verbs share, and their conversion to what `compose` understands."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from pipeline.compose import Flags
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+FILE: Final = click.Path(path_type=Path)
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, or text such as `90s`, `50m`, `1h30m`."""
+
+    name = "duration"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        from pipeline.manifest import parse_duration
+
+        if isinstance(value, (int, float)):
+            return float(value)
+        try:
+            return parse_duration(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Dollars(click.ParamType[int]):
+    """A sum in US dollars; becomes integer micro-dollars."""
+
+    name = "usd"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        from decimal import Decimal, InvalidOperation
+
+        try:
+            amount = Decimal(str(value).removeprefix("$"))
+        except InvalidOperation:
+            amount = Decimal("NaN")
+        if not amount.is_finite() or amount < 0:
+            self.fail(f"{value!r} is no sum of money; write dollars, such as 20 or 0.50", param, ctx)
+        return int(amount * 1_000_000)
+
+
+def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def wrap(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return wrap
+
+
+selecting = _apply(
+    click.option("--var", "variables", multiple=True, metavar="K=V", help="Set a manifest variable."),
+    click.option(
+        "--select", multiple=True, metavar="PATTERN", help="Only these: id glob, job:NAME, tag:NAME, state:NAME."
+    ),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="All but these."),
+    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N tasks."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N tasks drawn by lot."),
+    click.option("--seed", type=int, default=0, metavar="S", help="Seed of the lot."),
+    click.option(
+        "--simulate",
+        is_flag=False,
+        flag_value="",
+        default=None,
+        metavar="[PROFILE]",
+        help="Against the built-in simulator, in directories of its own.",
+    ),
+)
+deciding = _apply(
+    click.option("--force", is_flag=True, help="Replace images that were edited since; the edited go to superseded/."),
+    click.option("--repair", is_flag=True, help="Ask again for images that are missing or were changed."),
+    click.option(
+        "--accept",
+        multiple=True,
+        type=click.Choice(["prompt", "inputs", "params", "model"]),
+        help="Take this change as good without paying.",
+    ),
+    click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run."),
+    click.option("-j", "--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Most requests in flight."),
+    click.option("--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Most requests per minute."),
+)
+running = _apply(
+    click.option("--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m)."),
+    click.option("--drain", type=Duration(), default=25.0, metavar="TIME", help="On TERM, wait this long. [25s]"),
+    click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
+    click.option("--wait-lock", type=Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end."),
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well."),
+    click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
+    click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
+    click.option("--log-file", type=FILE, help="Write the log there too."),
+    click.option("--progress", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto"),
+)
+as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document on stdout.")
+
+
+def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
+    """Tell FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
+    if file is None and simulate and Path(simulate).is_file():
+        return Path(simulate), ""
+    if file is None:
+        raise click.UsageError("Missing argument 'FILE'; name a manifest, such as jobs/demo.yaml")
+    return file, simulate
+
+
+def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Split `K=V` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.UsageError(f"--var {pair!r} has no value; write --var {pair}=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+def compose_flags(
+    *,
+    variables: tuple[str, ...],
+    profile: str | None,
+    select: tuple[str, ...],
+    exclude: tuple[str, ...],
+    first: int | None,
+    sample: int | None,
+    seed: int,
+    rpm: float | None = None,
+    budget: int | None = None,
+    accept: tuple[str, ...] = (),
+    max_duration: float | None = None,
+    drain: float = 25.0,
+    wait_lock: float = 0.0,
+    **others: Any,
+) -> "Flags":
+    """Return what `compose` understands; `profile` is the value of `--simulate`, None when it was not given."""
+    from pipeline.compose import Flags
+    from pipeline.model import Aspect
+    from pipeline.plan import Selection
+
+    return Flags(
+        variables=variables_of(variables),
+        selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
+        rpm=rpm,
+        budget_microusd=budget,
+        accept=frozenset(Aspect(name) for name in accept),
+        max_duration_s=max_duration,
+        drain_s=drain,
+        wait_lock_s=wait_lock,
+        simulate=profile is not None,
+        profile=profile or None,
+        **others,
+    )
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document on one line to stdout."""
+    import msgspec
+
+    print(msgspec.json.encode(document).decode())

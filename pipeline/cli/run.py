@@ -1,0 +1,118 @@
+"""The verbs that spend: run, retry."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from pipeline.cli import flags as f
+from pipeline.errors import Exit
+
+if TYPE_CHECKING:
+    from pipeline.compose import Release
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@f.selecting
+@f.deciding
+@f.running
+@f.as_json
+def run(**flags: Any) -> int:
+    """Make the images of the manifest FILE that are missing or changed. The same command again continues.
+
+    \b
+    imgpipe run jobs/demo.yaml                  a run
+    imgpipe run jobs/demo.yaml --simulate       the same against the built-in simulator
+    imgpipe run jobs/nightly.yaml -q --budget 20 --max-duration 50m     from cron
+    """
+    return _run(None, **flags)
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.argument("ids", nargs=-1)
+@click.option("--failed", is_flag=True, help="Tasks that failed.")
+@click.option("--refused", is_flag=True, help="Tasks the provider refused.")
+@click.option("--unknown", is_flag=True, help="Tasks that may have been billed already: this may buy them twice.")
+@f.selecting
+@f.deciding
+@f.running
+@f.as_json
+def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, **flags: Any) -> int:
+    """Make tasks of FILE due again, then run them: by state, by id, or both.
+
+    \b
+    imgpipe retry jobs/demo.yaml --failed
+    imgpipe retry jobs/demo.yaml posters/lisbon
+    """
+    from pipeline.compose import Release
+    from pipeline.model import TaskState
+
+    states = {TaskState.FAILED: failed, TaskState.REFUSED: refused, TaskState.UNKNOWN: unknown}
+    named = frozenset(state for state, is_named in states.items() if is_named)
+    if not named and not ids:
+        raise click.UsageError("nothing to retry was named; write --failed, --refused, --unknown or task ids")
+    return _run(Release(states=named or frozenset(states), ids=ids), **flags)
+
+
+def _run(release: "Release | None", *, file: Path | None, is_json: bool, quiet: bool, **flags: Any) -> int:
+    from pipeline import compose, report
+
+    path, profile = f.file_and_profile(file, flags.pop("simulate"))
+    look = _Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags["log_format"] == "json")
+    _set_up_log(look, is_verbose=flags.pop("verbose"), style=flags.pop("log_format"), file=flags.pop("log_file"))
+    setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
+    confirm = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
+    summary = asyncio.run(compose.run(setup, watch=look, confirm=confirm, release=release))
+    if not (quiet and summary.exit is Exit.OK):
+        print(report.paragraph(summary, manifest=str(path)), file=sys.stderr)
+    if is_json:
+        f.print_json(report.run_json(summary))
+    return summary.exit
+
+
+def _set_up_log(look: "_Look", *, is_verbose: bool, style: Any, file: Path | None) -> None:
+    from pipeline import report
+
+    quiet_or_events = logging.INFO if look.is_json_log and not look.is_quiet else logging.WARNING
+    report.set_up(level=logging.DEBUG if is_verbose else quiet_or_events, style=style, file=file)
+
+
+def _ask(question: str) -> bool:
+    return bool(click.confirm(question, err=True))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """How a run is shown: progress on stderr, and every event to the log."""
+
+    mode: Any
+    is_quiet: bool
+    is_json_log: bool
+
+    @contextmanager
+    def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
+        from rich.console import Console
+
+        from pipeline import report
+
+        mode = "none" if self.is_json_log and self.mode == "auto" else self.mode
+        journal = report.Journal()
+        view = report.progress(
+            mode, total=started.due, gauge=gauge, console=Console(stderr=True), is_quiet=self.is_quiet
+        )
+
+        def listen(event: "Event") -> None:
+            journal(event)
+            view(event)
+
+        with view:
+            yield listen

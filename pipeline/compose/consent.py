@@ -1,0 +1,52 @@
+"""May this much be spent? What a run may cost, and the yes it needs. No I/O but the question itself."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from pipeline.compose.prepare import Setup
+from pipeline.errors import InputError, Problem
+from pipeline.plan import Plan
+
+CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
+DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the dearest list price of the catalogue
+
+
+def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
+    """Return the most a run may cost: every task asked as often as `retry.attempts` allows, within the budgets."""
+    if plan.price_microusd is None:
+        return left_microusd
+    most = plan.price_microusd * setup.retry.attempts
+    return most if left_microusd is None else min(most, left_microusd)
+
+
+def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None) -> Setup:
+    """Return `setup` if its cost is agreed to; raise InputError with the remedy if not.
+
+    Nobody agreed to anything below the threshold either: without a yes or a budget the threshold itself is the
+    run's ceiling, so that repeats cannot carry a small run over it.
+    """
+    limits, budget = setup.limits, setup.limits.budget
+    is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
+    if setup.is_play_money or setup.flags.is_yes or is_bounded or not plan.due:
+        return setup
+    price = plan.price_microusd
+    expected = plan.due * DEAREST_MICROUSD if price is None else price
+    if expected > CONSENT_MICROUSD:
+        question = _question(plan)
+        if confirm is None:
+            raise InputError(
+                Problem(what=question, instead="agree with --yes, or set a ceiling with --budget USD or limits.budget")
+            )
+        if not confirm(f"{question}. Go on?"):
+            raise InputError("not agreed to; nothing was sent")
+        return setup
+    if price is None:
+        return setup
+    return replace(setup, limits=replace(limits, budget=replace(budget, run=CONSENT_MICROUSD)))
+
+
+def _question(plan: Plan) -> str:
+    if plan.price_microusd is None:
+        return f"{plan.due:,} images of a model whose price is not known"
+    return f"{plan.due:,} images for ${plan.price_microusd / 1_000_000:,.2f} or more"

@@ -1,0 +1,146 @@
+"""Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet."""
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.compose.prepare import Setup
+from pipeline.errors import InputError, Problem
+from pipeline.manifest import UpstreamImage, expand
+from pipeline.model import Task
+from pipeline.plan import Files, Plan, Row, Spool, survey, tally
+from pipeline.store import Reader
+
+
+class Cancelled(Exception):  # noqa: N818 - reads as what happened
+    """Planning was told to stop."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Planned:
+    """A plan and what came with it."""
+
+    plan: Plan
+    orphans: list[str] = field(default_factory=list)  # ids the ledger knows and the manifest no longer has
+    waiting: int = 0  # input files too young to be read
+    upstream_missing: list[str] = field(default_factory=list)  # jobs whose images others wait for
+    digests: list[tuple[str, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
+    warnings: list[str] = field(default_factory=list)
+
+
+class DigestMemory:
+    """SHA-256 of input files: remembered by path, size and time; only what differs is read."""
+
+    def __init__(self, reader: Reader, state_dir: Path) -> None:
+        self._reader = reader
+        self._state_dir = state_dir
+        self.learned: list[tuple[str, int, int, str]] = []
+
+    def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
+        key = os.path.relpath(path, self._state_dir)
+        known = self._reader.digest(key, size_bytes, mtime_ns)
+        if known is None:
+            import hashlib
+
+            with path.open("rb") as file:
+                known = hashlib.file_digest(file, "sha256").hexdigest()
+            self.learned.append((key, size_bytes, mtime_ns, known))
+        return known
+
+
+def rows(
+    setup: Setup,
+    reader: Reader,
+    digests: DigestMemory,
+    *,
+    jobs: Collection[str] | None = None,
+    on_end: Callable[[int], None] = lambda _waiting: None,
+    is_cancelled: threading.Event | None = None,
+) -> Iterator[Row]:
+    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
+    manifest = setup.manifest
+
+    def tasks() -> Iterator[Task]:
+        expansion = expand(manifest, digests=digests, upstream=lambda job: _upstream(setup, reader, job), jobs=jobs)
+        for task in expansion:
+            if is_cancelled is not None and is_cancelled.is_set():
+                raise Cancelled
+            yield task
+        on_end(expansion.waiting)
+
+    return survey(tasks(), reader, Files(manifest.output_dir), setup.rules)
+
+
+def make_plan(
+    setup: Setup,
+    reader: Reader,
+    *,
+    jobs: Collection[str] | None = None,
+    spool: Spool | None = None,
+    is_cancelled: threading.Event | None = None,
+) -> Planned:
+    """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
+    digests = DigestMemory(reader, setup.manifest.state_dir)
+    waiting: list[int] = []
+    seen: set[str] = set()
+    stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.append, is_cancelled=is_cancelled)
+    selected = setup.flags.selection.apply(_remember(stream, seen))
+    plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool)
+    if plan.problems:
+        raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
+    _check_budget(setup, plan)
+    models = list(dict.fromkeys([*plan.unpriced, *_models(setup)]))
+    return Planned(
+        plan=plan,
+        orphans=[] if jobs is not None else _orphans(reader, seen),
+        waiting=sum(waiting),
+        digests=digests.learned,
+        warnings=setup.warnings(models) if plan.due else [],
+    )
+
+
+def _models(setup: Setup) -> list[str]:
+    return list(setup.manifest.models)
+
+
+def _remember(stream: Iterable[Row], seen: set[str]) -> Iterator[Row]:
+    """Note the ids that the ledger knows, to find orphans; a fresh plan of 1,000,000 notes none."""
+    for row in stream:
+        if row.known is not None:
+            seen.add(row.task.id)
+        yield row
+
+
+def _orphans(reader: Reader, seen: set[str]) -> list[str]:
+    return [known.id for known in reader.all_known() if known.id not in seen]
+
+
+def _check_budget(setup: Setup, plan: Plan) -> None:
+    """Refuse a budget that cannot be kept: a ceiling needs a price."""
+    budget = setup.limits.budget
+    if not plan.unpriced or (budget.run is None and budget.day is None and budget.month is None):
+        return
+    raise InputError(
+        *(
+            Problem(
+                what=f"a budget is set, but the price of {model} is not known",
+                file=str(setup.manifest.path),
+                instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+            )
+            for model in plan.unpriced
+        )
+    )
+
+
+def _upstream(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
+    """Yield the images of `job` that are done, for `each: {job: ...}`."""
+    for source in reader.done_images(job):
+        yield UpstreamImage(
+            task_id=source.task_id,
+            row=source.row,
+            path=setup.manifest.output_dir / source.path,
+            matrix=source.matrix,
+            fields=source.fields,
+        )

@@ -1,0 +1,106 @@
+"""Manifest + flags -> one checked set-up. Nothing is opened, locked or sent here.
+
+The command line wins over the manifest. Raises InputError with every problem found.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.manifest import Manifest, load
+from pipeline.model import Aspect, Task
+from pipeline.plan import Rules, Selection
+from pipeline.provider import Catalogue, check_address, find_key
+from pipeline.settings import Kind, Limits, ProviderSettings, Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line says. None: the manifest decides."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    selection: Selection = field(default_factory=Selection)
+    concurrency: int | None = None
+    rpm: float | None = None
+    budget_microusd: int | None = None
+    max_duration_s: float | None = None
+    drain_s: float = 25.0
+    force: bool = False
+    repair: bool = False
+    accept: frozenset[Aspect] = frozenset()
+    simulate: bool = False
+    profile: str | None = None  # of the simulator: a path or a built-in name
+    is_yes: bool = False  # spending above the threshold was agreed to
+    wait_lock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One manifest as it will be run."""
+
+    manifest: Manifest
+    flags: Flags
+    provider: ProviderSettings
+    limits: Limits
+    retry: Retry
+    catalogue: Catalogue
+    rules: Rules
+
+    @property
+    def is_play_money(self) -> bool:
+        return self.provider.kind is Kind.SIMULATOR
+
+    def price(self, task: Task) -> int | None:
+        """Return the list price of the task's image."""
+        return self.catalogue.price(task.model, task.size)
+
+    def problem(self, task: Task) -> str | None:
+        """Say why a known model cannot do what the task asks."""
+        wrong = self.catalogue.problem(task.model, task.size, task.aspect_ratio)
+        return wrong and f"{task.id}: {wrong}"
+
+    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+        """Find the key; the embedded simulator takes any."""
+        if self.is_play_money and self.provider.base_url is None:
+            return "simulator"
+        return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
+
+    def warnings(self, models: Sequence[str]) -> list[str]:
+        """Say which models are retired or about to be; none for the simulator's play money."""
+        if self.is_play_money:
+            return []
+        today = datetime.now(UTC).date()
+        return [text for model in models if (text := self.catalogue.warning(model, today)) is not None]
+
+
+def prepare(path: Path, flags: Flags) -> Setup:
+    """Load a manifest and lay the flags over it."""
+    manifest = load(path, variables=flags.variables, simulate=flags.simulate)
+    provider = manifest.provider
+    if provider.kind is not Kind.SIMULATOR or provider.base_url is not None:
+        provider = replace(provider, base_url=check_address(provider))
+    return Setup(
+        manifest=manifest,
+        flags=flags,
+        provider=provider,
+        limits=_limits(manifest.limits, flags),
+        retry=manifest.retry,
+        catalogue=Catalogue.load(manifest.prices),
+        rules=Rules(
+            repair=flags.repair, force=flags.force, unknown_repeats=manifest.retry.unknown, accept=flags.accept
+        ),
+    )
+
+
+def _limits(limits: Limits, flags: Flags) -> Limits:
+    if flags.concurrency is not None:
+        limits = replace(limits, concurrency=flags.concurrency, start=min(limits.start, flags.concurrency))
+    if flags.rpm is not None:
+        limits = replace(limits, requests_per_minute=flags.rpm)
+    if flags.budget_microusd is not None:
+        limits = replace(limits, budget=replace(limits.budget, run=flags.budget_microusd))
+    if flags.max_duration_s is not None:
+        limits = replace(limits, max_duration_s=flags.max_duration_s)
+    return limits

@@ -1,0 +1,338 @@
+"""One run, wired: lock, ledger, recovery, plan, consent, engine, and the last word.
+
+Raises InputError (2), StorageError (5), AccountError (7) and TryLater (75) before anything is sent; afterwards every
+ending is a RunSummary.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+from zoneinfo import ZoneInfo
+
+from pipeline.compose.consent import at_most, with_consent
+from pipeline.compose.planning import Cancelled, Planned, make_plan
+from pipeline.compose.prepare import Setup
+from pipeline.compose.signals import Signals
+from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
+from pipeline.engine.halt import Halts, Watch
+from pipeline.engine.pace import Gate, Pace
+from pipeline.engine.run import Counts, Engine
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit, InputError, Problem, TryLater, most_severe
+from pipeline.model import TaskState
+from pipeline.plan import Plan, Spool
+from pipeline.provider import Client
+from pipeline.simulator import Simulator, load_profile
+from pipeline.store import Reader, Recovery, StateLock, Store
+
+
+class Watcher(Protocol):
+    """Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end."""
+
+    def __call__(self, started: RunStarted, gauge: Callable[[], Gauge]) -> AbstractContextManager[Listener]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What `retry` makes due again: tasks in these states; with ids, only those."""
+
+    states: frozenset[TaskState]
+    ids: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """What the steps of one run share."""
+
+    setup: Setup
+    key: str
+    store: Store
+    reader: Reader
+    signals: Signals
+    watch: Watcher
+    confirm: Callable[[str], bool] | None
+    recovery: Recovery
+    started_at: float = field(default_factory=time.monotonic)
+
+
+async def run(
+    setup: Setup, *, watch: Watcher, confirm: Callable[[str], bool] | None = None, release: Release | None = None
+) -> RunSummary:
+    """Make the images of a manifest that are missing or changed, once. `confirm` None: there is nobody to ask."""
+    key = setup.key()
+    manifest = setup.manifest
+    _check_directories(manifest.output_dir, manifest.state_dir)
+    with Signals(drain_s=setup.flags.drain_s) as signals:
+        try:
+            async with _opened(setup) as store:
+                recovery = await store.recover()
+                if release is not None:
+                    await store.release(release.states, ids=release.ids or None)
+                with Reader(manifest.state_dir, manifest=manifest.name) as reader:
+                    job = _Job(
+                        setup=setup,
+                        key=key,
+                        store=store,
+                        reader=reader,
+                        signals=signals,
+                        watch=watch,
+                        confirm=confirm,
+                        recovery=recovery,
+                    )
+                    return await _plan_and_go(job)
+        except asyncio.CancelledError:
+            if signals.exit is None:
+                raise
+            return _nothing_done(setup, signals.exit)
+
+
+# -- before anything is sent --------------------------------------------------------------------------------------
+
+
+def _check_directories(*folders: Path) -> None:
+    for folder in folders:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
+            ) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(Problem(what=f"{folder} cannot be written to", instead="mend its permissions"))
+
+
+@asynccontextmanager
+async def _opened(setup: Setup) -> AsyncIterator[Store]:
+    """Hold the lock and the open store; refuse while a hold from an earlier run lasts."""
+    manifest = setup.manifest
+    lock = StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s)
+    await asyncio.to_thread(lock.acquire)
+    try:
+        _check_hold(setup)
+        store = await Store.open(
+            output_dir=manifest.output_dir,
+            state_dir=manifest.state_dir,
+            manifest=manifest.name,
+            is_play_money=setup.is_play_money,
+            force=setup.flags.force,
+        )
+        try:
+            yield store
+        finally:
+            await store.aclose()
+    finally:
+        lock.release()
+
+
+def _check_hold(setup: Setup) -> None:
+    with Reader(setup.manifest.state_dir, manifest=setup.manifest.name) as reader:
+        hold = reader.not_before()
+    if hold is not None and hold > datetime.now(UTC):
+        raise TryLater(f"the provider asked to wait until {hold.isoformat(timespec='seconds')}; nothing was sent")
+
+
+async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool) -> Planned:
+    """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task."""
+    is_cancelled = threading.Event()
+    try:
+        return await asyncio.to_thread(
+            make_plan, job.setup, job.reader, jobs=jobs, spool=spool, is_cancelled=is_cancelled
+        )
+    except asyncio.CancelledError:
+        is_cancelled.set()
+        raise
+    except Cancelled as error:
+        raise asyncio.CancelledError from error
+
+
+# -- the run ------------------------------------------------------------------------------------------------------
+
+
+async def _plan_and_go(job: _Job) -> RunSummary:
+    stages = job.setup.manifest.stages
+    spool = Spool(job.setup.manifest.state_dir)
+    try:
+        planned = await _plan(job, jobs=None if len(stages) == 1 else stages[0], spool=spool)
+        job.setup = with_consent(job.setup, planned.plan, job.confirm)
+        await job.store.remember_digests(planned.digests)
+        for task_id, name in planned.plan.moves:
+            await job.store.move(task_id, name)
+        return await _go(job, planned, spool)
+    finally:
+        spool.close()
+
+
+async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
+    setup, plan = job.setup, planned.plan
+    wallet = _wallet(job)
+    number = await job.store.begin_run(manifest_sha256=setup.manifest.sha256) if plan.due else None
+    started = RunStarted(
+        run=number or 0,
+        total=plan.total,
+        due=plan.due,
+        skipped=plan.states[TaskState.DONE] - plan.missing,
+        recovered=job.recovery.recovered,
+        unknown=job.recovery.unknown,
+        unknown_microusd=job.recovery.unknown_microusd,
+        at_most_microusd=at_most(setup, plan, wallet.left_microusd),
+        budget_microusd=wallet.left_microusd,
+        is_play_money=setup.is_play_money,
+    )
+    gate = Gate(Pace(setup.limits, retry=setup.retry))
+    crew = _Crew(job=job, gate=gate, wallet=wallet, run=number or 0)
+    with job.watch(started, crew.gauge) as listen:
+        crew.listen = listen
+        listen(started)
+        for text in (*planned.warnings, *plan.notes, *job.recovery.notes):
+            listen(Warned(text=text))
+        if number is not None:
+            await crew.work(spool)
+        summary = _summary(job, plan, crew, number)
+        if number is not None:
+            await job.store.end_run(number, exit=summary.exit)
+        listen(RunEnded(summary=summary))
+    return summary
+
+
+def _wallet(job: _Job) -> Wallet:
+    limits = job.setup.limits
+    day = datetime.now(UTC if limits.tz == "UTC" else ZoneInfo(limits.tz)).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    month = day.replace(day=1)
+    return Wallet(limits.budget, tz=limits.tz, day=job.reader.spend(since=day), month=job.reader.spend(since=month))
+
+
+@dataclass(slots=True, kw_only=True)
+class _Crew:
+    """The engine, stage after stage, on one gate, wallet and client."""
+
+    job: _Job
+    gate: Gate
+    wallet: Wallet
+    run: int
+    listen: Listener = lambda _event: None
+    counts: Counts = field(default_factory=Counts)
+    halts: Halts = field(default_factory=Halts)
+    due: int = 0
+    engine: Engine | None = None
+
+    def gauge(self) -> Gauge:
+        assert self.engine is not None
+        return self.engine.gauge()
+
+    async def work(self, spool: Spool) -> None:
+        setup = self.job.setup
+        async with AsyncExitStack() as stack:
+            provider = setup.provider
+            if setup.is_play_money and provider.base_url is None:
+                profile = load_profile(setup.flags.profile or provider.profile)
+                simulator = await stack.enter_async_context(Simulator(profile))
+                provider = replace(provider, base_url=simulator.base_url)
+            client = await stack.enter_async_context(
+                Client(provider, key=self.job.key, limits=setup.limits, catalogue=setup.catalogue)
+            )
+            watch = Watch(setup.limits.stop_on, models=", ".join(setup.catalogue.current_models()))
+            self.engine = Engine(
+                run=self.run,
+                provider=client,
+                store=self.job.store,
+                prices=setup.catalogue,
+                gate=self.gate,
+                wallet=self.wallet,
+                watch=watch,
+                limits=setup.limits,
+                retry=setup.retry,
+                listen=self.listen,
+            )
+            self.job.signals.attend(self.engine)
+            self._watch_the_clock(self.engine)
+            await self.engine.run(spool)
+            self.counts = self.engine.counts
+            self.halts = self.engine.halts
+        if self.halts.not_before is not None:
+            await self.job.store.hold(self.halts.not_before, "; ".join(self.halts.reasons))
+
+    def _watch_the_clock(self, engine: Engine) -> None:
+        seconds = self.job.setup.limits.max_duration_s
+        if seconds is not None:
+            left = max(0.0, self.job.started_at + seconds - time.monotonic())
+            asyncio.get_running_loop().call_later(
+                left, engine.halt, Exit.MAX_DURATION, f"limits.max_duration of {seconds:g} s is over"
+            )
+
+
+# -- the last word ------------------------------------------------------------------------------------------------
+
+
+def _summary(job: _Job, plan: Plan, crew: _Crew, number: int | None) -> RunSummary:
+    states = crew.counts.states
+    asked = sum(states.values())
+    pending = states[TaskState.PENDING] + max(0, plan.due - asked)
+    failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
+    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
+    unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
+    conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
+    exits = [crew.halts.exit]
+    if job.signals.exit is not None:
+        exits.append(job.signals.exit)
+    if failed or refused or unknown or conflict or plan.missing:
+        exits.append(Exit.SOME_FAILED)
+    if pending and not len(crew.halts):
+        exits.append(Exit.TRY_LATER)
+    not_before = crew.halts.not_before
+    return RunSummary(
+        run=number,
+        exit=most_severe(exits),
+        total=plan.total,
+        done=states[TaskState.DONE],
+        skipped=plan.states[TaskState.DONE],
+        failed=failed,
+        refused=refused,
+        unknown=unknown,
+        pending=pending,
+        conflict=conflict,
+        attempts=crew.counts.attempts,
+        images=crew.counts.images,
+        bytes=crew.counts.bytes,
+        seconds=time.monotonic() - job.started_at,
+        spent_microusd=crew.wallet.spent_microusd,
+        unknown_microusd=crew.wallet.unknown_microusd,
+        budget_left_microusd=crew.wallet.left_microusd,
+        not_before=not_before.isoformat(timespec="seconds") if not_before else None,
+        is_play_money=job.setup.is_play_money,
+        reasons=crew.halts.reasons,
+    )
+
+
+def _nothing_done(setup: Setup, exit_code: Exit) -> RunSummary:
+    """Return the summary of a run that a signal ended before anything was sent."""
+    return RunSummary(
+        run=None,
+        exit=exit_code,
+        total=0,
+        done=0,
+        skipped=0,
+        failed=0,
+        refused=0,
+        unknown=0,
+        pending=0,
+        conflict=0,
+        attempts=0,
+        images=0,
+        bytes=0,
+        seconds=0.0,
+        spent_microusd=0,
+        unknown_microusd=0,
+        budget_left_microusd=setup.limits.budget.run,
+        not_before=None,
+        is_play_money=setup.is_play_money,
+        reasons=("stopped before anything was sent",),
+    )

@@ -1,0 +1,59 @@
+"""Signals -> the two orders a run understands: halt, then stop waiting.
+
+INT, TERM and HUP: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
+A second one: what has arrived is saved, what is in flight becomes unknown. Before a run has begun, the first ends it.
+"""
+
+import asyncio
+import signal
+from types import TracebackType
+from typing import Protocol, Self
+
+from pipeline.errors import Exit
+
+
+class Stoppable(Protocol):
+    """What a signal is told to."""
+
+    def halt(self, exit_code: Exit, reason: str) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Signals:
+    """Holds the handlers while its `with` block lasts. `exit` is the code of the first signal that came."""
+
+    def __init__(self, *, drain_s: float) -> None:
+        self._drain_s = drain_s
+        self._loop = asyncio.get_running_loop()
+        self._planner = asyncio.current_task()
+        self._engine: Stoppable | None = None
+        self.exit: Exit | None = None
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._loop.add_signal_handler(number, self._on, number)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            self._loop.remove_signal_handler(number)
+
+    def attend(self, engine: Stoppable) -> None:
+        """From here on signals go to `engine`."""
+        self._engine = engine
+
+    def _on(self, number: signal.Signals) -> None:
+        is_first = self.exit is None
+        self.exit = self.exit or (Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED)
+        if self._engine is None:
+            if self._planner is not None:
+                self._planner.cancel()
+        elif not is_first:
+            self._engine.abandon()
+        else:
+            name = signal.Signals(number).name
+            self._engine.halt(self.exit, f"{name}: nothing new is sent; once more to stop waiting for answers")
+            if number != signal.SIGINT:
+                self._loop.call_later(self._drain_s, self._engine.abandon)

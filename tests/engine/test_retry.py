@@ -1,0 +1,115 @@
+"""The repeats of the outcomes table."""
+
+import pytest
+
+from pipeline.engine.retry import DEFERRABLE, RULES, Tally, may_repeat, standing, wait_s
+from pipeline.model import Fault, TaskState
+from pipeline.settings import Retry
+
+RETRY = Retry(attempts=5, unknown=1)
+
+
+def repeats(fault: Fault, retry: Retry = RETRY) -> int:
+    """Count how often a task that meets only `fault` is asked again."""
+    tally, count = Tally(), 0
+    tally.add(fault)
+    while may_repeat(fault, tally, retry):
+        count += 1
+        tally.add(fault)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected", "ends_as"),
+    [
+        pytest.param(Fault.ADDRESS, 0, TaskState.PENDING, id="H26-address"),
+        pytest.param(Fault.SILENCE, 1, TaskState.UNKNOWN, id="H28-silence"),
+        pytest.param(Fault.BAD_REQUEST, 0, TaskState.FAILED, id="H19-bad-request"),
+        pytest.param(Fault.NOT_FOUND, 0, TaskState.FAILED, id="H18-not-found"),
+        pytest.param(Fault.ACCOUNT, 0, TaskState.PENDING, id="H14-account"),
+        pytest.param(Fault.FORBIDDEN, 0, TaskState.FAILED, id="H17-forbidden"),
+        pytest.param(Fault.THROTTLED, 20, TaskState.PENDING, id="H07-throttled"),
+        pytest.param(Fault.QUOTA, 0, TaskState.PENDING, id="H12-quota"),
+        pytest.param(Fault.MODEL_MISSING, 2, TaskState.PENDING, id="H05-model-missing"),
+        pytest.param(Fault.OUTAGE, 4, TaskState.PENDING, id="H01-outage"),
+        pytest.param(Fault.REFUSED, 0, TaskState.REFUSED, id="H63-refused"),
+        pytest.param(Fault.NO_IMAGE, 2, TaskState.FAILED, id="H62-no-image"),
+        pytest.param(Fault.BROKEN, 1, TaskState.FAILED, id="H58-broken"),
+        pytest.param(Fault.INPUT, 0, TaskState.FAILED, id="I09-input"),
+        pytest.param(Fault.OTHER, 1, TaskState.FAILED, id="other"),
+        pytest.param(Fault.UNREACHABLE, 20, TaskState.PENDING, id="H24-unreachable"),
+    ],
+)
+def test_repeats_and_end_follow_the_table(fault: Fault, expected: int, ends_as: TaskState) -> None:
+    assert repeats(fault) == expected
+    assert RULES[fault].ends_as is ends_as
+
+
+def test_every_fault_has_a_rule() -> None:
+    assert set(RULES) == set(Fault)
+
+
+def test_unknowns_of_earlier_runs_count() -> None:
+    tally = Tally(unknowns=1)
+    tally.add(Fault.SILENCE)
+    assert not may_repeat(Fault.SILENCE, tally, RETRY)
+
+
+def test_attempts_of_one_means_one_request() -> None:
+    assert repeats(Fault.OUTAGE, Retry(attempts=1)) == 0
+    assert repeats(Fault.NO_IMAGE, Retry(attempts=1)) == 0
+
+
+def test_mixed_counted_faults_share_the_attempts() -> None:
+    tally = Tally()
+    for fault in (Fault.OUTAGE, Fault.OUTAGE, Fault.NO_IMAGE, Fault.OUTAGE):
+        tally.add(fault)
+    assert may_repeat(Fault.OUTAGE, tally, RETRY)
+    tally.add(Fault.OUTAGE)
+    assert not may_repeat(Fault.OUTAGE, tally, RETRY)
+
+
+def test_silence_stands_as_unknown_even_before_its_repeat() -> None:
+    tally = Tally()
+    tally.add(Fault.SILENCE)
+    assert may_repeat(Fault.SILENCE, tally, RETRY)
+    assert standing(Fault.SILENCE, tally, RETRY) is TaskState.UNKNOWN
+
+
+def test_a_repeatable_content_failure_stands_as_pending() -> None:
+    tally = Tally()
+    tally.add(Fault.NO_IMAGE)
+    assert standing(Fault.NO_IMAGE, tally, RETRY) is TaskState.PENDING
+
+
+def test_a_fresh_turn_forgets_transient_trouble_only() -> None:
+    tally = Tally()
+    for fault in (Fault.OUTAGE, Fault.OUTAGE, Fault.BROKEN, Fault.THROTTLED):
+        tally.add(fault)
+    tally.fresh_turn()
+    assert tally.counted == 1
+    assert not set(tally.faults) & DEFERRABLE
+
+
+@pytest.mark.parametrize(
+    ("fault", "nth", "ceiling"),
+    [
+        (Fault.OUTAGE, 1, 1.0),
+        (Fault.OUTAGE, 4, 8.0),
+        (Fault.OUTAGE, 20, 60.0),
+        (Fault.SILENCE, 1, 10.0),
+        (Fault.SILENCE, 9, 120.0),
+    ],
+)
+def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int, ceiling: float) -> None:
+    tally = Tally()
+    for _ in range(nth):
+        tally.add(fault)
+    assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 1.0) == ceiling
+    assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 0.0) == 0.0
+
+
+def test_the_servers_hint_is_the_least_wait() -> None:
+    tally = Tally()
+    tally.add(Fault.OUTAGE)
+    assert wait_s(Fault.OUTAGE, tally, RETRY, hint_s=40.0, random=lambda: 0.5) == pytest.approx(42.0)

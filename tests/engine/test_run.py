@@ -1,0 +1,213 @@
+"""Queue, crew and halts, with a scripted provider."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from pipeline.engine.events import Event, Halted, TaskEnded
+from pipeline.engine.halt import Watch
+from pipeline.engine.pace import Gate, Pace
+from pipeline.engine.run import Engine
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit, StorageError
+from pipeline.model import Fault, TaskState
+from pipeline.settings import Budget, Limits, Retry
+from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, due
+
+QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
+
+
+class Bench:
+    """An engine with everything around it."""
+
+    def __init__(
+        self,
+        provider: FakeProvider,
+        *,
+        limits: Limits | None = None,
+        retry: Retry = QUICK,
+        store: FakeStore | None = None,
+    ) -> None:
+        self.provider = provider
+        self.limits = limits or Limits(concurrency=4)
+        self.store = store or FakeStore()
+        self.events: list[Event] = []
+        self.wallet = Wallet(self.limits.budget)
+        self.engine = Engine(
+            run=1,
+            provider=provider,
+            store=self.store,
+            prices=FakePrices(),
+            gate=Gate(Pace(self.limits, retry=retry)),
+            wallet=self.wallet,
+            watch=Watch(self.limits.stop_on),
+            limits=self.limits,
+            retry=retry,
+            listen=self.events.append,
+        )
+
+    async def run(self, *ids: str) -> dict[TaskState, int]:
+        counts = await self.engine.run(due(*ids))
+        return {state: n for state, n in counts.states.items() if n}
+
+
+async def test_every_task_is_asked_once_and_published() -> None:
+    bench = Bench(FakeProvider())
+    ids = [f"job/{n}" for n in range(50)]
+    assert await bench.run(*ids) == {TaskState.DONE: 50}
+    assert sorted(bench.provider.sent) == sorted(ids)
+    assert bench.wallet.spent_microusd == 50 * PRICE
+
+
+async def test_an_intent_is_written_before_its_request() -> None:
+    bench = Bench(FakeProvider())
+    await bench.run("job/a")
+    assert [verb for verb, _ in bench.store.log] == ["intend", "publish"]
+
+
+async def test_the_first_answer_is_awaited_before_others_are_asked() -> None:
+    provider = FakeProvider(hold=asyncio.Event())
+    bench = Bench(provider)
+    running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(8))))
+    while not provider.sent:
+        await asyncio.sleep(0)
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(provider.sent) == 1
+    assert provider.hold is not None
+    provider.hold.set()
+    assert await running == {TaskState.DONE: 8}
+
+
+async def test_an_outage_is_repeated_and_then_deferred_as_pending() -> None:
+    bench = Bench(FakeProvider(always=Fault.OUTAGE))
+    assert await bench.run("job/a") == {TaskState.PENDING: 1}
+    assert len(bench.provider.sent) == QUICK.attempts
+
+
+async def test_a_deferred_task_has_another_turn_once_images_came() -> None:
+    provider = FakeProvider(script={"job/a": [Fault.OUTAGE] * 3})
+    bench = Bench(provider, limits=Limits(concurrency=1))
+    assert await bench.run("job/a", "job/b", "job/c") == {TaskState.DONE: 3}
+    assert provider.sent.count("job/a") == 4
+    assert provider.sent[-1] == "job/a"
+
+
+async def test_silence_keeps_its_price_reserved_and_is_asked_once_more() -> None:
+    bench = Bench(FakeProvider(always=Fault.SILENCE))
+    assert await bench.run("job/a") == {TaskState.UNKNOWN: 1}
+    assert len(bench.provider.sent) == 2
+    assert bench.wallet.unknown_microusd == 2 * PRICE == bench.store.unknown_microusd
+
+
+async def test_a_refusal_is_paid_and_never_repeated() -> None:
+    bench = Bench(FakeProvider(always=Fault.REFUSED))
+    assert await bench.run("job/a") == {TaskState.REFUSED: 1}
+    assert bench.wallet.spent_microusd == PRICE
+
+
+async def test_a_rejected_key_stops_the_run_after_one_request() -> None:
+    bench = Bench(FakeProvider(always=Fault.ACCOUNT))
+    states = await bench.run(*(f"job/{n}" for n in range(20)))
+    assert bench.engine.halts.exit is Exit.ACCOUNT
+    assert len(bench.provider.sent) == 1
+    assert states.get(TaskState.DONE) is None
+
+
+async def test_the_budget_is_never_overshot_by_concurrent_workers() -> None:
+    bench = Bench(FakeProvider(), limits=Limits(concurrency=16, start=16, budget=Budget(run=7 * PRICE + 1)))
+    states = await bench.run(*(f"job/{n}" for n in range(40)))
+    assert states[TaskState.DONE] == 7 == len(bench.provider.sent)
+    assert bench.engine.halts.exit is Exit.BUDGET
+
+
+async def test_a_worker_waits_for_money_that_may_come_free() -> None:
+    provider = FakeProvider(script={"job/0": [Fault.BAD_REQUEST]})
+    bench = Bench(provider, limits=Limits(concurrency=4, budget=Budget(run=PRICE)))
+    states = await bench.run("job/0", "job/1")
+    assert states == {TaskState.FAILED: 1, TaskState.DONE: 1}
+
+
+async def test_max_tasks_stops_with_its_own_exit() -> None:
+    bench = Bench(FakeProvider(), limits=Limits(concurrency=2, max_tasks=3))
+    assert await bench.run(*(f"job/{n}" for n in range(9))) == {TaskState.DONE: 3}
+    assert bench.engine.halts.exit is Exit.BUDGET
+
+
+async def test_a_halt_awaits_and_saves_what_is_in_flight() -> None:
+    provider = FakeProvider(hold=asyncio.Event())
+    bench = Bench(provider, limits=Limits(concurrency=3))
+    running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(9))))
+    while not provider.sent:
+        await asyncio.sleep(0)
+    bench.engine.halt(Exit.INTERRUPTED, "INT")
+    assert provider.hold is not None
+    provider.hold.set()
+    states = await running
+    assert states[TaskState.DONE] == len(provider.sent) == 1
+
+
+async def test_abandoning_leaves_unknowns_and_no_request_hanging() -> None:
+    provider = FakeProvider(hold=asyncio.Event())
+    bench = Bench(provider)
+    running = asyncio.create_task(bench.run("job/a", "job/b"))
+    while not provider.sent:
+        await asyncio.sleep(0)
+    bench.engine.halt(Exit.INTERRUPTED, "INT")
+    bench.engine.abandon()
+    states = await running
+    assert states[TaskState.UNKNOWN] == 1
+    assert bench.wallet.unknown_microusd == PRICE
+    assert provider.in_flight == 0
+
+
+async def test_cancelling_the_run_saves_what_has_arrived() -> None:
+    provider = FakeProvider(hold=asyncio.Event())
+    bench = Bench(provider)
+    running = asyncio.create_task(bench.run("job/a", "job/b"))
+    while not provider.sent:
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert list(bench.store.states.values()) == [TaskState.UNKNOWN]
+
+
+async def test_a_full_disk_halts_with_the_storage_exit() -> None:
+    bench = Bench(FakeProvider(), store=FakeStore(broken=StorageError("no space left")))
+    await bench.run(*(f"job/{n}" for n in range(9)))
+    assert bench.engine.halts.exit is Exit.STORAGE
+    assert len(bench.provider.sent) < 9
+
+
+async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
+    provider = FakeProvider(script={"job/1": [ZeroDivisionError("a bug")]})
+    bench = Bench(provider, limits=Limits(concurrency=4, start=4))
+    with pytest.raises(ZeroDivisionError):
+        await bench.run("job/0", "job/1", "job/2")
+    assert bench.engine.halts.exit is Exit.BUG
+
+
+async def test_reading_an_answer_happens_off_the_loop() -> None:
+    threads: list[int] = []
+    provider = FakeProvider()
+    read: Callable[..., object] = provider.read
+    provider.read = lambda reply, task: (threads.append(threading.get_ident()), read(reply, task))[1]  # type: ignore[assignment, return-value, method-assign]
+    await Bench(provider).run("job/a")
+    assert threads
+    assert threads[0] != threading.get_ident()
+
+
+async def test_every_asked_task_ends_with_one_event() -> None:
+    bench = Bench(FakeProvider(script={"job/1": [Fault.BAD_REQUEST], "job/2": [Fault.OUTAGE]}))
+    await bench.run("job/0", "job/1", "job/2")
+    ended = [event.task_id for event in bench.events if isinstance(event, TaskEnded)]
+    assert sorted(ended) == ["job/0", "job/1", "job/2"]
+
+
+async def test_a_halt_is_told_once() -> None:
+    bench = Bench(FakeProvider(always=Fault.ACCOUNT))
+    await bench.run("job/0", "job/1")
+    assert len([event for event in bench.events if isinstance(event, Halted)]) == 1

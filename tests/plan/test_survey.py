@@ -1,0 +1,114 @@
+"""Totals, selection and the spool."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.model import Digests, Due, Known, Task, TaskState
+from pipeline.plan import Files, Plan, Row, Rules, Selection, Spool, survey, tally
+
+
+class FakeLedger:
+    """Knows nothing, or that another manifest claims some names."""
+
+    def __init__(self, claims: dict[str, str] | None = None) -> None:
+        self.claims = claims or {}
+
+    def known(self, task_id: str) -> Known | None:
+        return None
+
+    def claimed_elsewhere(self, name: str) -> str | None:
+        return self.claims.get(name)
+
+
+def task(task_id: str, **fields: object) -> Task:
+    job, _, row = task_id.partition("/")
+    values: dict[str, object] = {"prompt": "a", "model": "m", "name": task_id, "fingerprint": task_id}
+    digests = Digests("p", "i", "g", "m")
+    return Task(id=task_id, job=job, row=row, variant=1, digests=digests, **{**values, **fields})  # type: ignore[arg-type]
+
+
+TASKS = [task("a/1"), task("a/2", tags=("hot",)), task("b/1", model="dear")]
+
+
+def rows(tasks: Iterable[Task], output_dir: Path) -> Iterable[Row]:
+    return survey(tasks, FakeLedger(), Files(output_dir), Rules())
+
+
+def price(task: Task) -> int | None:
+    return {"m": 40_000, "dear": 240_000}.get(task.model)
+
+
+def plan(tasks: Iterable[Task], output_dir: Path, spool: Spool | None = None, **claims: str) -> Plan:
+    ledger = FakeLedger(claims)
+    return tally(rows(tasks, output_dir), price=price, problem=lambda _: None, ledger=ledger, spool=spool)
+
+
+def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
+    made = plan(TASKS, tmp_path)
+    assert (made.total, made.due, made.skip) == (3, 3, 0)
+    assert made.reasons == {"new": 3}
+    assert made.price_microusd == 320_000
+    assert made.job_prices["b"] == {"new": 240_000}
+
+
+def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
+    made = plan([*TASKS, task("c/1", model="mine")], tmp_path)
+    assert made.price_microusd is None
+    assert made.unpriced == {"mine": 1}
+
+
+def test_the_spool_gives_back_what_was_due_in_order_and_again(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    plan(TASKS, tmp_path, spool)
+    expected = [Due(task=item, reason="new") for item in TASKS]
+    assert list(spool) == expected
+    assert list(spool) == expected
+    assert not list(tmp_path.iterdir())
+    spool.close()
+
+
+def test_a_name_claimed_by_another_manifest_is_a_problem(tmp_path: Path) -> None:
+    made = plan(TASKS, tmp_path, **{"a/1": "other: x/y"})
+    assert made.problems == ["a/1 and other: x/y claim one output name, 'a/1'; change `output` of one of them"]
+
+
+def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.JPG").write_bytes(b"theirs")
+    made = plan(TASKS, tmp_path)
+    assert made.states == {TaskState.CONFLICT: 1}
+    assert made.due == 2
+
+
+@pytest.mark.parametrize(
+    ("selection", "ids"),
+    [
+        (Selection(select=["a/*"]), ["a/1", "a/2"]),
+        (Selection(select=["job:b"]), ["b/1"]),
+        (Selection(select=["tag:hot", "job:b"]), ["a/2", "b/1"]),
+        (Selection(exclude=["*/1"]), ["a/2"]),
+        (Selection(select=["state:pending"]), ["a/1", "a/2", "b/1"]),
+        (Selection(select=["state:done"]), []),
+        (Selection(first=2), ["a/1", "a/2"]),
+        (Selection(select=["*"], exclude=["job:a"], first=5), ["b/1"]),
+    ],
+)
+def test_a_selection_keeps_what_is_meant(selection: Selection, ids: list[str], tmp_path: Path) -> None:
+    assert [row.task.id for row in selection.apply(rows(TASKS, tmp_path))] == ids
+
+
+def test_a_sample_is_the_same_whatever_the_order(tmp_path: Path) -> None:
+    tasks = [task(f"a/{n}") for n in range(100)]
+    drawn = {row.task.id for row in Selection(sample=7, seed=3).apply(rows(tasks, tmp_path))}
+    again = {row.task.id for row in Selection(sample=7, seed=3).apply(rows(tasks[::-1], tmp_path))}
+    other = {row.task.id for row in Selection(sample=7, seed=4).apply(rows(tasks, tmp_path))}
+    assert len(drawn) == 7
+    assert drawn == again != other
+
+
+def test_a_mistyped_state_is_refused_with_the_states() -> None:
+    with pytest.raises(InputError, match="pending, done"):
+        Selection(select=["state:donee"])
