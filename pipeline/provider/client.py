@@ -98,7 +98,7 @@ class Client:
     async def _payload(self, task: Task) -> io.BytesIO:
         if not task.images:
             return io.BytesIO(request.body(task, (), self._catalogue))
-        images = [await self._inputs.load(image, keep_metadata=task.keep_metadata) for image in task.images]
+        images = await self._inputs.load(task.images, keep_metadata=task.keep_metadata)
         return io.BytesIO(await asyncio.to_thread(request.body, task, images, self._catalogue))
 
     def _unsent(self, fault: Fault, reason: str) -> Failure:

@@ -35,6 +35,7 @@ _BRANDS = (
     (b"mif1", "image/heif", ".heif"),
     (b"msf1", "image/heif", ".heif"),
 )
+_WEBP_ANIMATED = 0x02
 UNKNOWN = ("application/octet-stream", ".bin")
 
 
@@ -43,8 +44,11 @@ class BrokenImageError(ValueError):
 
 
 class Size(NamedTuple):
+    """Pixels, and whether every front end of the API takes the image as it is (8 bits, no CMYK, one frame)."""
+
     width: int
     height: int
+    is_plain: bool = True
 
 
 def sniff(data: bytes) -> tuple[str, str]:
@@ -62,20 +66,30 @@ def inspect(data: bytes) -> Image:
     Raises: BrokenImageError for an unknown kind, a cut or damaged file, and more than 64 megapixels.
     """
     mime, suffix = sniff(data)
-    match mime:
-        case "image/png":
-            width, height = _png(data)
-        case "image/jpeg":
-            width, height = _jpeg(data)
-        case "image/webp":
-            width, height = _webp(data)
-        case _:
-            raise BrokenImageError(f"not a PNG, JPEG or WebP image ({mime}, {len(data)} bytes)")
-    if width == 0 or height == 0:
-        raise BrokenImageError(f"an image of {width}x{height} pixels")
+    width, height, _ = measure(data)
     if width * height > MAX_PIXELS:
         raise BrokenImageError(f"an image of {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted")
     return Image(data=data, sha256=sha256(data).hexdigest(), mime=mime, suffix=suffix, width=width, height=height)
+
+
+def measure(data: bytes) -> Size:
+    """Return the size of a whole image of any number of pixels.
+
+    Raises: BrokenImageError for an unknown kind and a cut or damaged file.
+    """
+    mime = sniff(data)[0]
+    match mime:
+        case "image/png":
+            size = _png(data)
+        case "image/jpeg":
+            size = _jpeg(data)
+        case "image/webp":
+            size = _webp(data)
+        case _:
+            raise BrokenImageError(f"not a PNG, JPEG or WebP image ({mime}, {len(data)} bytes)")
+    if size.width == 0 or size.height == 0:
+        raise BrokenImageError(f"an image of {size.width}x{size.height} pixels")
+    return size
 
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -106,7 +120,8 @@ def _png(data: bytes) -> Size:
     kinds = {kind for kind, _, _ in chunks}  # walks every chunk
     if b"IDAT" not in kinds:
         raise BrokenImageError("a PNG without pixels")
-    return Size(int.from_bytes(data[start : start + 4]), int.from_bytes(data[start + 4 : start + 8]))
+    is_plain = data[start + 8] <= 8 and b"acTL" not in kinds
+    return Size(int.from_bytes(data[start : start + 4]), int.from_bytes(data[start + 4 : start + 8]), is_plain)
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
@@ -135,7 +150,8 @@ def _jpeg(data: bytes) -> Size:
     size, scans = None, 0
     for code, start, _ in jpeg_segments(data):
         if code in _JPEG_FRAMES and size is None:
-            size = Size(int.from_bytes(data[start + 7 : start + 9]), int.from_bytes(data[start + 5 : start + 7]))
+            height, width = int.from_bytes(data[start + 5 : start + 7]), int.from_bytes(data[start + 7 : start + 9])
+            size = Size(width, height, data[start + 4] == 8 and data[start + 9] in (1, 3))
         scans += code == 0xDA
     if size is None or scans == 0:
         raise BrokenImageError("a JPEG without pixels")
@@ -172,7 +188,8 @@ def _webp(data: bytes) -> Size:
 
 def _webp_size(kind: bytes, head: bytes) -> Size | None:
     if kind == b"VP8X" and len(head) == 10:
-        return Size(1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"))
+        is_plain = not head[0] & _WEBP_ANIMATED
+        return Size(1 + int.from_bytes(head[4:7], "little"), 1 + int.from_bytes(head[7:10], "little"), is_plain)
     if kind == b"VP8 " and len(head) == 10:
         return Size(int.from_bytes(head[6:8], "little") & 0x3FFF, int.from_bytes(head[8:10], "little") & 0x3FFF)
     if kind == b"VP8L" and len(head) >= 5:

@@ -1,19 +1,32 @@
 """Input images, as the API takes them.
 
-In: a path and what the plan knew of it. Out: bytes ready to send. Each file is read once, and proven to be
-what the plan saw. The file itself is never touched.
+In: a path and what the plan knew of it. Out: bytes ready to send. Each file is read once and proven to be what the plan
+saw; the file itself is never touched. What the API takes is sent as it is, less its metadata; the rest is converted by
+processes of their own. It refuses to know how.
 """
 
 import asyncio
+import multiprocessing
 import os
 import stat
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
+from importlib.util import find_spec
 
 from pipeline.model import InputImage
-from pipeline.provider.image import sniff
-from pipeline.provider.request import Ready
+from pipeline.provider.convert import UnreadableError, convert, prepare_process
+from pipeline.provider.image import MAX_PIXELS, BrokenImageError, measure, sniff
+from pipeline.provider.metadata import strip
+from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES, Ready
 
-_MOST_BYTES = 512 * 2**20  # of one file
+_FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
+_REMEMBERED_BYTES = 32 * 2**20  # of converted pictures: one reference image may serve a thousand tasks
+_PROCESSES = min(4, os.cpu_count() or 1)
+_CONVERTIBLE = frozenset({"image/gif", "image/bmp", "image/tiff", "image/avif"})
+_HEIC = frozenset({"image/heic", "image/heif"})
 
 
 class UnfitError(Exception):
@@ -21,14 +34,71 @@ class UnfitError(Exception):
 
 
 class Inputs:
-    """Reads input images."""
+    """Reads and converts input images; starts its processes when the first picture needs one."""
 
-    async def load(self, image: InputImage, *, keep_metadata: bool) -> Ready:
-        data = await asyncio.to_thread(read_as_planned, image)
-        return Ready(sniff(data)[0], data)
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._turns = asyncio.Semaphore(_PROCESSES)
+        self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
+
+    async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
+        """Return the images in their order, ready to send.
+
+        Raises: UnfitError.
+        """
+        ready = [await self._load(image, keep_metadata, IMAGE_BYTES) for image in images]
+        if sum(len(one.data) for one in ready) <= REQUEST_BYTES:
+            return ready
+        most = REQUEST_BYTES // len(images)
+        return [
+            one if len(one.data) <= most else await self._load(image, keep_metadata, most)
+            for one, image in zip(ready, images, strict=True)
+        ]
 
     async def aclose(self) -> None:
-        pass
+        """End the processes."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+
+    async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
+        async with self._turns:
+            data = await asyncio.to_thread(read_as_planned, image)
+            known = (image.sha256, keep_metadata, most_bytes)
+            if known in self._remembered:
+                self._remembered.move_to_end(known)
+                return self._remembered[known]
+            try:
+                ready = await asyncio.to_thread(as_it_is, data, keep_metadata)
+                if ready is None or len(ready.data) > most_bytes:
+                    ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
+                    self._remember(known, ready)
+            except (UnfitError, UnreadableError) as error:
+                raise UnfitError(f"{image.path}: {error}") from error
+            return ready
+
+    async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> tuple[str, bytes]:
+        arguments = (data, most_bytes, MAX_PIXELS, keep_metadata)
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(self._processes(), convert, *arguments)
+        except BrokenProcessPool:  # this picture killed its process, or one beside it did: alone it shows which
+            self._pool = None
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare_process) as alone:
+            try:
+                return await loop.run_in_executor(alone, convert, *arguments)
+            except BrokenProcessPool as error:
+                raise UnfitError("cannot be converted: it takes too much time or memory") from error
+
+    def _processes(self) -> ProcessPoolExecutor:
+        if self._pool is None:  # spawn: a fork would copy our threads' locks and the ledger's descriptors
+            self._pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), prepare_process)
+        return self._pool
+
+    def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
+        self._remembered[known] = ready
+        while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
+            self._remembered.popitem(last=False)
 
 
 def read_as_planned(image: InputImage) -> bytes:
@@ -45,12 +115,44 @@ def read_as_planned(image: InputImage) -> bytes:
     return data
 
 
+def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
+    """Return the image as it can be sent without decoding it; None when it has to be converted.
+
+    Raises: UnfitError for what is no image, or a kind that nothing here can read.
+    """
+    mime = sniff(data)[0]
+    if mime in _CONVERTIBLE:
+        return None
+    if mime in _HEIC:
+        return _heic(data, mime, keep_metadata)
+    try:
+        found = measure(data)
+    except BrokenImageError as error:
+        if mime == "image/jpeg":  # some cameras write what our walk does not know: a decoder has the last word
+            return None
+        raise UnfitError(f"cannot be sent: {error}") from error
+    if not found.is_plain or found.width * found.height > MAX_PIXELS:
+        return None
+    return Ready(mime, data if keep_metadata else strip(data, mime))
+
+
+def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
+    if find_spec("pillow_heif") is not None:
+        return None
+    if keep_metadata:
+        return Ready(mime, data)
+    raise UnfitError(
+        "HEIC needs a decoder to take its place and time out; "
+        "install imgpipe[heic], or say keep_metadata: true to send it as it is"
+    )
+
+
 def _read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not hang us
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
             raise UnfitError(f"{path}: not a regular file")
-        if status.st_size > _MOST_BYTES:
-            raise UnfitError(f"{path}: {status.st_size} bytes; at most {_MOST_BYTES} are read")
-        return file.read(_MOST_BYTES + 1)
+        if status.st_size > _FILE_BYTES:
+            raise UnfitError(f"{path}: {status.st_size} bytes; at most {_FILE_BYTES} are read")
+        return file.read(_FILE_BYTES + 1)

@@ -13,6 +13,7 @@ from pipeline.model import Task
 from pipeline.provider.catalogue import Catalogue
 
 IMAGE_BYTES = 7_000_000  # of one input image; more is refused by some of the API's front ends
+REQUEST_BYTES = 14_000_000  # of all of them: 18.7 MB as Base64, under the 20 MB a request may have
 
 
 class Ready(NamedTuple):
