@@ -1,0 +1,201 @@
+"""Where a manifest stands, as tables and as the JSON of `status --json`; one task's whole history.
+
+In: plain rows read from the ledger. Out: text for a console or objects for machines. It decides nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pipeline.model import Artifact, TaskState
+from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
+from pipeline.report.visible import visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+_MOST_UNKNOWN = 10  # listed for people; the JSON form has all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnknownAttempt:
+    """An attempt that may have been billed and brought nothing."""
+
+    task: str
+    attempt: int
+    sent_at: str  # RFC 3339, UTC
+    price_microusd: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """Money is that of the last run, and of today and this month in the budget's time zone."""
+
+    states: Mapping[TaskState, int]
+    run_microusd: int
+    day_microusd: int
+    month_microusd: int
+    unknown_microusd: int
+    unknowns: Sequence[UnknownAttempt] = ()
+    not_before: str | None = None  # RFC 3339, UTC
+    is_play_money: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusTask:
+    """One task of `status --tasks`."""
+
+    id: str
+    job: str
+    state: TaskState
+    artifact: Artifact | None
+    attempts: int
+    cost_microusd: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptLine:
+    """One attempt of a task's history."""
+
+    attempt: int  # the ledger's number
+    sent_at: str
+    outcome: str  # ok | the fault's name | sent
+    seconds: float | None
+    cost_microusd: int
+    unknown_microusd: int
+    reason: str
+
+
+def status_json(status: Status) -> dict[str, object]:
+    """Return the object of `status --json`."""
+    return {
+        "tasks": {state.value: number for state, number in status.states.items()},
+        "cost_usd": {
+            "run": usd(status.run_microusd),
+            "day": usd(status.day_microusd),
+            "month": usd(status.month_microusd),
+            "unknown": usd(status.unknown_microusd),
+        },
+        "unknown": [
+            {
+                "task": one.task,
+                "attempt": one.attempt,
+                "sent_at": one.sent_at,
+                "price_usd": usd_or_none(one.price_microusd),
+            }
+            for one in status.unknowns
+        ],
+        "not_before": status.not_before,
+    }
+
+
+def task_json(task: StatusTask) -> dict[str, object]:
+    """Return one line of `status --tasks --json`."""
+    artifact = task.artifact
+    return {
+        "id": task.id,
+        "job": task.job,
+        "state": task.state.value,
+        "path": artifact and artifact.path,
+        "sha256": artifact and artifact.sha256,
+        "mime": artifact and artifact.mime,
+        "width": artifact and artifact.width,
+        "height": artifact and artifact.height,
+        "attempts": task.attempts,
+        "cost_usd": usd(task.cost_microusd),
+        "reason": task.reason,
+    }
+
+
+def status_lines(status: Status, tasks: Iterable[StatusTask]) -> Iterator[dict[str, object]]:
+    """Yield the objects of `status --json --tasks`: the status, then one for each task."""
+    yield status_json(status)
+    yield from map(task_json, tasks)
+
+
+def show_status(status: Status, console: "Console") -> None:
+    """Print tasks by state, money by period, and what nobody knows."""
+    from rich.columns import Columns
+
+    console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
+    for one in status.unknowns[:_MOST_UNKNOWN]:
+        price = "price unknown" if one.price_microusd is None else money(one.price_microusd, status.is_play_money)
+        text = f"unknown: {visible(one.task)}, attempt {one.attempt} sent {one.sent_at}, {price}"
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+    if len(status.unknowns) > _MOST_UNKNOWN:
+        console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
+    if status.not_before is not None:
+        console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+
+
+def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money: bool) -> None:
+    """Print one line for each task: state, id, then its file or its reason."""
+    for task in tasks:
+        what = task.artifact.path if task.artifact is not None else task.reason
+        price = money(task.cost_microusd, is_play_money)
+        text = f"{task.state.value:<8} {price:>8}  {visible(task.id)}  {visible(what)}"
+        console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
+def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
+    """Print one task's whole history."""
+    from rich.text import Text
+
+    cost = money(task.cost_microusd, is_play_money)
+    head = f"{visible(task.id)}: {task.state.value}, {count(task.attempts, 'attempt')}, {cost}"
+    console.print(Text(head, "bold"), soft_wrap=True)
+    if task.reason:
+        console.print(Text(visible(task.reason)), soft_wrap=True)
+    if task.artifact is not None:
+        made = task.artifact
+        text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
+        console.print(Text(text), soft_wrap=True)
+    if attempts:
+        console.print(_attempts(attempts, is_play_money))
+
+
+def _table(*headers: tuple[str, bool]) -> "Table":
+    """Return an empty table; True: numbers, to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for header, is_number in headers:
+        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
+    return table
+
+
+def _states(status: Status) -> "Table":
+    table = _table(("state", False), ("tasks", True))
+    for state in TaskState:
+        if status.states.get(state):
+            table.add_row(state.value, f"{status.states[state]:,}")
+    table.add_row("in total", f"{sum(status.states.values()):,}", style="bold")
+    return table
+
+
+def _spend(status: Status) -> "Table":
+    table = _table(("spent", False), ("", True))
+    rows = (("last run", status.run_microusd), ("today", status.day_microusd), ("this month", status.month_microusd))
+    for name, amount in rows:
+        table.add_row(name, money(amount, status.is_play_money))
+    if status.unknown_microusd:
+        table.add_row("maybe billed", money(status.unknown_microusd, status.is_play_money), style="yellow")
+    return table
+
+
+def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
+    from rich.text import Text
+
+    table = _table(
+        ("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False)
+    )
+    for one in attempts:
+        cost = money(one.cost_microusd, is_play_money)
+        if one.unknown_microusd:
+            cost = f"maybe {money(one.unknown_microusd, is_play_money)}"
+        took = "" if one.seconds is None else duration(one.seconds)
+        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(visible(one.reason)))
+    return table
