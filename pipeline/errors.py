@@ -3,7 +3,8 @@
 ImgpipeError
  ├── InputError          fix the manifest, an input or the command line: exit 2, nothing was sent
  ├── StorageError        free space, mend the disk or the ledger: exit 5
- │    └── LedgerError    the ledger is corrupt, foreign or newer: exit 5, the file is left as it is
+ │    ├── LedgerError    the ledger is corrupt, foreign or newer: exit 5, the file is left as it is
+ │    └── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
  ├── AccountError        a person must act on key, credit, address or TLS: exit 7
  └── TryLater            another run holds the lock, a quota is used up, the provider is down: exit 75
 
@@ -93,6 +94,17 @@ class StorageError(ImgpipeError):
 
 class LedgerError(StorageError):
     """The ledger cannot be trusted or read; it was left byte for byte as it is."""
+
+
+class Conflict(StorageError):
+    """A file that may not be replaced is in the way of one image, which was paid for and is kept.
+
+    `kept` is where it was kept: relative to the output directory, or `rejected/...` in the state directory.
+    """
+
+    def __init__(self, text: str, *, kept: str) -> None:
+        self.kept = kept
+        super().__init__(text)
 
 
 class AccountError(ImgpipeError):

@@ -213,3 +213,4 @@ class Known:
     cost_microusd: int
     reason: str
     updated_at: datetime
+    artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done

@@ -1,0 +1,62 @@
+"""A file that is only there to be given up: its blocks save the images that are in flight when the disk is full."""
+
+import contextlib
+import threading
+from typing import Final
+
+from pipeline.store.disk import Disk
+from pipeline.store.tree import Tree, Warn
+
+NAME: Final = "ballast"
+SIZE_BYTES: Final = 32 << 20  # about a dozen images of 2.7 MB
+SHARE: Final = 8  # at most one eighth of what is free
+LEAST_BYTES: Final = 64 << 10
+
+
+class Ballast:
+    """Blocks held in the state directory while a run goes on. Thread-safe."""
+
+    def __init__(self, state: Tree, *, size_bytes: int = SIZE_BYTES) -> None:
+        self._state = state
+        self._size_bytes = size_bytes
+        self._mutex = threading.Lock()
+        self._is_held = False
+
+    def __repr__(self) -> str:
+        return f"<Ballast {'held' if self._is_held else 'given up'}>"
+
+    def load(self, warn: Warn) -> None:
+        """Take the blocks; where that is not possible, say so and go on."""
+        disk = self._state.disk
+        with self._mutex, contextlib.suppress(FileNotFoundError):
+            disk.unlink(NAME, dir_fd=self._state.fd)
+        size_bytes = min(self._size_bytes, self._state.free_bytes() // SHARE)
+        try:
+            if size_bytes >= LEAST_BYTES:
+                self._allocate(disk, size_bytes)
+                self._is_held = True
+        except OSError as error:
+            self._remove()
+            warn(f"no ballast file in {self._state.root} ({error.strerror}); free space is watched without it")
+        else:
+            if not self._is_held:
+                warn(f"{self._state.root} is nearly full: no room for a ballast file")
+
+    def _allocate(self, disk: Disk, size_bytes: int) -> None:
+        fd = disk.create(NAME, dir_fd=self._state.fd, mode=0o600)
+        try:
+            disk.allocate(fd, size_bytes)
+        finally:
+            disk.close(fd)
+
+    def give_up(self) -> bool:
+        """Free the blocks; True when there were any."""
+        with self._mutex:
+            was_held, self._is_held = self._is_held, False
+            if was_held:
+                self._remove()
+            return was_held
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._state.disk.unlink(NAME, dir_fd=self._state.fd)

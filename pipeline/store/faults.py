@@ -1,0 +1,58 @@
+"""What SQLite and the operating system say -> the errors of this program, once, at the border."""
+
+import errno
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import ImgpipeError, InputError, LedgerError, StorageError, TryLater
+
+LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR})
+OUR_BUG: Final = frozenset(
+    {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
+)
+REBUILD: Final = "It was left as it is; `imgpipe rebuild FILE` makes a new one from the images"
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """Return SQLite's primary result code; None where Python itself raised (text that is not UTF-8)."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+def is_full(error: BaseException) -> bool:
+    """Say whether space is what is missing."""
+    if isinstance(error, sqlite3.Error):
+        return primary_code(error) == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def translate(error: sqlite3.Error, path: Path) -> ImgpipeError | None:
+    """Return what a person should be told; None: this is a bug and keeps its traceback."""
+    code = primary_code(error)
+    if code in OUR_BUG:
+        return None
+    if code in LOCKED:
+        return TryLater(f"{path} is locked by another program (a database shell?); close it and run this again")
+    if code is None or code in DAMAGED:
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+            return None
+        return damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL:
+        return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
+    return StorageError(f"{path}: {error}; mend the disk, then run this again")
+
+
+def damaged(path: Path, what: str) -> LedgerError:
+    """Return the error for a ledger that cannot be trusted."""
+    return LedgerError(f"{path} is damaged ({what}). {REBUILD}")
+
+
+def unusable(directory: Path, error: OSError) -> ImgpipeError:
+    """Return the error for a directory that cannot be used at start (D05)."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return StorageError(f"{directory}: {error.strerror}; nothing was sent")
+    return InputError(
+        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
+    )

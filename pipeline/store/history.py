@@ -1,0 +1,133 @@
+"""What the ledger tells of the past, as nouns: attempts, runs, money, makers. Rows in, nouns out; it opens nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pipeline.model import Digests, Known, TaskState
+from pipeline.store.clock import from_us
+from pipeline.store.rows import artifact_of
+
+Row = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request of a task's history. `state`: sent, ok, free, paid or unknown."""
+
+    attempt: int
+    run: int
+    number: int
+    state: str
+    model: str
+    reserved_microusd: int
+    cost_microusd: int
+    sent_at: datetime
+    ended_at: datetime | None
+    seconds: float | None
+    fault: str | None
+    status: int | None
+    code: str | None
+    request_id: str | None
+    response_id: str | None
+    model_version: str | None
+    reason: str
+    sha256: str | None
+    kept: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """A request that may have been billed and brought nothing. `is_open`: it may still be in flight."""
+
+    task_id: str
+    attempt: int
+    number: int
+    is_open: bool
+    sent_at: datetime
+    price_microusd: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One execution. `ended_at` None: it goes on, or it died."""
+
+    run: int
+    manifest: str
+    manifest_sha256: str
+    version: str
+    started_at: datetime
+    ended_at: datetime | None
+    exit: int | None
+    reason: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hold:
+    """Until when nothing may be sent, and why."""
+
+    not_before: datetime
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Maker:
+    """Whose image something is. `attempt` None: adopted by a rebuild."""
+
+    manifest: str
+    task_id: str
+    attempt: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """Money of one group; `key` follows the order asked for."""
+
+    key: tuple[str, ...]
+    attempts: int
+    images: int
+    spent_microusd: int
+    unknown_microusd: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """One done image of a job, with the names its row had."""
+
+    task_id: str
+    row: str
+    path: str  # relative to the output directory
+    matrix: Mapping[str, str]
+    fields: Mapping[str, str]
+
+
+def known_of(row: Row) -> Known:
+    """Read the columns of `known`."""
+    (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
+     *image) = row  # fmt: skip
+    return Known(
+        id=task_id,
+        state=TaskState(state),
+        fingerprint=fingerprint,
+        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model),
+        name=name,
+        artifact=artifact_of(image),
+        artifact_fingerprint=made,
+        attempts=attempts,
+        unknowns=unknowns,
+        cost_microusd=cost,
+        reason=reason,
+        updated_at=from_us(at),
+    )
+
+
+def attempt_of(row: Row) -> Attempt:
+    """Read the columns of `attempts`."""
+    names = list(Attempt.__dataclass_fields__)
+    values = dict(zip(names, row, strict=True))
+    values["sent_at"] = from_us(values["sent_at"])
+    values["ended_at"] = None if values["ended_at"] is None else from_us(values["ended_at"])
+    return Attempt(**values)

@@ -1,0 +1,188 @@
+"""The ledger's one writer: functions of a connection -> committed results, in the order they were handed in.
+
+One connection in one thread. All work that waits at a moment is one transaction with one sync (group commit); a
+savepoint around each piece keeps one error from undoing the others. It knows transactions, not what they mean.
+"""
+
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+from pipeline.errors import ImgpipeError, StorageError
+from pipeline.store.faults import is_full, primary_code, translate
+from pipeline.store.ledger_file import connect
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], object]
+
+GROUP: Final = 512  # pieces of work in one transaction; more does not get faster
+BROKEN: Final = frozenset({sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+
+class Ledger:
+    """A thread and its connection. `submit` may be called from any thread."""
+
+    def __init__(self, path: Path, *, busy_s: float = 30.0, relieve: Callable[[], bool] = lambda: False) -> None:
+        """Open for writing. `relieve` frees space when the disk is full and says whether it could.
+
+        Raises TryLater, LedgerError, StorageError.
+        """
+        self.path = path
+        self._busy_s = busy_s
+        self._relieve = relieve
+        self._queue: queue.SimpleQueue[tuple[Work, Future[object]] | None] = queue.SimpleQueue()
+        self._broken: ImgpipeError | None = None
+        self._is_closed = False
+        self._door = threading.Lock()  # nothing is handed in behind the end
+        self.groups = 0
+        self.pieces = 0
+        opened: Future[object] = Future()
+        self._thread = threading.Thread(target=self._live, args=(opened,), name="ledger", daemon=True)
+        self._thread.start()
+        opened.result()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Ledger {self.path}, {self.pieces} pieces in {self.groups} transactions, {self._queue.qsize()} waiting>"
+        )
+
+    def submit(self, work: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+        """Hand work in; the future has its result once it is committed.
+
+        Its errors: what `work` raised; TryLater, LedgerError, StorageError from SQLite. Cancelling the future before
+        its turn comes takes the work back; after that it is carried out all the same.
+        """
+        future: Future[T] = Future()
+        with self._door:
+            if self._is_closed:
+                future.set_exception(StorageError(f"{self.path} is closed"))
+            else:
+                self._queue.put((work, cast("Future[object]", future)))
+        return future
+
+    def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Hand work in and wait for it; never from the event loop."""
+        return self.submit(work).result()
+
+    def close(self) -> None:
+        """Commit what was handed in, then close. Safe to call twice."""
+        with self._door:
+            if not self._is_closed:
+                self._is_closed = True
+                self._queue.put(None)
+        self._thread.join()
+
+    def _live(self, opened: "Future[object]") -> None:
+        try:
+            connection = self._open()
+        except BaseException as error:  # whoever constructs sees it
+            opened.set_exception(error)
+            return
+        opened.set_result(None)
+        try:
+            while (group := self._next_group()) is not None:
+                if group:
+                    self._commit(connection, group)
+        finally:
+            connection.close()
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            connection = connect(self.path, "mode=rw", busy_s=self._busy_s)
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA temp_store = MEMORY")
+        except sqlite3.Error as error:
+            raise self._translated(error) from error
+        return connection
+
+    def _next_group(self) -> list[tuple[Work, "Future[object]"]] | None:
+        """Wait for work, then take all there is; None: closed and nothing is left."""
+        item = self._queue.get()
+        group: list[tuple[Work, Future[object]]] = []
+        while item is not None:
+            if item[1].set_running_or_notify_cancel():
+                group.append(item)
+            if len(group) >= GROUP or self._queue.empty():
+                return group
+            item = self._queue.get()
+        if group:
+            self._queue.put(None)  # come back for the end after this group
+            return group
+        return None
+
+    def _commit(self, connection: sqlite3.Connection, group: list[tuple[Work, "Future[object]"]]) -> None:
+        self.groups += 1
+        self.pieces += len(group)
+        try:
+            if self._broken is not None:
+                raise self._broken
+            outcomes = self._attempt(connection, [work for work, _ in group])
+        except BaseException as error:  # every waiter of this group sees it
+            for _, future in group:
+                future.set_exception(error)
+            return
+        for (_, future), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, _Raised):
+                future.set_exception(outcome.error)
+            else:
+                future.set_result(outcome)
+
+    def _attempt(self, connection: sqlite3.Connection, group: list[Work]) -> list[object]:
+        """Run a group in one transaction; once more when space was missing and could be freed."""
+        try:
+            return self._transaction(connection, group)
+        except sqlite3.Error as error:
+            if is_full(error) and self._relieve():
+                try:
+                    return self._transaction(connection, group)
+                except sqlite3.Error as second:
+                    raise self._translated(second) from second
+            raise self._translated(error) from error
+
+    def _transaction(self, connection: sqlite3.Connection, group: list[Work]) -> list[object]:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            outcomes = [self._piece(connection, work) for work in group]
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return outcomes
+
+    def _piece(self, connection: sqlite3.Connection, work: Work) -> object:
+        connection.execute("SAVEPOINT piece")
+        try:
+            result = work(connection)
+        except Exception as error:  # whoever awaits this piece sees it
+            if isinstance(error, sqlite3.Error) and (_is_of_the_disk(error) or not connection.in_transaction):
+                raise
+            connection.execute("ROLLBACK TO piece")
+            connection.execute("RELEASE piece")
+            return _Raised(error)
+        connection.execute("RELEASE piece")
+        return result
+
+    def _translated(self, error: sqlite3.Error) -> BaseException:
+        """Turn SQLite's error into ours; after an I/O error the connection is not trusted again."""
+        ours = translate(error, self.path)
+        if ours is not None and primary_code(error) in BROKEN:
+            self._broken = ours
+        return ours or error
+
+
+class _Raised:
+    """What a piece of work raised, carried past the commit of the others."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    return primary_code(error) in BROKEN | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM}

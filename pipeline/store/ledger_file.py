@@ -1,0 +1,175 @@
+"""The ledger as a file: looked at before it is touched, made whole or not at all, brought to today's shape.
+
+In: a path in the state directory. Out: a file that the writer may open, or an error and a file left byte for byte as
+it was (P12). It knows the shape of the ledger and none of its rows.
+"""
+
+import contextlib
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import LedgerError
+from pipeline.store.disk import Disk, rename_without_clobbering
+from pipeline.store.faults import damaged, translate
+from pipeline.store.sql import APPLICATION_ID, MIGRATIONS
+from pipeline.store.tree import Tree
+
+NAME: Final = "ledger.sqlite"
+NEW: Final = "ledger.sqlite.new"
+SIDES: Final = ("-wal", "-shm", "-journal")
+HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html#the_database_header
+MAGIC: Final = b"SQLite format 3\0"
+
+
+def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRATIONS) -> int | None:
+    """Return the ledger's version; None where there is no ledger. Nothing is written, not even beside it.
+
+    Raises LedgerError: corrupt, foreign, newer, or not a plain file. TryLater: locked for longer than `busy_s`.
+    """
+    if not _is_plain(path):
+        return None
+    _check_header(path, len(migrations))
+    try:
+        with contextlib.closing(_open_untouched(path, busy_s)) as connection:
+            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            _check_identity(path, application_id, version, len(migrations))
+            findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+            (meta,) = connection.execute("SELECT count(*) FROM meta").fetchone()
+    except sqlite3.Error as error:
+        raise translate(error, path) or damaged(path, str(error)) from error
+    if findings != ["ok"]:
+        raise damaged(path, "; ".join(str(finding).replace("\n", " ") for finding in findings))
+    if meta != 1:
+        raise damaged(path, "it does not know whether its money is play money")
+    return int(version)
+
+
+def check_identity(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> int | None:
+    """Return the version in the file's first bytes; None where there is no ledger. It costs nothing: readers ask it.
+
+    Raises LedgerError.
+    """
+    if not _is_plain(path):
+        return None
+    return _check_header(path, len(migrations))
+
+
+def _is_plain(path: Path) -> bool:
+    """Say whether there is a ledger; refuse what could be two files or someone else's."""
+    for side in ("", *SIDES):
+        candidate = path.with_name(path.name + side)
+        try:
+            status = candidate.lstat()
+        except FileNotFoundError:
+            if side == "":
+                return False
+            continue
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
+            kind = "hard-linked" if stat.S_ISREG(status.st_mode) else "not a plain file"
+            text = (
+                f"{candidate} is {kind}; SQLite loses data that way. Put a plain file there, or name another state_dir"
+            )
+            raise LedgerError(text)
+    return True
+
+
+def _check_header(path: Path, newest: int) -> int:
+    """Judge the first bytes without SQLite, which would look beside the file."""
+    with path.open("rb") as file:
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
+        raise damaged(path, "file is not a database")
+    version = int.from_bytes(header[60:64], "big")
+    _check_identity(path, int.from_bytes(header[68:72], "big"), version, newest)
+    return version
+
+
+def _check_identity(path: Path, application_id: int, version: int, newest: int) -> None:
+    if application_id != APPLICATION_ID:
+        raise LedgerError(
+            f"{path} belongs to another program (application id {application_id:#010x}). It was left as it is; name"
+            " another state_dir, or move that file away and use `imgpipe rebuild FILE`"
+        )
+    if version > newest:
+        raise LedgerError(
+            f"{path} was written by a newer imgpipe (ledger version {version}, this one knows {newest}). It was left as"
+            " it is; update imgpipe, or move the file away and use `imgpipe rebuild FILE`"
+        )
+    if version < 1:
+        raise damaged(path, f"ledger version {version}")
+
+
+def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
+    """Open for looking. Without a write-ahead log the file is immutable while we hold the lock; with one it is read."""
+    wal = path.with_name(path.name + "-wal")
+    has_wal = wal.exists() and wal.stat().st_size > 0
+    connection = connect(path, "mode=ro" if has_wal else "mode=ro&immutable=1", busy_s=busy_s)
+    connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False) -> sqlite3.Connection:
+    """Open the ledger by URI; `is_shared`: the caller sees to it that one thread at a time uses it."""
+    uri = f"{path.absolute().as_uri()}?{options}"
+    connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=not is_shared)
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    return connection
+
+
+def create(
+    state: Tree, furnish: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
+) -> None:
+    """Make a ledger: whole under another name first, so that half a ledger never has the real one."""
+    disk: Disk = state.disk
+    for leftover in (NEW, *(NEW + side for side in SIDES)):
+        with contextlib.suppress(FileNotFoundError):
+            disk.unlink(leftover, dir_fd=state.fd)
+    disk.close(disk.create(NEW, dir_fd=state.fd, mode=0o600))
+    path = state.root / NEW
+    try:
+        with contextlib.closing(connect(path, "mode=rw", busy_s=0)) as connection:
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            _apply(connection, migrations, done=0)
+            furnish(connection)
+            connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error as error:
+        raise translate(error, path) or error from error
+    rename_without_clobbering(disk, NEW, NAME, dir_fd=state.fd, new_dir_fd=state.fd)
+    state.sync(state.fd)
+
+
+def migrate(state: Tree, version: int, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRATIONS) -> Path | None:
+    """Bring an older ledger to today's shape in one transaction; return the copy made before, None: no need."""
+    if version >= len(migrations):
+        return None
+    path = state.root / NAME
+    backup = state.root / f"ledger-v{version}.sqlite"
+    try:
+        with contextlib.closing(connect(path, "mode=rw", busy_s=busy_s)) as connection:
+            _back_up(connection, backup)
+            connection.execute("PRAGMA synchronous = FULL")
+            _apply(connection, migrations, done=version)
+    except sqlite3.Error as error:
+        raise translate(error, path) or error from error
+    state.sync(state.fd)
+    return backup
+
+
+def _back_up(connection: sqlite3.Connection, backup: Path) -> None:
+    """Copy the ledger aside; a copy that an interrupted migration left is made anew."""
+    backup.unlink(missing_ok=True)
+    os.close(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+    with contextlib.closing(sqlite3.connect(backup)) as copy:
+        connection.backup(copy)
+
+
+def _apply(connection: sqlite3.Connection, migrations: Sequence[str], *, done: int) -> None:
+    body = "\n".join(migrations[done:])
+    connection.executescript(f"BEGIN IMMEDIATE;\n{body}\nPRAGMA user_version = {len(migrations)};\nCOMMIT;")

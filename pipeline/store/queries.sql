@@ -1,0 +1,240 @@
+-- Every statement the store sends, by name. `sql.py` hands them out.
+
+-- name: set_meta
+INSERT INTO meta (one, is_play_money, created_at, version) VALUES (1, :is_play_money, :now, :version)
+
+-- name: is_play_money
+SELECT is_play_money FROM meta
+
+-- name: set_manifest
+INSERT INTO manifest (manifest, output) VALUES (:manifest, :output)
+ON CONFLICT (manifest) DO UPDATE SET output = excluded.output WHERE output <> excluded.output
+
+-- name: begin_run
+INSERT INTO run (manifest, manifest_sha256, version, started_at) VALUES (:manifest, :manifest_sha256, :version, :now)
+
+-- name: end_run
+UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
+
+-- name: intend_task
+-- Boundary B0, first half: what is asked now becomes the task's request; the image it has stays known.
+INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
+                  params_digest, model_digest, name, name_key, attempts, updated_at)
+VALUES (:manifest, :id, :job, :row, :variant, :model, 'pending', :fingerprint, :prompt, :inputs,
+        :params, :model_digest, :name, :name_key, 1, :now)
+ON CONFLICT (manifest, id) DO UPDATE SET
+  job = excluded.job, row = excluded.row, variant = excluded.variant, model = excluded.model, state = 'pending',
+  unknowns = CASE WHEN fingerprint = excluded.fingerprint THEN unknowns ELSE 0 END,
+  fingerprint = excluded.fingerprint, prompt_digest = excluded.prompt_digest, inputs_digest = excluded.inputs_digest,
+  params_digest = excluded.params_digest, model_digest = excluded.model_digest,
+  name = excluded.name, name_key = excluded.name_key, attempts = attempts + 1, reason = '',
+  updated_at = excluded.updated_at
+RETURNING task, attempts, maker, path, sha256, mime, width, height, size_bytes, mtime_ns
+
+-- name: set_record
+INSERT INTO record (task, record) VALUES (:task, :record)
+ON CONFLICT (task) DO UPDATE SET record = excluded.record WHERE record <> excluded.record
+
+-- name: intend_attempt
+-- Boundary B0, second half.
+INSERT INTO attempt (run, task, number, state, fingerprint, model, reserved_microusd, sent_at)
+VALUES (:run, :task, :number, 'sent', :fingerprint, :model, :reserved, :now)
+
+-- name: withdraw_attempt
+-- The caller went away before anything was sent.
+UPDATE attempt SET state = 'free', ended_at = :now, reason = 'withdrawn before it was sent'
+WHERE attempt = :attempt AND state = 'sent'
+
+-- name: receive
+-- An image that will lose its part when it gets its name: recovery finds it by this hash.
+UPDATE attempt SET sha256 = :sha256, kept = :kept WHERE attempt = :attempt
+
+-- name: finish_task
+-- Boundary B5, first half. Before `finish_attempt`, whose old cost and state it takes back.
+UPDATE task SET state = 'done', path = :path, sha256 = :sha256, mime = :mime, width = :width, height = :height,
+  size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt,
+  unknowns = max(0, unknowns - (attempt.state = 'unknown')),
+  cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, reason = '', updated_at = :now
+FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
+
+-- name: finish_attempt
+-- Boundary B5, second half.
+UPDATE attempt SET state = 'ok', cost_microusd = :cost, ended_at = coalesce(ended_at, :now),
+  seconds = coalesce(:seconds, seconds), status = coalesce(:status, status),
+  request_id = coalesce(:request_id, request_id), response_id = coalesce(:response_id, response_id),
+  model_version = coalesce(:model_version, model_version), prompt_tokens = coalesce(:prompt_tokens, prompt_tokens),
+  image_tokens = coalesce(:image_tokens, image_tokens), text_tokens = coalesce(:text_tokens, text_tokens),
+  reason = :reason, fault = NULL, sha256 = :sha256, kept = NULL
+WHERE attempt = :attempt
+
+-- name: close_task
+UPDATE task SET state = :state, reason = :reason, unknowns = max(0, unknowns + :is_unknown - (attempt.state = 'unknown')),
+  cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, updated_at = :now
+FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
+
+-- name: close_attempt
+UPDATE attempt SET state = :attempt_state, cost_microusd = :cost, reserved_microusd = coalesce(:reserved, reserved_microusd),
+  ended_at = :now, seconds = :seconds, fault = :fault, status = :status, code = :code, request_id = :request_id,
+  response_id = :response_id, prompt_tokens = :prompt_tokens, image_tokens = :image_tokens,
+  text_tokens = :text_tokens, reason = :reason, sha256 = :sha256, kept = :kept
+WHERE attempt = :attempt
+
+-- name: owner_of_attempt
+SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt = :attempt
+
+-- name: open_attempts
+-- Left `sent` by a process that is gone, in this output directory or for this manifest.
+SELECT attempt.attempt FROM attempt JOIN task USING (task) JOIN manifest USING (manifest)
+WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest = :manifest)
+
+-- name: claimant
+-- Whose image is it? Asked for every part found on disk.
+SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,
+  attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, task.task, task.id, task.manifest, task.state,
+  task.fingerprint AS asked, task.name, task.attempts, task.maker, task.path, task.sha256, task.mime, task.width,
+  task.height, task.size_bytes, task.mtime_ns
+FROM attempt JOIN task USING (task) WHERE attempt = :attempt
+
+-- name: last_attempt
+SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'attempt'), 0)
+
+-- name: raise_sequence
+UPDATE sqlite_sequence SET seq = max(seq, :attempt) WHERE name = 'attempt'
+
+-- name: start_sequence
+INSERT INTO sqlite_sequence (name, seq) SELECT 'attempt', :attempt
+WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'attempt')
+
+-- name: lose_task
+-- Recovery: nobody knows whether this request was executed.
+UPDATE task SET state = 'unknown', unknowns = unknowns + 1, reason = :reason, updated_at = :now
+WHERE task = (SELECT task FROM attempt WHERE attempt = :attempt)
+
+-- name: lose_attempt
+UPDATE attempt SET state = 'unknown', ended_at = :now, fault = 'silence', reason = :reason WHERE attempt = :attempt
+
+-- name: touch_artifact
+UPDATE task SET mtime_ns = :mtime_ns WHERE manifest = :manifest AND id = :id AND sha256 = :sha256
+
+-- name: move_task
+UPDATE task SET name = :name, name_key = :name_key, path = :path, mtime_ns = :mtime_ns, updated_at = :now
+WHERE manifest = :manifest AND id = :id
+
+-- name: adopt_task
+-- Rebuild: a file stands where this task's image would, and the ledger knows of none.
+INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
+                  params_digest, model_digest, name, name_key, updated_at, reason,
+                  path, sha256, mime, width, height, size_bytes, mtime_ns, made)
+VALUES (:manifest, :id, :job, :row, :variant, :model, 'done', :fingerprint, :prompt, :inputs,
+        :params, :model_digest, :name, :name_key, :now, 'adopted by rebuild',
+        :path, :sha256, :mime, :width, :height, :size_bytes, :mtime_ns, :fingerprint)
+ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.fingerprint,
+  prompt_digest = excluded.prompt_digest, inputs_digest = excluded.inputs_digest,
+  params_digest = excluded.params_digest, model_digest = excluded.model_digest, model = excluded.model,
+  name = excluded.name, name_key = excluded.name_key, updated_at = excluded.updated_at, reason = excluded.reason,
+  path = excluded.path, sha256 = excluded.sha256, mime = excluded.mime, width = excluded.width,
+  height = excluded.height, size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, made = excluded.made,
+  maker = NULL
+
+-- name: release_state
+UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now WHERE manifest = :manifest AND state = :state
+
+-- name: release_task
+UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = :state
+
+-- name: set_hold
+INSERT INTO hold (one, not_before, reason) VALUES (1, :not_before, :reason)
+ON CONFLICT (one) DO UPDATE SET not_before = max(not_before, excluded.not_before), reason = excluded.reason
+
+-- name: forget_hold
+DELETE FROM hold
+
+-- name: hold
+SELECT not_before, reason FROM hold
+
+-- name: remember_digest
+INSERT INTO digest (path, size_bytes, mtime_ns, sha256) VALUES (:path, :size_bytes, :mtime_ns, :sha256)
+ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256
+
+-- name: digest
+SELECT sha256 FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns
+
+-- name: known
+SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
+  attempts, unknowns, cost_microusd, reason, updated_at, made,
+  path, sha256, mime, width, height, size_bytes, mtime_ns
+FROM task WHERE manifest = :manifest AND id = :id
+
+-- name: all_done
+SELECT id, path, sha256, mime, width, height, size_bytes, mtime_ns FROM task
+WHERE manifest = :manifest AND state = 'done' ORDER BY task
+
+-- name: all_known
+SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
+  attempts, unknowns, cost_microusd, reason, updated_at, made,
+  path, sha256, mime, width, height, size_bytes, mtime_ns
+FROM task WHERE manifest = :manifest ORDER BY task
+
+-- name: states
+SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
+
+-- name: attempts
+SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
+  code, request_id, response_id, model_version, reason, sha256, kept
+FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
+
+-- name: unknowns
+SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at, attempt.reserved_microusd, attempt.reason
+FROM attempt JOIN task USING (task)
+WHERE attempt.state IN ('sent', 'unknown') AND manifest = :manifest ORDER BY attempt.attempt
+
+-- name: spend_all
+SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
+  coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0) FROM attempt
+
+-- name: spend_since
+SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
+  coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
+FROM attempt INDEXED BY attempt_time_money WHERE sent_at >= :since
+
+-- name: spend_of_run
+SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
+  coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
+FROM attempt INDEXED BY attempt_run_money WHERE run = :run
+
+-- name: costs
+-- By manifest, job, model and quarter of an hour: every time zone's days are made of those.
+SELECT task.manifest, task.job, attempt.model, attempt.sent_at / 900000000, count(*),
+  sum(attempt.state = 'ok'), sum(CASE WHEN attempt.state IN ('ok', 'paid') THEN attempt.cost_microusd ELSE 0 END),
+  sum(CASE WHEN attempt.state IN ('sent', 'unknown') THEN attempt.reserved_microusd ELSE 0 END)
+FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+
+-- name: runs
+SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
+  (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
+FROM run ORDER BY run.run
+
+-- name: claimed_elsewhere
+SELECT task.manifest, task.id FROM task JOIN manifest USING (manifest)
+WHERE name_key = :name_key AND manifest <> :manifest
+  AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+
+-- name: made_by_path
+SELECT manifest, id, maker FROM task WHERE path = :path
+
+-- name: made_by_sha256
+SELECT task.manifest, task.id, attempt.attempt FROM attempt JOIN task USING (task)
+WHERE attempt.sha256 = :sha256
+UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256
+
+-- name: is_recorded
+SELECT 1 FROM task WHERE path = :path AND manifest IN
+  (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+
+-- name: record
+SELECT record FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+
+-- name: done_of_job
+SELECT id, row, path, record FROM task JOIN record USING (task)
+WHERE manifest = :manifest AND job = :job AND state = 'done' ORDER BY task

@@ -1,0 +1,261 @@
+"""The ledger for everybody who only looks: plans, reports, `status`, `explain`, `cost`.
+
+Synchronous and read-only: it opens while a run writes, never blocks it and never checkpoints (L12). A ledger that does
+not exist yet is an empty one. It knows rows; what they mean for a run is the plan's business.
+"""
+
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import msgspec
+
+from pipeline.model import Artifact, Known, Spend, TaskState
+from pipeline.store import ledger_file, rows
+from pipeline.store.clock import from_us, to_us
+from pipeline.store.faults import damaged, translate
+from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Row, Run, Unknown, attempt_of, known_of
+from pipeline.store.sql import query
+
+A = TypeVar("A")
+T = TypeVar("T")
+
+QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's day is made of
+BUSY_S: Final = 30.0
+
+
+class _Names(msgspec.Struct):
+    matrix: dict[str, str] = {}
+    fields: dict[str, str] = {}
+
+
+_NAMES: Final = msgspec.json.Decoder(_Names)
+_RECORD: Final = msgspec.json.Decoder(dict[str, object])
+
+
+class Reader:
+    """One manifest's view of a ledger. Use it as a context manager; one thread at a time."""
+
+    def __init__(self, state_dir: Path, *, manifest: str, output_dir: Path | None = None) -> None:
+        """`output_dir` None: the one the ledger remembers for this manifest.
+
+        Raises LedgerError: corrupt, foreign, newer. TryLater: locked by another program for 30 s.
+        """
+        self.state_dir = state_dir
+        self.manifest = manifest
+        self._output = None if output_dir is None else rows.relative_bytes(output_dir, state_dir)
+        self.path = state_dir / ledger_file.NAME
+        self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection | None:
+        if ledger_file.check_identity(self.path) is None:
+            return None
+        with self._translated():
+            connection = ledger_file.connect(self.path, "mode=ro", busy_s=BUSY_S, is_shared=True)
+            connection.execute("PRAGMA query_only = ON")
+            connection.execute("SELECT count(*) FROM meta").fetchone()
+            return connection
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    @property
+    def is_missing(self) -> bool:
+        """Say whether there is no ledger."""
+        return self._connection is None
+
+    @property
+    def is_play_money(self) -> bool | None:
+        """Whether its money is the simulator's; None without a ledger."""
+        row = self._one("is_play_money")
+        return None if row is None else bool(row[0])
+
+    # --- tasks
+
+    def known(self, task_id: str) -> Known | None:
+        """Return what is remembered of one task."""
+        row = self._one("known", manifest=self.manifest, id=rows.text(task_id))
+        return None if row is None else self._known(row)
+
+    def all_known(self) -> Iterator[Known]:
+        """Walk every task of this manifest, oldest first."""
+        for row in self._rows("all_known", manifest=self.manifest):
+            yield self._known(row)
+
+    def all_done(self) -> Iterator[tuple[str, Artifact]]:
+        """Walk id and image of every done task of this manifest."""
+        for task_id, *columns in self._rows("all_done", manifest=self.manifest):
+            artifact = self._decoded(rows.artifact_of, columns)
+            assert artifact is not None
+            yield str(task_id), artifact
+
+    def states(self) -> Counter[TaskState]:
+        """Count this manifest's tasks by state."""
+        return Counter({TaskState(state): count for state, count in self._rows("states", manifest=self.manifest)})
+
+    def attempts(self, task_id: str) -> list[Attempt]:
+        """Return one task's whole history, in the order it was sent."""
+        found = self._rows("attempts", manifest=self.manifest, id=rows.text(task_id))
+        return [self._decoded(attempt_of, row) for row in found]
+
+    def record(self, task_id: str, *, manifest: str | None = None) -> dict[str, object] | None:
+        """Return how a task's image comes to be: prompt, model, parameters, inputs (relative to the state directory)."""
+        row = self._one("record", manifest=manifest or self.manifest, id=rows.text(task_id))
+        return None if row is None else self._decoded(_RECORD.decode, row[0])
+
+    def made_by_job(self, job: str) -> Iterator[Made]:
+        """Walk the done images of a job, for jobs that take them as inputs."""
+        for task_id, row, path, record in self._rows("done_of_job", manifest=self.manifest, job=job):
+            names = self._decoded(_NAMES.decode, record)
+            yield Made(task_id=task_id, row=row, path=path, matrix=names.matrix, fields=names.fields)
+
+    def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
+        """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
+        with sqlite3.connect("") as scratch:
+            scratch.execute("CREATE TABLE present (id TEXT PRIMARY KEY) WITHOUT ROWID")
+            scratch.executemany("INSERT OR IGNORE INTO present VALUES (?)", ((rows.text(each),) for each in ids))
+            for known in self.all_known():
+                if scratch.execute("SELECT 1 FROM present WHERE id = ?", (known.id,)).fetchone() is None:
+                    yield known
+        scratch.close()
+
+    def claimed_elsewhere(self, name: str) -> str | None:
+        """Return `manifest: id` of another manifest's task with this output name in the same directory."""
+        row = self._one("claimed_elsewhere", name_key=rows.name_key(name), manifest=self.manifest, output=self._output)
+        return None if row is None else f"{row[0]}: {row[1]}"
+
+    # --- images
+
+    def makers(self, *, path: str | None = None, sha256: str | None = None) -> list[Maker]:
+        """Return whose image a path (relative to the output directory) or a hash is, superseded images too."""
+        found = [*self._rows("made_by_path", path=path)] if path is not None else []
+        if sha256 is not None:
+            found += self._rows("made_by_sha256", sha256=sha256)
+        makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
+        return list(dict.fromkeys(makers))
+
+    def is_recorded(self, path: str) -> bool:
+        """Say whether some task of this output directory has its image at `path`."""
+        return self._one("is_recorded", path=path, manifest=self.manifest) is not None
+
+    # --- money
+
+    def spend(self, since: datetime | None = None) -> Spend:
+        """Sum what was billed and what may have been, of all manifests; since a moment, or ever."""
+        if since is None:
+            return self._spend(self._one("spend_all"))
+        return self._spend(self._one("spend_since", since=to_us(since)))
+
+    def run_spend(self, run: int) -> Spend:
+        """Sum the money of one run."""
+        return self._spend(self._one("spend_of_run", run=run))
+
+    def unknowns(self) -> list[Unknown]:
+        """Return this manifest's requests that may have been billed and brought nothing."""
+        return [
+            Unknown(
+                task_id=task_id,
+                attempt=attempt,
+                number=number,
+                is_open=state == "sent",
+                sent_at=from_us(sent_at),
+                price_microusd=price,
+                reason=reason,
+            )
+            for task_id, attempt, number, state, sent_at, price, reason in self._rows(
+                "unknowns", manifest=self.manifest
+            )
+        ]
+
+    def costs(
+        self, *, by: Sequence[str], since: datetime | None = None, tz: tzinfo = UTC, is_all: bool = False
+    ) -> list[Cost]:
+        """Sum money by any of `manifest`, `job`, `model`, `day` (of `tz`); `is_all`: of all manifests."""
+        totals: dict[tuple[str, ...], list[int]] = {}
+        for manifest, job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
+            if not is_all and manifest != self.manifest:
+                continue
+            day = from_us(quarter * QUARTER_US).astimezone(tz).date().isoformat()
+            names = {"manifest": manifest, "job": job, "model": model, "day": day}
+            total = totals.setdefault(tuple(names[name] for name in by), [0, 0, 0, 0])
+            for index, number in enumerate(numbers):
+                total[index] += number
+        return [
+            Cost(key=key, attempts=sent, images=images, spent_microusd=spent, unknown_microusd=unknown)
+            for key, (sent, images, spent, unknown) in sorted(totals.items())
+        ]
+
+    # --- runs
+
+    def not_before(self) -> Hold | None:
+        """Return until when nothing may be sent; None: no such order (one in the past is returned too)."""
+        row = self._one("hold")
+        return None if row is None else Hold(not_before=from_us(row[0]), reason=row[1])
+
+    def runs(self) -> list[Run]:
+        """Return all runs, oldest first."""
+        return [
+            Run(
+                run=run,
+                manifest=manifest,
+                manifest_sha256=sha256,
+                version=version,
+                started_at=from_us(started_at),
+                ended_at=None if ended_at is None else from_us(ended_at),
+                exit=code,
+                reason=reason,
+                attempts=attempts,
+            )
+            for run, manifest, sha256, version, started_at, ended_at, code, reason, attempts in self._rows("runs")
+        ]
+
+    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> str | None:
+        """Return the remembered SHA-256 of an input file that still has this size and time."""
+        key = rows.relative_bytes(path, self.state_dir)
+        row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
+        return None if row is None else str(row[0])
+
+    # --- rows
+
+    def _known(self, row: Row) -> Known:
+        return self._decoded(known_of, row)
+
+    def _spend(self, row: Row | None) -> Spend:
+        return Spend() if row is None else Spend(spent_microusd=row[0], unknown_microusd=row[1])
+
+    def _one(self, name: str, **values: object) -> Row | None:
+        return next(self._rows(name, **values), None)
+
+    def _rows(self, name: str, **values: object) -> Iterator[Row]:
+        if self._connection is None:
+            return
+        with self._translated():
+            yield from self._connection.execute(query(name), values)
+
+    def _decoded(self, decode: Callable[[A], T], value: A) -> T:
+        """Run `decode`; what a flipped bit made unreadable is damage, not a traceback (L02)."""
+        try:
+            return decode(value)
+        except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
+            raise damaged(self.path, f"a row cannot be read: {error}") from error
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise translate(error, self.path) or error from error

@@ -1,0 +1,136 @@
+"""`rejected/` in the state directory: bytes that were paid for and could not be published (P2).
+
+In: bytes and facts free of secrets. Out: `<attempt>-<sha256>.<ext>` and `<same>.facts.json`, 0600. It judges nothing;
+recovery and people read what lies here.
+"""
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.store.ballast import Ballast
+from pipeline.store.disk import Disk, read_all, write_all
+from pipeline.store.tree import Tree
+
+FOLDER: Final = "rejected"
+FACTS: Final = ".facts.json"
+_NAME: Final = re.compile(r"(\d+)-([0-9a-f]{64})(\.[a-z0-9]+)")
+_SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is known of some rejected bytes; no key, no header, no prompt."""
+
+    attempt: int
+    manifest: str
+    task: str
+    at: str  # RFC 3339, UTC
+    reason: str
+    is_image: bool = False  # whole, judged so before; recovery publishes it
+    name: str = ""  # output name it should have had
+    mime: str = ""
+    fault: str = ""
+    status: int | None = None
+    code: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejected:
+    """One kept body. `facts` None: its small file beside is missing."""
+
+    attempt: int
+    sha256: str
+    suffix: str
+    name: str  # in rejected/
+    path: Path
+    size_bytes: int
+    facts: Facts | None
+
+
+class RejectedFolder:
+    """Keeps bytes, hands them out, lets them go."""
+
+    def __init__(self, state: Tree, ballast: Ballast) -> None:
+        self._state = state
+        self._ballast = ballast
+
+    def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
+        """Write bytes durably; return `rejected/<name>`. Once more with freed space. Raises OSError."""
+        suffix = suffix if _SUFFIX.fullmatch(suffix) else ".bin"
+        name = f"{facts.attempt}-{hashlib.sha256(data).hexdigest()}{suffix}"
+        try:
+            self._keep_once(name, data, facts)
+        except OSError:
+            self._ballast.give_up()
+            self._keep_once(name, data, facts)
+        return f"{FOLDER}/{name}"
+
+    def _keep_once(self, name: str, data: bytes, facts: Facts) -> None:
+        with self._state.directory(FOLDER, create=True) as fd:
+            self._write(fd, name, data)
+            self._write(fd, name + FACTS, msgspec.json.format(msgspec.json.encode(facts)))
+            self._state.sync(fd)
+
+    def _write(self, dir_fd: int, name: str, data: bytes) -> None:
+        disk = self._state.disk
+        with contextlib.suppress(FileNotFoundError):
+            if read_all(disk, name, dir_fd=dir_fd) == data:
+                return  # kept by an earlier start; what is safe is not touched
+            disk.unlink(name, dir_fd=dir_fd)  # our own, half written: the name is the hash of what it should be
+        write_new(disk, name, data, dir_fd=dir_fd, mode=0o600)
+
+    def drop(self, name: str) -> None:
+        """Remove a body and its facts; recovery has published it."""
+        with self._state.directory(FOLDER) as fd:
+            for each in (name, name + FACTS):
+                with contextlib.suppress(FileNotFoundError):
+                    self._state.disk.unlink(each, dir_fd=fd)
+
+
+def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
+    """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
+    fd = disk.create(name, dir_fd=dir_fd, mode=mode)
+    try:
+        try:
+            write_all(disk, fd, data)
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(name, dir_fd=dir_fd)
+        raise
+
+
+def list_rejected(state_dir: Path) -> Iterator[Rejected]:
+    """Walk what was kept, oldest attempt first; other files there are passed over."""
+    try:
+        paths = [path for path in (state_dir / FOLDER).iterdir() if _NAME.fullmatch(path.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for path in sorted(paths, key=lambda path: int(path.name.partition("-")[0])):
+        match = _NAME.fullmatch(path.name)
+        assert match is not None
+        yield Rejected(
+            attempt=int(match[1]),
+            sha256=match[2],
+            suffix=match[3],
+            name=path.name,
+            path=path,
+            size_bytes=path.lstat().st_size,
+            facts=_facts(path.with_name(path.name + FACTS)),
+        )
+
+
+def _facts(path: Path) -> Facts | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Facts)
+    except (OSError, msgspec.DecodeError):
+        return None

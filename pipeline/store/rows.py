@@ -1,0 +1,233 @@
+"""Nouns of other rooms <-> rows of the ledger: what each boundary writes, as functions of a connection.
+
+Each is one piece of work for `Ledger.submit`: no I/O of its own, no clock, no decision about money or states.
+"""
+
+import os
+import sqlite3
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.model import Answer, Artifact, Billed, Failure, Image, Task, TaskState, Usage
+from pipeline.store.sql import query
+
+Row = Mapping[str, object]
+REASON_CHARS: Final = 2000
+ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """An attempt that is written down (B0) and may be sent."""
+
+    attempt: int  # the ledger's number, never given twice
+    number: int  # of this task, counted from 1
+    task_id: str
+    previous: Artifact | None  # the task's image so far
+    previous_maker: int | None
+
+
+def text(value: str) -> str:
+    """Make text storable: a lone surrogate (a file name that is not UTF-8) becomes its escape."""
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+
+
+def name_key(name: str) -> str:
+    """Return what two output names share when some file system takes them for one (NFC, case-folded)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text(name)).casefold())
+
+
+def relative_bytes(path: Path | str, state_dir: Path) -> bytes:
+    """Return a path as the ledger keeps it: relative to the state directory, as bytes."""
+    return os.fsencode(os.path.relpath(path, state_dir))
+
+
+def record_of(task: Task, state_dir: Path) -> str:
+    """Return how a task's image comes to be, as JSON for people and reports."""
+    fields = {name: getattr(task, name) for name in task.__struct_fields__ if name not in ("images", "digests")}
+    images = [
+        {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
+        for image in task.images
+    ]
+    encoded = msgspec.json.encode(fields | {"images": images}, enc_hook=str)
+    return encoded.decode()
+
+
+def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
+    """Return the columns a task's request fills."""
+    return {
+        "manifest": manifest,
+        "id": text(task.id),
+        "job": text(task.job),
+        "row": text(task.row),
+        "variant": task.variant,
+        "model": text(task.model),
+        "fingerprint": task.fingerprint,
+        "prompt": task.digests.prompt,
+        "inputs": task.digests.inputs,
+        "params": task.digests.params,
+        "model_digest": text(task.digests.model),
+        "name": task.name,
+        "name_key": name_key(task.name),
+        "now": now,
+    }
+
+
+def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, reserved: int) -> Intent:
+    """Write an attempt down as sent (B0)."""
+    task, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
+    connection.execute(query("set_record"), {"task": task, "record": record})
+    attempt = connection.execute(
+        query("intend_attempt"),
+        {
+            "run": run,
+            "task": task,
+            "number": number,
+            "fingerprint": row["fingerprint"],
+            "model": row["model"],
+            "reserved": reserved,
+            "now": row["now"],
+        },
+    ).lastrowid
+    assert attempt is not None
+    return Intent(
+        attempt=attempt,
+        number=number,
+        task_id=str(row["id"]),
+        previous=artifact_of(artifact),
+        previous_maker=maker,
+    )
+
+
+def artifact_of(columns: list[object] | tuple[object, ...]) -> Artifact | None:
+    """Read path, sha256, mime, width, height, size_bytes, mtime_ns; None where there is no image."""
+    if columns[0] is None:
+        return None
+    names = ("path", "sha256", "mime", "width", "height", "size_bytes", "mtime_ns")
+    return msgspec.convert(dict(zip(names, columns, strict=True)), Artifact)
+
+
+def artifact(image: Image, path: str, status: os.stat_result) -> Artifact:
+    """Describe an image that stands under its final name."""
+    return Artifact(
+        path=path,
+        sha256=image.sha256,
+        mime=image.mime,
+        width=image.width,
+        height=image.height,
+        size_bytes=status.st_size,
+        mtime_ns=status.st_mtime_ns,
+    )
+
+
+def artifact_row(artifact: Artifact) -> dict[str, object]:
+    return {
+        "path": artifact.path,
+        "sha256": artifact.sha256,
+        "mime": artifact.mime,
+        "width": artifact.width,
+        "height": artifact.height,
+        "size_bytes": artifact.size_bytes,
+        "mtime_ns": artifact.mtime_ns,
+    }
+
+
+def finish(
+    connection: sqlite3.Connection,
+    attempt: int,
+    artifact: Artifact,
+    *,
+    cost: int,
+    now: int,
+    answer: Answer | None = None,
+    seconds: float | None = None,
+    reason: str = "",
+) -> None:
+    """Write an image down as done (B5); `answer` None: it was recovered, what was known stays."""
+    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now}
+    connection.execute(query("finish_task"), row)
+    notes = "; ".join(answer.notes) if answer is not None else reason
+    row |= {
+        "seconds": seconds,
+        "status": None if answer is None else 200,
+        "request_id": answer.request_id if answer else None,
+        "response_id": answer.response_id if answer else None,
+        "model_version": answer.model_version if answer else None,
+        "reason": text(notes)[:REASON_CHARS],
+        **_tokens(answer.usage if answer else None),
+    }
+    connection.execute(query("finish_attempt"), row)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closing:
+    """How an attempt ended that left no image under a final name."""
+
+    attempt_state: str  # free | paid | unknown
+    state: TaskState
+    cost: int
+    reserved: int | None  # None: as it was
+    reason: str
+    seconds: float | None
+    sha256: str | None = None
+    kept: str | None = None
+
+
+def close(connection: sqlite3.Connection, attempt: int, closing: Closing, *, now: int, facts: Answer | Failure) -> None:
+    """Write the end of an attempt down."""
+    failure = facts if isinstance(facts, Failure) else None
+    row = {
+        "attempt": attempt,
+        "attempt_state": closing.attempt_state,
+        "is_unknown": closing.attempt_state == "unknown",
+        "state": closing.state.value,
+        "cost": closing.cost,
+        "reserved": closing.reserved,
+        "reason": text(closing.reason)[:REASON_CHARS],
+        "seconds": closing.seconds,
+        "sha256": closing.sha256,
+        "kept": closing.kept,
+        "now": now,
+        "fault": failure.fault.value if failure else None,
+        "status": failure.status if failure else 200,
+        "code": failure.code if failure else None,
+        "request_id": facts.request_id,
+        "response_id": None if isinstance(facts, Failure) else facts.response_id,
+        **_tokens(facts.usage),
+    }
+    connection.execute(query("close_task"), row)
+    connection.execute(query("close_attempt"), row)
+
+
+def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: str) -> None:
+    """Write down which image is about to lose its part to a rename, and its final name."""
+    connection.execute(query("receive"), {"attempt": attempt, "sha256": sha256, "kept": kept})
+
+
+def lose(connection: sqlite3.Connection, attempt: int, *, reason: str, now: int) -> None:
+    """Write down that nobody will know what became of a request."""
+    row = {"attempt": attempt, "reason": reason, "now": now}
+    connection.execute(query("lose_task"), row)
+    connection.execute(query("lose_attempt"), row)
+
+
+def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str, Artifact, int]]) -> None:
+    """Write down new times of files whose bytes are the same, so that they are not hashed again."""
+    rows = [
+        {"manifest": manifest, "id": task_id, "sha256": artifact.sha256, "mtime_ns": mtime_ns}
+        for task_id, artifact, mtime_ns in touched
+    ]
+    connection.executemany(query("touch_artifact"), rows)
+
+
+def _tokens(usage: Usage | None) -> dict[str, int | None]:
+    return {
+        "prompt_tokens": usage.prompt_tokens if usage else None,
+        "image_tokens": usage.image_tokens if usage else None,
+        "text_tokens": usage.text_tokens if usage else None,
+    }

@@ -1,0 +1,317 @@
+"""The store as a run sees it: intents, images and money, each durable when its call returns.
+
+Opened under the state lock; owns the ledger's writer thread and the pool that writes images. In: tasks, answers,
+failures. Out: artifacts, or errors that say where an image was kept. It knows no provider and no engine.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Collection, Coroutine, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Self, TypedDict, TypeVar, Unpack
+
+import aiofiles.os
+
+from pipeline import __version__
+from pipeline.errors import StorageError
+from pipeline.failpoint import reach
+from pipeline.model import Answer, Artifact, Failure, Task, TaskState
+from pipeline.store import rows
+from pipeline.store.clock import Clock, to_us
+from pipeline.store.disk import Disk
+from pipeline.store.opening import Premises, Settings, open_premises
+from pipeline.store.publishing import Parcel, Publisher
+from pipeline.store.recover import Recoverer, Recovery
+from pipeline.store.rejected import Facts
+from pipeline.store.sql import query
+from pipeline.store.tree import Warn
+
+T = TypeVar("T")
+
+
+class Options(TypedDict, total=False):
+    """The fields of `opening.Settings` that have a default."""
+
+    force: bool
+    disk: Disk
+    clock: Clock
+    warn: Warn
+    ballast_bytes: int
+    busy_s: float
+    workers: int
+    mountinfo: Callable[[], str]
+
+
+class Store:
+    """What must last. All methods may be called concurrently; every one survives the cancellation of its caller."""
+
+    def __init__(self, settings: Settings, premises: Premises) -> None:
+        """Use `Store.open`."""
+        self._settings = settings
+        self._premises = premises
+        self._ledger = premises.ledger
+        self._publisher = Publisher(premises.ledger, premises.writer, settings.clock)
+        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
+        self._intents: dict[int, rows.Intent] = {}
+        self._in_hand = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<Store {self._settings.output_dir}, {len(self._intents)} attempts open, {self._in_hand} in hand>"
+
+    @classmethod
+    async def open(
+        cls,
+        *,
+        output_dir: Path,
+        state_dir: Path,
+        manifest: str,
+        is_play_money: bool,
+        **options: Unpack["Options"],
+    ) -> Self:
+        """Open or create; `options` are the further fields of `opening.Settings`.
+
+        Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
+        """
+        settings = Settings(
+            output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
+        )
+        return cls(settings, await asyncio.to_thread(open_premises, settings))
+
+    async def aclose(self) -> None:
+        """Wait for every image in hand, commit, close. Safe to call twice."""
+        await self._idle.wait()
+        await asyncio.to_thread(self._pool.shutdown)
+        await asyncio.to_thread(self._premises.close)
+
+    # --- a run
+
+    async def recover(self) -> Recovery:
+        """Bring disk and ledger together after whatever happened; before anything is sent."""
+        premises = self._premises
+        recoverer = Recoverer(
+            premises.ledger,
+            premises.writer,
+            outputs=premises.outputs,
+            state=premises.state,
+            rejected=premises.rejected,
+            manifest=self._settings.manifest,
+            clock=self._settings.clock,
+        )
+        return await self._joined(self._in_pool(recoverer.run))
+
+    async def begin_run(self, *, manifest_sha256: str) -> int:
+        """Write a run down; return its number."""
+        manifest: dict[str, object] = {
+            "manifest": self._settings.manifest,
+            "output": rows.relative_bytes(self._settings.output_dir, self._settings.state_dir),
+        }
+        run = {
+            "manifest": self._settings.manifest,
+            "manifest_sha256": manifest_sha256,
+            "version": __version__,
+            "now": self._now(),
+        }
+        return await self._committed(lambda c: _begin_run(c, manifest, run))
+
+    async def end_run(self, run: int, *, exit: int, reason: str = "") -> None:  # noqa: A002 - its name everywhere
+        """Write down how a run ended."""
+        values = {"run": run, "exit": exit, "reason": rows.text(reason), "now": self._now()}
+        await self._committed(lambda c: _execute(c, "end_run", values))
+
+    # --- an attempt
+
+    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> rows.Intent:
+        """Write an attempt down as sent, before it is (B0). None: the price is not known.
+
+        Cancelled: nothing was sent, so the attempt is taken back.
+        """
+        row = rows.task_row(task, manifest=self._settings.manifest, now=self._now())
+        record = rows.record_of(task, self._settings.state_dir)
+        written: list[rows.Intent] = []
+
+        def work(connection: sqlite3.Connection) -> rows.Intent:
+            written[:] = [rows.intend(connection, row, record, run=run, reserved=reserved_microusd or 0)]
+            return written[0]
+
+        future = self._ledger.submit(work)
+        try:
+            intent = await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._withdraw(future, written)
+            raise
+        self._intents[intent.attempt] = intent
+        reach("intent")
+        return intent
+
+    def _withdraw(self, future: "Future[rows.Intent]", written: list[rows.Intent]) -> None:
+        """Take back an intent nobody waits for; the ledger keeps order, so it has been written or never will be."""
+        now = self._now()
+        if not future.cancelled():
+            self._ledger.submit(
+                lambda c: [_execute(c, "withdraw_attempt", {"attempt": i.attempt, "now": now}) for i in written]
+            )
+
+    async def publish(
+        self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
+    ) -> Artifact:
+        """Put an image durably under its final name (B3 to B5).
+
+        Raises Conflict: something that may not be replaced is there. StorageError, LedgerError, TryLater: disk or
+        ledger. The image is kept in every case, and the next `recover` publishes it. Cancelling stops only the waiting.
+        """
+        parcel = Parcel(
+            intent=self._intents.pop(attempt),
+            name=task.name,
+            answer=answer,
+            cost_microusd=cost_microusd,
+            seconds=seconds,
+            manifest=self._settings.manifest,
+        )
+        return await self._joined(self._in_pool(self._publisher.publish, parcel))
+
+    async def close(
+        self,
+        attempt: int,
+        failure: Failure,
+        *,
+        state: TaskState,
+        cost_microusd: int,
+        unknown_microusd: int,
+        seconds: float,
+    ) -> None:
+        """Write down an attempt that brought no image; its body is in rejected/ first.
+
+        Raises StorageError: the body or the row could not be kept.
+        """
+        intent = self._intents.pop(attempt)
+        attempt_state = rows.ATTEMPT_STATES[failure.billed]
+        closing = rows.Closing(
+            attempt_state=attempt_state,
+            state=state,
+            cost=cost_microusd,
+            reserved=unknown_microusd if attempt_state == "unknown" else None,
+            reason=failure.reason,
+            seconds=seconds,
+        )
+        await self._joined(self._close(intent, failure, closing))
+
+    async def _close(self, intent: rows.Intent, failure: Failure, closing: rows.Closing) -> None:
+        trouble: OSError | None = None
+        if failure.body is not None:
+            try:
+                await self._in_pool(self._keep_body, intent, failure, failure.body)
+            except OSError as error:
+                trouble = error
+        now = self._now()
+        await self._committed(lambda c: rows.close(c, intent.attempt, closing, now=now, facts=failure))
+        if trouble is not None:
+            text = f"{intent.task_id}: its answer could not be kept in rejected/: {trouble.strerror}"
+            raise StorageError(text) from trouble
+
+    def _keep_body(self, intent: rows.Intent, failure: Failure, body: bytes) -> str:
+        facts = Facts(
+            attempt=intent.attempt,
+            manifest=self._settings.manifest,
+            task=intent.task_id,
+            at=self._settings.clock().isoformat(),
+            reason=rows.text(failure.reason),
+            fault=failure.fault.value,
+            status=failure.status,
+            code=failure.code,
+            request_id=failure.request_id,
+        )
+        return self._premises.rejected.keep(body, failure.suffix, facts)
+
+    # --- between runs
+
+    async def hold(self, not_before: datetime, reason: str) -> None:
+        """Remember that nothing may be sent before a moment; a later moment wins."""
+        values = {"not_before": to_us(not_before), "reason": rows.text(reason)}
+        await self._committed(lambda c: _execute(c, "set_hold", values))
+
+    async def forget_hold(self) -> None:
+        """Forget it."""
+        await self._committed(lambda c: _execute(c, "forget_hold", {}))
+
+    async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
+        """Make tasks of these states due again (None: all of them); return how many. Their history stays."""
+        values = {"manifest": self._settings.manifest, "now": self._now()}
+        return await self._committed(lambda c: _release(c, states, ids, values))
+
+    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str]]) -> None:
+        """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex."""
+        values = [
+            {
+                "path": rows.relative_bytes(path, self._settings.state_dir),
+                "size_bytes": size_bytes,
+                "mtime_ns": mtime_ns,
+                "sha256": sha256,
+            }
+            for path, size_bytes, mtime_ns, sha256 in digests
+        ]
+        await self._committed(lambda c: c.executemany(query("remember_digest"), values).rowcount)
+
+    async def free_bytes(self) -> int:
+        """Return what can still be written, in the scarcer of the two directories."""
+        return await self._in_pool(self._free_bytes)
+
+    def _free_bytes(self) -> int:
+        return min(self._premises.outputs.free_bytes(), self._premises.state.free_bytes())
+
+    # --- waiting
+
+    def _now(self) -> int:
+        return to_us(self._settings.clock())
+
+    async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
+        return await asyncio.shield(asyncio.wrap_future(self._ledger.submit(work)))
+
+    async def _in_pool(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a whole step in one thread of the writer pool: one hop, however many file operations."""
+        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._pool)
+        return result
+
+    async def _joined(self, work: Coroutine[object, object, T]) -> T:
+        """Await work that goes on when the caller is cancelled; `aclose` waits for it."""
+        self._in_hand += 1
+        self._idle.clear()
+        return await asyncio.shield(self._counted(work))
+
+    async def _counted(self, work: Coroutine[object, object, T]) -> T:
+        try:
+            return await work
+        finally:
+            self._in_hand -= 1
+            if self._in_hand == 0:
+                self._idle.set()
+
+
+def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:
+    return connection.execute(query(name), values).rowcount
+
+
+def _begin_run(connection: sqlite3.Connection, manifest: dict[str, object], run: dict[str, object]) -> int:
+    _execute(connection, "set_manifest", manifest)
+    number = connection.execute(query("begin_run"), run).lastrowid
+    assert number is not None
+    return number
+
+
+def _release(
+    connection: sqlite3.Connection,
+    states: Collection[TaskState],
+    ids: Collection[str] | None,
+    values: dict[str, object],
+) -> int:
+    if ids is None:
+        return sum(_execute(connection, "release_state", values | {"state": state.value}) for state in states)
+    return sum(
+        _execute(connection, "release_task", values | {"state": state.value, "id": rows.text(task_id)})
+        for task_id in ids
+        for state in states
+    )

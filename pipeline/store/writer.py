@@ -1,0 +1,183 @@
+"""Steps 5 to 7 and 9 of a commit: an image in memory -> a file under its final name, or kept where it is found again.
+
+It replaces nothing it does not own, and does not know the ledger: what must be written down between two steps is a
+callback. Synchronous; one call runs in one thread from end to end, so that a cancelled caller stops nothing.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.errors import Conflict, StorageError
+from pipeline.failpoint import reach
+from pipeline.model import Artifact, Image
+from pipeline.store import rows
+from pipeline.store.ballast import Ballast
+from pipeline.store.disk import NO_LINKS, rename_without_clobbering, status_of, write_all
+from pipeline.store.rejected import Facts, RejectedFolder
+from pipeline.store.superseded import has_hash, is_plain_file, supersede
+from pipeline.store.tree import IN_THE_WAY, Tree, split
+
+PART: Final = ".part-"
+
+
+@dataclass(slots=True, kw_only=True)
+class Delivery:
+    """One image on its way, and how far it came."""
+
+    attempt: int
+    image: Image
+    name: str  # output name without extension
+    facts: Facts  # for rejected/, should it come to that
+    previous: Artifact | None = None  # the task's image so far
+    previous_maker: int | None = None
+    received: Callable[[str], None] = lambda _: None  # told the final path before a rename gives up the part
+    is_part_whole: bool = False  # step 6 is behind it
+    is_renamed: bool = False  # step 7 is, and the part is gone with it
+
+    @property
+    def part(self) -> str:
+        return part_name(self.attempt, self.image.sha256)
+
+    @property
+    def path(self) -> str:
+        return self.name + self.image.suffix
+
+    @property
+    def part_path(self) -> str:
+        return _beside(self.path, self.part)
+
+
+def _beside(path: str, name: str) -> str:
+    folder, _ = split(path)
+    return f"{folder}/{name}" if folder else name
+
+
+def part_name(attempt: int, sha256: str) -> str:
+    """Return the name of a part: constant length, in the target's own directory, says what must be in it."""
+    return f"{PART}{attempt}-{sha256}"
+
+
+class Writer:
+    """Puts images into one output directory. Thread-safe."""
+
+    def __init__(
+        self, outputs: Tree, state: Tree, *, ballast: Ballast, rejected: RejectedFolder, force: bool = False
+    ) -> None:
+        """`force`: an image of ours that was edited since makes way too (to superseded/)."""
+        self._outputs = outputs
+        self._state = state
+        self._disk = outputs.disk
+        self._ballast = ballast
+        self._rejected = rejected
+        self._force = force
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
+
+        Raises Conflict: something that may not be replaced has the name. StorageError: the disk failed twice. Both say
+        where the image was kept.
+        """
+        try:
+            try:
+                return self._publish_once(delivery)
+            except OSError as error:
+                if error.errno in IN_THE_WAY:
+                    raise
+                self._ballast.give_up()
+                return self._publish_once(delivery)
+        except OSError as error:
+            raise self._kept_aside(delivery, error) from error
+
+    def drop_part(self, delivery: Delivery) -> None:
+        """Remove the part (step 9); one that stays behind is removed by the next start."""
+        folder, _ = split(delivery.path)
+        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+            self._disk.unlink(delivery.part, dir_fd=fd)
+
+    def _publish_once(self, delivery: Delivery) -> Artifact:
+        folder, name = split(delivery.path)
+        with self._outputs.directory(folder, create=True) as fd:
+            if not delivery.is_part_whole:
+                self._write_part(fd, delivery)
+            if not self._is_published(fd, delivery, name):
+                self._make_way(fd, delivery)
+                self._give_name(fd, delivery, name)
+            reach("link")
+            self._outputs.sync(fd)
+            reach("dirsync")
+            return rows.artifact(delivery.image, delivery.path, self._disk.stat(name, dir_fd=fd))
+
+    def _write_part(self, dir_fd: int, delivery: Delivery) -> None:
+        """Steps 5 and 6. A descriptor whose sync failed is never synced again: its file is given up."""
+        fd = self._disk.create(delivery.part, dir_fd=dir_fd)
+        try:
+            try:
+                data = memoryview(delivery.image.data)
+                write_all(self._disk, fd, data[: len(data) // 2])
+                reach("mid-write")
+                write_all(self._disk, fd, data[len(data) // 2 :])
+                reach("write")
+                self._disk.fsync(fd)
+                reach("fsync")
+            finally:
+                self._disk.close(fd)
+        except OSError:
+            with contextlib.suppress(OSError):
+                self._disk.unlink(delivery.part, dir_fd=dir_fd)
+            raise
+        delivery.is_part_whole = True
+
+    def _is_published(self, dir_fd: int, delivery: Delivery, name: str) -> bool:
+        """Say whether the final name is this part already: an earlier try came that far."""
+        final = status_of(self._disk, name, dir_fd=dir_fd)
+        part = status_of(self._disk, delivery.part, dir_fd=dir_fd)
+        if final is None or part is None:
+            return final is not None and delivery.is_renamed
+        return (final.st_dev, final.st_ino) == (part.st_dev, part.st_ino)
+
+    def _make_way(self, dir_fd: int, delivery: Delivery) -> None:
+        """Move the task's own earlier image to superseded/, whatever its extension was."""
+        old = delivery.previous
+        if old is None or not is_plain_file(self._outputs, old.path):
+            return
+        if not self._force and not has_hash(self._outputs, old):
+            return  # edited since: if it has our name, the link will say so
+        self._outputs.sync(dir_fd)  # the new image is durable as a part before the old one leaves
+        supersede(self._outputs, self._state, old.path, maker=delivery.previous_maker)
+
+    def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
+        """Step 7: link, or a no-replace rename where the file system has no links."""
+        try:
+            try:
+                self._disk.link(delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                delivery.received(delivery.path)
+                rename_without_clobbering(self._disk, delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
+                delivery.is_renamed = True
+        except FileExistsError:
+            self._outputs.sync(dir_fd)  # what is promised as kept is
+            kept = delivery.part_path
+            raise Conflict(
+                f"{delivery.facts.task}: {delivery.path} is in the way and may not be replaced; the image was kept as"
+                f" {kept}. Move that file away and run this again: the image is published without a request",
+                kept=kept,
+            ) from None
+
+    def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
+        """Keep the bytes in rejected/ and return the error to raise."""
+        what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
+        try:
+            kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
+        except OSError as second:
+            if delivery.is_part_whole:
+                return StorageError(f"{what}; the image was kept as {delivery.part} beside its place")
+            return StorageError(f"{what}; it could not be kept in rejected/ either: {second.strerror or second}")
+        if error.errno in IN_THE_WAY:
+            return Conflict(
+                f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
+            )
+        return StorageError(f"{what}; the image is in {kept} and is published by the next run, without a request")
