@@ -1,7 +1,8 @@
 """What a camera tells about its owner, taken out of an image without touching its pixels.
 
 In: a whole PNG, JPEG or WebP. Out: the same pixels without EXIF (places, times, serial numbers), XMP, IPTC and
-comments; the colour profile stays, and so does the orientation, or the picture would lie on its side. It refuses to know why.
+comments; the colour profile stays, and so does the orientation, or the picture would lie on its side. It refuses to
+know why.
 """
 
 import zlib
