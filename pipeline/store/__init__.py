@@ -5,19 +5,24 @@ schema.sql, queries.sql, sql, clock, faults      the words the ledger understand
 ledger_file, ledger the file, checked before it is touched; its one writer, group commit
 rows, history       nouns to rows, rows to nouns
 lock, mounts        one spender per state directory
-ballast, rejected, superseded, writer, publishing    an image from memory to `done`, or kept
-picture, standing, recover          what a start finds, brought to order
-opening, store      everything a run needs, opened in order
+ballast, rejected, superseded, writer                an image to its final name, or kept
+opening             everything a run needs, opened in order
+publishing, moving, store                            what a run does with it
+finds, picture, standing, salvage, recover           what a start finds, brought to order
 reader              the ledger for everybody who only looks
+verify, rebuild     files against the ledger, a ledger from files
 """
 
+from pipeline.store.finds import Recovery
 from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Run, Unknown
 from pipeline.store.lock import StateLock
+from pipeline.store.opening import Settings
 from pipeline.store.reader import Reader
-from pipeline.store.recover import Recovery
+from pipeline.store.rebuild import Rebuilt, find_traces, rebuild
 from pipeline.store.rejected import Rejected, list_rejected
 from pipeline.store.rows import Intent, name_key
 from pipeline.store.store import Store
+from pipeline.store.verify import Verification, verify
 
 __all__ = [
     "Attempt",
@@ -27,12 +32,18 @@ __all__ = [
     "Made",
     "Maker",
     "Reader",
+    "Rebuilt",
     "Recovery",
     "Rejected",
     "Run",
+    "Settings",
     "StateLock",
     "Store",
     "Unknown",
+    "Verification",
+    "find_traces",
     "list_rejected",
     "name_key",
+    "rebuild",
+    "verify",
 ]

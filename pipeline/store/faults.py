@@ -44,9 +44,13 @@ def translate(error: sqlite3.Error, path: Path) -> ImgpipeError | None:
     return StorageError(f"{path}: {error}; mend the disk, then run this again")
 
 
-def damaged(path: Path, what: str) -> LedgerError:
+class DamagedLedgerError(LedgerError):
+    """The bytes of the ledger are not what SQLite or this program wrote; a rebuild may set them aside."""
+
+
+def damaged(path: Path, what: str) -> DamagedLedgerError:
     """Return the error for a ledger that cannot be trusted."""
-    return LedgerError(f"{path} is damaged ({what}). {REBUILD}")
+    return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
 
 
 def unusable(directory: Path, error: OSError) -> ImgpipeError:

@@ -1,51 +1,62 @@
 """A done image whose output name changed: it moves there without a request, and never onto anything."""
 
+import dataclasses
+import sqlite3
+
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import Artifact, Known
 from pipeline.store import rows
-from pipeline.store.clock import Clock, to_us
+from pipeline.store.clock import to_us
 from pipeline.store.disk import NO_LINKS, rename_without_clobbering, status_of
-from pipeline.store.ledger import Ledger
+from pipeline.store.history import known_of
+from pipeline.store.opening import Premises, Settings
 from pipeline.store.sql import query
-from pipeline.store.tree import Tree, split
+from pipeline.store.tree import split
 
 
 class Mover:
     """Moves images inside one output directory."""
 
-    def __init__(self, ledger: Ledger, outputs: Tree, *, manifest: str, clock: Clock) -> None:
-        self._ledger = ledger
-        self._outputs = outputs
-        self._manifest = manifest
-        self._clock = clock
+    def __init__(self, settings: Settings, premises: Premises) -> None:
+        self._manifest = settings.manifest
+        self._clock = settings.clock
+        self._ledger = premises.ledger
+        self._outputs = premises.outputs
 
-    def move(self, known: Known, name: str) -> Artifact:
+    def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
 
         Raises Conflict: the name is taken, the image stays. StorageError.
         """
-        assert known.artifact is not None
-        old = known.artifact.path
-        new = name + old[len(known.name) :] if old.startswith(known.name) else name + _suffix(old)
+        known = self._ledger.run(lambda c: self._known(c, task_id))
+        artifact = None if known is None else known.artifact
+        if artifact is None:
+            raise StorageError(f"{task_id} has no image that could move")
+        old = artifact.path
+        new = name + "." + old.rpartition(".")[2]
         try:
             self._link(old, new)
-            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(known, name, new)).rowcount)
+            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(artifact, task_id, new)).rowcount)
             self._unlink(old)
         except FileExistsError:
-            raise Conflict(f"{known.id}: {new} is in the way; the image stays {old}", kept=old) from None
+            raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
         except OSError as error:
-            raise StorageError(f"{known.id}: {old} could not be moved to {new}: {error.strerror}") from error
-        return Artifact(**{field: getattr(known.artifact, field) for field in Artifact.__slots__} | {"path": new})
+            raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
+        return dataclasses.replace(artifact, path=new)
 
-    def _row(self, known: Known, name: str, new: str) -> dict[str, object]:
-        assert known.artifact is not None
+    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
+        row = connection.execute(query("known"), {"manifest": self._manifest, "id": rows.text(task_id)}).fetchone()
+        return None if row is None else known_of(row)
+
+    def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
+        name = path.rpartition(".")[0]
         return {
             "manifest": self._manifest,
-            "id": rows.text(known.id),
+            "id": rows.text(task_id),
             "name": name,
             "name_key": rows.name_key(name),
-            "path": new,
-            "mtime_ns": known.artifact.mtime_ns,
+            "path": path,
+            "mtime_ns": artifact.mtime_ns,
             "now": to_us(self._clock()),
         }
 
@@ -73,8 +84,3 @@ class Mover:
         with self._outputs.directory(folder) as fd:
             if status_of(self._outputs.disk, name, dir_fd=fd) is not None:
                 self._outputs.disk.unlink(name, dir_fd=fd)
-
-
-def _suffix(path: str) -> str:
-    _, name = split(path)
-    return "." + name.rpartition(".")[2]

@@ -9,6 +9,7 @@ from pipeline.model import Image
 
 FORMATS: Final = {"PNG": ("image/png", ".png"), "JPEG": ("image/jpeg", ".jpg"), "WEBP": ("image/webp", ".webp")}
 SUFFIXES: Final = (".png", ".jpg", ".webp")  # what a final name can end in
+IMAGE_SUFFIXES: Final = (*SUFFIXES, ".jpeg")
 MAX_PIXELS: Final = 64 * 2**20
 
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from pipeline.errors import Conflict, ImgpipeError, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, TaskState
+from pipeline.model import Answer, Artifact, Failure, TaskState
 from pipeline.store import rows
-from pipeline.store.clock import Clock, to_us
-from pipeline.store.ledger import Ledger
+from pipeline.store.clock import to_us
+from pipeline.store.opening import Premises, Settings
 from pipeline.store.rejected import Facts
-from pipeline.store.writer import Delivery, Writer
+from pipeline.store.writer import Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,16 +26,17 @@ class Parcel:
     answer: Answer
     cost_microusd: int
     seconds: float
-    manifest: str
 
 
 class Publisher:
     """Publishes parcels. Thread-safe."""
 
-    def __init__(self, ledger: Ledger, writer: Writer, clock: Clock) -> None:
-        self._ledger = ledger
-        self._writer = writer
-        self._clock = clock
+    def __init__(self, settings: Settings, premises: Premises) -> None:
+        self._manifest = settings.manifest
+        self._clock = settings.clock
+        self._ledger = premises.ledger
+        self._writer = premises.writer
+        self._rejected = premises.rejected
 
     def publish(self, parcel: Parcel) -> Artifact:
         """Carry out B3 to B5. Raises Conflict, StorageError, LedgerError, TryLater; the image is kept in every case."""
@@ -70,7 +71,7 @@ class Publisher:
             ),
             facts=Facts(
                 attempt=intent.attempt,
-                manifest=parcel.manifest,
+                manifest=self._manifest,
                 task=intent.task_id,
                 at=self._clock().isoformat(),
                 reason="the image could not be written to its place",
@@ -96,3 +97,33 @@ class Publisher:
         now = to_us(self._clock())
         with contextlib.suppress(ImgpipeError):  # the error that is under way matters more
             self._ledger.run(lambda c: rows.close(c, parcel.intent.attempt, closing, now=now, facts=parcel.answer))
+
+    def close_with_body(self, intent: rows.Intent, failure: Failure, closing: rows.Closing) -> None:
+        """Keep the body of an answer without an image in rejected/, then write the attempt down.
+
+        Raises StorageError: the body could not be kept (the attempt is written down all the same).
+        """
+        assert failure.body is not None
+        trouble: OSError | None = None
+        try:
+            self._rejected.keep(failure.body, failure.suffix, self._facts_of_body(intent, failure))
+        except OSError as error:
+            trouble = error
+        now = to_us(self._clock())
+        self._ledger.run(lambda c: rows.close(c, intent.attempt, closing, now=now, facts=failure))
+        if trouble is not None:
+            text = f"{intent.task_id}: its answer could not be kept in rejected/: {trouble.strerror}"
+            raise StorageError(text) from trouble
+
+    def _facts_of_body(self, intent: rows.Intent, failure: Failure) -> Facts:
+        return Facts(
+            attempt=intent.attempt,
+            manifest=self._manifest,
+            task=intent.task_id,
+            at=self._clock().isoformat(),
+            reason=rows.text(failure.reason),
+            fault=failure.fault.value,
+            status=failure.status,
+            code=failure.code,
+            request_id=failure.request_id,
+        )

@@ -10,6 +10,9 @@ SELECT is_play_money FROM meta
 INSERT INTO manifest (manifest, output) VALUES (:manifest, :output)
 ON CONFLICT (manifest) DO UPDATE SET output = excluded.output WHERE output <> excluded.output
 
+-- name: output_of
+SELECT output FROM manifest WHERE manifest = :manifest
+
 -- name: begin_run
 INSERT INTO run (manifest, manifest_sha256, version, started_at) VALUES (:manifest, :manifest_sha256, :version, :now)
 
@@ -135,6 +138,9 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
   path = excluded.path, sha256 = excluded.sha256, mime = excluded.mime, width = excluded.width,
   height = excluded.height, size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, made = excluded.made,
   maker = NULL
+
+-- name: key_of_task
+SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_state
 UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now WHERE manifest = :manifest AND state = :state

@@ -113,7 +113,7 @@ class Reader:
         return [self._decoded(attempt_of, row) for row in found]
 
     def record(self, task_id: str, *, manifest: str | None = None) -> dict[str, object] | None:
-        """Return how a task's image comes to be: prompt, model, parameters, inputs (relative to the state directory)."""
+        """Return how a task's image comes to be: prompt, model, parameters; inputs relative to the state directory."""
         row = self._one("record", manifest=manifest or self.manifest, id=rows.text(task_id))
         return None if row is None else self._decoded(_RECORD.decode, row[0])
 

@@ -126,6 +126,7 @@ def artifact(image: Image, path: str, status: os.stat_result) -> Artifact:
 
 
 def artifact_row(artifact: Artifact) -> dict[str, object]:
+    """Return the columns an image fills."""
     return {
         "path": artifact.path,
         "sha256": artifact.sha256,
@@ -202,6 +203,14 @@ def close(connection: sqlite3.Connection, attempt: int, closing: Closing, *, now
     }
     connection.execute(query("close_task"), row)
     connection.execute(query("close_attempt"), row)
+
+
+def adopt(connection: sqlite3.Connection, found: list[tuple[Row, str]]) -> None:
+    """Write images that were found under their tasks' names down as done; each with its record."""
+    for row, record in found:
+        connection.execute(query("adopt_task"), row)
+        (task,) = connection.execute(query("key_of_task"), row).fetchone()
+        connection.execute(query("set_record"), {"task": task, "record": record})
 
 
 def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: str) -> None:

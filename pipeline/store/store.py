@@ -15,16 +15,16 @@ from typing import Self, TypedDict, TypeVar, Unpack
 import aiofiles.os
 
 from pipeline import __version__
-from pipeline.errors import StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.clock import Clock, to_us
 from pipeline.store.disk import Disk
+from pipeline.store.finds import Recovery
+from pipeline.store.moving import Mover
 from pipeline.store.opening import Premises, Settings, open_premises
 from pipeline.store.publishing import Parcel, Publisher
-from pipeline.store.recover import Recoverer, Recovery
-from pipeline.store.rejected import Facts
+from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
 from pipeline.store.tree import Warn
 
@@ -52,7 +52,8 @@ class Store:
         self._settings = settings
         self._premises = premises
         self._ledger = premises.ledger
-        self._publisher = Publisher(premises.ledger, premises.writer, settings.clock)
+        self._publisher = Publisher(settings, premises)
+        self._mover = Mover(settings, premises)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
         self._intents: dict[int, rows.Intent] = {}
         self._in_hand = 0
@@ -91,16 +92,7 @@ class Store:
 
     async def recover(self) -> Recovery:
         """Bring disk and ledger together after whatever happened; before anything is sent."""
-        premises = self._premises
-        recoverer = Recoverer(
-            premises.ledger,
-            premises.writer,
-            outputs=premises.outputs,
-            state=premises.state,
-            rejected=premises.rejected,
-            manifest=self._settings.manifest,
-            clock=self._settings.clock,
-        )
+        recoverer = Recoverer(self._settings, self._premises)
         return await self._joined(self._in_pool(recoverer.run))
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
@@ -169,7 +161,6 @@ class Store:
             answer=answer,
             cost_microusd=cost_microusd,
             seconds=seconds,
-            manifest=self._settings.manifest,
         )
         return await self._joined(self._in_pool(self._publisher.publish, parcel))
 
@@ -197,34 +188,18 @@ class Store:
             reason=failure.reason,
             seconds=seconds,
         )
-        await self._joined(self._close(intent, failure, closing))
-
-    async def _close(self, intent: rows.Intent, failure: Failure, closing: rows.Closing) -> None:
-        trouble: OSError | None = None
         if failure.body is not None:
-            try:
-                await self._in_pool(self._keep_body, intent, failure, failure.body)
-            except OSError as error:
-                trouble = error
+            await self._joined(self._in_pool(self._publisher.close_with_body, intent, failure, closing))
+            return
         now = self._now()
-        await self._committed(lambda c: rows.close(c, intent.attempt, closing, now=now, facts=failure))
-        if trouble is not None:
-            text = f"{intent.task_id}: its answer could not be kept in rejected/: {trouble.strerror}"
-            raise StorageError(text) from trouble
+        await self._committed(lambda c: rows.close(c, attempt, closing, now=now, facts=failure))
 
-    def _keep_body(self, intent: rows.Intent, failure: Failure, body: bytes) -> str:
-        facts = Facts(
-            attempt=intent.attempt,
-            manifest=self._settings.manifest,
-            task=intent.task_id,
-            at=self._settings.clock().isoformat(),
-            reason=rows.text(failure.reason),
-            fault=failure.fault.value,
-            status=failure.status,
-            code=failure.code,
-            request_id=failure.request_id,
-        )
-        return self._premises.rejected.keep(body, failure.suffix, facts)
+    async def move(self, task_id: str, name: str) -> Artifact:
+        """Give a done image the output name `name`, without a request.
+
+        Raises Conflict: the name is taken. StorageError.
+        """
+        return await self._joined(self._in_pool(self._mover.move, task_id, name))
 
     # --- between runs
 

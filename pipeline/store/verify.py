@@ -1,0 +1,85 @@
+"""Every image against the ledger, byte by byte: missing, changed, unrecorded. Read-only, also while a run writes."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.model import Artifact
+from pipeline.store.disk import Disk, read_all, sha256_of
+from pipeline.store.picture import IMAGE_SUFFIXES, NotAnImageError, look
+from pipeline.store.reader import Reader
+from pipeline.store.tree import Tree, split
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """What was found. Paths are relative to the output directory."""
+
+    checked: int = 0
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)  # other bytes than were written
+    undecodable: list[str] = field(default_factory=list)  # the right bytes, but their pixels cannot be read
+    unreadable: list[str] = field(default_factory=list)  # with the reason
+    unrecorded: list[str] = field(default_factory=list)  # images no task of this directory has
+
+    @property
+    def is_sound(self) -> bool:
+        """Say whether every recorded image is there, unchanged."""
+        return not (self.missing or self.changed or self.undecodable or self.unreadable)
+
+
+def verify(
+    *,
+    output_dir: Path,
+    state_dir: Path,
+    manifest: str,
+    decode: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress` is told the count.
+
+    Raises LedgerError, TryLater.
+    """
+    found = Verification()
+    with Reader(state_dir, manifest=manifest, output_dir=output_dir) as reader:
+        try:
+            outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+        except FileNotFoundError:
+            found.missing = [artifact.path for _, artifact in reader.all_done()]
+            return found
+        try:
+            for _, artifact in reader.all_done():
+                _check(outputs, artifact, found, decode=decode)
+                found.checked += 1
+                progress(found.checked)
+            found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
+        finally:
+            outputs.close()
+    return found
+
+
+def _check(outputs: Tree, artifact: Artifact, found: Verification, *, decode: bool) -> None:
+    folder, name = split(artifact.path)
+    try:
+        with outputs.directory(folder) as fd:
+            if sha256_of(outputs.disk, name, dir_fd=fd) != artifact.sha256:
+                found.changed.append(artifact.path)
+            elif decode:
+                look(read_all(outputs.disk, name, dir_fd=fd), decode=True)
+    except (FileNotFoundError, NotADirectoryError):
+        found.missing.append(artifact.path)
+    except NotAnImageError:
+        found.undecodable.append(artifact.path)
+    except OSError as error:
+        found.unreadable.append(f"{artifact.path}: {error.strerror}")
+
+
+def _images(output_dir: Path, state_dir: Path) -> Iterator[str]:
+    """Walk the images below the output directory in a stable order."""
+    for folder, folders, names in os.walk(output_dir):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if here / name != state_dir)
+        for name in sorted(names):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield (here / name).relative_to(output_dir).as_posix()
