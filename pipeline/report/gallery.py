@@ -21,7 +21,7 @@ from urllib.parse import quote
 from pipeline.report.chart import Spend, spend_chart
 from pipeline.report.row import ReportRow, ReportTotals
 from pipeline.report.tables import replaced, tables
-from pipeline.report.thumbs import make_thumbs, thumb_name
+from pipeline.report.thumbs import Thumb, make_thumbs, preview, thumb_name
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
 _SCRIPTS = ("data.js", "marks.js", "layout.js", "sheet.js", "viewer.js", "controls.js")
@@ -54,8 +54,7 @@ def write_report(
             states[row.state.value] += 1
             if len(shown) < MOST_ROWS:
                 shown.append(row)
-    images = {row.sha256: out / row.image for row in shown if row.sha256 is not None and row.image is not None}
-    thumbs = make_thumbs(out / "thumbs", images, told=told)
+    thumbs = make_thumbs(out / "thumbs", _thumbs(shown, out), told=told)
     moment = now if now is not None else datetime.now(UTC)
     data = {
         "title": title,
@@ -75,6 +74,17 @@ def write_report(
     return page
 
 
+def _thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
+    """Return what the page wants small: every image, and inputs that browsers cannot draw."""
+    wanted: dict[str, Thumb] = {}
+    for row in rows:
+        if row.sha256 is not None and row.image is not None:
+            wanted[thumb_name(row.sha256)] = Thumb(source=out / row.image)
+        if row.input_image is not None and (shown := preview(out / row.input_image)) is not None:
+            wanted[shown[0]] = shown[1]
+    return wanted
+
+
 def _columns(rows: Sequence[ReportRow], out: Path, thumbs: set[str]) -> dict[str, object]:
     """Return the rows by column: the page reads 10,000 of them in a few milliseconds."""
     columns: dict[str, list[object]] = {
@@ -88,8 +98,9 @@ def _columns(rows: Sequence[ReportRow], out: Path, thumbs: set[str]) -> dict[str
         "tags": [list(row.tags) for row in rows],
         "matrix": [", ".join(f"{axis}: {name}" for axis, name in row.matrix.items()) for row in rows],
         "image": [_link(row.image, out) for row in rows],
-        "before": [_link(row.input_image, out) for row in rows],
-        "thumb": [f"thumbs/{thumb_name(row.sha256)}" if row.sha256 in thumbs and row.sha256 else None for row in rows],
+        "input": [_link(row.input_image, out) for row in rows],
+        "before": [_before(row.input_image, out, thumbs) for row in rows],
+        "thumb": [_thumb(row.sha256, thumbs) for row in rows],
         "width": [row.width for row in rows],
         "height": [row.height for row in rows],
         "mime": [row.mime for row in rows],
@@ -113,6 +124,16 @@ def _packed(values: list[object]) -> object:
         return values
     distinct = [json.loads(text) for text in places]
     return {"d": distinct, "i": order if len(distinct) > 1 else []}
+
+
+def _thumb(sha256: str | None, thumbs: set[str]) -> str | None:
+    return f"thumbs/{name}" if sha256 is not None and (name := thumb_name(sha256)) in thumbs else None
+
+
+def _before(path: str | None, out: Path, thumbs: set[str]) -> str | None:
+    """Return what the slider shows of an input: itself, or its preview."""
+    shown = None if path is None else preview(out / path)
+    return f"thumbs/{shown[0]}" if shown is not None and shown[0] in thumbs else _link(path, out)
 
 
 def _link(path: str | None, out: Path) -> str | None:

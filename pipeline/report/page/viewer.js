@@ -135,7 +135,7 @@ function fillFacts(index) {
   }));
   const links = [];
   if (cell("image", index) !== null) links.push(element("a", { href: cell("image", index), target: "_blank", rel: "noopener" }, "Open the original"));
-  if (cell("before", index) !== null) links.push(element("a", { href: cell("before", index), target: "_blank", rel: "noopener" }, "Open the input"));
+  if (cell("input", index) !== null) links.push(element("a", { href: cell("input", index), target: "_blank", rel: "noopener" }, "Open the input"));
   $("links").replaceChildren(...links);
 }
 

@@ -1,0 +1,123 @@
+import io
+import json
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from pipeline.model import Artifact, TaskState
+from pipeline.report.status_view import (
+    AttemptLine,
+    Status,
+    StatusTask,
+    UnknownAttempt,
+    show_history,
+    show_status,
+    show_tasks,
+    status_json,
+    status_lines,
+)
+
+UNKNOWN = UnknownAttempt(task="posters/oslo", attempt=12, sent_at="2026-11-22T19:24:51Z", price_microusd=39_000)
+STATUS = Status(
+    states={TaskState.DONE: 312, TaskState.UNKNOWN: 1},
+    run_microusd=390_000,
+    day_microusd=780_000,
+    month_microusd=12_000_000,
+    unknown_microusd=39_000,
+    unknowns=(UNKNOWN,),
+    not_before="2026-11-23T08:00:00Z",
+)
+MADE = Artifact(
+    path="posters/lisbon.png",
+    sha256="ab" * 32,
+    mime="image/png",
+    width=1344,
+    height=768,
+    size_bytes=1_200_000,
+    mtime_ns=1,
+)
+DONE = StatusTask(
+    id="posters/lisbon", job="posters", state=TaskState.DONE, artifact=MADE, attempts=2, cost_microusd=39_000, reason=""
+)
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(file=io.StringIO(), width=100, color_system=None)
+
+
+def seen(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_status_json_has_exactly_the_keys_of_the_contract() -> None:
+    assert json.loads(json.dumps(status_json(STATUS))) == {
+        "tasks": {"done": 312, "unknown": 1},
+        "cost_usd": {"run": 0.39, "day": 0.78, "month": 12.0, "unknown": 0.039},
+        "unknown": [{"task": "posters/oslo", "attempt": 12, "sent_at": "2026-11-22T19:24:51Z", "price_usd": 0.039}],
+        "not_before": "2026-11-23T08:00:00Z",
+    }
+
+
+def test_tasks_follow_the_status_one_object_each() -> None:
+    failed = replace(DONE, id="posters/oslo", state=TaskState.FAILED, artifact=None, reason="400")
+    first, done, lost = status_lines(STATUS, [DONE, failed])
+    assert first == status_json(STATUS)
+    assert done == {
+        "id": "posters/lisbon",
+        "job": "posters",
+        "state": "done",
+        "path": "posters/lisbon.png",
+        "sha256": "ab" * 32,
+        "mime": "image/png",
+        "width": 1344,
+        "height": 768,
+        "attempts": 2,
+        "cost_usd": 0.039,
+        "reason": "",
+    }
+    assert (lost["path"], lost["width"], lost["reason"]) == (None, None, "400")
+
+
+def test_status_shows_tasks_money_unknowns_and_the_wait(console: Console) -> None:
+    show_status(STATUS, console)
+    text = seen(console)
+    for part in ("312", "313", "$0.39", "$0.78", "$12.00", "maybe billed", "Nothing is sent before 2026-11-23T08"):
+        assert part in text
+    assert "unknown: posters/oslo, attempt 12 sent 2026-11-22T19:24:51Z, $0.039" in text
+
+
+def test_status_of_a_rehearsal_is_play_money(console: Console) -> None:
+    show_status(replace(STATUS, is_play_money=True), console)
+    assert "play $12.00" in seen(console)
+
+
+def test_tasks_are_one_line_each(console: Console) -> None:
+    refused = replace(DONE, id="a/[b]\n", state=TaskState.REFUSED, artifact=None, reason="IMAGE_SAFETY\x1b[2J")
+    show_tasks([DONE, refused], console, is_play_money=False)
+    assert seen(console).splitlines() == [
+        "done       $0.039  posters/lisbon  posters/lisbon.png",
+        r"refused    $0.039  a/[b]\n  IMAGE_SAFETY\x1b[2J",
+    ]
+
+
+def test_history_tells_every_attempt(console: Console) -> None:
+    attempts = [
+        AttemptLine(
+            attempt=3,
+            sent_at="2026-11-22T19:24:51Z",
+            outcome="silence",
+            seconds=300.0,
+            cost_microusd=0,
+            unknown_microusd=39_000,
+            reason="no answer [x]",
+        )
+    ]
+    show_history(DONE, attempts, console, is_play_money=False)
+    text = seen(console)
+    assert "posters/lisbon: done, 2 attempts, $0.039" in text
+    assert "1344 × 768  1.2 MB" in text
+    for part in ("silence", "5 min 00 s", "maybe $0.039", "no answer [x]"):
+        assert part in text
