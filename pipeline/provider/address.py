@@ -69,12 +69,20 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
         return None
     if proxy_bypass_environment(parts.netloc, {"no": excluded}):
         return None
-    proxy = urlsplit(given if "://" in given else f"http://{given}")
-    if proxy.scheme not in ("http", "https") or not proxy.hostname:
+    return _read_proxy(given if "://" in given else f"http://{given}")
+
+
+def _read_proxy(given: str) -> Proxy:
+    try:
+        parts = urlsplit(given)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError("HTTPS_PROXY is not an http:// or https:// address; write http://HOST:PORT or unset it")
-    credentials = None if proxy.username is None else (unquote(proxy.username), unquote(proxy.password or ""))
-    host = f"[{proxy.hostname}]" if ":" in proxy.hostname else proxy.hostname
-    return Proxy(f"{proxy.scheme}://{host}" + (f":{proxy.port}" if proxy.port is not None else ""), credentials)
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    credentials = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return Proxy(f"{parts.scheme}://{host}{port}", credentials)
 
 
 def is_loopback(host: str) -> bool:

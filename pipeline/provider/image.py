@@ -141,6 +141,8 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if code == 0xDA:  # a scan: its coded data lasts until the next marker
             following = _JPEG_MARKER.search(data, end)
             end = len(data) if following is None else following.start()
+        if end > len(data):
+            break
         yield code, start, end
         at = end
     raise BrokenImageError(f"a JPEG that ends after {len(data)} bytes without its end marker")
@@ -151,7 +153,9 @@ def _jpeg(data: bytes) -> Size:
     for code, start, _ in jpeg_segments(data):
         if code in _JPEG_FRAMES and size is None:
             height, width = int.from_bytes(data[start + 5 : start + 7]), int.from_bytes(data[start + 7 : start + 9])
-            size = Size(width, height, data[start + 4] == 8 and data[start + 9] in (1, 3))
+            size = Size(
+                width, height, data[start + 4 : start + 5] == b"\x08" and data[start + 9 : start + 10] in (b"\1", b"\3")
+            )
         scans += code == 0xDA
     if size is None or scans == 0:
         raise BrokenImageError("a JPEG without pixels")

@@ -1,0 +1,108 @@
+"""Where the key may go."""
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.provider import check_address
+from pipeline.provider.address import find_proxy, model_url
+from pipeline.settings import Kind, ProviderSettings
+
+
+def checked(url, kind=Kind.COMETAPI):
+    return check_address(ProviderSettings(kind=kind, base_url=url))
+
+
+@pytest.mark.parametrize(
+    ("kind", "url", "resolved"),
+    [
+        (Kind.COMETAPI, None, "https://api.cometapi.com"),
+        (Kind.GOOGLE, None, "https://generativelanguage.googleapis.com"),
+        (Kind.SIMULATOR, None, "http://127.0.0.1"),
+        (Kind.COMETAPI, "https://example.com/", "https://example.com"),
+        (Kind.COMETAPI, "https://example.com:8443/relay/", "https://example.com:8443/relay"),
+        (Kind.COMETAPI, "https://api.cometapi.com/v1", "https://api.cometapi.com"),
+        (Kind.COMETAPI, "\ufeffhttps://api.cometapi.com/v1beta/ ", "https://api.cometapi.com"),
+        (Kind.COMETAPI, "http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        (Kind.COMETAPI, "http://localhost:8080", "http://localhost:8080"),
+        (Kind.SIMULATOR, "http://[::1]:8080", "http://[::1]:8080"),
+    ],
+)
+def test_check_address_resolves(kind, url, resolved):
+    assert checked(url, kind) == resolved
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        pytest.param("http://api.cometapi.com", id="S05-http"),
+        pytest.param("http://127.0.0.1.evil.example", id="S05-looks-like-loopback"),
+        pytest.param("http://10.0.0.1", id="S05-private"),
+        pytest.param("http://localhost.evil.example", id="S05-looks-like-localhost"),
+        pytest.param("https://me:s3cret@example.com", id="S03-userinfo"),
+        pytest.param("https://s3cret@example.com", id="S03-user"),
+        pytest.param("https://example.com?key=s3cret", id="S03-query"),
+        pytest.param("https://example.com#s3cret", id="S03-fragment"),
+        pytest.param("ftp://example.com/s3cret", id="S05-scheme"),
+        pytest.param("file:///etc/s3cret", id="S05-file"),
+        pytest.param("example.com", id="S05-no-scheme"),
+        pytest.param("https://", id="S05-no-host"),
+        pytest.param("https://exa mple.com", id="S05-space"),
+        pytest.param("https://example.com\r\nX: s3cret", id="S05-line"),
+        pytest.param("https://example.com:99999", id="S05-port"),
+        pytest.param("https://[::1", id="S05-bracket"),
+    ],
+)
+def test_check_address_refuses_and_repeats_nothing(url):
+    with pytest.raises(InputError) as caught:
+        checked(url)
+    assert "s3cret" not in str(caught.value)
+    assert "base_url" in str(caught.value)
+
+
+def test_a_simulator_is_on_this_machine():
+    with pytest.raises(InputError, match="money would be real"):
+        checked("https://api.cometapi.com", Kind.SIMULATOR)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ("gemini-3-pro-image", "gemini-3-pro-image"),
+        ("models/gemini-3-pro-image", "gemini-3-pro-image"),
+        ("../../admin?x=1#y", "..%2F..%2Fadmin%3Fx%3D1%23y"),
+        ("a b\r\nc", "a%20b%0D%0Ac"),
+    ],
+)
+def test_model_url_quotes_free_text(model, path):
+    assert model_url("https://h", model) == f"https://h/v1beta/models/{path}:generateContent"
+
+
+@pytest.mark.parametrize(
+    ("environ", "base", "proxy"),
+    [
+        ({}, "https://api.cometapi.com", None),
+        ({"HTTPS_PROXY": "http://p:3128"}, "https://api.cometapi.com", "http://p:3128"),
+        ({"https_proxy": "p:3128"}, "https://api.cometapi.com", "http://p:3128"),
+        ({"ALL_PROXY": "http://p:1"}, "https://api.cometapi.com", "http://p:1"),
+        ({"HTTP_PROXY": "http://p:3128"}, "https://api.cometapi.com", None),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "cometapi.com"}, "https://api.cometapi.com", None),
+        ({"HTTPS_PROXY": "http://p:3128", "no_proxy": "*"}, "https://api.cometapi.com", None),
+        ({"HTTPS_PROXY": "http://p:3128", "NO_PROXY": "other.com"}, "https://api.cometapi.com", "http://p:3128"),
+        ({"HTTPS_PROXY": "http://p:3128", "HTTP_PROXY": "http://p:3128"}, "http://127.0.0.1:8080", None),
+        ({"HTTPS_PROXY": "http://p:3128"}, "https://localhost:8080", None),
+    ],
+)
+def test_find_proxy_follows_the_environment(environ, base, proxy):
+    found = find_proxy(base, environ)
+    assert (None if found is None else found.url) == proxy
+
+
+def test_a_proxys_password_stays_apart():
+    found = find_proxy("https://h", {"HTTPS_PROXY": "http://me:p%40ss@[::1]:3128"})
+    assert found == ("http://[::1]:3128", ("me", "p@ss"))
+
+
+@pytest.mark.parametrize("url", ["socks5://p:1", "http://", "http://p:99999"])
+def test_an_unusable_proxy_is_an_input_error(url):
+    with pytest.raises(InputError, match="HTTPS_PROXY"):
+        find_proxy("https://h", {"HTTPS_PROXY": url})

@@ -1,0 +1,155 @@
+"""Anything at all as an answer: never an exception, never a wrong image."""
+
+import base64
+import gzip
+import io
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipeline.model import Answer, Digests, Failure, Reply, Task
+from pipeline.provider import Catalogue
+from pipeline.provider.answer import Reader
+from pipeline.provider.body import NotJsonError, decode, unbase64
+from pipeline.provider.image import BrokenImageError, inspect
+from pipeline.provider.metadata import orientation, strip
+from pipeline.provider.scrub import Scrubber
+
+READER = Reader(Scrubber("sk-canary-0123456789"), Catalogue.load())
+TASK = Task(
+    id="j/r",
+    job="j",
+    row="r",
+    variant=1,
+    prompt="p",
+    model="gemini-2.5-flash-image",
+    name="r",
+    fingerprint="f",
+    digests=Digests(prompt="", inputs="", params="", model=""),
+)
+
+
+def _picture(kind):
+    buffer = io.BytesIO()
+    Image.effect_noise((40, 30), 60).convert("RGB").save(buffer, kind)
+    return buffer.getvalue()
+
+
+WHOLE = {kind: _picture(kind) for kind in ("PNG", "JPEG", "WEBP")}
+WORDS = (
+    "candidates content parts inlineData inline_data data mimeType thought text error code message status details "
+    "promptFeedback blockReason finishReason usageMetadata candidatesTokenCount candidatesTokensDetails modality fileData"
+).split()
+TEXTS = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["STOP", "SAFETY", "NO_IMAGE", "IMAGE", "429", "\0cut:0", "data:image/png;base64,AAAA"]),
+    st.sampled_from([base64.b64encode(data).decode() for data in WHOLE.values()]),
+)
+TREES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4),
+        st.dictionaries(st.one_of(st.sampled_from(WORDS), st.text(max_size=5)), inner, max_size=6),
+    ),
+    max_leaves=30,
+)
+
+
+def read(body, status=200):
+    return READER.read(Reply(status=status, headers=(), body=body, is_first=False, seconds=0.0), TASK)
+
+
+def is_right(result):
+    if isinstance(result, Failure):
+        return bool(result.reason)
+    return isinstance(result, Answer) and result.image.data in WHOLE.values()
+
+
+@pytest.mark.parametrize("row", ["H48", "H50"])
+@settings(max_examples=300, deadline=None)
+@given(tree=TREES, status=st.sampled_from([200, 200, 200, 400, 429, 500, 206]))
+def test_any_json_is_read(row, tree, status):
+    assert is_right(read(msgspec.json.encode(tree), status))
+
+
+@settings(max_examples=300, deadline=None)
+@given(inner=TREES)
+def test_any_parts_are_read(inner):
+    assert is_right(read(msgspec.json.encode({"candidates": [{"content": {"parts": inner}}]})))
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.binary(max_size=400), status=st.integers(100, 600))
+def test_any_bytes_are_read(body, status):
+    assert isinstance(read(body, status), Failure)
+
+
+@settings(max_examples=200, deadline=None)
+@given(kind=st.sampled_from(sorted(WHOLE)), at=st.integers(0, 3000), flip=st.integers(1, 255))
+def test_a_damaged_answer_never_brings_another_image(kind, at, flip):
+    text = base64.b64encode(WHOLE[kind]).decode()
+    body = bytearray(msgspec.json.encode({"candidates": [{"content": {"parts": [{"inlineData": {"data": text}}]}}]}))
+    body[at % len(body)] ^= flip
+    result = read(bytes(body))
+    # Only PNG carries checksums: of the others, a flipped bit among the pixels cannot be seen without decoding them.
+    assert is_right(result) or kind != "PNG"
+
+
+@pytest.mark.parametrize("kind", sorted(WHOLE))
+def test_h58_every_cut_is_seen(kind):
+    whole = WHOLE[kind]
+    assert inspect(whole).data == whole
+    for end in range(len(whole)):
+        with pytest.raises(BrokenImageError):
+            inspect(whole[:end])
+
+
+@settings(max_examples=200, deadline=None)
+@given(kind=st.sampled_from(sorted(WHOLE)), at=st.integers(0, 10_000), junk=st.binary(max_size=30))
+def test_any_image_bytes_are_judged(kind, at, junk):
+    whole = WHOLE[kind]
+    spoiled = whole[: at % len(whole)] + junk + whole[at % len(whole) + len(junk) :]
+    for judge in (inspect, lambda data: strip(data, f"image/{kind.lower()}")):
+        try:
+            judge(spoiled)
+        except BrokenImageError:
+            pass
+        except Exception as error:  # the property under test
+            pytest.fail(f"{error!r}")
+    assert 1 <= orientation(junk) <= 8
+
+
+@settings(max_examples=300, deadline=None)
+@given(data=st.binary(max_size=200), alphabet=st.sampled_from([base64.b64encode, base64.urlsafe_b64encode]))
+def test_base64_round_trips_in_both_alphabets(data, alphabet):
+    text = alphabet(data)
+    assert unbase64(text) == unbase64(text.rstrip(b"=")) == unbase64(b" " + b"\n".join([text[:7], text[7:]])) == data
+
+
+@settings(max_examples=300, deadline=None)
+@given(text=st.binary(max_size=60))
+def test_base64_that_is_none_is_refused_or_decoded_strictly(text):
+    try:
+        decoded = unbase64(text)
+    except ValueError:
+        return
+    assert len(decoded) <= len(text) * 3 // 4 + 1
+
+
+@settings(max_examples=100, deadline=None)
+@given(tree=TREES, filler=st.integers(4096, 9000))
+def test_cutting_changes_nothing(tree, filler):
+    body = msgspec.json.encode({"a": tree, "data": "QUJD" * (filler // 4), "b": {"data": tree}})
+    document = decode(body)
+    expected = msgspec.json.decode(body)
+    assert isinstance(document.tree, dict)
+    assert document.blob(document.tree["data"]) == b"ABC" * (filler // 4)
+    assert repr(document.tree["a"]) == repr(expected["a"])
+
+
+def test_bytes_that_are_not_json_are_named():
+    with pytest.raises(NotJsonError):
+        decode(gzip.compress(b"{}"))

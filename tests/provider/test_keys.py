@@ -1,0 +1,79 @@
+"""The key: found, never shown."""
+
+import pytest
+
+from pipeline.errors import InputError
+from pipeline.provider import find_key
+from pipeline.provider.keys import headers
+from pipeline.settings import Kind, ProviderSettings
+
+
+def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
+    return find_key(ProviderSettings(kind=kind, api_key_env=name), environ=environ, dotenv_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "environ", "key"),
+    [
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "sk-1"}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "\ufeff sk-1\r\n"}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer sk-1"}, "Bearer sk-1"),
+        (Kind.COMETAPI, "MY_KEY", {"MY_KEY": "sk-2", "COMETAPI_KEY": "sk-1"}, "sk-2"),
+        (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g"}, "g"),
+        (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"}, "m"),
+        (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": " "}, "g"),
+        (Kind.SIMULATOR, None, {"COMETAPI_KEY": "sk-1"}, "simulator"),
+        (Kind.SIMULATOR, "MY_KEY", {"MY_KEY": "sk-3"}, "sk-3"),
+        (Kind.SIMULATOR, "MY_KEY", {}, "simulator"),
+    ],
+)
+def test_find_key_looks_where_it_should(tmp_path, kind, name, environ, key):
+    assert found(tmp_path, environ, kind, name) == key
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "names"),
+    [
+        (Kind.COMETAPI, None, ["COMETAPI_KEY"]),
+        (Kind.GOOGLE, None, ["GEMINI_API_KEY", "GOOGLE_API_KEY"]),
+        (Kind.COMETAPI, "MY_KEY", ["MY_KEY"]),
+    ],
+)
+def test_a_missing_key_names_its_variables(tmp_path, kind, name, names):
+    with pytest.raises(InputError) as caught:
+        found(tmp_path, {"COMETAPI_KEY": "", "MY_KEY": "  "}, kind, name)
+    assert all(name in str(caught.value) for name in names)
+
+
+@pytest.mark.parametrize("text", ["COMETAPI_KEY=sk-9\n", "\ufeffexport COMETAPI_KEY='sk-9'\n", 'COMETAPI_KEY="sk-9"'])
+def test_a_dotenv_beside_the_manifest_is_read(tmp_path, text):
+    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    assert found(tmp_path, {}) == "sk-9"
+
+
+def test_a_dotenv_is_taken_literally_and_comes_second(tmp_path):
+    (tmp_path / ".env").write_text("COMETAPI_KEY=sk-${HOME}\n")
+    assert found(tmp_path, {}) == "sk-${HOME}"
+    assert found(tmp_path, {"COMETAPI_KEY": "sk-1"}) == "sk-1"
+
+
+def test_an_unreadable_dotenv_says_so(tmp_path):
+    (tmp_path / ".env").write_bytes(b"COMETAPI_KEY=\xff\xfe\n")
+    with pytest.raises(InputError, match=r"\.env cannot be read"):
+        found(tmp_path, {})
+
+
+@pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00"])
+def test_s01_a_key_no_header_can_carry_is_refused_without_showing_it(tmp_path, key):
+    with pytest.raises(InputError) as caught:
+        found(tmp_path, {"COMETAPI_KEY": key})
+    assert "sk-" not in str(caught.value)
+    assert "COMETAPI_KEY" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(Kind.COMETAPI, "Authorization"), (Kind.GOOGLE, "x-goog-api-key"), (Kind.SIMULATOR, "Authorization")],
+)
+def test_headers_carry_the_key_as_it_is(kind, name):
+    assert headers(ProviderSettings(kind=kind), "Bearer sk-1") == {name: "Bearer sk-1"}
