@@ -15,9 +15,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from pipeline.engine.breaker import DOWN, Breaker, Pause
-from pipeline.engine.congestion import History, Limit, Rate, Ticket, hold_s
+from pipeline.engine.congestion import History, Limit, Ramp, Rate, Ticket
 from pipeline.engine.halt import Halt
-from pipeline.engine.window import Window
+from pipeline.engine.window import MINUTE_S, Window
 from pipeline.model import Fault
 from pipeline.settings import Limits
 
@@ -38,7 +38,6 @@ class Pace:
         self, limits: Limits, *, clock: Callable[[], float] = time.monotonic, random: Callable[[], float] = dice.random
     ) -> None:
         self._clock = clock
-        self._concurrency = limits.concurrency
         self._is_adaptive = limits.adaptive
         self._window = None if limits.requests_per_minute is None else Window(limits.requests_per_minute)
         self._limit = Limit(start=limits.start, most=limits.concurrency, is_adaptive=limits.adaptive)
@@ -49,10 +48,11 @@ class Pace:
         self._open: set[Ticket] = set()
         self._serial = 0
         self._is_canary = True
-        self._is_restart = False  # nothing was started since the last pause
-        self._ramp = math.inf  # in flight after a pause: it doubles per round up to the limit
+        self._ramp = Ramp()
         self._push_back: Ticket | None = None  # the first refusal since the server last took something
+        self._row = 0  # of push-backs, counted
         self._cut_serial = 0  # starts up to here belong to a round that was pushed back
+        self._relax_serial = 0  # the cut before that; what was started since and served makes the backoff begin anew
 
     def __repr__(self) -> str:
         return f"<Pace {self.in_flight} in flight, limit {self.limit}, {self.pause_reason or 'no pause'}>"
@@ -64,10 +64,7 @@ class Pace:
     @property
     def limit(self) -> int:
         """Requests that may be in flight at this moment."""
-        if self._is_canary:
-            return 1
-        ramp = self.in_flight + 1 if self._is_restart else self._ramp
-        return int(min(self._limit.value, max(1.0, ramp)))
+        return 1 if self._is_canary else int(self._limit.value)
 
     @property
     def pause_reason(self) -> str | None:
@@ -97,6 +94,8 @@ class Pace:
             return math.inf
         now = self._clock()
         wait = max(self._pause.left_s(now), self._breaker.delay(now), self._rate.delay(now))
+        if not self._rate.is_known(now):  # it spreads the starts well enough
+            wait = max(wait, self._ramp.delay(now, self.in_flight))
         if self._window is not None:
             wait = max(wait, self._window.delay(now))
         return max(wait, SOON_S) if wait > 0 else 0.0
@@ -107,9 +106,7 @@ class Pace:
         self._serial += 1
         ticket = Ticket(self._serial, now, self.in_flight + 1)
         self._open.add(ticket)
-        if self._is_restart:
-            self._is_restart, self._ramp = False, float(self.in_flight)
-        for part in (self._limit, self._history, self._breaker):
+        for part in (self._limit, self._ramp, self._history, self._breaker):
             part.started(ticket)
         self._rate.started(now)
         if self._window is not None:
@@ -119,7 +116,7 @@ class Pace:
     def abandoned(self, ticket: Ticket) -> None:
         """Give back the slot of a request that was never sent."""
         self._open.remove(ticket)
-        ticket.is_refused = True  # the server never saw it
+        self._history.refused(ticket)  # the server never saw it
         self._breaker.abandoned(ticket)
         if self._window is not None:
             self._window.abandoned(ticket.at)
@@ -147,46 +144,48 @@ class Pace:
 
     def _served(self, ticket: Ticket, now: float) -> None:
         self._limit.grow(ticket, now)
-        self._ramp = self._ramp + 1 if self._ramp < self._limit.value else math.inf
+        self._ramp.grow(self._limit.value)
+        if ticket.serial > self._relax_serial:
+            self._pause.relax()
         if ticket.serial > self._cut_serial:
             self._push_back = None
-            self._pause.relax()
 
     def _pushed_back(self, ticket: Ticket, hint_s: float | None, now: float) -> None:
         """Wait, all of us; once per round send less; find out what the server counts."""
-        ticket.is_refused = True
+        self._history.refused(ticket)
+        hint_s = max(0.0, hint_s or 0.0)
         is_new_round = ticket.serial > self._cut_serial
-        pause_s = self._pause.left_s(now)
-        if hint_s is not None and hint_s > 0:
-            pause_s = self._pause.hint(now, hint_s)
+        if hint_s > 0:
+            self._pause.hint(now, hint_s)
         elif is_new_round:
-            pause_s = self._pause.back_off(now)
+            self._pause.back_off(now)
         self._restart()
-        if is_new_round:
-            self._cut_serial = self._serial
-            self._limit.cut(self._serial)
+        is_new_row = self._push_back is None
         if self._push_back is None or ticket.serial < self._push_back.serial:
             self._push_back = ticket
-        self._learn(ticket, self._push_back, pause_s, now)
+        if is_new_round:
+            self._relax_serial, self._cut_serial = self._cut_serial, self._serial
+            self._limit.cut(is_new_row=is_new_row)
+        self._row += is_new_row
+        if self._is_adaptive and ticket.at <= self._push_back.at + MINUTE_S:  # later, the row says nothing new
+            self._learn(ticket, self._push_back, hint_s, now)
 
-    def _learn(self, ticket: Ticket, first: Ticket, pause_s: float, now: float) -> None:
+    def _learn(self, ticket: Ticket, first: Ticket, hint_s: float, now: float) -> None:
         """Tell a limit of requests in flight from a limit per minute.
 
         Refused with more in flight than it took before: the first kind, as far as we know. Refused with no more in
         flight than it took within the last minute: what it counts is starts, and the ones it took in the minute before
-        are its answer.
+        the `first` refusal of this row are its answer.
         """
-        if not self._is_adaptive:
-            return
         peak, taken = self._history.peak(ticket), self._history.taken(first)
         if ticket.level > peak:
-            self._limit.hold(peak, now + pause_s + hold_s(pause_s, taken))
+            self._limit.hold(peak, hint_s, taken, now)
         else:
-            self._rate.learn(taken, pause_s, now)
+            self._rate.learn(taken, hint_s, now, row=self._row)
 
     def _restart(self) -> None:
-        """After a pause begin with one more than what is in flight, unless a learned rate spreads the starts anyway."""
-        self._is_restart = self._rate.per_minute(self._clock()) == math.inf
+        """Come back without a burst when the pause is over."""
+        self._ramp.arm(self._history.taken())
 
 
 class Stopped(Exception):  # noqa: N818 - reads as what happened
