@@ -68,3 +68,12 @@ class Retry:
     wait_initial_s: float = 1.0
     wait_max_s: float = 60.0
     unknown: int = 1  # repeats when the outcome of a paid request is unknown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notify:
+    """Who is told about a run; None: nobody. URLs may hold secrets: they are never logged."""
+
+    webhook: str | None = field(default=None, repr=False)  # gets the run's summary as JSON
+    ping: str | None = field(default=None, repr=False)  # a dead man's switch
+    prometheus: Path | None = None  # a text file for a node exporter

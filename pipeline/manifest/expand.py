@@ -1,0 +1,162 @@
+"""A manifest comes in, its tasks come out one by one; problems are gathered on the way and raised at the end.
+
+Memory stays flat: rows are read as they are needed, and what must be unique is kept in a scratch file. Whoever iterates
+may use the tasks only after the last one came without an InputError. It knows no ledger and sends nothing.
+"""
+
+import sqlite3
+import time
+from collections.abc import Callable, Collection, Iterator
+
+from pipeline.errors import InputError, Problem, StorageError
+from pipeline.manifest.claims import Claims, Shared
+from pipeline.manifest.inputs import InputDigests, Inputs
+from pipeline.manifest.jobs import MAX_TASKS, JobPlan
+from pipeline.manifest.load import Manifest
+from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.rows import Row
+from pipeline.manifest.sandbox import Names
+from pipeline.manifest.sources import Sources, Upstream
+from pipeline.manifest.tasks import TaskMaker
+from pipeline.manifest.template import TemplateTrouble
+from pipeline.model import Task
+
+MAX_PROBLEMS = 100
+_ALIKE = 3  # problems of one key: a column missing from every row does not hide other mistakes
+
+
+class Expansion:
+    """The tasks of a manifest, lazily; iterate once.
+
+    Raises InputError with every problem when the stream ends. After that, `waiting` holds the files that were younger
+    than `min_age`, relative to the manifest, and `count` the number of tasks.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        digests: InputDigests,
+        upstream: Upstream | None,
+        jobs: Collection[str] | None,
+        now: Callable[[], float],
+    ) -> None:
+        self.count = 0
+        self._manifest = manifest
+        self._sources = Sources(manifest, upstream=upstream, now=now)
+        self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
+        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.globs())
+        self._maker = TaskMaker(
+            model=manifest.provider.model,
+            variables=Names("vars", manifest.variables),
+            inputs=Inputs(manifest.path.absolute().parent, digests),
+            outputs=self._outputs,
+        )
+        self._problems: list[Problem] = []
+        self._alike: dict[tuple[str, int | None, int | None], int] = {}
+        self._untold = 0
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """Files left for a later run, because they may still be being written."""
+        return tuple(self._sources.waiting)
+
+    def __iter__(self) -> Iterator[Task]:
+        claims = Claims()
+        try:
+            yield from self._tasks(claims)
+            for problem in self._shared(claims):
+                self._note(problem)
+        except sqlite3.Error as error:
+            raise StorageError(f"the scratch file for checking names failed: {error}; free space in $TMPDIR") from None
+        finally:
+            claims.close()
+        if self._problems:
+            more = [Problem(what=f"and {self._untold:,} more problems")] if self._untold else []
+            raise InputError(*self._problems, *more)
+
+    def _tasks(self, claims: Claims) -> Iterator[Task]:
+        for job in self._jobs:
+            plan = self._manifest.jobs[job]
+            for row in self._sources.rows(plan):
+                if isinstance(row, Problem):
+                    self._note(row)
+                    continue
+                for task, key in self._row_tasks(plan, row):
+                    self.count += 1
+                    if self.count > MAX_TASKS:
+                        what = f"the manifest makes more than {MAX_TASKS:,} tasks"
+                        self._note(self._at_job(job, what, "split it into several manifests"))
+                        return
+                    claims.add(task.id, key, row.line)
+                    for image in task.images if not row.is_upstream else ():
+                        read = self._outputs.key_of(image.path)
+                        if read is not None:
+                            claims.add_input(read, task.id)
+                    yield task
+
+    def _row_tasks(self, plan: JobPlan, row: Row) -> Iterator[tuple[Task, str]]:
+        for combination in plan.combinations if plan.combinations is not None else (None,):
+            try:
+                yield from self._maker.tasks(plan, row, combination)
+            except TemplateTrouble as trouble:
+                self._note(self._located(plan, row, trouble))
+
+    def _located(self, plan: JobPlan, row: Row, trouble: TemplateTrouble) -> Problem:
+        of = f"{plan.name}/{row.key}" + (f" ({row.place})" if row.place else "") if row.key != plan.name else ""
+        if trouble.origin is None or not trouble.origin.path:
+            return self._at_job(plan.name, f"{of}: {trouble.what}" if of else trouble.what, trouble.instead)
+        return self._manifest.places.trouble(trouble.origin, trouble, of=of)
+
+    def _at_job(self, job: str, what: str, instead: str) -> Problem:
+        return self._manifest.places.problem(("jobs", job), what, instead, is_key=True)
+
+    def _note(self, problem: Problem) -> None:
+        """Keep a problem: the first 100, of one place the first 3."""
+        place = (problem.file, problem.line, problem.column)
+        self._alike[place] = self._alike.get(place, 0) + 1
+        if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:
+            self._problems.append(problem)
+        else:
+            self._untold += 1
+
+    def _shared(self, claims: Claims) -> Iterator[Problem]:
+        for shared in claims.shared_ids():
+            yield self._shared_id(shared)
+        for shared in claims.shared_names():
+            if shared.first != shared.last:
+                yield self._shared_name(shared)
+        for writer, reader in claims.outputs_as_inputs():
+            what = f"{reader} reads the file that {writer} writes"
+            yield self._at_job(writer.partition("/")[0], what, "use `each: {job: ...}`, or write another output")
+
+    def _shared_id(self, shared: Shared) -> Problem:
+        job = shared.first.partition("/")[0]
+        lines = [self._line_of(job, line) for line in (shared.first_line, shared.last_line) if line is not None]
+        where = f": {' and '.join(lines)}" if lines else ""
+        what = f"{shared.tasks} rows of the job {job!r} have the id {shared.value!r}{where}"
+        return self._at_job(job, what, "give every row its own key, or write an `id:` that tells them apart")
+
+    def _shared_name(self, shared: Shared) -> Problem:
+        first, last = shared.first.partition("/")[0], shared.last.partition("/")[0]
+        tasks = [
+            task + (f" ({self._line_of(job, line)})" if line is not None else "")
+            for task, job, line in ((shared.first, first, shared.first_line), (shared.last, last, shared.last_line))
+        ]
+        what = f"{' and '.join(tasks)} have one output name {shared.value!r}"
+        return self._at_job(last, what, "put what tells them apart into `output:`")
+
+    def _line_of(self, job: str, line: int) -> str:
+        return f"{self._sources.file_of(job) or job}:{line}"
+
+
+def expand(
+    manifest: Manifest,
+    *,
+    digests: InputDigests,
+    upstream: Upstream | None = None,
+    jobs: Collection[str] | None = None,
+    now: Callable[[], float] = time.time,
+) -> Expansion:
+    """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none."""
+    return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now)

@@ -1,0 +1,109 @@
+"""A folder comes in, its matching files come out one by one, sorted by path.
+
+One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
+loops end; our own outputs, state and unfinished files are never inputs. It opens no file.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+
+from pipeline.errors import Problem
+from pipeline.manifest.glob import Glob
+from pipeline.manifest.naming import PART_PREFIX
+from pipeline.manifest.reading import reason
+
+Inode = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which files of a folder are wanted."""
+
+    glob: Glob
+    ignore: re.Pattern[str] | None
+    hidden: bool
+    written_base: str  # the folder as it was written, for paths people see
+    own: frozenset[Inode] = field(default_factory=frozenset)  # output and state directories
+
+
+def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]:
+    """Return the directories of ours a walk of `base` must not enter; not those `base` itself lies in."""
+    found = set()
+    for directory in directories:
+        is_inside = posixpath.commonpath([base, directory]) == directory
+        if not is_inside:
+            found.add(_inode(directory))
+    return frozenset(inode for inode in found if inode is not None)
+
+
+def walk(wanted: Wanted) -> Iterator[str | Problem]:
+    """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read."""
+    followed: set[Inode] = set()
+    root = _inode(wanted.glob.base)
+    stack = [(_entries(wanted, ""), frozenset((root,) if root is not None else ()))]
+    while stack:
+        entry = next(stack[-1][0], None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, Problem):
+            yield entry
+        elif entry.endswith("/"):
+            folder = entry[:-1]
+            chain = _enter(wanted, folder, stack[-1][1], followed)
+            if chain is not None:
+                stack.append((_entries(wanted, folder), chain))
+        elif wanted.glob.matches(entry):
+            yield entry
+
+
+def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set[Inode]) -> frozenset[Inode] | None:
+    """Return the folders one is inside of after entering `relative`; None when it must not be entered."""
+    path = f"{wanted.glob.base}/{relative}"
+    inode = _inode(path)
+    if inode is None or inode in wanted.own or inode in chain:
+        return None
+    if os.path.islink(path):  # noqa: PTH114 - strings, as scandir gave them
+        if inode in followed:
+            return None
+        followed.add(inode)
+    return chain | {inode}
+
+
+def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
+    """Yield the relative paths of what one folder holds, folders with a `/` behind, in the order of whole paths."""
+    path = f"{wanted.glob.base}/{relative}" if relative else wanted.glob.base
+    depth = relative.count("/") + 2 if relative else 1
+    can_go_deeper = wanted.glob.depth is None or depth < wanted.glob.depth
+    found = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not wanted.hidden):
+                    continue
+                below = f"{relative}/{entry.name}" if relative else entry.name
+                is_folder = entry.is_dir()
+                if (is_folder and not can_go_deeper) or _is_ignored(wanted, below):
+                    continue
+                found.append(f"{below}/" if is_folder else below)
+    except OSError as error:
+        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="mend its permissions")
+    found.sort()
+    yield from found
+
+
+def _is_ignored(wanted: Wanted, relative: str) -> bool:
+    if wanted.ignore is None:
+        return False
+    written = posixpath.normpath(posixpath.join(wanted.written_base, relative))
+    return wanted.ignore.fullmatch(relative) is not None or wanted.ignore.fullmatch(written) is not None
+
+
+def _inode(path: str) -> Inode | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - strings, as scandir gave them
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,113 @@
+"""A pattern such as `photos/**/*.{jpg,png}` comes in, a matcher of relative paths comes out. No I/O.
+
+`*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. Suffixes
+match in any case: `*.jpg` takes `A.JPG`.
+"""
+
+import posixpath
+import re
+from dataclasses import dataclass
+
+MAX_BRACES = 1000
+_WILD = re.compile(r"[*?\[{]")
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class BadPattern(Exception):  # noqa: N818 - becomes a Problem where the place is known
+    """A pattern that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """Patterns below one folder. `base` is absolute; `depth` is how many folders deep a match can lie, None for any."""
+
+    base: str
+    depth: int | None
+    _matcher: re.Pattern[str]
+
+    def matches(self, relative: str) -> bool:
+        """True when a path relative to `base` fits."""
+        return self._matcher.fullmatch(relative) is not None
+
+
+def compile_globs(patterns: tuple[str, ...], folder: str) -> Glob:
+    """Return one Glob for all patterns, relative to `folder`. BadPattern when one is malformed."""
+    whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
+    if not whole:
+        raise BadPattern("no pattern is written")
+    split = [_split(posixpath.normpath(posixpath.join(folder, pattern))) for pattern in whole]
+    base = posixpath.commonpath([prefix for prefix, _ in split])
+    rests = [
+        posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
+    ]
+    depths = [None if "**" in rest.split("/") else rest.count("/") + 1 for rest in rests]
+    deepest = None if None in depths else max(depth for depth in depths if depth is not None)
+    return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL))
+
+
+def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return one expression for all `ignore` patterns; None when there are none."""
+    if not patterns:
+        return None
+    whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
+    return re.compile("|".join(f"(?:{_regex(pattern.strip('/'))})" for pattern in whole), re.DOTALL)
+
+
+def _expand(pattern: str) -> list[str]:
+    """Write out `{a,b}`; nested braces too."""
+    if not pattern.strip() or "\0" in pattern:
+        raise BadPattern("the pattern is empty")
+    pending, done = [pattern], []
+    while pending:
+        text = pending.pop()
+        found = _BRACES.search(text)
+        if found is None:
+            done.append(text)
+        else:
+            pending += [
+                text[: found.start()] + choice + text[found.end() :] for choice in reversed(found[1].split(","))
+            ]
+        if len(pending) + len(done) > MAX_BRACES:
+            raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
+    return done
+
+
+def _split(pattern: str) -> tuple[str, str]:
+    """Split into the folder without wildcards and the rest: `/a/b/**/*.png` is `/a/b` and `**/*.png`."""
+    segments = pattern.split("/")
+    wild = next((index for index, segment in enumerate(segments) if _WILD.search(segment)), len(segments) - 1)
+    return "/".join(segments[:wild]) or "/", "/".join(segments[wild:])
+
+
+def _regex(pattern: str) -> str:
+    *folders, last = pattern.split("/")
+    parts = [r"(?:[^/]+/)*" if segment == "**" else _segment(segment) + "/" for segment in folders]
+    if last == "**":
+        return "".join(parts) + r"(?:[^/]+/)*[^/]+"
+    stem, dot, suffix = last.rpartition(".")
+    if dot and suffix:
+        return "".join(parts) + _segment(stem) + rf"\.(?i:{_segment(suffix)})"
+    return "".join(parts) + _segment(last)
+
+
+def _segment(text: str) -> str:
+    pieces, index = [], 0
+    while index < len(text):
+        character = text[index]
+        end = text.find("]", index + 2) if character == "[" else -1
+        if character == "*":
+            pieces.append("[^/]*")
+        elif character == "?":
+            pieces.append("[^/]")
+        elif end > 0:
+            inside = text[index + 1 : end].replace("\\", r"\\").replace("[", r"\[")
+            pieces.append(f"[{'^' + inside[1:] if inside[0] == '!' else inside}]")
+            index = end
+        else:
+            pieces.append(re.escape(character))
+        index += 1
+    try:
+        re.compile("".join(pieces))
+    except re.error as error:
+        raise BadPattern(f"{text!r} is malformed: {error}") from None
+    return "".join(pieces)

@@ -1,0 +1,93 @@
+"""A rendered path comes in, an `InputImage` with size, time and digest goes out; or the reason why it cannot be one.
+
+Files are looked at, not decoded: whether the bytes are an image the API takes is the provider's to say. Digests come
+from outside, so that an unchanged file is not read again.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.manifest.reading import kind_of, open_regular, reason
+from pipeline.model import InputImage
+
+_REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
+
+
+class InputDigests(Protocol):
+    """Returns the hex SHA-256 of a file; may remember it by path, size and time. OSError when it cannot be read."""
+
+    def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str: ...
+
+
+class BadInput(Exception):  # noqa: N818 - becomes a Problem where the place is known
+    """An input image that cannot be used, with advice."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what)
+        self.what, self.instead = what, instead
+
+
+def read_digest(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+    """Hash the file's bytes: the InputDigests that remembers nothing. OSError when it cannot be read."""
+    with open_regular(path) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Inputs:
+    """Looks at the input images of one expansion; paths are relative to the manifest's folder."""
+
+    def __init__(self, folder: Path, digests: InputDigests) -> None:
+        self._folder = str(folder)
+        self._digests = digests
+        self._known: dict[str, InputImage | BadInput] = {}
+
+    def image(self, rendered: str) -> InputImage:
+        """Return one input image. Raises BadInput."""
+        known = self._known.get(rendered)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            try:
+                known = self._look(rendered)
+            except BadInput as error:
+                known = error
+            self._known[rendered] = known
+        if isinstance(known, BadInput):
+            raise known
+        return known
+
+    def _look(self, rendered: str) -> InputImage:
+        if not rendered.strip():
+            raise BadInput("the path of an input image is empty", "fill the cell, or take the row out")
+        if "://" in rendered:
+            raise BadInput(f"input image {_shown(rendered)} is an address, not a file", "download it first")
+        if rendered.startswith("~") or "\0" in rendered:
+            raise BadInput(
+                f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
+            )
+        path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+        try:
+            status = os.stat(path)  # noqa: PTH116 - as above
+            kind = kind_of(status.st_mode)
+            if kind is not None:
+                raise BadInput(f"input image {_shown(rendered)} is {kind}", "name an image file")
+            if status.st_size == 0:
+                raise BadInput(f"input image {_shown(rendered)} is empty (0 bytes)", "mend or remove the file")
+            digest = self._digests(Path(path), status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            what = f"input image {_shown(rendered)} is missing"
+            if os.path.islink(path):  # noqa: PTH114 - as above
+                what = f"input image {_shown(rendered)} is a symlink to nothing"
+            raise BadInput(what, "paths are relative to the manifest") from None
+        except (OSError, ValueError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise BadInput(
+                f"input image {_shown(rendered)} cannot be read: {why}", "mend it or its permissions"
+            ) from None
+        return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+
+def _shown(path: str) -> str:
+    return repr(path[:200]) if path.isprintable() else ascii(path[:200])

@@ -1,0 +1,183 @@
+"""The keys of a job, of `defaults` and of an `items` entry. In: a tree. Out: checked models; what was written stays
+known.
+
+Descriptions are what an editor shows. Nothing is rendered and nothing is read from disk; which layer wins is decided
+in `recipe`.
+"""
+
+from typing import Any, ClassVar
+
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from pipeline.manifest.kinds import AspectRatio, Aspects, Axis, Done, Embedding, Seed, Size, Temperature, Variants
+from pipeline.manifest.mapping import Model
+from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault, is_null
+
+
+class Keys(Model):
+    """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
+
+    keeps_nulls = True
+    prompt: Text | None = Field(
+        None,
+        description="What to draw. A template: vars, matrix, row, file, job, id, variant.",
+        examples=["A poster of {{ vars.city }}", "Studio photo of {{ row.title }}", "A {{ matrix.colour }} mug"],
+    )
+    prompt_file: Path | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
+    images: TextList | None = Field(
+        None,
+        description="Input images in order: paths relative to this file, or templates.",
+        examples=[["{{ file.path }}", "refs/palette.png"]],
+    )
+    model: Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image-preview"])
+    aspect_ratio: AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
+    size: Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
+    variants: Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
+    seed: Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
+    temperature: Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
+    system: Text | None = Field(None, description="System instruction; a template.")
+    params: dict[str, Free] | None = Field(
+        None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
+    )
+    safety: dict[str, Text] | None = Field(
+        None, description="Category: threshold.", examples=[{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}]
+    )
+    output: Text | None = Field(
+        None,
+        description="Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
+        examples=["{{ job }}/{{ id }}", "catalogue/{{ row.sku }}", "relit/{{ file.dir }}/{{ file.stem }}"],
+    )
+    tags: WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
+    id: Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
+    rerun_when: Aspects | None = Field(
+        None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
+    )
+    metadata: Embedding | None = Field(None, description="embed: write provenance into the image file.")
+    keep_metadata: Flag | None = Field(
+        None, description="Send EXIF data (places!) of input images along. Default false."
+    )
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "Keys":
+        if self.prompt is not None and self.prompt_file is not None:
+            raise fault("prompt and prompt_file exclude each other", "keep one of them")
+        return self
+
+
+class Item(Keys):
+    """One row written in place; a text is its prompt."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"], "description": "The prompt."}
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        if is_null(value):
+            return {}
+        return {"prompt": value} if isinstance(value, str) else value
+
+
+class Matrix(Model):
+    """Every combination of the axes; include and exclude as in GitHub Actions."""
+
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    include: list[dict[str, Written]] = Field(default_factory=list)
+    exclude: list[dict[str, Written]] = Field(default_factory=list)
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        fixed = {key: item for key, item in value.items() if key in ("include", "exclude")}
+        return {"axes": {key: item for key, item in value.items() if key not in fixed}} | fixed
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        axis = schema["properties"].pop("axes")["additionalProperties"]
+        schema["additionalProperties"] = axis | {"description": "An axis: a list of values, or name: text pairs."}
+        return schema
+
+
+class Each(Model):
+    """One row for each line of a table, each file of a folder, or each image of another job."""
+
+    csv: Path | None = Field(
+        None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
+    )
+    tsv: Path | None = Field(None, description="As csv, separated by tabs.")
+    jsonl: Path | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
+    parquet: Path | None = Field(None, description="Parquet file (pip install 'imgpipe[parquet]').")
+    files: TextList | None = Field(
+        None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
+    )
+    job: Text | None = Field(None, description="Name of a job whose images are the rows.")
+    key: Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
+    where: dict[str, WrittenList] | None = Field(
+        None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
+    )
+    root: Path | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
+    ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
+    hidden: Flag = Field(False, description="Take files and folders whose name starts with a dot.")
+    allow_empty: Flag = Field(False, description="No match is not an error.")
+    min_age: Duration | None = Field(
+        None, description="Leave files younger than this for a later run.", examples=["10s"]
+    )
+    state: Done = Field("done", description="Which images of `job`: done.")
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "jsonl", "parquet", "files", "job")
+    _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
+        "key": ("csv", "tsv", "jsonl", "parquet"),
+        "root": ("files",),
+        "ignore": ("files",),
+        "hidden": ("files",),
+        "min_age": ("files",),
+        "state": ("job",),
+    }
+
+    @property
+    def kind(self) -> str:
+        """Which of SOURCES this is."""
+        return next(name for name in self.SOURCES if getattr(self, name) is not None)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Each":
+        named = [name for name in self.SOURCES if getattr(self, name) is not None]
+        if len(named) != 1:
+            what = f"needs one source, this names {len(named)}: {', '.join(named) or 'none'}"
+            raise fault(what, "write one of csv, tsv, jsonl, parquet, files, job")
+        for key in sorted(self.model_fields_set & self._ONLY.keys()):
+            if named[0] not in self._ONLY[key]:
+                raise fault(
+                    f"{key} does not go with {named[0]}", f"remove it; it belongs to {', '.join(self._ONLY[key])}"
+                )
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        return schema | {"oneOf": [{"required": [name]} for name in cls.SOURCES]}
+
+
+class Job(Keys):
+    """A prompt and what multiplies it."""
+
+    items: dict[str, Item] | None = Field(
+        None,
+        description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
+        examples=[{"oslo": "A poster of Oslo"}],
+    )
+    each: Each | None = Field(None, description="Rows of a table, files of a folder, images of another job.")
+    matrix: Matrix | None = Field(
+        None,
+        description="Every combination of these values; include and exclude as in GitHub Actions.",
+        examples=[{"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}}],
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_row(self) -> "Job":
+        if self.items is not None and self.each is not None:
+            raise fault("items and each exclude each other", "keep one of them, or make two jobs")
+        if self.items is not None and not self.items:
+            raise fault("items is empty", "write `id: prompt` lines below it")
+        return self

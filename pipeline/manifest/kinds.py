@@ -1,0 +1,194 @@
+"""Kinds of value that belong to one key each: names, addresses, ratios, sizes, axes, prices, ranges of numbers.
+
+In: what was written. Out: the checked value, or an error that says what to write instead. `scalars` has the general
+kinds.
+"""
+
+import re
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PlainValidator, WithJsonSchema
+
+from pipeline.manifest.scalars import (
+    MAX_USD,
+    fault,
+    number,
+    resolve,
+    shown,
+    usd,
+    whole,
+    written,
+)
+
+_NAME = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
+SIZES = ("512", "1K", "2K", "4K")
+ASPECTS = ("prompt", "inputs", "params", "model")
+_MANY = 10**9
+
+
+class Choice(NamedTuple):
+    """One value of a matrix axis: `name` goes in ids, `text` in prompts. They differ only where a map was written."""
+
+    name: str
+    text: str
+
+
+def is_template(value: object) -> bool:
+    """True for text whose final value is known only when it is rendered."""
+    return isinstance(value, str) and "{{" in value
+
+
+def check_aspect_ratio(value: str) -> str:
+    """Return `16:9` and the like. Raises for anything else; which ratios a model can do is the catalogue's to say."""
+    if _ASPECT_RATIO.fullmatch(value):
+        return value
+    raise fault(f"{value[:40]!r} is not an aspect ratio", "write width:height in whole numbers: 16:9")
+
+
+def check_size(value: str) -> str:
+    """Return one of SIZES. Raises for anything else."""
+    if value in SIZES:
+        return value
+    near = value.upper() if value.upper() in SIZES else "512, 1K, 2K or 4K"
+    raise fault(f"{value[:40]!r} is not a size", f"write {near}")
+
+
+def _unless_template(check: Callable[[str], str]) -> Callable[[object], str]:
+    return lambda value: str(value) if is_template(value) else check(written(value))
+
+
+def one_of(*names: str) -> Callable[[object], str]:
+    """Return a validator of fixed words."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return str(value)
+        near = get_close_matches(str(value), names, n=1, cutoff=0.6) if isinstance(value, str) else []
+        raise fault(f"{shown(value)} is not known here", f"write {near[0] if near else ', '.join(names)}")
+
+    return check
+
+
+def is_name(text: str) -> bool:
+    """True for what may name a manifest or a job: it stands in ids and in paths."""
+    return _NAME.fullmatch(text) is not None and len(text) <= 100
+
+
+def _name(value: object) -> str:
+    name = written(value)
+    if not is_name(name):
+        raise fault(f"the name {name[:40]!r} is not usable in paths", "use letters, digits, - _ . and inner spaces")
+    return name
+
+
+def _variable(value: object) -> str:
+    name = value if isinstance(value, str) else ""
+    if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
+        raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
+    return str(name)
+
+
+def is_url(value: object) -> bool:
+    """True for an http or https address with a host."""
+    return isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value) is not None
+
+
+def _url(value: object) -> str:
+    if not is_url(value):
+        raise fault("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
+    return str(value)
+
+
+def _aspects(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item in ASPECTS for item in value):
+        raise fault("must be a list of prompt, inputs, params, model", "write [prompt, inputs, params, model]")
+    return tuple(dict.fromkeys(str(item) for item in value))
+
+
+def _axis(value: object) -> tuple[Choice, ...]:
+    if isinstance(value, dict):
+        choices = tuple(Choice(name, written(text)) for name, text in value.items())
+    elif isinstance(value, list):
+        choices = tuple(Choice(written(item), written(item)) for item in value)
+    else:
+        raise fault(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
+    names = [choice.name for choice in choices]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if not names or "" in names or twice is not None:
+        what = "is empty" if not names else "holds an empty value" if "" in names else f"holds {twice!r} twice"
+        raise fault(f"the axis {what}", "write each value once: [a, b]")
+    return choices
+
+
+def _version(value: object) -> int:
+    version = resolve(value)
+    if version == 1 and not isinstance(version, bool | float):
+        return 1
+    raise fault(f"version must be 1, this is {shown(value)}", "write version: 1")
+
+
+def _price(value: object) -> int | dict[str, int]:
+    if not isinstance(value, dict):
+        return usd(value)
+    for size in value:
+        check_size(size)
+    return {size: usd(price) for size, price in value.items()}
+
+
+def _integer(at_least: int, at_most: int) -> Any:
+    return WithJsonSchema({"type": "integer", "minimum": at_least, "maximum": at_most})
+
+
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+_CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
+_USD: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+_AXIS: dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": _CELL, "minItems": 1, "uniqueItems": True},
+        {"type": "object", "additionalProperties": _CELL, "minProperties": 1},
+    ]
+}
+_PRICE: dict[str, Any] = {
+    "anyOf": [_USD, {"type": "object", "properties": dict.fromkeys(SIZES, _USD), "additionalProperties": False}]
+}
+_SIZE: dict[str, Any] = {"anyOf": [{"enum": [*SIZES, 512]}, _TEMPLATE]}
+_RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RATIO.pattern}$"}, _TEMPLATE]}
+
+PositiveInt = Annotated[int, PlainValidator(whole(1, _MANY)), _integer(1, _MANY)]
+Seed = Annotated[int, PlainValidator(whole(-(2**31), 2**31 - 1)), _integer(-(2**31), 2**31 - 1)]
+Variants = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
+Parallel = Annotated[int, PlainValidator(whole(1, 1000)), _integer(1, 1000)]
+Attempts = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
+Repeats = Annotated[int, PlainValidator(whole(0, 100)), _integer(0, 100)]
+Rate = Annotated[
+    float,
+    PlainValidator(number(0.01, 1_000_000)),
+    WithJsonSchema({"type": "number", "minimum": 0.01, "maximum": 1_000_000}),
+]
+Temperature = Annotated[
+    float, PlainValidator(number(0, 2)), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2})
+]
+Name = Annotated[str, PlainValidator(_name), WithJsonSchema({"type": ["string", "number"]})]
+Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+VariableName = Annotated[
+    str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})
+]
+Kind = Annotated[
+    str,
+    PlainValidator(one_of("cometapi", "google", "simulator")),
+    WithJsonSchema({"enum": ["cometapi", "google", "simulator"]}),
+]
+Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
+Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
+Aspects = Annotated[
+    tuple[str, ...], PlainValidator(_aspects), WithJsonSchema({"type": "array", "items": {"enum": [*ASPECTS]}})
+]
+AspectRatio = Annotated[str, PlainValidator(_unless_template(check_aspect_ratio)), WithJsonSchema(_RATIO)]
+Size = Annotated[str, PlainValidator(_unless_template(check_size)), WithJsonSchema(_SIZE)]
+Axis = Annotated[tuple[Choice, ...], PlainValidator(_axis), WithJsonSchema(_AXIS)]
+Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"enum": [1]})]
+Price = Annotated[int | dict[str, int], PlainValidator(_price), WithJsonSchema(_PRICE)]

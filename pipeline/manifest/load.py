@@ -1,0 +1,175 @@
+"""A path comes in, a `Manifest` goes out; or every problem of the file at once, each with its place.
+
+The steps: bytes, text, tree, models, recipes, settings. What is wrong in one is cut out, so that the next can still
+look at the rest. Nothing is expanded here, no data file is opened, nothing is sent.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from pipeline.errors import InputError, Problem
+from pipeline.manifest import settle
+from pipeline.manifest.document import Tree, parse
+from pipeline.manifest.interpolate import MissingVariable, interpolate
+from pipeline.manifest.jobs import JobPlan, Planner, stages_of
+from pipeline.manifest.kinds import is_name
+from pipeline.manifest.places import Places
+from pipeline.manifest.problems import prune, translate
+from pipeline.manifest.reading import decode, read_bytes
+from pipeline.manifest.recipe import Recipes
+from pipeline.manifest.schema import ManifestFile
+from pipeline.settings import Limits, Notify, ProviderSettings, Retry
+
+MAX_BYTES = 64 * 2**20
+_ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
+_TOO_BIG = "move long lists into a CSV, JSONL or Parquet file and use `each`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One manifest, checked; every default filled in. `expand` turns it into tasks."""
+
+    path: Path
+    name: str
+    sha256: str  # of the file's bytes
+    provider: ProviderSettings
+    limits: Limits
+    retry: Retry
+    prices: Mapping[str, int | Mapping[str, int]]  # micro-USD per image, or per size
+    output_dir: Path  # absolute, resolved
+    state_dir: Path
+    notify: Notify | None
+    stages: tuple[tuple[str, ...], ...]  # job names, upstream first
+    variables: Mapping[str, str]
+    jobs: Mapping[str, JobPlan]  # private to this room
+    places: Places  # private to this room
+
+
+def load(
+    path: Path,
+    *,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    environ: Mapping[str, str] = os.environ,
+    simulate: bool = False,
+) -> Manifest:
+    """Read one manifest. `variables` (`--var`) win over `vars`; `simulate` swaps the provider for the simulator.
+
+    Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
+    """
+    data = read_bytes(path, max_bytes=MAX_BYTES, too_big=_TOO_BIG)
+    text = decode(data, file=str(path))
+    tree, problems = parse(text, file=str(path))
+    places = Places(text, str(path))
+    file, damaged, found = _validate(tree, places)
+    problems += found
+    reader = _Reader(path, file, places, damaged, simulate)
+    manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
+    problems += reader.problems
+    if problems:
+        raise InputError(*_in_order(problems))
+    return manifest
+
+
+def _validate(tree: dict[str, Tree], places: Places) -> tuple[ManifestFile, set[str], list[Problem]]:
+    """Return what of the tree is sound, the names of jobs something was cut out of, and what was wrong."""
+    problems: list[Problem] = []
+    damaged: set[str] = set()
+    for _ in range(_ROUNDS):
+        try:
+            return ManifestFile.model_validate(tree), damaged, problems
+        except ValidationError as error:
+            problems += translate(error, places)
+            for detail in error.errors(include_url=False):
+                damaged |= _damaged_by(detail["loc"], tree)
+            prune(tree, error)
+    return ManifestFile.model_construct(jobs={}), damaged, problems
+
+
+def _damaged_by(path: tuple[str | int, ...], tree: dict[str, Tree]) -> set[str]:
+    """Return the jobs that lack something once `path` is cut out."""
+    jobs = tree.get("jobs")
+    if path[:1] == ("jobs",) and len(path) > 1:
+        return {str(path[1])}
+    return set(jobs) if path[:1] == ("defaults",) and isinstance(jobs, dict) else set()
+
+
+class _Reader:
+    """Takes what the models let through; everything else that is wrong goes to `problems`."""
+
+    def __init__(self, path: Path, file: ManifestFile, places: Places, damaged: set[str], simulate: bool) -> None:
+        self.problems: list[Problem] = []
+        self._path = path
+        self._folder = path.absolute().parent
+        self._file = file
+        self._places = places
+        self._damaged = damaged
+        self._simulate = simulate
+
+    def manifest(self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str) -> Manifest:
+        """Build the manifest; meaningful only when no problem was found."""
+        file, places = self._file, self._places
+        name = self._name()
+        known = self._variables(variables, environ)
+        recipes = Recipes(folder=self._folder, places=places)
+        planner = Planner(recipes, places, variables=known)
+        plans = planner.plans(file, damaged=self._damaged)
+        stages, found = stages_of(file.jobs, places)
+        self.problems += planner.problems + found
+        self._check_unused(variables, recipes.used_variables)
+        output_dir, state_dir = settle.directories(file, self._folder, name, simulate=self._simulate)
+        notify, troubles = settle.notify(file, self._folder, known)
+        for key_path, what, instead in (*troubles, *settle.troubles(file, output_dir, state_dir)):
+            self.problems.append(places.problem(key_path, what, instead))
+        return Manifest(
+            path=self._path,
+            name=name,
+            sha256=sha256,
+            provider=settle.provider_settings(file, self._folder, simulate=self._simulate),
+            limits=settle.limits(file),
+            retry=settle.retry(file),
+            prices=file.prices or {},
+            output_dir=output_dir,
+            state_dir=state_dir,
+            notify=notify,
+            stages=stages,
+            variables=known,
+            jobs=plans,
+            places=places,
+        )
+
+    def _name(self) -> str:
+        name = self._file.name if self._file.name is not None else self._path.stem
+        if not is_name(name):
+            what = f"the file's name {name[:40]!r} is not usable as the manifest's name"
+            self.problems.append(self._places.problem((), what, "write `name:` with letters, digits, - and _"))
+        return name
+
+    def _variables(self, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+        """Return `vars` with the environment filled in; `given` ones win and need no environment."""
+        known: dict[str, str] = {}
+        for name, text in (self._file.vars or {}).items():
+            try:
+                known[name] = given[name] if name in given else interpolate(text, environ)
+            except MissingVariable as missing:
+                known[name] = ""
+                self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))
+        return known | dict(given)
+
+    def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
+        declared = [*(self._file.vars or {}), *sorted(used)]
+        for name in sorted(set(given).difference(declared)):
+            near = get_close_matches(name, declared, n=1, cutoff=0.6)
+            instead = f"did you mean {near[0]!r}?" if near else "write it under `vars:` or take the flag away"
+            self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Sort by place and drop what was told twice."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))

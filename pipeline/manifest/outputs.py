@@ -1,0 +1,109 @@
+"""A clean output name comes in; whether what lies on disk already lets it be written, and keeps it from being an
+input.
+
+Symlinks on the way, folders and pipes in the way, the state directory, and patterns that would take the image as an
+input of the next run. Every directory is looked at once. It writes nothing.
+"""
+
+import os
+import posixpath
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.manifest.glob import Glob
+from pipeline.manifest.naming import IMAGE_SUFFIXES, BadName, name_key
+from pipeline.manifest.reading import kind_of
+
+_REMEMBERED = 1024  # directories
+_RECEIVED = (".png", ".jpg", ".webp")
+
+
+class Outputs:
+    """What may stand under the output directory."""
+
+    def __init__(self, output_dir: Path, state_dir: Path, globs: Sequence[Glob]) -> None:
+        self._root = str(output_dir)
+        self._exists = output_dir.is_dir()
+        self._globs = [glob for glob in globs if _is_below(glob.base, self._root)]
+        self._state: str | None = None
+        if _is_below(str(state_dir), self._root):
+            self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
+        self._known: dict[str, dict[str, str] | BadName] = {}
+
+    def check(self, name: str, key: str) -> None:
+        """Pass when an image may be written under `name`. Raises BadName."""
+        if self._state is not None and f"{key}/".startswith(self._state):
+            raise BadName(f"the output name {name!r} lies in the state directory", "write another name")
+        if self._globs:
+            self._check_globs(name)
+        if self._exists:
+            folder, _, last = name.rpartition("/")
+            in_the_way = self._directory(folder)
+            if isinstance(in_the_way, BadName):
+                raise in_the_way
+            if in_the_way and last in in_the_way:
+                raise BadName(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
+
+    def key_of(self, path: str) -> str | None:
+        """Return the name key of an input image that lies in the output directory; None when it does not."""
+        if not path.startswith(f"{self._root}/"):
+            return None
+        stem, suffix = posixpath.splitext(path[len(self._root) + 1 :])
+        return name_key(stem) if suffix.lower() in IMAGE_SUFFIXES else None
+
+    def _check_globs(self, name: str) -> None:
+        for glob in self._globs:
+            for suffix in _RECEIVED:
+                if glob.matches(posixpath.relpath(f"{self._root}/{name}{suffix}", glob.base)):
+                    what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
+                    raise BadName(what, "write outputs to another directory, or narrow `files`")
+
+    def _directory(self, folder: str) -> dict[str, str] | BadName:
+        """Return what stands in the way in a directory: name without extension -> what it is."""
+        known = self._known.get(folder)
+        if known is None:
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            try:
+                known = self._look(folder)
+            except BadName as error:
+                known = error
+            self._known[folder] = known
+        return known
+
+    def _look(self, folder: str) -> dict[str, str]:
+        path = self._root
+        for segment in folder.split("/") if folder else ():
+            path = f"{path}/{segment}"
+            try:
+                mode = os.lstat(path).st_mode
+            except FileNotFoundError:
+                return {}
+            except OSError as error:
+                raise BadName(f"{path} cannot be looked at: {error.strerror}", "mend its permissions") from None
+            if stat.S_ISLNK(mode):
+                raise BadName(
+                    f"the output name passes through the symlink {path}", "write another name, or remove the link"
+                )
+            if not stat.S_ISDIR(mode):
+                raise BadName(f"{path} is in the way: it is not a folder", "remove it, or write another name")
+        return self._irregular(path)
+
+    def _irregular(self, path: str) -> dict[str, str]:
+        found = {}
+        try:
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    stem, suffix = posixpath.splitext(entry.name)
+                    if suffix.lower() in IMAGE_SUFFIXES and not entry.is_file(follow_symlinks=False):
+                        what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
+                        found[stem] = f"{what} ({entry.name})"
+        except OSError as error:
+            raise BadName(f"{path} cannot be read: {error.strerror}", "mend its permissions") from None
+        return found
+
+
+def _is_below(path: str, root: str) -> bool:
+    """True when `path` is `root` or lies in it."""
+    return posixpath.commonpath([path, root]) == root

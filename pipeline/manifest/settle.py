@@ -1,0 +1,131 @@
+"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify, directories.
+
+It fills defaults and resolves paths against the manifest's folder. It opens no file.
+"""
+
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.manifest.kinds import is_url
+from pipeline.manifest.sandbox import Names, Sandbox
+from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.template import TemplateTrouble, compile_template
+from pipeline.settings import Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
+
+Trouble = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
+_SIMULATED = "-simulated"
+
+
+def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
+    """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
+    written = file.provider
+    if written is None:
+        return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI)
+    kind = Kind.SIMULATOR if simulate else Kind(written.kind)
+    is_other = kind.value != written.kind  # then the written address and key belong to somebody else
+    return ProviderSettings(
+        kind=kind,
+        model=written.model,
+        base_url=None if is_other else written.base_url,
+        api_key_env=None if is_other else written.api_key_env,
+        timeout_s=written.timeout,
+        profile=None if written.profile is None else folder / written.profile,
+    )
+
+
+def limits(file: ManifestFile) -> Limits:
+    """Return the ceilings of one run."""
+    written = file.limits
+    if written is None:
+        return Limits()
+    concurrency, budget, stop_on = written.concurrency, written.budget, written.stop_on
+    default = Limits()
+    return Limits(
+        concurrency=default.concurrency if concurrency is None else concurrency.max,
+        start=default.start if concurrency is None else concurrency.start,
+        adaptive=default.adaptive if concurrency is None else concurrency.adaptive,
+        requests_per_minute=written.requests_per_minute,
+        budget=Budget() if budget is None else Budget(run=budget.run, day=budget.day, month=budget.month),
+        tz=written.tz,
+        max_tasks=written.max_tasks,
+        max_duration_s=written.max_duration,
+        stop_on=StopOn() if stop_on is None else StopOn(**stop_on.model_dump()),
+    )
+
+
+def retry(file: ManifestFile) -> Retry:
+    """Return how often one task may be asked."""
+    written = file.retry
+    if written is None:
+        return Retry()
+    wait = written.wait
+    default = Retry()
+    return Retry(
+        attempts=written.attempts,
+        wait_initial_s=default.wait_initial_s if wait is None else wait.initial,
+        wait_max_s=default.wait_max_s if wait is None else wait.max,
+        unknown=written.unknown,
+    )
+
+
+def directories(file: ManifestFile, folder: Path, name: str, *, simulate: bool) -> tuple[Path, Path]:
+    """Return the output and the state directory, absolute and resolved; play money has its own."""
+    kind = file.provider.kind if file.provider is not None else Kind.COMETAPI.value
+    is_switched = simulate and kind != Kind.SIMULATOR.value
+    is_play = simulate or kind == Kind.SIMULATOR.value
+    if file.output_dir is not None:
+        output_dir = _resolved(folder / file.output_dir, is_switched)
+    else:
+        beside = folder.parent if folder.name == "jobs" else folder
+        output_dir = _resolved(beside / "outputs" / name, is_play)
+    if file.state_dir is None:
+        return output_dir, output_dir / ".pipeline"
+    return output_dir, _resolved(folder / file.state_dir, is_switched)
+
+
+def _resolved(path: Path, is_simulated: bool) -> Path:
+    path = path.resolve()
+    return path.with_name(path.name + _SIMULATED) if is_simulated else path
+
+
+def notify(file: ManifestFile, folder: Path, variables: Mapping[str, str]) -> tuple[Notify | None, list[Trouble]]:
+    """Return who is told, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
+    if file.notify is None:
+        return None, []
+    troubles: list[Trouble] = []
+    urls: dict[str, str | None] = {}
+    for key in ("webhook", "ping"):
+        try:
+            urls[key] = _url(getattr(file.notify, key), variables)
+        except TemplateTrouble as trouble:
+            troubles.append((("notify", key), trouble.what, trouble.instead))
+    prometheus = file.notify.prometheus
+    return Notify(**urls, prometheus=None if prometheus is None else folder / prometheus), troubles
+
+
+def _url(written: str | None, variables: Mapping[str, str]) -> str | None:
+    if written is None:
+        return None
+    url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
+    if not is_url(url):
+        raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
+    return url
+
+
+def troubles(file: ManifestFile, output_dir: Path, state_dir: Path) -> Iterator[Trouble]:
+    """Yield what is wrong with settings that pass one by one."""
+    if file.limits is not None:
+        try:
+            zoneinfo.ZoneInfo(file.limits.tz)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            what = f"the time zone {file.limits.tz!r} is not known on this system"
+            yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
+    if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
+        yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
+    if state_dir == output_dir:
+        yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
+    for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not existing.is_dir():
+            yield (key,), f"{existing} is a file", "name a directory"

@@ -1,0 +1,163 @@
+"""The plan of a job comes in, its rows come out one by one: written in place, from a table, a folder, or another job.
+
+Nothing is multiplied and nothing rendered here. A source that cannot be read is a Problem, and so is one without rows.
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import Problem
+from pipeline.manifest import tables
+from pipeline.manifest.folder import Wanted, own_directories, walk
+from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
+from pipeline.manifest.job import Each
+from pipeline.manifest.jobs import JobPlan
+from pipeline.manifest.load import Manifest
+from pipeline.manifest.rows import Row, fields_of, printable
+from pipeline.manifest.sandbox import Names
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpstreamImage:
+    """One done image of another job."""
+
+    task_id: str
+    row: str
+    path: Path  # absolute
+    matrix: Mapping[str, str]
+    fields: Mapping[str, str]
+
+
+Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
+
+
+class Sources:
+    """Reads the rows of one manifest's jobs. `waiting` holds files that were too young, relative to the manifest."""
+
+    def __init__(self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float]) -> None:
+        self.waiting: list[str] = []
+        self._manifest = manifest
+        self._folder = manifest.path.absolute().parent
+        self._upstream = upstream
+        self._now = now
+
+    def rows(self, plan: JobPlan) -> Iterator[Row | Problem]:
+        """Yield the rows of one job, and what is wrong between them."""
+        if plan.items is not None:
+            for key in plan.items:
+                yield Row(key)
+        elif plan.each is None:
+            yield Row("" if plan.combinations is not None else plan.name)
+        else:
+            yield from self._each(plan, plan.each)
+
+    def globs(self) -> list[Glob]:
+        """Return the patterns of every job, for outputs to keep clear of."""
+        found = []
+        for plan in self._manifest.jobs.values():
+            if plan.each is not None and plan.each.files is not None:
+                try:
+                    found.append(compile_globs(plan.each.files, str(self._folder)))
+                except BadPattern:
+                    continue  # told when the job's rows are asked for
+        return found
+
+    def file_of(self, job: str) -> str | None:
+        """Return the table a job's rows come from; None when they come from elsewhere."""
+        each = self._manifest.jobs[job].each
+        if each is None or each.kind in ("files", "job"):
+            return None
+        return str(self._manifest.path.parent / getattr(each, each.kind))
+
+    def _each(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+        match each.kind:
+            case "files":
+                rows: Iterator[Row | Problem] = self._files(plan, each)
+            case "job":
+                yield from self._images(each)
+                return
+            case kind:
+                path = self._manifest.path.parent / getattr(each, kind)
+                needs_key = plan.recipe.id is None
+                rows = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
+        is_empty = True
+        for row in rows:
+            is_empty = False
+            yield row
+        if is_empty and not each.allow_empty:
+            what = (
+                "no file matches"
+                if each.kind == "files"
+                else "the table has no rows" + (" that fit `where`" * bool(each.where))
+            )
+            yield self._problem(plan, each.kind, what, "check it, or write `allow_empty: true`")
+
+    def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
+        return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
+
+    def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+        folder = str(self._folder)
+        try:
+            glob = compile_globs(each.files or (), folder)
+            ignore = compile_ignores(each.ignore or ())
+        except BadPattern as error:
+            yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
+            return
+        root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, each.root))
+        if posixpath.commonpath([root, glob.base]) != root:
+            what = f"root {each.root!r} does not hold the files of the pattern"
+            yield self._problem(
+                plan, "root", what, f"write {posixpath.relpath(glob.base, folder)!r} or a folder above it"
+            )
+            return
+        if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
+            what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
+            yield self._problem(plan, "files", what, "patterns are relative to the manifest")
+            return
+        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
+        base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
+        own = own_directories(glob.base, (str(self._manifest.output_dir), str(self._manifest.state_dir)))
+        wanted = Wanted(glob=glob, ignore=ignore, hidden=each.hidden, written_base=base, own=own)
+        for found in walk(wanted):
+            if isinstance(found, Problem):
+                yield found
+            elif each.min_age is not None and self._is_young(f"{glob.base}/{found}", each.min_age):
+                self.waiting.append(posixpath.normpath(f"{base}/{found}"))
+            else:
+                yield _file_row(f"{base}/{found}", posixpath.relpath(f"{glob.base}/{found}", root))
+
+    def _is_young(self, path: str, min_age_s: float) -> bool:
+        try:
+            return self._now() - os.stat(path).st_mtime < min_age_s  # noqa: PTH116 - as above
+        except OSError:
+            return False  # told when the image is looked at
+
+    def _images(self, each: Each) -> Iterator[Row]:
+        """Yield a row for every done image of another job; none while nobody knows them."""
+        if self._upstream is None or each.job is None:
+            return
+        for image in self._upstream(each.job):
+            path = os.path.relpath(image.path, self._folder)
+            inside = os.path.relpath(image.path, self._manifest.output_dir)
+            values = {**image.fields, **image.matrix, "id": image.row}
+            if each.where and any(str(values.get(key, "")) not in wanted for key, wanted in each.where.items()):
+                continue
+            row = _file_row(path, inside)
+            row.key = image.task_id.partition("/")[2].replace("@", "-")
+            row.data = Names("row", values)
+            row.fields = fields_of(row.data)
+            row.is_upstream = True
+            yield row
+
+
+def _file_row(path: str, inside: str) -> Row:
+    """Return the row of one file. path: relative to the manifest, as it opens; inside: relative to `root`."""
+    path = posixpath.normpath(path)
+    folder, _, name = inside.rpartition("/")
+    stem, suffix = posixpath.splitext(name)
+    names = Names("file", {"path": path, "dir": folder, "stem": stem, "name": name, "suffix": suffix})
+    fields = {key: value if value.isprintable() else printable(value) for key, value in names.items()}
+    return Row(printable(inside), None, names, fields["path"], None, False, fields)

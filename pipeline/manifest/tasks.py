@@ -1,0 +1,231 @@
+"""One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
+
+What cannot become a task raises TemplateTrouble with the origin of the key at fault. It keeps no task and knows no
+other.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from pydantic_core import PydanticCustomError
+
+from pipeline.manifest.fingerprint import digest, digests, fingerprint
+from pipeline.manifest.inputs import BadInput, Inputs
+from pipeline.manifest.jobs import JobPlan
+from pipeline.manifest.kinds import check_aspect_ratio, check_size
+from pipeline.manifest.matrix import Combination
+from pipeline.manifest.naming import BadName, name_key, output_name
+from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.recipe import Recipe
+from pipeline.manifest.rows import Row, printable
+from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
+from pipeline.manifest.template import Template, TemplateTrouble, compile_template
+from pipeline.model import InputImage, Task
+
+Context = dict[str, Any]
+_BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+_HEAD = re.compile(r"(\{\{[^{}]*\}\})/")
+_NO_INPUTS = digest([])
+_REMEMBERED = 4096
+
+
+class TaskMaker:
+    """Makes the tasks of one manifest."""
+
+    def __init__(self, *, model: str, variables: Names, inputs: Inputs, outputs: Outputs) -> None:
+        self._model = model
+        self._variables = variables
+        self._inputs = inputs
+        self._outputs = outputs
+        self._params_digests: dict[tuple[Any, ...], str] = {}
+        self._heads: dict[str, Template] = {}
+
+    def tasks(self, plan: JobPlan, row: Row, combination: Combination | None) -> Iterator[tuple[Task, str]]:
+        """Yield each variant's task with the key of its name. Raises TemplateTrouble."""
+        recipe = plan.recipe if plan.items is None else plan.items[row.key]
+        context: Context = {"vars": self._variables, "job": plan.name}
+        if row.data is not None:
+            context["row"] = row.data
+        if row.file is not None:
+            context["file"] = row.file
+        if combination is not None:
+            context["matrix"] = Names("matrix", combination.texts)
+        context["id"] = self._row_id(recipe, row, combination, context)
+        for variant in range(1, recipe.variants + 1):
+            context["variant"] = variant
+            yield self._task(row, recipe, combination, context)
+
+    def _row_id(self, recipe: Recipe, row: Row, combination: Combination | None, context: Context) -> str:
+        key, label = row.key, combination.label if combination is not None else ""
+        if recipe.id is not None:
+            key = _render(recipe.id, context)
+            if "matrix" in recipe.id.roots:
+                label = ""
+        row_id = f"{key}-{label}" if key and label else key or label
+        if not row_id.strip():
+            raise _located(recipe.id, "the id of the row is empty", "give every row its own id")
+        return row_id if row_id.isprintable() else printable(row_id)
+
+    def _task(self, row: Row, recipe: Recipe, combination: Combination | None, context: Context) -> tuple[Task, str]:
+        job, row_id, variant = context["job"], context["id"], context["variant"]
+        task_id = f"{job}/{row_id}" if recipe.variants == 1 else f"{job}/{row_id}@{variant}"
+        prompt = _prompt(recipe.prompt, context)
+        system = None if recipe.system is None else _prompt(recipe.system, context)
+        model = self._model if recipe.model is None else _filled(recipe.model, context)
+        aspect_ratio = _checked(recipe.aspect_ratio, context, check_aspect_ratio)
+        size = _checked(recipe.size, context, check_size)
+        images = self._images(recipe, context)
+        seed = None if recipe.seed is None else recipe.seed + variant - 1
+        params = _params(recipe, aspect_ratio, size, seed)
+        hashes = [image.sha256 for image in images]
+        name, key = self._name(recipe, context, task_id)
+        task = Task(
+            id=task_id,
+            job=job,
+            row=row_id,
+            variant=variant,
+            prompt=prompt,
+            model=model,
+            name=name,
+            fingerprint=fingerprint(
+                prompt=prompt, system=system, model=model, params=params, inputs=hashes, variant=variant
+            ),
+            digests=digests(
+                prompt=prompt,
+                system=system,
+                model=model,
+                params_digest=self._params_digest((id(recipe), aspect_ratio, size, variant), params),
+                inputs_digest=digest(hashes) if hashes else _NO_INPUTS,
+            ),
+            system=system,
+            aspect_ratio=aspect_ratio,
+            size=size,
+            seed=seed,
+            temperature=recipe.temperature,
+            params=recipe.params,
+            safety=recipe.safety,
+            images=images,
+            tags=_tags(recipe, context),
+            rerun_when=recipe.rerun_when,
+            keep_metadata=recipe.keep_metadata,
+            embed=recipe.embed,
+            matrix=combination.names if combination is not None else {},
+            fields=row.fields,
+        )
+        return task, key
+
+    def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
+        return tuple([self._image(template, context) for template in recipe.images])
+
+    def _image(self, template: Template, context: Context) -> InputImage:
+        try:
+            return self._inputs.image(_render(template, context))
+        except BadInput as error:
+            raise _located(template, error.what, error.instead) from None
+
+    def _name(self, recipe: Recipe, context: Context, task_id: str) -> tuple[str, str]:
+        template = recipe.output
+        assert template is not None
+        rendered = _render(template, context)
+        if rendered.startswith("/") and self._starts_empty(template, context):
+            rendered = rendered.lstrip("/")
+        ending = f"-{context['variant']}" if recipe.variants > 1 and "variant" not in template.roots else ""
+        try:
+            name = output_name(rendered, task_id=task_id, ending=ending)
+            key = name_key(name)
+            self._outputs.check(name, key)
+        except BadName as error:
+            raise _located(template, error.what, error.instead) from None
+        return name, key
+
+    def _starts_empty(self, template: Template, context: Context) -> bool:
+        """True for `{{ file.dir }}/x` where the first part is empty: that is not an absolute name."""
+        head = _HEAD.match(template.source)
+        if head is None:
+            return False
+        if head[1] not in self._heads:
+            self._heads[head[1]] = compile_template(Sandbox(), head[1], names=context)
+        return self._heads[head[1]].render(context) == ""
+
+    def _params_digest(self, known_by: tuple[Any, ...], params: dict[str, Any]) -> str:
+        """Return the digest of every parameter and the variant; most tasks of a job share it."""
+        known = self._params_digests.get(known_by)
+        if known is None:
+            if len(self._params_digests) >= _REMEMBERED:
+                self._params_digests.clear()
+            known = self._params_digests[known_by] = digest({"params": params, "variant": known_by[-1]})
+        return known
+
+
+def _located(template: Template | None, what: str, instead: str) -> TemplateTrouble:
+    trouble = TemplateTrouble(what, instead)
+    trouble.origin = template.origin if template is not None else None
+    return trouble
+
+
+def _render(template: Template, context: Context) -> str:
+    try:
+        return template.render(context)
+    except TemplateTrouble as trouble:
+        trouble.origin = template.origin
+        raise
+
+
+def _prompt(template: Template | None, context: Context) -> str:
+    assert template is not None
+    prompt = _render(template, context)
+    if not prompt or prompt.isspace():
+        raise _located(template, "the prompt is empty", "write what to draw")
+    if len(prompt) > MAX_TEXT:
+        raise _located(template, f"the prompt has {len(prompt):,} characters, at most {MAX_TEXT:,}", "make it shorter")
+    bad = _BAD_TEXT.search(prompt)
+    if bad is not None:
+        raise _located(template, f"the prompt holds the control character U+{ord(bad.group()):04X}", "delete it")
+    return prompt
+
+
+def _filled(template: Template, context: Context) -> str:
+    text = _render(template, context).strip()
+    if not text:
+        raise _located(template, "the model is empty", "write the name of a model")
+    return text
+
+
+def _checked(template: Template | None, context: Context, check: Callable[[str], str]) -> str | None:
+    """Return a key's value, checked if it was rendered; empty is as if it were not set."""
+    if template is None:
+        return None
+    if template.literal is not None:
+        return template.literal
+    text = _render(template, context).strip()
+    try:
+        return check(text) if text else None
+    except PydanticCustomError as error:
+        words = error.context or {}
+        raise _located(template, words["what"], words["instead"]) from None
+
+
+def _params(recipe: Recipe, aspect_ratio: str | None, size: str | None, seed: int | None) -> dict[str, Any]:
+    """Return every generation parameter that is set."""
+    params: dict[str, Any] = {}
+    if aspect_ratio is not None:
+        params["aspect_ratio"] = aspect_ratio
+    if size is not None:
+        params["size"] = size
+    if seed is not None:
+        params["seed"] = seed
+    if recipe.temperature is not None:
+        params["temperature"] = recipe.temperature
+    if recipe.params:
+        params["params"] = recipe.params
+    if recipe.safety:
+        params["safety"] = recipe.safety
+    return params
+
+
+def _tags(recipe: Recipe, context: Context) -> tuple[str, ...]:
+    if not recipe.tags:
+        return ()
+    rendered = (_render(template, context).strip() for template in recipe.tags)
+    return tuple(dict.fromkeys(tag for tag in rendered if tag))
