@@ -1,23 +1,15 @@
 """Pictures that follow their prompt, drawn with Pillow alone.
 
-order       what is to be drawn
+order              what is to be drawn              words, colours     what a prompt talks about
+canvas, lines      gradients, shapes, curves        scenes             which composition fits, its way to bytes
+skies, lands, waters, towns, afloat  -> landscapes  a view from its features
+pen -> vessels, goods, living; rooms -> still       things on a surface
+abstracts          where nothing is recognised      lettering          a poster's title
+inputs -> relight  image to image
 """
 
-from io import BytesIO
-
-from PIL import Image
-
+from pipeline.simulator.pictures.inputs import nearest_ratio
 from pipeline.simulator.pictures.order import Order, UnreadableImage
+from pipeline.simulator.pictures.scenes import draw
 
 __all__ = ["Order", "UnreadableImage", "draw", "nearest_ratio"]
-
-
-def draw(order: Order) -> bytes:
-    d = order.digest()
-    out = BytesIO()
-    Image.new("RGB", (order.width, order.height), (d[0], d[1], d[2])).save(out, order.mime.split("/")[1].upper())
-    return out.getvalue()
-
-
-def nearest_ratio(data: bytes, ratios: tuple[str, ...]) -> str:
-    return ratios[0] if data else "1:1"
