@@ -1,0 +1,80 @@
+import csv
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.model import TaskState
+from pipeline.report.row import ReportRow
+from pipeline.report.tables import Tables, tables, task_record
+
+ROW = ReportRow(
+    id="posters/lisbon@2",
+    job="posters",
+    row="lisbon",
+    variant=2,
+    state=TaskState.DONE,
+    prompt="A poster,\nin two lines",
+    model="m",
+    tags=("hero", "print"),
+    matrix={"mood": "dawn"},
+    image="../posters/lisbon-2.png",
+    price_microusd=39_000,
+    finished_at=datetime(2026, 11, 22, tzinfo=UTC),
+)
+
+
+def written(*rows: ReportRow) -> tuple[list[dict[str, str]], list[dict[str, object]]]:
+    csv_file, jsonl_file = io.StringIO(newline=""), io.StringIO()
+    both = Tables(csv_file, jsonl_file)
+    for row in rows:
+        both.add(row)
+    csv_file.seek(0)
+    return list(csv.DictReader(csv_file)), [json.loads(line) for line in jsonl_file.getvalue().split("\n")[:-1]]
+
+
+def test_both_tables_say_the_same() -> None:
+    [cells], [record] = written(ROW)
+    assert record == json.loads(json.dumps(task_record(ROW)))
+    assert list(cells) == list(record)
+    assert cells["prompt"] == "A poster,\nin two lines"
+    assert (cells["tags"], cells["matrix"], cells["price_usd"]) == ("hero, print", "mood=dawn", "0.039")
+    assert (cells["width"], record["finished_at"]) == ("", "2026-11-22T00:00:00+00:00")
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+def test_s07_no_cell_starts_a_formula(start: str) -> None:
+    [cells], [record] = written(replace(ROW, id=f"{start}cmd|' /C calc'!A0", matrix={f"{start}x": "y"}))
+    assert cells["id"] == f"'{start}cmd|' /C calc'!A0"
+    assert cells["matrix"].startswith("'")
+    assert record["id"] == f"{start}cmd|' /C calc'!A0"
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_s07_any_text_comes_back_and_never_as_a_formula(text: str) -> None:
+    [cells], [record] = written(replace(ROW, prompt=text, reason=text))
+    assert record["prompt"] == text
+    assert cells["prompt"].removeprefix("'") in (text, text.removeprefix("'"))
+    assert not cells["prompt"].startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def test_a_spreadsheet_is_told_that_it_is_utf8(tmp_path: Path) -> None:
+    with tables(tmp_path) as both:
+        both.add(replace(ROW, prompt="café \udcff"))
+    assert (tmp_path / "tasks.csv").read_bytes().startswith(b"\xef\xbb\xbfid,job,")
+    assert "café ?" in (tmp_path / "tasks.csv").read_text(encoding="utf-8-sig")
+
+
+def test_tables_that_were_not_finished_leave_the_old_ones(tmp_path: Path) -> None:
+    with tables(tmp_path) as both:
+        both.add(ROW)
+    before = (tmp_path / "tasks.csv").read_bytes()
+    with pytest.raises(RuntimeError), tables(tmp_path):
+        raise RuntimeError
+    assert (tmp_path / "tasks.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks.csv", "tasks.jsonl"]
