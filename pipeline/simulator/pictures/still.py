@@ -22,6 +22,15 @@ _OWN: Mapping[str, Rgb] = {
     "robot": (84, 146, 170), "box": (190, 140, 90), "bottle": (44, 92, 72), "cake": (232, 150, 164),
     "camera": (120, 84, 60),
 }  # fmt: skip
+_SMALL: Mapping[str, float] = {
+    "apple": 0.74,
+    "pear": 0.8,
+    "orange": 0.72,
+    "lemon": 0.74,
+    "cup": 0.9,
+    "candle": 0.9,
+    "bird": 0.8,
+}
 _CHOICES: tuple[Rgb, ...] = (
     (196, 84, 62),
     (44, 98, 120),
@@ -30,7 +39,7 @@ _CHOICES: tuple[Rgb, ...] = (
     (236, 226, 208),
     (58, 70, 108),
 )
-_PLACES = {1: ((0.5, 1.0),), 2: ((0.36, 0.92), (0.63, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
+_PLACES = {1: ((0.5, 1.0),), 2: ((0.35, 0.92), (0.66, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
 
 
 def paint(canvas: Canvas, idea: Idea) -> None:
@@ -40,7 +49,7 @@ def paint(canvas: Canvas, idea: Idea) -> None:
     foot = rooms.backdrop(canvas, idea, colours[0])
     size = min(canvas.unit * 0.76, foot * 0.88)
     for (x, share), name, colour in zip(_PLACES[len(names)], names, colours, strict=True):
-        side = size * share * (1.0 if len(names) == 1 else 0.74)
+        side = size * share * (1.0 if len(names) == 1 else 0.76 * _SMALL.get(name, 1.0))
         pen = Pen(
             canvas,
             canvas.width * x if len(names) > 1 else canvas.width * 0.5,
