@@ -1,5 +1,6 @@
 """The flags that verbs share, and their conversion to what `compose` understands."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -7,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import rich_click as click
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from pipeline.compose import Flags
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 FILE: Final = click.Path(path_type=Path)
 
 
@@ -20,14 +24,13 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        from pipeline.manifest import parse_duration
-
-        if isinstance(value, (int, float)):
-            return float(value)
-        try:
-            return parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+        text = str(value).strip()
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return float(text)
+        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(f"{value!r} is no duration; write seconds (90) or a unit (90s, 50m, 1h30m)", param, ctx)
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 class Dollars(click.ParamType[int]):
@@ -162,3 +165,35 @@ def print_json(document: object) -> None:
     import msgspec
 
     print(msgspec.json.encode(document).decode())
+
+
+def plain(noun: Any) -> dict[str, object]:
+    """Return the fields of a dataclass, for JSON."""
+    import dataclasses
+
+    return dataclasses.asdict(noun)
+
+
+def groups(text: str, known: tuple[str, ...]) -> list[str]:
+    """Split `--by job,day`."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in known:
+            raise click.UsageError(f"--by {name!r} is not known; write any of {', '.join(known)}")
+    return list(dict.fromkeys(names)) or [known[0]]
+
+
+def moment(text: str | None) -> "datetime | None":
+    """Read `--since`: a date, or an age such as 30d."""
+    if text is None:
+        return None
+    from datetime import UTC, datetime, timedelta
+
+    units = {"d": "days", "h": "hours", "w": "weeks"}
+    if text[:-1].isdigit() and text[-1] in units:
+        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--since {text!r} is no time; write a date (2026-11-01) or an age (30d, 12h)") from None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

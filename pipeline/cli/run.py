@@ -104,8 +104,10 @@ class _Look:
 
         from pipeline import report
 
-        mode = "none" if self.is_json_log and self.mode == "auto" else self.mode
+        mode: report.Mode = "none" if self.is_json_log and self.mode == "auto" else self.mode
         journal = report.Journal()
+        if not (self.is_quiet or self.is_json_log):
+            print(report.resume_line(started), file=sys.stderr)
         view = report.progress(
             mode, total=started.due, gauge=gauge, console=Console(stderr=True), is_quiet=self.is_quiet
         )

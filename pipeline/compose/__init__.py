@@ -5,10 +5,39 @@ planning   set-up + ledger + files -> a plan
 consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders
 running    lock, recover, plan, engine, last word
+looking    plans as bills, status, histories, the report, money: nothing is changed
 """
 
-from pipeline.compose.planning import Planned, make_plan
-from pipeline.compose.prepare import Flags, Setup, prepare
-from pipeline.compose.running import Release, run
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Flags", "Planned", "Release", "Setup", "make_plan", "prepare", "run"]
+from pipeline.compose.looking import bill, costs, history, look, report, status, status_tasks
+from pipeline.compose.planning import Planned
+from pipeline.compose.prepare import Flags, Setup, prepare
+
+if TYPE_CHECKING:
+    from pipeline.compose.running import Release, run
+
+__all__ = [
+    "Flags",
+    "Planned",
+    "Release",
+    "Setup",
+    "bill",
+    "costs",
+    "history",
+    "look",
+    "prepare",
+    "report",
+    "run",
+    "status",
+    "status_tasks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what sends only when it is asked for: a plan needs no network, and aiohttp takes 0.3 s to import."""
+    if name in ("Release", "run"):
+        from pipeline.compose import running
+
+        return getattr(running, name)
+    raise AttributeError(name)

@@ -1,6 +1,6 @@
 """Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet."""
 
-import os
+import hashlib
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,29 +24,25 @@ class Planned:
 
     plan: Plan
     orphans: list[str] = field(default_factory=list)  # ids the ledger knows and the manifest no longer has
-    waiting: int = 0  # input files too young to be read
+    waiting: tuple[str, ...] = ()  # input files too young to be read
     upstream_missing: list[str] = field(default_factory=list)  # jobs whose images others wait for
-    digests: list[tuple[str, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
+    digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
 
 
 class DigestMemory:
     """SHA-256 of input files: remembered by path, size and time; only what differs is read."""
 
-    def __init__(self, reader: Reader, state_dir: Path) -> None:
+    def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self._state_dir = state_dir
-        self.learned: list[tuple[str, int, int, str]] = []
+        self.learned: list[tuple[Path, int, int, str]] = []
 
     def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
-        key = os.path.relpath(path, self._state_dir)
-        known = self._reader.digest(key, size_bytes, mtime_ns)
+        known = self._reader.digest(path, size_bytes, mtime_ns)
         if known is None:
-            import hashlib
-
             with path.open("rb") as file:
                 known = hashlib.file_digest(file, "sha256").hexdigest()
-            self.learned.append((key, size_bytes, mtime_ns, known))
+            self.learned.append((path, size_bytes, mtime_ns, known))
         return known
 
 
@@ -56,7 +52,7 @@ def rows(
     digests: DigestMemory,
     *,
     jobs: Collection[str] | None = None,
-    on_end: Callable[[int], None] = lambda _waiting: None,
+    on_end: Callable[[tuple[str, ...]], None] = lambda _waiting: None,
     is_cancelled: threading.Event | None = None,
 ) -> Iterator[Row]:
     """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
@@ -82,27 +78,22 @@ def make_plan(
     is_cancelled: threading.Event | None = None,
 ) -> Planned:
     """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
-    digests = DigestMemory(reader, setup.manifest.state_dir)
-    waiting: list[int] = []
+    digests = DigestMemory(reader)
+    waiting: list[str] = []
     seen: set[str] = set()
-    stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.append, is_cancelled=is_cancelled)
+    stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     selected = setup.flags.selection.apply(_remember(stream, seen))
     plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
     _check_budget(setup, plan)
-    models = list(dict.fromkeys([*plan.unpriced, *_models(setup)]))
     return Planned(
         plan=plan,
-        orphans=[] if jobs is not None else _orphans(reader, seen),
-        waiting=sum(waiting),
+        orphans=[] if jobs is not None else [known.id for known in reader.orphans(seen)],
+        waiting=tuple(waiting),
         digests=digests.learned,
-        warnings=setup.warnings(models) if plan.due else [],
+        warnings=setup.warnings(sorted(plan.models)) if plan.due else [],
     )
-
-
-def _models(setup: Setup) -> list[str]:
-    return list(setup.manifest.models)
 
 
 def _remember(stream: Iterable[Row], seen: set[str]) -> Iterator[Row]:
@@ -111,10 +102,6 @@ def _remember(stream: Iterable[Row], seen: set[str]) -> Iterator[Row]:
         if row.known is not None:
             seen.add(row.task.id)
         yield row
-
-
-def _orphans(reader: Reader, seen: set[str]) -> list[str]:
-    return [known.id for known in reader.all_known() if known.id not in seen]
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:
@@ -136,7 +123,7 @@ def _check_budget(setup: Setup, plan: Plan) -> None:
 
 def _upstream(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
     """Yield the images of `job` that are done, for `each: {job: ...}`."""
-    for source in reader.done_images(job):
+    for source in reader.made_by_job(job):
         yield UpstreamImage(
             task_id=source.task_id,
             row=source.row,

@@ -17,6 +17,7 @@ from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import at_most, with_consent
+from pipeline.compose.looking import reading
 from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Signals
@@ -75,7 +76,7 @@ async def run(
                 recovery = await store.recover()
                 if release is not None:
                     await store.release(release.states, ids=release.ids or None)
-                with Reader(manifest.state_dir, manifest=manifest.name) as reader:
+                with reading(setup) as reader:
                     job = _Job(
                         setup=setup,
                         key=key,
@@ -132,10 +133,11 @@ async def _opened(setup: Setup) -> AsyncIterator[Store]:
 
 
 def _check_hold(setup: Setup) -> None:
-    with Reader(setup.manifest.state_dir, manifest=setup.manifest.name) as reader:
+    with reading(setup) as reader:
         hold = reader.not_before()
-    if hold is not None and hold > datetime.now(UTC):
-        raise TryLater(f"the provider asked to wait until {hold.isoformat(timespec='seconds')}; nothing was sent")
+    if hold is not None and hold.not_before > datetime.now(UTC):
+        until = hold.not_before.isoformat(timespec="seconds")
+        raise TryLater(f"the provider asked to wait until {until} ({hold.reason}); nothing was sent")
 
 
 async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool) -> Planned:
@@ -185,7 +187,7 @@ async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
         budget_microusd=wallet.left_microusd,
         is_play_money=setup.is_play_money,
     )
-    gate = Gate(Pace(setup.limits, retry=setup.retry))
+    gate = Gate(Pace(setup.limits))
     crew = _Crew(job=job, gate=gate, wallet=wallet, run=number or 0)
     with job.watch(started, crew.gauge) as listen:
         crew.listen = listen
@@ -225,15 +227,28 @@ class _Crew:
     engine: Engine | None = None
 
     def gauge(self) -> Gauge:
-        assert self.engine is not None
-        return self.engine.gauge()
+        """Return the state of the run at this moment; before the engine stands, only the money."""
+        if self.engine is not None:
+            return self.engine.gauge()
+        return Gauge(
+            in_flight=0,
+            limit=0,
+            concurrency=self.job.setup.limits.concurrency,
+            spent_microusd=0,
+            unknown_microusd=0,
+            reserved_microusd=0,
+            budget_left_microusd=self.wallet.left_microusd,
+            queued=0,
+            pause_reason=None,
+            pause_left_s=0.0,
+        )
 
     async def work(self, spool: Spool) -> None:
         setup = self.job.setup
         async with AsyncExitStack() as stack:
             provider = setup.provider
             if setup.is_play_money and provider.base_url is None:
-                profile = load_profile(setup.flags.profile or provider.profile)
+                profile = load_profile(Path(setup.flags.profile) if setup.flags.profile else provider.profile)
                 simulator = await stack.enter_async_context(Simulator(profile))
                 provider = replace(provider, base_url=simulator.base_url)
             client = await stack.enter_async_context(

@@ -16,6 +16,7 @@ from pipeline.engine.pace import Gate, Stopped, Ticket
 from pipeline.engine.ports import Intent, Prices, Provider, Store
 from pipeline.engine.retry import Tally, standing
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
+from pipeline.errors import Conflict
 from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
 from pipeline.settings import Retry
 
@@ -58,7 +59,7 @@ class Attempts:
         self._retry = retry
         self._emit = listen
         self._money_moved = asyncio.Condition()
-        self._sending: set[asyncio.Task[Reply | Failure]] = set()
+        self._sending: set[asyncio.Task[Reply | Failure | Exception]] = set()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._is_abandoned = False
 
@@ -82,7 +83,7 @@ class Attempts:
         *,
         group: asyncio.TaskGroup,
         refused: Callable[[Refusal], None],
-        judged: Callable[[Answer | Failure], None],
+        judged: Callable[[Task, Answer | Failure], None],
     ) -> Step | None:
         """Pass the gates and make one attempt; None when the run stopped before anything was sent.
 
@@ -106,7 +107,7 @@ class Attempts:
         finally:
             fault = Fault.OTHER if result is None else result.fault if isinstance(result, Failure) else None
             self._gate.finished(ticket, fault, result.hint_s if isinstance(result, Failure) else None)
-        judged(result)
+        judged(task, result)
         return await self._write_down(
             task, tally, intent, result, reservation=reservation, seconds=time.monotonic() - started
         )
@@ -142,7 +143,7 @@ class Attempts:
 
     async def _exchange(self, task: Task, group: asyncio.TaskGroup) -> Answer | Failure:
         """Send, then judge off the loop. A send that `abandon` cancels is a silence."""
-        sending = group.create_task(self._provider.send(task), name=f"send {task.id}")
+        sending = group.create_task(self._send(task), name=f"send {task.id}")
         self._sending.add(sending)
         if self._is_abandoned:
             sending.cancel()
@@ -154,9 +155,17 @@ class Attempts:
             reason = "the run was stopped before the answer came"
             return Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason=reason, code="stopped")
         reply = sending.result()
+        if isinstance(reply, Exception):
+            raise reply
         if isinstance(reply, Failure):
             return reply
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._provider.read, reply, task)
+
+    async def _send(self, task: Task) -> Reply | Failure | Exception:
+        try:
+            return await self._provider.send(task)
+        except Exception as bug:  # raised by the worker that waits; here it would cancel all others
+            return bug
 
     async def _write_down(
         self,
@@ -175,8 +184,7 @@ class Attempts:
         else:
             await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
         if isinstance(result, Answer):
-            artifact = await self._store.publish(task, intent.attempt, result, cost_microusd=cost, seconds=seconds)
-            step = Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost)
+            step = await self._publish(task, intent, result, cost_microusd=cost, seconds=seconds)
         else:
             tally.add(result.fault)
             state = standing(result.fault, tally, self._retry)
@@ -186,6 +194,16 @@ class Attempts:
             step = Step(state=state, failure=result, number=intent.number, reason=result.reason, cost_microusd=cost)
         self._emit(_ended(task, intent, result, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds))
         return step
+
+    async def _publish(self, task: Task, intent: Intent, answer: Answer, *, cost_microusd: int, seconds: float) -> Step:
+        try:
+            artifact = await self._store.publish(
+                task, intent.attempt, answer, cost_microusd=cost_microusd, seconds=seconds
+            )
+        except Conflict as conflict:
+            state, reason = TaskState.CONFLICT, str(conflict)
+            return Step(state=state, number=intent.number, reason=reason, cost_microusd=cost_microusd)
+        return Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost_microusd)
 
     def _cost(self, task: Task, result: Answer | Failure, reservation: Reservation) -> int:
         """Return what the attempt cost: from its tokens where the catalogue can, else the list price."""

@@ -36,7 +36,10 @@ class Store(Protocol):
     async def publish(
         self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
     ) -> Artifact:
-        """Put an image durably under its final name (B3 to B5). Raises StorageError; cancellation does not stop it."""
+        """Put an image durably under its final name (B3 to B5). Cancellation does not stop it.
+
+        Raises Conflict for this task alone; StorageError for the run. The image is kept in both cases.
+        """
         ...
 
     async def close(

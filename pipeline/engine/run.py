@@ -22,8 +22,8 @@ from pipeline.engine.pace import Gate
 from pipeline.engine.ports import Prices, Provider, Store
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, wait_s
 from pipeline.engine.wallet import Refusal, Wallet
-from pipeline.errors import Exit, StorageError
-from pipeline.model import Answer, Due, Failure, TaskState
+from pipeline.errors import Exit, ImgpipeError
+from pipeline.model import Answer, Due, Failure, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -47,7 +47,7 @@ class _Turn:
     tally: Tally
     attempts: int = 0
     cost_microusd: int = 0
-    images_seen: int = 0  # of the run, when it was deferred
+    images_seen: int = 0  # of the run, when the turn began
     last: Step = field(default_factory=lambda: Step(state=TaskState.PENDING))
 
 
@@ -92,6 +92,7 @@ class Engine:
         self._deferred: deque[_Turn] = deque()
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
+        self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
@@ -150,18 +151,20 @@ class Engine:
             await self._feed_deferred()
             for _ in range(self._crew_size):
                 await self._queue.put(None)
+        if self._fed_out is not None:
+            self._halt(self._fed_out)
 
     async def _feed(self, due: Iterator[Due]) -> None:
         fed = 0
         while not self._is_halted.is_set() and (item := next(due, None)) is not None:
             if fed == self._limits.max_tasks:
-                self.halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached")
+                self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
             await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns)))
 
     async def _feed_deferred(self) -> None:
-        """Give deferred tasks another turn, as long as images have come since they were put off."""
+        """Give deferred tasks another turn, as long as images have come since their last one began."""
         async with self._turn_over:
             while True:
                 await self._turn_over.wait_for(lambda: self._busy == 0 or self._came_image())
@@ -187,8 +190,8 @@ class Engine:
         while (turn := await self._queue.get()) is not None:
             try:
                 await self._take_turn(turn, group)
-            except StorageError as error:
-                self.halt(Exit.STORAGE, str(error))
+            except ImgpipeError as error:
+                self.halt(error.exit_code, str(error))
                 self._end(turn)
             except Exception as bug:  # raised by `run`, once everything in flight is saved
                 self._bug = self._bug or bug
@@ -201,10 +204,10 @@ class Engine:
 
     async def _take_turn(self, turn: _Turn, group: asyncio.TaskGroup) -> None:
         if not self._is_halted.is_set():
+            turn.images_seen = self.counts.images
             await self._ask(turn, group)
         failure = turn.last.failure
         if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
-            turn.images_seen = self.counts.images
             self._deferred.append(turn)
         else:
             self._end(turn)
@@ -249,7 +252,11 @@ class Engine:
 
     async def _attempt(self, turn: _Turn, group: asyncio.TaskGroup) -> Step | None:
         step = await self._attempts.make(
-            turn.due.task, turn.tally, group=group, refused=self._refused, judged=self._judged
+            turn.due.task,
+            turn.tally,
+            group=group,
+            refused=self._refused,
+            judged=lambda task, result: self._judged(task, result, turn.tally),
         )
         if step is not None:
             turn.last = step
@@ -281,8 +288,9 @@ class Engine:
     def _refused(self, refusal: Refusal) -> None:
         self.halt(Exit.BUDGET, str(refusal))
 
-    def _judged(self, result: Answer | Failure) -> None:
-        for halt in (self._watch.judged(result), self._gate.pace.verdict):
+    def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
+        tries = tally.faults[result.fault] + 1 if isinstance(result, Failure) else 0
+        for halt in (self._watch.judged(result, model=task.model, tries=tries), self._gate.pace.verdict):
             if halt is not None:
                 self._halt(halt)
 

@@ -43,6 +43,8 @@ class Verdict:
 def judge(task: Task, known: Known | None, files: FileView, rules: Rules) -> Verdict:
     """Say whether `task` is due."""
     own = known.artifact.path if known and known.artifact else None
+    if known is not None and known.artifact is not None and known.artifact_fingerprint == task.fingerprint:
+        return _judge_done(task, known, None, files, rules)  # P4, also when a later request was made in between
     if known is None or known.state is TaskState.PENDING or known.state is TaskState.CONFLICT:
         reason = NEW if known is None or known.attempts == 0 else RETRY
         return _unless_blocked(task, own, files, Verdict(state=TaskState.PENDING, reason=reason))

@@ -49,6 +49,7 @@ class Plan:
     job_prices: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # micro-dollars
     price_microusd: int | None = 0  # each due task bought once
     unpriced: Counter[str] = field(default_factory=Counter)  # models without a price
+    models: set[str] = field(default_factory=set)  # of the due tasks
     missing: int = 0
     matched: int = 0  # tasks the ledger knows
     notes: list[str] = field(default_factory=list)
@@ -71,6 +72,7 @@ class Plan:
             self._note(row)
             return
         self.due += 1
+        self.models.add(row.task.model)
         self.reasons[verdict.reason] += 1
         self.jobs[job][verdict.reason] += 1
         if price is None:

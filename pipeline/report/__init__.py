@@ -1,31 +1,82 @@
-"""What people see: progress and logs while a run lasts, its summary, plans and status as tables, the contact sheet.
+"""What people see: progress and logs while a run lasts, its last word, plans and status, the contact sheet.
 
 Data comes as engine events or as plain rows that each module defines; nothing flows back.
 
-    figures, visible     numbers and foreign text as people read them
-    tally, plain, live   progress, chosen by `progress`
-    logs, journal        log lines, and events written as such
-    summary              the last word of a run
+    figures, visible      numbers and foreign text as people read them
+    tally, plain, live    progress; `progress` chooses between them
+    logs, journal         log lines that cannot be forged, and events written as such
+    summary               the last word of a run
+    plan_view             a plan as a bill
+    status_view           where a manifest stands, one task's history
+    row, gallery          one task as the report knows it; the contact sheet, of
+      chart, thumbs, tables, picks, page/
+    provenance, xmp       a record inside an image file
+    metrics, notify       numbers for Prometheus; webhooks and pings
 """
 
 from pipeline.report.figures import duration, money, size
-from pipeline.report.journal import Journal
+from pipeline.report.gallery import write_report
+from pipeline.report.journal import Journal, resume_line
 from pipeline.report.logs import set_up, tear_down
+from pipeline.report.metrics import metrics_text, write_metrics
+from pipeline.report.notify import address_problem, payload, ping_url, post
+from pipeline.report.picks import Picks, read_picks
+from pipeline.report.plan_view import Bill, PlanLine, plan_json, show_plan
 from pipeline.report.progress import Mode, Progress, progress
+from pipeline.report.provenance import embed, extract
+from pipeline.report.row import ReportRow, ReportTotals
+from pipeline.report.status_view import (
+    AttemptLine,
+    Status,
+    StatusTask,
+    UnknownAttempt,
+    show_history,
+    show_status,
+    show_tasks,
+    status_json,
+    status_lines,
+)
 from pipeline.report.summary import paragraph, run_json
 from pipeline.report.visible import visible
 
 __all__ = [
+    "AttemptLine",
+    "Bill",
     "Journal",
     "Mode",
+    "Picks",
+    "PlanLine",
     "Progress",
+    "ReportRow",
+    "ReportTotals",
+    "Status",
+    "StatusTask",
+    "UnknownAttempt",
+    "address_problem",
     "duration",
+    "embed",
+    "extract",
+    "metrics_text",
     "money",
     "paragraph",
+    "payload",
+    "ping_url",
+    "plan_json",
+    "post",
     "progress",
+    "read_picks",
+    "resume_line",
     "run_json",
     "set_up",
+    "show_history",
+    "show_plan",
+    "show_status",
+    "show_tasks",
     "size",
+    "status_json",
+    "status_lines",
     "tear_down",
     "visible",
+    "write_metrics",
+    "write_report",
 ]

@@ -50,7 +50,7 @@ def line(event: Event, is_play_money: bool) -> Line:
     """Return level, event name, sentence and fields of one event. The names and fields are a promise."""
     match event:
         case RunStarted():
-            return logging.INFO, "run_started", _resume(event), _run_started(event)
+            return logging.INFO, "run_started", resume_line(event), _run_started(event)
         case AttemptStarted():
             return _attempt_started(event)
         case AttemptEnded():
@@ -76,7 +76,8 @@ def line(event: Event, is_play_money: bool) -> Line:
             assert_never(event)
 
 
-def _resume(event: RunStarted) -> str:
+def resume_line(event: RunStarted) -> str:
+    """Return the one line that tells where a run begins."""
     parts = [f"{event.skipped:,} done"]
     if event.recovered:
         parts.append(f"{event.recovered:,} recovered")

@@ -40,7 +40,7 @@ class Bench:
             provider=provider,
             store=self.store,
             prices=FakePrices(),
-            gate=Gate(Pace(self.limits, retry=retry)),
+            gate=Gate(Pace(self.limits)),
             wallet=self.wallet,
             watch=Watch(self.limits.stop_on),
             limits=self.limits,

@@ -1,0 +1,118 @@
+"""The verbs of someone who looks: status, report, explain, cost, export."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import rich_click as click
+
+from pipeline.cli import flags as f
+from pipeline.errors import Exit
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.argument("task_id", metavar="[ID]", required=False)
+@click.option("--tasks", is_flag=True, help="One line per task as well.")
+@f.selecting
+@f.as_json
+def status(
+    *, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, simulate: str | None, **flags: Any
+) -> int:
+    """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
+
+    \b
+    imgpipe status jobs/demo.yaml
+    imgpipe status jobs/demo.yaml posters/lisbon
+    imgpipe status jobs/demo.yaml --tasks --select state:failed
+    """
+    from rich.console import Console
+
+    from pipeline import compose
+    from pipeline.report import status_view as view
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
+    console = Console(file=sys.stdout)
+    if task_id is not None:
+        task, attempts = compose.history(setup, task_id)
+        if is_json:
+            f.print_json({**view.task_json(task), "history": [f.plain(attempt) for attempt in attempts]})
+        else:
+            view.show_history(task, attempts, console, is_play_money=setup.is_play_money)
+        return Exit.OK
+    found = compose.status(setup)
+    if is_json:
+        for line in view.status_lines(found, compose.status_tasks(setup) if tasks else ()):
+            f.print_json(line)
+        return Exit.OK
+    view.show_status(found, console)
+    if tasks:
+        view.show_tasks(compose.status_tasks(setup), console, is_play_money=setup.is_play_money)
+    return Exit.OK
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--open", "is_open", is_flag=True, help="Open the page in a browser.")
+@f.selecting
+def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
+    """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
+
+    \b
+    imgpipe report jobs/demo.yaml --open
+    """
+    from pipeline import compose
+
+    path, profile = f.file_and_profile(file, simulate)
+    page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
+    print(page)
+    if is_open:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+    return Exit.OK
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--since", metavar="TIME", help="A date (2026-11-01) or an age (30d, 12h).")
+@click.option("--by", default="job", show_default=True, metavar="job,model,day", help="Group by any of these.")
+@f.selecting
+@f.as_json
+def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simulate: str | None, **flags: Any) -> int:
+    """Sum up what the tasks of FILE did cost.
+
+    \b
+    imgpipe cost jobs/nightly.yaml --since 30d --by day,model
+    """
+    from pipeline import compose
+    from pipeline.report.figures import money, usd
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
+    groups = f.groups(by, ("job", "model", "day"))
+    costs = compose.costs(setup, by=groups, since=f.moment(since))
+    if is_json:
+        f.print_json(
+            [
+                {
+                    **dict(zip(groups, one.key, strict=True)),
+                    "attempts": one.attempts,
+                    "images": one.images,
+                    "spent_usd": usd(one.spent_microusd),
+                    "unknown_usd": usd(one.unknown_microusd),
+                }
+                for one in costs
+            ]
+        )
+        return Exit.OK
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*groups, "attempts", "images", "spent", "maybe billed")
+    for one in costs:
+        sums = (money(amount, setup.is_play_money) for amount in (one.spent_microusd, one.unknown_microusd))
+        table.add_row(*one.key, f"{one.attempts:,}", f"{one.images:,}", *sums)
+    Console(file=sys.stdout).print(table if costs else "Nothing was spent.")
+    return Exit.OK

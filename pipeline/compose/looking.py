@@ -1,0 +1,235 @@
+"""What is known, without changing anything: plans as bills, status, histories, the rows of the report, money.
+
+Reads the ledger through `Reader`; never locks, never sends.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+from pipeline.compose.consent import at_most
+from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
+from pipeline.compose.prepare import Setup
+from pipeline.errors import InputError, Problem
+from pipeline.model import TaskState
+from pipeline.plan import Row
+from pipeline.report.gallery import write_report
+from pipeline.report.plan_view import Bill, PlanLine
+from pipeline.report.row import ReportRow, ReportTotals
+from pipeline.report.status_view import AttemptLine, Status, StatusTask, UnknownAttempt
+from pipeline.store import Attempt, Cost, Reader
+
+UNCHANGED = {TaskState.DONE: "unchanged"}
+
+
+@contextmanager
+def reading(setup: Setup) -> Iterator[Reader]:
+    """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
+    manifest = setup.manifest
+    with Reader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
+        yield reader
+
+
+def look(setup: Setup) -> Planned:
+    """Plan everything that is selected. Raises InputError for a bad manifest, input or name."""
+    with reading(setup) as reader:
+        return make_plan(setup, reader)
+
+
+def bill(setup: Setup, planned: Planned) -> Bill:
+    """Return a plan as the lines of a bill."""
+    plan = planned.plan
+    lines = [
+        PlanLine(
+            job=job,
+            reason=UNCHANGED.get(reason, str(reason)) if isinstance(reason, TaskState) else reason,
+            tasks=tasks,
+            is_due=reason in plan.reasons and not isinstance(reason, TaskState),
+            price_microusd=None if plan.unpriced else plan.job_prices[job][reason],
+        )
+        for job, counts in plan.jobs.items()
+        for reason, tasks in counts.items()
+    ]
+    if planned.orphans:
+        lines.append(PlanLine(job="", reason="orphaned", tasks=len(planned.orphans), is_due=False))
+    return Bill(
+        lines=lines,
+        min_microusd=plan.price_microusd,
+        max_microusd=at_most(setup, plan, setup.limits.budget.run),
+        is_play_money=setup.is_play_money,
+        seconds=_seconds(setup, plan.due),
+        notes=(*planned.warnings, *plan.notes, *_waiting(planned)),
+    )
+
+
+def _seconds(setup: Setup, due: int) -> float | None:
+    """Return how long a run takes at least, where the manifest's own limit says so."""
+    rate = setup.limits.requests_per_minute
+    return due * 60 / rate if rate and due else None
+
+
+def _waiting(planned: Planned) -> list[str]:
+    if not planned.waiting:
+        return []
+    return [f"{len(planned.waiting):,} input files are younger than min_age and wait for a later run"]
+
+
+# -- status -------------------------------------------------------------------------------------------------------
+
+
+def status(setup: Setup) -> Status:
+    """Count tasks by state and sum up money."""
+    with reading(setup) as reader:
+        states = dict.fromkeys(TaskState, 0)
+        for row in _selected(setup, reader):
+            states[_state(row)] += 1
+        zone = UTC if setup.limits.tz == "UTC" else ZoneInfo(setup.limits.tz)
+        day = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        mine = [run.run for run in reader.runs() if run.manifest == setup.manifest.name]
+        hold = reader.not_before()
+        return Status(
+            states=states,
+            run_microusd=reader.run_spend(mine[-1]).spent_microusd if mine else 0,
+            day_microusd=reader.spend(day).spent_microusd,
+            month_microusd=reader.spend(day.replace(day=1)).spent_microusd,
+            unknown_microusd=sum(unknown.price_microusd for unknown in reader.unknowns()),
+            unknowns=[
+                UnknownAttempt(
+                    task=unknown.task_id,
+                    attempt=unknown.attempt,
+                    sent_at=_moment(unknown.sent_at),
+                    price_microusd=unknown.price_microusd,
+                )
+                for unknown in reader.unknowns()
+            ],
+            not_before=_moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
+            is_play_money=setup.is_play_money,
+        )
+
+
+def status_tasks(setup: Setup) -> Iterator[StatusTask]:
+    """Stream one line per selected task."""
+    with reading(setup) as reader:
+        yield from map(_status_task, _selected(setup, reader))
+
+
+def history(setup: Setup, task_id: str) -> tuple[StatusTask, list[AttemptLine]]:
+    """Return one task and all its attempts. Raises InputError for an id that is not in the manifest."""
+    with reading(setup) as reader:
+        near: list[str] = []
+        for row in rows(setup, reader, DigestMemory(reader)):
+            if row.task.id == task_id:
+                return _status_task(row), [_line(attempt) for attempt in reader.attempts(task_id)]
+            near.append(row.task.id)
+    raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
+
+
+def _nearest(task_id: str, ids: Sequence[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(task_id, ids[:20_000], n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+
+
+def _selected(setup: Setup, reader: Reader) -> Iterator[Row]:
+    return setup.flags.selection.apply(rows(setup, reader, DigestMemory(reader)))
+
+
+def _state(row: Row) -> TaskState:
+    """Return the ledger's state; a conflict that only the files show comes first."""
+    if row.verdict.state is TaskState.CONFLICT or row.known is None:
+        return row.verdict.state
+    return row.known.state
+
+
+def _status_task(row: Row) -> StatusTask:
+    known = row.known
+    return StatusTask(
+        id=row.task.id,
+        job=row.task.job,
+        state=_state(row),
+        artifact=known.artifact if known else None,
+        attempts=known.attempts if known else 0,
+        cost_microusd=known.cost_microusd if known else 0,
+        reason=row.verdict.note or (known.reason if known else ""),
+    )
+
+
+def _line(attempt: Attempt) -> AttemptLine:
+    return AttemptLine(
+        attempt=attempt.attempt,
+        sent_at=_moment(attempt.sent_at),
+        outcome=attempt.fault or attempt.state,
+        seconds=attempt.seconds,
+        cost_microusd=attempt.cost_microusd,
+        unknown_microusd=attempt.reserved_microusd if attempt.state in ("unknown", "sent") else 0,
+        reason=" ".join(part for part in (attempt.reason, attempt.request_id) if part),
+    )
+
+
+def _moment(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+# -- report and money ---------------------------------------------------------------------------------------------
+
+
+def report(setup: Setup) -> Path:
+    """Write the contact sheet and the tables; return the page."""
+    manifest = setup.manifest
+    out = manifest.output_dir / "report"
+    with reading(setup) as reader:
+        total = reader.spend()
+        by_day = reader.costs(by=["day"])
+        return write_report(
+            out,
+            title=manifest.name,
+            rows=(_report_row(setup, reader, row) for row in _selected(setup, reader)),
+            totals=ReportTotals(
+                spent_microusd=total.spent_microusd,
+                unknown_microusd=total.unknown_microusd,
+                attempts=sum(cost.attempts for cost in by_day),
+            ),
+            spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
+            is_play_money=setup.is_play_money,
+            output_dir=manifest.output_dir,
+        )
+
+
+def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
+    task, known = row.task, row.known
+    artifact = known.artifact if known else None
+    attempts = reader.attempts(task.id) if known else []
+    made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
+    return ReportRow(
+        id=task.id,
+        job=task.job,
+        row=task.row,
+        variant=task.variant,
+        state=_state(row),
+        prompt=task.prompt,
+        model=task.model,
+        tags=task.tags,
+        matrix=task.matrix,
+        image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
+        input_image=task.images[0].path if task.images else None,
+        width=artifact.width if artifact else None,
+        height=artifact.height if artifact else None,
+        mime=artifact.mime if artifact else None,
+        size_bytes=artifact.size_bytes if artifact else None,
+        price_microusd=known.cost_microusd if known else 0,
+        seconds=made.seconds if made else None,
+        attempts=known.attempts if known else 0,
+        reason=row.verdict.note or (known.reason if known else ""),
+        finished_at=made.ended_at if made else None,
+        sha256=artifact.sha256 if artifact else None,
+        fingerprint=task.fingerprint,
+    )
+
+
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Cost]:
+    """Sum the money of this manifest by job, model or day."""
+    with reading(setup) as reader:
+        return reader.costs(by=by, since=since)

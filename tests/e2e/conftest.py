@@ -1,0 +1,154 @@
+"""The installed command in a bare environment, and a simulator in a process of its own, with its bill."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COMMAND = Path(sys.executable).with_name("imgpipe")
+BARE = {"PATH": "/usr/bin:/bin", "LANG": "C", "COMETAPI_KEY": "sk-canary-7f3a"}
+
+
+@dataclass
+class Imgpipe:
+    """Runs the installed command as cron would: a bare environment, no terminal, another working directory."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=lambda: dict(BARE))
+
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [str(COMMAND), *map(str, args)],
+            env={**self.env, **(env or {})},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *args: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [str(COMMAND), *map(str, args)],
+            env={**self.env, **(env or {})},
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def json(self, *args: str | Path, **options: Any) -> dict[str, Any]:
+        done = self(*args, "--json", **options)
+        lines = done.stdout.splitlines()
+        assert lines, f"nothing on stdout (exit {done.returncode}): {done.stderr}"
+        document: dict[str, Any] = json.loads(lines[-1])
+        return document
+
+
+@pytest.fixture
+def imgpipe(tmp_path: Path) -> Imgpipe:
+    return Imgpipe(tmp_path)
+
+
+@dataclass
+class Served:
+    """A simulator in its own process; `bill` is what it would charge for."""
+
+    base_url: str
+    bill_file: Path
+    process: "subprocess.Popen[str]"
+
+    @property
+    def bill(self) -> list[dict[str, Any]]:
+        if not self.bill_file.exists():
+            return []
+        return [json.loads(line) for line in self.bill_file.read_text().splitlines()]
+
+    @property
+    def billed(self) -> list[dict[str, Any]]:
+        return [line for line in self.bill if line["billed"]]
+
+
+class Servers:
+    """Starts simulators and ends them with the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[Served] = []
+
+    def start(self, profile: str = "picture: tiny\nlatency: 0s\n") -> Served:
+        number = len(self._running)
+        profile_file = self._folder / f"profile-{number}.yaml"
+        profile_file.write_text(profile)
+        bill = self._folder / f"bill-{number}.jsonl"
+        process = subprocess.Popen(
+            [str(COMMAND), "simulate", "--port", "0", "--profile", str(profile_file), "--bill", str(bill)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=BARE,
+        )
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http"), process.stderr.read() if process.stderr else ""
+        served = Served(url, bill, process)
+        self._running.append(served)
+        return served
+
+    def stop(self) -> None:
+        for served in self._running:
+            served.process.send_signal(signal.SIGTERM)
+            served.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def servers(tmp_path: Path) -> Iterator[Servers]:
+    servers = Servers(tmp_path)
+    yield servers
+    servers.stop()
+
+
+def write_manifest(
+    folder: Path, base_url: str | None, items: int = 5, *, extra: str = "", job_extra: str = "", name: str = "shop"
+) -> Path:
+    """Write a manifest of `items` rows; without `base_url` it runs on the embedded simulator."""
+    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator}"
+    rows = "\n".join(f"      row{n}: A red mug number {n}" for n in range(items))
+    path = folder / f"{name}.yaml"
+    path.write_text(
+        f"version: 1\nprovider: {provider}\noutput_dir: out\n"
+        f"retry: {{wait: {{initial: 10ms, max: 50ms}}}}\n{extra}\n"
+        f"jobs:\n  mugs:\n{job_extra}    items:\n{rows}\n"
+    )
+    return path
+
+
+def images(folder: Path) -> list[Path]:
+    """List the images under final names."""
+    out = folder / "out"
+    return sorted(
+        path
+        for path in out.rglob("*")
+        if path.suffix in {".png", ".jpg", ".webp"} and ".pipeline" not in path.parts and "report" not in path.parts
+    )
+
+
+def wait_until(condition: Any, *, timeout: float = 15.0) -> None:
+    """Poll another process; there is no event to wait for across processes."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        os.sched_yield()
+        time.sleep(0.005)

@@ -1,0 +1,245 @@
+"""The installed command against a real simulator: made once, continued, never bought twice."""
+
+import json
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Imgpipe, Servers, images, wait_until, write_manifest
+
+SLOW = "picture: tiny\nlatency: 400ms\n"
+
+
+def test_a_run_makes_every_image_and_the_second_sends_nothing(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=12)
+    first = imgpipe.json("run", manifest)
+    assert first["exit"] == 0
+    assert first["tasks"] == {
+        "total": 12, "done": 12, "skipped": 0, "failed": 0, "refused": 0, "unknown": 0, "pending": 0
+    }  # fmt: skip
+    assert len(images(tmp_path)) == 12
+    second = imgpipe.json("run", manifest)
+    assert (second["exit"], second["attempts"], second["tasks"]["skipped"]) == (0, 0, 12)
+    assert len(server.bill) == 12
+
+
+def test_the_ledger_says_what_the_bill_says(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=6)
+    run = imgpipe.json("run", manifest)
+    billed = sum(line["price_microusd"] for line in server.billed) / 1e6
+    assert run["cost_usd"]["spent"] == pytest.approx(billed, rel=0.02)
+    status = imgpipe.json("status", manifest)
+    assert status["tasks"]["done"] == 6
+    assert status["cost_usd"]["day"] == pytest.approx(run["cost_usd"]["spent"])
+
+
+def test_a_killed_run_continues_without_buying_again(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(SLOW)
+    manifest = write_manifest(tmp_path, server.base_url, items=20)
+    process = imgpipe.start("run", manifest, "-j", "4")
+    wait_until(lambda: len(images(tmp_path)) >= 5)
+    process.kill()
+    process.communicate()
+    kept = len(images(tmp_path))
+    run = imgpipe.json("run", manifest)
+    assert run["exit"] == 0
+    assert len(images(tmp_path)) == 20
+    assert len(server.billed) <= 20 + 4
+    assert run["images"] <= 20 - kept
+    assert imgpipe.json("run", manifest)["attempts"] == 0
+
+
+def test_P10_one_interrupt_saves_what_is_in_flight(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(SLOW)
+    manifest = write_manifest(tmp_path, server.base_url, items=40)
+    process = imgpipe.start("run", manifest, "-j", "4", "--json")
+    wait_until(lambda: len(images(tmp_path)) >= 3)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    summary = json.loads(out)
+    assert process.returncode == summary["exit"] == 130
+    assert summary["tasks"]["unknown"] == 0
+    assert len(images(tmp_path)) == len(server.billed) == summary["images"]
+
+
+def test_P10_two_interrupts_leave_at_once_and_count_what_is_unknown(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start("picture: tiny\nlatency: 30s\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    process = imgpipe.start("run", manifest, "--json")
+    wait_until(lambda: _sent(tmp_path) >= 1)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == 130, err
+    summary = json.loads(out)
+    assert summary["tasks"]["unknown"] == 1
+    status = imgpipe.json("status", manifest)
+    assert len(status["unknown"]) == 1
+    assert status["cost_usd"]["unknown"] == pytest.approx(0.039)
+
+
+def test_R16_term_waits_no_longer_than_the_drain(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start("picture: tiny\nlatency: 30s\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    process = imgpipe.start("run", manifest, "--drain", "300ms", "--json")
+    wait_until(lambda: _sent(tmp_path) >= 1)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=6)
+    assert process.returncode == json.loads(out)["exit"] == 143
+    assert json.loads(out)["tasks"]["unknown"] == 1
+
+
+def _sent(folder: Path) -> int:
+    """Count attempts in the ledger of a run that goes on."""
+    ledger = folder / "out" / ".pipeline" / "ledger.sqlite"
+    if not ledger.exists():
+        return 0
+    try:
+        with sqlite3.connect(f"file:{ledger}?mode=ro", uri=True) as connection:
+            return int(connection.execute("SELECT count(*) FROM attempt").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+
+
+def test_R23_of_twenty_processes_one_spends(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start("picture: tiny\nlatency: 2s\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=2)
+    first = imgpipe.start("run", manifest)
+    wait_until(lambda: _sent(tmp_path) >= 1)
+    others = [imgpipe.start("run", manifest) for _ in range(5)]
+    codes = []
+    for process in others:
+        process.communicate(timeout=20)
+        codes.append(process.returncode)
+    assert codes == [75] * len(others)
+    first.communicate(timeout=30)
+    assert first.returncode == 0
+    assert len(server.bill) == 2
+
+
+def test_P9_a_budget_is_kept_to_the_image(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    extra = "limits: {concurrency: 16, budget: 0.20}\nprices: {gemini-2.5-flash-image: 0.04}"
+    manifest = write_manifest(tmp_path, server.base_url, items=30, extra=extra)
+    run = imgpipe.json("run", manifest)
+    assert run["exit"] == 8
+    assert (run["images"], run["cost_usd"]["spent"], run["cost_usd"]["budget_left"]) == (5, 0.2, 0)
+    assert len(server.bill) == 5
+    assert run["tasks"]["pending"] == 25
+
+
+def test_P9_a_day_budget_holds_across_runs(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    extra = "limits: {budget: {day: 0.12}}\nprices: {gemini-2.5-flash-image: 0.04}"
+    manifest = write_manifest(tmp_path, server.base_url, items=9, extra=extra)
+    assert imgpipe.json("run", manifest)["images"] == 3
+    again = imgpipe.json("run", manifest)
+    assert (again["exit"], again["images"]) == (8, 0)
+    assert len(server.bill) == 3
+
+
+def test_P9_a_budget_without_a_price_is_refused_by_name(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, "http://127.0.0.1:9", items=1, job_extra="    model: mine\n")
+    done = imgpipe("run", manifest, "--budget", "1")
+    assert done.returncode == 2
+    assert "prices:" in done.stderr
+
+
+def test_spending_above_five_dollars_needs_a_yes(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    extra = "prices: {gemini-2.5-flash-image: 2.00}"
+    manifest = write_manifest(tmp_path, server.base_url, items=3, extra=extra)
+    done = imgpipe("run", manifest)
+    assert done.returncode == 2
+    assert "--yes" in done.stderr
+    assert not server.bill
+    assert imgpipe("run", manifest, "--yes").returncode == 0
+
+
+def test_a_missing_key_names_the_variable_and_sends_nothing(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    del imgpipe.env["COMETAPI_KEY"]
+    done = imgpipe("run", write_manifest(tmp_path, server.base_url))
+    assert done.returncode == 2
+    assert "COMETAPI_KEY" in done.stderr
+    assert not server.bill
+
+
+def test_a_typo_is_told_with_its_place(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = tmp_path / "typo.yaml"
+    manifest.write_text("version: 1\njobs:\n  mugs:\n    promt: A mug\n")
+    done = imgpipe("run", manifest)
+    assert done.returncode == 2
+    assert "typo.yaml:4:5" in done.stderr
+    assert "prompt" in done.stderr
+
+
+def test_simulate_keeps_play_money_and_pictures_apart(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, "https://api.cometapi.com", items=2)
+    del imgpipe.env["COMETAPI_KEY"]
+    run = imgpipe.json("run", manifest, "--simulate", "quick")
+    assert run["exit"] == 0
+    assert len(list((tmp_path / "out-simulated").rglob("*.png"))) == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_changed_prompt_is_asked_again_and_the_old_image_kept(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    imgpipe("run", manifest)
+    manifest.write_text(manifest.read_text().replace("number 1", "number one"))
+    plan = imgpipe.json("plan", manifest)
+    assert plan["reasons"] == {"prompt changed": 1}
+    assert imgpipe.json("run", manifest)["images"] == 1
+    assert len(list((tmp_path / "out" / ".pipeline" / "superseded").rglob("*.png"))) == 1
+    assert len(images(tmp_path)) == 3
+
+
+def test_P6_an_edited_image_is_kept(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=2)
+    imgpipe("run", manifest)
+    edited = images(tmp_path)[0]
+    edited.write_bytes(edited.read_bytes() + b"my edit")
+    manifest.write_text(manifest.read_text().replace("red mug", "blue mug"))
+    run = imgpipe.json("run", manifest)
+    assert run["exit"] == 3
+    assert run["images"] == 1
+    assert edited.read_bytes().endswith(b"my edit")
+    assert imgpipe.json("run", manifest, "--force")["images"] == 1
+    assert not edited.read_bytes().endswith(b"my edit")
+
+
+def test_nothing_written_holds_the_key(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start("picture: tiny\nlatency: 0s\nfaults: [{name: unauthorized, every: 3}]\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=4)
+    done = imgpipe("run", manifest, "-v", "--log-file", str(tmp_path / "log.txt"), "--log-format", "json")
+    key = imgpipe.env["COMETAPI_KEY"]
+    assert key not in done.stdout + done.stderr
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or key.encode() not in path.read_bytes(), path
+
+
+def test_status_pipes_into_head_without_a_traceback(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, None, items=3)
+    read, write = os.pipe()
+    os.close(read)
+    process = imgpipe.start("status", manifest, "--tasks")
+    os.close(write)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.wait(timeout=20)
+    assert process.stderr is not None
+    assert "Traceback" not in process.stderr.read()
+    process.stderr.close()
