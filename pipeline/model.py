@@ -146,7 +146,7 @@ class Reply:
     seconds: float  # from the first byte sent to the last byte read
     hold: object = field(
         default=None, repr=False, compare=False
-    )  # the body's share of memory, until the reply is dropped
+    )  # the body's share of memory, until it is judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from pipeline.provider.address import check_address, find_proxy, model_url
 from pipeline.provider.answer import Reader
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.inputs import Inputs, UnfitError
-from pipeline.provider.memory import Memory
+from pipeline.provider.memory import Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.wire import PATIENCE, Patience, Wire
 from pipeline.settings import Limits, ProviderSettings
@@ -90,8 +90,13 @@ class Client:
         return result
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
-        """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread."""
+        """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread.
+
+        The reply's share of memory is given back: judge it once, and drop it.
+        """
         result = self._reader.read(reply, task)
+        if isinstance(reply.hold, Share):
+            reply.hold.release()
         failpoint.reach("decode")
         return result
 

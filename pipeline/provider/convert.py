@@ -19,11 +19,13 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-_FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
 _PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them passes the byte limit anyway
 _JPEG_PIXELS = 256_000_000  # of a JPEG, which can be read at an eighth of its size
 _QUALITIES = (95, 90, 85)
+_TOLD_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
+_TOLD_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
 _MEMORY_BYTES = 3 * 2**30
 _SECONDS = 20.0
 
@@ -69,13 +71,23 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         picture = ImageOps.exif_transpose(opened)
-    kept: dict[str, Any] = {"exif": picture.getexif().tobytes()} if keep_metadata else {}
+        kept: dict[str, Any] = {"exif": _told(opened)} if keep_metadata else {}
     picture = _eight_bits(picture)
     if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
         kept["icc_profile"] = picture.info["icc_profile"]
     if picture.width * picture.height > most_pixels:
         picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
     return _encode(picture, kind, most_bytes, kept)
+
+
+def _told(opened: Image.Image) -> bytes:
+    """Return what the camera told, without what describes the file itself and without the orientation, now applied."""
+    told, kept = opened.getexif(), Image.Exif()
+    for tag in _TOLD_TAGS & told.keys():
+        kept[tag] = told[tag]
+    for directory in _TOLD_DIRECTORIES & told.keys():
+        kept[directory] = told.get_ifd(directory)
+    return kept.tobytes()
 
 
 def _formats() -> tuple[str, ...]:

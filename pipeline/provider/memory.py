@@ -2,9 +2,10 @@
 
 In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
 
-Every exchange has a share. A share holds its request, later its answer as it grows. Without room a request waits until
-there is some, and of the answers all wait except the oldest: somebody always gets on, and nobody waits for ever.
-So the limit is passed by at most one answer, or by one request that is larger than the limit itself.
+Every exchange has a share. A share holds its request, later its answer as it grows, then the whole answer until it has
+been judged. Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the growing
+ones gets on all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most one
+answer, or by one request that is larger than the limit itself.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ class Memory:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.whole_bytes = 0  # of them, in answers that wait to be judged
         self._growing: dict[Share, None] = {}  # answers on their way, oldest first
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -34,7 +36,8 @@ class Memory:
     def may_grow(self, share: "Share", more_bytes: int) -> bool:
         """Tell whether an answer may grow now."""
         self._growing.setdefault(share)
-        return self.used_bytes + more_bytes <= self.limit_bytes or share is next(iter(self._growing))
+        is_first = share is next(iter(self._growing)) and self.whole_bytes == 0
+        return is_first or self.used_bytes + more_bytes <= self.limit_bytes
 
     async def change(self) -> None:
         """Wait until something may have become possible."""
@@ -52,13 +55,19 @@ class Memory:
                     turn.set_result(None)
 
     def grown(self, share: "Share") -> None:
-        """Make the next oldest answer the first in line."""
+        """Count an answer as whole; the next oldest becomes the first in line."""
         self._growing.pop(share, None)
+        self.whole_bytes += share.held_bytes
         self.take(0)
+
+    def judged(self, held_bytes: int) -> None:
+        """Give the bytes of a whole answer back."""
+        self.whole_bytes -= held_bytes
+        self.take(-held_bytes)
 
 
 class Share:
-    """What one exchange holds. Inside a `Reply` it outlives its context: bytes count until the reply is dropped."""
+    """What one exchange holds. Inside a `Reply` it outlives its context, until it is released or dropped."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
@@ -97,10 +106,15 @@ class Share:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._memory.grown(self)
         if kind is not None:
             self.shrink(self.held_bytes)
+        self._memory.grown(self)
 
-    def __del__(self) -> None:  # the last holder may be another thread, or outlive the loop
-        if self.held_bytes and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._memory.take, -self.held_bytes)
+    def release(self) -> None:
+        """Give the bytes of the whole answer back, once. For any thread; the loop may be gone."""
+        held_bytes, self.held_bytes = self.held_bytes, 0
+        if held_bytes and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._memory.judged, held_bytes)
+
+    def __del__(self) -> None:  # a reply that nobody judged
+        self.release()

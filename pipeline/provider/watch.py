@@ -13,6 +13,7 @@ from types import TracebackType
 
 _LATE_S = 1.0  # a timer this late means that the loop was blocked, and bytes may lie unread
 _AGAIN_S = 0.5
+_EARLY_S = 0.001  # timers may ring this much too soon
 
 
 class Watch:
@@ -77,17 +78,20 @@ class Watch:
             return
         if now - due > _LATE_S:
             self._arm(now + _AGAIN_S)
-        elif now >= self._deadline:
-            self._expire(now, f"no whole answer within {self._whole_s:g} s")
-        elif self._arrived is None:
-            self._arm(self._deadline)
-        elif self._arrived() - self._window[1] >= self._quiet_bytes:
-            self._open_window()
-        elif now - self._window[0] >= self._quiet_s:
-            self._expire(now, f"less than {self._quiet_bytes} bytes within {self._quiet_s:g} s")
+            return
+        self.why = self._complaint(now)
+        if self.why:
+            self._fence.reschedule(now)
         else:
-            self._arm(min(self._deadline, self._window[0] + self._quiet_s))
+            self._open_window()
 
-    def _expire(self, now: float, why: str) -> None:
-        self.why = why
-        self._fence.reschedule(now)
+    def _complaint(self, now: float) -> str:
+        """Say which limit has been passed; nothing while all is well."""
+        now += _EARLY_S
+        if now >= self._deadline:
+            return f"no whole answer within {self._whole_s:g} s"
+        since, before = self._window
+        is_over = self._arrived is not None and now - since >= self._quiet_s
+        if is_over and self._arrived is not None and self._arrived() - before < self._quiet_bytes:
+            return f"less than {self._quiet_bytes} bytes within {self._quiet_s:g} s"
+        return ""

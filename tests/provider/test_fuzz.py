@@ -39,10 +39,20 @@ def _picture(kind):
 
 
 WHOLE = {kind: _picture(kind) for kind in ("PNG", "JPEG", "WEBP")}
-WORDS = (
-    "candidates content parts inlineData inline_data data mimeType thought text error code message status details "
-    "promptFeedback blockReason finishReason usageMetadata candidatesTokenCount candidatesTokensDetails modality fileData"
-).split()
+WORDS = [
+    "candidates",
+    "content",
+    "parts",
+    "inlineData",
+    "inline_data",
+    "data",
+    "mimeType",
+    "thought",
+    "text",
+    "fileData",
+]
+WORDS += ["error", "code", "message", "status", "details", "promptFeedback", "blockReason", "finishReason"]
+WORDS += ["usageMetadata", "candidatesTokenCount", "candidatesTokensDetails", "modality", "tokenCount"]
 TEXTS = st.one_of(
     st.text(max_size=20),
     st.sampled_from(["STOP", "SAFETY", "NO_IMAGE", "IMAGE", "429", "\0cut:0", "data:image/png;base64,AAAA"]),

@@ -1,0 +1,250 @@
+"""Input images: read once, proven, made fit to send, the file untouched."""
+
+import io
+import os
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.model import InputImage
+from pipeline.provider.image import measure
+from pipeline.provider.inputs import Inputs, UnfitError, as_it_is, read_as_planned
+from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES
+
+
+@pytest.fixture
+def planned(tmp_path):
+    """Write a file and return what a plan would know of it."""
+
+    def plan(data: bytes, name: str = "in.png") -> InputImage:
+        path = tmp_path / name
+        path.write_bytes(data)
+        status = path.stat()
+        digest = sha256(data).hexdigest()
+        return InputImage(path=str(path), sha256=digest, size_bytes=len(data), mtime_ns=status.st_mtime_ns)
+
+    return plan
+
+
+@pytest.fixture
+async def inputs():
+    inputs = Inputs()
+    yield inputs
+    await inputs.aclose()
+
+
+async def load(inputs, *images, keep_metadata=False):
+    return await inputs.load(images, keep_metadata=keep_metadata)
+
+
+def opened(ready):
+    picture = Image.open(io.BytesIO(ready.data))
+    picture.load()
+    return picture
+
+
+@pytest.mark.parametrize("row", ["I09"])
+def test_a_file_changed_since_the_plan_is_refused(planned, pictures, row):
+    data = pictures.saved("PNG")
+    image = planned(data)
+    Path(image.path).write_bytes(data + b"x")
+    with pytest.raises(UnfitError, match="changed since the plan"):
+        read_as_planned(image)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(lambda path: path.unlink(), "No such file", id="I01-missing"),
+        pytest.param(lambda path: (path.unlink(), path.mkdir()), "directory|regular", id="I01-directory"),
+        pytest.param(lambda path: (path.unlink(), os.mkfifo(path)), "not a regular file", id="I01-fifo"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to("/dev/zero")), "not a regular", id="I01-device"),
+        pytest.param(lambda path: (path.unlink(), path.symlink_to(path)), "symbolic links", id="I08-loop"),
+    ],
+)
+def test_what_is_no_file_is_refused_and_hangs_nothing(planned, pictures, tmp_path, make, says):
+    image = planned(pictures.saved("PNG"))
+    make(tmp_path / "in.png")
+    with pytest.raises(UnfitError, match=says):
+        read_as_planned(image)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        pytest.param(b"", "not a PNG", id="I01-empty"),
+        pytest.param(b"%PDF-1.7 hello", "application/pdf", id="I06-pdf"),
+        pytest.param(b"<svg/>", "not a PNG", id="I06-svg"),
+        pytest.param(b"%!PS-Adobe-3.0 EPSF-3.0", "not a PNG", id="I06-eps"),
+        pytest.param(b"8BPS\0\1", "not a PNG", id="I06-psd"),
+        pytest.param(b"\0\0\0\x1cftypheic" + b"\0" * 30, r"imgpipe\[heic\]", id="I06-heic"),
+        pytest.param(b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "damaged|without", id="I07-damaged-png"),
+    ],
+)
+async def test_what_cannot_be_sent_names_the_file_and_the_reason(inputs, planned, data, says):
+    with pytest.raises(UnfitError, match=says) as caught:
+        await load(inputs, planned(data))
+    assert "in.png: " in str(caught.value)
+
+
+def test_i06_heic_goes_out_as_it_is_when_metadata_may(pictures):
+    heic = b"\0\0\0\x1cftypheic" + b"\0" * 30
+    assert as_it_is(heic, True) == ("image/heic", heic)
+
+
+@pytest.mark.parametrize(("kind", "mime"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("WEBP", "image/webp")])
+async def test_i03_accepted_kinds_go_out_unconverted_whatever_their_name(inputs, planned, pictures, kind, mime):
+    data = pictures.saved(kind)
+    [ready] = await load(inputs, planned(data, "wrong.tiff"), keep_metadata=True)
+    assert ready == (mime, data)
+    assert inputs._pool is None  # nothing was started for it
+
+
+CONVERTED = [
+    pytest.param("TIFF", "RGB", {}, "image/png", id="I05-tiff"),
+    pytest.param("BMP", "RGB", {}, "image/png", id="I05-bmp"),
+    pytest.param("GIF", "P", {}, "image/png", id="I05-gif"),
+    pytest.param("AVIF", "RGB", {}, "image/jpeg", id="I06-avif"),
+    pytest.param("JPEG", "CMYK", {}, "image/jpeg", id="I05-cmyk-jpeg"),
+    pytest.param("TIFF", "CMYK", {}, "image/png", id="I05-cmyk-tiff"),
+    pytest.param("PNG", "I;16", {}, "image/png", id="I05-16-bit-png"),
+    pytest.param("TIFF", "I;16", {}, "image/png", id="I05-16-bit-tiff"),
+    pytest.param("TIFF", "F", {}, "image/png", id="I05-float-tiff"),
+    pytest.param("TIFF", "1", {}, "image/png", id="I05-bilevel-tiff"),
+    pytest.param("TIFF", "RGBA", {}, "image/png", id="I05-alpha"),
+    pytest.param("GIF", "P", {"save_all": True, "append_images": 1}, "image/png", id="I04-animated-gif"),
+    pytest.param("WEBP", "RGB", {"save_all": True, "append_images": 1}, "image/jpeg", id="I04-animated-webp"),
+    pytest.param("PNG", "RGB", {"save_all": True, "append_images": 1}, "image/png", id="I04-animated-png"),
+]
+
+
+@pytest.fixture(scope="module")
+def convert():
+    """The conversion itself, in this process: the tests of processes are apart, they take a second each."""
+    from pipeline.provider.convert import convert
+
+    return lambda data, most_bytes=IMAGE_BYTES, keep=False: convert(data, most_bytes, 64_000_000, keep)
+
+
+@pytest.mark.parametrize(("kind", "mode", "options", "mime"), CONVERTED)
+def test_other_kinds_become_plain_ones(convert, pictures, kind, mode, options, mime):
+    options = dict(options)
+    if options.pop("append_images", 0):
+        options["append_images"] = [Image.new("RGB", (24, 16), "blue").convert(mode)]
+    data = pictures.saved(kind, mode, **options)
+    assert as_it_is(data, True) is None
+    made = convert(data)
+    assert made[0] == mime
+    assert measure(made[1])[:2] == (24, 16)
+    assert measure(made[1]).is_plain
+    assert convert(data) == made  # deterministic
+
+
+@pytest.mark.parametrize("mode", ["RGB", "CMYK"])
+def test_i05_conversion_keeps_what_is_seen(convert, pictures, mode):
+    """A red left half stays where it is and, in colour, red."""
+    data = pictures.saved("TIFF", mode, (64, 32))
+    made = opened_bytes(convert(data)[1]).convert("RGB")
+    left = made.getpixel((5, 5))
+    assert left[0] > 200 > 50 > left[1]
+    assert made.size == (64, 32)
+
+
+def opened_bytes(data):
+    picture = Image.open(io.BytesIO(data))
+    picture.load()
+    return picture
+
+
+def test_i05_sixteen_bits_keep_their_upper_half(convert):
+    buffer = io.BytesIO()
+    wide = Image.new("I;16", (4, 1))
+    for x, value in enumerate((0, 0x4000, 0x8000, 0xFFFF)):
+        wide.putpixel((x, 0), value)
+    wide.save(buffer, "PNG")
+    made = opened_bytes(convert(buffer.getvalue())[1])
+    assert [made.getpixel((x, 0)) for x in range(4)] == [0, 64, 128, 255]
+
+
+@pytest.mark.parametrize("value", range(1, 9))
+def test_i05_orientation_is_applied_when_converted(convert, pictures, value):
+    tags = Image.Exif()
+    tags[0x0112] = value
+    made = opened_bytes(convert(pictures.saved("TIFF", "RGB", (24, 16), exif=tags))[1])
+    assert made.size == ((24, 16) if value <= 4 else (16, 24))
+    assert made.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize(("keep", "is_there"), [(False, False), (True, True)])
+def test_i13_conversion_drops_metadata_unless_told(convert, pictures, keep, is_there):
+    tags = Image.Exif()
+    tags[0x010E] = "48.8584N"
+    tags.get_ifd(0x8825)[1] = "N"
+    data = pictures.saved("WEBP", "RGB", exif=tags.tobytes(), save_all=True, append_images=[Image.new("RGB", (24, 16))])
+    made = convert(data, keep=keep)[1]
+    assert (b"48.8584N" in made) is is_there
+    assert (opened_bytes(made).getexif().get_ifd(0x8825).get(1) == "N") is is_there
+
+
+@pytest.mark.parametrize("mode", [pytest.param("RGB", id="I02-opaque"), pytest.param("RGBA", id="I02-alpha")])
+def test_too_many_bytes_are_scaled_down(convert, pictures, mode):
+    data = pictures.saved("PNG", mode, (400, 300))
+    mime, made = convert(data, 20_000)
+    assert len(made) <= 20_000
+    assert mime == ("image/png" if mode == "RGBA" else "image/jpeg")
+    width, height = measure(made)[:2]
+    assert width / height == pytest.approx(4 / 3, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        pytest.param(lambda p: p.saved("TIFF")[:-40], "damaged", id="I07-truncated-tiff"),
+        pytest.param(lambda p: p.saved("JPEG", size=(300, 300))[:5000], "damaged", id="I07-truncated-jpeg"),
+        pytest.param(lambda p: b"GIF89a" + b"\xff" * 100, "damaged|not a picture", id="I07-garbage"),
+        pytest.param(lambda p: p.png(9000, 9000, rows=b""), "too many pixels", id="S09-bomb"),
+        pytest.param(lambda p: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture", id="S09-eps"),
+    ],
+)
+def test_what_cannot_be_read_says_so(convert, pictures, make, says):
+    from pipeline.provider.convert import UnreadableError
+
+    with pytest.raises(UnreadableError, match=says):
+        convert(make(pictures))
+
+
+# -- with processes
+
+
+async def test_conversion_runs_in_another_process_and_leaves_the_file_alone(inputs, planned, pictures):
+    data = pictures.saved("TIFF", "CMYK")
+    image = planned(data, "in.tiff")
+    first = await load(inputs, image)
+    assert first[0].mime == "image/png"
+    assert inputs._pool is not None
+    assert Path(image.path).read_bytes() == data
+    assert (await load(inputs, image))[0] is first[0]  # remembered: a reference image serves many tasks
+    Path(image.path).write_bytes(data + b"x")
+    with pytest.raises(UnfitError, match="changed since the plan"):
+        await load(inputs, image)
+
+
+async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, monkeypatch):
+    monkeypatch.setattr("pipeline.provider.inputs.REQUEST_BYTES", 60_000)
+    images = [planned(pictures.saved("PNG", size=(150, 150)), f"{n}.png") for n in range(3)]
+    assert all(image.size_bytes > 20_000 for image in images)
+    ready = await load(inputs, *images)
+    assert sum(len(one.data) for one in ready) <= 60_000
+    assert REQUEST_BYTES * 4 / 3 < 20_000_000
+
+
+async def test_i07_a_picture_that_kills_its_process_fails_alone(inputs, planned, pictures, monkeypatch):
+    monkeypatch.setattr("pipeline.provider.inputs.convert", _dies)
+    with pytest.raises(UnfitError, match="too much time or memory"):
+        await load(inputs, planned(pictures.saved("TIFF")))
+
+
+def _dies(*_):
+    os._exit(9)

@@ -1,0 +1,99 @@
+"""Bytes in memory: bounded, and nobody waits for ever."""
+
+import asyncio
+import contextlib
+import gc
+
+import pytest
+
+from pipeline.provider.memory import Memory
+
+
+async def settle():
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_answers_share_the_room_and_the_oldest_always_gets_on():
+    memory = Memory(100)
+    with memory.share() as old, memory.share() as young:
+        await old.grow(60)
+        await young.grow(40)
+        waiting = asyncio.ensure_future(young.grow(1))
+        await settle()
+        assert not waiting.done()
+        await old.grow(50)  # over the limit, because somebody has to finish
+        assert repr(memory) == "<Memory 150 of 100 bytes, 2 growing>"
+        old.shrink(110)
+        await asyncio.wait_for(waiting, 1)
+        young.shrink(41)
+    assert memory.used_bytes == 0
+
+
+async def test_the_next_oldest_gets_on_when_the_oldest_is_judged():
+    memory = Memory(10)
+    with memory.share() as young:
+        with memory.share() as old:
+            await old.grow(10)
+            waiting = asyncio.ensure_future(young.grow(11))
+            await settle()
+        await settle()
+        assert not waiting.done()  # the old one is whole, and its bytes will be given back
+        old.release()
+        await asyncio.wait_for(waiting, 1)
+        assert (memory.used_bytes, memory.whole_bytes) == (11, 0)
+        young.shrink(11)
+
+
+async def test_a_request_waits_for_room_unless_it_is_alone():
+    memory = Memory(100)
+    with memory.share() as one, memory.share() as two:
+        await one.hold(500)  # larger than the limit: alone it may
+        waiting = asyncio.ensure_future(two.hold(10))
+        await settle()
+        assert not waiting.done()
+        one.shrink(500)
+        await asyncio.wait_for(waiting, 1)
+        two.shrink(10)
+
+
+async def test_a_failed_exchange_gives_everything_back():
+    memory = Memory(100)
+    with contextlib.suppress(ValueError), memory.share() as share:
+        await share.grow(70)
+        raise ValueError
+    assert memory.used_bytes == 0
+
+
+@pytest.mark.parametrize("where", ["here", "in a thread"])
+async def test_a_dropped_reply_gives_its_bytes_back(where):
+    memory = Memory(100)
+    with memory.share() as share:
+        await share.grow(70)
+    kept = [share]
+    del share
+    gc.collect()
+    assert memory.used_bytes == 70
+    if where == "here":
+        kept.clear()
+    else:
+        await asyncio.to_thread(kept.clear)
+    await settle()
+    assert memory.used_bytes == 0
+
+
+async def test_a_cancelled_wait_leaves_no_trace():
+    memory = Memory(10)
+    with memory.share() as old:
+        await old.grow(10)
+
+        async def young():
+            with memory.share() as share:
+                await share.grow(1)
+
+        waiting = asyncio.ensure_future(young())
+        await settle()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        old.shrink(10)
+    assert repr(memory) == "<Memory 0 of 10 bytes, 0 growing>"
