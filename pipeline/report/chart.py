@@ -18,9 +18,12 @@ Spend = Sequence[tuple[datetime, int]]
 
 
 def spend_chart(spend: Spend, *, is_play_money: bool) -> str:
-    """Draw the running total of `spend` (moment, micro-dollars of that moment); empty text for nothing spent."""
+    """Draw the running total of `spend` (moment, micro-dollars of that moment).
+
+    Empty text where nothing was spent, or all of it at one moment.
+    """
     points = _running(spend)
-    if not points or points[-1][1] <= 0:
+    if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
         return ""
     start, end, top = points[0][0], points[-1][0], points[-1][1]
     line = _path(points)
@@ -56,7 +59,7 @@ def _running(spend: Spend) -> list[tuple[datetime, int]]:
 def _path(points: Sequence[tuple[datetime, int]]) -> str:
     """Return a step line: money jumps when it is spent."""
     start, top = points[0][0], points[-1][1]
-    span = (points[-1][0] - start).total_seconds() or 1.0
+    span = (points[-1][0] - start).total_seconds()
     room = _WIDTH - 6 - _LEFT
     steps = [f"M{_LEFT},{_y(0, top):.1f}"]
     for when, total in points:

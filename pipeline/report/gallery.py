@@ -11,10 +11,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
@@ -24,6 +24,7 @@ from pipeline.report.tables import replaced, tables
 from pipeline.report.thumbs import Thumb, make_thumbs, preview, thumb_name
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
+_ASSETS = Path(__file__).parent / "page"  # installed as files, never from an archive: see pyproject.toml
 _SCRIPTS = ("data.js", "marks.js", "layout.js", "sheet.js", "viewer.js", "controls.js")
 _STATES = ("done", "failed", "refused", "unknown", "conflict", "pending")
 
@@ -49,7 +50,7 @@ def write_report(
     shown: list[ReportRow] = []
     states: Counter[str] = Counter()
     with tables(out) as both:
-        for row in rows:
+        for row in (_placed(row, out) for row in rows):
             both.add(row)
             states[row.state.value] += 1
             if len(shown) < MOST_ROWS:
@@ -97,8 +98,8 @@ def _columns(rows: Sequence[ReportRow], out: Path, thumbs: set[str]) -> dict[str
         "model": [row.model for row in rows],
         "tags": [list(row.tags) for row in rows],
         "matrix": [", ".join(f"{axis}: {name}" for axis, name in row.matrix.items()) for row in rows],
-        "image": [_link(row.image, out) for row in rows],
-        "input": [_link(row.input_image, out) for row in rows],
+        "image": [_link(row.image) for row in rows],
+        "input": [_link(row.input_image) for row in rows],
         "before": [_before(row.input_image, out, thumbs) for row in rows],
         "thumb": [_thumb(row.sha256, thumbs) for row in rows],
         "width": [row.width for row in rows],
@@ -133,15 +134,23 @@ def _thumb(sha256: str | None, thumbs: set[str]) -> str | None:
 def _before(path: str | None, out: Path, thumbs: set[str]) -> str | None:
     """Return what the slider shows of an input: itself, or its preview."""
     shown = None if path is None else preview(out / path)
-    return f"thumbs/{shown[0]}" if shown is not None and shown[0] in thumbs else _link(path, out)
+    return f"thumbs/{shown[0]}" if shown is not None and shown[0] in thumbs else _link(path)
 
 
-def _link(path: str | None, out: Path) -> str | None:
+def _link(path: str | None) -> str | None:
     """Return a relative link; bytes of a name that are not UTF-8 survive."""
-    if path is None:
-        return None
-    relative = os.path.relpath(path, out) if Path(path).is_absolute() else path
-    return quote(os.fsencode(relative.replace(os.sep, "/")), safe="/")
+    return None if path is None else quote(os.fsencode(path), safe="/")
+
+
+def _placed(row: ReportRow, out: Path) -> ReportRow:
+    """Return the row with its paths relative to the report, so that the folders can be moved together."""
+    return replace(row, image=_relative(row.image, out), input_image=_relative(row.input_image, out))
+
+
+def _relative(path: str | None, out: Path) -> str | None:
+    if path is None or not Path(path).is_absolute():
+        return path
+    return os.path.relpath(path, out.absolute()).replace(os.sep, "/")
 
 
 def script_json(data: object) -> str:
@@ -152,7 +161,7 @@ def script_json(data: object) -> str:
 
 @cache
 def _asset(name: str) -> str:
-    return (files("pipeline.report") / "page" / name).read_text(encoding="utf-8")
+    return (_ASSETS / name).read_text(encoding="utf-8")
 
 
 def _page(title: str, data: object, chart: str) -> str:

@@ -6,7 +6,6 @@ Addresses are secrets (they carry tokens): only their host is ever named.
 
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
-from urllib.request import getproxies, proxy_bypass
 
 from pipeline.engine.events import RunSummary
 from pipeline.report.figures import count, money
@@ -87,4 +86,6 @@ async def post(url: str, body: object = None, *, session: "ClientSession | None"
 
 def _proxy(url: str, host: str) -> str | None:
     """Return the proxy that the environment names for this address."""
+    from urllib.request import getproxies, proxy_bypass
+
     return None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(urlsplit(url).scheme)

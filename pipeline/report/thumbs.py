@@ -5,11 +5,9 @@ cannot be decoded has no thumbnail, and that is never an error: the report shows
 """
 
 import hashlib
-import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +72,9 @@ def _names(folder: Path) -> set[str]:
 
 
 def _made(jobs: Sequence[tuple[Thumb, Path]]) -> Iterator[bool]:
+    import multiprocessing
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+
     if len(jobs) < _FEW:
         yield from map(make_thumb, jobs)
         return

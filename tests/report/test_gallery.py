@@ -1,7 +1,7 @@
 import json
 import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -74,6 +74,7 @@ def test_an_absolute_path_becomes_a_relative_link(tmp_path: Path) -> None:
         output_dir=tmp_path,
     )
     assert Page(page).column("image") == ["../images/x%FF.png"]
+    assert str(tmp_path) not in "".join(path.read_text() for path in page.parent.iterdir() if path.is_file())
 
 
 def test_s07_markup_in_title_and_prompts_is_data(tmp_path: Path) -> None:
@@ -143,8 +144,8 @@ def test_the_chart_climbs_to_what_was_spent() -> None:
     ]
 
 
-@pytest.mark.parametrize("spend", [[], [(datetime(2026, 1, 1, tzinfo=UTC), 0)]])
-def test_nothing_spent_has_no_chart(spend) -> None:
+@pytest.mark.parametrize("spend", [[], [(START, 0), (START + timedelta(hours=1), 0)], [(START, 5_000_000)]])
+def test_nothing_spent_over_time_has_no_chart(spend) -> None:
     assert spend_chart(spend, is_play_money=False) == ""
 
 
