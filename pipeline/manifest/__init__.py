@@ -21,6 +21,7 @@ In data-flow order:
   example     manifests to start from
 """
 
+from pipeline.manifest.example import write_example
 from pipeline.manifest.expand import Expansion, expand
 from pipeline.manifest.inputs import InputDigests, read_digest
 from pipeline.manifest.load import Manifest, load
@@ -37,4 +38,5 @@ __all__ = [
     "json_schema",
     "load",
     "read_digest",
+    "write_example",
 ]

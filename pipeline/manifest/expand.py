@@ -49,7 +49,7 @@ class Expansion:
         self._maker = TaskMaker(
             model=manifest.provider.model,
             variables=Names("vars", manifest.variables),
-            inputs=Inputs(manifest.path.absolute().parent, digests),
+            inputs=Inputs(manifest.path.absolute().parent.resolve(), digests),
             outputs=self._outputs,
         )
         self._problems: list[Problem] = []

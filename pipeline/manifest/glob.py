@@ -4,11 +4,13 @@
 match in any case: `*.jpg` takes `A.JPG`.
 """
 
+import itertools
 import posixpath
 import re
 from dataclasses import dataclass
 
 MAX_BRACES = 1000
+MAX_STARS = 4  # `**` in one pattern
 _WILD = re.compile(r"[*?\[{]")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
@@ -57,6 +59,8 @@ def _expand(pattern: str) -> list[str]:
     """Write out `{a,b}`; nested braces too."""
     if not pattern.strip() or "\0" in pattern:
         raise BadPattern("the pattern is empty")
+    if "\\" in pattern:
+        raise BadPattern(f"{pattern!r} holds a backslash: folders are separated by /")
     pending, done = [pattern], []
     while pending:
         text = pending.pop()
@@ -80,7 +84,10 @@ def _split(pattern: str) -> tuple[str, str]:
 
 
 def _regex(pattern: str) -> str:
-    *folders, last = pattern.split("/")
+    segments = [segment for segment, _ in itertools.groupby(pattern.split("/"), key=lambda part: part)]
+    if segments.count("**") > MAX_STARS:
+        raise BadPattern(f"{pattern!r} holds more than {MAX_STARS} **")
+    *folders, last = segments
     parts = [r"(?:[^/]+/)*" if segment == "**" else _segment(segment) + "/" for segment in folders]
     if last == "**":
         return "".join(parts) + r"(?:[^/]+/)*[^/]+"
@@ -91,20 +98,26 @@ def _regex(pattern: str) -> str:
 
 
 def _segment(text: str) -> str:
+    """Translate one segment. Atomic groups: `a*a*a*b` must not try every way to place its stars."""
+    first, *others = [_fixed(part) for part in text.split("*")]
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(f"(?>[^/]*?{part})" for part in middle if part) + "[^/]*" + last
+
+
+def _fixed(text: str) -> str:
+    """Translate text without `*`: `?`, `[a-z]`, `[!a-z]` and themselves."""
     pieces, index = [], 0
     while index < len(text):
         character = text[index]
         end = text.find("]", index + 2) if character == "[" else -1
-        if character == "*":
-            pieces.append("[^/]*")
-        elif character == "?":
-            pieces.append("[^/]")
-        elif end > 0:
-            inside = text[index + 1 : end].replace("\\", r"\\").replace("[", r"\[")
-            pieces.append(f"[{'^' + inside[1:] if inside[0] == '!' else inside}]")
+        if end > 0:
+            inside = text[index + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("/", "")
+            pieces.append(f"[{'^/' + inside[1:] if inside[0] == '!' else inside}]")
             index = end
         else:
-            pieces.append(re.escape(character))
+            pieces.append("[^/]" if character == "?" else re.escape(character))
         index += 1
     try:
         re.compile("".join(pieces))

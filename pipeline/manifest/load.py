@@ -106,7 +106,7 @@ class _Reader:
     def __init__(self, path: Path, file: ManifestFile, places: Places, damaged: set[str], simulate: bool) -> None:
         self.problems: list[Problem] = []
         self._path = path
-        self._folder = path.absolute().parent
+        self._folder = path.absolute().parent.resolve()
         self._file = file
         self._places = places
         self._damaged = damaged

@@ -8,6 +8,7 @@ import re
 import unicodedata
 
 MAX_SEGMENT_BYTES = 200
+MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 PART_PREFIX = ".part-"
 # Nothing to mend: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
@@ -50,7 +51,10 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
         raise BadName(
             f"the output name {_shown(rendered)} starts with {PART_PREFIX}", "that is kept for unfinished files"
         )
-    return "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
+    name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise BadName(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
+    return name
 
 
 def name_key(name: str) -> str:

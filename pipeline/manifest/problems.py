@@ -40,16 +40,15 @@ def prune(tree: dict[str, Tree], error: ValidationError) -> None:
     for detail in error.errors(include_url=False):
         path = [part for part in detail["loc"] if part != "[key]"]
         holder: Any = tree
-        owner, last = None, None
+        owner: dict[str, Any] | None = None
+        last = ""
         for part in path:
-            inside = isinstance(holder, dict) and part in holder
-            inside = inside or (isinstance(holder, list) and isinstance(part, int) and part < len(holder))
-            if inside:
-                owner, last, holder = holder, part, holder[part]
-        if isinstance(owner, dict):
+            if isinstance(holder, dict) and part in holder:
+                owner, last, holder = holder, str(part), holder[part]
+            elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
+                holder = holder[part]
+        if owner is not None:
             owner.pop(last, None)
-        elif isinstance(owner, list) and isinstance(last, int):
-            owner[last] = ""
 
 
 def _problem(detail: ErrorDetails, places: Places) -> Problem:
@@ -63,7 +62,11 @@ def _problem(detail: ErrorDetails, places: Places) -> Problem:
             return places.problem(path[:-1], f"{path[-1]!r} is missing", f"write `{path[-1]}:`", is_key=True)
         case _:
             what, instead = _words(detail)
-            named = f"{path[-1]} {what}" if path and isinstance(path[-1], str) and what.startswith("must") else what
+            named = (
+                f"{path[-1]} {what}"
+                if path and isinstance(path[-1], str) and what.startswith(("must", "is ", "needs"))
+                else what
+            )
             return places.problem(path, named, instead)
 
 
@@ -88,8 +91,10 @@ def _nearest(path: tuple[str | int, ...]) -> str:
     if near:
         return f"did you mean {near[0]!r}?"
     for place, other in _ELSEWHERE.items():
-        if unknown in other.model_fields and other is not model:
-            return f"it belongs in {place}"
+        near = get_close_matches(unknown.lower(), other.model_fields, n=1, cutoff=0.75)
+        if near and other is not model:
+            meant = "it" if near[0] == unknown else repr(near[0])
+            return f"did you mean {meant}? it belongs in {place}" if meant != "it" else f"it belongs in {place}"
     return "known here: " + ", ".join(known)
 
 

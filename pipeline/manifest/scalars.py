@@ -115,6 +115,8 @@ def _path(value: object) -> str:
         raise fault("is an empty path", "write a path, relative to this file")
     if path.startswith("~"):
         raise fault("~ is not expanded here", "write the path out, or relative to this file")
+    if "${" in path:
+        raise fault("environment variables are read only inside `vars`", "write the path out")
     return path
 
 

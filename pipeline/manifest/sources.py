@@ -6,7 +6,7 @@ Nothing is multiplied and nothing rendered here. A source that cannot be read is
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import Problem
@@ -40,7 +40,7 @@ class Sources:
     def __init__(self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float]) -> None:
         self.waiting: list[str] = []
         self._manifest = manifest
-        self._folder = manifest.path.absolute().parent
+        self._folder = manifest.path.absolute().parent.resolve()
         self._upstream = upstream
         self._now = now
 
@@ -60,7 +60,8 @@ class Sources:
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
                 try:
-                    found.append(compile_globs(plan.each.files, str(self._folder)))
+                    glob = compile_globs(plan.each.files, str(self._folder))
+                    found.append(replace(glob, base=os.path.realpath(glob.base)))
                 except BadPattern:
                     continue  # told when the job's rows are asked for
         return found
@@ -119,7 +120,9 @@ class Sources:
             return
         is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
         base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
-        own = own_directories(glob.base, (str(self._manifest.output_dir), str(self._manifest.state_dir)))
+        own = own_directories(
+            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
+        )
         wanted = Wanted(glob=glob, ignore=ignore, hidden=each.hidden, written_base=base, own=own)
         for found in walk(wanted):
             if isinstance(found, Problem):

@@ -46,7 +46,7 @@ def rows(
         for line, cells in _READERS[kind](path, [*where, *([column] if needs_key or key is not None else [])]):
             if isinstance(cells, Problem):
                 yield cells
-            elif all(str(text_of(cells.get(name))) in wanted for name, wanted in where.items()):
+            elif not where or all(str(text_of(cells.get(name))) in wanted for name, wanted in where.items()):
                 yield _row(cells, line, column, file, needs_key)
     except Unreadable as error:
         yield Problem(file=file, line=error.line, what=error.what, instead=error.instead)

@@ -6,6 +6,7 @@ other.
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic_core import PydanticCustomError
@@ -30,6 +31,27 @@ _NO_INPUTS = digest([])
 _REMEMBERED = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class Params:
+    """The generation parameters of a task: as its own fields, as one mapping, and as a digest with the variant."""
+
+    aspect_ratio: str | None
+    size: str | None
+    seed: int | None
+    values: dict[str, Any]
+    digest: str
+
+    @classmethod
+    def of(cls, recipe: Recipe, aspect_ratio: str | None, size: str | None, variant: int) -> "Params":
+        """Collect what is set; what is not set stands in no fingerprint."""
+        seed = None if recipe.seed is None else recipe.seed + variant - 1
+        named = {"aspect_ratio": aspect_ratio, "size": size, "seed": seed, "temperature": recipe.temperature}
+        values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
+        values |= {"params": recipe.params} if recipe.params else {}
+        values |= {"safety": recipe.safety} if recipe.safety else {}
+        return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}))
+
+
 class TaskMaker:
     """Makes the tasks of one manifest."""
 
@@ -38,7 +60,7 @@ class TaskMaker:
         self._variables = variables
         self._inputs = inputs
         self._outputs = outputs
-        self._params_digests: dict[tuple[Any, ...], str] = {}
+        self._known_params: dict[tuple[Any, ...], Params] = {}
         self._heads: dict[str, Template] = {}
 
     def tasks(self, plan: JobPlan, row: Row, combination: Combination | None) -> Iterator[tuple[Task, str]]:
@@ -73,11 +95,8 @@ class TaskMaker:
         prompt = _prompt(recipe.prompt, context)
         system = None if recipe.system is None else _prompt(recipe.system, context)
         model = self._model if recipe.model is None else _filled(recipe.model, context)
-        aspect_ratio = _checked(recipe.aspect_ratio, context, check_aspect_ratio)
-        size = _checked(recipe.size, context, check_size)
-        images = self._images(recipe, context)
-        seed = None if recipe.seed is None else recipe.seed + variant - 1
-        params = _params(recipe, aspect_ratio, size, seed)
+        params = self._params(recipe, context)
+        images = self._images(recipe, context) if recipe.images else ()
         hashes = [image.sha256 for image in images]
         name, key = self._name(recipe, context, task_id)
         task = Task(
@@ -89,24 +108,24 @@ class TaskMaker:
             model=model,
             name=name,
             fingerprint=fingerprint(
-                prompt=prompt, system=system, model=model, params=params, inputs=hashes, variant=variant
+                prompt=prompt, system=system, model=model, params=params.values, inputs=hashes, variant=variant
             ),
             digests=digests(
                 prompt=prompt,
                 system=system,
                 model=model,
-                params_digest=self._params_digest((id(recipe), aspect_ratio, size, variant), params),
+                params_digest=params.digest,
                 inputs_digest=digest(hashes) if hashes else _NO_INPUTS,
             ),
             system=system,
-            aspect_ratio=aspect_ratio,
-            size=size,
-            seed=seed,
+            aspect_ratio=params.aspect_ratio,
+            size=params.size,
+            seed=params.seed,
             temperature=recipe.temperature,
             params=recipe.params,
             safety=recipe.safety,
             images=images,
-            tags=_tags(recipe, context),
+            tags=_tags(recipe, context) if recipe.tags else (),
             rerun_when=recipe.rerun_when,
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
@@ -148,13 +167,21 @@ class TaskMaker:
             self._heads[head[1]] = compile_template(Sandbox(), head[1], names=context)
         return self._heads[head[1]].render(context) == ""
 
-    def _params_digest(self, known_by: tuple[Any, ...], params: dict[str, Any]) -> str:
-        """Return the digest of every parameter and the variant; most tasks of a job share it."""
-        known = self._params_digests.get(known_by)
+    def _params(self, recipe: Recipe, context: Context) -> Params:
+        """Return the generation parameters of one task; most tasks of a job share them."""
+        ratio, size, variant = recipe.aspect_ratio, recipe.size, context["variant"]
+        known_by = (
+            id(recipe),  # recipes live as long as the manifest, so an id is never used again
+            ratio if ratio is None or ratio.literal is not None else _checked(ratio, context, check_aspect_ratio),
+            size if size is None or size.literal is not None else _checked(size, context, check_size),
+            variant,
+        )
+        known = self._known_params.get(known_by)
         if known is None:
-            if len(self._params_digests) >= _REMEMBERED:
-                self._params_digests.clear()
-            known = self._params_digests[known_by] = digest({"params": params, "variant": known_by[-1]})
+            if len(self._known_params) >= _REMEMBERED:
+                self._known_params.clear()
+            texts = [part.literal if isinstance(part, Template) else part for part in known_by[1:3]]
+            known = self._known_params[known_by] = Params.of(recipe, texts[0], texts[1], variant)
         return known
 
 
@@ -192,12 +219,8 @@ def _filled(template: Template, context: Context) -> str:
     return text
 
 
-def _checked(template: Template | None, context: Context, check: Callable[[str], str]) -> str | None:
-    """Return a key's value, checked if it was rendered; empty is as if it were not set."""
-    if template is None:
-        return None
-    if template.literal is not None:
-        return template.literal
+def _checked(template: Template, context: Context, check: Callable[[str], str]) -> str | None:
+    """Return a rendered value once it is checked; empty is as if it were not set."""
     text = _render(template, context).strip()
     try:
         return check(text) if text else None
@@ -206,26 +229,6 @@ def _checked(template: Template | None, context: Context, check: Callable[[str],
         raise _located(template, words["what"], words["instead"]) from None
 
 
-def _params(recipe: Recipe, aspect_ratio: str | None, size: str | None, seed: int | None) -> dict[str, Any]:
-    """Return every generation parameter that is set."""
-    params: dict[str, Any] = {}
-    if aspect_ratio is not None:
-        params["aspect_ratio"] = aspect_ratio
-    if size is not None:
-        params["size"] = size
-    if seed is not None:
-        params["seed"] = seed
-    if recipe.temperature is not None:
-        params["temperature"] = recipe.temperature
-    if recipe.params:
-        params["params"] = recipe.params
-    if recipe.safety:
-        params["safety"] = recipe.safety
-    return params
-
-
 def _tags(recipe: Recipe, context: Context) -> tuple[str, ...]:
-    if not recipe.tags:
-        return ()
     rendered = (_render(template, context).strip() for template in recipe.tags)
     return tuple(dict.fromkeys(tag for tag in rendered if tag))
