@@ -9,8 +9,8 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
@@ -18,19 +18,15 @@ from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import at_most, with_consent
 from pipeline.compose.looking import reading
+from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
-from pipeline.engine.halt import Halts, Watch
-from pipeline.engine.pace import Gate, Pace
-from pipeline.engine.run import Counts, Engine
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError, Problem, TryLater, most_severe
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool
-from pipeline.provider import Client
-from pipeline.simulator import Simulator, load_profile
 from pipeline.store import Reader, Recovery, StateLock, Store
 
 
@@ -61,6 +57,12 @@ class _Job:
     confirm: Callable[[str], bool] | None
     recovery: Recovery
     started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def until(self) -> float | None:
+        """The monotonic moment at which `max_duration` is over."""
+        seconds = self.setup.limits.max_duration_s
+        return None if seconds is None else self.started_at + seconds
 
 
 async def run(
@@ -187,20 +189,36 @@ async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
         budget_microusd=wallet.left_microusd,
         is_play_money=setup.is_play_money,
     )
-    gate = Gate(Pace(setup.limits))
-    crew = _Crew(job=job, gate=gate, wallet=wallet, run=number or 0)
-    with job.watch(started, crew.gauge) as listen:
-        crew.listen = listen
+    view = GaugeOf(wallet, concurrency=setup.limits.concurrency)
+    outcome = Outcome()
+    with job.watch(started, view) as listen:
         listen(started)
         for text in (*planned.warnings, *plan.notes, *job.recovery.notes):
             listen(Warned(text=text))
         if number is not None:
-            await crew.work(spool)
-        summary = _summary(job, plan, crew, number)
+            outcome = await _send(job, spool, run=number, wallet=wallet, view=view, listen=listen)
+        summary = _summary(job, plan, outcome, wallet, number)
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))
     return summary
+
+
+async def _send(job: _Job, spool: Spool, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> Outcome:
+    from pipeline.compose.crew import Crew  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
+
+    crew = Crew(
+        setup=job.setup,
+        key=job.key,
+        store=job.store,
+        wallet=wallet,
+        run=run,
+        listen=listen,
+        attend=job.signals.attend,
+        view=view,
+        until=job.until,
+    )
+    return await crew.work(spool)
 
 
 def _wallet(job: _Job) -> Wallet:
@@ -212,97 +230,25 @@ def _wallet(job: _Job) -> Wallet:
     return Wallet(limits.budget, tz=limits.tz, day=job.reader.spend(since=day), month=job.reader.spend(since=month))
 
 
-@dataclass(slots=True, kw_only=True)
-class _Crew:
-    """The engine, stage after stage, on one gate, wallet and client."""
-
-    job: _Job
-    gate: Gate
-    wallet: Wallet
-    run: int
-    listen: Listener = lambda _event: None
-    counts: Counts = field(default_factory=Counts)
-    halts: Halts = field(default_factory=Halts)
-    due: int = 0
-    engine: Engine | None = None
-
-    def gauge(self) -> Gauge:
-        """Return the state of the run at this moment; before the engine stands, only the money."""
-        if self.engine is not None:
-            return self.engine.gauge()
-        return Gauge(
-            in_flight=0,
-            limit=0,
-            concurrency=self.job.setup.limits.concurrency,
-            spent_microusd=0,
-            unknown_microusd=0,
-            reserved_microusd=0,
-            budget_left_microusd=self.wallet.left_microusd,
-            queued=0,
-            pause_reason=None,
-            pause_left_s=0.0,
-        )
-
-    async def work(self, spool: Spool) -> None:
-        setup = self.job.setup
-        async with AsyncExitStack() as stack:
-            provider = setup.provider
-            if setup.is_play_money and provider.base_url is None:
-                profile = load_profile(Path(setup.flags.profile) if setup.flags.profile else provider.profile)
-                simulator = await stack.enter_async_context(Simulator(profile))
-                provider = replace(provider, base_url=simulator.base_url)
-            client = await stack.enter_async_context(
-                Client(provider, key=self.job.key, limits=setup.limits, catalogue=setup.catalogue)
-            )
-            watch = Watch(setup.limits.stop_on, models=", ".join(setup.catalogue.current_models()))
-            self.engine = Engine(
-                run=self.run,
-                provider=client,
-                store=self.job.store,
-                prices=setup.catalogue,
-                gate=self.gate,
-                wallet=self.wallet,
-                watch=watch,
-                limits=setup.limits,
-                retry=setup.retry,
-                listen=self.listen,
-            )
-            self.job.signals.attend(self.engine)
-            self._watch_the_clock(self.engine)
-            await self.engine.run(spool)
-            self.counts = self.engine.counts
-            self.halts = self.engine.halts
-        if self.halts.not_before is not None:
-            await self.job.store.hold(self.halts.not_before, "; ".join(self.halts.reasons))
-
-    def _watch_the_clock(self, engine: Engine) -> None:
-        seconds = self.job.setup.limits.max_duration_s
-        if seconds is not None:
-            left = max(0.0, self.job.started_at + seconds - time.monotonic())
-            asyncio.get_running_loop().call_later(
-                left, engine.halt, Exit.MAX_DURATION, f"limits.max_duration of {seconds:g} s is over"
-            )
-
-
 # -- the last word ------------------------------------------------------------------------------------------------
 
 
-def _summary(job: _Job, plan: Plan, crew: _Crew, number: int | None) -> RunSummary:
-    states = crew.counts.states
+def _summary(job: _Job, plan: Plan, outcome: Outcome, wallet: Wallet, number: int | None) -> RunSummary:
+    states = outcome.counts.states
     asked = sum(states.values())
     pending = states[TaskState.PENDING] + max(0, plan.due - asked)
     failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
     refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
     unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
     conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
-    exits = [crew.halts.exit]
+    exits = [outcome.halts.exit]
     if job.signals.exit is not None:
         exits.append(job.signals.exit)
     if failed or refused or unknown or conflict or plan.missing:
         exits.append(Exit.SOME_FAILED)
-    if pending and not len(crew.halts):
+    if pending and not len(outcome.halts):
         exits.append(Exit.TRY_LATER)
-    not_before = crew.halts.not_before
+    not_before = outcome.halts.not_before
     return RunSummary(
         run=number,
         exit=most_severe(exits),
@@ -314,16 +260,16 @@ def _summary(job: _Job, plan: Plan, crew: _Crew, number: int | None) -> RunSumma
         unknown=unknown,
         pending=pending,
         conflict=conflict,
-        attempts=crew.counts.attempts,
-        images=crew.counts.images,
-        bytes=crew.counts.bytes,
+        attempts=outcome.counts.attempts,
+        images=outcome.counts.images,
+        bytes=outcome.counts.bytes,
         seconds=time.monotonic() - job.started_at,
-        spent_microusd=crew.wallet.spent_microusd,
-        unknown_microusd=crew.wallet.unknown_microusd,
-        budget_left_microusd=crew.wallet.left_microusd,
+        spent_microusd=wallet.spent_microusd,
+        unknown_microusd=wallet.unknown_microusd,
+        budget_left_microusd=wallet.left_microusd,
         not_before=not_before.isoformat(timespec="seconds") if not_before else None,
         is_play_money=job.setup.is_play_money,
-        reasons=crew.halts.reasons,
+        reasons=outcome.halts.reasons,
     )
 
 

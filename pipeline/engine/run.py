@@ -16,6 +16,7 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Step
+from pipeline.engine.counts import Counts
 from pipeline.engine.events import Gauge, Halted, Listener, RetryScheduled, TaskEnded
 from pipeline.engine.halt import Halt, Halts, Watch
 from pipeline.engine.pace import Gate
@@ -27,16 +28,6 @@ from pipeline.model import Answer, Due, Failure, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
-
-
-@dataclass(slots=True, kw_only=True)
-class Counts:
-    """What a run has done so far."""
-
-    states: dict[TaskState, int] = field(default_factory=lambda: dict.fromkeys(TaskState, 0))
-    attempts: int = 0
-    images: int = 0
-    bytes: int = 0
 
 
 @dataclass(slots=True, kw_only=True)

@@ -40,7 +40,7 @@ class Bench:
             provider=provider,
             store=self.store,
             prices=FakePrices(),
-            gate=Gate(Pace(self.limits)),
+            gate=Gate(Pace(self.limits, retry=retry)),
             wallet=self.wallet,
             watch=Watch(self.limits.stop_on),
             limits=self.limits,

@@ -1,0 +1,86 @@
+"""The sending part of a run: client, embedded simulator, pace and engine around one spool of due tasks.
+
+Imported only when something is due: the network's libraries take longer to import than a small plan takes to make.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.compose.outcome import GaugeOf, Outcome
+from pipeline.compose.prepare import Setup
+from pipeline.compose.signals import Stoppable
+from pipeline.engine.events import Listener
+from pipeline.engine.halt import Watch
+from pipeline.engine.pace import Gate, Pace
+from pipeline.engine.run import Engine
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit
+from pipeline.plan import Spool
+from pipeline.provider import Client
+from pipeline.settings import ProviderSettings
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Everything that sends."""
+
+    setup: Setup
+    key: str
+    store: Store
+    wallet: Wallet
+    run: int
+    listen: Listener
+    attend: Callable[[Stoppable], None]  # signals go to the engine from here on
+    view: GaugeOf
+    until: float | None  # monotonic; nothing new is sent after it
+
+    async def work(self, spool: Spool) -> Outcome:
+        """Ask for what is in the spool. A hold the provider asked for is remembered."""
+        setup = self.setup
+        async with AsyncExitStack() as stack:
+            provider = await self._provider(stack)
+            client = await stack.enter_async_context(
+                Client(provider, key=self.key, limits=setup.limits, catalogue=setup.catalogue)
+            )
+            engine = Engine(
+                run=self.run,
+                provider=client,
+                store=self.store,
+                prices=setup.catalogue,
+                gate=Gate(Pace(setup.limits, retry=setup.retry)),
+                wallet=self.wallet,
+                watch=Watch(setup.limits.stop_on, models=", ".join(setup.catalogue.current_models())),
+                limits=setup.limits,
+                retry=setup.retry,
+                listen=self.listen,
+            )
+            self.view.engine = engine
+            self.attend(engine)
+            self._stop_in_time(engine)
+            await engine.run(spool)
+        if engine.halts.not_before is not None:
+            await self.store.hold(engine.halts.not_before, "; ".join(engine.halts.reasons))
+        return Outcome(counts=engine.counts, halts=engine.halts)
+
+    async def _provider(self, stack: AsyncExitStack) -> ProviderSettings:
+        """Return where to send; the embedded simulator is started for a manifest that names no address."""
+        provider = self.setup.provider
+        if not self.setup.is_play_money or provider.base_url is not None:
+            return provider
+        from pipeline.simulator import Simulator, load_profile
+
+        profile = Path(self.setup.flags.profile) if self.setup.flags.profile else provider.profile
+        simulator = await stack.enter_async_context(Simulator(load_profile(profile)))
+        return replace(provider, base_url=simulator.base_url)
+
+    def _stop_in_time(self, engine: Engine) -> None:
+        if self.until is None:
+            return
+        reason = f"limits.max_duration ({self.setup.limits.max_duration_s:g} s) is over"
+        left = max(0.0, self.until - time.monotonic())
+        asyncio.get_running_loop().call_later(left, engine.halt, Exit.MAX_DURATION, reason)
