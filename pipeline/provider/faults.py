@@ -5,7 +5,7 @@ In: status, headers and the parsed error. Out: a `Failure`. It refuses to know w
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.model import Billed, Failure, Fault
@@ -134,6 +134,9 @@ def judge(status: int, headers: hints.Headers, error: ServerError, *, scrubber: 
     fault, billed = outcome(status, error, delay_s)
     if fault is Fault.QUOTA and error.is_per_day:
         delay_s = max(delay_s or 0.0, hints.until_pacific_midnight(hints.server_time(headers, now)))
+    if 300 <= status < 400:
+        target = next((value for name, value in headers if name == "location"), "nowhere")
+        error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")
     named = error.code if error.code and not error.code.isdecimal() else error.status
     found = request_id(headers, error.message)
     return Failure(

@@ -56,10 +56,11 @@ class Inputs:
         ]
 
     async def aclose(self) -> None:
-        """End the processes."""
+        """End the processes, whatever they are doing."""
         pool, self._pool = self._pool, None
         if pool is not None:
-            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+            _end(pool)
+            await asyncio.to_thread(pool.shutdown)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
         async with self._turns:
@@ -84,21 +85,36 @@ class Inputs:
             return await loop.run_in_executor(self._processes(), convert, *arguments)
         except BrokenProcessPool:  # this picture killed its process, or one beside it did: alone it shows which
             self._pool = None
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), prepare_process) as alone:
-            try:
-                return await loop.run_in_executor(alone, convert, *arguments)
-            except BrokenProcessPool as error:
-                raise UnfitError("cannot be converted: it takes too much time or memory") from error
+        alone = _start(1)
+        try:
+            return await loop.run_in_executor(alone, convert, *arguments)
+        except BrokenProcessPool as error:
+            raise UnfitError("cannot be converted: it takes too much time or memory") from error
+        finally:
+            _end(alone)
 
     def _processes(self) -> ProcessPoolExecutor:
-        if self._pool is None:  # spawn: a fork would copy our threads' locks and the ledger's descriptors
-            self._pool = ProcessPoolExecutor(_PROCESSES, multiprocessing.get_context("spawn"), prepare_process)
+        if self._pool is None:
+            self._pool = _start(_PROCESSES)
         return self._pool
 
     def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
         self._remembered[known] = ready
         while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
             self._remembered.popitem(last=False)
+
+
+def _start(processes: int) -> ProcessPoolExecutor:
+    """Spawn, not fork: a fork would copy our threads' locks and the ledger's descriptors."""
+    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare_process)
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    """Stop at once: a conversion nobody waits for must not keep the program from leaving."""
+    running = list((pool._processes or {}).values())  # `terminate_workers` from Python 3.14 on
+    pool.shutdown(wait=False, cancel_futures=True)
+    for process in running:
+        process.terminate()
 
 
 def read_as_planned(image: InputImage) -> bytes:

@@ -6,7 +6,8 @@ means, and it never sends anything twice.
 
 One connection carries one request (`Connection: close`). An idle connection may be closed by the other side at the
 very moment it is used again, and nobody can tell such a loss from a lost paid answer: it would be booked as `maybe` for
-nothing. A fresh connection costs 0.2 to 0.3 s of an exchange of 5 to 60 s, hidden by the requests beside it.
+nothing. A fresh connection costs two or three round trips of an exchange of 5 to 60 s, hidden by the requests beside
+it, and 2 ms of CPU (5 ms with TLS; measured with answers of 2.7 MB).
 """
 
 import io
@@ -27,7 +28,6 @@ from pipeline.provider.scrub import Scrubber
 from pipeline.provider.watch import Watch
 
 _EVIDENCE_BYTES = 2048  # of a body that was cut
-_BUFFER_BYTES = 2**17  # per connection, beside the counted bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +96,6 @@ class Wire:
             connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=True if self._tls is None else self._tls),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
-            read_bufsize=_BUFFER_BYTES,
             trust_env=False,
             trace_configs=[trace],
         )

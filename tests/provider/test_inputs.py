@@ -1,7 +1,9 @@
 """Input images: read once, proven, made fit to send, the file untouched."""
 
+import asyncio
 import io
 import os
+import signal
 from hashlib import sha256
 from pathlib import Path
 
@@ -244,6 +246,22 @@ async def test_i07_a_picture_that_kills_its_process_fails_alone(inputs, planned,
     monkeypatch.setattr("pipeline.provider.inputs.convert", _dies)
     with pytest.raises(UnfitError, match="too much time or memory"):
         await load(inputs, planned(pictures.saved("TIFF")))
+
+
+async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictures, monkeypatch, tmp_path):
+    monkeypatch.setattr("pipeline.provider.inputs.convert", _never_ends)
+    inputs = Inputs()
+    loading = asyncio.ensure_future(load(inputs, planned(pictures.saved("TIFF"))))
+    while inputs._pool is None:
+        await asyncio.sleep(0)
+    loading.cancel()
+    await asyncio.wait([loading])
+    await asyncio.wait_for(inputs.aclose(), 5)
+    assert loading.cancelled()
+
+
+def _never_ends(*_):
+    signal.pause()
 
 
 def _dies(*_):

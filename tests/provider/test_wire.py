@@ -249,6 +249,7 @@ async def test_redirects_are_not_followed(liar, other_liar, make_client, task, s
     async with make_client(liar.url) as client:
         result = client.read(await client.send(task), task)
     assert seen(result) == (Fault.ADDRESS, Billed.NO)
+    assert f"a redirect to {other_liar.url}/v1beta/x, not followed" in result.reason
     assert other_liar.connections == 0
 
 
