@@ -203,9 +203,11 @@ function onKey(event) {
   if (viewer.open ? viewerKey(event, at) : sheetKey(event, at)) event.preventDefault();
 }
 
+const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+
 function sheetKey(event, at) {
   const isOnControl = at.matches?.("button:not(.frame), a, summary, input");
-  const { key } = event;
+  const key = keyOf(event);
   if (key === "?") { $("keys").showModal(); return true; }
   if (key === "/") { $("search").focus(); return true; }
   if (key === "Escape") { clearFilters(); return true; }
@@ -225,12 +227,9 @@ function sheetKey(event, at) {
 }
 
 function viewerKey(event, at) {
-  const { key } = event;
-  const isSlider = at.type === "range";
-  if (key === " " ) {
-    viewer.close();
-    return true;
-  }
+  const key = keyOf(event), isSlider = at.type === "range";
+  if (key === " " && at.matches?.("button, a")) return false;
+  if (key === " ") { viewer.close(); return true; }
   if ((key === "ArrowLeft" || key === "ArrowRight") && !isSlider) { stepViewer(key === "ArrowLeft" ? -1 : 1); return true; }
   if (key === "p" || key === "r") { mark(viewed, key === "p" ? "picked" : "rejected"); return true; }
   if (key === "c") { toggleCompare(); return true; }

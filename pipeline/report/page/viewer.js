@@ -154,6 +154,8 @@ viewer.addEventListener("close", () => {
   if (places.has(viewed)) setCurrent(viewed);
   focusCurrent();
 });
+// After a press with a pointer the keys are the viewer's again; the keyboard's own focus stays where it is.
+viewer.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) $("stage").focus({ preventScroll: true }); });
 $("close").addEventListener("click", () => viewer.close());
 $("prev").addEventListener("click", () => stepViewer(-1));
 $("next").addEventListener("click", () => stepViewer(1));
