@@ -10,7 +10,7 @@ In data-flow order:
    limits, job, schema   the keys, their descriptions, the JSON Schema
    problems, places      what is wrong -> file:line:column, with advice
    interpolate ${ENV} in vars
-   sandbox, template     Jinja2 with walls, and a quick path around it
+   budget, sandbox, template   Jinja2 with walls, and a quick path around it
    recipe      item > job > defaults > built-in, compiled
    matrix, jobs          combinations; plans of jobs and their order
    settle      the settings other rooms use

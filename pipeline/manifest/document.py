@@ -162,7 +162,7 @@ class _Builder:
             if event.anchor in self._anchors:
                 what = f"*{event.anchor} stands inside &{event.anchor} itself"
             self._report(event, what, f"{_QUOTE_ADVICE} if the * is text")
-            target = _Anchored(Plain(""), 0, 1)
+            target = _Anchored("", 0, 1)
         self._aliases += 1 + target.aliases
         self._aliased_nodes += target.nodes
         if self._aliases > MAX_ALIASES or self._aliased_nodes > MAX_ALIASED_NODES:
@@ -200,6 +200,7 @@ class _Builder:
         frame.key = str(value)
         if value == "":
             self._report(event, "an empty key", "write a name before the colon")
+            frame.key = None
         elif frame.key in frame.key_lines:
             first = frame.key_lines[frame.key]
             self._report(

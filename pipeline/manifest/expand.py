@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Collection, Iterator
 
 from pipeline.errors import InputError, Problem, StorageError
+from pipeline.manifest.budget import Names
 from pipeline.manifest.claims import Claims, Shared
 from pipeline.manifest.inputs import InputDigests, Inputs
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.load import Manifest
 from pipeline.manifest.outputs import Outputs
 from pipeline.manifest.rows import Row
-from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tasks import TaskMaker
 from pipeline.manifest.template import TemplateTrouble

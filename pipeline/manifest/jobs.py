@@ -10,7 +10,7 @@ from difflib import get_close_matches
 
 from pipeline.errors import Problem
 from pipeline.manifest.job import Each, Item, Job, Keys
-from pipeline.manifest.matrix import Combinations
+from pipeline.manifest.matrix import MAX_COMBINATIONS, Combinations
 from pipeline.manifest.places import Places
 from pipeline.manifest.recipe import Layers, Recipe, Recipes, Scope
 from pipeline.manifest.schema import ManifestFile
@@ -47,8 +47,9 @@ class Planner:
 
     def _plan(self, name: str, job: Job, defaults: Keys | None, is_damaged: bool) -> JobPlan:
         combinations = Combinations(job.matrix) if job.matrix is not None else None
-        for path, what, instead in combinations.problems() if combinations is not None else ():
-            self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
+        if combinations is not None and not is_damaged:
+            for path, what, instead in combinations.problems():
+                self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
         outer: Layers = (
             ((("jobs", name), job),) if defaults is None else ((("jobs", name), job), (("defaults",), defaults))
         )
@@ -87,8 +88,9 @@ class Planner:
         self, name: str, recipe: Recipe, items: Mapping[str, Recipe] | None, combinations: Combinations | None
     ) -> None:
         rows = sum(item.variants for item in items.values()) if items is not None else recipe.variants
-        tasks = rows * (combinations.at_most if combinations is not None else 1)
-        if tasks > MAX_TASKS:
+        combined = combinations.at_most if combinations is not None else 1
+        tasks = rows * combined
+        if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are told of the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
             instead = "take matrix values or variants out"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))

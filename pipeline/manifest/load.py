@@ -23,7 +23,7 @@ from pipeline.manifest.kinds import is_name
 from pipeline.manifest.places import Places
 from pipeline.manifest.problems import prune, translate
 from pipeline.manifest.reading import decode, read_bytes
-from pipeline.manifest.recipe import Recipes
+from pipeline.manifest.recipe import KeyPath, Recipes
 from pipeline.manifest.schema import ManifestFile
 from pipeline.settings import Limits, Notify, ProviderSettings, Retry
 
@@ -68,7 +68,8 @@ def load(
     tree, problems = parse(text, file=str(path))
     places = Places(text, str(path))
     file, damaged, found = _validate(tree, places)
-    problems += found
+    told = {(problem.line, problem.column) for problem in problems}
+    problems += [problem for problem in found if (problem.line, problem.column) not in told]
     reader = _Reader(path, file, places, damaged, simulate)
     manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
     problems += reader.problems
@@ -81,18 +82,22 @@ def _validate(tree: dict[str, Tree], places: Places) -> tuple[ManifestFile, set[
     """Return what of the tree is sound, the names of jobs something was cut out of, and what was wrong."""
     problems: list[Problem] = []
     damaged: set[str] = set()
+    cut: set[KeyPath] = set()
     for _ in range(_ROUNDS):
         try:
             return ManifestFile.model_validate(tree), damaged, problems
         except ValidationError as error:
-            problems += translate(error, places)
-            for detail in error.errors(include_url=False):
-                damaged |= _damaged_by(detail["loc"], tree)
+            details = [detail for detail in error.errors(include_url=False) if detail["loc"] not in cut]
+            problems += translate(details, places)
+            for detail in details:
+                path = detail["loc"]
+                damaged |= _damaged_by(path, tree)
+                cut.update(path[:length] for length in range(1, len(path) + 1))  # what lacks it now is not told again
             prune(tree, error)
     return ManifestFile.model_construct(jobs={}), damaged, problems
 
 
-def _damaged_by(path: tuple[str | int, ...], tree: dict[str, Tree]) -> set[str]:
+def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
     """Return the jobs that lack something once `path` is cut out."""
     jobs = tree.get("jobs")
     if path[:1] == ("jobs",) and len(path) > 1:

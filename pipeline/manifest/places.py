@@ -96,4 +96,5 @@ def _child(node: yaml.Node | None, part: str | int) -> tuple[yaml.Node, yaml.Nod
             return key, value
         if key.value == "<<":
             merged += value.value if isinstance(value, yaml.SequenceNode) else [value]
-    return next((found for source in merged if (found := _child(source, part)) is not None), None)
+    inner = (_child(source, part) for source in merged if source is not node)
+    return next((found for found in inner if found is not None), None)

@@ -5,7 +5,7 @@ the shape of the models, and no rule of its own.
 """
 
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, get_args, get_origin
 
@@ -30,9 +30,9 @@ _ELSEWHERE: Mapping[str, type[BaseModel]] = {
 }
 
 
-def translate(error: ValidationError, places: Places) -> list[Problem]:
+def translate(details: Iterable[ErrorDetails], places: Places) -> list[Problem]:
     """Return one Problem for every mistake pydantic found."""
-    return [_problem(detail, places) for detail in error.errors(include_url=False)]
+    return [_problem(detail, places) for detail in details]
 
 
 def prune(tree: dict[str, Tree], error: ValidationError) -> None:

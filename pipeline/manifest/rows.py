@@ -6,7 +6,7 @@ A source yields rows and, between them, the problems of rows that cannot be used
 import unicodedata
 from dataclasses import dataclass, field
 
-from pipeline.manifest.sandbox import Names, text_of
+from pipeline.manifest.budget import Names, text_of
 
 
 @dataclass(slots=True)

@@ -7,9 +7,8 @@ call is paid for from one `Budget` before it allocates. It knows nothing of task
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
-from difflib import get_close_matches
 from typing import Any
 
 from jinja2 import StrictUndefined
@@ -19,10 +18,8 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
-MAX_ITEMS = 10_000  # of a list or a range
-MAX_WORK = 2_000_000  # characters and items handled by one rendering: under a second
-MAX_BITS = 1024  # of a whole number
+from pipeline.manifest.budget import MAX_ITEMS, Budget, Names, text_of
+
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
 _METHODS: dict[type, frozenset[str]] = {
@@ -118,73 +115,6 @@ _FILTERS = frozenset(
     ]
 )
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
-
-
-class Names(dict[str, Any]):
-    """One namespace of a template (`row`, `vars`, `matrix`, `file`): its keys are data, it has no attributes."""
-
-    __slots__ = ("label",)
-
-    def __init__(self, label: str, values: Mapping[str, Any]) -> None:
-        super().__init__(values)
-        self.label = label
-
-    def unknown(self, key: str) -> str:
-        """Say that `key` is not here, with the nearest name that is."""
-        near = get_close_matches(key, [*self], n=1, cutoff=0.6)
-        known = ", ".join(list(self)[:8]) or "none"
-        return f"{self.label} has no {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"it has: {known}")
-
-
-def text_of(value: Any) -> Any:
-    """Return what a value looks like in a text: null is empty, `true` is lower case, lists and mappings are JSON."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict | list | tuple):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return value
-
-
-class Budget:
-    """What one rendering may still handle; `reset` before each."""
-
-    __slots__ = ("left",)
-
-    def __init__(self) -> None:
-        self.left = MAX_WORK
-
-    def reset(self) -> None:
-        self.left = MAX_WORK
-
-    def spend(self, amount: int) -> None:
-        """Pay for `amount` characters or items. SecurityError when the rendering has had its share."""
-        self.left -= amount
-        if self.left < 0:
-            raise SecurityError("the template does too much work; prepare the text in a CSV or JSONL file")
-
-    def text(self, length: int) -> None:
-        """Pay for a text of `length` characters. SecurityError when it is longer than any prompt."""
-        if length > MAX_TEXT:
-            raise SecurityError(f"makes a text of more than {MAX_TEXT:,} characters; make it shorter")
-        self.spend(length)
-
-    def items(self, count: int) -> None:
-        """Pay for a list of `count` items."""
-        if count > MAX_ITEMS:
-            raise SecurityError(f"makes a list of more than {MAX_ITEMS:,} items; use `matrix` or `each`")
-        self.spend(count)
-
-    def of(self, value: Any) -> Any:
-        """Pay for a value that was made, and return it."""
-        if isinstance(value, str):
-            self.text(len(value))
-        elif isinstance(value, list | tuple | dict):
-            self.items(len(value))
-        elif isinstance(value, int) and value.bit_length() > MAX_BITS:
-            raise SecurityError("makes a number of more than 300 digits; make it smaller")
-        return value
 
 
 class Sandbox(ImmutableSandboxedEnvironment):

@@ -7,8 +7,9 @@ import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from pipeline.manifest.budget import Names
 from pipeline.manifest.kinds import is_url
-from pipeline.manifest.sandbox import Names, Sandbox
+from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.template import TemplateTrouble, compile_template
 from pipeline.settings import Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pipeline.errors import Problem
 from pipeline.manifest import tables
+from pipeline.manifest.budget import Names
 from pipeline.manifest.folder import Wanted, own_directories, walk
 from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan
 from pipeline.manifest.load import Manifest
 from pipeline.manifest.rows import Row, fields_of, printable
-from pipeline.manifest.sandbox import Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

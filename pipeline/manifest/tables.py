@@ -15,9 +15,9 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
+from pipeline.manifest.budget import Names, text_of
 from pipeline.manifest.reading import open_regular, reason
 from pipeline.manifest.rows import Row, fields_of
-from pipeline.manifest.sandbox import Names, text_of
 
 MAX_LINE_BYTES = 16 * 2**20
 DEFAULT_KEY = "id"

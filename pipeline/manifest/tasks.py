@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
+from pipeline.manifest.budget import MAX_TEXT, Names
 from pipeline.manifest.fingerprint import digest, digests, fingerprint
 from pipeline.manifest.inputs import BadInput, Inputs
 from pipeline.manifest.jobs import JobPlan
@@ -20,7 +21,7 @@ from pipeline.manifest.naming import BadName, name_key, output_name
 from pipeline.manifest.outputs import Outputs
 from pipeline.manifest.recipe import Recipe
 from pipeline.manifest.rows import Row, printable
-from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
+from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.template import Template, TemplateTrouble, compile_template
 from pipeline.model import InputImage, Task
 

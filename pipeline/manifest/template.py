@@ -13,7 +13,8 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
-from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox, text_of
+from pipeline.manifest.budget import MAX_TEXT, Names, text_of
+from pipeline.manifest.sandbox import Sandbox
 
 Context = Mapping[str, Any]
 _STATEMENT = re.compile(

@@ -1,0 +1,44 @@
+"""A manifest in a folder of its own, and short ways to load and expand it."""
+
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pipeline.errors import InputError, Problem
+from pipeline.manifest import Manifest, expand, load, read_digest
+from pipeline.model import Task
+
+
+class Desk:
+    """A folder in which a test writes a manifest and its data."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "m.yaml"
+
+    def write(self, name: str, content: str | bytes = b"image") -> Path:
+        file = self.folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        return file
+
+    def load(self, text: str | bytes, **options) -> Manifest:
+        self.path.write_bytes(text if isinstance(text, bytes) else dedent(text).encode())
+        return load(self.path, **({"environ": {}} | options))
+
+    def tasks(self, text: str, **options) -> list[Task]:
+        return [*expand(self.load(text), digests=read_digest, **options)]
+
+    def problems(self, text: str | bytes, **options) -> list[Problem]:
+        """Load, and expand if that goes well; return what was found."""
+        try:
+            [*expand(self.load(text, **options), digests=read_digest)]
+        except InputError as error:
+            return [*error.problems]
+        return []
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
