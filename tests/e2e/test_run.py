@@ -116,6 +116,7 @@ def test_R23_of_twenty_processes_one_spends(imgpipe: Imgpipe, servers: Servers, 
     processes = [imgpipe.start("run", manifest) for _ in range(20)]
     ended: list[int] = []
     wait_until(lambda: sum(process.poll() is not None for process in processes) == 19, timeout=60)
+    wait_until(lambda: _sent(tmp_path) == 1)
     for process in processes:
         if process.poll() is None:
             process.kill()
