@@ -15,6 +15,7 @@ from typing import Self, TypedDict, TypeVar, Unpack
 import aiofiles.os
 
 from pipeline import __version__
+from pipeline.errors import InputError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Failure, Task, TaskState
 from pipeline.store import rows
@@ -26,7 +27,7 @@ from pipeline.store.opening import Premises, Settings, open_premises
 from pipeline.store.publishing import Parcel, Publisher
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
-from pipeline.store.tree import Warn
+from pipeline.store.tree import Warn, components
 
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class Store:
         self._mover = Mover(settings, premises)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
         self._intents: dict[int, rows.Intent] = {}
+        self._is_closed = False
         self._in_hand = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,7 +88,9 @@ class Store:
         """Wait for every image in hand, commit, close. Safe to call twice."""
         await self._idle.wait()
         await asyncio.to_thread(self._pool.shutdown)
-        await asyncio.to_thread(self._premises.close)
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.to_thread(self._premises.close)
 
     # --- a run
 
@@ -119,8 +123,12 @@ class Store:
     async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> rows.Intent:
         """Write an attempt down as sent, before it is (B0). None: the price is not known.
 
-        Cancelled: nothing was sent, so the attempt is taken back.
+        Cancelled: nothing was sent, so the attempt is taken back. Raises InputError: a name that leads outside.
         """
+        try:
+            components(task.name or "/")
+        except ValueError as error:
+            raise InputError(f"{task.id}: the output name is {error}") from error
         row = rows.task_row(task, manifest=self._settings.manifest, now=self._now())
         record = rows.record_of(task, self._settings.state_dir)
         written: list[rows.Intent] = []

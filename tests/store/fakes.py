@@ -1,0 +1,171 @@
+"""Tasks, images and a disk that can fail."""
+
+import errno
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from PIL import Image as Pillow
+
+from pipeline.model import Answer, Digests, Image, Task
+from pipeline.store import Recovery, Settings
+from pipeline.store.disk import Disk
+from pipeline.store.opening import open_premises
+from pipeline.store.recover import Recoverer
+
+PRICE = 39_000
+SHA = "0" * 64
+FORMATS = {".png": ("PNG", "image/png"), ".jpg": ("JPEG", "image/jpeg"), ".webp": ("WEBP", "image/webp")}
+
+
+@cache
+def image(number: int = 0, suffix: str = ".png") -> Image:
+    """Return a small whole image, another one for every number."""
+    name, mime = FORMATS[suffix]
+    buffer = io.BytesIO()
+    Pillow.new("RGB", (16, 12), (number % 256, number // 256 % 256, 77)).save(buffer, name)
+    data = buffer.getvalue()
+    return Image(data=data, sha256=hashlib.sha256(data).hexdigest(), mime=mime, suffix=suffix, width=16, height=12)
+
+
+def answer(number: int = 0, suffix: str = ".png") -> Answer:
+    return Answer(image=image(number, suffix), request_id=f"req-{number}")
+
+
+def task(number: int = 0, *, prompt: str = "a cat", **changes: Any) -> Task:
+    """Return a task; another prompt is another fingerprint."""
+    fields: dict[str, Any] = {
+        "id": f"cats/{number}",
+        "job": "cats",
+        "row": str(number),
+        "variant": 1,
+        "prompt": prompt,
+        "model": "gemini",
+        "name": f"cats/{number}",
+        "fingerprint": hashlib.sha256(f"{number} {prompt}".encode()).hexdigest(),
+        "digests": Digests(prompt=prompt[:16], inputs="", params="", model="gemini"),
+    }
+    return Task(**fields | changes)
+
+
+def settings(root: Path, **changes: Any) -> Settings:
+    """Return settings for a store in `root`: images in `out`, state in `state`; no ballast unless asked for."""
+    fields: dict[str, Any] = {
+        "output_dir": root / "out",
+        "state_dir": root / "state",
+        "manifest": "m",
+        "is_play_money": False,
+        "ballast_bytes": 0,
+        "warn": lambda _: None,
+        "mountinfo": lambda: "",
+    }
+    return Settings(**fields | changes)
+
+
+def recover(root: Path, **changes: Any) -> Recovery:
+    """Open, recover and close, as a start does."""
+    chosen = settings(root, **changes)
+    premises = open_premises(chosen)
+    try:
+        return Recoverer(chosen, premises).run()
+    finally:
+        premises.close()
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Return every file below a directory by its relative path."""
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def place_of(fd: int) -> Path:
+    """Return where an open descriptor lies."""
+    return Path(str(Path(f"/proc/self/fd/{fd}").readlink()).removesuffix(" (deleted)"))
+
+
+CALLS = ("open_dir", "mkdir", "create", "open", "write", "read", "fsync", "fsync_dir", "link", "unlink", "stat")
+CALLS += ("rename", "rename_exclusive", "allocate", "statvfs")
+
+
+@dataclass
+class FaultyDisk(Disk):
+    """A real disk on which chosen calls fail. `decide(call, place)` returns an errno or None."""
+
+    decide: Callable[[str, Path], int | None] = lambda _call, _place: None
+    calls: list[tuple[str, Path]] = field(default_factory=list)
+
+    def _pass(self, call: str, fd: int | None) -> None:
+        place = Path() if fd is None else place_of(fd)
+        self.calls.append((call, place))
+        code = self.decide(call, place)
+        if code is not None:
+            raise OSError(code, os.strerror(code))
+
+    def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
+        self._pass("open_dir", dir_fd)
+        return super().open_dir(name, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int, mode: int = 0o777) -> None:
+        self._pass("mkdir", dir_fd)
+        super().mkdir(name, dir_fd=dir_fd, mode=mode)
+
+    def create(self, name: str, *, dir_fd: int, mode: int = 0o666) -> int:
+        self._pass("create", dir_fd)
+        return super().create(name, dir_fd=dir_fd, mode=mode)
+
+    def open(self, name: str, *, dir_fd: int) -> int:
+        self._pass("open", dir_fd)
+        return super().open(name, dir_fd=dir_fd)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        self._pass("write", fd)
+        return super().write(fd, data)
+
+    def read(self, fd: int, size_bytes: int) -> bytes:
+        self._pass("read", fd)
+        return super().read(fd, size_bytes)
+
+    def fsync(self, fd: int) -> None:
+        self._pass("fsync", fd)
+        super().fsync(fd)
+
+    def fsync_dir(self, fd: int) -> None:
+        self._pass("fsync_dir", fd)
+        super().fsync_dir(fd)
+
+    def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        self._pass("link", new_dir_fd)
+        super().link(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+    def rename(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        self._pass("rename", new_dir_fd)
+        super().rename(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+    def rename_exclusive(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        self._pass("rename_exclusive", new_dir_fd)
+        super().rename_exclusive(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        self._pass("unlink", dir_fd)
+        super().unlink(name, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        self._pass("stat", dir_fd)
+        return super().stat(name, dir_fd=dir_fd)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        self._pass("statvfs", fd)
+        return super().statvfs(fd)
+
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        self._pass("allocate", fd)
+        super().allocate(fd, size_bytes)
+
+
+def without_links(call: str, _place: Path) -> int | None:
+    """A file system like exFAT: no hard links."""
+    return errno.EPERM if call == "link" else None

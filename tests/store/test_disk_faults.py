@@ -1,0 +1,259 @@
+"""Every file operation of a publish fails, once or from then on: no image that arrived is lost, a rerun completes."""
+
+import errno
+import resource
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from pipeline.errors import ImgpipeError, InputError, StorageError
+from pipeline.model import Task, TaskState
+from pipeline.store import Reader, ledger_file, list_rejected
+from pipeline.store.disk import Disk
+from pipeline.store.opening import open_premises
+from pipeline.store.publishing import Parcel, Publisher
+from pipeline.store.rows import Intent, intend, record_of, task_row
+from pipeline.store.sql import query
+from tests.store.conftest import Bench, Reopen
+from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, recover, settings, task
+
+ERRORS = {
+    "ENOSPC": errno.ENOSPC,
+    "EIO": errno.EIO,
+    "EACCES": errno.EACCES,
+    "EROFS": errno.EROFS,
+    "EDQUOT": errno.EDQUOT,
+}
+
+
+class Room:
+    """A store without a loop, for many short lives: begin, ask, publish on a disk that fails, start again."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.disk: Disk = FaultyDisk()
+
+    def live(self, *tasks: tuple[Task, int], suffix: str = ".png") -> list[ImgpipeError]:
+        """Publish an image for each task; return what went wrong."""
+        chosen = settings(self.root, disk=self.disk)
+        premises = open_premises(chosen)
+        publisher = Publisher(chosen, premises)
+        troubles: list[ImgpipeError] = []
+        try:
+            values = {"manifest": "m", "output": b"../out", "manifest_sha256": SHA, "version": "0", "now": 1}
+            premises.ledger.run(
+                lambda c: (c.execute(query("set_manifest"), values), c.execute(query("begin_run"), values))[0]
+            )
+            for wanted, number in tasks:
+                intent = premises.ledger.run(lambda c, wanted=wanted: self._intend(c, wanted))
+                parcel = Parcel(
+                    intent=intent, name=wanted.name, answer=answer(number, suffix), cost_microusd=PRICE, seconds=1
+                )
+                if isinstance(self.disk, FaultyDisk):
+                    self.disk.calls.clear()
+                self.before_publish(intent)
+                try:
+                    publisher.publish(parcel)
+                except ImgpipeError as error:
+                    troubles.append(error)
+                self.before_publish = lambda _: None
+        finally:
+            if isinstance(self.disk, FaultyDisk):
+                self.disk.decide = lambda _call, _place: None
+            premises.close()
+        return troubles
+
+    def before_publish(self, intent: Intent) -> None:
+        """Arm the fault; replaced by tests."""
+
+    def _intend(self, connection, wanted: Task) -> Intent:
+        row = task_row(wanted, manifest="m", now=1)
+        return intend(connection, row, record_of(wanted, self.root), run=1, reserved=PRICE)
+
+
+def call_sites(root: Path, replacing: bool) -> list[str]:
+    """Return the file operations of one publish, in order."""
+    room = Room(root)
+    if replacing:
+        room.live((task(1), 1))
+    room.live((task(1, prompt="again"), 2))
+    return [call for call, _ in room.disk.calls]
+
+
+@pytest.mark.parametrize("code", ERRORS.values(), ids=[f"D01-D03-D06-{name}" for name in ERRORS])
+@pytest.mark.parametrize("replacing", [False, True], ids=["first", "replacing"])
+@pytest.mark.parametrize("is_for_good", [False, True], ids=["once", "for-good"])
+def test_no_arrived_image_is_lost(quick_path: Path, code: int, replacing: bool, is_for_good: bool) -> None:
+    sites = call_sites(quick_path / "count", replacing)
+    assert {"create", "write", "fsync", "link", "fsync_dir", "unlink"} <= set(sites)
+    before = quick_path / "before"
+    Room(before).live(*[(task(1), 1)] * replacing)
+    for index, call in enumerate(sites):
+        root = quick_path / f"{index}-{call}"
+        shutil.copytree(before, root)
+        room = Room(root)
+        room.before_publish = lambda _, room=room, index=index, call=call: arm(room, index, call, code, is_for_good)
+        troubles = room.live((task(1, prompt="again"), 2))
+        safe = image(2).data in {**files(root / "out"), **files(root / "state")}.values()
+        assert safe, f"{call}, number {index}: {troubles}"
+        assert all(isinstance(trouble, StorageError) for trouble in troubles)
+        check_completes(root)
+
+
+def arm(room: Room, index: int, call: str, code: int, is_for_good: bool) -> None:
+    """Let the call of this number fail; for good: all calls of its kind in the output directory from then on."""
+    count = iter(range(10_000))
+    out = room.root / "out"
+
+    def decide(each: str, place: Path) -> int | None:
+        number = next(count)
+        if number == index or (is_for_good and number > index and each == call and place.is_relative_to(out)):
+            return code
+        return None
+
+    room.disk.decide = decide
+
+
+def check_completes(root: Path) -> None:
+    """The next start has the image under its name, without a request, and nothing is left over."""
+    recovery = recover(root)
+    assert recovery.unknown == 0
+    assert files(root / "out") == {"cats/1.png": image(2).data}
+    assert list(list_rejected(root / "state")) == []
+    with Reader(root / "state", manifest="m") as reader:
+        known = reader.known("cats/1")
+        assert known is not None
+        assert known.state is TaskState.DONE
+        assert reader.spend().unknown_microusd == 0
+
+
+def test_both_directories_dead_is_said(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    room.before_publish = lambda _: setattr(
+        room.disk, "decide", lambda call, _place: errno.EIO if call in ("create", "write") else None
+    )
+    (trouble,) = room.live((task(1), 1))
+    assert "could not be kept in rejected/ either" in str(trouble)
+
+
+def test_a_descriptor_whose_sync_failed_is_never_synced_again(tmp_path: Path) -> None:
+    """D03: Linux marks the pages clean after a failed fsync; a second one would lie."""
+    synced: list[int] = []
+
+    class Watching(FaultyDisk):
+        def create(self, name: str, *, dir_fd: int, mode: int = 0o666) -> int:
+            fd = super().create(name, dir_fd=dir_fd, mode=mode)
+            created.append(name)
+            return fd
+
+        def fsync(self, fd: int) -> None:
+            synced.append(fd)
+            if len(synced) == 1:
+                raise OSError(errno.EIO, "lost a page")
+            super().fsync(fd)
+
+    created: list[str] = []
+    room = Room(tmp_path)
+    room.disk = Watching()
+    room.before_publish = lambda _: (synced.clear(), created.clear())[0]
+    assert room.live((task(1), 1)) == []
+    part = f".part-1-{image(1).sha256}"
+    assert created == [part, part]
+    assert files(tmp_path / "out") == {"cats/1.png": image(1).data}
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP], ids=["D04-EINVAL", "D04-ENOTSUP"])
+async def test_directories_that_cannot_be_synced_are_noted_once(bench: Bench, reopen: Reopen, code: int) -> None:
+    await reopen(disk=FaultyDisk(lambda call, _: code if call == "fsync_dir" else None))
+    await bench.make(task(1), 1)
+    await bench.make(task(2), 2)
+    assert sum("cannot sync directories" in text and str(bench.out) in text for text in bench.warnings) == 1
+
+
+async def test_ballast_is_given_up_when_space_is_missing(bench: Bench, reopen: Reopen) -> None:
+    """D01: the same bytes fit once the ballast is gone."""
+    ballast = bench.state / "ballast"
+
+    def full_while_ballast(call: str, place: Path) -> int | None:
+        return errno.ENOSPC if call == "write" and ballast.exists() else None
+
+    await reopen(disk=FaultyDisk(full_while_ballast), ballast_bytes=1 << 20)
+    assert ballast.stat().st_blocks * 512 >= 1 << 20
+    await bench.make(task(1), 1)
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+    assert not ballast.exists()
+
+
+async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen) -> None:
+    """D20."""
+    await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), ballast_bytes=1 << 20)
+    assert any("no ballast file" in text for text in bench.warnings)
+    assert not (bench.state / "ballast").exists()
+
+
+async def test_ballast_goes_with_the_store(bench: Bench, reopen: Reopen) -> None:
+    await reopen(ballast_bytes=1 << 20)
+    await bench.store.aclose()
+    assert not (bench.state / "ballast").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS], ids=["D05-EACCES", "D05-EPERM", "D05-EROFS"])
+@pytest.mark.parametrize("place", ["out", "state"])
+def test_unwritable_directory_is_an_input_error_at_start(tmp_path: Path, place: str, code: int) -> None:
+    disk = FaultyDisk(lambda call, where: code if call == "create" and where == tmp_path / place else None)
+    with pytest.raises(InputError, match="cannot be written"):
+        open_premises(settings(tmp_path, disk=disk))
+    assert not (tmp_path / "state" / ledger_file.NAME).exists()
+
+
+class ShortWrites(Disk):
+    """Takes a few bytes at a time, as a signal or a nearly full disk makes it."""
+
+    def write(self, fd: int, data: memoryview) -> int:
+        return super().write(fd, data[:7])
+
+
+async def test_short_writes_are_looped(bench: Bench, reopen: Reopen) -> None:
+    """D02."""
+    await reopen(disk=ShortWrites())
+    await bench.make(task(1), 1)
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+
+
+@pytest.fixture
+def small_files():
+    """RLIMIT_FSIZE at 150,000 bytes for this process; SIGXFSZ is ignored by Python."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert signal.getsignal(signal.SIGXFSZ) == signal.SIG_IGN
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+async def test_image_over_the_file_size_limit_is_an_error_and_leaves_no_part(
+    bench: Bench, small_files: Callable[[], None]
+) -> None:
+    """D02: EFBIG after a short write; neither place can hold it, and that is said."""
+    intent = await bench.store.intend(task(1), run=bench.run, reserved_microusd=PRICE)
+    big = SimpleNamespace(**{name: getattr(image(1), name) for name in image(1).__slots__} | {"data": bytes(200_000)})
+    huge = answer(1).__class__(image=big)
+    small_files()
+    with pytest.raises(StorageError, match="could not be kept"):
+        await bench.store.publish(task(1), intent.attempt, huge, cost_microusd=1, seconds=1)
+    assert files(bench.out) == {}
+
+
+async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen) -> None:
+    """D08: what the engine's gate watches."""
+
+    class Scarce(Disk):
+        def statvfs(self, fd: int):
+            return SimpleNamespace(f_bavail=next(left), f_frsize=4096)
+
+    left = iter([1000, 10] * 10)
+    await reopen(disk=Scarce())
+    next(left)
+    assert await bench.store.free_bytes() == 40960

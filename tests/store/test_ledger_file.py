@@ -1,0 +1,299 @@
+"""The ledger as a file: what is looked at before it is touched, and what is never touched."""
+
+import hashlib
+import os
+import random
+import shutil
+import sqlite3
+import struct
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError, LedgerError, TryLater
+from pipeline.model import TaskState
+from pipeline.store import Reader
+from pipeline.store.ledger_file import check, migrate
+from pipeline.store.opening import open_premises
+from pipeline.store.disk import Disk
+from pipeline.store.sql import MIGRATIONS
+from pipeline.store.tree import Tree
+from tests.store.conftest import Bench
+from tests.store.fakes import files, image, recover, settings, task
+from tests.store.test_disk_faults import Room
+
+
+@pytest.fixture
+def used(quick_path: Path) -> Path:
+    """A store that was used and closed: 30 images done."""
+    Room(quick_path).live(*((task(number), number) for number in range(30)))
+    return quick_path
+
+
+def everything(state: Path) -> dict[str, str]:
+    return {name: hashlib.sha256(data).hexdigest() for name, data in files(state).items() if name != "lock"}
+
+
+def garbage(data: bytes) -> bytes:
+    return random.Random(1).randbytes(len(data))
+
+
+def sprinkled(data: bytes) -> bytes:
+    """400 flipped bits in the second half, where pages are."""
+    changed = bytearray(data)
+    for place in random.Random(2).sample(range(len(data)), 400):
+        changed[place] ^= 1 << place % 8
+    return bytes(changed)
+
+
+DAMAGE = {
+    "garbage": garbage,
+    "zero-bytes": lambda _: b"",
+    "header-only": lambda data: data[:100],
+    "truncated": lambda data: data[: len(data) // 2 + 100],
+    "a-page-short": lambda data: data[:-4096],
+    "400-bits": sprinkled,
+    "zeroed-pages": lambda data: data[:8192] + bytes(len(data) - 8192),
+    "text": lambda _: b"this is no database, really\n" * 20,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=[f"L01-{name}" for name in DAMAGE])
+def test_damaged_ledger_is_left_as_it_is(used: Path, damage) -> None:
+    """P12."""
+    path = used / "state/ledger.sqlite"
+    path.write_bytes(damage(path.read_bytes()))
+    before = everything(used / "state")
+    with pytest.raises(LedgerError, match="imgpipe rebuild"):
+        open_premises(settings(used))
+    assert everything(used / "state") == before
+
+
+@pytest.mark.parametrize(
+    ("pragma", "text"),
+    [("application_id = 7", "belongs to another program"), ("user_version = 99", "newer imgpipe")],
+    ids=["L06-foreign", "L06-newer"],
+)
+@pytest.mark.parametrize("in_wal", [False, True], ids=["main-file", "write-ahead-log"])
+def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str, text: str, in_wal: bool) -> None:
+    path = used / "state/ledger.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute(f"PRAGMA {pragma}")
+    if in_wal:  # a copy made now has the change only in its log, as after a crash
+        crashed = used / "crashed"
+        shutil.copytree(used / "state", crashed)
+        connection.close()
+        shutil.rmtree(used / "state")
+        crashed.rename(used / "state")
+        (used / "state/ledger.sqlite-shm").unlink()
+    else:
+        connection.close()
+    before = everything(used / "state")
+    with pytest.raises(LedgerError, match=text):
+        open_premises(settings(used))
+    after = everything(used / "state")
+    after.pop("ledger.sqlite-shm", None)
+    assert after == before
+    with pytest.raises(LedgerError), Reader(used / "state", manifest="m") as reader:
+        reader.states()
+
+
+def test_ledger_with_a_log_is_judged_with_it(used: Path) -> None:
+    """A crash leaves a write-ahead log; the check reads it and writes nothing."""
+    path = used / "state/ledger.sqlite"
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("UPDATE meta SET version = 'newest'")
+    shutil.copytree(used / "state", used / "copy")
+    connection.close()
+    (used / "copy/ledger.sqlite-shm").unlink()
+    before = {name: sha for name, sha in everything(used / "copy").items() if not name.endswith("-shm")}
+    assert check(used / "copy/ledger.sqlite") == len(MIGRATIONS)
+    after = {name: sha for name, sha in everything(used / "copy").items() if not name.endswith("-shm")}
+    assert before == after
+    assert "ledger.sqlite-wal" in before
+
+
+def flip(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position // 8] ^= 1 << position % 8
+    path.write_bytes(data)
+
+
+def flips(path: Path, count: int) -> list[int]:
+    """Choose bits, most of them where something is written."""
+    data = path.read_bytes()
+    busy = [index for index, byte in enumerate(data) if byte]
+    chance = random.Random(20261122)
+    return [chance.choice(busy) * 8 + chance.randrange(8) for _ in range(count)]
+
+
+def check_flips(used: Path, count: int) -> None:
+    """L02: every flipped bit is found, or harms nothing: no done task becomes due, nothing escapes as a traceback."""
+    original = used / "state/ledger.sqlite"
+    shutil.rmtree(used / "state/rejected", ignore_errors=True)
+    outputs = files(used / "out")
+    found = 0
+    for position in flips(original, count):
+        state = used / "flipped"
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir()
+        shutil.copy(original, state / "ledger.sqlite")
+        flip(state / "ledger.sqlite", position)
+        try:
+            recover(used, state_dir=state)
+            spends = [number for number in range(30) if is_due(used, state, number)]
+        except (LedgerError, InputError):  # InputError: the bit that says play money
+            found += 1
+        else:
+            assert spends == [], f"bit {position}"
+        assert files(used / "out") == outputs, f"bit {position}"
+    assert found > count // 10
+
+
+def is_due(used: Path, state: Path, number: int) -> bool:
+    """Say whether a plan would send a request: not known as done, and no file in its way."""
+    with Reader(state, manifest="m", output_dir=used / "out") as reader:
+        known = reader.known(f"cats/{number}")
+        reader.spend()
+        reader.attempts(f"cats/{number}")
+    if known is not None and known.state is TaskState.DONE and known.fingerprint == task(number).fingerprint:
+        return False
+    own = known.artifact.path if known and known.artifact else None
+    return own == f"cats/{number}.png"
+
+
+def test_l02_flipped_bits_are_found_or_harmless(used: Path) -> None:
+    check_flips(used, 100)
+
+
+@pytest.mark.soak
+def test_l02_many_flipped_bits(used: Path) -> None:
+    check_flips(used, 500)
+
+
+def _link(path: Path) -> None:
+    moved = path.with_name("elsewhere.sqlite")
+    path.rename(moved)
+    path.symlink_to(moved)
+
+
+def _hard_link(path: Path) -> None:
+    path.with_name("second.sqlite").hardlink_to(path)
+
+
+def _directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _linked_log(path: Path) -> None:
+    path.with_name("ledger.sqlite-wal").symlink_to(path.with_name("anything"))
+
+
+LINKS = {"symlink": _link, "hard-link": _hard_link, "directory": _directory, "linked-log": _linked_log}
+
+
+@pytest.mark.parametrize("put", LINKS.values(), ids=[f"L13-{name}" for name in LINKS])
+def test_ledger_that_is_no_plain_file_is_refused(used: Path, put) -> None:
+    put(used / "state/ledger.sqlite")
+    before = everything(used / "state")
+    with pytest.raises(LedgerError, match=r"hard-linked|not a plain file"):
+        open_premises(settings(used))
+    assert everything(used / "state") == before
+
+
+def test_l04_ledger_locked_at_start_is_try_later(used: Path) -> None:
+    other = sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)
+    other.execute("PRAGMA locking_mode = EXCLUSIVE")
+    other.execute("BEGIN EXCLUSIVE")
+    other.execute("UPDATE meta SET version = 'shell'")
+    try:
+        with pytest.raises(TryLater, match="locked by another program"):
+            open_premises(settings(used, busy_s=0.05))
+    finally:
+        other.close()
+
+
+def test_half_made_ledger_never_has_the_name(quick_path: Path) -> None:
+    """Killed while it was created: the leftover is replaced."""
+    state = quick_path / "state"
+    state.mkdir()
+    (state / "ledger.sqlite.new").write_bytes(b"half a ledger")
+    (state / "ledger.sqlite.new-journal").write_bytes(b"half a journal")
+    open_premises(settings(quick_path)).close()
+    assert sorted(files(state)) == ["ledger.sqlite"]
+    assert check(state / "ledger.sqlite") == len(MIGRATIONS)
+
+
+def test_header_says_whose_it_is(used: Path) -> None:
+    header = (used / "state/ledger.sqlite").read_bytes()[:100]
+    assert struct.unpack(">I", header[68:72])[0] == int.from_bytes(b"imgp", "big")
+
+
+def test_tables_are_strict(used: Path) -> None:
+    with sqlite3.connect(used / "state/ledger.sqlite") as connection:
+        tables = connection.execute("SELECT name, strict FROM pragma_table_list WHERE schema = 'main'").fetchall()
+    connection.close()
+    assert {name for name, strict in tables if not strict} == {"sqlite_schema", "sqlite_sequence"}
+
+
+def test_r34_older_ledger_is_migrated_once_with_a_copy(used: Path) -> None:
+    newer = (*MIGRATIONS, "ALTER TABLE run ADD COLUMN host TEXT;")
+    state = Tree(used / "state", Disk(), warn=lambda _: None)
+    version = check(used / "state/ledger.sqlite", migrations=newer)
+    assert version == 1
+    backup = migrate(state, version, migrations=newer)
+    assert backup == used / "state/ledger-v1.sqlite"
+    assert check(backup) == 1
+    assert oct(backup.stat().st_mode & 0o777) == "0o600"
+    assert check(used / "state/ledger.sqlite", migrations=newer) == 2
+    assert migrate(state, 2, migrations=newer) is None
+    state.close()
+    with pytest.raises(LedgerError, match="newer imgpipe"):
+        check(used / "state/ledger.sqlite")
+
+
+def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
+    newer = (*MIGRATIONS, "ALTER TABLE run ADD COLUMN host TEXT; INSERT INTO no_such_table VALUES (1);")
+    state = Tree(used / "state", Disk(), warn=lambda _: None)
+    with pytest.raises(LedgerError):
+        migrate(state, 1, migrations=newer)
+    state.close()
+    assert check(used / "state/ledger.sqlite") == 1
+
+
+async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:
+    await bench.store.aclose()
+    with pytest.raises(InputError, match="keeps real money and this run would spend play money"):
+        open_premises(settings(bench.root, is_play_money=True))
+
+
+def test_l11_check_of_many_rows_is_quick(used: Path) -> None:
+    """Not a stopwatch: quick_check does not walk the indexes, which integrity_check does."""
+    statements: list[str] = []
+    original = sqlite3.Connection.execute
+
+    class Spy(sqlite3.Connection):
+        def execute(self, sql: str, *arguments):  # type: ignore[no-untyped-def]
+            statements.append(sql)
+            return original(self, sql, *arguments)
+
+    connect, sqlite3.connect = sqlite3.connect, lambda *a, **k: connect(*a, factory=Spy, **k)  # type: ignore[assignment]
+    try:
+        check(used / "state/ledger.sqlite")
+    finally:
+        sqlite3.connect = connect
+    assert any("quick_check" in sql for sql in statements)
+    assert not any("integrity_check" in sql for sql in statements)
+
+
+def test_ledger_survives_a_move_with_its_images(used: Path) -> None:
+    """L08: nothing in it is absolute."""
+    moved = used / "elsewhere"
+    moved.mkdir()
+    for name in ("out", "state"):
+        (used / name).rename(moved / name)
+    recovery = recover(moved)
+    assert (recovery.done, recovery.missing, recovery.changed) == (30, [], [])
+    assert os.fsencode(used) not in (moved / "state/ledger.sqlite").read_bytes()
+    assert (moved / "out/cats/3.png").read_bytes() == image(3).data

@@ -1,0 +1,247 @@
+"""An image from memory to `done`: names, modes, what may be replaced and what may not."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import Conflict, InputError, StorageError
+from pipeline.model import TaskState
+from tests.store.conftest import Bench, Reopen
+from tests.store.fakes import FaultyDisk, files, image, task, without_links
+
+
+async def test_publish_gives_the_final_name_and_leaves_no_part(bench: Bench) -> None:
+    artifact = await bench.make(task(1), 1)
+    assert artifact.path == "cats/1.png"
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+
+
+async def test_publish_records_artifact_and_price(bench: Bench) -> None:
+    artifact = await bench.make(task(1), 1, cost=40_000)
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+        (attempt,) = reader.attempts("cats/1")
+        spend = reader.spend()
+    assert known is not None
+    assert (known.state, known.artifact, known.cost_microusd) == (TaskState.DONE, artifact, 40_000)
+    assert known.artifact_fingerprint == task(1).fingerprint
+    assert (attempt.state, attempt.request_id, attempt.sha256) == ("ok", "req-1", artifact.sha256)
+    assert (spend.spent_microusd, spend.unknown_microusd) == (40_000, 0)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o077, 0o000], ids=lambda mask: f"D18-{mask:03o}")
+async def test_modes_follow_the_umask(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        bench = Bench(tmp_path / "new")
+        await bench.open()
+        await bench.make(task(1))
+        await bench.store.aclose()
+    finally:
+        os.umask(before)
+    modes = {path: stat.S_IMODE((bench.root / path).stat().st_mode) for path in MODES}
+    assert modes == {path: mode if is_fixed else mode & ~mask for path, (mode, is_fixed) in MODES.items()}
+
+
+MODES = {
+    "out": (0o777, False),
+    "out/cats": (0o777, False),
+    "out/cats/1.png": (0o666, False),
+    "state": (0o700, True),
+    "state/ledger.sqlite": (0o600, True),
+}
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg"], ids=["same-name", "other-extension"])
+async def test_own_older_image_moves_to_superseded(bench: Bench, suffix: str) -> None:
+    await bench.make(task(1), 1)
+    artifact = await bench.make(task(1, prompt="a dog"), 2, suffix)
+    assert files(bench.out) == {artifact.path: image(2, suffix).data}
+    assert files(bench.state / "superseded") == {"1-1.png": image(1).data}
+
+
+async def test_superseding_works_across_file_systems(bench: Bench, reopen: Reopen) -> None:
+    def no_link_into_state(call: str, place: Path) -> int | None:
+        return errno.EXDEV if call == "link" and place.is_relative_to(bench.state) else None
+
+    await bench.make(task(1), 1)
+    await reopen(disk=FaultyDisk(no_link_into_state))
+    await bench.make(task(1, prompt="a dog"), 2)
+    assert files(bench.out) == {"cats/1.png": image(2).data}
+    assert files(bench.state / "superseded") == {"1-1.png": image(1).data}
+
+
+async def test_edited_image_is_never_replaced(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    (bench.out / "cats/1.png").write_bytes(b"retouched by hand")
+    with pytest.raises(Conflict, match=r"cats/1\.png is in the way") as caught:
+        await bench.make(task(1, prompt="a dog"), 2)
+    kept = files(bench.out)
+    assert kept == {"cats/1.png": b"retouched by hand", caught.value.kept: image(2).data}
+    assert not (bench.state / "superseded").exists()
+
+
+async def test_edited_image_makes_way_with_force(bench: Bench, reopen: Reopen) -> None:
+    await bench.make(task(1), 1)
+    (bench.out / "cats/1.png").write_bytes(b"retouched by hand")
+    await reopen(force=True)
+    await bench.make(task(1, prompt="a dog"), 2)
+    assert files(bench.out) == {"cats/1.png": image(2).data}
+    assert files(bench.state / "superseded") == {"1-1.png": b"retouched by hand"}
+
+
+async def test_edited_image_of_another_extension_stays_where_it_is(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    (bench.out / "cats/1.png").write_bytes(b"retouched by hand")
+    await bench.make(task(1, prompt="a dog"), 2, ".jpg")
+    assert files(bench.out) == {"cats/1.png": b"retouched by hand", "cats/1.jpg": image(2, ".jpg").data}
+
+
+def _file(path: Path) -> None:
+    path.write_bytes(b"somebody's")
+
+
+def _dangling(path: Path) -> None:
+    path.symlink_to("nowhere")
+
+
+def _outside(path: Path) -> None:
+    target = path.parent.parent.parent / "outside"
+    target.write_bytes(b"somebody's")
+    path.symlink_to(target)
+
+
+OBSTACLES = {
+    "D09-file": _file,
+    "D09-directory": Path.mkdir,
+    "D09-fifo": os.mkfifo,
+    "D10-dangling-link": _dangling,
+    "D10-link-outside": _outside,
+}
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
+@pytest.mark.parametrize("put", OBSTACLES.values(), ids=OBSTACLES.keys())
+async def test_foreign_file_is_never_replaced(bench: Bench, reopen: Reopen, put, force: bool) -> None:
+    await reopen(force=force)
+    (bench.out / "cats").mkdir()
+    obstacle = bench.out / "cats/1.png"
+    put(obstacle)
+    before = obstacle.lstat()
+    with pytest.raises(Conflict) as caught:
+        await bench.make(task(1), 1)
+    after = obstacle.lstat()
+    assert (before.st_ino, before.st_mtime_ns, before.st_size) == (after.st_ino, after.st_mtime_ns, after.st_size)
+    assert (bench.out / caught.value.kept).read_bytes() == image(1).data
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+        assert known is not None
+        assert known.state is TaskState.CONFLICT
+        assert reader.spend().spent_microusd == 39_000
+
+
+async def test_conflict_is_published_without_a_request_once_the_way_is_free(bench: Bench, reopen: Reopen) -> None:
+    (bench.out / "cats").mkdir()
+    (bench.out / "cats/1.png").write_bytes(b"somebody's")
+    with pytest.raises(Conflict):
+        await bench.make(task(1), 1)
+    await reopen()
+    assert bench.recovery.conflicts == ["cats/1"]
+    (bench.out / "cats/1.png").unlink()
+    await reopen()
+    assert bench.recovery.recovered == 1
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+
+
+@pytest.mark.parametrize("name", ["cats/1", "cats/deep/1"], ids=["D11-parent", "D11-grandparent"])
+async def test_symbolic_link_among_the_parents_is_refused(bench: Bench, name: str) -> None:
+    elsewhere = bench.root / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    (bench.out / "cats").symlink_to(elsewhere)
+    with pytest.raises(Conflict, match="a link or a file stands where a directory belongs") as caught:
+        await bench.make(task(1, name=name), 1)
+    assert files(elsewhere) == {}
+    assert (bench.state / caught.value.kept).read_bytes() == image(1).data
+
+
+async def test_part_made_by_an_attacker_is_not_written_through(bench: Bench) -> None:
+    """S10."""
+    victim = bench.root / "victim"
+    victim.write_bytes(b"precious")
+    (bench.out / "cats").mkdir()
+    (bench.out / f"cats/.part-1-{image(1).sha256}").symlink_to(victim)
+    with pytest.raises(StorageError, match=r"the image is in rejected/"):
+        await bench.make(task(1), 1)
+    assert victim.read_bytes() == b"precious"
+    assert image(1).data in files(bench.state / "rejected").values()
+
+
+def no_links_no_exclusive(call: str, _place: Path) -> int | None:
+    if call == "rename_exclusive":
+        return errno.EINVAL
+    return without_links(call, _place)
+
+
+@pytest.mark.parametrize(
+    "decide", [without_links, no_links_no_exclusive], ids=["D15-renameat2", "D15-look-then-rename"]
+)
+async def test_without_hard_links_a_rename_gives_the_name(bench: Bench, reopen: Reopen, decide) -> None:
+    await reopen(disk=FaultyDisk(decide))
+    await bench.make(task(1), 1)
+    (bench.out / "cats/2.png").write_bytes(b"somebody's")
+    with pytest.raises(Conflict) as caught:
+        await bench.make(task(2), 2)
+    assert files(bench.out) == {
+        "cats/1.png": image(1).data,
+        "cats/2.png": b"somebody's",
+        caught.value.kept: image(2).data,
+    }
+
+
+async def test_output_directory_removed_mid_run_keeps_the_image(bench: Bench, reopen: Reopen) -> None:
+    """D07: it is not made again; the image waits in rejected/ for the next run."""
+    bench.out.rmdir()
+    with pytest.raises(StorageError, match=r"the image is in rejected/"):
+        await bench.make(task(1), 1)
+    assert not bench.out.exists()
+    await reopen()
+    assert bench.recovery.recovered == 1
+    assert files(bench.out) == {"cats/1.png": image(1).data}
+
+
+async def test_output_directory_renamed_mid_run_is_followed(bench: Bench) -> None:
+    """D07."""
+    bench.out.rename(bench.root / "renamed")
+    await bench.make(task(1), 1)
+    assert files(bench.root / "renamed") == {"cats/1.png": image(1).data}
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//x", "a/", ""], ids=repr)
+async def test_names_that_lead_outside_are_refused_before_anything_is_paid(bench: Bench, name: str) -> None:
+    """P15."""
+    with pytest.raises(InputError, match="not a plain relative path"):
+        await bench.store.intend(task(1, name=name), run=bench.run, reserved_microusd=1)
+    with bench.reader() as reader:
+        assert reader.unknowns() == []
+
+
+async def test_move_follows_a_renamed_output(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    artifact = await bench.store.move("cats/1", "tigers/one")
+    assert artifact.path == "tigers/one.png"
+    assert files(bench.out) == {"tigers/one.png": image(1).data}
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+    assert known is not None
+    assert (known.artifact, known.name, known.state) == (artifact, "tigers/one", TaskState.DONE)
+
+
+async def test_move_never_replaces(bench: Bench) -> None:
+    await bench.make(task(1), 1)
+    (bench.out / "taken.png").write_bytes(b"somebody's")
+    with pytest.raises(Conflict):
+        await bench.store.move("cats/1", "taken")
+    assert files(bench.out) == {"cats/1.png": image(1).data, "taken.png": b"somebody's"}
