@@ -47,7 +47,7 @@ def paint(canvas: Canvas, idea: Idea) -> None:
     names = idea.things[:3]
     colours = [_colour(canvas, idea, place, name) for place, name in enumerate(names)]
     foot = rooms.backdrop(canvas, idea, colours[0])
-    size = min(canvas.unit * 0.76, foot * 0.88)
+    size = min(canvas.unit * 0.9, foot * 0.88)
     for (x, share), name, colour in zip(_PLACES[len(names)], names, colours, strict=True):
         side = size * share * (1.0 if len(names) == 1 else 0.76 * _SMALL.get(name, 1.0))
         pen = Pen(

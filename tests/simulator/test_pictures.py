@@ -1,0 +1,168 @@
+"""Pictures: the same order the same bytes, exact sizes, words that are followed, inputs that are kept."""
+
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageStat
+
+from pipeline.simulator.pictures import Order, UnreadableImage, draw, nearest_ratio
+from pipeline.simulator.pictures.relight import _HOW
+from pipeline.simulator.pictures.words import AFAR, CITIES, LIGHTS, PLACES, ROOMS, SEASONS, THINGS, understand
+
+RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+
+
+def order(prompt="A red mug", **fields):
+    return Order(**{"prompt": prompt, "seed": 0, "width": 120, "height": 90, "mime": "image/png"} | fields)
+
+
+def picture(prompt, **fields):
+    return Image.open(BytesIO(draw(order(prompt, **fields)))).convert("RGB")
+
+
+def encoded(image, kind="PNG"):
+    out = BytesIO()
+    image.save(out, kind)
+    return out.getvalue()
+
+
+def likeness(one, other):
+    """Return the correlation of two pictures' brightness, -1 to 1."""
+    left, right = (image.convert("L").resize((24, 18), Image.Resampling.BOX).tobytes() for image in (one, other))
+    mean_l, mean_r = sum(left) / len(left), sum(right) / len(right)
+    together = sum((a - mean_l) * (b - mean_r) for a, b in zip(left, right, strict=True))
+    apart = (sum((a - mean_l) ** 2 for a in left) * sum((b - mean_r) ** 2 for b in right)) ** 0.5
+    return together / apart
+
+
+def test_the_same_order_gives_the_same_bytes():
+    assert draw(order()) == draw(order())
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"prompt": "A red mug!"}, {"width": 121}], ids=str)
+def test_another_order_gives_another_picture(change):
+    assert draw(order()) != draw(order(**change))
+
+
+@pytest.mark.parametrize("mime", ["image/png", "image/jpeg", "image/webp"])
+def test_the_type_is_the_one_that_was_asked_for(mime):
+    image = Image.open(BytesIO(draw(order(mime=mime))))
+    assert f"image/{image.format.lower()}" == mime
+
+
+@pytest.mark.parametrize(("width", "height"), [(64, 512), (512, 64), (33, 31), (1264, 848), (2048, 2048)])
+def test_width_and_height_are_exact(width, height):
+    assert picture("A lake at dawn", width=width, height=height).size == (width, height)
+
+
+@pytest.mark.parametrize("thing", sorted(set(THINGS.values())))
+def test_every_thing_has_a_drawing(thing):
+    empty = picture("studio, white", width=64, height=64)
+    assert likeness(picture(f"a black {thing}, studio", width=64, height=64), empty) < 0.97
+
+
+@pytest.mark.parametrize(
+    "words", [PLACES, AFAR, LIGHTS, SEASONS, ROOMS], ids=["place", "afar", "light", "season", "room"]
+)
+def test_every_place_and_mood_draws(words):
+    for name in sorted(set(words.values())):
+        word = next(word for word, meaning in words.items() if meaning == name)
+        low, high = picture(f"A view, {word}", width=72, height=48).convert("L").getextrema()
+        assert high - low > 30, word
+
+
+def test_every_city_is_made_of_places_that_are_drawn():
+    known = {*PLACES.values(), *AFAR.values()}
+    assert {feature for features in CITIES.values() for feature in features.split()} <= known
+
+
+@pytest.mark.parametrize(("colour", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
+def test_a_thing_has_the_colour_of_its_prompt(colour, channel):
+    middle = picture(f"a {colour} ball, studio", width=96, height=96).crop((44, 48, 52, 60))
+    means = ImageStat.Stat(middle).mean
+    assert means[channel] == max(means)
+
+
+def test_night_is_darker_than_day():
+    night, day = (ImageStat.Stat(picture(f"A city at {hour}").convert("L")).mean[0] for hour in ("night", "noon"))
+    assert night < day / 2
+
+
+def test_a_poster_has_a_margin_of_paper():
+    image = picture("A travel poster of Lisbon", width=200, height=300)
+    assert min(image.getpixel((2, 150))) > 200
+    assert understand("A travel poster of Lisbon in autumn").title == "Lisbon"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(max_size=80), st.integers(16, 90), st.integers(16, 90))
+def test_any_prompt_draws(prompt, width, height):
+    assert picture(prompt, width=width, height=height).size == (width, height)
+
+
+SOURCE = picture("A town at the sea with a sailboat", width=240, height=180)
+OTHER = picture("A black bottle, studio", width=240, height=180)
+WORDS = {"painting": "watercolour", "mono": "noir", "flat": "cartoon", "day": "noon"}
+
+
+@pytest.mark.parametrize("name", sorted(_HOW))
+def test_a_treated_picture_is_made_of_its_input(name):
+    word = WORDS.get(name, name)
+    shown = picture(f"Show this at {word}", width=240, height=180, inputs=(encoded(SOURCE),))
+    assert likeness(shown, SOURCE) > 0.6
+    assert likeness(shown, SOURCE) > likeness(shown, OTHER) + 0.2
+    assert shown.tobytes() != SOURCE.tobytes()
+
+
+def test_dawn_is_warmer_than_dusk():
+    dawn, dusk = (ImageStat.Stat(picture(f"at {mood}", inputs=(encoded(SOURCE),))).mean for mood in ("dawn", "dusk"))
+    assert dawn[0] - dawn[2] > dusk[0] - dusk[2] + 20
+    assert sum(dawn) > sum(dusk)
+
+
+def test_a_second_input_lends_its_colours():
+    blue = encoded(Image.new("RGB", (60, 60), (20, 30, 200)))
+    plain = ImageStat.Stat(picture("at noon", inputs=(encoded(SOURCE),))).mean
+    toned = ImageStat.Stat(picture("at noon", inputs=(encoded(SOURCE), blue))).mean
+    assert toned[2] - toned[0] > plain[2] - plain[0] + 15
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1"])
+def test_inputs_of_every_mode_are_taken(mode):
+    kind = "JPEG" if mode == "CMYK" else "PNG"
+    assert picture("at dusk", inputs=(encoded(SOURCE.convert(mode), kind),)).size == (120, 90)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encoded(SOURCE)[:900], id="I07-cut-png"),
+        pytest.param(encoded(SOURCE, "JPEG")[:700], id="I07-cut-jpeg"),
+        pytest.param(b"\x89PNG\r\n\x1a\nrubbish", id="I07-rubbish"),
+    ],
+)
+def test_a_broken_input_is_unreadable(data):
+    with pytest.raises(UnreadableImage):
+        draw(order(inputs=(data,)))
+
+
+def test_a_heic_input_is_drawn_from_the_prompt():
+    assert picture("A red mug", inputs=(b"\0\0\0\x18ftypheic" + b"\0" * 64,)).size == (120, 90)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((640, 480), "4:3"), ((480, 640), "3:4"), ((100, 100), "1:1"), ((1920, 1080), "16:9"), ((2400, 1000), "21:9")],
+)
+def test_the_nearest_ratio_is_found(size, expected):
+    assert nearest_ratio(encoded(Image.new("L", size)), RATIOS) == expected
+
+
+def test_a_photograph_that_was_turned_is_measured_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = BytesIO()
+    Image.new("L", (640, 480)).save(out, "JPEG", exif=exif)
+    assert nearest_ratio(out.getvalue(), RATIOS) == "3:4"
