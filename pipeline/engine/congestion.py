@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from pipeline.engine.window import MINUTE_S, Spread
 
 CUT = 0.7
-# The numbers below were tuned on the simulated servers of tests/engine/test_pace_rehearsal.py, 190 of them.
+# Measured on the simulated servers of tests/engine/test_pace_rehearsal.py and 190 variations of them.
 BELOW = 0.97  # of a rate that was just too high
 SAME = 0.96  # of a learned rate: closer is the same
 FAR_DROP, DROP = 0.8, 0.95  # of a learned rate that did not hold: at most, at least
 STEP, JUMP = 1.05, 1.2  # of a learned rate that held: one step up; a count beyond this is believed as it is
 HOLD_S, HOLD_CAP_S = 30.0, 120.0  # before asking for more than what was just pushed back
-HOLD_PAUSES = 12.0  # a probe may cost a pause as long as the last one: at most one part in 12 of the time
+HOLD_PAUSES = 20.0  # a probe may cost a pause as long as the last one: at most one part in 20 of the time
+HOLD_PAUSES_CAP_S = 600.0  # but a limit that was raised is found out within this
 HOLD_STARTS = 45.0  # and at most one start in 45
 DOUBLE_S = 60.0  # a learned rate that is not pushed back doubles in this time, ever faster
+USUAL_S, USUAL_SHARE = 30.0, 0.1  # of the starts of that time, what is more than an accident
 FORGET_S = 90.0  # and after this, when it is 4.8 times what it was, it is no limit any more
 
 
@@ -57,7 +59,8 @@ class Hold:
 
     def renew(self, now: float, hint_s: float, per_minute: float) -> None:
         """Begin anew. The next push-back may cost a pause of `hint_s` again; `per_minute` starts are taken."""
-        enough = max(self._length_s, HOLD_PAUSES * hint_s, HOLD_STARTS * MINUTE_S / max(1.0, per_minute))
+        pauses_s = min(HOLD_PAUSES * hint_s, HOLD_PAUSES_CAP_S)
+        enough = max(self._length_s, pauses_s, HOLD_STARTS * MINUTE_S / max(1.0, per_minute))
         self._until = now + hint_s + enough
 
     def drop(self) -> None:
@@ -84,14 +87,15 @@ class History:
     def taken(self, before: Ticket | None = None) -> int:
         """Count the starts the server took in the minute up to `before`, or up to the last one."""
         before = before or self._starts[-1]
-        return sum(1 for t in self._starts if self._is_taken(t, before))
+        return sum(1 for t in self._starts if self._is_taken(t, before, MINUTE_S))
 
-    def peak(self, before: Ticket) -> int:
-        """Return the most requests in flight that it took in that minute."""
-        return max((t.level for t in self._starts if self._is_taken(t, before)), default=0)
+    def is_usual(self, refused: Ticket) -> bool:
+        """Whether as many in flight were taken all along: not once or twice while an answer was on its way."""
+        levels = [t.level for t in self._starts if self._is_taken(t, refused, USUAL_S)]
+        return sum(level >= refused.level for level in levels) > USUAL_SHARE * len(levels)
 
-    def _is_taken(self, ticket: Ticket, before: Ticket) -> bool:
-        return not ticket.is_refused and ticket.serial < before.serial and ticket.at > before.at - MINUTE_S
+    def _is_taken(self, ticket: Ticket, before: Ticket, within_s: float) -> bool:
+        return not ticket.is_refused and ticket.serial < before.serial and ticket.at > before.at - within_s
 
 
 class Limit:
@@ -104,6 +108,7 @@ class Limit:
         self._threshold = math.inf  # slow start below it; infinite until the first push-back
         self._hold = Hold()  # no growth past the threshold until it is over
         self._held_level = 0
+        self._before_row = self.value
         self._full_serial = 0  # the last start that used the limit up
         self._calm_serial = 0  # starts up to here may not make it grow
 
@@ -129,18 +134,26 @@ class Limit:
         """The server pushed back: x 0.7, and slow start up to where it was before this row of push-backs."""
         if not self._is_adaptive:
             return
-        self._threshold = self.value if is_new_row else max(self._threshold, self.value)
+        if is_new_row:
+            self._before_row = self.value
+        self._threshold = self._before_row if is_new_row else max(self._threshold, self.value)
         self._hold.drop()
         self.value = max(1.0, self.value * CUT)
 
     def hold(self, level: int, hint_s: float, per_minute: float, now: float) -> None:
-        """It took `level` in flight and not one more: stay there for a while."""
-        if self._is_adaptive:
+        """It took `level` in flight and not one more: stay there for a while.
+
+        0 tells that it is not about how many there are: this row of push-backs says nothing about the limit.
+        """
+        if level < 1:
+            self._threshold = self._before_row
+            self._hold.drop()
+        elif self._is_adaptive:
             if not self._hold.is_on(now):
                 self._hold.judge(is_confirmed=abs(level - self._held_level) <= 1)
             self._hold.renew(now, hint_s, per_minute)
             self._held_level = level
-            self._threshold = max(1.0, float(level))
+            self._threshold = float(level)
 
 
 class Ramp:

@@ -19,7 +19,7 @@ from pipeline.engine.congestion import History, Limit, Ramp, Rate, Ticket
 from pipeline.engine.halt import Halt
 from pipeline.engine.window import MINUTE_S, Window
 from pipeline.model import Fault
-from pipeline.settings import Limits
+from pipeline.settings import Limits, Retry
 
 __all__ = ["Gate", "Pace", "Stopped", "Ticket"]
 
@@ -35,7 +35,12 @@ class Pace:
     """Every limit on starting a request that is not about money, in one."""
 
     def __init__(
-        self, limits: Limits, *, clock: Callable[[], float] = time.monotonic, random: Callable[[], float] = dice.random
+        self,
+        limits: Limits,
+        *,
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        clock: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = dice.random,
     ) -> None:
         self._clock = clock
         self._is_adaptive = limits.adaptive
@@ -43,7 +48,7 @@ class Pace:
         self._limit = Limit(start=limits.start, most=limits.concurrency, is_adaptive=limits.adaptive)
         self._rate = Rate()
         self._history = History()
-        self._pause = Pause(random=random)
+        self._pause = Pause(retry, random=random)
         self._breaker = Breaker()
         self._open: set[Ticket] = set()
         self._serial = 0
@@ -177,11 +182,11 @@ class Pace:
         flight than it took within the last minute: what it counts is starts, and the ones it took in the minute before
         the `first` refusal of this row are its answer.
         """
-        peak, taken = self._history.peak(ticket), self._history.taken(first)
-        if ticket.level > peak:
-            self._limit.hold(peak, hint_s, taken, now)
-        else:
+        taken = self._history.taken(first)
+        if self._history.is_usual(ticket):
             self._rate.learn(taken, hint_s, now, row=self._row)
+        else:
+            self._limit.hold(ticket.level - 1, hint_s, taken, now)
 
     def _restart(self) -> None:
         """Come back without a burst when the pause is over."""
