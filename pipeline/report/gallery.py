@@ -24,7 +24,7 @@ from pipeline.report.tables import replaced, tables
 from pipeline.report.thumbs import Thumb, make_thumbs, preview, thumb_name
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
-_ASSETS = Path(__file__).parent / "page"  # installed as files, never from an archive: see pyproject.toml
+_ASSETS = Path(__file__).parent / "page"
 _SCRIPTS = ("data.js", "marks.js", "layout.js", "sheet.js", "viewer.js", "controls.js")
 _STATES = ("done", "failed", "refused", "unknown", "conflict", "pending")
 
@@ -43,8 +43,8 @@ def write_report(
 ) -> Path:
     """Write the report into the folder `out` and return its page.
 
-    `spend`: moment and micro-dollars of each expense. `output_dir` tells reports apart where a browser keeps picks.
-    `told` hears how many of how many new thumbnails are made. Raises OSError when the folder cannot be written.
+    `spend`: moment and micro-dollars of each expense, or of each day. `output_dir` tells reports apart where a browser
+    keeps picks. `told` hears how many of how many new thumbnails are made. Raises OSError when the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     shown: list[ReportRow] = []
@@ -71,8 +71,15 @@ def write_report(
     }
     page = out / "index.html"
     with replaced(page) as file:
-        file.write(_page(title, data, spend_chart(spend, is_play_money=is_play_money)))
+        file.write(_page(title, data, spend_chart(_fine(spend, shown), is_play_money=is_play_money)))
     return page
+
+
+def _fine(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
+    """Return moments to draw: a life of one day that is told by days is drawn from the images of that day."""
+    if len({when for when, _ in spend}) > 1:
+        return spend
+    return [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
 
 
 def _thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:

@@ -112,7 +112,6 @@ def plan_table(bill: Bill) -> "Table":
             price = _price(line.price_microusd, bill) if line.is_due else ""
             style = "" if line.is_due else "dim"
             table.add_row(name, Text(line.reason, style), Text(f"{line.tasks:,}", style), Text(price, style))
-        table.add_section()
     return table
 
 

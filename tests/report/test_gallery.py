@@ -123,6 +123,20 @@ def test_the_page_stops_where_browsers_would_and_the_tables_go_on(tmp_path: Path
     assert len((page.parent / "tasks.jsonl").read_text().splitlines()) == 9
 
 
+def test_a_life_of_one_day_is_drawn_from_its_images(tmp_path: Path) -> None:
+    page = write_report(
+        tmp_path / "report",
+        title="t",
+        rows=report_rows(tmp_path, 4),
+        totals=ReportTotals(spent_microusd=156_006),
+        spend=[(START, 156_006)],
+        is_play_money=False,
+        output_dir=tmp_path,
+    )
+    [label] = [found["aria-label"] for tag, found in Page(page).tags if tag == "svg"]
+    assert label == "Money spent over time: $0.156 from 2026-11-22 18:00 to 2026-11-22 18:03"
+
+
 def test_a_second_report_leaves_nothing_half_done(tmp_path: Path) -> None:
     make_report(tmp_path, 8)
     page = make_report(tmp_path, 4)
