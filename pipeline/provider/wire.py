@@ -73,7 +73,7 @@ class Wire:
         patience: Patience = PATIENCE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self._headers = {**headers, "Accept-Encoding": "identity", "Connection": "close"}
+        self._headers = {**headers, "Accept-Encoding": "identity"}
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes

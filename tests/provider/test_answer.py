@@ -227,6 +227,13 @@ def test_what_is_no_whole_image_is_kept_decoded(make_reply, task, data, suffix):
     assert (failure.body, failure.suffix) == (data, suffix)
 
 
+@pytest.mark.parametrize("bad", ["!", "\u00e9", "=A"], ids=["H54-sign", "H54-letter", "H54-padding"])
+def test_base64_is_never_decoded_leniently(make_reply, task, bad):
+    text = b64(LARGE)
+    failure = judged(make_reply, task, whole(inline(text[:100] + bad + text[100:])))
+    assert failure.reason.startswith("an image that is not Base64")
+
+
 def test_s02_a_kept_body_holds_no_key(make_reply, task):
     body = json.dumps({"candidates": 5, "echo": KEY, "url": "?key=sk-canary%2F7%2Bhard%3Dto~miss"}).encode()
     failure = judged(make_reply, task, body)

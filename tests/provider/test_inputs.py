@@ -170,11 +170,12 @@ def test_i05_sixteen_bits_keep_their_upper_half(convert):
     assert [made.getpixel((x, 0)) for x in range(4)] == [0, 64, 128, 255]
 
 
+@pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("JPEG", "CMYK")])
 @pytest.mark.parametrize("value", range(1, 9))
-def test_i05_orientation_is_applied_when_converted(convert, pictures, value):
+def test_i05_orientation_is_applied_when_converted(convert, pictures, kind, mode, value):
     tags = Image.Exif()
     tags[0x0112] = value
-    made = opened_bytes(convert(pictures.saved("TIFF", "RGB", (24, 16), exif=tags))[1])
+    made = opened_bytes(convert(pictures.saved(kind, mode, (24, 16), exif=tags))[1])
     assert made.size == ((24, 16) if value <= 4 else (16, 24))
     assert made.getexif().get(0x0112, 1) == 1
 
