@@ -44,7 +44,9 @@ def write_report(
     """Write the report into the folder `out` and return its page.
 
     `spend`: moment and micro-dollars of each expense, or of each day. `output_dir` tells reports apart where a browser
-    keeps picks. `told` hears how many of how many new thumbnails are made. Raises OSError when the folder cannot be written.
+    keeps picks. `told` hears how many of how many new thumbnails are made.
+
+    Raises OSError when the folder cannot be written.
     """
     out.mkdir(parents=True, exist_ok=True)
     shown: list[ReportRow] = []
