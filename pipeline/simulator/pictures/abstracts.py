@@ -42,10 +42,8 @@ def _waves(canvas: Canvas, palette: Sequence[Rgb]) -> None:
     x = canvas.width * canvas.random.uniform(0.3, 0.7)
     canvas.glow(x, canvas.height * 0.3, (canvas.unit * 0.7, canvas.unit * 0.7), lighter(palette[1], 0.2), 0.6)
     canvas.oval(
-        x,
-        canvas.height * 0.3,
-        canvas.unit * 0.13,
-        canvas.unit * 0.13,
+        (x, canvas.height * 0.3),
+        (canvas.unit * 0.13, canvas.unit * 0.13),
         vertical([(0, lighter(palette[2], 0.2)), (1, palette[1])]),
     )
     phase = canvas.random.uniform(0, 2 * pi)
@@ -86,14 +84,12 @@ def _discs(canvas: Canvas, palette: Sequence[Rgb]) -> None:
         colour = palette[canvas.random.randrange(4)]
         canvas.soft(x + radius * 0.2, y + radius * 0.25, (radius * 1.3, radius * 1.3), darker(palette[4], 0.6), 0.5)
         canvas.oval(
-            x, y, radius, radius, vertical([(0, lighter(colour, 0.2)), (1, mix(colour, palette[3], 0.45))]), 0.9
+            (x, y), (radius, radius), vertical([(0, lighter(colour, 0.2)), (1, mix(colour, palette[3], 0.45))]), 0.9
         )
         if number % 3 == 0:
             canvas.oval(
-                x,
-                y,
-                radius * 0.62,
-                radius * 0.62,
+                (x, y),
+                (radius * 0.62, radius * 0.62),
                 vertical([(0, mix(colour, palette[3], 0.6)), (1, lighter(colour, 0.15))]),
                 0.85,
             )
@@ -127,8 +123,10 @@ def _sunrise(canvas: Canvas, palette: Sequence[Rgb]) -> None:
     x, y = canvas.width * 0.5, canvas.height * canvas.random.uniform(0.42, 0.52)
     for ring in range(6, 0, -1):
         radius = canvas.unit * (0.1 + 0.075 * ring)
-        canvas.oval(x, y, radius, radius, _along(palette, 0.2 + 0.06 * ring), 0.55)
-    canvas.oval(x, y, canvas.unit * 0.2, canvas.unit * 0.2, vertical([(0, palette[2]), (1, lighter(palette[2], 0.35))]))
+        canvas.oval((x, y), (radius, radius), _along(palette, 0.2 + 0.06 * ring), 0.55)
+    canvas.oval(
+        (x, y), (canvas.unit * 0.2, canvas.unit * 0.2), vertical([(0, palette[2]), (1, lighter(palette[2], 0.35))])
+    )
     bars = 6
     room = canvas.height - y
     for bar in range(bars):

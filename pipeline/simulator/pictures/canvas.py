@@ -97,9 +97,10 @@ class Canvas:
 
         self.stamp(self._edged(box, draw), box, fill, opacity)
 
-    def oval(self, x: float, y: float, rx: float, ry: float, fill: Fill, opacity: float = 1.0) -> None:
+    def oval(self, middle: Point, radii: Point, fill: Fill, opacity: float = 1.0) -> None:
         """Fill an ellipse around its middle."""
-        corners = [(x - rx, y - ry), (x + rx, y + ry)]
+        (x, y), (across, down) = middle, radii
+        corners = [(x - across, y - down), (x + across, y + down)]
         box = self._box(corners)
         if box is not None:
             self.stamp(self._edged(box, lambda pen, at: pen.ellipse(at(corners), fill=255)), box, fill, opacity)

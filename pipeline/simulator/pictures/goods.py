@@ -22,7 +22,7 @@ def _leaf(pen: Pen, x: float, y: float, size: float) -> None:
     )
 
 
-def apple(pen: Pen, colour: Rgb) -> None:
+def _apple(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [
             (0.5, 0.36),
@@ -46,7 +46,7 @@ def apple(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.32, 0.52), (0.09, 0.13), 0.6)
 
 
-def pear(pen: Pen, colour: Rgb) -> None:
+def _pear(pen: Pen, colour: Rgb) -> None:
     pen.turned(
         [(0.03, 0.2), (0.09, 0.26), (0.13, 0.42), (0.24, 0.6), (0.29, 0.78), (0.22, 0.95), (0.08, 0.995)], globe(colour)
     )
@@ -55,14 +55,14 @@ def pear(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.38, 0.68), (0.06, 0.12), 0.5)
 
 
-def orange(pen: Pen, colour: Rgb) -> None:
+def _orange(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.66), (0.35, 0.335), globe(colour))
     pen.soft((0.52, 0.36), (0.06, 0.03), darker(colour, 0.5), 0.5)
     _leaf(pen, 0.51, 0.35, 0.26)
     pen.shine((0.36, 0.52), (0.1, 0.09), 0.5)
 
 
-def lemon(pen: Pen, colour: Rgb) -> None:
+def _lemon(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [
             (0.1, 0.7),
@@ -82,7 +82,7 @@ def lemon(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.38, 0.6), (0.12, 0.07), 0.6)
 
 
-def cake(pen: Pen, colour: Rgb) -> None:
+def _cake(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.965), (0.46, 0.045), flat((232, 230, 226)))
     pen.turned([(0.36, 0.52), (0.36, 0.94)], tube(mix(colour, (230, 190, 140), 0.55), 0.4))
     pen.turned([(0.362, 0.7), (0.362, 0.76)], tube(lighter(colour, 0.5), 0.4))
@@ -102,7 +102,7 @@ def cake(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.255), (0.018, 0.04), (255, 236, 170))
 
 
-def lamp(pen: Pen, colour: Rgb) -> None:
+def _lamp(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.965), (0.2, 0.035), flat(darker(_WOOD, 0.2)))
     pen.turned([(0.02, 0.45), (0.03, 0.6), (0.09, 0.76), (0.06, 0.88), (0.14, 0.96)], tube(_WOOD))
     x, y = pen.at((0.5, 0.4))
@@ -120,7 +120,7 @@ def lamp(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.48), (0.3, 0.026), (255, 240, 200), 0.85)
 
 
-def chair(pen: Pen, colour: Rgb) -> None:
+def _chair(pen: Pen, colour: Rgb) -> None:
     leg = flat(darker(_WOOD, 0.15))
     for top, low in (
         ((0.3, 0.68), (0.24, 0.95)),
@@ -142,7 +142,7 @@ def chair(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.38, 0.28), (0.12, 0.16), 0.25)
 
 
-def book(pen: Pen, colour: Rgb) -> None:
+def _book(pen: Pen, colour: Rgb) -> None:
     other = mix(colour, (236, 214, 176), 0.6)
     pen.block([(0.08, 0.84), (0.9, 0.985)], 0.02, flat(darker(other, 0.2)))
     pen.block([(0.12, 0.855), (0.93, 0.97)], 0.01, vertical([(0, (246, 238, 220)), (1, (214, 202, 180))]))
@@ -154,7 +154,7 @@ def book(pen: Pen, colour: Rgb) -> None:
     pen.shape([(0.365, 0.47), (0.56, 0.444), (0.563, 0.466), (0.368, 0.492)], ink, 0.6)
 
 
-def clock(pen: Pen, colour: Rgb) -> None:
+def _clock(pen: Pen, colour: Rgb) -> None:
     for side in (-1, 1):
         pen.stroke([(0.5 + side * 0.22, 0.88), (0.5 + side * 0.3, 0.99)], 0.045, darker(colour, 0.3), smooth=False)
         pen.oval((0.5 + side * 0.2, 0.22), (0.12, 0.09), globe(colour))
@@ -178,7 +178,7 @@ def clock(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.6), (0.022, 0.022), colour)
 
 
-def camera(pen: Pen, colour: Rgb) -> None:
+def _camera(pen: Pen, colour: Rgb) -> None:
     pen.block([(0.36, 0.34), (0.64, 0.5)], 0.03, flat(darker(colour, 0.1)))
     pen.block([(0.08, 0.44), (0.92, 0.985)], 0.06, flat(colour, 0.35))
     pen.block([(0.08, 0.56), (0.92, 0.86)], 0.0, flat((52, 48, 50), 0.2))
@@ -190,7 +190,7 @@ def camera(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.8, 0.5), (0.03, 0.03), (240, 220, 150))
 
 
-def headphones(pen: Pen, colour: Rgb) -> None:
+def _headphones(pen: Pen, colour: Rgb) -> None:
     pen.stroke(
         [(0.18, 0.72), (0.17, 0.4), (0.32, 0.16), (0.5, 0.1), (0.68, 0.16), (0.83, 0.4), (0.82, 0.72)],
         0.06,
@@ -222,7 +222,7 @@ def headphones(pen: Pen, colour: Rgb) -> None:
         )
 
 
-def shoe(pen: Pen, colour: Rgb) -> None:
+def _shoe(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [
             (0.08, 0.5),
@@ -251,23 +251,23 @@ def shoe(pen: Pen, colour: Rgb) -> None:
     pen.round([(0.2, 0.84), (0.3, 0.7), (0.44, 0.74), (0.62, 0.84), (0.4, 0.82)], lighter(colour, 0.55), 0.8, steps=6)
 
 
-def ball(pen: Pen, colour: Rgb) -> None:
+def _ball(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.62), (0.38, 0.38), globe(colour, 1.6))
     pen.shine((0.36, 0.46), (0.1, 0.09), 0.75)
 
 
 GOODS: Mapping[str, Callable[[Pen, Rgb], None]] = {
-    "apple": apple,
-    "pear": pear,
-    "orange": orange,
-    "lemon": lemon,
-    "cake": cake,
-    "lamp": lamp,
-    "chair": chair,
-    "book": book,
-    "clock": clock,
-    "camera": camera,
-    "headphones": headphones,
-    "shoe": shoe,
-    "ball": ball,
+    "apple": _apple,
+    "pear": _pear,
+    "orange": _orange,
+    "lemon": _lemon,
+    "cake": _cake,
+    "lamp": _lamp,
+    "chair": _chair,
+    "book": _book,
+    "clock": _clock,
+    "camera": _camera,
+    "headphones": _headphones,
+    "shoe": _shoe,
+    "ball": _ball,
 }

@@ -3,7 +3,7 @@
 In: a canvas and an `Idea`. Out: a finished view. The order is always far to near.
 """
 
-from pipeline.simulator.pictures import afloat, lands, skies, towns, waters
+from pipeline.simulator.pictures import afloat, landmarks, lands, skies, towns, waters
 from pipeline.simulator.pictures.canvas import Canvas
 from pipeline.simulator.pictures.colours import Rgb
 from pipeline.simulator.pictures.skies import Air
@@ -28,7 +28,7 @@ def paint(canvas: Canvas, idea: Idea) -> Air:
     if "space" not in places:
         _land(canvas, air, places, tint, wet=wet)
     for name in idea.afar:
-        towns.landmark(canvas, air, name, horizon)
+        landmarks.landmark(canvas, air, name, horizon)
     if wet:
         waters.water(canvas, air, horizon, tint, calm=0.75 if "lake" in places else 0.4)
     _near(canvas, air, idea, wet=wet)

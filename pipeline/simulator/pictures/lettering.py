@@ -65,15 +65,15 @@ def poster(picture: Image.Image, size: tuple[int, int], lines: tuple[str, str], 
         sheet,
         title,
         (middle, size[1] - foot * (0.6 if subtitle else 0.5)),
-        large,
-        gap,
-        ink,
+        size=large,
+        gap=gap,
+        colour=ink,
         weight=round(large * 0.022),
     )
     if subtitle:
         small, thin = fitted(subtitle, (size[0] - 2 * margin) * 0.6, round(unit * 0.026))
         below = size[1] - foot * 0.26
-        spaced(sheet, subtitle, (middle, below), small, thin * 2, mix(ink, paper, 0.3))
+        spaced(sheet, subtitle, (middle, below), size=small, gap=thin * 2, colour=mix(ink, paper, 0.3))
         half, rule = _width(subtitle, small, thin * 2) / 2 + unit * 0.03, unit * 0.07
         pen = ImageDraw.Draw(sheet)
         for start in (middle - half - rule, middle + half):

@@ -1,4 +1,4 @@
-"""Plants, animals and machines with a character: flower, plant, cat, dog, bird, owl, fish, robot, car, bicycle, rocket.
+"""Plants and animals: flower, plant, cat, dog, bird, owl, fish.
 
 In: a pen and a colour. Out: the thing, shaded, without its shadow.
 """
@@ -13,7 +13,7 @@ from pipeline.simulator.pictures.pen import Pen, flat, globe, tube
 _STEM: Rgb = (84, 132, 70)
 
 
-def flower(pen: Pen, colour: Rgb) -> None:
+def _flower(pen: Pen, colour: Rgb) -> None:
     for x, tip, size in ((0.34, (0.24, 0.3), 0.15), (0.66, (0.78, 0.34), 0.14), (0.5, (0.5, 0.2), 0.19)):
         pen.stroke([(0.5, 1.0), (x, 0.7), tip], 0.022, _STEM)
         _petals(pen, tip, size, colour)
@@ -46,7 +46,7 @@ def _petals(pen: Pen, middle: Point, size: float, colour: Rgb) -> None:
     pen.oval((x, y), (size * 0.26, size * 0.24), globe((240, 186, 70)))
 
 
-def plant(pen: Pen, colour: Rgb) -> None:
+def _plant(pen: Pen, colour: Rgb) -> None:
     for angle, reach in (
         (-1.25, 0.5),
         (1.25, 0.5),
@@ -70,7 +70,7 @@ def plant(pen: Pen, colour: Rgb) -> None:
     pen.block([(0.28, 0.66), (0.72, 0.74)], 0.015, tube(lighter(colour, 0.06), 0.5))
 
 
-def cat(pen: Pen, colour: Rgb) -> None:
+def _cat(pen: Pen, colour: Rgb) -> None:
     dark = darker(colour, 0.35)
     pen.stroke([(0.7, 0.94), (0.9, 0.93), (0.96, 0.76), (0.88, 0.64)], 0.075, dark)
     pen.round(
@@ -98,12 +98,16 @@ def cat(pen: Pen, colour: Rgb) -> None:
         pen.shape(
             [(0.5 + side * 0.12, 0.13), (0.5 + side * 0.215, 0.055), (0.5 + side * 0.22, 0.2)], (226, 150, 146), 0.8
         )
+    _cats_face(pen, colour)
+
+
+def _cats_face(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [(0.5, 0.09), (0.66, 0.12), (0.765, 0.27), (0.7, 0.42), (0.5, 0.48), (0.3, 0.42), (0.235, 0.27), (0.34, 0.12)],
         globe(colour, 0.5),
     )
     for stripe in (-0.07, 0.0, 0.07):
-        pen.stroke([(0.5 + stripe, 0.12), (0.5 + stripe * 0.8, 0.2)], 0.018, dark, 0.7)
+        pen.stroke([(0.5 + stripe, 0.12), (0.5 + stripe * 0.8, 0.2)], 0.018, darker(colour, 0.35), 0.7)
     pen.soft((0.5, 0.39), (0.13, 0.085), lighter(colour, 0.6), 0.9)
     for side in (-1, 1):
         pen.oval((0.5 + side * 0.115, 0.285), (0.052, 0.056), vertical([(0, (120, 150, 70)), (1, (214, 206, 110))]))
@@ -121,7 +125,7 @@ def cat(pen: Pen, colour: Rgb) -> None:
     pen.shape([(0.475, 0.355), (0.525, 0.355), (0.5, 0.385)], (206, 116, 116))
 
 
-def dog(pen: Pen, colour: Rgb) -> None:
+def _dog(pen: Pen, colour: Rgb) -> None:
     pen.stroke([(0.72, 0.86), (0.88, 0.78), (0.92, 0.62)], 0.06, colour)
     pen.round(
         [(0.5, 0.42), (0.68, 0.5), (0.76, 0.76), (0.76, 0.97), (0.5, 0.995), (0.24, 0.97), (0.24, 0.76), (0.32, 0.5)],
@@ -148,7 +152,7 @@ def dog(pen: Pen, colour: Rgb) -> None:
     pen.round([(0.46, 0.45), (0.54, 0.45), (0.53, 0.52), (0.5, 0.54), (0.47, 0.52)], (220, 112, 118), steps=5)
 
 
-def bird(pen: Pen, colour: Rgb) -> None:
+def _bird(pen: Pen, colour: Rgb) -> None:
     for x in (0.46, 0.55):
         pen.stroke([(x, 0.84), (x - 0.01, 0.99)], 0.016, (150, 110, 70), smooth=False)
     pen.shape([(0.2, 0.68), (-0.02, 0.86), (0.1, 0.88), (0.34, 0.8)], flat(darker(colour, 0.35)))
@@ -178,7 +182,7 @@ def bird(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.733, 0.36), (0.009, 0.009), (255, 255, 255))
 
 
-def owl(pen: Pen, colour: Rgb) -> None:
+def _owl(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [(0.5, 0.08), (0.72, 0.12), (0.8, 0.4), (0.76, 0.8), (0.5, 0.995), (0.24, 0.8), (0.2, 0.4), (0.28, 0.12)],
         globe(colour, 0.4),
@@ -210,7 +214,7 @@ def owl(pen: Pen, colour: Rgb) -> None:
     pen.shape([(0.465, 0.36), (0.535, 0.36), (0.5, 0.45)], flat((232, 160, 70)))
 
 
-def fish(pen: Pen, colour: Rgb) -> None:
+def _fish(pen: Pen, colour: Rgb) -> None:
     pen.round(
         [(0.3, 0.55), (0.06, 0.34), (0.02, 0.52), (0.05, 0.78), (0.3, 0.62)], flat(darker(colour, 0.12), 0.3), steps=8
     )
@@ -227,93 +231,12 @@ def fish(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.828, 0.52), (0.024, 0.024), (24, 24, 30))
 
 
-def robot(pen: Pen, colour: Rgb) -> None:
-    metal = (176, 184, 194)
-    pen.stroke([(0.5, 0.12), (0.5, 0.02)], 0.02, metal, smooth=False)
-    pen.oval((0.5, 0.02), (0.035, 0.035), globe((232, 84, 70)))
-    for side in (-1, 1):
-        pen.stroke([(0.5 + side * 0.26, 0.58), (0.5 + side * 0.38, 0.66), (0.5 + side * 0.36, 0.82)], 0.06, flat(metal))
-        pen.block(
-            [(0.5 + side * 0.12 - 0.07, 0.86), (0.5 + side * 0.12 + 0.07, 0.995)], 0.03, tube(darker(colour, 0.25))
-        )
-    pen.block([(0.26, 0.5), (0.74, 0.9)], 0.07, tube(colour, 0.6))
-    pen.block([(0.22, 0.11), (0.78, 0.48)], 0.1, tube(lighter(colour, 0.12), 0.6))
-    pen.block([(0.28, 0.17), (0.72, 0.42)], 0.07, vertical([(0, (24, 32, 52)), (1, (38, 54, 84))]))
-    for side in (-1, 1):
-        x, y = pen.at((0.5 + side * 0.1, 0.28))
-        pen.canvas.glow(x, y, (pen.size * 0.1, pen.size * 0.1), (90, 220, 255), 0.8)
-        pen.oval((0.5 + side * 0.1, 0.28), (0.04, 0.045), (170, 244, 255))
-    pen.stroke([(0.43, 0.355), (0.5, 0.38), (0.57, 0.355)], 0.016, (170, 244, 255))
-    for place, light in enumerate(((236, 96, 80), (244, 196, 84), (110, 200, 130))):
-        pen.oval((0.4 + place * 0.1, 0.62), (0.028, 0.028), globe(light))
-
-
-def car(pen: Pen, colour: Rgb) -> None:
-    pen.round([(0.22, 0.72), (0.3, 0.52), (0.46, 0.47), (0.62, 0.49), (0.74, 0.7)], flat(colour, 0.1), steps=8)
-    pen.round([(0.28, 0.7), (0.34, 0.56), (0.46, 0.52), (0.48, 0.7)], flat((176, 214, 230)), steps=6)
-    pen.round([(0.52, 0.7), (0.52, 0.52), (0.61, 0.53), (0.69, 0.7)], flat((150, 192, 214)), steps=6)
-    pen.round(
-        [(0.03, 0.74), (0.14, 0.68), (0.5, 0.67), (0.86, 0.69), (0.97, 0.76), (0.97, 0.9), (0.5, 0.92), (0.03, 0.9)],
-        flat(colour, 0.4),
-        steps=8,
-    )
-    pen.shape([(0.06, 0.77), (0.94, 0.77), (0.94, 0.785), (0.06, 0.785)], lighter(colour, 0.5), 0.7)
-    for x in (0.24, 0.76):
-        pen.oval((x, 0.9), (0.098, 0.098), (34, 34, 40))
-        pen.oval((x, 0.9), (0.056, 0.056), globe((196, 200, 206)))
-    pen.oval((0.95, 0.77), (0.025, 0.03), (255, 236, 170))
-
-
-def bicycle(pen: Pen, colour: Rgb) -> None:
-    for x in (0.22, 0.78):
-        pen.oval((x, 0.78), (0.215, 0.215), (44, 44, 50))
-        pen.oval((x, 0.78), (0.188, 0.188), (226, 226, 224), 0.55)
-        for spoke in range(8):
-            dx, dy = cos(spoke * pi / 8) * 0.185, sin(spoke * pi / 8) * 0.185
-            pen.stroke([(x - dx, 0.78 - dy), (x + dx, 0.78 + dy)], 0.004, (110, 112, 118), 0.8, smooth=False)
-    for start, end in (
-        ((0.22, 0.78), (0.38, 0.45)),
-        ((0.38, 0.45), (0.68, 0.45)),
-        ((0.68, 0.45), (0.46, 0.78)),
-        ((0.46, 0.78), (0.36, 0.42)),
-        ((0.22, 0.78), (0.46, 0.78)),
-        ((0.66, 0.36), (0.78, 0.78)),
-    ):
-        pen.stroke([start, end], 0.03, flat(colour), smooth=False)
-    pen.stroke([(0.66, 0.36), (0.72, 0.32), (0.79, 0.36)], 0.024, (50, 46, 48))
-    pen.round([(0.28, 0.4), (0.36, 0.375), (0.44, 0.395), (0.36, 0.43)], (70, 50, 40), steps=5)
-
-
-def rocket(pen: Pen, colour: Rgb) -> None:
-    x, y = pen.at((0.5, 0.95))
-    pen.canvas.glow(x, y, (pen.size * 0.4, pen.size * 0.5), (255, 170, 70), 0.8)
-    pen.round(
-        [(0.42, 0.8), (0.58, 0.8), (0.56, 0.95), (0.5, 1.1), (0.44, 0.95)],
-        vertical([(0, (255, 240, 190)), (0.5, (255, 176, 70)), (1, (226, 80, 50))]),
-        steps=6,
-    )
-    for side in (-1, 1):
-        pen.round(
-            [(0.5 + side * x, y) for x, y in ((0.14, 0.56), (0.28, 0.72), (0.28, 0.88), (0.13, 0.78))],
-            flat(darker(colour, 0.15)),
-            steps=8,
-        )
-    pen.turned([(0.0, 0.02), (0.09, 0.16), (0.165, 0.36), (0.165, 0.62), (0.12, 0.81)], tube((236, 236, 240)))
-    pen.turned([(0.0, 0.02), (0.075, 0.13), (0.12, 0.22)], tube(colour))
-    pen.oval((0.5, 0.4), (0.085, 0.085), darker(colour, 0.1))
-    pen.oval((0.5, 0.4), (0.06, 0.06), globe((110, 180, 224)))
-
-
 LIVING: Mapping[str, Callable[[Pen, Rgb], None]] = {
-    "flower": flower,
-    "plant": plant,
-    "cat": cat,
-    "dog": dog,
-    "bird": bird,
-    "owl": owl,
-    "fish": fish,
-    "robot": robot,
-    "car": car,
-    "bicycle": bicycle,
-    "rocket": rocket,
+    "flower": _flower,
+    "plant": _plant,
+    "cat": _cat,
+    "dog": _dog,
+    "bird": _bird,
+    "owl": _owl,
+    "fish": _fish,
 }

@@ -78,7 +78,7 @@ class Pen:
     def oval(self, middle: Point, radii: Point, fill: Fill, opacity: float = 1.0) -> None:
         """Fill an ellipse."""
         x, y = self.at(middle)
-        self.canvas.oval(x, y, radii[0] * self.size, radii[1] * self.size, fill, opacity)
+        self.canvas.oval((x, y), (radii[0] * self.size, radii[1] * self.size), fill, opacity)
 
     def block(self, corners: Sequence[Point], radius: float, fill: Fill, opacity: float = 1.0) -> None:
         """Fill a rectangle with rounded corners."""

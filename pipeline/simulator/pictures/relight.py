@@ -6,14 +6,13 @@ In: the decoded input, the order's size and the prompt. Out: a picture of that s
 from collections.abc import Callable, Mapping
 from random import Random
 
-from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
+from PIL import Image, ImageChops, ImageFilter, ImageOps
 
-from pipeline.simulator.pictures.canvas import Canvas, falloff, vertical
-from pipeline.simulator.pictures.colours import Rgb, mix
+from pipeline.simulator.pictures.canvas import Canvas, vertical
+from pipeline.simulator.pictures.grades import Picture, bloom, coloured, graded, lit, split, streaked, vignette
 from pipeline.simulator.pictures.lines import noise
 from pipeline.simulator.pictures.words import Idea
 
-Picture = Image.Image
 _TREATMENTS: Mapping[str, str] = {
     word: treatment
     for treatment, words in {
@@ -54,94 +53,40 @@ def relight(picture: Picture, words: list[str], idea: Idea, random: Random) -> P
     return treated
 
 
-def toned(picture: Picture, reference: Picture) -> Picture:
-    """Return the picture with the colours of a second input: its mean and spread, channel by channel."""
-    here, there = ImageStat.Stat(picture.resize((64, 64))), ImageStat.Stat(reference.resize((64, 64)))
-    tables: list[int] = []
-    for channel in range(3):
-        scale = min(1.6, max(0.6, there.stddev[channel] / max(1.0, here.stddev[channel])))
-        shift = there.mean[channel] - here.mean[channel] * scale
-        tables += [min(255, max(0, round(v * scale + shift))) for v in range(256)]
-    return Image.blend(picture, picture.point(tables), 0.6)
-
-
-def _graded(picture: Picture, low: Rgb, high: Rgb, *, gamma: float = 1.0, strength: float = 1.0) -> Picture:
-    """Map black to `low` and white to `high` on a curve, keeping the colours between."""
-    tables: list[int] = []
-    for dark, bright in zip(low, high, strict=True):
-        tables += [round(dark + (bright - dark) * (v / 255) ** gamma) for v in range(256)]
-    graded = picture.point(tables)
-    return graded if strength >= 1 else Image.blend(picture, graded, strength)
-
-
-def _split(picture: Picture, shadows: Rgb, lights: Rgb, strength: float) -> Picture:
-    """Tint shadows and lights apart, by each pixel's own brightness."""
-    tone = ImageOps.colorize(ImageOps.grayscale(picture), shadows, lights, mid=mix(shadows, lights, 0.5))
-    return Image.blend(picture, ImageChops.soft_light(picture, tone), strength)
-
-
-def _lit(picture: Picture, at: tuple[float, float], reach: float, light: Rgb, strength: float) -> Picture:
-    """Add light from one place of the picture, as parts of its width and height."""
-    canvas = Canvas(picture.width, picture.height, Random(0))
-    canvas.image = picture.copy()
-    size = reach * max(picture.size)
-    canvas.glow(at[0] * picture.width, at[1] * picture.height, (size, size), light, strength, power=1.7)
-    return canvas.image
-
-
-def _vignette(picture: Picture, strength: float) -> Picture:
-    mask = falloff(0.9).resize(picture.size, Image.Resampling.BILINEAR, box=(36, 36, 220, 220))
-    dark = picture.point([round(v * (1 - strength)) for v in range(256)] * 3)
-    return Image.composite(picture, dark, mask.point([min(255, v * 2) for v in range(256)]))
-
-
-def _bloom(picture: Picture, strength: float) -> Picture:
-    """Let bright places glow over their edges."""
-    small = picture.reduce(8).point([max(0, min(255, round((v - 150) * 2.2))) for v in range(256)] * 3)
-    soft = small.filter(ImageFilter.GaussianBlur(max(1, small.width / 28)))
-    return Image.blend(
-        picture, ImageChops.screen(picture, soft.resize(picture.size, Image.Resampling.BICUBIC)), strength
-    )
-
-
-def _coloured(picture: Picture, saturation: float) -> Picture:
-    return Image.blend(ImageOps.grayscale(picture).convert("RGB"), picture, saturation)
-
-
 def _dawn(picture: Picture, random: Random) -> Picture:
-    warm = _split(picture, (70, 54, 110), (255, 204, 160), 0.8)
-    warm = _graded(warm, (22, 14, 32), (255, 240, 218), gamma=1.0)
+    warm = split(picture, (70, 54, 110), (255, 204, 160), 0.8)
+    warm = graded(warm, (22, 14, 32), (255, 240, 218), gamma=1.0)
     haze = vertical([(0, (96, 62, 60)), (0.5, (110, 74, 54)), (1, (58, 40, 52))])(*warm.size)
     warm = Image.blend(warm, ImageChops.screen(warm, haze), 0.6)
-    warm = _lit(warm, (random.choice((0.12, 0.88)), 0.3), 0.7, (255, 176, 100), 0.6)
-    return _vignette(_bloom(warm, 0.35), 0.25)
+    warm = lit(warm, (random.choice((0.12, 0.88)), 0.3), 0.7, (255, 176, 100), 0.6)
+    return vignette(bloom(warm, 0.35), 0.25)
 
 
 def _dusk(picture: Picture, random: Random) -> Picture:
-    cool = _graded(picture, (6, 8, 30), (224, 206, 226), gamma=1.32)
-    cool = _split(cool, (26, 34, 104), (255, 168, 118), 0.85)
+    cool = graded(picture, (6, 8, 30), (224, 206, 226), gamma=1.32)
+    cool = split(cool, (26, 34, 104), (255, 168, 118), 0.85)
     side = random.choice((0.06, 0.94))
-    cool = _lit(cool, (side, 0.62), 0.5, (255, 120, 66), 0.5)
-    cool = _lit(cool, (1 - side, 0.08), 0.6, (70, 76, 190), 0.42)
-    return _vignette(_bloom(cool, 0.45), 0.55)
+    cool = lit(cool, (side, 0.62), 0.5, (255, 120, 66), 0.5)
+    cool = lit(cool, (1 - side, 0.08), 0.6, (70, 76, 190), 0.42)
+    return vignette(bloom(cool, 0.45), 0.55)
 
 
 def _sunset(picture: Picture, random: Random) -> Picture:
-    warm = _split(_graded(picture, (22, 8, 24), (255, 232, 190), gamma=1.06), (112, 40, 70), (255, 190, 88), 0.9)
-    warm = _lit(warm, (random.choice((0.2, 0.8)), 0.38), 0.6, (255, 150, 60), 0.7)
-    return _vignette(_bloom(warm, 0.6), 0.35)
+    warm = split(graded(picture, (22, 8, 24), (255, 232, 190), gamma=1.06), (112, 40, 70), (255, 190, 88), 0.9)
+    warm = lit(warm, (random.choice((0.2, 0.8)), 0.38), 0.6, (255, 150, 60), 0.7)
+    return vignette(bloom(warm, 0.6), 0.35)
 
 
 def _day(picture: Picture, random: Random) -> Picture:
     clear = Image.blend(picture, ImageOps.autocontrast(picture, cutoff=0.5, preserve_tone=True), 0.6)
-    clear = _graded(clear, (4, 6, 10), (255, 253, 246), gamma=0.9)
-    clear = _split(_coloured(clear, 1.08), (52, 82, 120), (255, 240, 206), 0.3)
-    return _lit(clear, (random.choice((0.2, 0.8)), 0.0), 0.55, (255, 244, 214), 0.4)
+    clear = graded(clear, (4, 6, 10), (255, 253, 246), gamma=0.9)
+    clear = split(coloured(clear, 1.08), (52, 82, 120), (255, 240, 206), 0.3)
+    return lit(clear, (random.choice((0.2, 0.8)), 0.0), 0.55, (255, 244, 214), 0.4)
 
 
 def _night(picture: Picture, random: Random) -> Picture:
-    dark = _graded(_coloured(picture, 0.55), (4, 6, 20), (142, 164, 214), gamma=1.7)
-    dark = _lit(dark, (random.uniform(0.2, 0.8), 0.1), 0.5, (110, 134, 200), 0.5)
+    dark = graded(coloured(picture, 0.55), (4, 6, 20), (142, 164, 214), gamma=1.7)
+    dark = lit(dark, (random.uniform(0.2, 0.8), 0.1), 0.5, (110, 134, 200), 0.5)
     canvas = Canvas(*dark.size, random)
     canvas.image = dark
     for _ in range(60):
@@ -153,46 +98,31 @@ def _night(picture: Picture, random: Random) -> Picture:
             (200, 214, 255),
             0.9,
         )
-    return _vignette(_bloom(canvas.image, 0.4), 0.5)
+    return vignette(bloom(canvas.image, 0.4), 0.5)
 
 
 def _fog(picture: Picture, random: Random) -> Picture:
-    pale = _graded(_coloured(picture, 0.5), (84, 94, 104), (234, 236, 234), gamma=1.05)
+    pale = graded(coloured(picture, 0.5), (84, 94, 104), (234, 236, 234), gamma=1.05)
     veil = vertical([(0, (236, 238, 236)), (0.55, (222, 226, 226)), (1, (150, 160, 164))])(*pale.size)
     mask = Image.linear_gradient("L").resize(pale.size).point([max(0, round(190 - v * 0.62)) for v in range(256)])
-    return _lit(Image.composite(veil, pale, mask), (random.random(), 0.2), 0.5, (90, 90, 84), 0.6)
+    return lit(Image.composite(veil, pale, mask), (random.random(), 0.2), 0.5, (90, 90, 84), 0.6)
 
 
 def _storm(picture: Picture, random: Random) -> Picture:
-    grey = _split(
-        _graded(_coloured(picture, 0.45), (6, 8, 14), (206, 212, 216), gamma=1.35), (30, 44, 62), (206, 214, 206), 0.7
+    grey = split(
+        graded(coloured(picture, 0.45), (6, 8, 14), (206, 212, 216), gamma=1.35), (30, 44, 62), (206, 214, 206), 0.7
     )
-    return _vignette(_lit(grey, (random.random(), 0.0), 0.5, (120, 130, 150), 0.5), 0.55)
+    return vignette(lit(grey, (random.random(), 0.0), 0.5, (120, 130, 150), 0.5), 0.55)
 
 
 def _rain(picture: Picture, random: Random) -> Picture:
     wet = _storm(picture, random).point([min(255, round(v * 1.12 + 8)) for v in range(256)] * 3)
-    return _streaked(wet, random, count=240, slope=0.16, size=(0.0012, 0.05), opacity=0.34)
-
-
-def _streaked(
-    picture: Picture, random: Random, *, count: int, slope: float, size: tuple[float, float], opacity: float
-) -> Picture:
-    """Lay fine pale lines over it, all at once."""
-    canvas = Canvas(*picture.size, random)
-    canvas.image = picture
-    wide, long = size[0] * canvas.unit, size[1] * canvas.unit
-    lines = []
-    for _ in range(count):
-        x, y, length = random.random() * canvas.width, random.random() * canvas.height, long * random.uniform(0.5, 1.4)
-        lines.append([(x, y), (x + wide, y), (x + wide - length * slope, y + length), (x - length * slope, y + length)])
-    canvas.shapes(lines, (226, 234, 242), opacity)
-    return canvas.image
+    return streaked(wet, random, count=240, slope=0.16, size=(0.0012, 0.05), opacity=0.34)
 
 
 def _snow(picture: Picture, random: Random) -> Picture:
-    cold = _split(
-        _graded(_coloured(picture, 0.42), (26, 34, 52), (250, 252, 255), gamma=0.82),
+    cold = split(
+        graded(coloured(picture, 0.42), (26, 34, 52), (250, 252, 255), gamma=0.82),
         (70, 96, 140),
         (240, 246, 255),
         0.6,
@@ -214,8 +144,8 @@ def _snow(picture: Picture, random: Random) -> Picture:
 
 def _turned_leaves(to: tuple[float, ...], saturation: float) -> Callable[[Picture, Random], Picture]:
     def treat(picture: Picture, random: Random) -> Picture:
-        turned = _coloured(picture.convert("RGB", to), saturation)
-        return _vignette(_lit(turned, (random.choice((0.15, 0.85)), 0.2), 0.6, (255, 190, 110), 0.4), 0.25)
+        turned = coloured(picture.convert("RGB", to), saturation)
+        return vignette(lit(turned, (random.choice((0.15, 0.85)), 0.2), 0.6, (255, 190, 110), 0.4), 0.25)
 
     return treat
 
@@ -233,7 +163,7 @@ def _painting(picture: Picture, random: Random) -> Picture:
     inked = Image.composite(
         ink, strokes, rims.resize(size, Image.Resampling.BICUBIC).point([min(100, v) for v in range(256)])
     )
-    washed = _graded(_coloured(inked, 1.25), (34, 32, 38), (255, 251, 242), gamma=0.86)
+    washed = graded(coloured(inked, 1.25), (34, 32, 38), (255, 251, 242), gamma=0.86)
     pools = noise(random, (size[0] // 4, size[1] // 4), (7, 5), 4).resize(size, Image.Resampling.BICUBIC)
     pale = washed.point([min(255, round(v * 0.86 + 44)) for v in range(256)] * 3)
     return Image.composite(pale, washed, pools.point([max(0, min(200, (v - 90) * 2)) for v in range(256)]))
@@ -249,8 +179,8 @@ def _sketch(picture: Picture, _: Random) -> Picture:
 
 
 def _mono(picture: Picture, _: Random) -> Picture:
-    return _vignette(
-        _graded(
+    return vignette(
+        graded(
             ImageOps.autocontrast(ImageOps.grayscale(picture), cutoff=1).convert("RGB"),
             (8, 8, 10),
             (250, 249, 246),
@@ -261,7 +191,7 @@ def _mono(picture: Picture, _: Random) -> Picture:
 
 
 def _sepia(picture: Picture, _: Random) -> Picture:
-    return _vignette(
+    return vignette(
         ImageOps.colorize(
             ImageOps.autocontrast(ImageOps.grayscale(picture)), (44, 28, 20), (250, 234, 204), mid=(164, 122, 84)
         ),
@@ -270,12 +200,12 @@ def _sepia(picture: Picture, _: Random) -> Picture:
 
 
 def _neon(picture: Picture, random: Random) -> Picture:
-    dark = _graded(picture, (10, 2, 30), (214, 190, 255), gamma=1.4)
-    dark = _split(dark, (30, 10, 120), (255, 80, 200), 0.9)
+    dark = graded(picture, (10, 2, 30), (214, 190, 255), gamma=1.4)
+    dark = split(dark, (30, 10, 120), (255, 80, 200), 0.9)
     edges = ImageOps.grayscale(picture).filter(ImageFilter.FIND_EDGES).filter(ImageFilter.GaussianBlur(1.2))
     glow = ImageOps.colorize(edges.point([min(255, v * 3) for v in range(256)]), (0, 0, 0), (90, 240, 255))
     dark = ImageChops.screen(dark, glow)
-    return _vignette(_bloom(_lit(dark, (random.choice((0.1, 0.9)), 0.5), 0.5, (255, 40, 170), 0.5), 0.6), 0.5)
+    return vignette(bloom(lit(dark, (random.choice((0.1, 0.9)), 0.5), 0.5, (255, 40, 170), 0.5), 0.6), 0.5)
 
 
 def _flat(picture: Picture, _: Random) -> Picture:

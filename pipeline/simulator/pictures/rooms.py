@@ -3,6 +3,7 @@
 In: a canvas and an `Idea`. Out: a backdrop with a surface, and the height of the place to stand on.
 """
 
+from dataclasses import replace
 from random import Random
 
 from PIL import Image, ImageFilter
@@ -73,8 +74,8 @@ def _cafe(canvas: Canvas) -> float:
         size = unit * random.uniform(0.02, 0.075)
         light = random.choice(((255, 196, 110), (255, 226, 164), (250, 150, 90), (255, 210, 150)))
         canvas.glow(x, y, (size * 2.4, size * 2.4), light, 0.35)
-        canvas.oval(x, y, size, size, light, random.uniform(0.16, 0.5))
-        canvas.oval(x, y, size * 0.88, size * 0.88, light, 0.18)
+        canvas.oval((x, y), (size, size), light, random.uniform(0.16, 0.5))
+        canvas.oval((x, y), (size * 0.88, size * 0.88), light, 0.18)
     return _planks(canvas, canvas.height * 0.66, (134, 84, 54), (255, 190, 110))
 
 
@@ -120,7 +121,7 @@ def _table(canvas: Canvas, idea: Idea) -> float:
 def _window(canvas: Canvas, idea: Idea) -> float:
     """Look through a window with four panes; the thing stands on its sill."""
     view = Canvas(canvas.width, canvas.height, canvas.random)
-    landscapes.paint(view, idea)
+    landscapes.paint(view, _without_things(idea))
     canvas.image.paste(_blurred(view, 0.006), (0, 0))
     frame, unit = (236, 230, 220), canvas.unit
     sill, wide = canvas.height * 0.74, unit * 0.035
@@ -132,9 +133,14 @@ def _window(canvas: Canvas, idea: Idea) -> float:
     return sill + (canvas.height - sill) * 0.52
 
 
+def _without_things(idea: Idea) -> Idea:
+    """Return the idea of the view behind the things: their colours are not those of the sky."""
+    return replace(idea, colours=idea.colours[len(idea.things) :])
+
+
 def _outside(canvas: Canvas, idea: Idea) -> float:
     """Put a stone ledge before a landscape that is out of focus."""
-    air = landscapes.paint(canvas, idea)
+    air = landscapes.paint(canvas, _without_things(idea))
     canvas.image.paste(_blurred(canvas, 0.011), (0, 0))
     if air.light == "space":
         return canvas.height * 0.86

@@ -11,10 +11,11 @@ from PIL import Image, ImageStat
 from pipeline.simulator.pictures import abstracts, landscapes, lettering, still
 from pipeline.simulator.pictures.canvas import Canvas
 from pipeline.simulator.pictures.colours import NAMED, Rgb, mix
+from pipeline.simulator.pictures.grades import toned
 from pipeline.simulator.pictures.inputs import opened
 from pipeline.simulator.pictures.lines import grain
 from pipeline.simulator.pictures.order import Order
-from pipeline.simulator.pictures.relight import relight, toned
+from pipeline.simulator.pictures.relight import relight
 from pipeline.simulator.pictures.words import Idea, understand, words_of
 
 _MOST_PIXELS = 1_500_000  # larger pictures are painted at this size and scaled up

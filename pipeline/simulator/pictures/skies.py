@@ -114,7 +114,7 @@ def _disc(canvas: Canvas, air: Air) -> None:
     unit = canvas.unit
     if air.light == "night":
         canvas.glow(x, y, (unit * 0.5, unit * 0.5), (120, 140, 200), 0.5)
-        canvas.oval(x, y, unit * 0.052, unit * 0.052, (244, 240, 222))
+        canvas.oval((x, y), (unit * 0.052, unit * 0.052), (244, 240, 222))
         for dx, dy, size in ((-0.016, -0.012, 0.011), (0.014, 0.01, 0.014), (0.006, -0.024, 0.007)):
             canvas.soft(x + dx * unit, y + dy * unit, (size * unit, size * unit), (206, 204, 196), 0.8)
         return
@@ -122,7 +122,7 @@ def _disc(canvas: Canvas, air: Air) -> None:
     canvas.glow(x, y, (unit * reach, unit * reach * 0.8), air.glow, 0.5, power=2.6)
     canvas.glow(x, y, (unit * 0.32, unit * 0.3), air.glow, 0.6)
     size = 0.062 if air.light != "day" else 0.045
-    canvas.oval(x, y, unit * size, unit * size, mix(air.glow, (255, 255, 246), 0.55))
+    canvas.oval((x, y), (unit * size, unit * size), mix(air.glow, (255, 255, 246), 0.55))
 
 
 def _stars(canvas: Canvas, horizon: float) -> None:
@@ -132,7 +132,7 @@ def _stars(canvas: Canvas, horizon: float) -> None:
         if random.random() < 0.12:
             size = canvas.unit * random.uniform(0.0012, 0.0026)
             canvas.glow(x, y, (size * 5, size * 5), (190, 206, 255), 0.6)
-            canvas.oval(x, y, size, size, (250, 250, 244))
+            canvas.oval((x, y), (size, size), (250, 250, 244))
         elif pixels is not None and int(y) < canvas.height:
             value = random.randint(110, 230)
             pixels[int(x), int(y)] = (value, value, min(255, value + 16))

@@ -10,11 +10,12 @@ from pipeline.simulator.pictures.canvas import Canvas
 from pipeline.simulator.pictures.colours import Rgb, darker
 from pipeline.simulator.pictures.goods import GOODS
 from pipeline.simulator.pictures.living import LIVING
+from pipeline.simulator.pictures.machines import MACHINES
 from pipeline.simulator.pictures.pen import Pen
 from pipeline.simulator.pictures.vessels import VESSELS
 from pipeline.simulator.pictures.words import Idea
 
-_DRAWN = {**VESSELS, **GOODS, **LIVING}
+_DRAWN = {**VESSELS, **GOODS, **LIVING, **MACHINES}
 _OWN: Mapping[str, Rgb] = {
     "apple": (196, 44, 48), "orange": (236, 136, 40), "lemon": (246, 212, 74), "pear": (178, 190, 84),
     "cat": (218, 150, 84), "dog": (196, 148, 96), "bird": (84, 132, 186), "owl": (136, 102, 76), "fish": (236, 122, 54),

@@ -20,7 +20,7 @@ def _steam(pen: Pen, middle: float, top: float) -> None:
             pen.soft((x, top - high * t), (0.03 + 0.03 * t, 0.05), (255, 255, 255), 0.17 * (1 - t))
 
 
-def mug(pen: Pen, colour: Rgb) -> None:
+def _mug(pen: Pen, colour: Rgb) -> None:
     pen.stroke([(0.7, 0.45), (0.88, 0.46), (0.93, 0.62), (0.84, 0.78), (0.68, 0.8)], 0.075, darker(colour, 0.32))
     pen.stroke([(0.7, 0.44), (0.87, 0.45), (0.915, 0.61), (0.83, 0.765), (0.68, 0.785)], 0.045, lighter(colour, 0.06))
     pen.turned([(0.27, 0.32), (0.272, 0.6), (0.268, 0.9), (0.25, 0.965), (0.2, 0.995)], tube(colour))
@@ -35,7 +35,7 @@ def mug(pen: Pen, colour: Rgb) -> None:
     _steam(pen, 0.5, 0.28)
 
 
-def cup(pen: Pen, colour: Rgb) -> None:
+def _cup(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.955), (0.44, 0.05), flat(darker(colour, 0.12)))
     pen.oval((0.5, 0.945), (0.42, 0.042), vertical([(0, darker(colour, 0.16)), (1, lighter(colour, 0.2))]))
     pen.stroke([(0.72, 0.58), (0.86, 0.56), (0.87, 0.7), (0.74, 0.78), (0.66, 0.79)], 0.045, darker(colour, 0.2))
@@ -47,7 +47,7 @@ def cup(pen: Pen, colour: Rgb) -> None:
     _steam(pen, 0.5, 0.48)
 
 
-def teapot(pen: Pen, colour: Rgb) -> None:
+def _teapot(pen: Pen, colour: Rgb) -> None:
     pen.stroke([(0.2, 0.55), (0.04, 0.52), (0.02, 0.7), (0.16, 0.82)], 0.05, darker(colour, 0.25))
     pen.round(
         [(0.74, 0.66), (0.84, 0.6), (0.9, 0.46), (0.99, 0.44), (0.95, 0.55), (0.88, 0.74), (0.74, 0.84)],
@@ -60,7 +60,7 @@ def teapot(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.36, 0.62), (0.05, 0.14), 0.5)
 
 
-def bottle(pen: Pen, colour: Rgb) -> None:
+def _bottle(pen: Pen, colour: Rgb) -> None:
     pen.turned(
         [
             (0.062, 0.16),
@@ -84,7 +84,7 @@ def bottle(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.39, 0.6), (0.018, 0.32), 0.6)
 
 
-def glass(pen: Pen, colour: Rgb) -> None:
+def _glass(pen: Pen, colour: Rgb) -> None:
     pen.turned([(0.22, 0.24), (0.2, 0.6), (0.17, 0.97), (0.16, 0.99)], tube((232, 240, 244)), 0.42)
     pen.turned([(0.208, 0.42), (0.19, 0.7), (0.165, 0.945)], tube(colour, 1.3), 0.9)
     pen.oval((0.5, 0.42), (0.208, 0.045), lighter(colour, 0.3), 0.95)
@@ -95,7 +95,7 @@ def glass(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.36, 0.6), (0.02, 0.3), 0.7)
 
 
-def vase(pen: Pen, colour: Rgb) -> None:
+def _vase(pen: Pen, colour: Rgb) -> None:
     for tip, mid in (((0.3, 0.02), (0.4, 0.2)), ((0.5, -0.08), (0.51, 0.18)), ((0.7, 0.04), (0.6, 0.2))):
         pen.stroke([(0.5, 0.42), mid, tip], 0.014, (84, 120, 72))
         for t in (0.25, 0.45, 0.65, 0.85):
@@ -116,7 +116,7 @@ def vase(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.4, 0.64), (0.035, 0.14), 0.5)
 
 
-def bowl(pen: Pen, colour: Rgb) -> None:
+def _bowl(pen: Pen, colour: Rgb) -> None:
     pen.turned([(0.42, 0.6), (0.4, 0.74), (0.28, 0.9), (0.16, 0.96), (0.15, 0.99)], tube(colour))
     pen.oval((0.5, 0.6), (0.42, 0.085), lighter(colour, 0.3))
     pen.oval((0.5, 0.604), (0.395, 0.072), vertical([(0, darker(colour, 0.45)), (1, darker(colour, 0.15))]))
@@ -132,7 +132,7 @@ def bowl(pen: Pen, colour: Rgb) -> None:
     pen.shine((0.3, 0.73), (0.05, 0.07), 0.4)
 
 
-def candle(pen: Pen, colour: Rgb) -> None:
+def _candle(pen: Pen, colour: Rgb) -> None:
     pen.turned([(0.17, 0.42), (0.17, 0.98), (0.16, 0.995)], tube(colour, 0.6))
     pen.oval((0.5, 0.42), (0.17, 0.036), lighter(colour, 0.45))
     pen.soft((0.5, 0.45), (0.15, 0.1), (255, 214, 140), 0.6)
@@ -146,7 +146,7 @@ def candle(pen: Pen, colour: Rgb) -> None:
     )
 
 
-def box(pen: Pen, colour: Rgb) -> None:
+def _box(pen: Pen, colour: Rgb) -> None:
     pen.shape([(0.16, 0.42), (0.58, 0.5), (0.58, 1.0), (0.16, 0.9)], flat(colour, 0.15))
     pen.shape([(0.58, 0.5), (0.88, 0.4), (0.88, 0.86), (0.58, 1.0)], flat(darker(colour, 0.3)))
     pen.shape([(0.16, 0.42), (0.47, 0.33), (0.88, 0.4), (0.58, 0.5)], lighter(colour, 0.24))
@@ -162,7 +162,7 @@ def box(pen: Pen, colour: Rgb) -> None:
     pen.oval((0.5, 0.385), (0.04, 0.034), flat(darker(band, 0.1)))
 
 
-def bag(pen: Pen, colour: Rgb) -> None:
+def _bag(pen: Pen, colour: Rgb) -> None:
     for shift in (0.03, 0.0):
         pen.stroke(
             [(0.34, 0.46), (0.36, 0.22), (0.5, 0.13 + shift), (0.64, 0.22), (0.66, 0.46)],
@@ -195,14 +195,14 @@ def bag(pen: Pen, colour: Rgb) -> None:
 
 
 VESSELS: Mapping[str, Callable[[Pen, Rgb], None]] = {
-    "mug": mug,
-    "cup": cup,
-    "teapot": teapot,
-    "bottle": bottle,
-    "glass": glass,
-    "vase": vase,
-    "bowl": bowl,
-    "candle": candle,
-    "box": box,
-    "bag": bag,
+    "mug": _mug,
+    "cup": _cup,
+    "teapot": _teapot,
+    "bottle": _bottle,
+    "glass": _glass,
+    "vase": _vase,
+    "bowl": _bowl,
+    "candle": _candle,
+    "box": _box,
+    "bag": _bag,
 }
