@@ -5,8 +5,8 @@ Imported only when something is due: the network's libraries take longer to impo
 
 import asyncio
 import time
-from collections.abc import Callable
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,33 +39,46 @@ class Crew:
     view: GaugeOf
     until: float | None  # monotonic; nothing new is sent after it
 
-    async def work(self, spool: Spool) -> Outcome:
-        """Ask for what is in the spool. A hold the provider asked for is remembered."""
-        setup = self.setup
+    async def work(self, stages: AsyncGenerator[Spool, None]) -> Outcome:
+        """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
+        outcome = Outcome()
         async with AsyncExitStack() as stack:
             provider = await self._provider(stack)
             client = await stack.enter_async_context(
-                Client(provider, key=self.key, limits=setup.limits, catalogue=setup.catalogue)
+                Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
             )
-            engine = Engine(
-                run=self.run,
-                provider=client,
-                store=self.store,
-                prices=setup.catalogue,
-                gate=Gate(Pace(setup.limits, retry=setup.retry)),
-                wallet=self.wallet,
-                watch=Watch(setup.limits.stop_on, models=", ".join(setup.catalogue.current_models())),
-                limits=setup.limits,
-                retry=setup.retry,
-                listen=self.listen,
-            )
-            self.view.engine = engine
-            self.attend(engine)
-            self._stop_in_time(engine)
-            await engine.run(spool)
-        if engine.halts.not_before is not None:
-            await self.store.hold(engine.halts.not_before, "; ".join(engine.halts.reasons))
-        return Outcome(counts=engine.counts, halts=engine.halts)
+            gate = Gate(Pace(self.setup.limits, retry=self.setup.retry))
+            models = ", ".join(self.setup.catalogue.current_models())
+            watch = Watch(self.setup.limits.stop_on, models=models)
+            async with aclosing(stages):
+                async for spool in stages:
+                    engine = self._engine(client, gate, watch, outcome)
+                    await engine.run(spool)
+                    if len(outcome.halts):
+                        break
+        if outcome.halts.not_before is not None:
+            await self.store.hold(outcome.halts.not_before, "; ".join(outcome.halts.reasons))
+        return outcome
+
+    def _engine(self, client: Client, gate: Gate, watch: Watch, outcome: Outcome) -> Engine:
+        engine = Engine(
+            run=self.run,
+            provider=client,
+            store=self.store,
+            prices=self.setup.catalogue,
+            gate=gate,
+            wallet=self.wallet,
+            watch=watch,
+            limits=self.setup.limits,
+            retry=self.setup.retry,
+            listen=self.listen,
+            counts=outcome.counts,
+            halts=outcome.halts,
+        )
+        self.view.engine = engine
+        self.attend(engine)
+        self._stop_in_time(engine)
+        return engine
 
     async def _provider(self, stack: AsyncExitStack) -> ProviderSettings:
         """Return where to send; the embedded simulator is started for a manifest that names no address."""

@@ -8,12 +8,12 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import at_most, with_consent
@@ -26,8 +26,11 @@ from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSum
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError, Problem, TryLater, most_severe
 from pipeline.model import TaskState
-from pipeline.plan import Plan, Spool
+from pipeline.plan import Plan, Spool, merged
 from pipeline.store import Reader, Recovery, StateLock, Store
+
+if TYPE_CHECKING:
+    from pipeline.compose.crew import Crew
 
 
 class Watcher(Protocol):
@@ -142,7 +145,7 @@ def _check_hold(setup: Setup) -> None:
         raise TryLater(f"the provider asked to wait until {until} ({hold.reason}); nothing was sent")
 
 
-async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool) -> Planned:
+async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
     """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task."""
     is_cancelled = threading.Event()
     try:
@@ -160,24 +163,45 @@ async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool) -> Pla
 
 
 async def _plan_and_go(job: _Job) -> RunSummary:
-    stages = job.setup.manifest.stages
-    spool = Spool(job.setup.manifest.state_dir)
-    try:
-        planned = await _plan(job, jobs=None if len(stages) == 1 else stages[0], spool=spool)
-        job.setup = with_consent(job.setup, planned.plan, job.confirm)
-        await job.store.remember_digests(planned.digests)
-        for task_id, name in planned.plan.moves:
-            await job.store.move(task_id, name)
-        return await _go(job, planned, spool)
-    finally:
-        spool.close()
+    first, *later = job.setup.manifest.stages
+    with closing(Spool(job.setup.manifest.state_dir)) as spool:
+        planned = await _plan(job, jobs=first if later else None, spool=spool)
+        ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
+        job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
+        await _settle_in(job, planned)
+        return await _go(job, planned, ahead, spool)
 
 
-async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
-    setup, plan = job.setup, planned.plan
+async def _settle_in(job: _Job, planned: Planned) -> None:
+    """Do what costs no request: remember digests, give images whose output name changed their new name."""
+    await job.store.remember_digests(planned.digests)
+    for task_id, name in planned.plan.moves:
+        await job.store.move(task_id, name)
+
+
+async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
     wallet = _wallet(job)
-    number = await job.store.begin_run(manifest_sha256=setup.manifest.sha256) if plan.due else None
-    started = RunStarted(
+    whole = merged(planned.plan, *(each.plan for each in ahead))
+    number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
+    started = _started(job, whole, wallet, number)
+    view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
+    outcome = Outcome()
+    with job.watch(started, view) as listen:
+        listen(started)
+        for text in (*planned.warnings, *planned.plan.notes, *job.recovery.notes):
+            listen(Warned(text=text))
+        if number is not None:
+            crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
+            outcome = await crew.work(_stages(job, planned, spool))
+        summary = _summary(job, planned.plan, outcome, wallet, number)
+        if number is not None:
+            await job.store.end_run(number, exit=summary.exit)
+        listen(RunEnded(summary=summary))
+    return summary
+
+
+def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunStarted:
+    return RunStarted(
         run=number or 0,
         total=plan.total,
         due=plan.due,
@@ -185,29 +209,30 @@ async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
         recovered=job.recovery.recovered,
         unknown=job.recovery.unknown,
         unknown_microusd=job.recovery.unknown_microusd,
-        at_most_microusd=at_most(setup, plan, wallet.left_microusd),
+        at_most_microusd=at_most(job.setup, plan, wallet.left_microusd),
         budget_microusd=wallet.left_microusd,
-        is_play_money=setup.is_play_money,
+        is_play_money=job.setup.is_play_money,
     )
-    view = GaugeOf(wallet, concurrency=setup.limits.concurrency)
-    outcome = Outcome()
-    with job.watch(started, view) as listen:
-        listen(started)
-        for text in (*planned.warnings, *plan.notes, *job.recovery.notes):
-            listen(Warned(text=text))
-        if number is not None:
-            outcome = await _send(job, spool, run=number, wallet=wallet, view=view, listen=listen)
-        summary = _summary(job, plan, outcome, wallet, number)
-        if number is not None:
-            await job.store.end_run(number, exit=summary.exit)
-        listen(RunEnded(summary=summary))
-    return summary
 
 
-async def _send(job: _Job, spool: Spool, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> Outcome:
+async def _stages(job: _Job, planned: Planned, spool: Spool) -> AsyncGenerator[Spool, None]:
+    """Yield the due tasks stage after stage: a job that takes another one's images is planned when those are there.
+
+    What is planned on the way is added to `planned`.
+    """
+    yield spool
+    for names in job.setup.manifest.stages[1:]:
+        with closing(Spool(job.setup.manifest.state_dir)) as following:
+            more = await _plan(job, jobs=names, spool=following)
+            await _settle_in(job, more)
+            planned.plan = merged(planned.plan, more.plan)
+            yield following
+
+
+def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "Crew":
     from pipeline.compose.crew import Crew  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
 
-    crew = Crew(
+    return Crew(
         setup=job.setup,
         key=job.key,
         store=job.store,
@@ -218,7 +243,6 @@ async def _send(job: _Job, spool: Spool, *, run: int, wallet: Wallet, view: Gaug
         view=view,
         until=job.until,
     )
-    return await crew.work(spool)
 
 
 def _wallet(job: _Job) -> Wallet:

@@ -43,7 +43,7 @@ class _Turn:
 
 
 class Engine:
-    """Runs due tasks once. Build a new one for each run."""
+    """Runs due tasks once. Build a new one for each run, and for each stage of one."""
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class Engine:
         limits: Limits,
         retry: Retry,
         listen: Listener,
+        counts: Counts | None = None,  # of the stages before this one, to go on with
+        halts: Halts | None = None,
     ) -> None:
         self._attempts = Attempts(
             run=run,
@@ -75,8 +77,8 @@ class Engine:
         self._limits = limits
         self._retry = retry
         self._emit = listen
-        self.counts = Counts()
-        self.halts = Halts()
+        self.counts = counts if counts is not None else Counts()
+        self.halts = halts if halts is not None else Halts()
         self._is_halted = asyncio.Event()
         self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
         self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)

@@ -9,6 +9,19 @@ survey   a stream of tasks -> rows; rows -> totals, and a spool of due tasks on 
 from pipeline.plan.files import Files
 from pipeline.plan.judge import Rules, Verdict, judge
 from pipeline.plan.select import Selection
-from pipeline.plan.survey import Ledger, Plan, Row, Spool, survey, tally
+from pipeline.plan.survey import Ledger, Plan, Row, Spool, merged, survey, tally
 
-__all__ = ["Files", "Ledger", "Plan", "Row", "Rules", "Selection", "Spool", "Verdict", "judge", "survey", "tally"]
+__all__ = [
+    "Files",
+    "Ledger",
+    "Plan",
+    "Row",
+    "Rules",
+    "Selection",
+    "Spool",
+    "Verdict",
+    "judge",
+    "merged",
+    "survey",
+    "tally",
+]

@@ -90,6 +90,29 @@ class Plan:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
 
 
+def merged(*plans: Plan) -> Plan:
+    """Return several plans as one."""
+    whole = Plan()
+    for plan in plans:
+        whole.total += plan.total
+        whole.due += plan.due
+        whole.reasons += plan.reasons
+        whole.states += plan.states
+        for job, counts in plan.jobs.items():
+            whole.jobs[job] += counts
+            whole.job_prices[job] += plan.job_prices[job]
+        whole.unpriced += plan.unpriced
+        whole.models |= plan.models
+        whole.missing += plan.missing
+        whole.matched += plan.matched
+        whole.notes += plan.notes
+        whole.moves += plan.moves
+        whole.problems += plan.problems
+    prices = [plan.price_microusd for plan in plans]
+    whole.price_microusd = None if None in prices else sum(price for price in prices if price is not None)
+    return whole
+
+
 class Spool:
     """Due tasks on disk: written once, then read in order as often as needed. The file dies with the process."""
 
