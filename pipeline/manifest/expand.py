@@ -100,10 +100,12 @@ class Expansion:
             try:
                 yield from self._maker.tasks(plan, row, combination)
             except TemplateTrouble as trouble:
-                self._note(self._located(plan, row, trouble))
+                label = combination.label if combination is not None else ""
+                self._note(self._located(plan, row, label, trouble))
 
-    def _located(self, plan: JobPlan, row: Row, trouble: TemplateTrouble) -> Problem:
-        of = f"{plan.name}/{row.key}" + (f" ({row.place})" if row.place else "") if row.key != plan.name else ""
+    def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
+        name = "-".join(part for part in (row.key, label) if part)
+        of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
         if trouble.origin is None or not trouble.origin.path:
             return self._at_job(plan.name, f"{of}: {trouble.what}" if of else trouble.what, trouble.instead)
         return self._manifest.places.trouble(trouble.origin, trouble, of=of)

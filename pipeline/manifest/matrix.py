@@ -63,6 +63,8 @@ class Combinations:
         for index, included in enumerate(self._include):
             if not included:
                 yield ("include", index), "an empty include", "write {axis: value}"
+        if 0 < self.at_most <= MAX_COMBINATIONS and next(iter(self), None) is None:
+            yield ("exclude",), "the matrix leaves no combination: every one is excluded", "take an exclude out"
 
     def _exclude_problems(
         self, index: int, excluded: dict[str, str]
@@ -82,7 +84,7 @@ class Combinations:
         fitted = [False] * len(self._include)
         for choices in itertools.product(*self.axes.values()) if self.axes else ():
             names = dict(zip(self.axes, (choice.name for choice in choices), strict=True))
-            if any(all(names[key] == value for key, value in excluded.items()) for excluded in self._exclude):
+            if any(all(names.get(key) == value for key, value in excluded.items()) for excluded in self._exclude):
                 continue
             label = "-".join(names.values())
             for index, included in enumerate(self._include):

@@ -32,9 +32,8 @@ def test_includes_follow_the_documented_example(desk):
 
 
 def test_only_includes_make_one_combination_each(desk):
-    tasks = desk.tasks(
-        "jobs: {a: {prompt: '{{ matrix.site }}', matrix: {include: [{site: a, dc: b}, {site: c, dc: b}]}}}\n"
-    )
+    matrix = "{include: [{site: a, dc: b}, {site: c, dc: b}]}"
+    tasks = desk.tasks(f"jobs: {{a: {{prompt: '{{{{ matrix.site }}}}', matrix: {matrix}}}}}\n")
     assert [(task.prompt, task.row) for task in tasks] == [("a", "a-b"), ("c", "c-b")]
 
 

@@ -122,8 +122,7 @@ def test_environment_fills_vars_only(desk):
 
 
 def test_environment_stays_out_of_prompts(desk):
-    (task,) = desk.tasks("jobs: {j: {prompt: 'costs ${SEASON}'}}
-")
+    (task,) = desk.tasks("jobs: {j: {prompt: 'costs ${SEASON}'}}\n")
     assert task.prompt == "costs ${SEASON}"
 
 

@@ -1,6 +1,7 @@
 """Templates say what was meant, stay small and quick, and never run what is data."""
 
 import time
+import tracemalloc
 
 import pytest
 
@@ -44,7 +45,7 @@ def render(source: str) -> str:
         ("{{ row.title|upper }}", "{{ VARS.BRAND }}"),
         ("{{ row.nope|default('x') }}{% if row.nope is defined %}y{% endif %}", "x"),
         ("{% for c in ['a', 'b'] %}{{ loop.index }}{{ c }}{% if not loop.last %}, {% endif %}{% endfor %}", "1a, 2b"),
-        ("{% set x = 'a' %}{{ x ~ 1 + 2 }}", "a3"),
+        ("{% set x = 'a' %}{{ x ~ (1 + 2) }}", "a3"),
         ("{{ '%03d'|format(variant) }} {{ '%s' % job }} {{ 7 % 4 }}", "002 mugs 3"),
         ("{{ job.title().replace('M', 'R') }} {{ ' x '.strip() }}", "Rugs x"),
         ("{{ 'mug' if variant > 1 else 'cup' }}", "mug"),
@@ -121,8 +122,6 @@ def test_hostile_template_is_a_clear_error_at_once(source, says):
 
 
 def test_hostile_template_stays_in_memory_bounds():
-    import tracemalloc
-
     tracemalloc.start()
     for source, _ in HOSTILE:
         with pytest.raises(TemplateTrouble):
@@ -172,9 +171,8 @@ def test_place_in_a_prompt_file_is_a_place_in_that_file(desk):
 
 def test_csv_text_is_never_rendered_again(desk):
     desk.write("rows.csv", 'id,title\n"{{ 1 / 0 }}","{{ vars.secret }} {% raw %}"\n')
-    (task,) = desk.tasks(
-        "vars: {secret: s}\njobs: {a: {each: {csv: rows.csv}, prompt: '{{ row.title }}', tags: ['{{ row.id }}']}}\n"
-    )
+    job = "{each: {csv: rows.csv}, prompt: '{{ row.title }}', tags: ['{{ row.id }}']}"
+    (task,) = desk.tasks(f"vars: {{secret: s}}\njobs: {{a: {job}}}\n")
     assert task.prompt == "{{ vars.secret }} {% raw %}"
     assert (task.row, task.tags) == ("{{ 1 / 0 }}", ("{{ 1 / 0 }}",))
     assert task.fields == {"id": "{{ 1 / 0 }}", "title": "{{ vars.secret }} {% raw %}"}
