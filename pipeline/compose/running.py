@@ -183,6 +183,8 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
     wallet = _wallet(job)
     whole = merged(planned.plan, *(each.plan for each in ahead))
     number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
+    if number is None:
+        planned.plan = whole  # else the stages add theirs when they are reached
     started = _started(job, whole, wallet, number)
     view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
     outcome = Outcome()
