@@ -169,7 +169,7 @@ class Ramp:
 
     def arm(self, taken: float) -> None:
         """A pause began; `taken` starts were taken in the minute before it."""
-        self._is_armed, self._gap_s = True, MINUTE_S / max(1.0, taken)
+        self._is_armed, self._gap_s, self._spread = True, MINUTE_S / max(1.0, taken), Spread()
 
     def delay(self, now: float, in_flight: int) -> float:
         if self._is_armed or in_flight < self._size:
@@ -179,7 +179,8 @@ class Ramp:
     def started(self, ticket: Ticket) -> None:
         if self._is_armed:
             self._is_armed, self._size = False, float(ticket.level)
-        self._spread.started(ticket.at, self._gap_s)
+        if self._size < math.inf:
+            self._spread.started(ticket.at, self._gap_s)
 
     def grow(self, limit: float) -> None:
         """A request was served: one more may be in flight, until that is what the limit allows anyway."""
