@@ -2,9 +2,14 @@
 
 In: a request and the seed that was chosen for it. Out: prints. It refuses to know faults, except the two that change
 what is drawn: several images and the wrong size.
+
+Threads, not processes. Measured on two cores with eight pictures of 1200 x 896: one thread 125 ms a picture, two
+threads 92 ms, two processes 70 ms; while threads draw, the loop is late by 2 ms (p95), by 10 ms at worst. Processes are
+a quarter faster and would outlive a killed parent, which a rehearsal of crashes does all day.
 """
 
 import asyncio
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +25,7 @@ from pipeline.simulator.profile import Profile
 from pipeline.simulator.rules import without_words
 from pipeline.simulator.tiny import tiny
 
+_WORKERS = min(4, os.cpu_count() or 1)
 _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
 
 
@@ -35,7 +41,7 @@ class Shooting:
 class Studio:
     """Makes pictures by a profile; a context manager."""
 
-    def __init__(self, profile: Profile, *, workers: int = 2) -> None:
+    def __init__(self, profile: Profile, *, workers: int = _WORKERS) -> None:
         self._is_tiny = profile.picture == "tiny"
         self._tiny_bytes = profile.picture_bytes
         self._dice = Dice(profile.seed, "studio")
