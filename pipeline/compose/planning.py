@@ -59,7 +59,7 @@ def rows(
     manifest = setup.manifest
 
     def tasks() -> Iterator[Task]:
-        expansion = expand(manifest, digests=digests, upstream=lambda job: _upstream(setup, reader, job), jobs=jobs)
+        expansion = expand(manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, job), jobs=jobs)
         for task in expansion:
             if is_cancelled is not None and is_cancelled.is_set():
                 raise Cancelled
@@ -121,7 +121,7 @@ def _check_budget(setup: Setup, plan: Plan) -> None:
     )
 
 
-def _upstream(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
+def upstream_of(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
     """Yield the images of `job` that are done, for `each: {job: ...}`."""
     for source in reader.made_by_job(job):
         yield UpstreamImage(

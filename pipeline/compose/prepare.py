@@ -72,7 +72,11 @@ class Setup:
         if self.is_play_money:
             return []
         today = datetime.now(UTC).date()
-        return [text for model in models if (text := self.catalogue.warning(model, today, kind=self.provider.kind)) is not None]
+        return [
+            text
+            for model in models
+            if (text := self.catalogue.warning(model, today, kind=self.provider.kind)) is not None
+        ]
 
 
 def prepare(path: Path, flags: Flags) -> Setup:

@@ -69,13 +69,22 @@ class _Job:
 
 
 async def run(
-    setup: Setup, *, watch: Watcher, confirm: Callable[[str], bool] | None = None, release: Release | None = None
+    setup: Setup,
+    *,
+    watch: Watcher,
+    confirm: Callable[[str], bool] | None = None,
+    release: Release | None = None,
+    is_main: bool = True,
 ) -> RunSummary:
-    """Make the images of a manifest that are missing or changed, once. `confirm` None: there is nobody to ask."""
+    """Make the images of a manifest that are missing or changed, once.
+
+    `confirm` None: there is nobody to ask. `is_main` False: signals are the caller's business; cancelling this
+    coroutine is then the second signal (what has arrived is saved, what is in flight becomes unknown).
+    """
     key = setup.key()
     manifest = setup.manifest
     _check_directories(manifest.output_dir, manifest.state_dir)
-    with Signals(drain_s=setup.flags.drain_s) as signals:
+    with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
         try:
             async with _opened(setup) as store:
                 recovery = await store.recover()

@@ -22,22 +22,24 @@ class Stoppable(Protocol):
 class Signals:
     """Holds the handlers while its `with` block lasts. `exit` is the code of the first signal that came."""
 
-    def __init__(self, *, drain_s: float) -> None:
+    def __init__(self, *, drain_s: float, is_listening: bool = True) -> None:
+        """`is_listening` False: the caller's own loop keeps its signals (a notebook, a service)."""
         self._drain_s = drain_s
+        self._numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if is_listening else ()
         self._loop = asyncio.get_running_loop()
         self._planner = asyncio.current_task()
         self._engine: Stoppable | None = None
         self.exit: Exit | None = None
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in self._numbers:
             self._loop.add_signal_handler(number, self._on, number)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in self._numbers:
             self._loop.remove_signal_handler(number)
 
     def attend(self, engine: Stoppable) -> None:

@@ -1,0 +1,58 @@
+"""The Python API: prompts in, images as they arrive."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline import Generated, RunFailed, generate, run_manifest
+from pipeline.engine.events import Event, TaskEnded
+from pipeline.errors import Exit, InputError
+
+PROMPTS = {"red": "A red mug", "blue": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
+
+
+async def collect(prompts: dict[str, str], folder: Path, budget_usd: float = 1.0) -> dict[str, Generated]:
+    images = generate(prompts, output_dir=folder, budget_usd=budget_usd, provider="simulator", size="1K")
+    return {image.id: image async for image in images}
+
+
+async def test_images_arrive_and_the_same_call_again_costs_nothing(tmp_path: Path) -> None:
+    first = await collect(PROMPTS, tmp_path)
+    assert {image_id: image.prompt for image_id, image in first.items()} == PROMPTS
+    assert all(image.path.stat().st_size > 1000 for image in first.values())
+    assert all(image.cost_usd > 0 for image in first.values())
+    again = await collect(PROMPTS, tmp_path)
+    assert {image_id: image.path for image_id, image in again.items()} == {k: v.path for k, v in first.items()}
+    assert not any(image.cost_usd for image in again.values())
+
+
+async def test_a_budget_that_is_too_small_is_told_after_the_images(tmp_path: Path) -> None:
+    with pytest.raises(RunFailed) as failed:
+        await collect(PROMPTS, tmp_path, budget_usd=0.08)
+    assert failed.value.exit_code is Exit.BUDGET
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+async def test_leaving_the_loop_early_ends_the_run(tmp_path: Path) -> None:
+    images = generate(PROMPTS, output_dir=tmp_path, budget_usd=1.0, provider="simulator")
+    async for _ in images:
+        break
+    await images.aclose()  # type: ignore[attr-defined]
+    assert len(await collect(PROMPTS, tmp_path)) == 3
+
+
+async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="aspect_ratio"):
+        async for _ in generate(
+            ["A mug"], output_dir=tmp_path, budget_usd=1, provider="simulator", aspect_ration="1:1"
+        ):
+            pass
+
+
+async def test_a_manifest_runs_and_its_events_are_heard(tmp_path: Path) -> None:
+    manifest = tmp_path / "shop.yaml"
+    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat}}}\n")
+    events: list[Event] = []
+    summary = await run_manifest(manifest, listen=events.append)
+    assert (summary.exit, summary.images) == (Exit.OK, 2)
+    assert len([event for event in events if isinstance(event, TaskEnded)]) == 2
