@@ -1,20 +1,21 @@
 """One attempt of one task, from the gates to the ledger's last word on it.
 
-In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, pace; then the intent is
+In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, disk, pace; then the intent is
 committed, the request sent, the answer judged off the loop and written down. It decides nothing about repeating.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener
+from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused
 from pipeline.engine.pace import Gate, Stopped, Ticket
 from pipeline.engine.ports import Intent, Prices, Provider, Store
 from pipeline.engine.retry import Tally, standing
+from pipeline.engine.room import Room
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import Conflict
 from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
@@ -49,6 +50,7 @@ class Attempts:
         wallet: Wallet,
         retry: Retry,
         listen: Listener,
+        sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._run = run
         self._provider = provider
@@ -58,6 +60,8 @@ class Attempts:
         self._wallet = wallet
         self._retry = retry
         self._emit = listen
+        self._sleep = sleep
+        self._room = Room(store.free_bytes)
         self._money_moved = asyncio.Condition()
         self._sending: set[asyncio.Task[Reply | Failure | Exception]] = set()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
@@ -95,10 +99,14 @@ class Attempts:
         if reservation is None:
             return None
         try:
+            await self._wait_for_room(task)
             ticket = await self._gate.enter()
         except Stopped:
             await self._moved(self._wallet.release, reservation)
             return None
+        except BaseException:  # the worker sees it; nothing was sent
+            await self._moved(self._wallet.release, reservation)
+            raise
         intent = await self._intend(task, price, ticket, reservation)
         started = time.monotonic()
         result: Answer | Failure | None = None
@@ -124,6 +132,15 @@ class Attempts:
                     return None
                 await self._money_moved.wait()
         return None
+
+    async def _wait_for_room(self, task: Task) -> None:
+        await self._room.wait(
+            task.size,
+            lambda: self.in_flight,
+            sleep=self._sleep,
+            told=lambda reason, seconds: self._emit(Paused(reason=reason, seconds=seconds)),
+            is_over=lambda: self._gate.is_stopped,
+        )
 
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""

@@ -55,6 +55,10 @@ class Store(Protocol):
         """Write down an attempt that brought no image; keeps its body in rejected/ first."""
         ...
 
+    async def free_bytes(self) -> int:
+        """Return what can still be written."""
+        ...
+
 
 class Prices(Protocol):
     """What one attempt costs."""

@@ -61,6 +61,7 @@ class Engine:
         counts: Counts | None = None,  # of the stages before this one, to go on with
         halts: Halts | None = None,
     ) -> None:
+        self._is_halted = asyncio.Event()
         self._attempts = Attempts(
             run=run,
             provider=provider,
@@ -70,6 +71,7 @@ class Engine:
             wallet=wallet,
             retry=retry,
             listen=listen,
+            sleep=self._sleep,
         )
         self._gate = gate
         self._wallet = wallet
@@ -79,7 +81,6 @@ class Engine:
         self._emit = listen
         self.counts = counts if counts is not None else Counts()
         self.halts = halts if halts is not None else Halts()
-        self._is_halted = asyncio.Event()
         self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
         self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)
         self._deferred: deque[_Turn] = deque()

@@ -82,6 +82,10 @@ class FakeStore:
     numbers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     states: dict[int, TaskState] = field(default_factory=dict)
     unknown_microusd: int = 0
+    free: int = 2**40
+
+    async def free_bytes(self) -> int:
+        return self.free
 
     async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
         self.numbers[task.id] += 1
