@@ -10,9 +10,10 @@ from collections.abc import Callable
 from pipeline.engine.halt import Halt
 from pipeline.errors import Exit
 from pipeline.model import Fault
+from pipeline.settings import Retry
 
 SPREAD = 0.1  # of a hint, added at random: many clients were told the same second
-BACKOFF_BASE_S, BACKOFF_CAP_S = 5.0, 120.0
+BASE_FACTOR, CAP_FACTOR = 5.0, 2.0  # of `retry.wait`: 5 s and 120 s by default
 
 DOWN = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.OUTAGE})
 SAYS_NOTHING = frozenset({Fault.THROTTLED, Fault.QUOTA, Fault.MODEL_MISSING})  # it answers, but nothing was served
@@ -29,7 +30,8 @@ class Pause:
     https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
 
-    def __init__(self, *, random: Callable[[], float]) -> None:
+    def __init__(self, retry: Retry, *, random: Callable[[], float]) -> None:
+        self._base_s, self._cap_s = BASE_FACTOR * retry.wait_initial_s, CAP_FACTOR * retry.wait_max_s
         self._random = random
         self._until = -math.inf
         self._push_backs = 0
@@ -46,7 +48,7 @@ class Pause:
 
     def back_off(self, now: float) -> float:
         """Wait after one more push-back without a delay of its own. Return the seconds."""
-        seconds = min(BACKOFF_CAP_S, BACKOFF_BASE_S * 2.0 ** min(self._push_backs, 10)) * self._random()
+        seconds = min(self._cap_s, self._base_s * 2.0 ** min(self._push_backs, 10)) * self._random()
         self._push_backs += 1
         self._extend(now + seconds, "the server is throttling")
         return seconds

@@ -11,9 +11,7 @@ import math
 from collections import deque
 
 MINUTE_S = 60.0
-MARGIN_S = (
-    1.0  # the server counts arrivals, we count departures: a slow handshake must not squeeze N + 1 into its minute
-)
+MARGIN_S = 1.0  # the server counts arrivals: a slow handshake must not squeeze N + 1 into its minute
 SLACK_S = 0.25  # lateness that may be made up for; a busy event loop wakes late and would else lose that time for good
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.engine.pace import Pace, Ticket
 from pipeline.model import Fault
-from pipeline.settings import Limits
+from pipeline.settings import Limits, Retry
 
 
 class Bench:
@@ -252,3 +252,14 @@ def test_learned_rate_spreads_starts_below_what_was_taken() -> None:
         bench.end(bench.fill()[:1])
         gaps.append(bench.wait())
     assert gaps[1:] == pytest.approx([60 / (31 * 0.97)] * 4, rel=0.01)
+
+
+def test_backoff_follows_the_waits_a_person_set() -> None:
+    bench = Bench(die=1.0)
+    retry = Retry(wait_initial_s=0.1, wait_max_s=0.4)
+    bench.pace = Pace(Limits(), retry=retry, clock=lambda: bench.now, random=lambda: 1.0)
+    pauses = []
+    for _ in range(3):
+        bench.end(bench.fill()[:1], Fault.THROTTLED)
+        pauses.append(bench.wait())
+    assert pauses == pytest.approx([0.5, 0.8, 0.8])

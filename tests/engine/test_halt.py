@@ -1,0 +1,211 @@
+"""When a run stops, with which exit code, and until when."""
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfoNotFoundError
+
+import pytest
+
+from pipeline.engine.halt import Halt, Halts, Watch, next_midnight, pacific
+from pipeline.errors import Exit
+from pipeline.model import Answer, Billed, Failure, Fault, Image, TaskState
+from pipeline.settings import StopOn
+
+NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
+ANSWER = Answer(image=Image(data=b"", sha256="", mime="image/png", suffix=".png", width=1, height=1))
+
+
+def failure(fault: Fault, hint_s: float | None = None) -> Failure:
+    return Failure(fault=fault, billed=Billed.NO, reason=f"saw {fault}", hint_s=hint_s)
+
+
+def last(watch: Watch, *results: Fault | None) -> Halt | None:
+    """Show the results; all but the last must not stop anything."""
+    halts = [watch.judged(ANSWER if fault is None else failure(fault)) for fault in results]
+    assert halts[:-1] == [None] * (len(halts) - 1)
+    return halts[-1]
+
+
+@pytest.mark.parametrize("fault", [Fault.ACCOUNT, Fault.ADDRESS], ids=["H14-H16-account", "H22-H26-H45-address"])
+def test_account_and_address_stop_at_once_also_after_successes(fault: Fault) -> None:
+    assert last(Watch(), fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
+    assert last(Watch(), None, None, fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
+
+
+HARMLESS = set(Fault) - {Fault.ACCOUNT, Fault.ADDRESS, Fault.QUOTA}
+
+
+@pytest.mark.parametrize("fault", sorted(HARMLESS))
+def test_one_failure_of_another_kind_stops_nothing(fault: Fault) -> None:
+    assert last(Watch(), fault) is None
+
+
+@pytest.mark.parametrize("fault", sorted(HARMLESS - {Fault.MODEL_MISSING, Fault.FORBIDDEN}))
+def test_nothing_of_the_kind_stops_a_run_that_had_a_success(fault: Fault) -> None:
+    assert last(Watch(), None, *[fault] * 50) is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "exit_code"),
+    [(Fault.NOT_FOUND, Exit.ACCOUNT), (Fault.BAD_REQUEST, Exit.SOME_FAILED)],
+    ids=["H18-404", "H19-400"],
+)
+def test_first_five_all_mistaken_stop(fault: Fault, exit_code: Exit) -> None:
+    halt = last(Watch(), *[fault] * 5)
+    assert halt == Halt(exit_code, f"the first 5 requests all failed: saw {fault}")
+
+
+def test_mixed_mistakes_are_the_tasks_own() -> None:
+    halt = last(Watch(), Fault.NOT_FOUND, Fault.BAD_REQUEST, *[Fault.NOT_FOUND] * 3)
+    assert halt is not None
+    assert halt.exit is Exit.SOME_FAILED
+
+
+@pytest.mark.parametrize("noise", [Fault.THROTTLED, Fault.OUTAGE, Fault.SILENCE, Fault.UNREACHABLE, Fault.INPUT])
+def test_what_says_nothing_is_not_among_the_first_five(noise: Fault) -> None:
+    results = [fault for _ in range(4) for fault in (Fault.NOT_FOUND, noise)]
+    assert last(Watch(), *results, Fault.NOT_FOUND) is not None
+
+
+def test_five_mistakes_that_are_not_the_first_results_stop_nothing() -> None:
+    assert last(Watch(), Fault.NO_IMAGE, *[Fault.BAD_REQUEST] * 20) is None
+
+
+def test_five_forbidden_in_a_row_stop() -> None:
+    four = [Fault.FORBIDDEN] * 4
+    halt = last(Watch(), *four, None, *four, Fault.THROTTLED, Fault.FORBIDDEN)  # H17
+    assert halt == Halt(Exit.ACCOUNT, "5 requests in a row were forbidden: saw forbidden")
+
+
+class Missing:
+    """A watch shown a model that the provider does not find, at times set by hand."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+        self.watch = Watch(models="gemini-2.5-flash-image", now=lambda: self.now)
+
+    def after(self, seconds: float, *, model: str = "", tries: int = 0) -> Halt | None:
+        self.now += timedelta(seconds=seconds)
+        return self.watch.judged(failure(Fault.MODEL_MISSING), model=model, tries=tries)
+
+
+def test_missing_model_stops_after_three_spaced_tries_and_names_others() -> None:
+    bench = Missing()  # H05
+    assert [bench.after(0), bench.after(1)] == [None, None]
+    assert bench.after(1) == Halt(Exit.ACCOUNT, "saw model_missing; models that exist now: gemini-2.5-flash-image")
+
+
+def test_eight_workers_at_once_are_one_try() -> None:
+    bench = Missing()
+    assert [bench.after(0.01) for _ in range(8)] == [None] * 8
+
+
+def test_third_try_of_one_task_stops_however_near() -> None:
+    bench = Missing()
+    assert [bench.after(0.1, tries=1), bench.after(0.1, tries=2)] == [None, None]
+    assert bench.after(0.1, tries=3) is not None
+
+
+def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
+    bench = Missing()
+    assert [bench.after(1, model="a"), bench.after(1, model="a"), bench.after(1, model="b")] == [None] * 3
+    bench.watch.judged(ANSWER, model="b")
+    assert bench.after(1, model="b") is None
+    assert bench.after(1, model="a") is not None
+
+
+@pytest.mark.parametrize(
+    ("hint_s", "not_before"),
+    [
+        (3600.0, NOW + timedelta(hours=1)),
+        (None, datetime(2026, 11, 23, 8, tzinfo=UTC)),  # midnight Pacific
+        (36.7, datetime(2026, 11, 23, 8, tzinfo=UTC)),  # the minute's delay beside the day's quota
+        (1e18, NOW + timedelta(days=31)),
+    ],
+    ids=["H12-delay", "H12-per-day", "H12-per-day-with-a-minute", "H10-huge"],
+)
+def test_quota_stops_until_it_is_free_again(hint_s: float | None, not_before: datetime) -> None:
+    halt = Watch(now=lambda: NOW).judged(failure(Fault.QUOTA, hint_s))
+    assert halt == Halt(Exit.TRY_LATER, "saw quota", not_before)
+
+
+@pytest.mark.parametrize(
+    ("now", "expected"),
+    [
+        (datetime(2026, 7, 1, 12, tzinfo=UTC), datetime(2026, 7, 2, 7, tzinfo=UTC)),
+        (datetime(2026, 3, 8, 12, tzinfo=UTC), datetime(2026, 3, 9, 7, tzinfo=UTC)),
+        (datetime(2026, 11, 1, 12, tzinfo=UTC), datetime(2026, 11, 2, 8, tzinfo=UTC)),
+        (datetime(2026, 12, 31, 23, tzinfo=UTC), datetime(2027, 1, 1, 8, tzinfo=UTC)),
+        (datetime(2026, 11, 22, 7, 59, 59, tzinfo=UTC), datetime(2026, 11, 22, 8, tzinfo=UTC)),
+    ],
+    ids=["summer", "spring-change", "autumn-change", "new-year", "a-second-before"],
+)
+def test_next_midnight_pacific(now: datetime, expected: datetime) -> None:
+    assert next_midnight(now, pacific()) == expected
+
+
+def test_without_zone_data_pacific_is_winter_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_data(key: str) -> None:
+        raise ZoneInfoNotFoundError(key)
+
+    monkeypatch.setattr("pipeline.engine.halt.ZoneInfo", no_data)
+    assert pacific().utcoffset(NOW) == timedelta(hours=-8)
+
+
+def ends(watch: Watch, *states: TaskState) -> Halt | None:
+    halts = [watch.task_ended(state) for state in states]
+    assert halts[:-1] == [None] * (len(halts) - 1)
+    return halts[-1]
+
+
+DONE, FAILED, REFUSED = TaskState.DONE, TaskState.FAILED, TaskState.REFUSED
+
+
+def test_consecutive_failures_stop_and_a_refusal_between_changes_nothing() -> None:
+    watch = Watch(StopOn(consecutive_failures=3))
+    halt = ends(watch, FAILED, FAILED, DONE, FAILED, REFUSED, FAILED, REFUSED, FAILED)
+    assert halt == Halt(Exit.SOME_FAILED, "3 tasks failed in a row (stop_on)")
+
+
+def test_failure_rate_is_judged_from_after_on() -> None:
+    watch = Watch(StopOn(failure_rate=0.3, after=10))
+    halt = ends(watch, *[FAILED] * 3, *[DONE] * 6, FAILED)
+    assert halt == Halt(Exit.SOME_FAILED, "4 of 10 tasks failed (stop_on)")
+
+
+def test_failure_rate_below_the_ceiling_goes_on() -> None:
+    watch = Watch(StopOn(failure_rate=0.3, after=10))
+    assert ends(watch, *[DONE, DONE, DONE, DONE, FAILED] * 20) is None
+
+
+@pytest.mark.parametrize("state", [s for s in TaskState if s is not FAILED])
+def test_only_failures_for_good_trip_stop_on(state: TaskState) -> None:
+    watch = Watch(StopOn(consecutive_failures=1, failure_rate=0.0, after=0))
+    assert ends(watch, *[state] * 50) is None
+    assert ends(watch, FAILED) is not None
+
+
+def test_without_stop_on_any_number_may_fail() -> None:
+    assert ends(Watch(), *[FAILED] * 100) is None
+
+
+def test_most_severe_halt_is_told_first() -> None:
+    halts = Halts()
+    assert halts.exit is Exit.OK
+    for halt in (
+        Halt(Exit.BUDGET, "b"),
+        Halt(Exit.ACCOUNT, "a"),
+        Halt(Exit.TRY_LATER, "q", NOW),
+        Halt(Exit.BUDGET, "c"),
+    ):
+        assert halts.add(halt)
+    assert halts.exit is Exit.ACCOUNT
+    assert halts.reasons == ("a", "q", "b", "c")
+    assert halts.not_before == NOW
+
+
+def test_same_halt_twice_says_nothing_new() -> None:
+    halts = Halts()
+    assert halts.add(Halt(Exit.TRY_LATER, "q", NOW))
+    assert not halts.add(Halt(Exit.TRY_LATER, "q", NOW + timedelta(seconds=1)))
+    assert len(halts) == 1
+    assert halts.not_before == NOW
