@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import at_most, with_consent
+from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.looking import reading
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
@@ -24,7 +25,7 @@ from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, InputError, Problem, TryLater, most_severe
+from pipeline.errors import InputError, Problem, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
 from pipeline.store import Reader, Recovery, StateLock, Store
@@ -105,7 +106,7 @@ async def run(
         except asyncio.CancelledError:
             if signals.exit is None:
                 raise
-            return _nothing_done(setup, signals.exit)
+            return nothing_done(setup, signals.exit)
 
 
 # -- before anything is sent --------------------------------------------------------------------------------------
@@ -204,7 +205,15 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
             outcome = await crew.work(_stages(job, planned, spool))
-        summary = _summary(job, planned.plan, outcome, wallet, number)
+        summary = summary_of(
+            planned.plan,
+            outcome,
+            wallet,
+            run=number,
+            signalled=job.signals.exit,
+            seconds=time.monotonic() - job.started_at,
+            is_play_money=job.setup.is_play_money,
+        )
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))
@@ -263,72 +272,3 @@ def _wallet(job: _Job) -> Wallet:
     )
     month = day.replace(day=1)
     return Wallet(limits.budget, tz=limits.tz, day=job.reader.spend(since=day), month=job.reader.spend(since=month))
-
-
-# -- the last word ------------------------------------------------------------------------------------------------
-
-
-def _summary(job: _Job, plan: Plan, outcome: Outcome, wallet: Wallet, number: int | None) -> RunSummary:
-    states = outcome.counts.states
-    asked = sum(states.values())
-    pending = states[TaskState.PENDING] + max(0, plan.due - asked)
-    failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
-    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
-    unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
-    conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
-    exits = [outcome.halts.exit]
-    if job.signals.exit is not None:
-        exits.append(job.signals.exit)
-    if failed or refused or unknown or conflict or plan.missing:
-        exits.append(Exit.SOME_FAILED)
-    if pending and not len(outcome.halts):
-        exits.append(Exit.TRY_LATER)
-    not_before = outcome.halts.not_before
-    return RunSummary(
-        run=number,
-        exit=most_severe(exits),
-        total=plan.total,
-        done=states[TaskState.DONE],
-        skipped=plan.states[TaskState.DONE],
-        failed=failed,
-        refused=refused,
-        unknown=unknown,
-        pending=pending,
-        conflict=conflict,
-        attempts=outcome.counts.attempts,
-        images=outcome.counts.images,
-        bytes=outcome.counts.bytes,
-        seconds=time.monotonic() - job.started_at,
-        spent_microusd=wallet.spent_microusd,
-        unknown_microusd=wallet.unknown_microusd,
-        budget_left_microusd=wallet.left_microusd,
-        not_before=not_before.isoformat(timespec="seconds") if not_before else None,
-        is_play_money=job.setup.is_play_money,
-        reasons=outcome.halts.reasons,
-    )
-
-
-def _nothing_done(setup: Setup, exit_code: Exit) -> RunSummary:
-    """Return the summary of a run that a signal ended before anything was sent."""
-    return RunSummary(
-        run=None,
-        exit=exit_code,
-        total=0,
-        done=0,
-        skipped=0,
-        failed=0,
-        refused=0,
-        unknown=0,
-        pending=0,
-        conflict=0,
-        attempts=0,
-        images=0,
-        bytes=0,
-        seconds=0.0,
-        spent_microusd=0,
-        unknown_microusd=0,
-        budget_left_microusd=setup.limits.budget.run,
-        not_before=None,
-        is_play_money=setup.is_play_money,
-        reasons=("stopped before anything was sent",),
-    )

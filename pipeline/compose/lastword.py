@@ -1,0 +1,85 @@
+"""The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told."""
+
+from pipeline.compose.outcome import Outcome
+from pipeline.compose.prepare import Setup
+from pipeline.engine.events import RunSummary
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit, most_severe
+from pipeline.model import TaskState
+from pipeline.plan import Plan
+
+
+def summary_of(
+    plan: Plan,
+    outcome: Outcome,
+    wallet: Wallet,
+    *,
+    run: int | None,
+    signalled: Exit | None,
+    seconds: float,
+    is_play_money: bool,
+) -> RunSummary:
+    """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
+    states = outcome.counts.states
+    asked = sum(states.values())
+    pending = states[TaskState.PENDING] + max(0, plan.due - asked)
+    failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
+    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
+    unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
+    conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
+    exits = [outcome.halts.exit]
+    if signalled is not None:
+        exits.append(signalled)
+    if failed or refused or unknown or conflict or plan.missing:
+        exits.append(Exit.SOME_FAILED)
+    if pending and not len(outcome.halts):
+        exits.append(Exit.TRY_LATER)
+    not_before = outcome.halts.not_before
+    return RunSummary(
+        run=run,
+        exit=most_severe(exits),
+        total=plan.total,
+        done=states[TaskState.DONE],
+        skipped=plan.states[TaskState.DONE],
+        failed=failed,
+        refused=refused,
+        unknown=unknown,
+        pending=pending,
+        conflict=conflict,
+        attempts=outcome.counts.attempts,
+        images=outcome.counts.images,
+        bytes=outcome.counts.bytes,
+        seconds=seconds,
+        spent_microusd=wallet.spent_microusd,
+        unknown_microusd=wallet.unknown_microusd,
+        budget_left_microusd=wallet.left_microusd,
+        not_before=not_before.isoformat(timespec="seconds") if not_before else None,
+        is_play_money=is_play_money,
+        reasons=outcome.halts.reasons,
+    )
+
+
+def nothing_done(setup: Setup, exit_code: Exit) -> RunSummary:
+    """Return the summary of a run that a signal ended before anything was sent."""
+    return RunSummary(
+        run=None,
+        exit=exit_code,
+        total=0,
+        done=0,
+        skipped=0,
+        failed=0,
+        refused=0,
+        unknown=0,
+        pending=0,
+        conflict=0,
+        attempts=0,
+        images=0,
+        bytes=0,
+        seconds=0.0,
+        spent_microusd=0,
+        unknown_microusd=0,
+        budget_left_microusd=setup.limits.budget.run,
+        not_before=None,
+        is_play_money=setup.is_play_money,
+        reasons=("stopped before anything was sent",),
+    )
