@@ -5,7 +5,7 @@ fault, wait and picture, bill, and only then the body.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import msgspec
@@ -85,12 +85,14 @@ class Api:
             reply = await self._judged(visit, request)
         except TurnedAway as turned:
             self._write(visit, turned.reply.status, is_executed=visit.fault is not None and visit.fault.is_billed)
-            return wire.respond(turned.reply)
+            return wire.respond(_signed(turned.reply, visit))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         self._write(visit, reply.status, is_executed=True)
         name = visit.fault.name if visit.fault is not None else ""
-        return await wire.send(request, reply, name, visit.rule.seconds if visit.rule else None, self._sleep)
+        return await wire.send(
+            request, _signed(reply, visit), name, visit.rule.seconds if visit.rule else None, self._sleep
+        )
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
@@ -198,6 +200,11 @@ class Api:
                 fault=None if visit.fault is None else visit.fault.name,
             )
         )
+
+
+def _signed(reply: WireReply, visit: Visit) -> WireReply:
+    """Return the answer with its request id in a header, as gateways of this family send it."""
+    return replace(reply, headers={**reply.headers, "X-Oneapi-Request-Id": visit.request_id})
 
 
 def _outcome(visit: Visit, status: int) -> Outcome:

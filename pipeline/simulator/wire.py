@@ -59,6 +59,7 @@ def respond(reply: WireReply) -> web.Response:
 
 def _head(reply: WireReply, length: int | None) -> bytes:
     lines = [f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.content_type}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
     if length is not None:
         lines.append(f"Content-Length: {length}")
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

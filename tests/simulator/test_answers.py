@@ -102,3 +102,10 @@ async def test_an_answer_names_its_model_and_itself(start):
     first, second = await asker.ask(), await asker.ask()
     assert first.json["modelVersion"] == FLASH
     assert first.json["responseId"] != second.json["responseId"]
+
+
+async def test_the_request_id_stands_in_a_header_and_in_the_message_of_an_error(start):
+    asker = await start()
+    good, bad = await asker.ask(), await asker.ask(model="gemini-9")
+    assert good.headers["X-Oneapi-Request-Id"] != bad.headers["X-Oneapi-Request-Id"]
+    assert f"(request id: {bad.headers['X-Oneapi-Request-Id']})" in bad.error["message"]

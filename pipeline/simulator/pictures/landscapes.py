@@ -3,18 +3,21 @@
 In: a canvas and an `Idea`. Out: a finished view. The order is always far to near.
 """
 
+from collections.abc import Mapping
+
 from pipeline.simulator.pictures import afloat, landmarks, lands, skies, towns, waters
 from pipeline.simulator.pictures.canvas import Canvas
 from pipeline.simulator.pictures.colours import Rgb
 from pipeline.simulator.pictures.skies import Air
 from pipeline.simulator.pictures.words import Idea
 
+_OF_SEASON: Mapping[str | None, tuple[str, ...]] = {"autumn": ("forest",), "spring": ("forest",), "summer": ("sea",)}
 _WET = frozenset({"sea", "lake"})
 
 
 def paint(canvas: Canvas, idea: Idea) -> Air:
     """Paint the whole view."""
-    places = idea.places or ("mountain", "lake")
+    places = idea.places or _OF_SEASON.get(idea.season, ("mountain", "lake"))
     if "city" in places and not {"desert", "forest", "meadow"} & {*places}:
         places = (*places, "lake")  # a skyline wants its river
     wet = bool(_WET & {*places}) or "boat" in idea.afar

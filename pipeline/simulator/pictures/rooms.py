@@ -120,7 +120,7 @@ def _table(canvas: Canvas, idea: Idea) -> float:
 
 def _window(canvas: Canvas, idea: Idea) -> float:
     """Look through a window with four panes; the thing stands on its sill."""
-    view = Canvas(canvas.width, canvas.height, canvas.random)
+    view = Canvas(canvas.width, round(canvas.height * 0.78), canvas.random)
     landscapes.paint(view, _without_things(idea))
     canvas.image.paste(_blurred(view, 0.006), (0, 0))
     frame, unit = (236, 230, 220), canvas.unit
