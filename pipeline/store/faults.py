@@ -12,10 +12,11 @@ DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlit
 OUR_BUG: Final = frozenset(
     {sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_MISUSE, sqlite3.SQLITE_RANGE}
 )
+FROM_SQLITE: Final = (sqlite3.Error, UnicodeDecodeError)  # the latter: a message that quotes damaged bytes
 REBUILD: Final = "It was left as it is; `imgpipe rebuild FILE` makes a new one from the images"
 
 
-def primary_code(error: sqlite3.Error) -> int | None:
+def primary_code(error: BaseException) -> int | None:
     """Return SQLite's primary result code; None where Python itself raised (text that is not UTF-8)."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
     return None if code is None else code & 0xFF
@@ -28,7 +29,7 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def translate(error: sqlite3.Error, path: Path) -> ImgpipeError | None:
+def translate(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> ImgpipeError | None:
     """Return what a person should be told; None: this is a bug and keeps its traceback."""
     code = primary_code(error)
     if code in OUR_BUG:

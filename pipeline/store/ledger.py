@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TypeVar, cast
 
 from pipeline.errors import ImgpipeError, StorageError
-from pipeline.store.faults import is_full, primary_code, translate
+from pipeline.store.faults import FROM_SQLITE, is_full, primary_code, translate
 from pipeline.store.ledger_file import connect
 
 T = TypeVar("T")
@@ -97,7 +97,7 @@ class Ledger:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA temp_store = MEMORY")
-        except sqlite3.Error as error:
+        except FROM_SQLITE as error:
             raise self._translated(error) from error
         return connection
 
@@ -165,11 +165,11 @@ class Ledger:
                 raise
             connection.execute("ROLLBACK TO piece")
             connection.execute("RELEASE piece")
-            return _Raised(error)
+            return _Raised(self._translated(error) if isinstance(error, FROM_SQLITE) else error)
         connection.execute("RELEASE piece")
         return result
 
-    def _translated(self, error: sqlite3.Error) -> BaseException:
+    def _translated(self, error: sqlite3.Error | UnicodeDecodeError) -> Exception:
         """Turn SQLite's error into ours; after an I/O error the connection is not trusted again."""
         ours = translate(error, self.path)
         if ours is not None and primary_code(error) in BROKEN:

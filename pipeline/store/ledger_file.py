@@ -5,6 +5,7 @@ it was (P12). It knows the shape of the ledger and none of its rows.
 """
 
 import contextlib
+import functools
 import os
 import sqlite3
 import stat
@@ -14,8 +15,8 @@ from typing import Final
 
 from pipeline.errors import LedgerError
 from pipeline.store.disk import Disk, rename_without_clobbering
-from pipeline.store.faults import damaged, translate
-from pipeline.store.sql import APPLICATION_ID, MIGRATIONS
+from pipeline.store.faults import FROM_SQLITE, damaged, translate
+from pipeline.store.sql import APPLICATION_ID, MIGRATIONS, query
 from pipeline.store.tree import Tree
 
 NAME: Final = "ledger.sqlite"
@@ -35,28 +36,48 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
     _check_header(path, len(migrations))
     try:
         with contextlib.closing(_open_untouched(path, busy_s)) as connection:
-            (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            _check_identity(path, application_id, version, len(migrations))
-            findings = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+            version = _identify(connection, path, len(migrations))
+            findings = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
+            findings += [
+                f"a row of {table} contradicts itself" for (table,) in connection.execute(query("broken_rows"))
+            ]
             (meta,) = connection.execute("SELECT count(*) FROM meta").fetchone()
-    except sqlite3.Error as error:
+    except FROM_SQLITE as error:
         raise translate(error, path) or damaged(path, str(error)) from error
     if findings != ["ok"]:
-        raise damaged(path, "; ".join(str(finding).replace("\n", " ") for finding in findings))
+        raise damaged(path, "; ".join(finding.replace("\n", " ") for finding in findings if finding != "ok"))
     if meta != 1:
         raise damaged(path, "it does not know whether its money is play money")
-    return int(version)
+    return version
 
 
-def check_identity(path: Path, *, migrations: Sequence[str] = MIGRATIONS) -> int | None:
-    """Return the version in the file's first bytes; None where there is no ledger. It costs nothing: readers ask it.
+def open_for_reading(path: Path, *, busy_s: float = 30.0) -> sqlite3.Connection | None:
+    """Open for a reader, also while a run writes; None where there is no ledger.
 
-    Raises LedgerError.
+    Raises LedgerError, TryLater, StorageError.
     """
     if not _is_plain(path):
         return None
-    return _check_header(path, len(migrations))
+    _check_header(path, len(MIGRATIONS))
+    try:
+        connection = connect(path, "mode=ro", busy_s=busy_s, is_shared=True)
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            _identify(connection, path, len(MIGRATIONS))
+        except BaseException:  # passed on; only the connection is let go
+            connection.close()
+            raise
+    except FROM_SQLITE as error:
+        raise translate(error, path) or error from error
+    return connection
+
+
+def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> int:
+    """Return the version as SQLite sees it, its write-ahead log included."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    _check_identity(path, application_id, version, newest)
+    return int(version)
 
 
 def _is_plain(path: Path) -> bool:
@@ -78,15 +99,13 @@ def _is_plain(path: Path) -> bool:
     return True
 
 
-def _check_header(path: Path, newest: int) -> int:
+def _check_header(path: Path, newest: int) -> None:
     """Judge the first bytes without SQLite, which would look beside the file."""
     with path.open("rb") as file:
         header = file.read(HEADER_BYTES)
     if len(header) < HEADER_BYTES or not header.startswith(MAGIC):
         raise damaged(path, "file is not a database")
-    version = int.from_bytes(header[60:64], "big")
-    _check_identity(path, int.from_bytes(header[68:72], "big"), version, newest)
-    return version
+    _check_identity(path, int.from_bytes(header[68:72], "big"), int.from_bytes(header[60:64], "big"), newest)
 
 
 def _check_identity(path: Path, application_id: int, version: int, newest: int) -> None:
@@ -110,6 +129,7 @@ def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
     has_wal = wal.exists() and wal.stat().st_size > 0
     connection = connect(path, "mode=ro" if has_wal else "mode=ro&immutable=1", busy_s=busy_s)
     connection.execute("PRAGMA query_only = ON")
+    connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     return connection
 
 

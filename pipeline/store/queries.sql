@@ -1,5 +1,17 @@
 -- Every statement the store sends, by name. `sql.py` hands them out.
 
+-- name: broken_rows
+-- SQLite does not read CHECK constraints of a database that is open read-only, so the check at start asks them itself.
+SELECT 'task' FROM task WHERE state NOT IN ('pending', 'done', 'failed', 'refused', 'unknown', 'conflict')
+  OR cost_microusd < 0 OR (path IS NULL) <> (sha256 IS NULL) OR length(sha256) <> 64
+  OR (state = 'done' AND (path IS NULL OR made IS NOT fingerprint))
+UNION ALL
+SELECT 'attempt' FROM attempt WHERE state NOT IN ('sent', 'ok', 'free', 'paid', 'unknown')
+  OR reserved_microusd < 0 OR cost_microusd < 0
+UNION ALL
+SELECT 'meta' FROM meta WHERE is_play_money NOT IN (0, 1)
+LIMIT 3
+
 -- name: set_meta
 INSERT INTO meta (one, is_play_money, created_at, version) VALUES (1, :is_play_money, :now, :version)
 
@@ -111,7 +123,7 @@ WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'attempt')
 -- name: lose_task
 -- Recovery: nobody knows whether this request was executed.
 UPDATE task SET state = 'unknown', unknowns = unknowns + 1, reason = :reason, updated_at = :now
-WHERE task = (SELECT task FROM attempt WHERE attempt = :attempt)
+FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task AND attempt.number = task.attempts
 
 -- name: lose_attempt
 UPDATE attempt SET state = 'unknown', ended_at = :now, fault = 'silence', reason = :reason WHERE attempt = :attempt

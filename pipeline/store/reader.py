@@ -18,7 +18,7 @@ import msgspec
 from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.clock import from_us, to_us
-from pipeline.store.faults import damaged, translate
+from pipeline.store.faults import FROM_SQLITE, damaged, translate
 from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Row, Run, Unknown, attempt_of, known_of
 from pipeline.store.sql import query
 
@@ -50,16 +50,7 @@ class Reader:
         self.manifest = manifest
         self._output = None if output_dir is None else rows.relative_bytes(output_dir, state_dir)
         self.path = state_dir / ledger_file.NAME
-        self._connection = self._open()
-
-    def _open(self) -> sqlite3.Connection | None:
-        if ledger_file.check_identity(self.path) is None:
-            return None
-        with self._translated():
-            connection = ledger_file.connect(self.path, "mode=ro", busy_s=BUSY_S, is_shared=True)
-            connection.execute("PRAGMA query_only = ON")
-            connection.execute("SELECT count(*) FROM meta").fetchone()
-            return connection
+        self._connection = ledger_file.open_for_reading(self.path, busy_s=BUSY_S)
 
     def __enter__(self) -> Self:
         return self
@@ -257,5 +248,5 @@ class Reader:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
+        except FROM_SQLITE as error:
             raise translate(error, self.path) or error from error

@@ -102,17 +102,20 @@ class Salvager:
     def _write_conflict(self, claimant: Claimant, image: Image, conflict: Conflict) -> None:
         self._recovery.conflicts.append(claimant.id)
         self._recovery.note(str(conflict))
-        if claimant.state is TaskState.CONFLICT and claimant.attempt_state == "paid":
-            return
+        if claimant.state is not TaskState.CONFLICT or claimant.attempt_state != "paid":
+            self._write_kept(claimant, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)
+
+    def _write_kept(self, claimant: Claimant, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
+        """Write down that the image arrived, was paid for, and is kept without a final name."""
         closing = rows.Closing(
             attempt_state="paid",
-            state=TaskState.CONFLICT,
+            state=state,
             cost=claimant.price_microusd,
             reserved=None,
-            reason=str(conflict),
+            reason=reason,
             seconds=None,
             sha256=image.sha256,
-            kept=conflict.kept,
+            kept=kept,
         )
         now = to_us(self._clock())
         self._ledger.run(lambda c: rows.close(c, claimant.attempt, closing, now=now, facts=Answer(image=image)))
@@ -123,9 +126,10 @@ class Salvager:
             return  # it lies in rejected/ already
         name = claimant.name.rpartition("/")[2] + image.suffix
         kept = supersede(source.part.tree, self._state, source.part.path, maker=claimant.attempt, name=name)
-        self._recovery.note(
-            f"{claimant.id}: an image of attempt {claimant.attempt} is no longer asked for; it is in {kept}"
-        )
+        reason = f"the image of attempt {claimant.attempt} is no longer asked for; it is in {kept}"
+        self._recovery.note(f"{claimant.id}: {reason}")
+        if claimant.attempt_state in ("sent", "unknown"):
+            self._write_kept(claimant, image, claimant.state, reason=reason, kept=kept)
 
     def _drop(self, source: Source) -> None:
         if source.rejected is not None:

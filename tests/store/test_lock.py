@@ -1,0 +1,193 @@
+"""One spender per state directory (P7)."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError, StorageError, TryLater
+from pipeline.store import StateLock
+from pipeline.store import lock as lock_module
+
+HOLDER = """
+import sys
+from pathlib import Path
+from pipeline.store import StateLock
+from pipeline.errors import TryLater
+try:
+    lock = StateLock(Path(sys.argv[1]), wait_s=float(sys.argv[2]))
+    lock.acquire()
+except TryLater:
+    print("later", flush=True)
+    sys.exit(75)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def holder(state: Path, wait_s: float = 0) -> "subprocess.Popen[str]":
+    """Start a process that takes the lock and keeps it until its stdin ends."""
+    command = [sys.executable, "-c", HOLDER, str(state), str(wait_s)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def word(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def finish(process: "subprocess.Popen[str]") -> int:
+    process.communicate("", timeout=10)
+    return process.returncode
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "a" / "state"
+
+
+def test_second_holder_is_told_to_try_later(state: Path) -> None:
+    with StateLock(state), pytest.raises(TryLater, match="another run is using"):
+        StateLock(state).acquire()
+    with StateLock(state) as lock:
+        assert lock.is_held
+
+
+def test_state_directory_is_private(state: Path) -> None:
+    with StateLock(state):
+        assert state.stat().st_mode & 0o777 == 0o700
+        assert (state / "lock").stat().st_mode & 0o777 == 0o600
+
+
+def test_r23_of_many_started_together_one_gets_it(state: Path) -> None:
+    processes = [holder(state) for _ in range(8)]
+    words = [word(process) for process in processes]
+    codes = [finish(process) for process in processes]
+    assert sorted(words) == ["held"] + ["later"] * 7
+    assert sorted(codes) == [0] + [75] * 7
+
+
+def test_r24_removing_the_lock_file_lets_nobody_in(state: Path) -> None:
+    with StateLock(state):
+        (state / "lock").unlink()
+        with pytest.raises(TryLater):
+            StateLock(state).acquire()
+        (state / "lock").write_text("")
+        with pytest.raises(TryLater):
+            StateLock(state).acquire()
+
+
+def test_r24_directory_exchanged_while_waiting_is_not_locked(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = lock_module._flock
+
+    def exchange(fd: int, deadline: float) -> None:
+        original(fd, deadline)
+        state.rename(state.with_name("old"))
+        state.mkdir()
+
+    monkeypatch.setattr(lock_module, "_flock", exchange)
+    with pytest.raises(TryLater):
+        StateLock(state).acquire()
+
+
+def test_r25_lock_dies_with_its_process(state: Path) -> None:
+    process = holder(state)
+    assert word(process) == "held"
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.stdout.close()
+    with StateLock(state) as lock:
+        assert lock.is_held
+
+
+def test_r25_a_child_that_execs_does_not_inherit_it(state: Path) -> None:
+    lock = StateLock(state)
+    lock.acquire()
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()"], stdin=subprocess.PIPE)
+    lock.release()
+    with StateLock(state) as again:
+        assert again.is_held
+    child.communicate(b"", timeout=10)
+
+
+def test_r25_a_forked_child_lets_go_of_its_copy(state: Path) -> None:
+    """The owner dies, a worker of its process pool lives on: the lock is free."""
+    script = f"""
+import os, sys
+from pathlib import Path
+from pipeline.store import StateLock
+lock = StateLock(Path({str(state)!r}))
+lock.acquire()
+if os.fork() == 0:
+    print("forked", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+sys.stdin.readline()
+os._exit(0)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert word(process) == "forked"
+    process.kill()
+    with StateLock(state, wait_s=5) as lock:
+        assert lock.is_held
+    process.communicate("", timeout=10)
+
+
+def test_waiting_gets_it_when_the_other_ends(state: Path) -> None:
+    first = StateLock(state)
+    first.acquire()
+    threading.Timer(0.05, first.release).start()
+    with StateLock(state, wait_s=10) as second:
+        assert second.is_held
+
+
+def test_waiting_ends(state: Path) -> None:
+    with StateLock(state):
+        before = time.monotonic()
+        with pytest.raises(TryLater):
+            StateLock(state, wait_s=0.05).acquire()
+        assert time.monotonic() - before < 1
+
+
+def test_release_twice_is_harmless(state: Path) -> None:
+    lock = StateLock(state)
+    lock.acquire()
+    lock.release()
+    lock.release()
+    assert not lock.is_held
+
+
+def test_lock_that_is_a_symbolic_link_is_refused(state: Path) -> None:
+    state.mkdir(parents=True)
+    target = state.parent / "precious"
+    target.write_text("precious")
+    (state / "lock").symlink_to(target)
+    with pytest.raises(StorageError, match="cannot be locked"):
+        StateLock(state).acquire()
+    assert target.read_text() == "precious"
+
+
+def test_state_directory_that_cannot_be_made_is_an_input_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        StateLock(tmp_path / "file" / "state").acquire()
+
+
+def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(_fd: int, _deadline: float) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(lock_module, "_flock", no_locks)
+    with pytest.raises(StorageError, match="No locks available"):
+        StateLock(state).acquire()
