@@ -4,6 +4,7 @@ In: free bytes, as the store knows them. Out: a go, or a wait; after a minute wi
 image that was paid for must find its place. It refuses to know paths.
 """
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -25,14 +26,16 @@ class Room:
         self._free_bytes = free_bytes
         self._clock = clock
         self._looked_at = float("-inf")
+        self._told_at = float("-inf")
         self._free = 0
+        self._looking = asyncio.Lock()
 
     async def lacking_bytes(self, size: str | None, in_flight: int) -> int:
         """Return how many bytes are missing for one more image beside those in flight; 0: there is room."""
-        now = self._clock()
-        if now - self._looked_at >= LOOK_S:
-            self._looked_at = now
-            self._free = await self._free_bytes()
+        async with self._looking:  # one look serves all who ask meanwhile
+            if self._clock() - self._looked_at >= LOOK_S:
+                self._free = await self._free_bytes()
+                self._looked_at = self._clock()
         wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
         return max(0, wanted - self._free)
 
@@ -51,5 +54,7 @@ class Room:
             reason = f"the disk is nearly full: {lacking / 2**20:,.0f} MB more are needed for what is in flight"
             if self._clock() >= deadline:
                 raise StorageError(f"{reason}; free some space and run again")
-            told(reason, LOOK_S)
+            if self._clock() - self._told_at >= LOOK_S:
+                self._told_at = self._clock()
+                told(reason, LOOK_S)
             await sleep(LOOK_S)

@@ -1,5 +1,7 @@
 """D08: no request without room for its image."""
 
+import asyncio
+
 import pytest
 
 from pipeline.engine.room import IMAGE_BYTES, LOOK_S, MARGIN_BYTES, PATIENCE_S, Room
@@ -60,6 +62,20 @@ async def test_a_run_that_is_over_does_not_wait() -> None:
     disk = Disk(0)
     await disk.wait(is_over=True)
     assert disk.now == 0.0
+
+
+async def test_D08_who_asks_during_the_first_look_waits_for_it() -> None:
+    disk, looking = Disk(2**40), asyncio.Event()
+
+    async def slow() -> int:
+        await looking.wait()
+        return 2**40
+
+    room = Room(slow, clock=lambda: disk.now)
+    asked = [asyncio.create_task(room.lacking_bytes("1K", 0)) for _ in range(3)]
+    await asyncio.sleep(0)
+    looking.set()
+    assert await asyncio.wait_for(asyncio.gather(*asked), 5) == [0, 0, 0]
 
 
 async def test_free_bytes_are_looked_up_once_a_second() -> None:
