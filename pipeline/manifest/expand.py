@@ -104,7 +104,7 @@ class Expansion:
                 self._note(self._located(plan, row, label, trouble))
 
     def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
-        name = "-".join(part for part in (row.key, label) if part)
+        name = "-".join(part for part in (row.key, label) if part)[:120]
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
         if trouble.origin is None or not trouble.origin.path:
             return self._at_job(plan.name, f"{of}: {trouble.what}" if of else trouble.what, trouble.instead)

@@ -15,6 +15,11 @@ from pipeline.manifest.mapping import Model
 from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault, is_null
 
 
+def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
+    """Say in JSON Schema that two keys exclude each other, unless one of them is null."""
+    return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
+
+
 class Keys(Model):
     """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
 
@@ -58,6 +63,15 @@ class Keys(Model):
         None, description="Send EXIF data (places!) of input images along. Default false."
     )
 
+    exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        mapping = schema["anyOf"][1] if "anyOf" in schema else schema
+        mapping["allOf"] = [_not_both(*names) for names in cls.exclusive]
+        return schema
+
     @model_validator(mode="after")
     def _one_prompt(self) -> "Keys":
         if self.prompt is not None and self.prompt_file is not None:
@@ -95,6 +109,7 @@ class Matrix(Model):
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
         axis = schema["properties"].pop("axes")["additionalProperties"]
+        schema["minProperties"] = 1
         schema["additionalProperties"] = axis | {"description": "An axis: a list of values, or name: text pairs."}
         return schema
 
@@ -162,12 +177,18 @@ class Each(Model):
 class Job(Keys):
     """A prompt and what multiplies it."""
 
+    exclusive = (*Keys.exclusive, ("items", "each", "object"))
+
     items: dict[str, Item] | None = Field(
         None,
         description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
         examples=[{"oslo": "A poster of Oslo"}],
     )
-    each: Each | None = Field(None, description="Rows of a table, files of a folder, images of another job.")
+    each: Each | None = Field(
+        None,
+        description="Rows of a table, files of a folder, images of another job.",
+        examples=[{"csv": "data/products.csv", "key": "sku"}, {"files": "photos/**/*.{jpg,png}", "root": "photos"}],
+    )
     matrix: Matrix | None = Field(
         None,
         description="Every combination of these values; include and exclude as in GitHub Actions.",
