@@ -61,15 +61,8 @@ def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return wrap
 
 
-selecting = _apply(
+locating = _apply(
     click.option("--var", "variables", multiple=True, metavar="K=V", help="Set a manifest variable."),
-    click.option(
-        "--select", multiple=True, metavar="PATTERN", help="Only these: id glob, job:NAME, tag:NAME, state:NAME."
-    ),
-    click.option("--exclude", multiple=True, metavar="PATTERN", help="All but these."),
-    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N tasks."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N tasks drawn by lot."),
-    click.option("--seed", type=int, default=0, metavar="S", help="Seed of the lot."),
     click.option(
         "--simulate",
         is_flag=False,
@@ -78,6 +71,16 @@ selecting = _apply(
         metavar="[PROFILE]",
         help="Against the built-in simulator, in directories of its own.",
     ),
+)
+selecting = _apply(
+    locating,
+    click.option(
+        "--select", multiple=True, metavar="PATTERN", help="Only these: id glob, job:NAME, tag:NAME, state:NAME."
+    ),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="All but these."),
+    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N tasks."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N tasks drawn by lot."),
+    click.option("--seed", type=int, default=0, metavar="S", help="Seed of the lot."),
 )
 deciding = _apply(
     click.option("--force", is_flag=True, help="Replace images that were edited since; the edited go to superseded/."),
@@ -127,11 +130,11 @@ def compose_flags(
     *,
     variables: tuple[str, ...],
     profile: str | None,
-    select: tuple[str, ...],
-    exclude: tuple[str, ...],
-    first: int | None,
-    sample: int | None,
-    seed: int,
+    select: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+    first: int | None = None,
+    sample: int | None = None,
+    seed: int = 0,
     rpm: float | None = None,
     budget: int | None = None,
     accept: tuple[str, ...] = (),

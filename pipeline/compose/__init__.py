@@ -6,6 +6,8 @@ consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders
 running    lock, recover, plan, engine, last word
 looking    plans as bills, status, histories, the report, money: nothing is changed
+upkeep     images and ledger checked, a ledger made from images, what lies in rejected/
+doctor, reaching   is everything there that a run needs?
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.compose.looking import bill, costs, history, look, report, status, status_tasks
 from pipeline.compose.planning import Planned
 from pipeline.compose.prepare import Flags, Setup, prepare
+from pipeline.compose.upkeep import rebuild, rejected, verify
 
 if TYPE_CHECKING:
     from pipeline.compose.running import Release, run
@@ -27,10 +30,13 @@ __all__ = [
     "history",
     "look",
     "prepare",
+    "rebuild",
+    "rejected",
     "report",
     "run",
     "status",
     "status_tasks",
+    "verify",
 ]
 
 

@@ -1,0 +1,261 @@
+"""The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import rich_click as click
+
+from pipeline.cli import flags as f
+from pipeline.errors import Exit
+
+if TYPE_CHECKING:
+    from pipeline.compose import Setup
+    from pipeline.compose.upkeep import Verified
+    from pipeline.store import Rebuilt, Rejected
+
+SHOWN: Final = 50  # paths of one kind; --json has all
+STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+
+
+def _setup(file: Path | None, simulate: str | None, variables: tuple[str, ...], **others: Any) -> "tuple[Path, Setup]":
+    from pipeline import compose
+
+    path, profile = f.file_and_profile(file, simulate)
+    return path, compose.prepare(path, f.compose_flags(variables=variables, profile=profile, **others))
+
+
+# -- verify -------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
+@f.locating
+@f.as_json
+def verify(*, file: Path | None, decode: bool, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+    """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
+
+    Exit code 0: every image is there, byte for byte. 3: something is missing or changed; what to do is said.
+
+    \b
+    imgpipe verify jobs/catalogue.yaml
+    imgpipe verify jobs/catalogue.yaml --decode --json
+    """
+    from pipeline import compose
+
+    path, setup = _setup(file, simulate, variables)
+    verified = compose.verify(setup, decode=decode)
+    found = verified.found
+    if is_json:
+        f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})
+        return verified.exit
+    kinds = (
+        ("missing", found.missing),
+        ("changed", found.changed),
+        ("unreadable", found.unreadable),
+        ("not an image", found.undecodable),
+        ("unrecorded", found.unrecorded),
+    )
+    for kind, paths in kinds:
+        _list(kind, paths)
+    print(_verdict(verified, path), file=sys.stderr)
+    return verified.exit
+
+
+def _list(kind: str, paths: list[str]) -> None:
+    from pipeline.report import visible
+
+    for path in paths[:SHOWN]:
+        print(f"{kind}: {visible(path)}")
+    if len(paths) > SHOWN:
+        print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
+
+
+def _verdict(verified: "Verified", path: Path) -> str:
+    from pipeline.report.figures import count
+
+    found = verified.found
+    if not verified.has_ledger:
+        if not found.unrecorded:
+            return f"Nothing was made yet: imgpipe run {path}"
+        return (
+            f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
+            " them without a request; imgpipe run would buy them again."
+        )
+    lines = [f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")]
+    if found.missing:
+        lines.append(f"{len(found.missing):,} missing: put them back, or buy them again: imgpipe run {path} --repair")
+    if found.changed:
+        lines.append(
+            f"{len(found.changed):,} changed since they were written: leave them as they are, or buy them again and"
+            f" keep the edited ones in superseded/: imgpipe run {path} --repair --force"
+        )
+    if found.undecodable:
+        lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
+    if found.unreadable:
+        lines.append(f"{len(found.unreadable):,} cannot be read: mend the disk or the permissions.")
+    if found.unrecorded:
+        lines.append(f"{len(found.unrecorded):,} belong to no task of this directory; they are left alone.")
+    return "\n".join(lines)
+
+
+# -- rebuild ------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--wait-lock", type=f.Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end.")
+@f.locating
+@f.as_json
+def rebuild(
+    *, file: Path | None, wait_lock: float, is_json: bool, simulate: str | None, variables: tuple[str, ...]
+) -> int:
+    """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
+
+    An image that stands under a task's output name is taken as that task's: it is not bought again. What the images
+    did cost, and with which earlier prompt they were made, files do not tell. A damaged ledger is moved aside, never
+    deleted; one of another program or of a newer imgpipe is left alone (exit code 5).
+
+    \b
+    imgpipe rebuild jobs/catalogue.yaml
+    """
+    from pipeline import compose
+
+    path, setup = _setup(file, simulate, variables, wait_lock=wait_lock)
+    rebuilt = compose.rebuild(setup)
+    exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
+    if is_json:
+        aside = rebuilt.set_aside
+        f.print_json(
+            {
+                "adopted": rebuilt.adopted,
+                "kept": rebuilt.kept,
+                "absent": rebuilt.absent,
+                "doubtful": rebuilt.doubtful,
+                "set_aside": None if aside is None else str(aside),
+                "recovered": rebuilt.recovery.recovered,
+                "exit": int(exit_code),
+            }
+        )
+        return exit_code
+    _list("doubtful", rebuilt.doubtful)
+    print(_rebuilt(rebuilt, path), file=sys.stderr)
+    return exit_code
+
+
+def _rebuilt(rebuilt: "Rebuilt", path: Path) -> str:
+    from pipeline.report.figures import count
+
+    lines = [
+        f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
+    ]
+    if rebuilt.set_aside is not None:
+        lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}; what was spent is written only there.")
+    if rebuilt.recovery.recovered:
+        lines.append(f"{count(rebuilt.recovery.recovered, 'image')} of an interrupted run published.")
+    if rebuilt.doubtful:
+        lines.append("Doubtful ones were left alone: sort them out, then run this again.")
+    elif rebuilt.absent:
+        lines.append(f"What is absent is bought by: imgpipe run {path}")
+    return "\n".join(lines)
+
+
+# -- rejected -----------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@f.locating
+@f.as_json
+def rejected(*, file: Path | None, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+    """List the answers to FILE's requests that were paid for and could not be published.
+
+    \b
+    imgpipe rejected jobs/catalogue.yaml
+    """
+    from pipeline import compose
+
+    _, setup = _setup(file, simulate, variables)
+    kept = compose.rejected(setup)
+    if is_json:
+        f.print_json({"rejected": [_kept_json(each) for each in kept]})
+        return Exit.OK
+    for each in kept:
+        print(_kept_line(each))
+    return Exit.OK
+
+
+def _kept_json(kept: "Rejected") -> dict[str, object]:
+    facts = kept.facts
+    return {
+        "path": str(kept.path),
+        "task": facts and facts.task,
+        "attempt": kept.attempt,
+        "at": facts and facts.at,
+        "reason": facts and facts.reason,
+        "fault": facts and facts.fault,
+        "status": facts and facts.status,
+        "code": facts and facts.code,
+        "request_id": facts and facts.request_id,
+        "is_image": facts is not None and facts.is_image,
+        "size_bytes": kept.size_bytes,
+        "sha256": kept.sha256,
+    }
+
+
+def _kept_line(kept: "Rejected") -> str:
+    from pipeline.report import size, visible
+
+    facts = kept.facts
+    if facts is None:
+        return (
+            f"{visible(str(kept.path))}  {size(kept.size_bytes)}  attempt {kept.attempt}, nothing else is known of it"
+        )
+    request = f"  request {visible(facts.request_id)}" if facts.request_id else ""
+    what = f"{visible(facts.task)}, attempt {kept.attempt}: {visible(facts.reason)}"
+    return f"{facts.at[:19]}  {what}{request}  {visible(str(kept.path))} ({size(kept.size_bytes)})"
+
+
+# -- doctor -------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@f.locating
+@f.as_json
+def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+    """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
+
+    The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
+    Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
+
+    \b
+    imgpipe doctor
+    imgpipe doctor jobs/nightly.yaml
+    """
+    from pipeline.compose import doctor as surgery
+
+    path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
+    checks = []
+    for check in surgery.doctor(path, f.compose_flags(variables=variables, profile=profile)):
+        checks.append(check)
+        if not is_json:
+            _show(check.level.value, check.name, check.text, check.advice)
+    code = surgery.exit_code(checks)
+    if is_json:
+        lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]
+        f.print_json({"checks": lines, "exit": int(code)})
+    return code
+
+
+def _show(level: str, name: str, text: str, advice: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from pipeline.report import visible
+
+    line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
+    if advice:
+        line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
+    Console(file=sys.stdout).print(line, soft_wrap=True, highlight=False)

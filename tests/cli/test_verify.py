@@ -1,0 +1,55 @@
+"""verify: missing, changed, unrecorded, each with what to do; nothing is touched."""
+
+import shutil
+
+from tests.cli.conftest import Imgpipe
+
+
+def test_all_well_is_said_with_exit_0(imgpipe: Imgpipe) -> None:
+    ended = imgpipe("verify", imgpipe.made(), "--decode")
+    assert (ended.exit, ended.out) == (0, "")
+    assert "2 images checked, all well" in ended.err
+
+
+def test_missing_and_changed_images_are_named_with_the_command_that_mends_them(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    blue, red = imgpipe.images()
+    blue.unlink()
+    red.write_bytes(red.read_bytes() + b"my edit")
+    ended = imgpipe("verify", manifest)
+    assert ended.exit == 3
+    assert f"missing: mugs/{blue.name}" in ended.out
+    assert f"changed: mugs/{red.name}" in ended.out
+    assert "--repair --force" in ended.err
+
+
+def test_json_has_every_kind_and_the_exit_code(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    (imgpipe.out / "mine.png").write_bytes(b"not ours")
+    ended = imgpipe("verify", manifest, "--json")
+    assert ended.json == {
+        "checked": 2, "missing": [], "changed": [], "undecodable": [], "unreadable": [],
+        "unrecorded": ["mine.png"], "has_ledger": True, "exit": 0,
+    }  # fmt: skip
+
+
+def test_thumbnails_of_the_report_are_nobodys_images(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    assert imgpipe("report", manifest).exit == 0
+    assert list((imgpipe.out / "report" / "thumbs").iterdir())
+    assert imgpipe("verify", manifest, "--json").json["unrecorded"] == []
+
+
+def test_images_without_a_ledger_point_to_rebuild_before_a_run_buys_them_again(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    shutil.rmtree(imgpipe.state)
+    ended = imgpipe("verify", manifest)
+    assert ended.exit == 3
+    assert "imgpipe rebuild" in ended.err
+
+
+def test_before_the_first_run_it_says_so(imgpipe: Imgpipe) -> None:
+    ended = imgpipe("verify", imgpipe.manifest())
+    assert ended.exit == 0
+    assert "Nothing was made yet" in ended.err
+    assert not imgpipe.out.exists()
