@@ -7,7 +7,7 @@ rows, history       nouns to rows, rows to nouns
 lock, mounts        one spender per state directory
 ballast, rejected, superseded, writer                an image to its final name, or kept
 opening             everything a run needs, opened in order
-publishing, moving, store                            what a run does with it
+publishing, moving, mending, store                   what a run does with it
 finds, picture, standing, salvage, recover           what a start finds, brought to order
 reader              the ledger for everybody who only looks
 verify, rebuild     files against the ledger, a ledger from files
@@ -16,6 +16,7 @@ verify, rebuild     files against the ledger, a ledger from files
 from pipeline.store.finds import Recovery
 from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Run, Unknown
 from pipeline.store.lock import StateLock
+from pipeline.store.mending import Mender
 from pipeline.store.opening import Settings
 from pipeline.store.reader import Reader
 from pipeline.store.rebuild import Rebuilt, find_traces, rebuild
@@ -31,6 +32,7 @@ __all__ = [
     "Intent",
     "Made",
     "Maker",
+    "Mender",
     "Reader",
     "Rebuilt",
     "Recovery",

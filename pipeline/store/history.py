@@ -35,6 +35,7 @@ class Attempt:
     reason: str
     sha256: str | None
     kept: str | None
+    fingerprint: str  # of its request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ from pipeline.model import Image
 FORMATS: Final = {"PNG": ("image/png", ".png"), "JPEG": ("image/jpeg", ".jpg"), "WEBP": ("image/webp", ".webp")}
 SUFFIXES: Final = (".png", ".jpg", ".webp")  # what a final name can end in
 IMAGE_SUFFIXES: Final = (*SUFFIXES, ".jpeg")
+PNG_END: Final = b"IEND\xae\x42\x60\x82"
 MAX_PIXELS: Final = 64 * 2**20
 
 
@@ -34,7 +35,16 @@ def look(data: bytes, *, decode: bool = False) -> Image:
                     raise NotAnImageError(f"{width} x {height} pixels are more than 64 million")
                 if decode:
                     picture.load()
+                    _check_end(data, suffix)
     except (OSError, SyntaxError, ValueError, KeyError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise NotAnImageError(str(error)) from error
     sha256 = hashlib.sha256(data).hexdigest()
     return Image(data=data, sha256=sha256, mime=mime, suffix=suffix, width=width, height=height)
+
+
+def _check_end(data: bytes, suffix: str) -> None:
+    """Refuse what Pillow lets pass: a PNG without its end, a WebP shorter than it says."""
+    if suffix == ".png" and PNG_END not in data[-4096:]:
+        raise NotAnImageError("the end of the PNG is missing")
+    if suffix == ".webp" and len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise NotAnImageError("the end of the WebP is missing")

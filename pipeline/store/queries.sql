@@ -135,6 +135,19 @@ UPDATE task SET mtime_ns = :mtime_ns WHERE manifest = :manifest AND id = :id AND
 UPDATE task SET name = :name, name_key = :name_key, path = :path, mtime_ns = :mtime_ns, updated_at = :now
 WHERE manifest = :manifest AND id = :id
 
+-- name: accept_task
+-- The present image is taken as what the present request would bring; how it came to be stays in its record.
+UPDATE task SET fingerprint = :fingerprint, made = :fingerprint, prompt_digest = :prompt, inputs_digest = :inputs,
+  params_digest = :params, model_digest = :model_digest, model = :model, unknowns = 0,
+  reason = 'accepted as it is', updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'done'
+
+-- name: restore_done
+-- The image of the present request is there: a later attempt that brought none takes nothing away.
+UPDATE task SET state = 'done', updated_at = :now
+WHERE manifest = :manifest AND state IN ('pending', 'failed', 'refused', 'unknown') AND made = fingerprint
+  AND path IS NOT NULL
+
 -- name: adopt_task
 -- Rebuild: a file stands where this task's image would, and the ledger knows of none.
 INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
@@ -199,7 +212,7 @@ SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
 
 -- name: attempts
 SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
-  code, request_id, response_id, model_version, reason, sha256, kept
+  code, request_id, response_id, model_version, reason, sha256, kept, fingerprint
 FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
 
 -- name: unknowns
@@ -244,7 +257,7 @@ SELECT manifest, id, maker FROM task WHERE path = :path
 -- name: made_by_sha256
 SELECT task.manifest, task.id, attempt.attempt FROM attempt JOIN task USING (task)
 WHERE attempt.sha256 = :sha256
-UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256
+UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256 AND maker IS NULL
 
 -- name: is_recorded
 SELECT 1 FROM task WHERE path = :path AND manifest IN

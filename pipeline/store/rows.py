@@ -54,8 +54,22 @@ def record_of(task: Task, state_dir: Path) -> str:
         {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
         for image in task.images
     ]
-    encoded = msgspec.json.encode(fields | {"images": images}, enc_hook=str)
-    return encoded.decode()
+    record = fields | {"images": images}
+    try:
+        return msgspec.json.encode(record, enc_hook=str).decode()
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_storable(record), enc_hook=str).decode()
+
+
+def _storable(value: object) -> object:
+    """Make every text in a JSON value storable."""
+    if isinstance(value, str):
+        return text(value)
+    if isinstance(value, Mapping):
+        return {text(str(key)): _storable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(each) for each in value]
+    return value
 
 
 def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:

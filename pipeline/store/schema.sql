@@ -67,6 +67,7 @@ CREATE TABLE task (
 ) STRICT;
 CREATE INDEX task_name ON task (name_key);
 CREATE INDEX task_path ON task (path) WHERE path IS NOT NULL;
+CREATE INDEX task_adopted ON task (sha256) WHERE maker IS NULL AND sha256 IS NOT NULL;
 
 -- How an image came to be, for people: JSON. Apart from `task`, so that walking a million tasks reads no prompts.
 CREATE TABLE record (

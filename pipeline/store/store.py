@@ -22,6 +22,7 @@ from pipeline.store import rows
 from pipeline.store.clock import Clock, to_us
 from pipeline.store.disk import Disk
 from pipeline.store.finds import Recovery
+from pipeline.store.mending import Mender
 from pipeline.store.moving import Mover
 from pipeline.store.opening import Premises, Settings, open_premises
 from pipeline.store.publishing import Parcel, Publisher
@@ -55,6 +56,7 @@ class Store:
         self._ledger = premises.ledger
         self._publisher = Publisher(settings, premises)
         self._mover = Mover(settings, premises)
+        self._mender = Mender(settings, premises)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
         self._intents: dict[int, rows.Intent] = {}
         self._is_closed = False
@@ -208,6 +210,10 @@ class Store:
         Raises Conflict: the name is taken. StorageError.
         """
         return await self._joined(self._in_pool(self._mover.move, task_id, name))
+
+    async def mend(self, order: Callable[[Mender], T]) -> T:
+        """Carry out one of the Mender's orders; raises what it raises."""
+        return await self._joined(self._in_pool(order, self._mender))
 
     # --- between runs
 

@@ -92,8 +92,8 @@ class Tree:
 
 
 def components(relative: str) -> tuple[str, ...]:
-    """Split a relative POSIX path; ValueError for one that could lead outside (P15)."""
-    parts = tuple(relative.split("/")) if relative else ()
+    """Split a relative POSIX path; ValueError for one that could lead outside (P15) or is not Unicode."""
+    parts = tuple(relative.encode().decode().split("/")) if relative else ()
     if any(part in ("", ".", "..") or "\0" in part for part in parts):
         raise ValueError(f"not a plain relative path: {relative!r}")
     return parts

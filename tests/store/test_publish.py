@@ -219,10 +219,10 @@ async def test_output_directory_renamed_mid_run_is_followed(bench: Bench) -> Non
     assert files(bench.root / "renamed") == {"cats/1.png": image(1).data}
 
 
-@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//x", "a/", ""], ids=repr)
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/../../x", "a//x", "a/", "", "a\udcff"], ids=ascii)
 async def test_names_that_lead_outside_are_refused_before_anything_is_paid(bench: Bench, name: str) -> None:
     """P15."""
-    with pytest.raises(InputError, match="not a plain relative path"):
+    with pytest.raises(InputError, match="the output name is"):
         await bench.store.intend(task(1, name=name), run=bench.run, reserved_microusd=1)
     with bench.reader() as reader:
         assert reader.unknowns() == []

@@ -1,0 +1,73 @@
+"""What a person orders between requests: present images taken as good, bodies in rejected/ that can be read after all.
+
+In: tasks as they are asked for now, images read again. Out: a ledger that agrees. It sends nothing and replaces
+nothing; each order is durable when it returns.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+
+from pipeline.model import Image, Task
+from pipeline.store import rows
+from pipeline.store.clock import to_us
+from pipeline.store.finds import Recovery, claimant_of
+from pipeline.store.opening import Premises, Settings
+from pipeline.store.rejected import Rejected
+from pipeline.store.salvage import Salvager, Source
+from pipeline.store.sql import query
+
+
+class Mender:
+    """Carries out orders, each in one thread. Thread-safe."""
+
+    def __init__(self, settings: Settings, premises: Premises) -> None:
+        self._settings = settings
+        self._premises = premises
+        self._ledger = premises.ledger
+
+    def accept(self, tasks: Sequence[Task]) -> int:
+        """Take the image of each done task as the one its present request would bring; return how many were.
+
+        Fingerprint and digests become the present ones; attempts and the record of how the image was made stay.
+        """
+        now = self._now()
+        present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
+
+        def work(connection: sqlite3.Connection) -> int:
+            return sum(connection.execute(query("accept_task"), row).rowcount for row in present)
+
+        return self._ledger.run(work)
+
+    def restore(self) -> int:
+        """Set tasks to done whose image is that of their present request, whatever a later attempt for it met.
+
+        A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
+        """
+        values = {"manifest": self._settings.manifest, "now": self._now()}
+        return self._ledger.run(lambda c: c.execute(query("restore_done"), values).rowcount)
+
+    def publish_again(self, kept: Rejected, image: Image) -> Recovery:
+        """Publish an image that was read from a kept body after all; the body goes when the image stands.
+
+        Nothing happens when the task has an image already, asks for another one, or is not known (a note says so).
+        Raises StorageError, LedgerError.
+        """
+        recovery = Recovery()
+        claimant = self._ledger.run(lambda c: claimant_of(c, kept.attempt))
+        if claimant is None or claimant.manifest != self._settings.manifest:
+            recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
+            return recovery
+        salvager = Salvager(
+            self._ledger,
+            self._premises.writer,
+            self._premises.rejected,
+            state=self._premises.state,
+            outputs=self._premises.outputs,
+            clock=self._settings.clock,
+            recovery=recovery,
+        )
+        salvager.settle(claimant, image, Source(rejected=kept.name))
+        return recovery
+
+    def _now(self) -> int:
+        return to_us(self._settings.clock())
