@@ -76,24 +76,33 @@ class Expansion:
             raise InputError(*self._problems, *more)
 
     def _tasks(self, claims: Claims) -> Iterator[Task]:
+        for plan, row in self._rows():
+            for task, key in self._row_tasks(plan, row):
+                self.count += 1
+                if self.count > MAX_TASKS:
+                    what = f"the manifest makes more than {MAX_TASKS:,} tasks"
+                    self._note(self._at_job(plan.name, what, "split it into several manifests"))
+                    return
+                claims.add(task.id, key, row.line)
+                if task.images and not row.is_upstream:
+                    self._claim_inputs(claims, task)
+                yield task
+
+    def _rows(self) -> Iterator[tuple[JobPlan, Row]]:
+        """Yield the rows of every job; note the problems between them."""
         for job in self._jobs:
             plan = self._manifest.jobs[job]
             for row in self._sources.rows(plan):
                 if isinstance(row, Problem):
                     self._note(row)
-                    continue
-                for task, key in self._row_tasks(plan, row):
-                    self.count += 1
-                    if self.count > MAX_TASKS:
-                        what = f"the manifest makes more than {MAX_TASKS:,} tasks"
-                        self._note(self._at_job(job, what, "split it into several manifests"))
-                        return
-                    claims.add(task.id, key, row.line)
-                    for image in task.images if not row.is_upstream else ():
-                        read = self._outputs.key_of(image.path)
-                        if read is not None:
-                            claims.add_input(read, task.id)
-                    yield task
+                else:
+                    yield plan, row
+
+    def _claim_inputs(self, claims: Claims, task: Task) -> None:
+        for image in task.images:
+            key = self._outputs.key_of(image.path)
+            if key is not None:
+                claims.add_input(key, task.id)
 
     def _row_tasks(self, plan: JobPlan, row: Row) -> Iterator[tuple[Task, str]]:
         for combination in plan.combinations if plan.combinations is not None else (None,):

@@ -9,14 +9,7 @@ from typing import Any
 
 import msgspec
 
-from pipeline.model import Digests
-
 _encode = msgspec.json.Encoder(order="deterministic").encode
-
-
-def canonical(value: object) -> bytes:
-    """Return the one JSON form of a value."""
-    return _encode(value)
 
 
 def digest(value: object) -> str:
@@ -38,9 +31,6 @@ def fingerprint(
     return hashlib.sha256(_encode(request)).hexdigest()
 
 
-def digests(*, prompt: str, system: str | None, model: str, params_digest: str, inputs_digest: str) -> Digests:
-    """Return one digest an aspect. `params_digest` and `inputs_digest` come from `digest`; many tasks share them."""
-    text = prompt if system is None else f"{prompt}\0{system}"
-    return Digests(
-        prompt=hashlib.sha256(text.encode()).hexdigest()[:16], inputs=inputs_digest, params=params_digest, model=model
-    )
+def text_digest(text: str) -> str:
+    """Return 16 hex digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -45,18 +45,15 @@ def walk(wanted: Wanted) -> Iterator[str | Problem]:
     root = _inode(wanted.glob.base)
     stack = [(_entries(wanted, ""), frozenset((root,) if root is not None else ()))]
     while stack:
-        entry = next(stack[-1][0], None)
+        entries, chain = stack[-1]
+        entry = next(entries, None)
         if entry is None:
             stack.pop()
-        elif isinstance(entry, Problem):
+        elif isinstance(entry, Problem) or (not entry.endswith("/") and wanted.glob.matches(entry)):
             yield entry
         elif entry.endswith("/"):
-            folder = entry[:-1]
-            chain = _enter(wanted, folder, stack[-1][1], followed)
-            if chain is not None:
-                stack.append((_entries(wanted, folder), chain))
-        elif wanted.glob.matches(entry):
-            yield entry
+            entered = _enter(wanted, entry[:-1], chain, followed)
+            stack += [(_entries(wanted, entry[:-1]), entered)] if entered is not None else []
 
 
 def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set[Inode]) -> frozenset[Inode] | None:

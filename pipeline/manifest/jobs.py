@@ -57,14 +57,17 @@ class Planner:
         recipe = self._recipes.of_job(outer, scope)
         items = None
         if job.items is not None:
-            items = {key: self._item(key, item, recipe, outer, scope, is_damaged) for key, item in job.items.items()}
+            items = {
+                key: self._item(key, item, recipe, outer, scope=scope, is_damaged=is_damaged)
+                for key, item in job.items.items()
+            }
         elif not is_damaged and not _has_prompt(outer):
             what, instead = f"the job {name!r} has no prompt", "write `prompt:` or `prompt_file:`"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))
         self._check_size(name, recipe, items, combinations)
         return JobPlan(name, recipe, items, job.each, combinations)
 
-    def _item(self, key: str, item: Item, base: Recipe, outer: Layers, scope: Scope, is_damaged: bool) -> Recipe:
+    def _item(self, key: str, item: Item, base: Recipe, outer: Layers, *, scope: Scope, is_damaged: bool) -> Recipe:
         path = (*outer[0][0], "items", key)
         layers: Layers = ((path, item), *outer)
         if not is_damaged and not _has_prompt(layers):

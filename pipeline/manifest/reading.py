@@ -45,7 +45,7 @@ def open_regular(path: Path | str) -> io.BufferedReader:
         if kind is not None:
             raise OSError(f"it is {kind}, not a file")
         return os.fdopen(descriptor, "rb")
-    except BaseException:
+    except BaseException:  # whoever it is for: the descriptor must not stay open
         os.close(descriptor)
         raise
 

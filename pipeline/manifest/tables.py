@@ -78,25 +78,28 @@ def _check_columns(wanted: Collection[str], header: Collection[str], line: int |
 
 
 def _csv(path: Path, wanted: Collection[str], delimiter: str = ",") -> Iterator[tuple[int, Any]]:
-    file = str(path)
     with open_regular(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
         lines = csv.reader(text, delimiter=delimiter, strict=True)
-        header: list[str] = []
-        line = 1
         try:
-            header = _header(next(lines, []), wanted)
-            line = lines.line_num + 1
-            for cells in lines:
-                if len(cells) == len(header):
-                    yield line, dict(zip(header, cells, strict=True))
-                elif cells:
-                    what = f"has {len(cells)} cells, the header has {len(header)}"
-                    yield line, Problem(file=file, line=line, what=what, instead="put cells with commas in quotes")
-                line = lines.line_num + 1
+            yield from _records(lines, _header(next(lines, []), wanted), str(path))
         except csv.Error as error:
-            raise Unreadable(f"is not a table: {error}", "put cells with quotes or line ends in quotes", line) from None
+            instead = "put cells with quotes or line ends in quotes"
+            raise Unreadable(f"is not a table: {error}", instead, lines.line_num) from None
         except UnicodeDecodeError as error:
-            raise Unreadable(f"is not UTF-8 text: {error.reason}", "save the file as UTF-8", line) from None
+            what = f"is not UTF-8 text after line {lines.line_num}: {error.reason}"
+            raise Unreadable(what, "save the file as UTF-8") from None
+
+
+def _records(lines: Any, header: list[str], file: str) -> Iterator[tuple[int, Any]]:
+    """Yield each record with its first line; lines: a csv reader behind the header."""
+    line = lines.line_num + 1
+    for cells in lines:
+        if len(cells) == len(header):
+            yield line, dict(zip(header, cells, strict=True))
+        elif cells:
+            what = f"has {len(cells)} cells, the header has {len(header)}"
+            yield line, Problem(file=file, line=line, what=what, instead="put cells with commas in quotes")
+        line = lines.line_num + 1
 
 
 def _tsv(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.budget import MAX_TEXT, Names
-from pipeline.manifest.fingerprint import digest, digests, fingerprint
+from pipeline.manifest.fingerprint import digest, fingerprint, text_digest
 from pipeline.manifest.inputs import BadInput, Inputs
 from pipeline.manifest.jobs import JobPlan
 from pipeline.manifest.kinds import check_aspect_ratio, check_size
@@ -23,7 +23,7 @@ from pipeline.manifest.recipe import Recipe
 from pipeline.manifest.rows import Row, printable
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.template import Template, TemplateTrouble, compile_template
-from pipeline.model import InputImage, Task
+from pipeline.model import Digests, InputImage, Task
 
 Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -41,6 +41,7 @@ class Params:
     seed: int | None
     values: dict[str, Any]
     digest: str
+    variant: int
 
     @classmethod
     def of(cls, recipe: Recipe, aspect_ratio: str | None, size: str | None, variant: int) -> "Params":
@@ -50,7 +51,39 @@ class Params:
         values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         values |= {"params": recipe.params} if recipe.params else {}
         values |= {"safety": recipe.safety} if recipe.safety else {}
-        return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}))
+        return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Everything one request asks for; what is not in here changes no fingerprint."""
+
+    prompt: str
+    system: str | None
+    model: str
+    params: Params
+    inputs: list[str]  # hex SHA-256 of each input image, in order
+
+    def fingerprint(self) -> str:
+        """Return the hex SHA-256 of the canonical request."""
+        return fingerprint(
+            prompt=self.prompt,
+            system=self.system,
+            model=self.model,
+            params=self.params.values,
+            inputs=self.inputs,
+            variant=self.params.variant,
+        )
+
+    def digests(self) -> Digests:
+        """Return one digest an aspect."""
+        text = self.prompt if self.system is None else f"{self.prompt}\0{self.system}"
+        return Digests(
+            prompt=text_digest(text),
+            inputs=digest(self.inputs) if self.inputs else _NO_INPUTS,
+            params=self.params.digest,
+            model=self.model,
+        )
 
 
 class TaskMaker:
@@ -98,7 +131,7 @@ class TaskMaker:
         model = self._model if recipe.model is None else _filled(recipe.model, context)
         params = self._params(recipe, context)
         images = self._images(recipe, context) if recipe.images else ()
-        hashes = [image.sha256 for image in images]
+        asked = Asked(prompt, system, model, params, [image.sha256 for image in images])
         name, key = self._name(recipe, context, task_id)
         task = Task(
             id=task_id,
@@ -108,16 +141,8 @@ class TaskMaker:
             prompt=prompt,
             model=model,
             name=name,
-            fingerprint=fingerprint(
-                prompt=prompt, system=system, model=model, params=params.values, inputs=hashes, variant=variant
-            ),
-            digests=digests(
-                prompt=prompt,
-                system=system,
-                model=model,
-                params_digest=params.digest,
-                inputs_digest=digest(hashes) if hashes else _NO_INPUTS,
-            ),
+            fingerprint=asked.fingerprint(),
+            digests=asked.digests(),
             system=system,
             aspect_ratio=params.aspect_ratio,
             size=params.size,

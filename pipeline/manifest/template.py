@@ -213,6 +213,7 @@ def _quick(parts: list[str | tuple[str, str | None]]) -> Callable[[Context], str
     refs = tuple(part for part in parts if not isinstance(part, str))
 
     def render(context: Context) -> str:
+        """Fill the pattern. TemplateTrouble for a key that is not there."""
         values = []
         for root, key in refs:
             names = context[root]
@@ -256,6 +257,7 @@ def _jinja(sandbox: Sandbox, tree: nodes.Template) -> Callable[[Context], str]:
     compiled = sandbox.from_string(_Fences().visit(tree))
 
     def render(context: Context) -> str:
+        """Run the code Jinja wrote. TemplateTrouble for whatever it raises."""
         sandbox.budget.reset()
         pieces: list[str] = []
         length = 0

@@ -130,13 +130,13 @@ def test_deep_folders_are_no_recursion(desk):
 def test_names_with_newlines_and_bytes_that_are_not_utf_8_are_stable_i10(desk):
     desk.write("photos/-dash.jpg")
     desk.write("photos/new\nline.jpg")
-    with open(os.fsencode(desk.folder / "photos") + b"/caf\xe9.jpg", "wb") as stream:
+    with open(os.fsencode(desk.folder / "photos") + b"/caf\xe9.jpg", "wb") as stream:  # noqa: PTH123
         stream.write(b"x")
     text = "jobs: {a: {prompt: p, each: {files: photos/*.jpg}, images: ['{{ file.path }}']}}\n"
     tasks = desk.tasks(text)
     assert [task.id for task in tasks] == ["a/-dash.jpg", "a/caf\\xe9.jpg", "a/new\\nline.jpg"]
     assert [task.name for task in tasks] == ["a/-dash", "a/cafxe9", "a/newnline"]
-    assert all(os.path.exists(task.images[0].path) for task in tasks)
+    assert all(os.path.exists(task.images[0].path) for task in tasks)  # noqa: PTH110
     assert desk.tasks(text) == tasks
 
 

@@ -97,7 +97,7 @@ CSV_MISTAKES = [
         "has 3 cells, the header has 2; put cells with commas in quotes",
     ),
     ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "has 1 cells, the header has 2"),
-    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, "is not a table"),
+    ("open-quote", 'id,title\n1,"a\n2,b\n', 3, "is not a table"),
     ("latin-1", b"id,title\n1,a\n2,caf\xe9\n", None, "is not UTF-8 text"),
     ("key-twice", "id,title\n1,a\n2,b\n1,c\n", 1, "2 rows of the job 'a' have the id 'a/1': {file}:2 and {file}:4"),
 ]
