@@ -21,7 +21,7 @@ def _width(text: str, size: int, gap: float) -> float:
 
 
 def spaced(
-    image: Image.Image, text: str, middle: tuple[float, float], size: int, gap: float, colour: Rgb, weight: int = 0
+    image: Image.Image, text: str, middle: tuple[float, float], *, size: int, gap: float, colour: Rgb, weight: int = 0
 ) -> None:
     """Set one line of letters with space between them, centred on `middle`."""
     pen = ImageDraw.Draw(image)
