@@ -23,7 +23,7 @@ STEP, JUMP = 1.05, 1.2  # of a learned rate that held: one step up; a count beyo
 HOLD_S, HOLD_CAP_S = 30.0, 120.0  # before asking for more than what was just pushed back
 HOLD_PAUSES = 20.0  # a probe may cost a pause as long as the last one: at most one part in 20 of the time
 HOLD_PAUSES_CAP_S = 600.0  # but a limit that was raised is found out within this
-HOLD_STARTS = 45.0  # and at most one start in 45
+HOLD_STARTS = 45.0  # and at most one start in 45; but no answer is believed for longer than the run is old
 DOUBLE_S = 60.0  # a learned rate that is not pushed back doubles in this time, ever faster
 USUAL_S, USUAL_SHARE = 30.0, 0.1  # of the starts of that time, what is more than an accident
 FORGET_S = 90.0  # and after this, when it is 4.8 times what it was, it is no limit any more
@@ -57,11 +57,15 @@ class Hold:
         """Say whether the answer is the same as last time."""
         self._length_s = min(HOLD_CAP_S, 2 * self._length_s) if is_confirmed else HOLD_S
 
-    def renew(self, now: float, hint_s: float, per_minute: float) -> None:
-        """Begin anew. The next push-back may cost a pause of `hint_s` again; `per_minute` starts are taken."""
+    def renew(self, now: float, hint_s: float, per_minute: float, *, age_s: float) -> None:
+        """Begin anew. The next push-back may cost a pause of `hint_s` again; `per_minute` starts are taken.
+
+        `age_s`: of the run. A push-back after the second request may be a stray one, or the end of a quota that an
+        earlier run used up: it must not slow down hours.
+        """
         pauses_s = min(HOLD_PAUSES * hint_s, HOLD_PAUSES_CAP_S)
-        enough = max(self._length_s, pauses_s, HOLD_STARTS * MINUTE_S / max(1.0, per_minute))
-        self._until = now + hint_s + enough
+        wanted_s = max(pauses_s, HOLD_STARTS * MINUTE_S / max(1.0, per_minute))
+        self._until = now + hint_s + max(self._length_s, min(wanted_s, age_s + hint_s))
 
     def drop(self) -> None:
         self._until = -math.inf
@@ -72,8 +76,11 @@ class History:
 
     def __init__(self) -> None:
         self._starts: deque[Ticket] = deque()
+        self._began: float | None = None
 
     def started(self, ticket: Ticket) -> None:
+        if self._began is None:
+            self._began = ticket.at
         self._starts.append(ticket)
         while self._starts[0].at < ticket.at - 2 * MINUTE_S:
             self._starts.popleft()
@@ -83,6 +90,10 @@ class History:
         ticket.is_refused = True
         for later in self._starts:
             later.level -= later.serial > ticket.serial
+
+    def age_s(self, now: float) -> float:
+        """Return the seconds since the first start of all."""
+        return 0.0 if self._began is None else now - self._began
 
     def taken(self, before: Ticket | None = None) -> int:
         """Count the starts the server took in the minute up to `before`, or up to the last one."""
@@ -140,7 +151,7 @@ class Limit:
         self._hold.drop()
         self.value = max(1.0, self.value * CUT)
 
-    def hold(self, level: int, hint_s: float, per_minute: float, now: float) -> None:
+    def hold(self, level: int, hint_s: float, per_minute: float, now: float, *, age_s: float) -> None:
         """It took `level` in flight and not one more: stay there for a while.
 
         0 tells that it is not about how many there are: this row of push-backs says nothing about the limit.
@@ -151,7 +162,7 @@ class Limit:
         elif self._is_adaptive:
             if not self._hold.is_on(now):
                 self._hold.judge(is_confirmed=abs(level - self._held_level) <= 1)
-            self._hold.renew(now, hint_s, per_minute)
+            self._hold.renew(now, hint_s, per_minute, age_s=age_s)
             self._held_level = level
             self._threshold = float(level)
 
@@ -214,7 +225,7 @@ class Rate:
     def started(self, now: float) -> None:
         self._spread.started(now, MINUTE_S / self.per_minute(now))
 
-    def learn(self, taken: float, hint_s: float, now: float, *, row: int) -> None:
+    def learn(self, taken: float, hint_s: float, now: float, *, row: int, age_s: float) -> None:
         """It took `taken` in a minute and no more: stay just below for a while, then ask for more, slowly at first.
 
         `row` numbers the rows of push-backs: after the first of a row, the others only correct the count. A rate that
@@ -229,7 +240,7 @@ class Rate:
         if is_first:
             is_same = self._old is not None and SAME * self._old < self._base < self._old / SAME
             self._hold.judge(is_confirmed=is_same and self._did_hold)
-        self._hold.renew(now, hint_s, self._base)
+        self._hold.renew(now, hint_s, self._base, age_s=age_s)
 
     def _guess(self, base: float) -> float:
         if self._old is None:

@@ -173,20 +173,21 @@ class Pace:
             self._limit.cut(is_new_row=is_new_row)
         self._row += is_new_row
         if self._is_adaptive and ticket.at <= self._push_back.at + MINUTE_S:  # later, the row says nothing new
-            self._learn(ticket, self._push_back, hint_s, now)
+            self._learn(ticket, self._push_back, hint_s, now, is_new_row=is_new_row)
 
-    def _learn(self, ticket: Ticket, first: Ticket, hint_s: float, now: float) -> None:
+    def _learn(self, ticket: Ticket, first: Ticket, hint_s: float, now: float, *, is_new_row: bool) -> None:
         """Tell a limit of requests in flight from a limit per minute.
 
         Refused with more in flight than it took before: the first kind, as far as we know. Refused with no more in
         flight than it took within the last minute: what it counts is starts, and the ones it took in the minute before
-        the `first` refusal of this row are its answer.
+        the `first` refusal of this row are its answer. In the first minute of a run, where one stray refusal would make
+        an answer of almost nothing, that takes a second one.
         """
-        taken = self._history.taken(first)
-        if self._history.is_usual(ticket):
-            self._rate.learn(taken, hint_s, now, row=self._row)
-        else:
-            self._limit.hold(ticket.level - 1, hint_s, taken, now)
+        taken, age_s = self._history.taken(first), self._history.age_s(now)
+        if not self._history.is_usual(ticket):
+            self._limit.hold(ticket.level - 1, hint_s, taken, now, age_s=age_s)
+        elif not is_new_row or age_s >= MINUTE_S:
+            self._rate.learn(taken, hint_s, now, row=self._row, age_s=age_s)
 
     def _restart(self) -> None:
         """Come back without a burst when the pause is over."""

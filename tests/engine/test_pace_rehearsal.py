@@ -177,6 +177,18 @@ def rehearse(
     return out
 
 
+@dataclass
+class Stray(InFlight):
+    """Refuses the n-th request for no reason of its own: somebody else used the same key."""
+
+    nth: int = 2
+    count: int = 0
+
+    def has_room(self, t: float) -> bool:
+        self.count += 1
+        return self.count != self.nth and super().has_room(t)
+
+
 def until_the_minute(t: float) -> float:
     return 60 - (t + 43) % 60
 
@@ -226,6 +238,13 @@ def test_limit_that_is_dear_to_find_is_used_to_more_than_eight_tenths(
     out = rehearse(make(), latency_s=latency_s, limits=Limits(concurrency=256))
     assert out.used >= 0.85
     assert out.refused < 0.05
+
+
+@pytest.mark.parametrize("nth", [2, 6, 20])
+def test_one_stray_refusal_early_in_a_run_does_not_slow_it_down_for_long(nth: int) -> None:
+    server = Stray(flat(24), nth=nth)
+    out = rehearse(server, latency_s=8.0, limits=Limits(concurrency=24), seconds=300)
+    assert out.sent > 0.5 * server.allowed(0, 300, 8.0)
 
 
 TOLD = {
