@@ -2,7 +2,7 @@
 
 disk, tree          the seam to the file system; directories that never lead outside
 schema.sql, queries.sql, sql, clock, faults      the words the ledger understands
-ledger_file, ledger the file, checked before it is touched; its one writer, group commit
+ledger_file, ledger, awaiting                        the file, checked before it is touched; its one writer
 rows, history       nouns to rows, rows to nouns
 lock, mounts        one spender per state directory
 ballast, rejected, superseded, writer                an image to its final name, or kept

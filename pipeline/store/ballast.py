@@ -30,6 +30,8 @@ class Ballast:
         disk = self._state.disk
         with self._mutex, contextlib.suppress(FileNotFoundError):
             disk.unlink(NAME, dir_fd=self._state.fd)
+        if self._size_bytes == 0:
+            return
         size_bytes = min(self._size_bytes, self._state.free_bytes() // SHARE)
         try:
             if size_bytes >= LEAST_BYTES:

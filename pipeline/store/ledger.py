@@ -1,7 +1,7 @@
 """The ledger's one writer: functions of a connection -> committed results, in the order they were handed in.
 
-One connection in one thread. All work that waits at a moment is one transaction with one sync (group commit); a
-savepoint around each piece keeps one error from undoing the others. It knows transactions, not what they mean.
+One connection in one thread. All work that waits at a moment is one transaction with one sync (group commit); one
+error does not undo the others. It knows transactions, not what they mean.
 """
 
 import queue
@@ -53,8 +53,10 @@ class Ledger:
     def submit(self, work: Callable[[sqlite3.Connection], T]) -> "Future[T]":
         """Hand work in; the future has its result once it is committed.
 
-        Its errors: what `work` raised; TryLater, LedgerError, StorageError from SQLite. Cancelling the future before
-        its turn comes takes the work back; after that it is carried out all the same.
+        `work` may be run a second time, after its first run was undone. Cancelling the future before its turn comes
+        takes the work back; after that it is carried out all the same.
+
+        Errors of the future: what `work` raised; TryLater, LedgerError, StorageError from SQLite.
         """
         future: Future[T] = Future()
         with self._door:
@@ -134,23 +136,32 @@ class Ledger:
                 future.set_result(outcome)
 
     def _attempt(self, connection: sqlite3.Connection, group: list[Work]) -> list[object]:
-        """Run a group in one transaction; once more when space was missing and could be freed."""
+        """Run a group in one transaction. When that fails, once more with a savepoint around each piece.
+
+        Savepoints are almost half of all statements, and errors are rare: so they are only used to tell whose it was.
+        """
         try:
-            return self._transaction(connection, group)
-        except sqlite3.Error as error:
-            if is_full(error) and self._relieve():
-                try:
-                    return self._transaction(connection, group)
-                except sqlite3.Error as second:
-                    raise self._translated(second) from second
+            try:
+                return self._transaction(connection, group, lambda connection, work: work(connection))
+            except Exception as error:  # whoever handed the piece in sees it, after the second pass
+                if not self._may_be_repeated(error):
+                    raise
+            return self._transaction(connection, group, self._piece)
+        except FROM_SQLITE as error:
             raise self._translated(error) from error
 
-    def _transaction(self, connection: sqlite3.Connection, group: list[Work]) -> list[object]:
+    def _may_be_repeated(self, error: Exception) -> bool:
+        """Say whether the same group may get further: one piece was wrong, or space was missing and is freed."""
+        return self._relieve() if is_full(error) else not _is_of_the_disk(error)
+
+    def _transaction(
+        self, connection: sqlite3.Connection, group: list[Work], run: Callable[[sqlite3.Connection, Work], object]
+    ) -> list[object]:
         try:
             connection.execute("BEGIN IMMEDIATE")
-            outcomes = [self._piece(connection, work) for work in group]
+            outcomes = [run(connection, work) for work in group]
             connection.execute("COMMIT")
-        except BaseException:
+        except BaseException:  # passed on; the transaction is undone
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -161,7 +172,7 @@ class Ledger:
         try:
             result = work(connection)
         except Exception as error:  # whoever awaits this piece sees it
-            if isinstance(error, sqlite3.Error) and (_is_of_the_disk(error) or not connection.in_transaction):
+            if _is_of_the_disk(error) or not connection.in_transaction:
                 raise
             connection.execute("ROLLBACK TO piece")
             connection.execute("RELEASE piece")
@@ -184,5 +195,5 @@ class _Raised:
         self.error = error
 
 
-def _is_of_the_disk(error: sqlite3.Error) -> bool:
+def _is_of_the_disk(error: Exception) -> bool:
     return primary_code(error) in BROKEN | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOMEM}

@@ -47,14 +47,17 @@ def relative_bytes(path: Path | str, state_dir: Path) -> bytes:
     return os.fsencode(os.path.relpath(path, state_dir))
 
 
+_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in ("images", "digests"))
+
+
 def record_of(task: Task, state_dir: Path) -> str:
     """Return how a task's image comes to be, as JSON for people and reports."""
-    fields = {name: getattr(task, name) for name in task.__struct_fields__ if name not in ("images", "digests")}
+    fields = {name: getattr(task, name) for name in _RECORDED}
     images = [
         {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
         for image in task.images
     ]
-    record = fields | {"images": images}
+    record: dict[str, object] = {**fields, "images": images}
     try:
         return msgspec.json.encode(record, enc_hook=str).decode()
     except UnicodeEncodeError:

@@ -19,6 +19,7 @@ from pipeline.errors import InputError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Failure, Task, TaskState
 from pipeline.store import rows
+from pipeline.store.awaiting import Awaiting
 from pipeline.store.clock import Clock, to_us
 from pipeline.store.disk import Disk
 from pipeline.store.finds import Recovery
@@ -58,6 +59,7 @@ class Store:
         self._mover = Mover(settings, premises)
         self._mender = Mender(settings, premises)
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
+        self._awaiting = Awaiting()
         self._intents: dict[int, rows.Intent] = {}
         self._is_closed = False
         self._in_hand = 0
@@ -141,7 +143,7 @@ class Store:
 
         future = self._ledger.submit(work)
         try:
-            intent = await asyncio.wrap_future(future)
+            intent = await self._awaiting.wait(future)
         except asyncio.CancelledError:
             self._withdraw(future, written)
             raise
@@ -152,7 +154,7 @@ class Store:
     def _withdraw(self, future: "Future[rows.Intent]", written: list[rows.Intent]) -> None:
         """Take back an intent nobody waits for; the ledger keeps order, so it has been written or never will be."""
         now = self._now()
-        if not future.cancelled():
+        if not future.cancel():
             self._ledger.submit(
                 lambda c: [_execute(c, "withdraw_attempt", {"attempt": i.attempt, "now": now}) for i in written]
             )
@@ -258,7 +260,7 @@ class Store:
 
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
-        return await asyncio.shield(asyncio.wrap_future(self._ledger.submit(work)))
+        return await self._awaiting.wait(self._ledger.submit(work))
 
     async def _in_pool(self, function: Callable[..., T], *arguments: object) -> T:
         """Run a whole step in one thread of the writer pool: one hop, however many file operations."""
