@@ -47,7 +47,7 @@ def write_example(kind: Kind, path: Path) -> list[Path]:
     files = {path: text.replace("@STEM@", path.stem).encode()} | data
     schema = path.with_name(SCHEMA_NAME)
     if not schema.exists():
-        files[schema] = (json.dumps(json_schema(), indent=1, ensure_ascii=False) + "\n").encode()
+        files[schema] = (json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n").encode()
     for file, content in files.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("xb") as stream:

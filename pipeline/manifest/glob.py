@@ -48,11 +48,12 @@ def compile_globs(patterns: tuple[str, ...], folder: str) -> Glob:
 
 
 def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
-    """Return one expression for all `ignore` patterns; None when there are none."""
+    """Return one expression for all `ignore` patterns; None when there are none. Without a / they fit at any depth."""
     if not patterns:
         return None
     whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
-    return re.compile("|".join(f"(?:{_regex(pattern.strip('/'))})" for pattern in whole), re.DOTALL)
+    anywhere = [pattern.strip("/") if "/" in pattern else f"**/{pattern}" for pattern in whole]
+    return re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in anywhere), re.DOTALL)
 
 
 def _expand(pattern: str) -> list[str]:

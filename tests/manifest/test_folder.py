@@ -35,6 +35,7 @@ def test_files_are_sorted_by_path_and_suffixes_match_in_any_case(desk):
         ("files: 'photos/*.jpg'", ["a.jpg"]),
         ("files: 'photos/**/*.jpg'", ["_x/b.jpg", "a.jpg", "sub/_c.jpg", "sub/d.jpg"]),
         ("files: 'photos/**/*.jpg', ignore: ['**/_*']", ["a.jpg", "sub/d.jpg"]),
+        ("files: 'photos/**/*.jpg', ignore: _*", ["a.jpg", "sub/d.jpg"]),
         ("files: 'photos/**/*.jpg', ignore: ['sub/**', 'photos/_x/**']", ["a.jpg"]),
         ("files: 'photos/*/d.jpg'", ["sub/d.jpg"]),
         ("files: 'photos/sub/?.jpg'", ["d.jpg"]),

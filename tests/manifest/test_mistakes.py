@@ -44,6 +44,8 @@ CASES = [
     ("M08-promt", "jobs:\n  a:\n    promt: x\n", 3, 5, "unknown key 'promt'; did you mean 'prompt'?"),
     ("M08-Prompt", "jobs:\n  a:\n    Prompt: x\n", 3, 5, "did you mean 'prompt'?"),
     ("M08-top", "jbos: {}\n" + JOB, 1, 1, "unknown key 'jbos'; did you mean 'jobs'?"),
+    ("M08-promt-at-the-top", "promt: x\n" + JOB, 1, 1, "did you mean 'prompt'? it belongs in jobs.NAME"),
+    ("M08-matrix-in-defaults", "defaults: {matrix: {a: [b]}}\n" + JOB, 1, 12, "it belongs in jobs.NAME"),
     ("M08-belongs-in-a-job", "prompt: x\n" + JOB, 1, 1, "it belongs in jobs.NAME"),
     ("M08-belongs-in-limits", "budget: 3\n" + JOB, 1, 1, "it belongs in limits"),
     ("M08-in-item", "jobs:\n  a:\n    items:\n      x: {prompt: p, matrix: {a: [b]}}\n", 4, 22, "it belongs in jobs.NAME"),

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E501 - tables read better with one case a line
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,13 @@ def test_mistake_displeases_both(desk, text):
 
 def test_most_mistakes_of_the_table_are_seen_by_both():
     assert len(SEEN) >= 45
+
+
+def test_schema_beside_the_example_jobs_is_this_one():
+    jobs = Path(__file__).parents[2] / "jobs"
+    assert json.loads((jobs / "manifest.schema.json").read_text()) == SCHEMA, (
+        "imgpipe schema > jobs/manifest.schema.json"
+    )
 
 
 @pytest.mark.parametrize("kind", ["text", "folder", "csv", "matrix"])
