@@ -158,7 +158,7 @@ def task_of(desk, change: str):
     return task
 
 
-@pytest.mark.parametrize(("change", "aspect"), [c[1:] for c in CHANGES], ids=[c[0] for c in CHANGES])
+@pytest.mark.parametrize(("change", "aspect"), [c[1:] for c in CHANGES], ids=[f"M19-{c[0]}" for c in CHANGES])
 def test_fingerprint_changes_with_what_is_asked_and_says_which_part(desk, change, aspect):
     before, after = task_of(desk, "x-nothing: 1"), task_of(desk, change)
     assert before.fingerprint != after.fingerprint
