@@ -81,7 +81,7 @@ def _verdict(verified: "Verified", path: Path) -> str:
             return f"Nothing was made yet: imgpipe run {path}"
         return (
             f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
-            " them without a request; imgpipe run would buy them again."
+            " them without a request; until then they are in the way of imgpipe run."
         )
     lines = [f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")]
     if found.missing:

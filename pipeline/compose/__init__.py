@@ -4,6 +4,7 @@ prepare    manifest + flags -> one checked set-up
 planning   set-up + ledger + files -> a plan
 consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders
+settling   what costs no request: images that get their new name, changes taken as good
 running    lock, recover, plan, engine, last word
 looking    plans as bills, status, histories, the report, money: nothing is changed
 upkeep     images and ledger checked, a ledger made from images, what lies in rejected/

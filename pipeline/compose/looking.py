@@ -14,7 +14,8 @@ from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
-from pipeline.plan import Row
+from pipeline.plan import Plan, Row
+from pipeline.report.figures import count
 from pipeline.report.gallery import write_report
 from pipeline.report.plan_view import Bill, PlanLine
 from pipeline.report.row import ReportRow, ReportTotals
@@ -60,7 +61,7 @@ def bill(setup: Setup, planned: Planned) -> Bill:
         max_microusd=at_most(setup, plan, setup.limits.budget.run),
         is_play_money=setup.is_play_money,
         seconds=_seconds(setup, plan.due),
-        notes=(*planned.warnings, *plan.notes, *_waiting(planned)),
+        notes=(*planned.warnings, *plan.notes, *_free(plan), *_waiting(planned)),
     )
 
 
@@ -68,6 +69,12 @@ def _seconds(setup: Setup, due: int) -> float | None:
     """Return how long a run takes at least, where the manifest's own limit says so."""
     rate = setup.limits.requests_per_minute
     return due * 60 / rate if rate and due else None
+
+
+def _free(plan: Plan) -> list[str]:
+    """Say what a run does without a request."""
+    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
+    return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]
 
 
 def _waiting(planned: Planned) -> list[str]:

@@ -75,6 +75,7 @@ def make_plan(
     *,
     jobs: Collection[str] | None = None,
     spool: Spool | None = None,
+    free: Spool | None = None,
     is_cancelled: threading.Event | None = None,
 ) -> Planned:
     """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
@@ -83,7 +84,7 @@ def make_plan(
     seen: set[str] = set()
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     selected = setup.flags.selection.apply(_remember(stream, seen))
-    plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool)
+    plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
     _check_budget(setup, plan)

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import at_most, with_consent
@@ -22,16 +22,20 @@ from pipeline.compose.looking import reading
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
+from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
-from pipeline.store import Reader, Recovery, StateLock, Store
+from pipeline.store import Reader, Recovery, StateLock, Store, find_traces
 
 if TYPE_CHECKING:
     from pipeline.compose.crew import Crew
+
+
+PASSES: Final = 5  # of a plan whose images move out of each other's way
 
 
 class Watcher(Protocol):
@@ -126,12 +130,12 @@ def _check_directories(*folders: Path) -> None:
 
 @asynccontextmanager
 async def _opened(setup: Setup) -> AsyncIterator[Store]:
-    """Hold the lock and the open store; refuse while a hold from an earlier run lasts."""
+    """Hold the lock and the open store."""
     manifest = setup.manifest
     lock = StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s)
     await asyncio.to_thread(lock.acquire)
     try:
-        _check_hold(setup)
+        _check_state(setup)
         store = await Store.open(
             output_dir=manifest.output_dir,
             state_dir=manifest.state_dir,
@@ -147,20 +151,58 @@ async def _opened(setup: Setup) -> AsyncIterator[Store]:
         lock.release()
 
 
-def _check_hold(setup: Setup) -> None:
+def _check_state(setup: Setup) -> None:
+    """Refuse while a hold from an earlier run lasts, and where only the ledger of earlier runs is missing."""
+    manifest = setup.manifest
     with reading(setup) as reader:
         hold = reader.not_before()
+        traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
+    if traces:
+        raise InputError(
+            Problem(
+                what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
+                instead=f"make it anew with: imgpipe rebuild {manifest.path}",
+            )
+        )
     if hold is not None and hold.not_before > datetime.now(UTC):
         until = hold.not_before.isoformat(timespec="seconds")
         raise TryLater(f"the provider asked to wait until {until} ({hold.reason}); nothing was sent")
 
 
 async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
+    """Plan, and do what costs no request; where images moved out of the way of others, plan again.
+
+    Images may move in a row (a to b, b to c): a few times are enough for what people rename, and what is then still
+    in the way is a conflict.
+    """
+    planned, settled = await _plan_and_settle(job, jobs, spool)
+    notes = settled.notes
+    for _ in range(PASSES):
+        if not (settled.moved and planned.plan.states[TaskState.CONFLICT]):
+            break
+        if spool is not None:
+            spool.clear()
+        planned, settled = await _plan_and_settle(job, jobs, spool)
+        notes += settled.notes
+    planned.plan.states[TaskState.DONE] -= settled.conflicts
+    planned.plan.states[TaskState.CONFLICT] += settled.conflicts
+    planned.plan.notes += notes
+    return planned
+
+
+async def _plan_and_settle(job: _Job, jobs: Collection[str] | None, spool: Spool | None) -> tuple[Planned, Settled]:
+    with closing(Spool(job.setup.manifest.state_dir)) as free:
+        planned = await _plan_once(job, jobs=jobs, spool=spool, free=free)
+        await job.store.remember_digests(planned.digests)
+        return planned, await settle(job.store, free)
+
+
+async def _plan_once(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool) -> Planned:
     """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task."""
     is_cancelled = threading.Event()
     try:
         return await asyncio.to_thread(
-            make_plan, job.setup, job.reader, jobs=jobs, spool=spool, is_cancelled=is_cancelled
+            make_plan, job.setup, job.reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled
         )
     except asyncio.CancelledError:
         is_cancelled.set()
@@ -178,15 +220,7 @@ async def _plan_and_go(job: _Job) -> RunSummary:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
         job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
-        await _settle_in(job, planned)
         return await _go(job, planned, ahead, spool)
-
-
-async def _settle_in(job: _Job, planned: Planned) -> None:
-    """Do what costs no request: remember digests, give images whose output name changed their new name."""
-    await job.store.remember_digests(planned.digests)
-    for task_id, name in planned.plan.moves:
-        await job.store.move(task_id, name)
 
 
 async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
@@ -244,7 +278,6 @@ async def _stages(job: _Job, planned: Planned, spool: Spool) -> AsyncGenerator[S
     for names in job.setup.manifest.stages[1:]:
         with closing(Spool(job.setup.manifest.state_dir)) as following:
             more = await _plan(job, jobs=names, spool=following)
-            await _settle_in(job, more)
             planned.plan = merged(planned.plan, more.plan)
             yield following
 

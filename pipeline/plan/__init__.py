@@ -9,9 +9,11 @@ survey   a stream of tasks -> rows; rows -> totals, and a spool of due tasks on 
 from pipeline.plan.files import Files
 from pipeline.plan.judge import Rules, Verdict, judge
 from pipeline.plan.select import Selection
-from pipeline.plan.survey import Ledger, Plan, Row, Spool, merged, survey, tally
+from pipeline.plan.survey import ACCEPT, MOVE, Ledger, Plan, Row, Spool, merged, survey, tally
 
 __all__ = [
+    "ACCEPT",
+    "MOVE",
     "Files",
     "Ledger",
     "Plan",

@@ -1,5 +1,6 @@
 """One task and what the ledger knows of it -> due or not, and why: the states and reasons of the contract."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -9,7 +10,8 @@ from pipeline.plan.files import Presence
 NEW: Final = "new"
 MISSING: Final = "missing"
 RETRY: Final = "retry"
-REASONS: Final = (NEW, *(f"{aspect} changed" for aspect in Aspect), MISSING, RETRY)
+REJECTED: Final = "rejected"
+REASONS: Final = (NEW, *(f"{aspect} changed" for aspect in Aspect), MISSING, RETRY, REJECTED)
 
 
 class FileView(Protocol):
@@ -27,6 +29,7 @@ class Rules:
     force: bool = False  # replace images that were edited since they were written
     unknown_repeats: int = 1  # `retry.unknown`
     accept: frozenset[Aspect] = frozenset()  # these changes are taken as good without paying
+    redo: frozenset[str] = frozenset()  # ids whose image is wanted anew although it is there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,36 +41,39 @@ class Verdict:
     note: str = ""
     is_missing: bool = False  # done, but its file is gone or was changed
     moves_to: str | None = None  # done, and its output name changed: the file moves there without a request
+    is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
 
 
 def judge(task: Task, known: Known | None, files: FileView, rules: Rules) -> Verdict:
     """Say whether `task` is due."""
     own = known.artifact.path if known and known.artifact else None
+    if known is not None and known.artifact is not None and task.id in rules.redo:
+        return _judge_redo(task, known, files, rules)
     if known is not None and known.artifact is not None and known.artifact_fingerprint == task.fingerprint:
-        return _judge_done(task, known, None, files, rules)  # P4, also when a later request was made in between
+        return _judge_done(task, known, (), files, rules)  # P4, also when a later request was made in between
     if known is None or known.state is TaskState.PENDING or known.state is TaskState.CONFLICT:
         reason = NEW if known is None or known.attempts == 0 else RETRY
         return _unless_blocked(task, own, files, Verdict(state=TaskState.PENDING, reason=reason))
     changed = _changed(task, known)
     if known.state is TaskState.DONE:
         return _judge_done(task, known, changed, files, rules)
-    if changed is not None:
-        return _unless_blocked(task, own, files, Verdict(state=known.state, reason=f"{changed} changed"))
+    if changed:
+        wanted = [aspect for aspect in changed if aspect in task.rerun_when] or changed
+        return _unless_blocked(task, own, files, Verdict(state=known.state, reason=f"{wanted[0]} changed"))
     if known.state is TaskState.UNKNOWN and known.unknowns <= rules.unknown_repeats:
         return _unless_blocked(task, own, files, Verdict(state=TaskState.UNKNOWN, reason=RETRY))
     return Verdict(state=known.state, note=known.reason)
 
 
-def _judge_done(task: Task, known: Known, changed: Aspect | None, files: FileView, rules: Rules) -> Verdict:
+def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: FileView, rules: Rules) -> Verdict:
     assert known.artifact is not None
     path = known.artifact.path
     presence = files.presence(known.artifact)
-    is_wanted = changed is not None and changed in task.rerun_when and changed not in rules.accept
-    if presence is Presence.CHANGED and not rules.force and (is_wanted or rules.repair):
-        note = f"{path} was edited since it was written; --force replaces it and keeps it in superseded/"
-        return Verdict(state=TaskState.CONFLICT, note=note)
-    if is_wanted:
-        return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{changed} changed"))
+    wanted = [aspect for aspect in changed if aspect in task.rerun_when and aspect not in rules.accept]
+    if presence is Presence.CHANGED and not rules.force and (wanted or rules.repair):
+        return _edited(path)
+    if wanted:
+        return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{wanted[0]} changed"))
     if presence is Presence.MISSING:
         reason = MISSING if rules.repair else None
         verdict = Verdict(state=TaskState.DONE, reason=reason, note=f"{path} is missing", is_missing=True)
@@ -75,9 +81,28 @@ def _judge_done(task: Task, known: Known, changed: Aspect | None, files: FileVie
     if presence is Presence.CHANGED:
         reason = MISSING if rules.repair else None
         return Verdict(state=TaskState.DONE, reason=reason, note=f"{path} was changed", is_missing=True)
-    if known.name != task.name:
-        return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, moves_to=task.name))
-    return Verdict(state=TaskState.DONE)
+    is_accepted = not rules.accept.isdisjoint(changed)
+    if path.rpartition(".")[0] != task.name:
+        verdict = Verdict(state=TaskState.DONE, moves_to=task.name, is_accepted=is_accepted)
+        return _unless_blocked(task, path, files, verdict)
+    return Verdict(state=TaskState.DONE, is_accepted=is_accepted)
+
+
+def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verdict:
+    """Judge a task whose image is there and not wanted. Maybe billed repeats are counted as they always are."""
+    assert known.artifact is not None
+    path = known.artifact.path
+    if known.fingerprint == task.fingerprint and known.unknowns > rules.unknown_repeats:
+        note = "its new image may have been billed already and never came; `imgpipe retry` asks again"
+        return Verdict(state=TaskState.UNKNOWN, note=note)
+    if files.presence(known.artifact) is Presence.CHANGED and not rules.force:
+        return _edited(path)
+    return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=REJECTED))
+
+
+def _edited(path: str) -> Verdict:
+    note = f"{path} was edited since it was written; --force replaces it and keeps it in superseded/"
+    return Verdict(state=TaskState.CONFLICT, note=note)
 
 
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
@@ -89,16 +114,12 @@ def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdi
     return Verdict(state=TaskState.CONFLICT, note=note)
 
 
-def _changed(task: Task, known: Known) -> Aspect | None:
-    """Return the first aspect that differs from the request the known state belongs to; None: the same request.
-
-    An aspect outside `rerun_when` is passed over when another one changed as well.
-    """
+def _changed(task: Task, known: Known) -> list[Aspect]:
+    """Return the aspects that differ from the request the known state belongs to; none: the same request."""
     if task.fingerprint == known.fingerprint:
-        return None
+        return []
     differing = [aspect for aspect in Aspect if _digest(task.digests, aspect) != _digest(known.digests, aspect)]
-    wanted = [aspect for aspect in differing if aspect in task.rerun_when]
-    return next(iter(wanted or differing), Aspect.PARAMS)
+    return differing or [Aspect.PARAMS]
 
 
 def _digest(digests: Digests, aspect: Aspect) -> str:

@@ -23,6 +23,7 @@ class Selection:
     first: int | None = None
     sample: int | None = None
     seed: int = 0
+    ids: frozenset[str] | None = None  # exactly these; None: no such list
 
     def __post_init__(self) -> None:
         problems = [p for pattern in (*self.select, *self.exclude) if (p := _problem(pattern))]
@@ -41,6 +42,8 @@ class Selection:
             yield row
 
     def _is_meant(self, row: "Row") -> bool:
+        if self.ids is not None and row.task.id not in self.ids:
+            return False
         is_in = not self.select or any(_matches(pattern, row) for pattern in self.select)
         return is_in and not any(_matches(pattern, row) for pattern in self.exclude)
 

@@ -16,7 +16,9 @@ import msgspec
 from pipeline.model import Due, Known, Task, TaskState
 from pipeline.plan.judge import FileView, Rules, Verdict, judge
 
-LISTED: Final = 1000  # notes and moves kept for people; beyond, they are only counted
+LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
+MOVE: Final = "move"  # what a run does without a request
+ACCEPT: Final = "accept"
 
 
 class Ledger(Protocol):
@@ -53,7 +55,8 @@ class Plan:
     missing: int = 0
     matched: int = 0  # tasks the ledger knows
     notes: list[str] = field(default_factory=list)
-    moves: list[tuple[str, str]] = field(default_factory=list)  # task id, new output name
+    moves: int = 0  # done tasks whose image gets another name, without a request
+    accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -84,8 +87,8 @@ class Plan:
 
     def _note(self, row: Row) -> None:
         verdict = row.verdict
-        if verdict.moves_to is not None:
-            self.moves.append((row.task.id, verdict.moves_to))
+        self.moves += verdict.moves_to is not None
+        self.accepted += verdict.is_accepted
         if (verdict.is_missing or verdict.state is not TaskState.DONE) and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
 
@@ -107,6 +110,7 @@ def merged(*plans: Plan) -> Plan:
         whole.matched += plan.matched
         whole.notes += plan.notes
         whole.moves += plan.moves
+        whole.accepted += plan.accepted
         whole.problems += plan.problems
     prices = [plan.price_microusd for plan in plans]
     whole.price_microusd = None if None in prices else sum(price for price in prices if price is not None)
@@ -125,6 +129,11 @@ class Spool:
         frame = self._encoder.encode(due)
         self._file.write(len(frame).to_bytes(4, "big"))
         self._file.write(frame)
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        self._file.seek(0)
+        self._file.truncate()
 
     def __iter__(self) -> Iterator[Due]:
         self._file.seek(0)
@@ -149,21 +158,34 @@ def tally(
     problem: Callable[[Task], str | None],
     ledger: Ledger,
     spool: Spool | None = None,
+    free: Spool | None = None,
 ) -> Plan:
-    """Count rows into a plan; due tasks go to `spool`. Problems are collected, not raised."""
+    """Count rows into a plan; due tasks go to `spool`, what is done without a request (MOVE, ACCEPT) to `free`.
+
+    Problems are collected, not raised.
+    """
     plan = Plan()
     for row in rows:
-        plan.add(row, price(row.task) if row.verdict.reason is not None else None)
-        if row.verdict.reason is None:
-            continue
-        wrong = problem(row.task) or _claimed(row.task, ledger)
+        is_due = row.verdict.reason is not None
+        plan.add(row, price(row.task) if is_due else None)
+        wrong = problem(row.task) if is_due else None
+        if wrong is None and (is_due or row.verdict.moves_to is not None):
+            wrong = _claimed(row.task, ledger)
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
-        if spool is not None:
-            is_same = row.known is not None and row.known.fingerprint == row.task.fingerprint
-            unknowns = row.known.unknowns if row.known and is_same else 0
-            spool.add(Due(task=row.task, reason=row.verdict.reason, unknowns=unknowns))
+        _spool(row, spool, free)
     return plan
+
+
+def _spool(row: Row, spool: Spool | None, free: Spool | None) -> None:
+    task, verdict, known = row.task, row.verdict, row.known
+    if verdict.reason is not None and spool is not None:
+        is_same = known is not None and known.fingerprint == task.fingerprint
+        spool.add(Due(task=task, reason=verdict.reason, unknowns=known.unknowns if known and is_same else 0))
+    if free is not None and verdict.is_accepted:
+        free.add(Due(task=task, reason=ACCEPT))
+    if free is not None and verdict.moves_to is not None:
+        free.add(Due(task=task, reason=MOVE))
 
 
 def _claimed(task: Task, ledger: Ledger) -> str | None:

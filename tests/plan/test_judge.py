@@ -127,3 +127,46 @@ def test_a_new_output_name_moves_the_file_without_a_request() -> None:
     verdict = judge(task(name="b"), known(TaskState.DONE), FakeFiles(), Rules())
     assert verdict.reason is None
     assert verdict.moves_to == "b"
+
+
+@pytest.mark.parametrize(
+    ("digests", "accept", "reason", "is_accepted"),
+    [
+        (Digests("prompt", "inputs", "params", "other"), {Aspect.MODEL}, None, True),
+        (Digests("other", "inputs", "params", "other"), {Aspect.PROMPT}, "model changed", False),
+        (Digests("other", "inputs", "params", "other"), {Aspect.PROMPT, Aspect.MODEL}, None, True),
+        (Digests("prompt", "inputs", "params", "other"), {Aspect.PROMPT}, "model changed", False),
+        (OLD, {Aspect.PROMPT}, None, False),
+    ],
+    ids=["it changed", "another one changed too", "both accepted", "not what changed", "nothing changed"],
+)
+def test_accept_covers_exactly_what_it_names(
+    digests: Digests, accept: set[Aspect], reason: str | None, is_accepted: bool
+) -> None:
+    verdict = judge(task(digests), known(TaskState.DONE), FakeFiles(), Rules(accept=frozenset(accept)))
+    assert (verdict.reason, verdict.is_accepted) == (reason, is_accepted)
+
+
+@pytest.mark.parametrize("presence", [Presence.MISSING, Presence.CHANGED])
+def test_accept_takes_only_images_that_are_there_and_whole(presence: Presence) -> None:
+    changed = task(Digests("prompt", "inputs", "params", "other"))
+    rules = Rules(accept=frozenset({Aspect.MODEL}))
+    assert not judge(changed, known(TaskState.DONE), FakeFiles(presence), rules).is_accepted
+
+
+def test_redo_asks_for_an_image_that_is_there() -> None:
+    verdict = judge(task(), known(TaskState.DONE), FakeFiles(), Rules(redo=frozenset({"j/a"})))
+    assert (verdict.state, verdict.reason) == (TaskState.DONE, "rejected")
+
+
+def test_P3_redo_repeats_what_may_have_been_billed_no_oftener_than_a_run() -> None:
+    rules = Rules(redo=frozenset({"j/a"}), unknown_repeats=1)
+    assert judge(task(), known(TaskState.DONE, unknowns=1), FakeFiles(), rules).reason == "rejected"
+    verdict = judge(task(), known(TaskState.DONE, unknowns=2), FakeFiles(), rules)
+    assert (verdict.state, verdict.reason) == (TaskState.UNKNOWN, None)
+
+
+def test_P6_redo_does_not_replace_an_edited_image_without_force() -> None:
+    files, redo = FakeFiles(Presence.CHANGED), frozenset({"j/a"})
+    assert judge(task(), known(TaskState.DONE), files, Rules(redo=redo)).state is TaskState.CONFLICT
+    assert judge(task(), known(TaskState.DONE), files, Rules(redo=redo, force=True)).reason == "rejected"
