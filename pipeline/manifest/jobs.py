@@ -85,6 +85,9 @@ class Planner:
             names.add("row")
         if job.each is not None and job.each.kind in ("files", "job"):
             names.add("file")
+        if job.each is not None and job.each.kind == "job":
+            names.add("matrix")  # that of the task whose image it takes; its keys are known when its rows are
+            keys.pop("matrix", None)
         return Scope(frozenset(names), keys)
 
     def _check_size(

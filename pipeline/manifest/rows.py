@@ -4,6 +4,7 @@ A source yields rows and, between them, the problems of rows that cannot be used
 """
 
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pipeline.manifest.budget import Names, text_of
@@ -19,6 +20,7 @@ class Row:
     place: str = ""  # `data/products.csv:8`
     line: int | None = None
     is_upstream: bool = False  # its image is another task's output
+    matrix: Mapping[str, str] | None = None  # that task's; a job's own axes win
     fields: dict[str, str] = field(default_factory=dict)
 
 

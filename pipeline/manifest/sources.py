@@ -153,6 +153,7 @@ class Sources:
             row.data = Names("row", values)
             row.fields = fields_of(row.data)
             row.is_upstream = True
+            row.matrix = dict(image.matrix)
             yield row
 
 

@@ -105,8 +105,9 @@ class TaskMaker:
             context["row"] = row.data
         if row.file is not None:
             context["file"] = row.file
-        if combination is not None:
-            context["matrix"] = Names("matrix", combination.texts)
+        if combination is not None or row.matrix is not None:
+            own = {} if combination is None else combination.texts
+            context["matrix"] = Names("matrix", {**(row.matrix or {}), **own})
         context["id"] = self._row_id(recipe, row, combination, context)
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant

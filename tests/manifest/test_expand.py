@@ -273,7 +273,7 @@ CHAIN = """\
       final:
         each: {job: sketches}
         images: ["{{ file.path }}"]
-        prompt: Finish {{ row.colour }} {{ row.id }}
+        prompt: Finish {{ row.colour }} {{ matrix.colour }} {{ row.id }}
         output: final/{{ file.stem }}
       sketches: {prompt: p, matrix: {colour: [red, navy]}, variants: 2}
     """
@@ -289,7 +289,7 @@ def test_chain_takes_the_done_images_of_another_job(desk):
         yield UpstreamImage(task_id="sketches/red@1", row="red", path=image, matrix={"colour": "red"}, fields={})
 
     (task,) = expand(manifest, digests=read_digest, upstream=upstream, jobs=["final"])
-    assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red", "final/red-1")
+    assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red red", "final/red-1")
     assert task.images[0].path == str(image)
     assert len([*expand(manifest, digests=read_digest, upstream=upstream)]) == 5
 
