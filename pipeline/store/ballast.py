@@ -1,4 +1,7 @@
-"""A file that is only there to be given up: its blocks save the images that are in flight when the disk is full."""
+"""Things that are only there to be given up, so that the images in flight can be saved all the same.
+
+A file, whose blocks are what is missing on a full disk; open descriptors, which are missing when there are too many.
+"""
 
 import contextlib
 import threading
@@ -9,6 +12,7 @@ from pipeline.store.tree import Tree, Warn
 
 NAME: Final = "ballast"
 SIZE_BYTES: Final = 32 << 20  # about a dozen images of 2.7 MB
+SPARE: Final = 8  # descriptors; saving one image takes up to six
 SHARE: Final = 8  # at most one eighth of what is free
 LEAST_BYTES: Final = 64 << 10
 
@@ -21,6 +25,7 @@ class Ballast:
         self._size_bytes = size_bytes
         self._mutex = threading.Lock()
         self._is_held = False
+        self._spare: list[int] = []
 
     def __repr__(self) -> str:
         return f"<Ballast {'held' if self._is_held else 'given up'}>"
@@ -28,8 +33,12 @@ class Ballast:
     def load(self, warn: Warn) -> None:
         """Take the blocks; where that is not possible, say so and go on."""
         disk = self._state.disk
-        with self._mutex, contextlib.suppress(FileNotFoundError):
-            disk.unlink(NAME, dir_fd=self._state.fd)
+        with self._mutex:
+            with contextlib.suppress(FileNotFoundError):
+                disk.unlink(NAME, dir_fd=self._state.fd)
+            with contextlib.suppress(OSError):
+                while len(self._spare) < SPARE:
+                    self._spare.append(disk.open_dir(".", dir_fd=self._state.fd))
         if self._size_bytes == 0:
             return
         size_bytes = min(self._size_bytes, self._state.free_bytes() // SHARE)
@@ -52,8 +61,10 @@ class Ballast:
             disk.close(fd)
 
     def give_up(self) -> bool:
-        """Free the blocks; True when there were any."""
+        """Free blocks and descriptors; True when there were blocks."""
         with self._mutex:
+            while self._spare:
+                self._state.disk.close(self._spare.pop())
             was_held, self._is_held = self._is_held, False
             if was_held:
                 self._remove()

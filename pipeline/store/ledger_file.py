@@ -15,7 +15,7 @@ from typing import Final
 
 from pipeline.errors import LedgerError
 from pipeline.store.disk import Disk, rename_without_clobbering
-from pipeline.store.faults import FROM_SQLITE, damaged, translate
+from pipeline.store.faults import FROM_SQLITE, damaged, primary_code, translate
 from pipeline.store.sql import APPLICATION_ID, MIGRATIONS, query
 from pipeline.store.tree import Tree
 
@@ -23,6 +23,7 @@ NAME: Final = "ledger.sqlite"
 NEW: Final = "ledger.sqlite.new"
 SIDES: Final = ("-wal", "-shm", "-journal")
 HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html#the_database_header
+NO_SHARING: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})  # a directory nobody may write
 MAGIC: Final = b"SQLite format 3\0"
 
 
@@ -60,16 +61,32 @@ def open_for_reading(path: Path, *, busy_s: float = 30.0) -> sqlite3.Connection 
         return None
     _check_header(path, len(MIGRATIONS))
     try:
-        connection = connect(path, "mode=ro", busy_s=busy_s, is_shared=True)
         try:
-            connection.execute("PRAGMA query_only = ON")
-            _identify(connection, path, len(MIGRATIONS))
-        except BaseException:  # passed on; only the connection is let go
-            connection.close()
-            raise
+            return _open_reader(path, "mode=ro", busy_s)
+        except sqlite3.OperationalError as error:
+            if primary_code(error) not in NO_SHARING or _has_log(path):
+                raise
+        return _open_reader(path, "mode=ro&immutable=1", busy_s)
     except FROM_SQLITE as error:
         raise translate(error, path) or error from error
+
+
+def _open_reader(path: Path, options: str, busy_s: float) -> sqlite3.Connection:
+    connection = connect(path, options, busy_s=busy_s, is_shared=True)
+    try:
+        connection.execute("PRAGMA query_only = ON")
+        _identify(connection, path, len(MIGRATIONS))
+        connection.execute("SELECT count(*) FROM meta").fetchone()
+    except BaseException:  # passed on; only the connection is let go
+        connection.close()
+        raise
     return connection
+
+
+def _has_log(path: Path) -> bool:
+    """Say whether there is a write-ahead log with something in it."""
+    wal = path.with_name(path.name + "-wal")
+    return wal.exists() and wal.stat().st_size > 0
 
 
 def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> int:
@@ -125,9 +142,7 @@ def _check_identity(path: Path, application_id: int, version: int, newest: int) 
 
 def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
     """Open for looking. Without a write-ahead log the file is immutable while we hold the lock; with one it is read."""
-    wal = path.with_name(path.name + "-wal")
-    has_wal = wal.exists() and wal.stat().st_size > 0
-    connection = connect(path, "mode=ro" if has_wal else "mode=ro&immutable=1", busy_s=busy_s)
+    connection = connect(path, "mode=ro" if _has_log(path) else "mode=ro&immutable=1", busy_s=busy_s)
     connection.execute("PRAGMA query_only = ON")
     connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     return connection

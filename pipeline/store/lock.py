@@ -66,7 +66,7 @@ class StateLock:
         fd = os.open(self.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             _flock(fd, deadline)
-        except BaseException:
+        except BaseException:  # passed on; only the descriptor is let go
             os.close(fd)
             raise
         self._fd = fd

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypedDict
 
 from pipeline import __version__
 from pipeline.errors import InputError
@@ -46,6 +46,19 @@ class Settings:
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     mountinfo: Callable[[], str] = read_mountinfo
+
+
+class Options(TypedDict, total=False):
+    """The fields of `Settings` that have a default."""
+
+    force: bool
+    disk: Disk
+    clock: Clock
+    warn: Warn
+    ballast_bytes: int
+    busy_s: float
+    workers: int
+    mountinfo: Callable[[], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

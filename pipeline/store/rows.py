@@ -6,10 +6,10 @@ Each is one piece of work for `Ledger.submit`: no I/O of its own, no clock, no d
 import os
 import sqlite3
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -121,12 +121,14 @@ def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, r
     )
 
 
-def artifact_of(columns: list[object] | tuple[object, ...]) -> Artifact | None:
+def artifact_of(columns: Sequence[Any]) -> Artifact | None:
     """Read path, sha256, mime, width, height, size_bytes, mtime_ns; None where there is no image."""
-    if columns[0] is None:
+    path, sha256, mime, width, height, size_bytes, mtime_ns = columns
+    if path is None:
         return None
-    names = ("path", "sha256", "mime", "width", "height", "size_bytes", "mtime_ns")
-    return msgspec.convert(dict(zip(names, columns, strict=True)), Artifact)
+    return Artifact(
+        path=path, sha256=sha256, mime=mime, width=width, height=height, size_bytes=size_bytes, mtime_ns=mtime_ns
+    )
 
 
 def artifact(image: Image, path: str, status: os.stat_result) -> Artifact:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TypedDict, TypeVar, Unpack
+from typing import Self, TypeVar, Unpack
 
 import aiofiles.os
 
@@ -20,31 +20,17 @@ from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.awaiting import Awaiting
-from pipeline.store.clock import Clock, to_us
-from pipeline.store.disk import Disk
+from pipeline.store.clock import to_us
 from pipeline.store.finds import Recovery
 from pipeline.store.mending import Mender
 from pipeline.store.moving import Mover
-from pipeline.store.opening import Premises, Settings, open_premises
+from pipeline.store.opening import Options, Premises, Settings, open_premises
 from pipeline.store.publishing import Parcel, Publisher
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
-from pipeline.store.tree import Warn, components
+from pipeline.store.tree import components
 
 T = TypeVar("T")
-
-
-class Options(TypedDict, total=False):
-    """The fields of `opening.Settings` that have a default."""
-
-    force: bool
-    disk: Disk
-    clock: Clock
-    warn: Warn
-    ballast_bytes: int
-    busy_s: float
-    workers: int
-    mountinfo: Callable[[], str]
 
 
 class Store:
@@ -77,7 +63,7 @@ class Store:
         state_dir: Path,
         manifest: str,
         is_play_money: bool,
-        **options: Unpack["Options"],
+        **options: Unpack[Options],
     ) -> Self:
         """Open or create; `options` are the further fields of `opening.Settings`.
 

@@ -5,6 +5,7 @@ callback. Synchronous; one call runs in one thread from end to end, so that a ca
 """
 
 import contextlib
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -72,6 +73,7 @@ class Writer:
         self._ballast = ballast
         self._rejected = rejected
         self._force = force
+        self._second_try = threading.Lock()  # one at a time: what was given up is enough for one
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
@@ -86,6 +88,7 @@ class Writer:
                 if error.errno in IN_THE_WAY:
                     raise
                 self._ballast.give_up()
+            with self._second_try:
                 return self._publish_once(delivery)
         except OSError as error:
             raise self._kept_aside(delivery, error) from error

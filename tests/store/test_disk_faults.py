@@ -1,6 +1,8 @@
 """Every file operation of a publish fails, once or from then on: no image that arrived is lost, a rerun completes."""
 
+import asyncio
 import errno
+import os
 import resource
 import shutil
 import signal
@@ -257,3 +259,39 @@ async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen)
     await reopen(disk=Scarce())
     next(left)
     assert await bench.store.free_bytes() == 40960
+
+
+async def test_r26_images_are_saved_when_descriptors_run_out(bench: Bench, many_files: Callable[[], list[int]]) -> None:
+    """The spare ones are given up for it."""
+    intents = [await bench.store.intend(task(number), run=bench.run, reserved_microusd=PRICE) for number in range(6)]
+    taken = many_files()
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, intent in enumerate(intents):
+                publishing = bench.store.publish(
+                    task(number), intent.attempt, answer(number), cost_microusd=PRICE, seconds=1
+                )
+                group.create_task(publishing)
+    finally:
+        for fd in taken:
+            os.close(fd)
+    assert files(bench.out) == {f"cats/{number}.png": image(number).data for number in range(6)}
+
+
+@pytest.fixture
+def many_files():
+    """Take every descriptor this process may still have."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def take() -> list[int]:
+        highest = max(int(path.name) for path in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 20, before[1]))
+        taken: list[int] = []
+        while True:
+            try:
+                taken.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                return taken
+
+    yield take
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
