@@ -244,3 +244,46 @@ def test_status_pipes_into_head_without_a_traceback(imgpipe: Imgpipe, tmp_path: 
     assert process.stderr is not None
     assert "Traceback" not in process.stderr.read()
     process.stderr.close()
+
+
+def test_L07_a_lost_ledger_is_told_before_anything_is_bought_again(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    imgpipe("run", manifest)
+    manifest.write_text(manifest.read_text().replace("number 1", "number one"))
+    imgpipe("run", manifest)  # leaves a superseded image
+    for file in (tmp_path / "out" / ".pipeline").glob("ledger.sqlite*"):
+        file.unlink()
+    done = imgpipe("run", manifest)
+    assert done.returncode == 2
+    assert "imgpipe rebuild" in done.stderr
+    assert imgpipe("rebuild", manifest).returncode == 0
+    assert imgpipe.json("run", manifest)["attempts"] == 0
+    assert len(server.bill) == 4
+
+
+def test_chained_jobs_follow_each_other_in_one_run(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    manifest.write_text(
+        manifest.read_text()
+        + "  night:\n    each: {job: mugs, state: done}\n    images: ['{{ file.path }}']\n    prompt: At night\n"
+    )
+    run = imgpipe.json("run", manifest)
+    assert (run["exit"], run["tasks"]["total"], run["images"]) == (0, 6, 6)
+    assert [line["input_images"] for line in server.bill] == [0, 0, 0, 1, 1, 1]
+    assert imgpipe.json("run", manifest)["attempts"] == 0
+
+
+def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    imgpipe("run", manifest)
+    before = {path.read_bytes() for path in images(tmp_path)}
+    manifest.write_text(manifest.read_text().replace("    items:", "    output: 'new/{{ id }}'\n    items:"))
+    run = imgpipe.json("run", manifest)
+    assert (run["exit"], run["attempts"]) == (0, 0)
+    assert [path.parent.name for path in images(tmp_path)] == ["new"] * 3
+    assert {path.read_bytes() for path in images(tmp_path)} == before
