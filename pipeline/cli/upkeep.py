@@ -1,5 +1,6 @@
 """The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -166,23 +167,48 @@ def _rebuilt(rebuilt: "Rebuilt", path: Path) -> str:
 
 @click.command()
 @click.argument("file", type=f.FILE, required=False)
+@click.option("--salvage", is_flag=True, help="Read them again with today's parser; publish what is whole now.")
+@click.option("--wait-lock", type=f.Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end.")
 @f.locating
 @f.as_json
-def rejected(*, file: Path | None, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
-    """List the answers to FILE's requests that were paid for and could not be published.
+def rejected(
+    *,
+    file: Path | None,
+    salvage: bool,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+) -> int:
+    """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
+
+    --salvage reads them again, without a request: a newer imgpipe may understand what an older one did not. An image
+    that is whole is published under its task's name, and its answer goes; everything else stays as it is.
 
     \b
     imgpipe rejected jobs/catalogue.yaml
+    imgpipe rejected jobs/catalogue.yaml --salvage
     """
     from pipeline import compose
 
-    _, setup = _setup(file, simulate, variables)
+    _, setup = _setup(file, simulate, variables, wait_lock=wait_lock)
+    salvaged = asyncio.run(compose.salvage(setup)) if salvage else None
     kept = compose.rejected(setup)
     if is_json:
-        f.print_json({"rejected": [_kept_json(each) for each in kept]})
+        document: dict[str, object] = {"rejected": [_kept_json(each) for each in kept]}
+        if salvaged is not None:
+            document |= {"published": salvaged.published, "left": salvaged.left}
+        f.print_json(document)
         return Exit.OK
-    for each in kept:
-        print(_kept_line(each))
+    if salvaged is None:
+        for each in kept:
+            print(_kept_line(each))
+        if kept:
+            print(f"{len(kept):,} kept; --salvage reads them again, without a request.", file=sys.stderr)
+        return Exit.OK
+    _list("published", salvaged.published)
+    _list("left", salvaged.left)
+    print(f"{len(salvaged.published):,} published, {len(kept):,} left.", file=sys.stderr)
     return Exit.OK
 
 

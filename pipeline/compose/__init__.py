@@ -4,9 +4,12 @@ prepare    manifest + flags -> one checked set-up
 planning   set-up + ledger + files -> a plan
 consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders
+opening    the store, open under its lock
 settling   what costs no request: images that get their new name, changes taken as good
+embedding  provenance, written into images before they are hashed
 running    lock, recover, plan, engine, last word
 looking    plans as bills, status, histories, the report, money: nothing is changed
+salvaging  kept answers read again, published without a request
 upkeep     images and ledger checked, a ledger made from images, what lies in rejected/
 doctor, reaching   is everything there that a run needs?
 """
@@ -20,6 +23,7 @@ from pipeline.compose.upkeep import rebuild, rejected, verify
 
 if TYPE_CHECKING:
     from pipeline.compose.running import Release, run
+    from pipeline.compose.salvaging import salvage
 
 __all__ = [
     "Flags",
@@ -35,6 +39,7 @@ __all__ = [
     "rejected",
     "report",
     "run",
+    "salvage",
     "status",
     "status_tasks",
     "verify",
@@ -43,6 +48,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what sends only when it is asked for: a plan needs no network, and aiohttp takes 0.3 s to import."""
+    if name == "salvage":
+        from pipeline.compose.salvaging import salvage
+
+        return salvage
     if name in ("Release", "run"):
         from pipeline.compose import running
 

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Stoppable
@@ -23,6 +24,8 @@ from pipeline.plan import Spool
 from pipeline.provider import Client
 from pipeline.settings import ProviderSettings
 from pipeline.store import Store
+
+PATIENCE_FACTOR = 5.0  # of `retry.wait.max`: with a server that only pushes back, 5 minutes by default
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,9 +50,13 @@ class Crew:
             client = await stack.enter_async_context(
                 Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
             )
-            gate = Gate(Pace(self.setup.limits, retry=self.setup.retry))
-            models = ", ".join(self.setup.catalogue.current_models())
-            watch = Watch(self.setup.limits.stop_on, models=models)
+            clock = asyncio.get_running_loop().time  # that of the gate's sleeps
+            gate = Gate(Pace(self.setup.limits, retry=self.setup.retry, clock=clock))
+            watch = Watch(
+                self.setup.limits.stop_on,
+                models=", ".join(self.setup.catalogue.current_models()),
+                patience_s=PATIENCE_FACTOR * self.setup.retry.wait_max_s,
+            )
             async with aclosing(stages):
                 async for spool in stages:
                     engine = self._engine(client, gate, watch, outcome)
@@ -63,7 +70,7 @@ class Crew:
     def _engine(self, client: Client, gate: Gate, watch: Watch, outcome: Outcome) -> Engine:
         engine = Engine(
             run=self.run,
-            provider=client,
+            provider=Embedding(client, manifest=self.setup.manifest.name),
             store=self.store,
             prices=self.setup.catalogue,
             gate=gate,

@@ -8,8 +8,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from pipeline.compose.consent import at_most, with_consent
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.looking import reading
+from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
@@ -29,7 +30,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
-from pipeline.store import Reader, Recovery, StateLock, Store, find_traces
+from pipeline.store import Reader, Recovery, Store, find_traces
 
 if TYPE_CHECKING:
     from pipeline.compose.crew import Crew
@@ -91,7 +92,7 @@ async def run(
     _check_directories(manifest.output_dir, manifest.state_dir)
     with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
         try:
-            async with _opened(setup) as store:
+            async with opened(setup, check=_check_state) as store:
                 recovery = await store.recover()
                 if release is not None:
                     await store.release(release.states, ids=release.ids or None)
@@ -126,29 +127,6 @@ def _check_directories(*folders: Path) -> None:
             ) from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(Problem(what=f"{folder} cannot be written to", instead="mend its permissions"))
-
-
-@asynccontextmanager
-async def _opened(setup: Setup) -> AsyncIterator[Store]:
-    """Hold the lock and the open store."""
-    manifest = setup.manifest
-    lock = StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s)
-    await asyncio.to_thread(lock.acquire)
-    try:
-        _check_state(setup)
-        store = await Store.open(
-            output_dir=manifest.output_dir,
-            state_dir=manifest.state_dir,
-            manifest=manifest.name,
-            is_play_money=setup.is_play_money,
-            force=setup.flags.force,
-        )
-        try:
-            yield store
-        finally:
-            await store.aclose()
-    finally:
-        lock.release()
 
 
 def _check_state(setup: Setup) -> None:

@@ -1,0 +1,58 @@
+"""metadata: embed: the record is in the file before it is hashed; a picture that takes none is kept as it came."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from io import BytesIO
+
+import pytest
+from PIL import Image as Picture
+
+from pipeline.compose.embedding import embedded
+from pipeline.model import Answer, Digests, Image, InputImage, Task
+from pipeline.report import extract
+
+TASK = Task(
+    id="relit/a", job="relit", row="a", variant=1, prompt="At dusk", model="m", name="a", fingerprint="f" * 64,
+    digests=Digests("", "", "", ""), aspect_ratio="16:9", seed=7,
+    images=(InputImage("/home/ann/secret folder/a.jpg", "1" * 64, 1, 1),), fields={"mail": "ann@example.org"},
+)  # fmt: skip
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+
+
+def answer(kind: str) -> Answer:
+    buffer = BytesIO()
+    Picture.new("RGB", (8, 8), "red").save(buffer, kind)
+    data = buffer.getvalue()
+    mime, suffix = f"image/{kind.lower()}", f".{kind.lower()}"
+    return Answer(image=Image(data=data, sha256=sha256(data).hexdigest(), mime=mime, suffix=suffix, width=8, height=8))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+def test_the_record_is_in_the_bytes_that_are_hashed(kind: str) -> None:
+    plain = answer(kind)
+    image = embedded(plain, TASK, manifest="shop", at=NOW).image
+    record = extract(image.data)
+    assert record is not None
+    assert (record["manifest"], record["task"], record["prompt"]) == ("shop", "relit/a", "At dusk")
+    assert record["parameters"] == {"aspect_ratio": "16:9", "seed": 7}
+    assert image.sha256 == sha256(image.data).hexdigest() != plain.image.sha256
+    with Picture.open(BytesIO(image.data)) as picture:
+        assert picture.convert("RGB").getpixel((4, 4))[0] > 200
+
+
+def test_the_record_names_no_folder_and_no_cell() -> None:
+    data = embedded(answer("PNG"), TASK, manifest="shop", at=NOW).image.data
+    record = extract(data)
+    assert record is not None
+    assert record["inputs"] == [{"name": "a.jpg", "sha256": "1" * 64}]
+    assert b"/home" not in data
+    assert b"ann@example.org" not in data
+
+
+def test_a_picture_that_takes_no_record_is_kept_as_it_came() -> None:
+    plain = answer("PNG")
+    broken = replace(plain, image=replace(plain.image, data=b"paid for, and not a PNG"))
+    kept = embedded(broken, TASK, manifest="shop", at=NOW)
+    assert kept.image == broken.image
+    assert "no record was embedded" in kept.notes[0]
