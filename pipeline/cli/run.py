@@ -1,4 +1,4 @@
-"""The verbs that spend: run, retry."""
+"""The verbs that spend: run, retry, redo."""
 
 import asyncio
 import logging
@@ -15,7 +15,7 @@ from pipeline.cli import flags as f
 from pipeline.errors import Exit
 
 if TYPE_CHECKING:
-    from pipeline.compose import Release
+    from pipeline.compose import Release, Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted
 
 
@@ -33,7 +33,7 @@ def run(**flags: Any) -> int:
     imgpipe run jobs/demo.yaml --simulate       the same against the built-in simulator
     imgpipe run jobs/nightly.yaml -q --budget 20 --max-duration 50m     from cron
     """
-    return _run(None, **flags)
+    return _run(**flags)
 
 
 @click.command()
@@ -60,16 +60,61 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     named = frozenset(state for state, is_named in states.items() if is_named)
     if not named and not ids:
         raise click.UsageError("nothing to retry was named; write --failed, --refused, --unknown or task ids")
-    return _run(Release(states=named or frozenset(states), ids=ids), **flags)
+    return _run(release=Release(states=named or frozenset(states), ids=ids), **flags)
 
 
-def _run(release: "Release | None", *, file: Path | None, is_json: bool, quiet: bool, **flags: Any) -> int:
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--rejected", is_flag=True, help="The images rejected on the contact sheet.")
+@click.option("--picks", type=f.FILE, help="The saved picks, where they are not report/picks.json beside the images.")
+@f.selecting
+@f.deciding
+@f.running
+@f.as_json
+def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
+    """Buy new images in place of those that were rejected on the contact sheet, and nothing else.
+
+    A new image takes the place of the rejected one, which moves to superseded/ in the state directory. If none comes,
+    the old one stays. Each is a purchase like any other: it asks, counts against every budget and can be interrupted;
+    the same command continues. An image that was made anew already is not bought a third time.
+
+    \b
+    imgpipe report jobs/demo.yaml --open        mark with r, then Save picks
+    imgpipe redo jobs/demo.yaml --rejected --picks ~/Downloads/picks.json
+    """
+    if not rejected:
+        raise click.UsageError("nothing to redo was named; write --rejected")
+    return _run(change=lambda setup: _redone(setup, picks), **flags)
+
+
+def _redone(setup: "Setup", picks: Path | None) -> "Setup":
+    from pipeline import compose
+
+    redo = compose.redo(setup, picks)
+    for note in redo.notes:
+        print(f"note: {note}", file=sys.stderr)
+    return redo.setup
+
+
+def _same(setup: "Setup") -> "Setup":
+    return setup
+
+
+def _run(
+    *,
+    file: Path | None,
+    is_json: bool,
+    quiet: bool,
+    release: "Release | None" = None,
+    change: "Callable[[Setup], Setup]" = _same,
+    **flags: Any,
+) -> int:
     from pipeline import compose, report
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
     look = _Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags["log_format"] == "json")
     _set_up_log(look, is_verbose=flags.pop("verbose"), style=flags.pop("log_format"), file=flags.pop("log_file"))
-    setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
+    setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
     confirm = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
     summary = asyncio.run(compose.run(setup, watch=look, confirm=confirm, release=release))
     if not (quiet and summary.exit is Exit.OK):

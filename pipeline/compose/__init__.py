@@ -7,6 +7,8 @@ signals    Ctrl-C and TERM -> the engine's two orders
 opening    the store, open under its lock
 settling   what costs no request: images that get their new name, changes taken as good
 embedding  provenance, written into images before they are hashed
+redoing    rejected images -> a run that makes them anew
+notifying  who wants to know is told
 running    lock, recover, plan, engine, last word
 looking    plans as bills, status, histories, the report, money: nothing is changed
 salvaging  kept answers read again, published without a request
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.compose.looking import bill, costs, history, look, report, status, status_tasks
 from pipeline.compose.planning import Planned
 from pipeline.compose.prepare import Flags, Setup, prepare
+from pipeline.compose.redoing import Redo, redo
 from pipeline.compose.upkeep import rebuild, rejected, verify
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Flags",
     "Planned",
+    "Redo",
     "Release",
     "Setup",
     "bill",
@@ -36,6 +40,7 @@ __all__ = [
     "look",
     "prepare",
     "rebuild",
+    "redo",
     "rejected",
     "report",
     "run",

@@ -59,8 +59,8 @@ def summary_of(
     )
 
 
-def nothing_done(setup: Setup, exit_code: Exit) -> RunSummary:
-    """Return the summary of a run that a signal ended before anything was sent."""
+def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
+    """Return the summary of a run that a signal or an error ended before it could say more."""
     return RunSummary(
         run=None,
         exit=exit_code,
@@ -81,5 +81,5 @@ def nothing_done(setup: Setup, exit_code: Exit) -> RunSummary:
         budget_left_microusd=setup.limits.budget.run,
         not_before=None,
         is_play_money=setup.is_play_money,
-        reasons=("stopped before anything was sent",),
+        reasons=(reason,),
     )

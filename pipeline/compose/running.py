@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 from pipeline.compose.consent import at_most, with_consent
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.looking import reading
+from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
@@ -27,10 +28,10 @@ from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import InputError, Problem, TryLater
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
-from pipeline.store import Reader, Recovery, Store, find_traces
+from pipeline.store import Mender, Reader, Recovery, Store, find_traces
 
 if TYPE_CHECKING:
     from pipeline.compose.crew import Crew
@@ -82,18 +83,45 @@ async def run(
     release: Release | None = None,
     is_main: bool = True,
 ) -> RunSummary:
-    """Make the images of a manifest that are missing or changed, once.
+    """Make the images of a manifest that are missing or changed, once, and tell those who want to be told.
 
     `confirm` None: there is nobody to ask. `is_main` False: signals are the caller's business; cancelling this
     coroutine is then the second signal (what has arrived is saved, what is in flight becomes unknown).
     """
+    notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name)
+    try:
+        summary = await _run(setup, notifier, watch=watch, confirm=confirm, release=release, is_main=is_main)
+    except TryLater:  # nothing is wrong, and another run may be the one that is told about
+        raise
+    except ImgpipeError as error:
+        await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
+        raise
+    except Exception as bug:  # seen by the caller, with its traceback
+        bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
+        await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
+        raise
+    await notifier.ended(summary)
+    return summary
+
+
+async def _run(
+    setup: Setup,
+    notifier: Notifier,
+    *,
+    watch: Watcher,
+    confirm: Callable[[str], bool] | None,
+    release: Release | None,
+    is_main: bool,
+) -> RunSummary:
     key = setup.key()
     manifest = setup.manifest
     _check_directories(manifest.output_dir, manifest.state_dir)
     with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
         try:
             async with opened(setup, check=_check_state) as store:
+                await notifier.started()
                 recovery = await store.recover()
+                await store.mend(Mender.restore)
                 if release is not None:
                     await store.release(release.states, ids=release.ids or None)
                 with reading(setup) as reader:
@@ -107,7 +135,9 @@ async def run(
                         confirm=confirm,
                         recovery=recovery,
                     )
-                    return await _plan_and_go(job)
+                    summary = await _plan_and_go(job)
+                await store.mend(Mender.restore)
+                return summary
         except asyncio.CancelledError:
             if signals.exit is None:
                 raise

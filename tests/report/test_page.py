@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.picks import Picks, read_picks
+from pipeline.report.picks import read_picks
 
 from .reports import EVIL, make_report
 
@@ -225,7 +225,10 @@ def test_picks_outlive_the_page_and_become_a_file(sheet: Sheet, tmp_path: Path) 
         sheet.page.click("#save")
     assert download.value.suggested_filename == "picks.json"
     download.value.save_as(tmp_path / "picks.json")
-    assert read_picks(tmp_path / "picks.json") == Picks(picked=("posters/r0@1",), rejected=("posters/r0@2",))
+    picks = read_picks(tmp_path / "picks.json")
+    assert (picks.picked, picks.rejected) == (("posters/r0@1",), ("posters/r0@2",))
+    assert set(picks.images) == {"posters/r0@1", "posters/r0@2"}
+    assert all(len(sha256) == 64 for sha256 in picks.images.values())
 
 
 def test_picks_are_saved_through_the_file_system_where_there_is_a_way(sheet: Sheet) -> None:
@@ -237,7 +240,8 @@ def test_picks_are_saved_through_the_file_system_where_there_is_a_way(sheet: She
     sheet.press("Home", "p")
     sheet.page.click("#save")
     sheet.until("window.kept")
-    assert json.loads(sheet.page.evaluate("window.kept")) == {"picked": ["posters/r0@1"], "rejected": []}
+    kept = json.loads(sheet.page.evaluate("window.kept"))
+    assert (kept["picked"], kept["rejected"]) == (["posters/r0@1"], [])
 
 
 def test_picks_can_be_loaded_again(sheet: Sheet, tmp_path: Path) -> None:
@@ -250,6 +254,14 @@ def test_picks_can_be_loaded_again(sheet: Sheet, tmp_path: Path) -> None:
     path.write_text('{"picked": 1}')
     sheet.page.set_input_files("#picksfile", path)
     sheet.until("document.querySelector('#count').textContent.includes('is not a picks file')")
+
+
+def test_a_mark_goes_with_the_image_it_was_for(sheet: Sheet, tmp_path: Path) -> None:
+    path = tmp_path / "picks.json"
+    old = {"mugs/r8": "0" * 64}
+    path.write_text(json.dumps({"picked": ["mugs/r8"], "rejected": ["mugs/r9"], "images": old}))
+    sheet.page.set_input_files("#picksfile", path)
+    sheet.until("document.querySelector('#tally').textContent === '0 picked, 1 rejected'")
 
 
 def test_the_theme_follows_the_system_and_the_button(sheet: Sheet) -> None:

@@ -17,6 +17,11 @@ def test_picks_come_back_in_order_and_once(tmp_path: Path) -> None:
     assert read_picks(path) == Picks(picked=("b/2", "a/1"), rejected=("c/3",))
 
 
+def test_picks_say_which_image_was_seen(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"rejected": ["c/3"], "images": {"c/3": "ab"}}')
+    assert read_picks(path).images == {"c/3": "ab"}
+
+
 def test_a_missing_list_is_empty(tmp_path: Path) -> None:
     assert read_picks(written(tmp_path, "{}")) == Picks()
 
@@ -29,6 +34,7 @@ def test_a_missing_list_is_empty(tmp_path: Path) -> None:
         ("[" * 100_000, "is not JSON"),
         ('{"picked": "a"}', '"picked" is not a list of task ids'),
         ('{"rejected": [1]}', '"rejected" is not a list of task ids'),
+        ('{"images": {"a": 1}}', '"images" does not map task ids to hashes'),
         ('{"picked": ["a"], "rejected": ["a"]}', "a is both picked and rejected"),
     ],
 )

@@ -1,0 +1,78 @@
+"""Who wants to know of a run is told: a ping when it begins and ends, its summary to a webhook, its numbers to a file.
+
+In: the manifest's `notify`, summaries. Out: requests and a file. What goes wrong is a warning in the log and changes
+neither the run nor its exit code. The dead man's switch hears `success` for exit 0 alone: everything else is for a
+person to look at.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from typing import Final
+
+from pipeline.engine.events import RunSummary
+from pipeline.errors import Exit
+from pipeline.report import metrics_text, payload, ping_url, post, write_metrics
+from pipeline.report.logs import LOGGER
+from pipeline.report.notify import Moment
+from pipeline.settings import Notify
+
+HURRY_S: Final = 1.0  # for all of it, when a signal ended the run
+
+
+def _warn(text: str) -> None:
+    logging.getLogger(LOGGER).warning("%s", text, extra={"event": "notify_failed"})
+
+
+class Notifier:
+    """Tells of one run. `notify` None: nobody wants to know."""
+
+    def __init__(
+        self,
+        notify: Notify | None,
+        *,
+        manifest: str,
+        warn: Callable[[str], None] = _warn,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._notify = notify if notify is not None else Notify()
+        self._manifest = manifest
+        self._warn = warn
+        self._now = now
+
+    async def started(self) -> None:
+        """Ping that the run begins. Cancellation propagates."""
+        await self._ping("start")
+
+    async def ended(self, summary: RunSummary) -> None:
+        """Tell how it ended, all at once; within a second when a signal ended it."""
+        self._write(summary)
+        is_hurried = summary.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
+        try:
+            async with asyncio.timeout(HURRY_S if is_hurried else None), asyncio.TaskGroup() as group:
+                group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
+                group.create_task(self._post(summary), name="webhook")
+        except TimeoutError:
+            self._warn(f"notify: not everybody was told within {HURRY_S:g} s")
+
+    async def _ping(self, moment: Moment) -> None:
+        if self._notify.ping is not None:
+            self._heard(await post(ping_url(self._notify.ping, moment)))
+
+    async def _post(self, summary: RunSummary) -> None:
+        if self._notify.webhook is not None:
+            self._heard(await post(self._notify.webhook, payload(summary, manifest=self._manifest)))
+
+    def _write(self, summary: RunSummary) -> None:
+        path = self._notify.prometheus
+        if path is None:
+            return
+        try:
+            write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=self._now()))
+        except OSError as error:
+            self._warn(f"notify: {path} could not be written ({error.strerror})")
+
+    def _heard(self, warning: str | None) -> None:
+        if warning is not None:
+            self._warn(warning)

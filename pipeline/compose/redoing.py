@@ -1,0 +1,94 @@
+"""Images that a person rejected on the contact sheet -> a set-up whose run asks for them anew, and for nothing else.
+
+A redo is another attempt of the same task: same id, same fingerprint, same output name. So nothing of a task's identity
+is bent: it passes the same plan, consent, wallet and ledger as any purchase, the new image replaces the old one only
+when it is whole and durable, and the old one moves to `superseded/`. If no new image comes, the old one stays and the
+task is done as before. A variant of its own (`@2`) would have meant ids that the manifest does not name.
+
+What is rejected is an image, not a task: picks.json says which bytes were seen, and its own time says when. An image
+that was made since is not asked for again (not even one with the same bytes: a model with a seed repeats itself), so
+the same command continues after an interruption and a second time finds nothing to do.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.compose.looking import reading
+from pipeline.compose.prepare import Setup
+from pipeline.errors import InputError, Problem
+from pipeline.model import Artifact
+from pipeline.report import Picks, read_picks, visible
+from pipeline.store import Reader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """What will be asked for anew. `notes`: what a person should know."""
+
+    setup: Setup
+    ids: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def picks_of(setup: Setup, path: Path | None) -> tuple[Path, Picks]:
+    """Read the picks of this manifest: `path`, or where the report lies. Raises InputError with the way to make one."""
+    if path is None:
+        path = setup.manifest.output_dir / "report" / "picks.json"
+        if not path.exists():
+            file = setup.manifest.path
+            instead = (
+                f"imgpipe report {file} --open; mark images with the keys p and r, then Save picks, there or to --picks"
+            )
+            raise InputError(Problem(file=str(path), what="there is no such file", instead=instead))
+    return path, read_picks(path)
+
+
+def redo(setup: Setup, picks_path: Path | None) -> Redo:
+    """Return the set-up of a run that makes rejected images anew. Raises InputError when nothing is rejected."""
+    path, picks = picks_of(setup, picks_path)
+    if not picks.rejected:
+        raise InputError(Problem(file=str(path), what="no image is rejected in it", instead="mark some with the key r"))
+    saved_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    ids: set[str] = set()
+    notes: list[str] = []
+    with reading(setup) as reader:
+        for task_id in picks.rejected:
+            why_not = _why_not(reader, task_id, picks, saved_at)
+            if why_not is None:
+                ids.add(task_id)
+                notes += _seeded(reader, task_id)
+            else:
+                notes.append(f"{visible(task_id)}: {why_not}")
+    wanted = frozenset(ids)
+    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
+    changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=wanted))
+    return Redo(setup=changed, ids=wanted, notes=tuple(notes))
+
+
+def _why_not(reader: Reader, task_id: str, picks: Picks, saved_at: datetime) -> str | None:
+    """Say why a rejected task is not asked for anew; None: it is."""
+    known = reader.known(task_id)
+    if known is None:
+        return "no such task was ever run here"
+    if known.artifact is None:
+        return f"it has no image ({known.state}); imgpipe retry asks for it"
+    seen = picks.images.get(task_id)
+    if seen not in (None, known.artifact.sha256) or _made_at(reader, task_id, known.artifact) > saved_at:
+        return "its image was made anew already"
+    return None
+
+
+def _made_at(reader: Reader, task_id: str, artifact: Artifact) -> datetime:
+    """Return when an image came; for one that was adopted by a rebuild, what its file says."""
+    for attempt in reversed(reader.attempts(task_id)):
+        if attempt.sha256 == artifact.sha256 and attempt.ended_at is not None:
+            return attempt.ended_at
+    return datetime.fromtimestamp(artifact.mtime_ns / 1e9, UTC)
+
+
+def _seeded(reader: Reader, task_id: str) -> list[str]:
+    record = reader.record(task_id)
+    if record is None or record.get("seed") is None:
+        return []
+    return [f"{visible(task_id)}: it has a seed, so the new image may be the same; change `seed` to get another one"]

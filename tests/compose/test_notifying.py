@@ -1,0 +1,65 @@
+"""notify: told at the start and at the end, whatever the end is; what goes wrong changes nothing of the run."""
+
+import pytest
+
+from tests.cli.conftest import Imgpipe
+from tests.compose.conftest import Listener
+
+
+def notify(listener: Listener, prometheus: str = "metrics.prom") -> str:
+    return f"notify: {{webhook: '{listener.url}/hook', ping: '{listener.url}/ping', prometheus: {prometheus}}}"
+
+
+def test_a_run_that_went_well_pings_start_and_success_and_posts_its_summary(
+    imgpipe: Imgpipe, listener: Listener
+) -> None:
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener)), "--json")
+    assert ended.exit == 0
+    assert listener.paths[0] == "/ping/start"
+    assert sorted(listener.paths[1:]) == ["/hook", "/ping"]
+    (body,) = listener.bodies("/hook")
+    assert (body["manifest"], body["run"]["images"], body["is_play_money"]) == ("shop", 2, True)
+    metrics = (imgpipe.folder / "metrics.prom").read_text()
+    assert 'imgpipe_last_run_images{manifest="shop"} 2' in metrics
+
+
+def test_a_run_with_losses_pings_fail(imgpipe: Imgpipe, listener: Listener) -> None:
+    profile = "latency: 0s\nfaults: [{name: image_safety, every: 1}]\n"
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener), profile=profile))
+    assert ended.exit == 3
+    assert "/ping/fail" in listener.paths
+    assert listener.bodies("/hook")[0]["run"]["exit"] == 3
+
+
+def test_an_error_before_anything_is_sent_is_told_too(imgpipe: Imgpipe, listener: Listener) -> None:
+    manifest = imgpipe.manifest("{mugs: {images: [nothing.png], items: {red: A red mug}}}", extra=notify(listener))
+    ended = imgpipe("run", manifest)
+    assert ended.exit == 2
+    assert "/ping/fail" in listener.paths
+    assert "nothing.png" in listener.bodies("/hook")[0]["text"]
+
+
+def test_a_second_run_is_not_told_of(imgpipe: Imgpipe, listener: Listener) -> None:
+    from pipeline.store import StateLock
+
+    manifest = imgpipe.manifest(extra=notify(listener))
+    with StateLock(imgpipe.state):
+        assert imgpipe("run", manifest).exit == 75
+    assert listener.heard == []
+
+
+@pytest.mark.parametrize("verb", ["plan", "status", "validate", "verify"])
+def test_looking_tells_nobody(imgpipe: Imgpipe, listener: Listener, verb: str) -> None:
+    assert imgpipe(verb, imgpipe.manifest(extra=notify(listener))).exit == 0
+    assert listener.heard == []
+    assert not (imgpipe.folder / "metrics.prom").exists()
+
+
+def test_what_goes_wrong_is_a_warning_without_the_address(imgpipe: Imgpipe, listener: Listener) -> None:
+    listener.status = 500
+    manifest = imgpipe.manifest(extra=notify(listener, prometheus="no/such/folder.prom").replace("/hook", "/s3cret"))
+    ended = imgpipe("run", manifest, "--json")
+    assert (ended.exit, ended.json["images"]) == (0, 2)
+    assert ended.err.count("127.0.0.1 answered 500") == 3
+    assert "folder.prom could not be written" in ended.err
+    assert "s3cret" not in ended.err
