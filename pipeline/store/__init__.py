@@ -5,7 +5,7 @@ schema.sql, queries.sql, sql, clock, faults      the words the ledger understand
 ledger_file, ledger, awaiting                        the file, checked before it is touched; its one writer
 rows, history       nouns to rows, rows to nouns
 lock, mounts        one spender per state directory
-ballast, rejected, superseded, writer                an image to its final name, or kept
+ballast, turns, rejected, superseded, writer         an image to its final name, or kept
 opening             everything a run needs, opened in order
 publishing, moving, mending, store                   what a run does with it
 finds, picture, standing, salvage, recover           what a start finds, brought to order

@@ -5,7 +5,6 @@ it was (P12). It knows the shape of the ledger and none of its rows.
 """
 
 import contextlib
-import functools
 import os
 import sqlite3
 import stat
@@ -144,7 +143,6 @@ def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
     """Open for looking. Without a write-ahead log the file is immutable while we hold the lock; with one it is read."""
     connection = connect(path, "mode=ro" if _has_log(path) else "mode=ro&immutable=1", busy_s=busy_s)
     connection.execute("PRAGMA query_only = ON")
-    connection.text_factory = functools.partial(str, encoding="utf-8", errors="replace")
     return connection
 
 

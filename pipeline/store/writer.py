@@ -5,7 +5,6 @@ callback. Synchronous; one call runs in one thread from end to end, so that a ca
 """
 
 import contextlib
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -19,6 +18,7 @@ from pipeline.store.disk import NO_LINKS, rename_without_clobbering, status_of, 
 from pipeline.store.rejected import Facts, RejectedFolder
 from pipeline.store.superseded import has_hash, is_plain_file, supersede
 from pipeline.store.tree import IN_THE_WAY, Tree, split
+from pipeline.store.turns import Turns
 
 PART: Final = ".part-"
 
@@ -73,7 +73,7 @@ class Writer:
         self._ballast = ballast
         self._rejected = rejected
         self._force = force
-        self._second_try = threading.Lock()  # one at a time: what was given up is enough for one
+        self._turns = Turns()
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
@@ -82,16 +82,21 @@ class Writer:
         where the image was kept.
         """
         try:
-            try:
-                return self._publish_once(delivery)
-            except OSError as error:
-                if error.errno in IN_THE_WAY:
-                    raise
-                self._ballast.give_up()
-            with self._second_try:
+            with self._turns.together():
                 return self._publish_once(delivery)
         except OSError as error:
-            raise self._kept_aside(delivery, error) from error
+            self._ballast.give_up()
+            with self._turns.alone():
+                return self._second_try(delivery, error)
+
+    def _second_try(self, delivery: Delivery, error: OSError) -> Artifact:
+        """Once more with what was given up, else keep the bytes; alone, so that nobody else takes it."""
+        try:
+            if error.errno not in IN_THE_WAY:
+                return self._publish_once(delivery)
+        except OSError as second:
+            error = second
+        raise self._kept_aside(delivery, error) from error
 
     def drop_part(self, delivery: Delivery) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""

@@ -196,6 +196,25 @@ EXCHANGES = {("fsync", "link"), ("fsync", "rename"), ("link", "fsync_dir"), ("re
              ("fsync_dir", "ledger"), ("ledger", "unlink"), ("fsync_dir", "unlink")}  # fmt: skip
 
 
+def test_image_in_conflict_is_kept_durably(quick_path: Path) -> None:
+    """P1 for an image whose name is taken: once the ledger says where it is kept, it is there."""
+    room = Room(quick_path / "film")
+    (quick_path / "film/out/cats").mkdir(parents=True)
+    (quick_path / "film/out/cats/1.png").write_bytes(b"somebody's")
+    room.disk = disk = RecordingDisk(quick_path / "film")
+    room.before_publish = lambda _: disk.start()
+    assert len(room.live((task(1), 2))) == 1
+    disk.look_at_ledger()
+    assert disk.ops[-1].kind == "ledger"
+    after = [crash for crash in crashes_of(disk, disk.ops) if crash.ledger == disk.ops[-1].data]
+    assert after
+    for number, crash in enumerate(after):
+        root = quick_path / str(number)
+        crash.write(root)
+        assert sorted(files(root / "out").values()) == sorted([b"somebody's", NEW])
+        assert recover(root).conflicts == ["cats/1"]
+
+
 # Steps that one story could do without. The folder of an older image was synced when that image was published (the
 # recovery story needs this sync); while a part stands durably, a final name that got lost is given again; facts beside
 # a rejected image are for people.

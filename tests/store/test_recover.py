@@ -190,6 +190,16 @@ async def test_part_nobody_asks_for_any_more_is_kept_aside(bench: Bench, reopen:
     assert known.state is TaskState.DONE
 
 
+async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench: Bench, reopen: Reopen) -> None:
+    await lose(bench)
+    await bench.make(task(1), 1)
+    await reopen()
+    assert (bench.recovery.unknown, bench.recovery.done) == (1, 1)
+    with bench.reader() as reader:
+        assert reader.states() == {TaskState.DONE: 1}
+        assert reader.spend().unknown_microusd == PRICE
+
+
 async def test_part_in_an_earlier_output_directory_is_published_in_the_new_one(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
