@@ -23,6 +23,13 @@ from pipeline.settings import Retry
 
 READERS: Final = 2  # threads that judge answers; decoding is bound by memory, more threads gain nothing on 2 cores
 
+WITHDRAWN: Final = Failure(
+    fault=Fault.OTHER,
+    billed=Billed.NO,
+    reason="withdrawn before it was sent: a pause or a stop began",
+    code="withdrawn",
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
@@ -95,6 +102,30 @@ class Attempts:
         Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
         """
         price = self._prices.price(task.model, task.size)
+        begun = await self._begin(task, price, refused)
+        while begun is not None and self._is_held_back():
+            await self._withdraw(*begun, tally)
+            begun = await self._begin(task, price, refused)
+        if begun is None:
+            return None
+        reservation, ticket, intent = begun
+        self._emit(AttemptStarted(task_id=task.id, attempt=intent.attempt, number=intent.number, price_microusd=price))
+        started = time.monotonic()
+        result: Answer | Failure | None = None
+        try:
+            result = await self._exchange(task, group)
+        finally:
+            fault = Fault.OTHER if result is None else result.fault if isinstance(result, Failure) else None
+            self._gate.finished(ticket, fault, result.hint_s if isinstance(result, Failure) else None)
+        judged(task, result)
+        return await self._write_down(
+            task, tally, intent, result, reservation=reservation, seconds=time.monotonic() - started
+        )
+
+    async def _begin(
+        self, task: Task, price: int | None, refused: Callable[[Refusal], None]
+    ) -> tuple[Reservation, Ticket, Intent] | None:
+        """Pass the gates and write the intent down; None when the run stopped."""
         reservation = await self._reserve(price or 0, refused)
         if reservation is None:
             return None
@@ -107,17 +138,23 @@ class Attempts:
         except BaseException:  # the worker sees it; nothing was sent
             await self._moved(self._wallet.release, reservation)
             raise
-        intent = await self._intend(task, price, ticket, reservation)
-        started = time.monotonic()
-        result: Answer | Failure | None = None
         try:
-            result = await self._exchange(task, group)
-        finally:
-            fault = Fault.OTHER if result is None else result.fault if isinstance(result, Failure) else None
-            self._gate.finished(ticket, fault, result.hint_s if isinstance(result, Failure) else None)
-        judged(task, result)
-        return await self._write_down(
-            task, tally, intent, result, reservation=reservation, seconds=time.monotonic() - started
+            return reservation, ticket, await self._store.intend(task, run=self._run, reserved_microusd=price)
+        except BaseException:  # the worker sees it; nothing was sent
+            self._gate.abandoned(ticket)
+            await self._moved(self._wallet.release, reservation)
+            raise
+
+    def _is_held_back(self) -> bool:
+        """Whether a halt or a pause began while the intent was being written: then it is not sent."""
+        return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
+
+    async def _withdraw(self, reservation: Reservation, ticket: Ticket, intent: Intent, tally: Tally) -> None:
+        state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
+        self._gate.abandoned(ticket)
+        await self._moved(self._wallet.release, reservation)
+        await self._store.close(
+            intent.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
         )
 
     async def _reserve(self, price_microusd: int, refused: Callable[[Refusal], None]) -> Reservation | None:
@@ -147,16 +184,6 @@ class Attempts:
         move(reservation)
         async with self._money_moved:
             self._money_moved.notify_all()
-
-    async def _intend(self, task: Task, price: int | None, ticket: Ticket, reservation: Reservation) -> Intent:
-        try:
-            intent = await self._store.intend(task, run=self._run, reserved_microusd=price)
-        except BaseException:  # the worker sees it; nothing was sent
-            self._gate.abandoned(ticket)
-            await self._moved(self._wallet.release, reservation)
-            raise
-        self._emit(AttemptStarted(task_id=task.id, attempt=intent.attempt, number=intent.number, price_microusd=price))
-        return intent
 
     async def _exchange(self, task: Task, group: asyncio.TaskGroup) -> Answer | Failure:
         """Send, then judge off the loop. A send that `abandon` cancels is a silence."""

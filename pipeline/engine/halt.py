@@ -16,6 +16,7 @@ from pipeline.settings import StopOn
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
 IN_A_ROW = 5  # 403
 TRIES = 3  # of a model that the provider does not find
+PUSH_BACKS = 10  # in a row, with nothing served in between, and all of them over `patience_s`: the quota is used up
 SPACED_S = 0.5  # nearer to each other than this, they are one try
 LONG_S = 300.0  # a shorter delay beside a quota is that of its minute, not of its day
 LONGEST = timedelta(days=31)
@@ -70,6 +71,7 @@ class Watch:
     """Sees the results of one run and says when it must stop.
 
     `models` names the models that exist now, in words: `gemini-2.5-flash-image, gemini-3-pro-image-preview`.
+    `patience_s`: how long a server may do nothing but push back.
     """
 
     def __init__(
@@ -77,11 +79,15 @@ class Watch:
         stop_on: StopOn = StopOn(),  # noqa: B008 - frozen
         *,
         models: str = "",
+        patience_s: float = 300.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._stop_on = stop_on
         self._models = models
+        self._patience = timedelta(seconds=patience_s)
         self._now = now
+        self._push_backs = 0
+        self._pushed_back_since = now()
         self._first: list[Fault | None] = []
         self._forbidden = 0
         self._missing: dict[str, tuple[int, datetime]] = {}  # model -> spaced tries, when the last one was
@@ -108,6 +114,8 @@ class Watch:
                 return Halt(Exit.ACCOUNT, f"{IN_A_ROW} requests in a row were forbidden: {failure.reason}")
             case Fault.NOT_FOUND | Fault.BAD_REQUEST:
                 return self._mistaken(failure.reason)
+            case Fault.THROTTLED:
+                return self._pushed_back(failure.reason)
             case Fault.MODEL_MISSING:
                 return self._model_missing(failure.reason, model, tries)
             case _:
@@ -131,6 +139,7 @@ class Watch:
     def _count(self, fault: Fault | None, model: str) -> None:
         if fault in SAYS_NOTHING:
             return
+        self._push_backs = 0
         if len(self._first) < FIRST:
             self._first.append(fault)
         self._forbidden = self._forbidden + 1 if fault is Fault.FORBIDDEN else 0
@@ -144,6 +153,20 @@ class Watch:
         is_address = all(fault is Fault.NOT_FOUND for fault in self._first)
         return Halt(
             Exit.ACCOUNT if is_address else Exit.SOME_FAILED, f"the first {FIRST} requests all failed: {reason}"
+        )
+
+    def _pushed_back(self, reason: str) -> Halt | None:
+        """Stop when the server has done nothing else for long: it answers, so the breaker never opens."""
+        now = self._now()
+        if self._push_backs == 0:
+            self._pushed_back_since = now
+        self._push_backs += 1
+        if self._push_backs < PUSH_BACKS or now - self._pushed_back_since < self._patience:
+            return None
+        return Halt(
+            Exit.TRY_LATER,
+            f"the server pushed back {self._push_backs} requests in a row and served none: {reason}; "
+            "run the same command later",
         )
 
     def _model_missing(self, reason: str, model: str, tries: int) -> Halt | None:

@@ -6,21 +6,23 @@ halt (nothing new is sent, what is in flight is awaited and saved), because rais
 """
 
 import asyncio
+import math
 import random
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Step
 from pipeline.engine.counts import Counts
-from pipeline.engine.events import Gauge, Halted, Listener, RetryScheduled, TaskEnded
+from pipeline.engine.events import Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import Halt, Halts, Watch
 from pipeline.engine.pace import Gate
 from pipeline.engine.ports import Prices, Provider, Store
+from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, wait_s
 from pipeline.engine.wallet import Refusal, Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -28,6 +30,7 @@ from pipeline.model import Answer, Due, Failure, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
+TOLD_S: Final = 1.0  # a shorter pause is not worth telling
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,6 +79,7 @@ class Engine:
         self._gate = gate
         self._wallet = wallet
         self._watch = watch
+        self._remarks = Remarks()
         self._limits = limits
         self._retry = retry
         self._emit = listen
@@ -87,6 +91,7 @@ class Engine:
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
+        self._paused_until = -math.inf  # as it was told last, on the loop's clock
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
@@ -283,10 +288,25 @@ class Engine:
         self.halt(Exit.BUDGET, str(refusal))
 
     def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
+        if isinstance(result, Answer):
+            for text in self._remarks.of(task.id, result):
+                self._emit(Warned(text=text, task_id=task.id))
+        else:
+            self._tell_pause(result)
         tries = tally.faults[result.fault] + 1 if isinstance(result, Failure) else 0
-        for halt in (self._watch.judged(result, model=task.model, tries=tries), self._gate.pace.verdict):
-            if halt is not None:
-                self._halt(halt)
+        if halt := self._watch.judged(result, model=task.model, tries=tries):
+            self._halt(halt)
+        verdict = self._gate.pace.verdict
+        if verdict is not None and isinstance(result, Failure) and not self._is_halted.is_set():
+            self._halt(replace(verdict, reason=f"{verdict.reason} ({result.reason})"))
+
+    def _tell_pause(self, failure: Failure) -> None:
+        """Tell that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
+        now, left_s = asyncio.get_running_loop().time(), self._gate.pace.pause_left_s
+        if left_s < TOLD_S or left_s < 2 * (self._paused_until - now):
+            return
+        self._paused_until = now + left_s
+        self._emit(Paused(reason=f"{self._gate.pace.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
         if self.halts.add(halt):

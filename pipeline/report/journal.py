@@ -63,7 +63,7 @@ def line(event: Event, is_play_money: bool) -> Line:
             return _task_ended(event, is_play_money)
         case Paused():
             text = f"nothing new is sent for {duration(event.seconds)}: {event.reason}"
-            return logging.WARNING, "paused", text, {"seconds": round(event.seconds, 3), "reason": event.reason}
+            return logging.INFO, "paused", text, {"seconds": round(event.seconds, 3), "reason": event.reason}
         case Warned():
             text = event.text if event.task_id is None else f"{event.task_id}: {event.text}"
             return logging.WARNING, "warned", text, {"task": event.task_id, "reason": event.text}

@@ -40,7 +40,7 @@ ANSWER = Answer(image=IMAGE)
 class FakeProvider:
     """Answers each task with its next scripted outcome; without a script, with an image. `hold` keeps answers back."""
 
-    script: dict[str, list[Fault | Exception]] = field(default_factory=dict)
+    script: dict[str, list[Fault | Failure | Exception]] = field(default_factory=dict)
     always: Fault | None = None
     hold: asyncio.Event | None = None
     sent: list[str] = field(default_factory=list)
@@ -59,6 +59,8 @@ class FakeProvider:
         step = steps.pop(0) if steps else self.always
         if isinstance(step, Exception):
             raise step
+        if isinstance(step, Failure):
+            return step
         if step is not None:
             return failure(step)
         return Reply(status=200, headers=(), body=b"", is_first=False, seconds=0.0)

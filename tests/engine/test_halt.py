@@ -209,3 +209,21 @@ def test_same_halt_twice_says_nothing_new() -> None:
     assert not halts.add(Halt(Exit.TRY_LATER, "q", NOW + timedelta(seconds=1)))
     assert len(halts) == 1
     assert halts.not_before == NOW
+
+
+def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
+    moments = iter(NOW + timedelta(seconds=n * 60) for n in range(100))
+    watch = Watch(patience_s=540, now=lambda: next(moments))
+    next(moments)
+    assert last(watch, *[Fault.THROTTLED] * 9) is None
+    halt = watch.judged(failure(Fault.THROTTLED))
+    assert halt is not None
+    assert halt.exit is Exit.TRY_LATER
+    assert "saw throttled" in halt.reason
+
+
+def test_H07_push_backs_in_quick_succession_or_around_an_image_end_nothing() -> None:
+    moments = iter(NOW + timedelta(seconds=n * 60) for n in range(100))
+    assert last(Watch(now=lambda: NOW), *[Fault.THROTTLED] * 50) is None
+    watch = Watch(now=lambda: next(moments))
+    assert last(watch, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None

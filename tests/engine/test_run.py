@@ -2,19 +2,19 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
 
-from pipeline.engine.events import Event, Halted, TaskEnded
+from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
 from pipeline.engine.halt import Watch
 from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, StorageError
-from pipeline.model import Fault, TaskState
+from pipeline.model import Fault, Task, TaskState
 from pipeline.settings import Budget, Limits, Retry
-from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, due
+from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
 
@@ -47,6 +47,10 @@ class Bench:
             retry=retry,
             listen=self.events.append,
         )
+
+    async def has_told(self, kind: type, task_id: str) -> None:
+        while not any(isinstance(event, kind) and getattr(event, "task_id", "") == task_id for event in self.events):
+            await asyncio.sleep(0)
 
     async def run(self, *ids: str) -> dict[TaskState, int]:
         counts = await self.engine.run(due(*ids))
@@ -211,3 +215,63 @@ async def test_a_halt_is_told_once() -> None:
     bench = Bench(FakeProvider(always=Fault.ACCOUNT))
     await bench.run("job/0", "job/1")
     assert len([event for event in bench.events if isinstance(event, Halted)]) == 1
+
+
+async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
+    bench = Bench(FakeProvider())
+    assert await bench.run("job/a", "job/b") == {TaskState.DONE: 2}
+    assert [(e.task_id, e.text) for e in bench.events if isinstance(e, Warned)] == [
+        ("job/b", "its image is byte for byte that of job/a; it was accepted")
+    ]
+
+
+async def test_H72_a_pause_is_told_once_with_what_was_seen() -> None:
+    bench = Bench(FakeProvider(always=Fault.UNREACHABLE), limits=Limits(concurrency=1))
+    running = asyncio.create_task(bench.run("job/a"))
+    while not (paused := [event for event in bench.events if isinstance(event, Paused)]):
+        await asyncio.sleep(0)
+    bench.engine.halt(Exit.INTERRUPTED, "INT")
+    await running
+    assert [pause.reason for pause in paused] == ["the provider is down (it was unreachable)"]
+    assert paused[0].seconds == pytest.approx(30, abs=1)
+
+
+class SlowStore(FakeStore):
+    """Takes its time to write the intent of `job/b` down: as long as `meanwhile` takes, the first time."""
+
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
+        intent = await super().intend(task, run=run, reserved_microusd=reserved_microusd)
+        if task.id == "job/b" and self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return intent
+
+
+async def test_P11_a_pause_that_begins_while_an_intent_is_written_holds_it_back() -> None:
+    provider = FakeProvider(script={"job/a": [failure(Fault.THROTTLED, 0.05)]})
+    store, loop = SlowStore(), asyncio.get_running_loop()
+    bench = Bench(provider, store=store, limits=Limits(concurrency=4, start=4, adaptive=False))
+    store.meanwhile = lambda: bench.has_told(AttemptEnded, "job/a")
+    began = loop.time()
+    assert await bench.run("job/first", "job/a", "job/b") == {TaskState.DONE: 3}
+    assert loop.time() - began >= 0.05
+    assert provider.sent[:2] == ["job/first", "job/a"]
+    assert provider.sent.count("job/b") == 1
+    assert store.log.count(("intend", "job/b")) == 2
+    assert bench.wallet.spent_microusd == 3 * PRICE
+
+
+async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
+    store, provider = SlowStore(), FakeProvider()
+    bench = Bench(provider, store=store)
+
+    async def stop() -> None:
+        bench.engine.halt(Exit.INTERRUPTED, "INT")
+
+    store.meanwhile = stop
+    assert await bench.run("job/b") == {TaskState.PENDING: 1}
+    assert provider.sent == []
+    assert list(store.states.values()) == [TaskState.PENDING]
+    assert (bench.wallet.reserved_microusd, bench.engine.counts.attempts) == (0, 0)

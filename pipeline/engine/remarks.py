@@ -1,0 +1,59 @@
+"""What a person may want to know of images that were accepted: the answer's own notes, and what was there before.
+
+In: answers, as they are judged. Out: texts that were not told yet. Two tasks with the same bytes, or two answers with
+one id, are the server's doing and were paid for: they are accepted, and told. It refuses to know files and the ledger.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Final
+
+from pipeline.model import Answer
+
+REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
+MOST_TOLD: Final = 20  # texts of one run; more of them make nothing clearer
+
+
+class Recent:
+    """The last things seen, by 8 bytes of their hash, and whose they were."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._owners: dict[bytes, str] = {}  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def owner(self, digest: bytes, task_id: str) -> str | None:
+        """Return the other task that had it before; remember it as this one's where there is none."""
+        other = self._owners.setdefault(digest, task_id)
+        if len(self._owners) > self._most:
+            del self._owners[next(iter(self._owners))]
+        return None if other == task_id else other
+
+
+class Remarks:
+    """What was told in one run; each text once."""
+
+    def __init__(self) -> None:
+        self._images = Recent()
+        self._answers = Recent()
+        self._told: set[str] = set()
+
+    def of(self, task_id: str, answer: Answer) -> Iterator[str]:
+        """Yield what is new about one answer."""
+        for text in (*answer.notes, *self._repetitions(task_id, answer)):
+            if text in self._told or len(self._told) > MOST_TOLD:
+                continue
+            self._told.add(text)
+            yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
+
+    def _repetitions(self, task_id: str, answer: Answer) -> Iterator[str]:
+        other = self._images.owner(bytes.fromhex(answer.image.sha256[:16]), task_id)
+        if other is not None:
+            yield f"its image is byte for byte that of {other}; it was accepted"
+        if answer.response_id is None:
+            return
+        other = self._answers.owner(hashlib.blake2b(answer.response_id.encode(), digest_size=8).digest(), task_id)
+        if other is not None:
+            yield f"its answer has the id of the answer to {other}; it was accepted"

@@ -1,0 +1,56 @@
+"""What is told of images that were accepted, and how much of it is remembered."""
+
+from dataclasses import replace
+
+import pytest
+
+from pipeline.engine.remarks import MOST_TOLD, Recent, Remarks
+from pipeline.model import Answer
+from tests.engine.fakes import ANSWER, IMAGE
+
+
+def other(n: int, **fields: object) -> Answer:
+    """Return an answer whose image has bytes of its own."""
+    return replace(ANSWER, image=replace(IMAGE, sha256=f"{n:064x}"[::-1]), **fields)  # type: ignore[arg-type]
+
+
+def test_H69_the_same_bytes_name_the_task_that_had_them_first() -> None:
+    remarks = Remarks()
+    assert list(remarks.of("job/a", ANSWER)) == []
+    assert list(remarks.of("job/b", ANSWER)) == ["its image is byte for byte that of job/a; it was accepted"]
+
+
+def test_H70_an_answer_id_that_comes_again_names_the_task_it_came_for() -> None:
+    remarks = Remarks()
+    assert list(remarks.of("job/a", other(1, response_id="r"))) == []
+    assert list(remarks.of("job/b", other(2, response_id="r"))) == [
+        "its answer has the id of the answer to job/a; it was accepted"
+    ]
+
+
+def test_the_same_task_again_is_no_repetition() -> None:
+    remarks = Remarks()
+    assert [list(remarks.of("job/a", ANSWER)) for _ in range(2)] == [[], []]
+
+
+def test_H68_a_note_is_told_once() -> None:
+    remarks = Remarks()
+    told = [text for n in range(9) for text in remarks.of(f"job/{n}", other(n, notes=("too small",)))]
+    assert told == ["too small"]
+
+
+def test_a_flood_is_told_twenty_times_and_that_there_is_more_once() -> None:
+    remarks = Remarks()
+    told = [text for n in range(99) for text in remarks.of(f"job/{n}", other(n, notes=(f"odd {n}",)))]
+    assert len(told) == MOST_TOLD + 1
+    assert "the rest is not told" in told[-1]
+
+
+@pytest.mark.parametrize("most", [1, 100])
+def test_memory_is_bounded_and_the_oldest_is_forgotten(most: int) -> None:
+    recent = Recent(most)
+    for n in range(10 * most):
+        assert recent.owner(n.to_bytes(8, "big"), f"job/{n}") is None
+    assert len(recent) == most
+    assert recent.owner((10 * most - 1).to_bytes(8, "big"), "job/x") == f"job/{10 * most - 1}"
+    assert recent.owner((0).to_bytes(8, "big"), "job/x") is None
