@@ -60,7 +60,7 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     named = frozenset(state for state, is_named in states.items() if is_named)
     if not named and not ids:
         raise click.UsageError("nothing to retry was named; write --failed, --refused, --unknown or task ids")
-    return _run(release=Release(states=named or frozenset(states), ids=ids), **flags)
+    return _run(retry=Release(states=named or frozenset(states), ids=ids), **flags)
 
 
 @click.command()
@@ -105,7 +105,7 @@ def _run(
     file: Path | None,
     is_json: bool,
     quiet: bool,
-    release: "Release | None" = None,
+    retry: "Release | None" = None,
     change: "Callable[[Setup], Setup]" = _same,
     **flags: Any,
 ) -> int:
@@ -116,7 +116,7 @@ def _run(
     _set_up_log(look, is_verbose=flags.pop("verbose"), style=flags.pop("log_format"), file=flags.pop("log_file"))
     setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
     confirm = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
-    summary = asyncio.run(compose.run(setup, watch=look, confirm=confirm, release=release))
+    summary = asyncio.run(compose.run(setup, watch=look, confirm=confirm, retry=retry))
     if not (quiet and summary.exit is Exit.OK):
         print(report.paragraph(summary, manifest=str(path)), file=sys.stderr)
     if is_json:

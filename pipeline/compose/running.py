@@ -24,6 +24,7 @@ from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
+from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
@@ -44,14 +45,6 @@ class Watcher(Protocol):
     """Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end."""
 
     def __call__(self, started: RunStarted, gauge: Callable[[], Gauge]) -> AbstractContextManager[Listener]: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Release:
-    """What `retry` makes due again: tasks in these states; with ids, only those."""
-
-    states: frozenset[TaskState]
-    ids: tuple[str, ...] = ()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,17 +73,18 @@ async def run(
     *,
     watch: Watcher,
     confirm: Callable[[str], bool] | None = None,
-    release: Release | None = None,
+    retry: Release | None = None,
     is_main: bool = True,
 ) -> RunSummary:
     """Make the images of a manifest that are missing or changed, once, and tell those who want to be told.
 
-    `confirm` None: there is nobody to ask. `is_main` False: signals are the caller's business; cancelling this
-    coroutine is then the second signal (what has arrived is saved, what is in flight becomes unknown).
+    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `is_main` False: signals are the
+    caller's business; cancelling this coroutine is then the second signal (what has arrived is saved, what is in
+    flight becomes unknown).
     """
     notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name)
     try:
-        summary = await _run(setup, notifier, watch=watch, confirm=confirm, release=release, is_main=is_main)
+        summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, is_main=is_main)
     except TryLater:  # nothing is wrong, and another run may be the one that is told about
         raise
     except ImgpipeError as error:
@@ -110,7 +104,7 @@ async def _run(
     *,
     watch: Watcher,
     confirm: Callable[[str], bool] | None,
-    release: Release | None,
+    retry: Release | None,
     is_main: bool,
 ) -> RunSummary:
     key = setup.key()
@@ -122,9 +116,9 @@ async def _run(
                 await notifier.started()
                 recovery = await store.recover()
                 await store.mend(Mender.restore)
-                if release is not None:
-                    await store.release(release.states, ids=release.ids or None)
                 with reading(setup) as reader:
+                    if retry is not None:
+                        setup = await release(setup, store, reader, retry)
                     job = _Job(
                         setup=setup,
                         key=key,

@@ -287,3 +287,20 @@ def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, server
     assert (run["exit"], run["attempts"]) == (0, 0)
     assert [path.parent.name for path in images(tmp_path)] == ["new"] * 3
     assert {path.read_bytes() for path in images(tmp_path)} == before
+
+
+def test_retry_runs_what_was_named_and_nothing_else(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    faults = "faults: [{name: image_safety, match: {prompt: number 1}}, {name: text_only, match: {prompt: number 2}}]\n"
+    server = servers.start(f"picture: tiny\nlatency: 0s\n{faults}")
+    manifest = write_manifest(tmp_path, server.base_url, items=4, job_extra="    tags: [x]\n")
+    first = imgpipe.json("run", manifest)
+    assert (first["exit"], first["tasks"]["refused"], first["tasks"]["failed"]) == (3, 1, 1)
+    sent = len(server.bill)
+    assert imgpipe.json("run", manifest)["attempts"] == 0
+    again = imgpipe.json("retry", manifest, "--refused")
+    assert (again["tasks"]["total"], again["attempts"], again["exit"]) == (1, 1, 3)
+    assert len(server.bill) == sent + 1
+    assert imgpipe.json("retry", manifest, "mugs/row2")["attempts"] == 3
+    wrong = imgpipe("retry", manifest, "mugs/row22")
+    assert wrong.returncode == 2
+    assert "did you mean mugs/row2" in wrong.stderr
