@@ -116,3 +116,79 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
         table.add_row(*one.key, f"{one.attempts:,}", f"{one.images:,}", *sums)
     Console(file=sys.stdout).print(table if costs else "Nothing was spent.")
     return Exit.OK
+
+
+@click.command()
+@click.argument("path", type=f.FILE)
+@click.option("--state-dir", type=f.FILE, metavar="DIR", help="Whose ledger to ask, for an image that was moved away.")
+@f.as_json
+def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
+    """Tell where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
+
+    It needs no manifest: the ledger is looked for in the folders above the image, which is known there by its place
+    and by its bytes, moved and superseded images too. An image that no ledger knows tells what it carries itself, if
+    its manifest said `metadata: embed`.
+
+    \b
+    imgpipe explain outputs/demo/posters/lisbon.png
+    imgpipe explain ~/Desktop/lisbon.png --state-dir outputs/demo/.pipeline
+    """
+    from pipeline import compose
+    from pipeline.report import explain_view as view
+
+    told = compose.explain(path, state_dir=state_dir)
+    if is_json:
+        f.print_json(view.explain_json(told))
+        return Exit.OK
+    from rich.console import Console
+
+    view.show_explanation(told, Console(file=sys.stdout))
+    return Exit.OK
+
+
+@click.command()
+@click.argument("file", type=f.FILE, required=False)
+@click.option("--picked", "folder", type=f.FILE, required=True, metavar="DIR", help="Copy the picked images here.")
+@click.option("--picks", type=f.FILE, help="The saved picks, where they are not report/picks.json beside the images.")
+@f.locating
+@f.as_json
+def export(
+    *,
+    file: Path | None,
+    folder: Path,
+    picks: Path | None,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+) -> int:
+    """Copy the images of FILE that were picked on the contact sheet. A different file is never replaced.
+
+    Exit code 3: some picks stay behind, each with its reason.
+
+    \b
+    imgpipe report jobs/demo.yaml --open        mark with p, then Save picks
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
+    """
+    from pipeline import compose
+    from pipeline.report import visible
+    from pipeline.report.figures import count
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = compose.prepare(path, f.compose_flags(variables=variables, profile=profile))
+    exported = compose.export(setup, folder, picks)
+    if is_json:
+        f.print_json(
+            {
+                "copied": [str(path) for path in exported.copied],
+                "present": [str(path) for path in exported.present],
+                "left": [{"task": task_id, "reason": reason} for task_id, reason in exported.left],
+                "exit": int(exported.exit),
+            }
+        )
+        return exported.exit
+    for target in exported.copied:
+        print(target)
+    for task_id, reason in exported.left:
+        print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
+    print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
+    return exported.exit

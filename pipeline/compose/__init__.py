@@ -12,20 +12,25 @@ notifying  who wants to know is told
 running    lock, recover, plan, engine, last word
 looking    plans as bills, status, histories, the report, money: nothing is changed
 salvaging  kept answers read again, published without a request
+explaining from an image file to how it came to be
+exporting  picked images -> copies in a folder
 upkeep     images and ledger checked, a ledger made from images, what lies in rejected/
 doctor, reaching   is everything there that a run needs?
 """
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compose.explaining import explain
+from pipeline.compose.exporting import export
 from pipeline.compose.looking import bill, costs, history, look, report, status, status_tasks
 from pipeline.compose.planning import Planned
 from pipeline.compose.prepare import Flags, Setup, prepare
 from pipeline.compose.redoing import Redo, redo
+from pipeline.compose.releasing import Release
 from pipeline.compose.upkeep import rebuild, rejected, verify
 
 if TYPE_CHECKING:
-    from pipeline.compose.running import Release, run
+    from pipeline.compose.running import run
     from pipeline.compose.salvaging import salvage
 
 __all__ = [
@@ -36,6 +41,8 @@ __all__ = [
     "Setup",
     "bill",
     "costs",
+    "explain",
+    "export",
     "history",
     "look",
     "prepare",
@@ -57,7 +64,7 @@ def __getattr__(name: str) -> Any:
         from pipeline.compose.salvaging import salvage
 
         return salvage
-    if name in ("Release", "run"):
+    if name == "run":
         from pipeline.compose import running
 
         return getattr(running, name)

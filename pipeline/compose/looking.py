@@ -128,7 +128,7 @@ def history(setup: Setup, task_id: str) -> tuple[StatusTask, list[AttemptLine]]:
         near: list[str] = []
         for row in rows(setup, reader, DigestMemory(reader)):
             if row.task.id == task_id:
-                return _status_task(row), [_line(attempt) for attempt in reader.attempts(task_id)]
+                return _status_task(row), [attempt_line(attempt) for attempt in reader.attempts(task_id)]
             near.append(row.task.id)
     raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
 
@@ -164,7 +164,8 @@ def _status_task(row: Row) -> StatusTask:
     )
 
 
-def _line(attempt: Attempt) -> AttemptLine:
+def attempt_line(attempt: Attempt) -> AttemptLine:
+    """Return one attempt as histories show it."""
     return AttemptLine(
         attempt=attempt.attempt,
         sent_at=_moment(attempt.sent_at),

@@ -153,7 +153,7 @@ def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Co
         text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
         console.print(Text(text), soft_wrap=True)
     if attempts:
-        console.print(_attempts(attempts, is_play_money))
+        console.print(attempts_table(attempts, is_play_money))
 
 
 def _table(*headers: tuple[str, bool]) -> "Table":
@@ -186,7 +186,8 @@ def _spend(status: Status) -> "Table":
     return table
 
 
-def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
+def attempts_table(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
+    """Return one line for each attempt."""
     from rich.text import Text
 
     table = _table(

@@ -210,6 +210,9 @@ FROM task WHERE manifest = :manifest ORDER BY task
 -- name: states
 SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
 
+-- name: jobs
+SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job
+
 -- name: attempts
 SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
   code, request_id, response_id, model_version, reason, sha256, kept, fingerprint
@@ -245,6 +248,15 @@ FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 
 SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
   (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
 FROM run ORDER BY run.run
+
+-- name: pace
+SELECT images, seconds FROM (
+  SELECT run.run,
+    (SELECT count(*) FROM attempt INDEXED BY attempt_run_money WHERE attempt.run = run.run AND state = 'ok') AS images,
+    (coalesce(ended_at, (SELECT max(attempt.ended_at) FROM attempt WHERE attempt.run = run.run)) - started_at) / 1e6
+      AS seconds
+  FROM run WHERE manifest = :manifest ORDER BY run.run DESC LIMIT 20)
+WHERE images >= :fewest AND seconds > 0 ORDER BY run DESC LIMIT 1
 
 -- name: claimed_elsewhere
 SELECT task.manifest, task.id FROM task JOIN manifest USING (manifest)

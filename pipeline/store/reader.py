@@ -4,6 +4,7 @@ Synchronous and read-only: it opens while a run writes, never blocks it and neve
 not exist yet is an empty one. It knows rows; what they mean for a run is the plan's business.
 """
 
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -98,6 +99,10 @@ class Reader:
         """Count this manifest's tasks by state."""
         return Counter({TaskState(state): count for state, count in self._rows("states", manifest=self.manifest)})
 
+    def jobs(self) -> Counter[str]:
+        """Count this manifest's tasks by job, those that it no longer has included."""
+        return Counter(dict(self._rows("jobs", manifest=self.manifest)))
+
     def attempts(self, task_id: str) -> list[Attempt]:
         """Return one task's whole history, in the order it was sent."""
         found = self._rows("attempts", manifest=self.manifest, id=rows.text(task_id))
@@ -138,6 +143,13 @@ class Reader:
             found += self._rows("made_by_sha256", sha256=sha256)
         makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
         return list(dict.fromkeys(makers))
+
+    def output_dir(self) -> Path | None:
+        """Return the output directory this manifest used last; None: it is not known here."""
+        row = self._one("output_of", manifest=self.manifest)
+        if row is None:
+            return None
+        return Path(os.path.normpath(self.state_dir / os.fsdecode(bytes(row[0]))))
 
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""
@@ -213,6 +225,11 @@ class Reader:
             )
             for run, manifest, sha256, version, started_at, ended_at, code, reason, attempts in self._rows("runs")
         ]
+
+    def pace(self, *, fewest: int) -> float | None:
+        """Return the images a second of this manifest's last run that brought `fewest` or more; None: no such run."""
+        row = self._one("pace", manifest=self.manifest, fewest=fewest)
+        return None if row is None else float(row[0] / row[1])
 
     def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> str | None:
         """Return the remembered SHA-256 of an input file that still has this size and time."""

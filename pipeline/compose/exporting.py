@@ -1,0 +1,99 @@
+"""The images a person picked -> copies in a folder of their own. A different file is never replaced.
+
+In: a set-up, picks, a folder. Out: what was copied, what was there already, what stays behind and why. The images keep
+the folders and names they have below the output directory.
+"""
+
+import filecmp
+import os
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.compose.looking import reading
+from pipeline.compose.prepare import Setup
+from pipeline.compose.redoing import picks_of
+from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.report import Picks
+from pipeline.store import Reader
+from pipeline.store.disk import NO_LINKS
+
+
+@dataclass(slots=True, kw_only=True)
+class Exported:
+    """What became of each pick. `left`: task id and reason."""
+
+    copied: list[Path] = field(default_factory=list)
+    present: list[Path] = field(default_factory=list)  # the same bytes were there
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit(self) -> Exit:
+        return Exit.SOME_FAILED if self.left else Exit.OK
+
+
+def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
+    """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
+    path, picks = picks_of(setup, picks_path)
+    if not picks.picked:
+        raise InputError(Problem(file=str(path), what="no image is picked in it", instead="pick some with the key p"))
+    exported = Exported()
+    with reading(setup) as reader:
+        for task_id in picks.picked:
+            source = _source(setup, reader, task_id, picks)
+            if isinstance(source, str):
+                exported.left.append((task_id, source))
+                continue
+            target = folder / source.relative_to(setup.manifest.output_dir)
+            try:
+                _place(task_id, source, target, exported)
+            except OSError as error:
+                where = error.filename or target
+                raise StorageError(f"{where}: {error.strerror}; mend it, then run the same command") from error
+    return exported
+
+
+def _source(setup: Setup, reader: Reader, task_id: str, picks: Picks) -> Path | str:
+    """Return the picked image, or why there is none."""
+    known = reader.known(task_id)
+    if known is None:
+        return "no such task was ever run here"
+    if known.artifact is None:
+        return f"it has no image ({known.state})"
+    if picks.images.get(task_id) not in (None, known.artifact.sha256):
+        return "its image was made anew since it was picked; look at it again"
+    path = setup.manifest.output_dir / known.artifact.path
+    return path if path.is_file() else f"{path} is missing"
+
+
+def _place(task_id: str, source: Path, target: Path, exported: Exported) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not os.path.lexists(target) and _copy(source, target):
+        exported.copied.append(target)
+    elif target.is_file() and filecmp.cmp(source, target, shallow=False):
+        exported.present.append(target)
+    else:
+        exported.left.append((task_id, f"{target} is another file; move it away or export to another folder"))
+
+
+def _copy(source: Path, target: Path) -> bool:
+    """Copy under another name first, so that no half image ever has the right one; False: the name was taken."""
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        shutil.copyfile(source, part)
+        shutil.copystat(source, part)
+        try:
+            os.link(part, target)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            if os.path.lexists(target):
+                return False
+            part.rename(target)
+    finally:
+        with suppress(FileNotFoundError):
+            part.unlink()
+    return True
