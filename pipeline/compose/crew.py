@@ -56,6 +56,7 @@ class Crew:
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models()),
                 patience_s=PATIENCE_FACTOR * self.setup.retry.wait_max_s,
+                clock=clock,
             )
             async with aclosing(stages):
                 async for spool in stages:

@@ -4,6 +4,8 @@ In: every judged result of the run and the end of every task, in order. Out: a `
 stops, how, and what is still in flight: a halt finishes what is paid and starts nothing.
 """
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -81,13 +83,15 @@ class Watch:
         models: str = "",
         patience_s: float = 300.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stop_on = stop_on
         self._models = models
-        self._patience = timedelta(seconds=patience_s)
+        self._patience_s = patience_s
         self._now = now
+        self._clock = clock
         self._push_backs = 0
-        self._pushed_back_since = now()
+        self._pushed_back_since = -math.inf
         self._first: list[Fault | None] = []
         self._forbidden = 0
         self._missing: dict[str, tuple[int, datetime]] = {}  # model -> spaced tries, when the last one was
@@ -157,11 +161,11 @@ class Watch:
 
     def _pushed_back(self, reason: str) -> Halt | None:
         """Stop when the server has done nothing else for long: it answers, so the breaker never opens."""
-        now = self._now()
+        now = self._clock()
         if self._push_backs == 0:
             self._pushed_back_since = now
         self._push_backs += 1
-        if self._push_backs < PUSH_BACKS or now - self._pushed_back_since < self._patience:
+        if self._push_backs < PUSH_BACKS or now - self._pushed_back_since < self._patience_s:
             return None
         return Halt(
             Exit.TRY_LATER,

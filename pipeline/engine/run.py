@@ -291,14 +291,19 @@ class Engine:
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
-        else:
-            self._tell_pause(result)
         tries = tally.faults[result.fault] + 1 if isinstance(result, Failure) else 0
         if halt := self._watch.judged(result, model=task.model, tries=tries):
             self._halt(halt)
+        if isinstance(result, Failure) and not self._is_halted.is_set():
+            self._hindered(result)
+
+    def _hindered(self, failure: Failure) -> None:
+        """Give up when the pace does, saying what was seen last; else tell what it waits for."""
         verdict = self._gate.pace.verdict
-        if verdict is not None and isinstance(result, Failure) and not self._is_halted.is_set():
-            self._halt(replace(verdict, reason=f"{verdict.reason} ({result.reason})"))
+        if verdict is not None:
+            self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
+        else:
+            self._tell_pause(failure)
 
     def _tell_pause(self, failure: Failure) -> None:
         """Tell that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""

@@ -1,5 +1,6 @@
 """When a run stops, with which exit code, and until when."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -212,9 +213,8 @@ def test_same_halt_twice_says_nothing_new() -> None:
 
 
 def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
-    moments = iter(NOW + timedelta(seconds=n * 60) for n in range(100))
-    watch = Watch(patience_s=540, now=lambda: next(moments))
-    next(moments)
+    minutes = itertools.count()
+    watch = Watch(patience_s=540, clock=lambda: 60.0 * next(minutes))
     assert last(watch, *[Fault.THROTTLED] * 9) is None
     halt = watch.judged(failure(Fault.THROTTLED))
     assert halt is not None
@@ -223,7 +223,7 @@ def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
 
 
 def test_H07_push_backs_in_quick_succession_or_around_an_image_end_nothing() -> None:
-    moments = iter(NOW + timedelta(seconds=n * 60) for n in range(100))
-    assert last(Watch(now=lambda: NOW), *[Fault.THROTTLED] * 50) is None
-    watch = Watch(now=lambda: next(moments))
+    minutes = itertools.count()
+    assert last(Watch(clock=lambda: 0.0), *[Fault.THROTTLED] * 50) is None
+    watch = Watch(clock=lambda: 60.0 * next(minutes))
     assert last(watch, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None
