@@ -115,12 +115,16 @@ class Attempts:
         try:
             result = await self._exchange(task, group)
         finally:
-            fault = Fault.OTHER if result is None else result.fault if isinstance(result, Failure) else None
-            self._gate.finished(ticket, fault, result.hint_s if isinstance(result, Failure) else None)
-        judged(task, result)
-        return await self._write_down(
-            task, tally, intent, result, reservation=reservation, seconds=time.monotonic() - started
-        )
+            if result is None:
+                self._gate.finished(ticket, Fault.OTHER, None)
+        seconds = time.monotonic() - started
+        fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
+        try:
+            self._gate.finished(ticket, fault, hint_s)
+            judged(task, result)
+        finally:  # a bug in who only watches costs no image
+            step = await self._write_down(task, tally, intent, result, reservation=reservation, seconds=seconds)
+        return step
 
     async def _begin(
         self, task: Task, price: int | None, refused: Callable[[Refusal], None]

@@ -18,7 +18,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Step
 from pipeline.engine.counts import Counts
-from pipeline.engine.events import Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
+from pipeline.engine.events import Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import Halt, Halts, Watch
 from pipeline.engine.pace import Gate
 from pipeline.engine.ports import Prices, Provider, Store
@@ -73,7 +73,7 @@ class Engine:
             gate=gate,
             wallet=wallet,
             retry=retry,
-            listen=listen,
+            listen=self._emit,
             sleep=self._sleep,
         )
         self._gate = gate
@@ -82,7 +82,7 @@ class Engine:
         self._remarks = Remarks()
         self._limits = limits
         self._retry = retry
-        self._emit = listen
+        self._listen = listen
         self.counts = counts if counts is not None else Counts()
         self.halts = halts if halts is not None else Halts()
         self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
@@ -193,8 +193,7 @@ class Engine:
                 self.halt(error.exit_code, str(error))
                 self._end(turn)
             except Exception as bug:  # raised by `run`, once everything in flight is saved
-                self._bug = self._bug or bug
-                self.halt(Exit.BUG, f"{type(bug).__name__}: {bug}")
+                self._caught(bug)
                 self._end(turn)
             finally:
                 self._busy -= 1
@@ -314,10 +313,22 @@ class Engine:
         self._emit(Paused(reason=f"{self._gate.pace.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
-        if self.halts.add(halt):
-            self._emit(Halted(exit=halt.exit, reason=halt.reason))
         self._is_halted.set()
         self._gate.stop()
+        if self.halts.add(halt):
+            self._emit(Halted(exit=halt.exit, reason=halt.reason))
+
+    def _caught(self, bug: Exception) -> None:
+        """Order a halt for a bug; `run` raises the first one, once everything in flight is saved."""
+        self._bug = self._bug or bug
+        self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
+
+    def _emit(self, event: Event) -> None:
+        """Tell what happened. A listener that fails stops the run in order, as any bug does (R21)."""
+        try:
+            self._listen(event)
+        except Exception as bug:  # raised by `run`
+            self._caught(bug)
 
 
 def _result(state: RetryCallState) -> Step | None:
