@@ -20,8 +20,8 @@ class Row:
     place: str = ""  # `data/products.csv:8`
     line: int | None = None
     is_upstream: bool = False  # its image is another task's output
-    matrix: Mapping[str, str] | None = None  # that task's; a job's own axes win
     fields: dict[str, str] = field(default_factory=dict)
+    matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
 
 
 def fields_of(values: Names) -> dict[str, str]:

@@ -23,6 +23,7 @@ class Imgpipe:
 
     folder: Path
     env: dict[str, str] = field(default_factory=lambda: dict(BARE))
+    started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def __call__(
         self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60
@@ -39,7 +40,7 @@ class Imgpipe:
         )
 
     def start(self, *args: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(COMMAND), *map(str, args)],
             env={**self.env, **(env or {})},
             cwd="/",
@@ -48,6 +49,17 @@ class Imgpipe:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.started.append(process)
+        return process
+
+    def end(self) -> None:
+        """Kill what a failed test left behind, and close its pipes."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdout, process.stderr):
+                if pipe is not None:
+                    pipe.close()
 
     def json(self, *args: str | Path, **options: Any) -> dict[str, Any]:
         done = self(*args, "--json", **options)
@@ -58,8 +70,10 @@ class Imgpipe:
 
 
 @pytest.fixture
-def imgpipe(tmp_path: Path) -> Imgpipe:
-    return Imgpipe(tmp_path)
+def imgpipe(tmp_path: Path) -> Iterator[Imgpipe]:
+    command = Imgpipe(tmp_path)
+    yield command
+    command.end()
 
 
 @dataclass

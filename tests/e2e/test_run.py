@@ -73,12 +73,13 @@ def test_P10_two_interrupts_leave_at_once_and_count_what_is_unknown(
     imgpipe: Imgpipe, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start("picture: tiny\nlatency: 30s\n")
-    manifest = write_manifest(tmp_path, server.base_url, items=3)
-    process = imgpipe.start("run", manifest, "--json")
+    manifest, log = write_manifest(tmp_path, server.base_url, items=3), tmp_path / "log.jsonl"
+    process = imgpipe.start("run", manifest, "--json", "--log-format", "json", "--log-file", log)
     wait_until(lambda: _sent(tmp_path) >= 1)
     process.send_signal(signal.SIGINT)
+    wait_until(lambda: _is_told(log, "halted"))  # two signals at once are one
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=5)
+    out, err = process.communicate(timeout=10)
     assert process.returncode == 130, err
     summary = json.loads(out)
     assert summary["tasks"]["unknown"] == 1
@@ -96,6 +97,10 @@ def test_R16_term_waits_no_longer_than_the_drain(imgpipe: Imgpipe, servers: Serv
     out, _ = process.communicate(timeout=6)
     assert process.returncode == json.loads(out)["exit"] == 143
     assert json.loads(out)["tasks"]["unknown"] == 1
+
+
+def _is_told(log: Path, event: str) -> bool:
+    return any(json.loads(line)["event"] == event for line in log.read_text().splitlines())
 
 
 def _sent(folder: Path) -> int:
