@@ -1,5 +1,7 @@
 """Verbs, flags, exit codes. It parses, calls `compose`, prints; it decides nothing.
 
-main     the door: verbs are imported when they are called, errors become exit codes
+main     the door: verbs are imported when they are called
+endings  whatever a command ends with -> an exit code and a sentence
+pages    help pages, drawn by click alone
 flags    the flags that verbs share, and their conversion
 """

@@ -4,15 +4,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit, InputError
 
 
-@click.command()
+@verb
 @click.argument("file", type=f.FILE)
-@click.option("--example", type=click.Choice(["text", "folder", "csv", "matrix"]), default="text", show_default=True)
+@click.option(
+    "--example",
+    type=click.Choice(["text", "folder", "csv", "matrix"]),
+    default="text",
+    show_default=True,
+    help="Rows written in place, a folder of images, a table, or every combination of some values.",
+)
 def init(file: Path, example: Any) -> int:
     """Write a commented manifest to FILE, and the small data its example needs beside it. Nothing is overwritten.
 
@@ -28,11 +35,13 @@ def init(file: Path, example: Any) -> int:
     return Exit.OK
 
 
-@click.command()
+@verb
 @click.argument("files", type=f.FILE, nargs=-1, required=True)
-@click.option("--var", "variables", multiple=True, metavar="K=V", help="Set a manifest variable.")
+@click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one.")
 def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
     """Check each FILE and all its rows, inputs and output names; list every problem as file:line:column.
+
+    Exit code 0: all are well, and how many tasks each makes. 2: what is wrong, and what to write instead.
 
     \b
     imgpipe validate jobs/*.yaml
@@ -51,7 +60,7 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
     return Exit.USAGE if is_bad else Exit.OK
 
 
-@click.command()
+@verb
 def schema() -> int:
     """Print the manifest's JSON Schema, for editors with a YAML language server.
 
@@ -66,10 +75,10 @@ def schema() -> int:
     return Exit.OK
 
 
-@click.command()
+@verb
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Print the completion script for SHELL.
+    """Print the completion script for SHELL: verbs, options and file names.
 
     \b
     imgpipe completion bash > ~/.local/share/bash-completion/completions/imgpipe

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import rich_click as click
+import click
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -61,52 +61,89 @@ def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return wrap
 
 
+manifest = click.argument("file", type=FILE, required=False, metavar="FILE")  # see `file_and_profile`
+wait_lock = click.option(
+    "--wait-lock", type=Duration(), default=0.0, metavar="TIME", help="Wait this long for another run to end."
+)
+as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document on stdout, for programs.")
+picks = click.option(
+    "--picks", type=FILE, metavar="FILE", help="The saved picks; else report/picks.json beside the images."
+)
 locating = _apply(
-    click.option("--var", "variables", multiple=True, metavar="K=V", help="Set a manifest variable."),
+    click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
     click.option(
         "--simulate",
         is_flag=False,
         flag_value="",
         default=None,
         metavar="[PROFILE]",
-        help="Against the built-in simulator, in directories of its own.",
+        help="Use the built-in simulator, play money, and directories of its own (-simulated). PROFILE: a file or a"
+        " built-in name.",
     ),
 )
 selecting = _apply(
-    locating,
     click.option(
-        "--select", multiple=True, metavar="PATTERN", help="Only these: id glob, job:NAME, tag:NAME, state:NAME."
+        "--select",
+        multiple=True,
+        metavar="PATTERN",
+        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME. Repeat it for more.",
     ),
-    click.option("--exclude", multiple=True, metavar="PATTERN", help="All but these."),
-    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N tasks."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N tasks drawn by lot."),
-    click.option("--seed", type=int, default=0, metavar="S", help="Seed of the lot."),
+    click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
+    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, drawn by lot."),
+    click.option(
+        "--seed", type=int, default=0, metavar="S", help="Another S draws another lot; the same draws the same."
+    ),
+    locating,
 )
 deciding = _apply(
-    click.option("--force", is_flag=True, help="Replace images that were edited since; the edited go to superseded/."),
+    click.option(
+        "--force", is_flag=True, help="Replace images that were edited since; the edited ones go to superseded/."
+    ),
     click.option("--repair", is_flag=True, help="Ask again for images that are missing or were changed."),
     click.option(
         "--accept",
         multiple=True,
         type=click.Choice(["prompt", "inputs", "params", "model"]),
-        help="Take this change as good without paying.",
+        help="Take present images as good although this changed; nothing is paid. plan only shows it, run remembers.",
     ),
-    click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run."),
-    click.option("-j", "--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="Most requests in flight."),
-    click.option("--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Most requests per minute."),
+    click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
+    click.option(
+        "-j", "--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="At most N requests in flight."
+    ),
+    click.option(
+        "--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests in any minute."
+    ),
 )
 running = _apply(
-    click.option("--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m)."),
-    click.option("--drain", type=Duration(), default=25.0, metavar="TIME", help="On TERM, wait this long. [25s]"),
+    click.option(
+        "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
+    ),
+    click.option(
+        "--drain",
+        type=Duration(),
+        default=25.0,
+        metavar="TIME",
+        help="On TERM, wait this long for what is in flight (default 25s).",
+    ),
     click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
-    click.option("--wait-lock", type=Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end."),
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well."),
+    wait_lock,
+    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well: for cron."),
     click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
-    click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
-    click.option("--log-file", type=FILE, help="Write the log there too."),
-    click.option("--progress", type=click.Choice(["auto", "rich", "plain", "none"]), default="auto"),
+    click.option(
+        "--progress",
+        type=click.Choice(["auto", "rich", "plain", "none"]),
+        default="auto",
+        help="auto: a live view on a terminal, a line now and then elsewhere.",
+    ),
+    click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Log lines for people or, every event as an object, for programs.",
+    ),
+    click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to FILE too."),
 )
-as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document on stdout.")
 
 
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
@@ -122,7 +159,7 @@ def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
     """Split `K=V` pairs."""
     for pair in pairs:
         if "=" not in pair:
-            raise click.UsageError(f"--var {pair!r} has no value; write --var {pair}=VALUE")
+            raise click.UsageError(f"--var {pair} has no value; write --var {pair}=VALUE")
     return dict(pair.split("=", 1) for pair in pairs)
 
 
@@ -167,7 +204,13 @@ def print_json(document: object) -> None:
     """Write one JSON document on one line to stdout."""
     import msgspec
 
-    print(msgspec.json.encode(document).decode())
+    try:
+        text = msgspec.json.encode(document).decode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, as JSON may
+        import json
+
+        text = json.dumps(document, default=msgspec.to_builtins, separators=(",", ":"))
+    print(text)
 
 
 def plain(noun: Any) -> dict[str, object]:

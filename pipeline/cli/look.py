@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.argument("task_id", metavar="[ID]", required=False)
 @click.option("--tasks", is_flag=True, help="One line per task as well.")
 @f.selecting
@@ -20,6 +21,8 @@ def status(
     *, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, simulate: str | None, **flags: Any
 ) -> int:
     """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
+
+    It only looks, also while a run writes.
 
     \b
     imgpipe status jobs/demo.yaml
@@ -52,12 +55,14 @@ def status(
     return Exit.OK
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--open", "is_open", is_flag=True, help="Open the page in a browser.")
 @f.selecting
 def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
+
+    The page filters by job and state, compares before and after, and saves picks for `export` and `redo`.
 
     \b
     imgpipe report jobs/demo.yaml --open
@@ -74,16 +79,19 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     return Exit.OK
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--since", metavar="TIME", help="A date (2026-11-01) or an age (30d, 12h).")
 @click.option("--by", default="job", show_default=True, metavar="job,model,day", help="Group by any of these.")
-@f.selecting
+@f.locating
 @f.as_json
 def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simulate: str | None, **flags: Any) -> int:
-    """Sum up what the tasks of FILE did cost.
+    """Sum up what the tasks of FILE did cost, by job, model, day or any of these together.
+
+    What may have been billed (an answer that never came) is a column of its own. Days are those of UTC.
 
     \b
+    imgpipe cost jobs/nightly.yaml
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline import compose
@@ -118,7 +126,7 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
     return Exit.OK
 
 
-@click.command()
+@verb
 @click.argument("path", type=f.FILE)
 @click.option("--state-dir", type=f.FILE, metavar="DIR", help="Whose ledger to ask, for an image that was moved away.")
 @f.as_json
@@ -146,10 +154,10 @@ def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
     return Exit.OK
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--picked", "folder", type=f.FILE, required=True, metavar="DIR", help="Copy the picked images here.")
-@click.option("--picks", type=f.FILE, help="The saved picks, where they are not report/picks.json beside the images.")
+@f.picks
 @f.locating
 @f.as_json
 def export(

@@ -3,102 +3,123 @@
 Verbs are imported when they are called, so `imgpipe --help` starts in the time of click alone.
 """
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 from typing import Final, NoReturn
 
-import rich_click as click
-from click.exceptions import Exit as ClickExit
+import click
 
 from pipeline import __version__
-from pipeline.errors import Exit, ImgpipeError
+from pipeline.cli.endings import exit_code
+from pipeline.cli.pages import WIDTH, Context, Page
 
-VERBS: Final = {  # verb -> (module, what it does); in the order people meet them
+VERBS: Final = {  # verb -> (module, what it does)
     "init": ("author", "Write a commented manifest to start from."),
     "validate": ("author", "Check manifests; list every problem with its place."),
     "plan": ("plan", "Show what a run would do, why, and for how much."),
     "run": ("run", "Make the images that are missing or changed."),
+    "retry": ("run", "Ask again for what failed, was refused or is unknown."),
+    "redo": ("run", "Buy new images in place of rejected ones."),
     "status": ("look", "Show tasks by state, money spent, unknowns."),
-    "retry": ("run", "Make failed, refused or unknown tasks due again and run them."),
-    "redo": ("run", "Make new variants of the images that were rejected."),
     "report": ("look", "Write the contact sheet: one static page."),
-    "export": ("look", "Copy the images that were picked."),
     "explain": ("look", "Tell where an image comes from."),
     "cost": ("look", "Sum up money by job, model or day."),
+    "export": ("look", "Copy the images that were picked."),
     "verify": ("upkeep", "Hash every image again and compare."),
     "rebuild": ("upkeep", "Make a ledger from the files on disk."),
-    "rejected": ("upkeep", "List answers that could not be published; try again to read them."),
+    "rejected": ("upkeep", "List answers that could not be published; read them again."),
+    "doctor": ("upkeep", "Check Python, key, address, disk and clock."),
     "simulate": ("simulate", "Serve the API on this machine, for rehearsal."),
     "schema": ("author", "Print the manifest's JSON Schema."),
-    "doctor": ("upkeep", "Check Python, key, address, disk and clock."),
     "completion": ("author", "Print the completion script for a shell."),
 }
+TOPICS: Final = {  # in the order people meet them
+    "Write": ("init", "validate"),
+    "Make": ("plan", "run", "retry", "redo"),
+    "Look": ("status", "report", "explain", "cost", "export"),
+    "Keep": ("verify", "rebuild", "rejected"),
+    "Around": ("doctor", "simulate", "schema", "completion"),
+}
+EXAMPLES: Final = (
+    "imgpipe init jobs/first.yaml             a manifest to start from",
+    "imgpipe plan jobs/first.yaml             what a run would do, and for how much",
+    "imgpipe run jobs/first.yaml --simulate   a rehearsal, for play money",
+    "imgpipe run jobs/first.yaml              the same command again continues",
+)
+EXITS: Final = (
+    "0 everything asked for exists    2 mend the manifest or the command    3 some tasks failed",
+    "5 disk or ledger    7 key, credit or address    8 budget reached    10 time is over",
+    "75 try later    130, 143 stopped by a signal    1 a bug",
+)
 
 
-class Verbs(click.RichGroup):
+class Verbs(click.Group):
     """A group that imports a verb's module when the verb is called, and knows the nearest name of a mistyped one."""
 
-    is_listing = False  # the help page needs names and one-line helps only
+    context_class = Context
+    is_listing = False  # for completion: names and one-line helps only
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's form
         return list(VERBS)
 
-    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        self.is_listing = True
-        super().format_help(ctx, formatter)  # type: ignore[arg-type] # rich-click narrows its own formatter
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:  # noqa: ARG002
-        if name not in VERBS:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's form
+        if cmd_name not in VERBS:
             return None
+        module, text = VERBS[cmd_name]
         if self.is_listing:
-            return click.Command(name, help=VERBS[name][1])
-        module = importlib.import_module(f"pipeline.cli.{VERBS[name][0]}")
-        command: click.Command = getattr(module, name)
+            return click.Command(cmd_name, help=text, short_help=text)
+        command: click.Command = getattr(importlib.import_module(f"pipeline.cli.{module}"), cmd_name)
         return command
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the verbs by topic, then what is the same for all of them."""
+        width = max(map(len, VERBS))
+        for topic, names in TOPICS.items():
+            with formatter.section(topic):
+                formatter.write_dl([(f"{name:<{width}}", VERBS[name][1]) for name in names])
+        records = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx)) is not None]
+        with formatter.section("Options"):
+            formatter.write_dl([("VERB --help", "What a verb does, its options, examples."), *records])
+        if isinstance(formatter, Page):
+            formatter.write_lines("Begin with", EXAMPLES)
+            formatter.write_lines("Exit codes", EXITS)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[click.shell_completion.CompletionItem]":
+        self.is_listing = True
+        return super().shell_complete(ctx, incomplete)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            near = difflib.get_close_matches(args[0], VERBS, n=1)
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=1)
             advice = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
             ctx.fail(f"No such verb {args[0]!r}; {advice}")
         return super().resolve_command(ctx, args)
 
 
-@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, "--version", prog_name="imgpipe")
+@click.command(
+    cls=Verbs,
+    subcommand_metavar="VERB ...",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
+)
+@click.version_option(__version__, "--version", prog_name="imgpipe", message="%(prog)s %(version)s")
 def cli() -> None:
-    """Make images in bulk through a paid API: nothing paid is lost, nothing is bought twice knowingly.
-
-    Start with `imgpipe init jobs/first.yaml`, then `imgpipe plan jobs/first.yaml` and `imgpipe run jobs/first.yaml`.
-    """
+    """Make images in bulk through a paid API: nothing paid is lost, nothing is bought twice knowingly."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with one of `Exit`."""
-    sys.exit(_exit_code(args))
+    given = sys.argv[1:] if args is None else list(args)
+    sys.exit(exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given))
 
 
-def _exit_code(args: Sequence[str] | None) -> int:
-    try:
-        result = cli.main(args=args, prog_name="imgpipe", standalone_mode=False)
-    except ClickExit as stop:
-        return int(stop.exit_code)
-    except click.Abort:
-        return Exit.INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return Exit.USAGE
-    except ImgpipeError as error:
-        print(f"imgpipe: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return Exit.INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout has left: `imgpipe status | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
-    return int(result or 0)
+def _color() -> bool | None:
+    """Return whether pages and errors are coloured; None: on a terminal (https://no-color.org)."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return True if os.environ.get("FORCE_COLOR") else None

@@ -1,7 +1,5 @@
 """The verbs that spend: run, retry, redo."""
 
-import asyncio
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
 if TYPE_CHECKING:
@@ -19,8 +18,8 @@ if TYPE_CHECKING:
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @f.selecting
 @f.deciding
 @f.running
@@ -28,16 +27,26 @@ if TYPE_CHECKING:
 def run(**flags: Any) -> int:
     """Make the images of the manifest FILE that are missing or changed. The same command again continues.
 
+    Every request is written down before it is sent. An image that is there is never bought again; what an interrupted
+    run had paid for is found and published by the next one. Ctrl-C once: nothing new is sent, what is in flight is
+    awaited and saved. Twice: it leaves at once, and what was in flight is shown as unknown, with its price.
+
+    Spending above $5 asks on a terminal; elsewhere it needs --yes, --budget or a budget in the manifest.
+
+    Exit code 0: everything asked for exists. 3: some tasks failed or were refused. 8, 10: a budget or --max-duration
+    was reached, the rest is pending. 75: try later. 7: a person must act on key, credit or address.
+
     \b
-    imgpipe run jobs/demo.yaml                  a run
-    imgpipe run jobs/demo.yaml --simulate       the same against the built-in simulator
-    imgpipe run jobs/nightly.yaml -q --budget 20 --max-duration 50m     from cron
+    imgpipe run jobs/demo.yaml
+    imgpipe run jobs/demo.yaml --simulate                              a rehearsal, for play money
+    imgpipe run jobs/catalogue.yaml --select 'tag:summer' --first 3    a first taste
+    imgpipe run jobs/nightly.yaml -q --budget 20 --max-duration 50m    from cron
     """
     return _run(**flags)
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.argument("ids", nargs=-1)
 @click.option("--failed", is_flag=True, help="Tasks that failed.")
 @click.option("--refused", is_flag=True, help="Tasks the provider refused.")
@@ -63,10 +72,10 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     return _run(retry=Release(states=named or frozenset(states), ids=ids), **flags)
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--rejected", is_flag=True, help="The images rejected on the contact sheet.")
-@click.option("--picks", type=f.FILE, help="The saved picks, where they are not report/picks.json beside the images.")
+@f.picks
 @f.selecting
 @f.deciding
 @f.running
@@ -109,6 +118,8 @@ def _run(
     change: "Callable[[Setup], Setup]" = _same,
     **flags: Any,
 ) -> int:
+    import asyncio
+
     from pipeline import compose, report
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
@@ -125,6 +136,8 @@ def _run(
 
 
 def _set_up_log(look: "_Look", *, is_verbose: bool, style: Any, file: Path | None) -> None:
+    import logging
+
     from pipeline import report
 
     quiet_or_events = logging.INFO if look.is_json_log and not look.is_quiet else logging.WARNING

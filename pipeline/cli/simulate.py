@@ -1,16 +1,16 @@
 """The verb that serves the API on this machine: simulate."""
 
-import asyncio
 import sys
 from pathlib import Path
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
 
-@click.command()
+@verb
 @click.option("--port", type=click.IntRange(0, 65_535), default=8787, show_default=True, help="0: any free port.")
 @click.option(
     "--profile", type=f.FILE, metavar="FILE", help="Latency, limits and faults: a YAML file or a built-in name."
@@ -23,6 +23,8 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
     imgpipe simulate --port 8787 --bill bill.jsonl
     provider: {kind: cometapi, base_url: http://127.0.0.1:8787}      # in a manifest
     """
+    import asyncio
+
     from pipeline.simulator import Simulator, load_profile, serve
 
     def announce(simulator: Simulator) -> None:

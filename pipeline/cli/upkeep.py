@@ -1,13 +1,13 @@
 """The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
 
-import asyncio
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def _setup(file: Path | None, simulate: str | None, variables: tuple[str, ...], 
 # -- verify -------------------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
 @f.locating
 @f.as_json
@@ -104,9 +104,9 @@ def _verdict(verified: "Verified", path: Path) -> str:
 # -- rebuild ------------------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
-@click.option("--wait-lock", type=f.Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end.")
+@verb
+@f.manifest
+@f.wait_lock
 @f.locating
 @f.as_json
 def rebuild(
@@ -165,10 +165,10 @@ def _rebuilt(rebuilt: "Rebuilt", path: Path) -> str:
 # -- rejected -----------------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--salvage", is_flag=True, help="Read them again with today's parser; publish what is whole now.")
-@click.option("--wait-lock", type=f.Duration(), default=0.0, metavar="SECONDS", help="Wait for another run to end.")
+@f.wait_lock
 @f.locating
 @f.as_json
 def rejected(
@@ -189,6 +189,8 @@ def rejected(
     imgpipe rejected jobs/catalogue.yaml
     imgpipe rejected jobs/catalogue.yaml --salvage
     """
+    import asyncio
+
     from pipeline import compose
 
     _, setup = _setup(file, simulate, variables, wait_lock=wait_lock)
@@ -246,8 +248,8 @@ def _kept_line(kept: "Rejected") -> str:
 # -- doctor -------------------------------------------------------------------------------------------------------
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
 @f.locating
 @f.as_json
 def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:

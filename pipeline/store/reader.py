@@ -138,7 +138,7 @@ class Reader:
 
     def makers(self, *, path: str | None = None, sha256: str | None = None) -> list[Maker]:
         """Return whose image a path (relative to the output directory) or a hash is, superseded images too."""
-        found = [*self._rows("made_by_path", path=path)] if path is not None else []
+        found = [*self._rows("made_by_path", path=rows.text(path))] if path is not None else []
         if sha256 is not None:
             found += self._rows("made_by_sha256", sha256=sha256)
         makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
@@ -153,7 +153,7 @@ class Reader:
 
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""
-        return self._one("is_recorded", path=path, manifest=self.manifest) is not None
+        return self._one("is_recorded", path=rows.text(path), manifest=self.manifest) is not None
 
     # --- money
 

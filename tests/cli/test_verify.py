@@ -53,3 +53,10 @@ def test_before_the_first_run_it_says_so(imgpipe: Imgpipe) -> None:
     assert ended.exit == 0
     assert "Nothing was made yet" in ended.err
     assert not imgpipe.out.exists()
+
+
+def test_an_image_whose_name_is_not_unicode_is_unrecorded(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    (imgpipe.out / "\udcff.png").write_bytes(b"not ours")
+    assert imgpipe("verify", manifest, "--json").json["unrecorded"] == ["\udcff.png"]
+    assert "unrecorded: " in imgpipe("verify", manifest).out
