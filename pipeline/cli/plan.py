@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import rich_click as click
+import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.pages import verb
 from pipeline.errors import Exit, InputError
 
 
-@click.command()
-@click.argument("file", type=f.FILE, required=False)
+@verb
+@f.manifest
 @click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 20 work, 2 invalid.")
 @f.selecting
 @f.deciding
@@ -27,13 +28,11 @@ def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, simulate:
 
     path, profile = f.file_and_profile(file, simulate)
     try:
-        setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
-        planned = compose.look(setup)
+        bill = compose.bill(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
     except InputError as error:
         if is_json:
             f.print_json(_invalid(error))
         raise
-    bill = compose.bill(setup, planned)
     _show(bill, is_json=is_json)
     return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
 

@@ -10,7 +10,9 @@ embedding  provenance, written into images before they are hashed
 redoing    rejected images -> a run that makes them anew
 notifying  who wants to know is told
 running    lock, recover, plan, engine, last word
-looking    plans as bills, status, histories, the report, money: nothing is changed
+orphans    tasks the ledger knows and the manifest no longer has
+billing    a plan as a bill
+looking    plans, status, histories, the report, money: nothing is changed
 salvaging  kept answers read again, published without a request
 explaining from an image file to how it came to be
 exporting  picked images -> copies in a folder
@@ -20,9 +22,10 @@ doctor, reaching   is everything there that a run needs?
 
 from typing import TYPE_CHECKING, Any
 
+from pipeline.compose.billing import bill
 from pipeline.compose.explaining import explain
 from pipeline.compose.exporting import export
-from pipeline.compose.looking import bill, costs, history, look, report, status, status_tasks
+from pipeline.compose.looking import costs, history, look, report, status, status_tasks
 from pipeline.compose.planning import Planned
 from pipeline.compose.prepare import Flags, Setup, prepare
 from pipeline.compose.redoing import Redo, redo

@@ -1,15 +1,32 @@
-"""May this much be spent? What a run may cost, and the yes it needs. No I/O but the question itself."""
+"""May this much be spent? What a run may cost, what the budgets leave, and the yes it needs.
+
+It reads money from the ledger and may ask one question; it writes and sends nothing.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Final
+from zoneinfo import ZoneInfo
 
 from pipeline.compose.prepare import Setup
+from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
 from pipeline.plan import Plan
+from pipeline.store import Reader
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the dearest list price of the catalogue
+
+
+def wallet_of(setup: Setup, reader: Reader) -> Wallet:
+    """Return what may be spent now: the budgets, less what this day and this month have seen."""
+    limits = setup.limits
+    day = datetime.now(UTC if limits.tz == "UTC" else ZoneInfo(limits.tz)).replace(
+        hour=0, minute=0, second=0, microsecond=0
+    )
+    month = day.replace(day=1)
+    return Wallet(limits.budget, tz=limits.tz, day=reader.spend(since=day), month=reader.spend(since=month))
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:

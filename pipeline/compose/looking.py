@@ -1,4 +1,4 @@
-"""What is known, without changing anything: plans as bills, status, histories, the rows of the report, money.
+"""What is known, without changing anything: plans, status, histories, the rows of the report, money.
 
 Reads the ledger through `Reader`; never locks, never sends.
 """
@@ -9,20 +9,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
-from pipeline.compose.consent import at_most
+from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
-from pipeline.plan import Plan, Row
-from pipeline.report.figures import count
+from pipeline.plan import Row
 from pipeline.report.gallery import write_report
-from pipeline.report.plan_view import Bill, PlanLine
 from pipeline.report.row import ReportRow, ReportTotals
 from pipeline.report.status_view import AttemptLine, Status, StatusTask, UnknownAttempt
 from pipeline.store import Attempt, Cost, Reader
-
-UNCHANGED = {TaskState.DONE: "unchanged"}
 
 
 @contextmanager
@@ -39,50 +35,6 @@ def look(setup: Setup) -> Planned:
         return make_plan(setup, reader)
 
 
-def bill(setup: Setup, planned: Planned) -> Bill:
-    """Return a plan as the lines of a bill."""
-    plan = planned.plan
-    lines = [
-        PlanLine(
-            job=job,
-            reason=UNCHANGED.get(reason, str(reason)) if isinstance(reason, TaskState) else reason,
-            tasks=tasks,
-            is_due=reason in plan.reasons and not isinstance(reason, TaskState),
-            price_microusd=None if plan.unpriced else plan.job_prices[job][reason],
-        )
-        for job, counts in plan.jobs.items()
-        for reason, tasks in counts.items()
-    ]
-    if planned.orphans:
-        lines.append(PlanLine(job="", reason="orphaned", tasks=len(planned.orphans), is_due=False))
-    return Bill(
-        lines=lines,
-        min_microusd=plan.price_microusd,
-        max_microusd=at_most(setup, plan, setup.limits.budget.run),
-        is_play_money=setup.is_play_money,
-        seconds=_seconds(setup, plan.due),
-        notes=(*planned.warnings, *plan.notes, *_free(plan), *_waiting(planned)),
-    )
-
-
-def _seconds(setup: Setup, due: int) -> float | None:
-    """Return how long a run takes at least, where the manifest's own limit says so."""
-    rate = setup.limits.requests_per_minute
-    return due * 60 / rate if rate and due else None
-
-
-def _free(plan: Plan) -> list[str]:
-    """Say what a run does without a request."""
-    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
-    return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]
-
-
-def _waiting(planned: Planned) -> list[str]:
-    if not planned.waiting:
-        return []
-    return [f"{len(planned.waiting):,} input files are younger than min_age and wait for a later run"]
-
-
 # -- status -------------------------------------------------------------------------------------------------------
 
 
@@ -90,14 +42,19 @@ def status(setup: Setup) -> Status:
     """Count tasks by state and sum up money."""
     with reading(setup) as reader:
         states = dict.fromkeys(TaskState, 0)
-        for row in _selected(setup, reader):
+        missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
+        stream = orphans.watch(rows(setup, reader, DigestMemory(reader), on_end=waiting.extend))
+        for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
+            missing += row.verdict.is_missing
         zone = UTC if setup.limits.tz == "UTC" else ZoneInfo(setup.limits.tz)
         day = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
         mine = [run.run for run in reader.runs() if run.manifest == setup.manifest.name]
         hold = reader.not_before()
         return Status(
             states=states,
+            missing=missing,
+            orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
             run_microusd=reader.run_spend(mine[-1]).spent_microusd if mine else 0,
             day_microusd=reader.spend(day).spent_microusd,
             month_microusd=reader.spend(day.replace(day=1)).spent_microusd,

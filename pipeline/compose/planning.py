@@ -2,15 +2,18 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import UpstreamImage, expand
 from pipeline.model import Task
 from pipeline.plan import Files, Plan, Row, Spool, survey, tally
+from pipeline.report.figures import count
 from pipeline.store import Reader
 
 
@@ -23,11 +26,35 @@ class Planned:
     """A plan and what came with it."""
 
     plan: Plan
-    orphans: list[str] = field(default_factory=list)  # ids the ledger knows and the manifest no longer has
+    orphans: Counter[str] = field(default_factory=Counter)  # by job: tasks the manifest no longer has
     waiting: tuple[str, ...] = ()  # input files too young to be read
-    upstream_missing: list[str] = field(default_factory=list)  # jobs whose images others wait for
+    behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
     digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the plan as a whole."""
+        return [*_alike(self.plan), *_waiting(self.waiting), *_behind(self.behind)]
+
+
+def _alike(plan: Plan) -> Iterator[str]:
+    if plan.alike:
+        verb = "asks" if plan.alike == 1 else "ask"
+        pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
+        what = f"{count(plan.alike, 'task')} {verb} for the same image as another one{pair}"
+        yield f"{what} and each is paid for; `variants` is the way to ask for several"
+
+
+def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
+    if waiting:
+        verb = "is" if len(waiting) == 1 else "are"
+        yield f"{count(len(waiting), 'input file')} {verb} younger than min_age, left for a later run"
+
+
+def _behind(jobs: tuple[str, ...]) -> Iterator[str]:
+    for job in jobs:
+        yield f"{job}: more tasks follow from images that are made first; they are not in this plan yet"
 
 
 class DigestMemory:
@@ -81,28 +108,21 @@ def make_plan(
     """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
     digests = DigestMemory(reader)
     waiting: list[str] = []
-    seen: set[str] = set()
+    orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
-    selected = setup.flags.selection.apply(_remember(stream, seen))
+    selected = setup.flags.selection.apply(orphans.watch(stream))
     plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
     _check_budget(setup, plan)
     return Planned(
         plan=plan,
-        orphans=[] if jobs is not None else [known.id for known in reader.orphans(seen)],
+        orphans=Counter() if jobs is not None else orphans.counted(waiting),
         waiting=tuple(waiting),
+        behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=setup.warnings(sorted(plan.models)) if plan.due else [],
     )
-
-
-def _remember(stream: Iterable[Row], seen: set[str]) -> Iterator[Row]:
-    """Note the ids that the ledger knows, to find orphans; a fresh plan of 1,000,000 notes none."""
-    for row in stream:
-        if row.known is not None:
-            seen.add(row.task.id)
-        yield row
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:
@@ -123,12 +143,15 @@ def _check_budget(setup: Setup, plan: Plan) -> None:
 
 
 def upstream_of(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
-    """Yield the images of `job` that are done, for `each: {job: ...}`."""
+    """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then."""
     for source in reader.made_by_job(job):
+        path = setup.manifest.output_dir / source.path
+        if not path.exists():
+            continue  # its own task is told as missing, and `--repair` must be able to run
         yield UpstreamImage(
             task_id=source.task_id,
             row=source.row,
-            path=setup.manifest.output_dir / source.path,
+            path=path,
             matrix=source.matrix,
             fields=source.fields,
         )

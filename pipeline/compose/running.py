@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
-from zoneinfo import ZoneInfo
 
-from pipeline.compose.consent import at_most, with_consent
+from pipeline.compose.consent import at_most, wallet_of, with_consent
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.looking import reading
 from pipeline.compose.notifying import Notifier
@@ -226,7 +225,7 @@ async def _plan_and_go(job: _Job) -> RunSummary:
 
 
 async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
-    wallet = _wallet(job)
+    wallet = wallet_of(job.setup, job.reader)
     whole = merged(planned.plan, *(each.plan for each in ahead))
     number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
     if number is None:
@@ -236,7 +235,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
     outcome = Outcome()
     with job.watch(started, view) as listen:
         listen(started)
-        for text in (*planned.warnings, *planned.plan.notes, *job.recovery.notes):
+        for text in (*planned.warnings, *planned.notes, *planned.plan.notes, *job.recovery.notes):
             listen(Warned(text=text))
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
@@ -298,12 +297,3 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         view=view,
         until=job.until,
     )
-
-
-def _wallet(job: _Job) -> Wallet:
-    limits = job.setup.limits
-    day = datetime.now(UTC if limits.tz == "UTC" else ZoneInfo(limits.tz)).replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
-    month = day.replace(day=1)
-    return Wallet(limits.budget, tz=limits.tz, day=job.reader.spend(since=day), month=job.reader.spend(since=month))

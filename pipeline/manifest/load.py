@@ -51,6 +51,16 @@ class Manifest:
     jobs: Mapping[str, JobPlan]  # private to this room
     places: Places  # private to this room
 
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        """Jobs that take another one's images -> that job."""
+        return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
+
+    @property
+    def patient(self) -> frozenset[str]:
+        """Jobs that leave young files for a later run (`min_age`)."""
+        return frozenset(name for name, plan in self.jobs.items() if plan.each and plan.each.min_age is not None)
+
 
 def load(
     path: Path,

@@ -30,6 +30,11 @@ class Selection:
         if problems:
             raise InputError(*problems)
 
+    @property
+    def is_everything(self) -> bool:
+        """Say whether nothing is left out."""
+        return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
+
     def apply(self, rows: Iterable["Row"]) -> Iterator["Row"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
         chosen = (row for row in rows if self._is_meant(row))

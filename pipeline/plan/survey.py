@@ -5,18 +5,18 @@ manifest: what is edited after the plan was made does not change the run.
 """
 
 import tempfile
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, Protocol
 
 import msgspec
 
-from pipeline.model import Due, Known, Task, TaskState
+from pipeline.model import Due, Known, Task
+from pipeline.plan.alike import Alike
 from pipeline.plan.judge import FileView, Rules, Verdict, judge
+from pipeline.plan.totals import LISTED, SETTLED, Plan, why
 
-LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
 MOVE: Final = "move"  # what a run does without a request
 ACCEPT: Final = "accept"
 
@@ -37,84 +37,6 @@ class Row:
     task: Task
     known: Known | None
     verdict: Verdict
-
-
-@dataclass(slots=True, kw_only=True)
-class Plan:
-    """What a run would do. Money in micro-dollars; None: a due task's price is not known."""
-
-    total: int = 0
-    due: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    states: Counter[TaskState] = field(default_factory=Counter)  # of the tasks that are not due
-    jobs: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # job -> reason or state
-    job_prices: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))  # micro-dollars
-    price_microusd: int | None = 0  # each due task bought once
-    unpriced: Counter[str] = field(default_factory=Counter)  # models without a price
-    models: set[str] = field(default_factory=set)  # of the due tasks
-    missing: int = 0
-    matched: int = 0  # tasks the ledger knows
-    notes: list[str] = field(default_factory=list)
-    moves: int = 0  # done tasks whose image gets another name, without a request
-    accepted: int = 0  # done tasks whose change is taken as good, without a request
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def skip(self) -> int:
-        return self.total - self.due
-
-    def add(self, row: Row, price: int | None) -> None:
-        """Count one row; `price` is that of its image."""
-        self.total += 1
-        self.matched += row.known is not None
-        job, verdict = row.task.job, row.verdict
-        if verdict.reason is None:
-            self.states[verdict.state] += 1
-            self.jobs[job][verdict.state] += 1
-            self.missing += verdict.is_missing
-            self._note(row)
-            return
-        self.due += 1
-        self.models.add(row.task.model)
-        self.reasons[verdict.reason] += 1
-        self.jobs[job][verdict.reason] += 1
-        if price is None:
-            self.unpriced[row.task.model] += 1
-            self.price_microusd = None
-        else:
-            self.job_prices[job][verdict.reason] += price
-            self.price_microusd = None if self.price_microusd is None else self.price_microusd + price
-
-    def _note(self, row: Row) -> None:
-        verdict = row.verdict
-        self.moves += verdict.moves_to is not None
-        self.accepted += verdict.is_accepted
-        if (verdict.is_missing or verdict.state is not TaskState.DONE) and len(self.notes) < LISTED:
-            self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
-
-
-def merged(*plans: Plan) -> Plan:
-    """Return several plans as one."""
-    whole = Plan()
-    for plan in plans:
-        whole.total += plan.total
-        whole.due += plan.due
-        whole.reasons += plan.reasons
-        whole.states += plan.states
-        for job, counts in plan.jobs.items():
-            whole.jobs[job] += counts
-            whole.job_prices[job] += plan.job_prices[job]
-        whole.unpriced += plan.unpriced
-        whole.models |= plan.models
-        whole.missing += plan.missing
-        whole.matched += plan.matched
-        whole.notes += plan.notes
-        whole.moves += plan.moves
-        whole.accepted += plan.accepted
-        whole.problems += plan.problems
-    prices = [plan.price_microusd for plan in plans]
-    whole.price_microusd = None if None in prices else sum(price for price in prices if price is not None)
-    return whole
 
 
 class Spool:
@@ -164,16 +86,18 @@ def tally(
 
     Problems are collected, not raised.
     """
-    plan = Plan()
+    plan, alike = Plan(), Alike()
     for row in rows:
         is_due = row.verdict.reason is not None
-        plan.add(row, price(row.task) if is_due else None)
+        plan.add(row, 0 if why(row.verdict) in SETTLED else price(row.task))
+        alike.add(row.task.id, row.task.fingerprint, is_due=is_due)
         wrong = problem(row.task) if is_due else None
         if wrong is None and (is_due or row.verdict.moves_to is not None):
             wrong = _claimed(row.task, ledger)
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
         _spool(row, spool, free)
+    plan.alike, plan.alike_example = alike.count(), alike.example
     return plan
 
 

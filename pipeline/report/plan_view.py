@@ -4,7 +4,7 @@ In: plain lines, one for each job and reason. Out: what a run would do, why, and
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.report.figures import count, duration, money, usd_or_none
@@ -32,14 +32,26 @@ class PlanLine:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """How long a run takes. `basis`: where that is known from, such as `at the pace of the last run`."""
+
+    seconds: float
+    basis: str
+    is_least: bool = False  # it may take longer, never less
+
+    def __str__(self) -> str:
+        return f"{'at least' if self.is_least else 'about'} {duration(self.seconds)} {self.basis}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """A whole plan. `max_microusd`: with every repeat that the manifest allows; None: not known."""
+    """A whole plan. `max_microusd`: with every repeat that manifest and budgets allow; None: not known."""
 
     lines: Sequence[PlanLine]
     min_microusd: int | None
     max_microusd: int | None
     is_play_money: bool = False
-    seconds: float | None = None  # at the pace of an earlier run, or of the limits; None: not known
+    forecast: Forecast | None = None  # None: not known
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -67,7 +79,15 @@ def plan_json(bill: Bill) -> dict[str, object]:
         "reasons": reasons,
         "cost_usd": {"min": usd_or_none(bill.min_microusd), "max": usd_or_none(bill.max_microusd)},
         "problems": list(bill.problems),
+        "seconds": None if bill.forecast is None else round(bill.forecast.seconds, 1),
+        "groups": [_group_json(line) for line in bill.lines],
+        "notes": list(bill.notes),
     }
+
+
+def _group_json(line: PlanLine) -> dict[str, object]:
+    price = usd_or_none(line.price_microusd) if line.is_due else 0.0
+    return {"job": line.job, "why": line.reason, "tasks": line.tasks, "due": line.is_due, "cost_usd": price}
 
 
 def show_plan(bill: Bill, console: "Console") -> None:
@@ -83,45 +103,77 @@ def show_plan(bill: Bill, console: "Console") -> None:
 
 
 def plan_sentence(bill: Bill) -> str:
-    """Return `12 of 100 tasks are due, for $0.468; at most $2.34 with every repeat; about 1 min 12 s.`"""
+    """Return `12 of 100 tasks are due, for $0.468; at most $2.34 with every repeat; about 1 min 12 s at ...`."""
     if bill.due == 0:
         return f"Nothing is due: {count(bill.total, 'task')}, no request, no cost."
     verb = "is" if bill.due == 1 else "are"
-    parts = [f"{bill.due:,} of {count(bill.total, 'task')} {verb} due, for {_price(bill.min_microusd, bill)}"]
-    if bill.max_microusd is not None and bill.max_microusd != bill.min_microusd:
-        parts.append(f"at most {_price(bill.max_microusd, bill)} with every repeat")
-    if bill.seconds is not None:
-        parts.append(f"about {duration(bill.seconds)}")
+    parts = [f"{bill.due:,} of {count(bill.total, 'task')} {verb} due, {_for(bill.min_microusd, bill)}"]
+    least, most = bill.min_microusd, bill.max_microusd
+    if most is not None and (least is None or most > least):
+        parts.append(f"at most {money(most, bill.is_play_money)} with every repeat")
+    elif most is not None and least is not None and most < least:
+        parts.append(f"at most {money(most, bill.is_play_money)} in one run")
+    if bill.forecast is not None:
+        parts.append(str(bill.forecast))
     return "; ".join(parts) + "."
 
 
 def plan_table(bill: Bill) -> "Table":
-    """Return the table of all jobs: what is due first, then what is left alone."""
+    """Return the table of all jobs, in each what is due first, then what is left alone; then the sums."""
     from rich import box
     from rich.table import Table
-    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True, footer_style="bold")
     table.add_column("job", "in total", overflow="fold")
     table.add_column("why", f"{bill.due:,} due", overflow="fold")
-    table.add_column("tasks", f"{bill.total:,}", justify="right")
-    table.add_column("price", _price(bill.min_microusd, bill) if bill.due else "", justify="right")
-    for job, lines in _by_job(bill.lines):
-        for number, line in enumerate(lines):
-            name = Text(visible(job)) if number == 0 else Text("")
-            price = _price(line.price_microusd, bill) if line.is_due else ""
-            style = "" if line.is_due else "dim"
-            table.add_row(name, Text(line.reason, style), Text(f"{line.tasks:,}", style), Text(price, style))
+    table.add_column("tasks", f"{bill.total:,}", justify="right", no_wrap=True)
+    table.add_column("price", _price(bill.min_microusd, bill) if bill.due else "", justify="right", no_wrap=True)
+    jobs = _by_job(bill.lines)
+    for job, lines in jobs.items():
+        _add_rows(table, job, lines, bill)
+    if len(jobs) > 1 and len(bill.lines) > len(jobs):
+        table.add_section()
+        _add_rows(table, "all jobs", _sums(bill.lines), bill)
     return table
 
 
-def _by_job(lines: Iterable[PlanLine]) -> Iterable[tuple[str, list[PlanLine]]]:
-    """Group lines by job in the order of their first line; due before not due."""
+def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: Bill) -> None:
+    from rich.text import Text
+
+    for line in sorted(lines, key=lambda line: not line.is_due):
+        price = _price(line.price_microusd, bill) if line.is_due else ""
+        style = "" if line.is_due else "dim"
+        cells = (Text(line.reason, style), Text(f"{line.tasks:,}", style), Text(price, style))
+        table.add_row(Text(visible(name)), *cells)
+        name = ""
+
+
+def _by_job(lines: Iterable[PlanLine]) -> dict[str, list[PlanLine]]:
+    """Group lines by job in the order of their first line."""
     jobs: dict[str, list[PlanLine]] = {}
     for line in lines:
         jobs.setdefault(line.job, []).append(line)
-    return ((job, sorted(group, key=lambda line: not line.is_due)) for job, group in jobs.items())
+    return jobs
+
+
+def _sums(lines: Iterable[PlanLine]) -> list[PlanLine]:
+    """Sum up the lines of one reason over all jobs."""
+    sums: dict[tuple[str, bool], PlanLine] = {}
+    for line in lines:
+        key = (line.reason, line.is_due)
+        sums[key] = line if key not in sums else _joined(sums[key], line)
+    return list(sums.values())
+
+
+def _joined(one: PlanLine, other: PlanLine) -> PlanLine:
+    prices = (one.price_microusd, other.price_microusd)
+    price = None if prices[0] is None or prices[1] is None else prices[0] + prices[1]
+    return replace(one, tasks=one.tasks + other.tasks, price_microusd=price)
 
 
 def _price(microusd: int | None, bill: Bill) -> str:
-    return "unknown price" if microusd is None else money(microusd, bill.is_play_money)
+    return "not known" if microusd is None else money(microusd, bill.is_play_money)
+
+
+def _for(microusd: int | None, bill: Bill) -> str:
+    return "at an unknown price" if microusd is None else f"for {_price(microusd, bill)}"

@@ -40,6 +40,8 @@ class Status:
     unknowns: Sequence[UnknownAttempt] = ()
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False
+    missing: int = 0  # done, and their file is gone or was changed since
+    orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,8 @@ def status_json(status: Status) -> dict[str, object]:
             for one in status.unknowns
         ],
         "not_before": status.not_before,
+        "missing": status.missing,
+        "orphaned": status.orphaned,
     }
 
 
@@ -120,6 +124,8 @@ def show_status(status: Status, console: "Console") -> None:
     from rich.columns import Columns
 
     console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
+    for text in _notes(status):
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
     for one in status.unknowns[:_MOST_UNKNOWN]:
         price = "price unknown" if one.price_microusd is None else money(one.price_microusd, status.is_play_money)
         text = f"unknown: {visible(one.task)}, attempt {one.attempt} sent {one.sent_at}, {price}"
@@ -128,6 +134,15 @@ def show_status(status: Status, console: "Console") -> None:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
     if status.not_before is not None:
         console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+
+
+def _notes(status: Status) -> Iterator[str]:
+    if status.missing:
+        what = f"missing: {count(status.missing, 'image')} gone or changed since"
+        yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"
+    if status.orphaned:
+        what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
+        yield f"{what}; what they made is left where it is"
 
 
 def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money: bool) -> None:

@@ -1,5 +1,6 @@
 """Totals, selection and the spool."""
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.model import Digests, Due, Known, Task, TaskState
-from pipeline.plan import Files, Plan, Row, Rules, Selection, Spool, survey, tally
+from pipeline.plan import Files, Group, Key, Plan, Row, Rules, Selection, Spool, survey, tally
 
 
 class FakeLedger:
@@ -25,7 +26,8 @@ class FakeLedger:
 
 def task(task_id: str, **fields: object) -> Task:
     job, _, row = task_id.partition("/")
-    values: dict[str, object] = {"prompt": "a", "model": "m", "name": task_id, "fingerprint": task_id}
+    fingerprint = hashlib.sha256(task_id.encode()).hexdigest()
+    values: dict[str, object] = {"prompt": "a", "model": "m", "name": task_id, "fingerprint": fingerprint}
     digests = Digests("p", "i", "g", "m")
     return Task(id=task_id, job=job, row=row, variant=1, digests=digests, **{**values, **fields})  # type: ignore[arg-type]
 
@@ -51,7 +53,7 @@ def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
     assert (made.total, made.due, made.skip) == (3, 3, 0)
     assert made.reasons == {"new": 3}
     assert made.price_microusd == 320_000
-    assert made.job_prices["b"] == {"new": 240_000}
+    assert made.groups[Key("b", "new", True)] == Group(tasks=1, price_microusd=240_000)
 
 
 def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:

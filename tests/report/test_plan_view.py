@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.report.plan_view import Bill, PlanLine, plan_json, plan_sentence, show_plan
+from pipeline.report.plan_view import Bill, Forecast, PlanLine, plan_json, plan_sentence, show_plan
 
 BILL = Bill(
     lines=(
@@ -17,7 +17,7 @@ BILL = Bill(
     ),
     min_microusd=507_000,
     max_microusd=1_521_000,
-    seconds=72,
+    forecast=Forecast(seconds=72, basis="at the pace of the last run"),
 )
 
 
@@ -28,15 +28,25 @@ def printed(bill: Bill, width: int = 80) -> str:
     return console.file.getvalue()
 
 
-def test_plan_json_has_exactly_the_keys_of_the_contract() -> None:
-    assert json.loads(json.dumps(plan_json(replace(BILL, problems=("a: wrong",))))) == {
-        "tasks": 53,
-        "due": 13,
-        "skip": 40,
-        "reasons": {"new": 11, "prompt changed": 2},
-        "cost_usd": {"min": 0.507, "max": 1.521},
-        "problems": ["a: wrong"],
-    }
+CONTRACT = {
+    "tasks": 53,
+    "due": 13,
+    "skip": 40,
+    "reasons": {"new": 11, "prompt changed": 2},
+    "cost_usd": {"min": 0.507, "max": 1.521},
+    "problems": ["a: wrong"],
+}
+
+
+def test_plan_json_has_the_keys_of_the_contract_then_time_groups_and_notes() -> None:
+    document = json.loads(json.dumps(plan_json(replace(BILL, problems=("a: wrong",), notes=("mind",)))))
+    groups = document.pop("groups")
+    assert document == {**CONTRACT, "seconds": 72.0, "notes": ["mind"]}
+    assert groups[1:3] == [
+        {"job": "posters", "why": "new", "tasks": 10, "due": True, "cost_usd": 0.39},
+        {"job": "mugs", "why": "prompt changed", "tasks": 2, "due": True, "cost_usd": 0.078},
+    ]
+    assert groups[-1] == {"job": "mugs", "why": "orphaned", "tasks": 5, "due": False, "cost_usd": 0.0}
 
 
 def test_the_bill_lists_each_reason_with_its_price_and_sums_up() -> None:
@@ -44,15 +54,47 @@ def test_the_bill_lists_each_reason_with_its_price_and_sums_up() -> None:
     assert ["posters", "new", "10", "$0.39"] in lines
     assert ["unchanged", "40"] in lines
     assert ["mugs", "prompt", "changed", "2", "$0.078"] in lines
+    assert ["all", "jobs", "new", "11", "$0.429"] in lines
     assert ["in", "total", "13", "due", "53", "$0.507"] in lines
+
+
+def test_one_unknown_price_leaves_the_others_known() -> None:
+    lines = (*BILL.lines[:2], replace(BILL.lines[2], price_microusd=None), BILL.lines[3])
+    text = [line.split() for line in printed(replace(BILL, lines=lines, min_microusd=None)).splitlines()]
+    assert ["posters", "new", "10", "$0.39"] in text
+    assert ["mugs", "prompt", "changed", "2", "not", "known"] in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_a_price_is_never_broken_whatever_the_width(width: int) -> None:
+    text = printed(replace(BILL, is_play_money=True), width)
+    assert "play $0.429" in text
+    assert max(map(len, text.splitlines())) <= width
 
 
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
-        ({}, "13 of 53 tasks are due, for $0.507; at most $1.521 with every repeat; about 1 min 12 s."),
-        ({"is_play_money": True, "seconds": None, "max_microusd": 507_000}, "13 of 53 tasks are due, for play $0.507."),
-        ({"min_microusd": None, "max_microusd": None, "seconds": None}, "13 of 53 tasks are due, for unknown price."),
+        (
+            {"forecast": Forecast(seconds=12, basis="at the pace of run 3")},
+            "13 of 53 tasks are due, for $0.507; at most $1.521 with every repeat; about 12 s at the pace of run 3.",
+        ),
+        (
+            {"forecast": Forecast(seconds=9, basis="at 60 requests a minute", is_least=True), "max_microusd": 507_000},
+            "13 of 53 tasks are due, for $0.507; at least 9.0 s at 60 requests a minute.",
+        ),
+        (
+            {"max_microusd": 200_000, "forecast": None},
+            "13 of 53 tasks are due, for $0.507; at most $0.20 in one run.",
+        ),
+        (
+            {"is_play_money": True, "forecast": None, "max_microusd": 507_000},
+            "13 of 53 tasks are due, for play $0.507.",
+        ),
+        (
+            {"min_microusd": None, "max_microusd": None, "forecast": None},
+            "13 of 53 tasks are due, at an unknown price.",
+        ),
         ({"lines": BILL.lines[:1]}, "Nothing is due: 40 tasks, no request, no cost."),
     ],
 )

@@ -27,6 +27,8 @@ STATUS = Status(
     unknown_microusd=39_000,
     unknowns=(UNKNOWN,),
     not_before="2026-11-23T08:00:00Z",
+    missing=3,
+    orphaned=5,
 )
 MADE = Artifact(
     path="posters/lisbon.png",
@@ -58,6 +60,8 @@ def test_status_json_has_exactly_the_keys_of_the_contract() -> None:
         "cost_usd": {"run": 0.39, "day": 0.78, "month": 12.0, "unknown": 0.039},
         "unknown": [{"task": "posters/oslo", "attempt": 12, "sent_at": "2026-11-22T19:24:51Z", "price_usd": 0.039}],
         "not_before": "2026-11-23T08:00:00Z",
+        "missing": 3,
+        "orphaned": 5,
     }
 
 

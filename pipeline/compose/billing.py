@@ -1,0 +1,116 @@
+"""A plan as a bill: what a run would buy, why, for how much, how long it takes, and what a person should know first.
+
+Reads manifest, ledger and files; never locks, never sends, changes nothing.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from pipeline.compose.consent import at_most, wallet_of
+from pipeline.compose.looking import reading
+from pipeline.compose.planning import Planned, make_plan
+from pipeline.compose.prepare import Setup
+from pipeline.plan import Plan
+from pipeline.plan.judge import MISSING
+from pipeline.report.figures import count, duration, money
+from pipeline.report.plan_view import Bill, Forecast, PlanLine
+from pipeline.store import Reader
+
+FEWEST: Final = 5  # images of a run, below which its pace says nothing
+
+
+def bill(setup: Setup) -> Bill:
+    """Return what a run of the selected tasks would do. Raises InputError for a bad manifest, input or name."""
+    with reading(setup) as reader:
+        planned = make_plan(setup, reader)
+        plan = planned.plan
+        left = wallet_of(setup, reader).left_microusd
+        forecast = _forecast(setup, reader, plan.due)
+        return Bill(
+            lines=[*_lines(plan), *_orphaned(setup, planned)],
+            min_microusd=plan.price_microusd,
+            max_microusd=at_most(setup, plan, left),
+            is_play_money=setup.is_play_money,
+            forecast=forecast,
+            notes=(
+                *planned.warnings,
+                *_holds(reader),
+                *_ceilings(setup, plan, left, forecast),
+                *planned.notes,
+                *_left_alone(setup, plan),
+                *_free(plan),
+                *plan.notes,
+            ),
+        )
+
+
+def _lines(plan: Plan) -> Iterator[PlanLine]:
+    for key, group in plan.groups.items():
+        price = group.known_price if key.is_due else 0
+        yield PlanLine(job=key.job, reason=key.why, tasks=group.tasks, is_due=key.is_due, price_microusd=price)
+
+
+def _orphaned(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
+    if setup.flags.selection.is_everything:
+        for job, number in planned.orphans.items():
+            yield PlanLine(job=job, reason="orphaned", tasks=number, is_due=False)
+
+
+def _forecast(setup: Setup, reader: Reader, due: int) -> Forecast | None:
+    """Say how long the due tasks take, from the last run or from the manifest's own limit."""
+    rate = setup.limits.requests_per_minute
+    fastest = due * 60 / rate if rate else 0.0
+    pace = reader.pace(fewest=FEWEST)
+    if not due or (pace is None and not rate):
+        return None
+    if pace is None:
+        return Forecast(seconds=fastest, is_least=True, basis=f"at {rate:g} requests a minute")
+    return Forecast(seconds=max(due / pace, fastest), basis="at the pace of the last run")
+
+
+# -- what a person should know ------------------------------------------------------------------------------------
+
+
+def _holds(reader: Reader) -> Iterator[str]:
+    hold = reader.not_before()
+    if hold is not None and hold.not_before > datetime.now(UTC):
+        until = hold.not_before.isoformat(timespec="seconds").replace("+00:00", "Z")
+        yield f"the provider asked to wait until {until} ({hold.reason}); a run before that leaves with exit code 75"
+
+
+def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | None) -> Iterator[str]:
+    """Say what ends the run before everything that is due is done."""
+    limits, price = setup.limits, plan.price_microusd
+    if left is not None and price is not None and price > left:
+        yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
+    if limits.max_tasks is not None and plan.due > limits.max_tasks:
+        yield f"limits.max_tasks is {limits.max_tasks:,}; the rest stays pending"
+    if limits.max_duration_s is not None and forecast is not None and forecast.seconds > limits.max_duration_s:
+        yield f"the run ends after {duration(limits.max_duration_s)} (max_duration); the rest stays pending"
+
+
+def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say what is wrong and not due, and which command would pay for it."""
+    file = setup.manifest.path
+    missing = plan.sum_of(MISSING)
+    if missing.tasks:
+        price = _price(setup, missing.known_price)
+        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back, or buy them again"
+        yield f"{what}, {price}: imgpipe run {file} --repair"
+    states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
+    if states:
+        group = plan.sum_of(*states)
+        what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, left alone"
+        flags = " ".join(f"--{state}" for state in states)
+        yield f"{what}; asked again, {_price(setup, group.known_price)}, by: imgpipe retry {file} {flags}"
+
+
+def _price(setup: Setup, microusd: int | None) -> str:
+    return "at an unknown price" if microusd is None else f"for {money(microusd, setup.is_play_money)}"
+
+
+def _free(plan: Plan) -> list[str]:
+    """Say what a run does without a request."""
+    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
+    return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]
