@@ -144,9 +144,7 @@ class Reply:
     body: bytes = field(repr=False)
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the first byte sent to the last byte read
-    hold: object = field(
-        default=None, repr=False, compare=False
-    )  # the body's share of memory, until it is judged
+    hold: object = field(default=None, repr=False, compare=False)  # the body's share of memory, until it is judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,7 +156,8 @@ class Answer:
     model_version: str | None = None
     response_id: str | None = None
     request_id: str | None = None
-    notes: tuple[str, ...] = ()  # what a person may want to know: several images, a wrong label
+    notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
+    doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
-"""What a person may want to know of images that were accepted: the answer's own notes, and what was there before.
+"""What a person should hear of images that were accepted: the answer's own doubts, and what was there before.
 
-In: answers, as they are judged. Out: texts that were not told yet. Two tasks with the same bytes, or two answers with
-one id, are the server's doing and were paid for: they are accepted, and told. It refuses to know files and the ledger.
+In: answers, as they are judged. Out: texts that were not told yet. Another size than asked for, the same bytes for two
+tasks, two answers with one id: that is the server's doing and was paid for, so it is accepted, and told. It refuses to
+know files and the ledger.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ class Remarks:
 
     def of(self, task_id: str, answer: Answer) -> Iterator[str]:
         """Yield what is new about one answer."""
-        for text in (*answer.notes, *self._repetitions(task_id, answer)):
+        for text in (*answer.doubts, *self._repetitions(task_id, answer)):
             if text in self._told or len(self._told) > MOST_TOLD:
                 continue
             self._told.add(text)

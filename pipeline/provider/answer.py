@@ -94,29 +94,36 @@ class Reader:
             suffix = sniff(data)[1]
             return self._broken(reply, f"{flaw}", suffix, told=told, kept=data)
         found = faults.request_id(reply.headers)
+        doubts = tuple(self.scrubber.text(doubt, 200) for doubt in self._doubts(told, picked, reply.status))
+        doubts += self._size_notes(task, image.width, image.height)
         return Answer(
             image=image,
             usage=shape.usage(told),
             model_version=self.scrubber.text(told.model_version, 80) or None,
             response_id=self.scrubber.text(told.response_id, 80) or None,
             request_id=None if found is None else self.scrubber.text(found, 80),
-            notes=tuple(self.scrubber.text(note, 200) for note in self._notes(told, picked, image.mime, reply.status))
-            + self._size_notes(task, image.width, image.height),
+            notes=tuple(self.scrubber.text(habit, 200) for habit in self._habits(told, picked, image.mime)) + doubts,
+            doubts=doubts,
         )
 
-    def _notes(self, told: shape.Told, picked: shape.Inline, mime: str, status: int) -> list[str]:
-        notes = []
-        if status != 200:
-            notes.append(f"it came with HTTP {status}")
+    def _habits(self, told: shape.Told, picked: shape.Inline, mime: str) -> list[str]:
+        """Say what some models do as a rule."""
+        habits = []
         if len(told.images) > 1:
-            notes.append(f"{len(told.images)} images came; the last one that is not a draft is kept")
-        if picked.is_thought:
-            notes.append("only a draft came; it is kept")
+            habits.append(f"{len(told.images)} images came; the last one that is not a draft is kept")
         if picked.mime and picked.mime.lower().replace("image/jpg", "image/jpeg") != mime:
-            notes.append(f"labelled {picked.mime}, its bytes are {mime}")
+            habits.append(f"labelled {picked.mime}, its bytes are {mime}")
+        return habits
+
+    def _doubts(self, told: shape.Told, picked: shape.Inline, status: int) -> list[str]:
+        doubts = []
+        if status != 200:
+            doubts.append(f"it came with HTTP {status}")
+        if picked.is_thought:
+            doubts.append("only a draft came; it is kept")
         if told.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
-            notes.append(f"it came with finishReason {told.finish}")
-        return notes
+            doubts.append(f"it came with finishReason {told.finish}")
+        return doubts
 
     def _size_notes(self, task: Task, width: int, height: int) -> tuple[str, ...]:
         wanted = self.catalogue.pixels(task.model, task.size, task.aspect_ratio)

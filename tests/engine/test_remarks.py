@@ -33,15 +33,19 @@ def test_the_same_task_again_is_no_repetition() -> None:
     assert [list(remarks.of("job/a", ANSWER)) for _ in range(2)] == [[], []]
 
 
-def test_H68_a_note_is_told_once() -> None:
+def test_H68_a_doubt_is_told_once() -> None:
     remarks = Remarks()
-    told = [text for n in range(9) for text in remarks.of(f"job/{n}", other(n, notes=("too small",)))]
+    told = [text for n in range(9) for text in remarks.of(f"job/{n}", other(n, doubts=("too small",)))]
     assert told == ["too small"]
+
+
+def test_H56_H60_what_a_model_does_as_a_rule_is_not_told() -> None:
+    assert list(Remarks().of("job/a", other(1, notes=("3 images came",)))) == []
 
 
 def test_a_flood_is_told_twenty_times_and_that_there_is_more_once() -> None:
     remarks = Remarks()
-    told = [text for n in range(99) for text in remarks.of(f"job/{n}", other(n, notes=(f"odd {n}",)))]
+    told = [text for n in range(99) for text in remarks.of(f"job/{n}", other(n, doubts=(f"odd {n}",)))]
     assert len(told) == MOST_TOLD + 1
     assert "the rest is not told" in told[-1]
 

@@ -293,6 +293,7 @@ def test_an_ordinary_answer_has_no_notes(make_reply, task, mime):
 def test_another_size_than_asked_for_is_noted(make_reply, make_task, ratio, size, pixels, is_noted):
     answer = judged(make_reply, make_task(aspect_ratio=ratio, size=size), whole(inline(png(*pixels))))
     assert any("asked for" in note for note in answer.notes) is is_noted
+    assert any("asked for" in doubt for doubt in answer.doubts) is is_noted
 
 
 @pytest.mark.parametrize("status", [201, 206])
