@@ -1,11 +1,16 @@
 """The store of a manifest, open under its lock, for as long as a block lasts."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Final
 
 from pipeline.compose.prepare import Setup
+from pipeline.errors import TryLater
 from pipeline.store import StateLock, Store
+
+POLL_S: Final = 0.1
 
 
 @asynccontextmanager
@@ -14,21 +19,50 @@ async def opened(setup: Setup, *, check: Callable[[Setup], None] = lambda _: Non
 
     Raises TryLater: another run has the lock. InputError, StorageError, LedgerError.
     """
-    manifest = setup.manifest
-    lock = StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s)
-    await asyncio.to_thread(lock.acquire)
+    lock = await _locked(setup)
     try:
         check(setup)
-        store = await Store.open(
-            output_dir=manifest.output_dir,
-            state_dir=manifest.state_dir,
-            manifest=manifest.name,
-            is_play_money=setup.is_play_money,
-            force=setup.flags.force,
-        )
+        store = await _finished(_open(setup))
         try:
             yield store
         finally:
             await store.aclose()
     finally:
         lock.release()
+
+
+async def _locked(setup: Setup) -> StateLock:
+    """Take the lock; wait for it as long as was asked. Waiting can be cancelled."""
+    deadline = time.monotonic() + setup.flags.wait_lock_s
+    while True:
+        lock = StateLock(setup.manifest.state_dir)
+        try:
+            lock.acquire()  # it does not wait
+        except TryLater:
+            if time.monotonic() >= deadline:
+                raise
+            await asyncio.sleep(POLL_S)
+        else:
+            return lock
+
+
+async def _open(setup: Setup) -> Store:
+    manifest = setup.manifest
+    return await Store.open(
+        output_dir=manifest.output_dir,
+        state_dir=manifest.state_dir,
+        manifest=manifest.name,
+        is_play_money=setup.is_play_money,
+        force=setup.flags.force,
+    )
+
+
+async def _finished(opening: Coroutine[object, object, Store]) -> Store:
+    """Await the store; when cancelled, only after it has been opened and closed: until then its lock must be held."""
+    task = asyncio.create_task(opening, name="open the store")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        store = await task
+        await store.aclose()
+        raise
