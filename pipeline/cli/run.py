@@ -1,7 +1,7 @@
 """The verbs that spend: run, retry, redo."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from pipeline.errors import Exit
 
 if TYPE_CHECKING:
     from pipeline.compose import Release, Setup
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
 
 
 @verb
@@ -118,8 +118,6 @@ def _run(
     change: "Callable[[Setup], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    import asyncio
-
     from pipeline import compose, report
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
@@ -127,12 +125,26 @@ def _run(
     _set_up_log(look, is_verbose=flags.pop("verbose"), style=flags.pop("log_format"), file=flags.pop("log_file"))
     setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
     confirm = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
-    summary = asyncio.run(compose.run(setup, watch=look, confirm=confirm, retry=retry))
+    summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry))
     if not (quiet and summary.exit is Exit.OK):
         print(report.paragraph(summary, manifest=str(path)), file=sys.stderr)
     if is_json:
         f.print_json(report.run_json(summary))
     return summary.exit
+
+
+def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
+    """Run on uvloop where it is installed (the extra `fast`), else on Python's own event loop."""
+    import asyncio
+
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+    except ImportError:
+        factory = None
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(run)
 
 
 def _set_up_log(look: "_Look", *, is_verbose: bool, style: Any, file: Path | None) -> None:
