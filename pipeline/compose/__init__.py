@@ -20,21 +20,22 @@ upkeep     images and ledger checked, a ledger made from images, what lies in re
 doctor, reaching   is everything there that a run needs?
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
 
-from pipeline.compose.billing import bill
-from pipeline.compose.explaining import explain
-from pipeline.compose.exporting import export
-from pipeline.compose.looking import costs, history, look, report, status, status_tasks
-from pipeline.compose.planning import Planned
 from pipeline.compose.prepare import Flags, Setup, prepare
-from pipeline.compose.redoing import Redo, redo
-from pipeline.compose.releasing import Release
-from pipeline.compose.upkeep import rebuild, rejected, verify
 
 if TYPE_CHECKING:
+    from pipeline.compose.billing import bill
+    from pipeline.compose.explaining import explain
+    from pipeline.compose.exporting import export
+    from pipeline.compose.looking import costs, history, look, report, status, status_tasks
+    from pipeline.compose.planning import Planned
+    from pipeline.compose.redoing import Redo, redo
+    from pipeline.compose.releasing import Release
     from pipeline.compose.running import run
     from pipeline.compose.salvaging import salvage
+    from pipeline.compose.upkeep import rebuild, rejected, verify
 
 __all__ = [
     "Flags",
@@ -61,14 +62,23 @@ __all__ = [
 ]
 
 
+_MODULES: Final = {
+    "billing": ("bill",),
+    "explaining": ("explain",),
+    "exporting": ("export",),
+    "looking": ("costs", "history", "look", "report", "status", "status_tasks"),
+    "planning": ("Planned",),
+    "redoing": ("Redo", "redo"),
+    "releasing": ("Release",),
+    "running": ("run",),
+    "salvaging": ("salvage",),
+    "upkeep": ("rebuild", "rejected", "verify"),
+}
+_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
+
+
 def __getattr__(name: str) -> Any:
-    """Import what sends only when it is asked for: a plan needs no network, and aiohttp takes 0.3 s to import."""
-    if name == "salvage":
-        from pipeline.compose.salvaging import salvage
-
-        return salvage
-    if name == "run":
-        from pipeline.compose import running
-
-        return getattr(running, name)
-    raise AttributeError(name)
+    """Import a verb's module when it is asked for: a plan needs no network, and aiohttp takes 0.3 s to import."""
+    if name not in _MODULE_OF:
+        raise AttributeError(name)
+    return getattr(import_module(f"pipeline.compose.{_MODULE_OF[name]}"), name)
