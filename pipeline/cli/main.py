@@ -7,13 +7,15 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 import click
 
 from pipeline import __version__
 from pipeline.cli.endings import exit_code
 from pipeline.cli.pages import WIDTH, Context, Page
+from pipeline.cli.streams import has_reader_left, leave, mute, settle
+from pipeline.errors import Exit
 
 VERBS: Final = {  # verb -> (module, what it does)
     "init": ("author", "Write a commented manifest to start from."),
@@ -90,6 +92,18 @@ class Verbs(click.Group):
         self.is_listing = True
         return super().shell_complete(ctx, incomplete)
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Call a verb; a reader that has left is no failure of it (click would call it one, rich exits)."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            if not has_reader_left():
+                raise
+            mute(sys.stdout)
+            return Exit.OK
+        except SystemExit:  # rich has muted stdout; nothing else here raises it
+            return Exit.OK
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -114,8 +128,10 @@ def cli() -> None:
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with one of `Exit`."""
+    settle()
     given = sys.argv[1:] if args is None else list(args)
-    sys.exit(exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given))
+    code = exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given)
+    sys.exit(leave(code))
 
 
 def _color() -> bool | None:
