@@ -1,9 +1,7 @@
 """The verbs that spend: run, retry, redo."""
 
 import sys
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +9,11 @@ import click
 
 from pipeline.cli import flags as f
 from pipeline.cli.pages import verb
-from pipeline.errors import Exit
+from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
     from pipeline.compose import Release, Setup
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.engine.events import RunSummary
 
 
 @verb
@@ -93,19 +91,19 @@ def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
     """
     if not rejected:
         raise click.UsageError("nothing to redo was named; write --rejected")
-    return _run(change=lambda setup: _redone(setup, picks), **flags)
+
+    def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
+        from pipeline import compose
+
+        redo = compose.redo(setup, picks)
+        for text in redo.notes:
+            note(text)
+        return redo.setup
+
+    return _run(change=change, **flags)
 
 
-def _redone(setup: "Setup", picks: Path | None) -> "Setup":
-    from pipeline import compose
-
-    redo = compose.redo(setup, picks)
-    for note in redo.notes:
-        print(f"note: {note}", file=sys.stderr)
-    return redo.setup
-
-
-def _same(setup: "Setup") -> "Setup":
+def _same(setup: "Setup", _note: Callable[[str], None]) -> "Setup":
     return setup
 
 
@@ -115,21 +113,30 @@ def _run(
     is_json: bool,
     quiet: bool,
     retry: "Release | None" = None,
-    change: "Callable[[Setup], Setup]" = _same,
+    change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    from pipeline import compose, report
+    from pipeline import compose
+    from pipeline.cli.showing import Look, unrun_json
+    from pipeline.report import run_json
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
-    look = _Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags["log_format"] == "json")
-    _set_up_log(look, is_verbose=flags.pop("verbose"), style=flags.pop("log_format"), file=flags.pop("log_file"))
-    setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
-    confirm = _ask if sys.stdin.isatty() and sys.stderr.isatty() else None
-    summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry))
-    if not (quiet and summary.exit is Exit.OK):
-        print(report.paragraph(summary, manifest=str(path)), file=sys.stderr)
+    look = Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
+    look.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
+    confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
+    try:
+        setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
+        summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry))
+    except ImgpipeError as error:
+        is_told = look.not_begun(error)
+        if is_json:
+            f.print_json(unrun_json(error))
+        if not is_told:
+            raise
+        return error.exit_code
+    look.last_word(summary, path)
     if is_json:
-        f.print_json(report.run_json(summary))
+        f.print_json(run_json(summary))
     return summary.exit
 
 
@@ -147,44 +154,5 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
         return runner.run(run)
 
 
-def _set_up_log(look: "_Look", *, is_verbose: bool, style: Any, file: Path | None) -> None:
-    import logging
-
-    from pipeline import report
-
-    quiet_or_events = logging.INFO if look.is_json_log and not look.is_quiet else logging.WARNING
-    report.set_up(level=logging.DEBUG if is_verbose else quiet_or_events, style=style, file=file)
-
-
 def _ask(question: str) -> bool:
     return bool(click.confirm(question, err=True))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
-    """How a run is shown: progress on stderr, and every event to the log."""
-
-    mode: Any
-    is_quiet: bool
-    is_json_log: bool
-
-    @contextmanager
-    def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
-        from rich.console import Console
-
-        from pipeline import report
-
-        mode: report.Mode = "none" if self.is_json_log and self.mode == "auto" else self.mode
-        journal = report.Journal()
-        if not (self.is_quiet or self.is_json_log):
-            print(report.resume_line(started), file=sys.stderr)
-        view = report.progress(
-            mode, total=started.due, gauge=gauge, console=Console(stderr=True), is_quiet=self.is_quiet
-        )
-
-        def listen(event: "Event") -> None:
-            journal(event)
-            view(event)
-
-        with view:
-            yield listen

@@ -59,8 +59,11 @@ def summary_of(
     )
 
 
-def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
-    """Return the summary of a run that a signal or an error ended before it could say more."""
+def nothing_done(setup: Setup | None, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
+    """Return the summary of a run that a signal or an error ended before it could say more.
+
+    `setup` None: it did not come that far.
+    """
     return RunSummary(
         run=None,
         exit=exit_code,
@@ -78,8 +81,8 @@ def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before an
         seconds=0.0,
         spent_microusd=0,
         unknown_microusd=0,
-        budget_left_microusd=setup.limits.budget.run,
+        budget_left_microusd=None if setup is None else setup.limits.budget.run,
         not_before=None,
-        is_play_money=setup.is_play_money,
+        is_play_money=setup is not None and setup.is_play_money,
         reasons=(reason,),
     )

@@ -62,7 +62,6 @@ class Signals:
         elif not is_first:
             self._engine.abandon()
         else:
-            name = signal.Signals(number).name
-            self._engine.halt(self.exit, f"{name}: nothing new is sent; once more to stop waiting for answers")
+            self._engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
             if number != signal.SIGINT:
                 self._loop.call_later(self._drain_s, self._engine.abandon)

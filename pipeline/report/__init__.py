@@ -3,6 +3,7 @@
 Data comes as engine events or as plain rows that each module defines; nothing flows back.
 
     figures, visible      numbers and foreign text as people read them
+    wrapped               sentences on a terminal
     tally, plain, live    progress; `progress` chooses between them
     logs, journal         log lines that cannot be forged, and events written as such
     summary               the last word of a run
@@ -39,6 +40,7 @@ from pipeline.report.status_view import (
 )
 from pipeline.report.summary import paragraph, run_json
 from pipeline.report.visible import visible
+from pipeline.report.wrapped import say
 
 __all__ = [
     "AttemptLine",
@@ -68,6 +70,7 @@ __all__ = [
     "read_picks",
     "resume_line",
     "run_json",
+    "say",
     "set_up",
     "show_history",
     "show_plan",

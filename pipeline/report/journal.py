@@ -21,11 +21,11 @@ from pipeline.engine.events import (
     TaskEnded,
     Warned,
 )
-from pipeline.errors import Exit
 from pipeline.model import TaskState
 from pipeline.report.figures import count, duration, money, usd, usd_or_none
 from pipeline.report.logs import LOGGER
 from pipeline.report.summary import run_json
+from pipeline.report.tally import halt_text
 
 Line = tuple[int, str, str, Mapping[str, object]]
 
@@ -68,7 +68,7 @@ def line(event: Event, is_play_money: bool) -> Line:
             text = event.text if event.task_id is None else f"{event.task_id}: {event.text}"
             return logging.WARNING, "warned", text, {"task": event.task_id, "reason": event.text}
         case Halted():
-            text = f"no new requests, waiting for those in flight: {event.reason}"
+            text = f"no new requests, waiting for those in flight: {halt_text(event)}"
             return logging.WARNING, "halted", text, {"exit": int(event.exit), "reason": event.reason}
         case RunEnded():
             return _run_ended(event, is_play_money)
@@ -152,7 +152,6 @@ def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
 
 def _run_ended(event: RunEnded, is_play_money: bool) -> Line:
     summary = event.summary
-    level = logging.INFO if summary.exit is Exit.OK else logging.WARNING
     cost = money(summary.spent_microusd, is_play_money)
     text = f"run ended with exit {int(summary.exit)}: {count(summary.images, 'image')} for {cost}"
-    return level, "run_ended", text, run_json(summary)
+    return logging.INFO, "run_ended", text, run_json(summary)  # whoever runs it says what to do now

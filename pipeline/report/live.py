@@ -66,8 +66,11 @@ class Live:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
-        for line in screen(self._tally, self._gauge(), options.max_width):
-            line.truncate(options.max_width, overflow="ellipsis")
+        width = max(
+            options.max_width - len("^C"), 1
+        )  # a terminal writes that where the cursor stands: at our last sign
+        for line in screen(self._tally, self._gauge(), width):
+            line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
             yield line if line else Text(" ")
 

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.report.figures import count, duration, money, usd_or_none
 from pipeline.report.visible import visible
+from pipeline.report.wrapped import say
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+_NARROW = 50  # columns of a terminal, below which the table has no room for padding
 _MOST_SHOWN = 20  # problems and notes; the JSON form has all
 
 
@@ -93,11 +95,11 @@ def _group_json(line: PlanLine) -> dict[str, object]:
 def show_plan(bill: Bill, console: "Console") -> None:
     """Print the bill: a table, the sum in one sentence, then what a person should know."""
     if bill.lines:
-        console.print(plan_table(bill))
-    console.print(plan_sentence(bill), highlight=False, markup=False)
+        console.print(plan_table(bill, is_narrow=console.width < _NARROW))
+    say(plan_sentence(bill), console)
     for title, texts in (("problem", bill.problems), ("note", bill.notes)):
         for text in texts[:_MOST_SHOWN]:
-            console.print(f"{title}: {visible(text)}", highlight=False, markup=False, soft_wrap=True)
+            say(f"{title}: {visible(text)}", console)
         if len(texts) > _MOST_SHOWN:
             console.print(f"{title}: and {len(texts) - _MOST_SHOWN:,} more", highlight=False)
 
@@ -118,14 +120,17 @@ def plan_sentence(bill: Bill) -> str:
     return "; ".join(parts) + "."
 
 
-def plan_table(bill: Bill) -> "Table":
+def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
     """Return the table of all jobs, in each what is due first, then what is left alone; then the sums."""
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_footer=True, footer_style="bold")
+    padding = 0 if is_narrow else (0, 1)
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=padding, show_edge=False, pad_edge=False, show_footer=True, footer_style="bold"
+    )
     table.add_column("job", "in total", overflow="fold")
-    table.add_column("why", f"{bill.due:,} due", overflow="fold")
+    table.add_column("why", f"{bill.due:,} due", overflow="fold", min_width=len("unchanged"))
     table.add_column("tasks", f"{bill.total:,}", justify="right", no_wrap=True)
     table.add_column("price", _price(bill.min_microusd, bill) if bill.due else "", justify="right", no_wrap=True)
     jobs = _by_job(bill.lines)

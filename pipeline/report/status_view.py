@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.model import Artifact, TaskState
 from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
 from pipeline.report.visible import visible
+from pipeline.report.wrapped import say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +126,7 @@ def show_status(status: Status, console: "Console") -> None:
 
     console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
     for text in _notes(status):
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        say(text, console)
     for one in status.unknowns[:_MOST_UNKNOWN]:
         price = "price unknown" if one.price_microusd is None else money(one.price_microusd, status.is_play_money)
         text = f"unknown: {visible(one.task)}, attempt {one.attempt} sent {one.sent_at}, {price}"

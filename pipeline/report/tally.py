@@ -19,6 +19,7 @@ from pipeline.engine.events import (
     RunSummary,
     TaskEnded,
 )
+from pipeline.errors import Exit
 from pipeline.model import TaskState
 
 _WINDOW_S = 60.0  # pace is that of the last minute, so that a slow start is soon forgotten
@@ -32,6 +33,12 @@ class Trouble:
     task_id: str
     state: TaskState
     reason: str
+
+
+def halt_text(event: Halted) -> str:
+    """Say why a run stops, and what a second signal does."""
+    is_signal = event.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
+    return f"{event.reason}; once more to stop waiting" if is_signal else event.reason
 
 
 class Tally:
@@ -68,7 +75,7 @@ class Tally:
             case Paused():
                 self.pauses += 1
             case Halted():
-                self.halt_reason = self.halt_reason or event.reason
+                self.halt_reason = self.halt_reason or halt_text(event)
             case RunEnded():
                 self.summary = event.summary
             case _:

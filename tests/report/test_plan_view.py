@@ -21,8 +21,8 @@ BILL = Bill(
 )
 
 
-def printed(bill: Bill, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width, color_system=None)
+def printed(bill: Bill, width: int = 80, *, is_terminal: bool = False) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=is_terminal)
     show_plan(bill, console)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
@@ -66,9 +66,10 @@ def test_one_unknown_price_leaves_the_others_known() -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])
-def test_a_price_is_never_broken_whatever_the_width(width: int) -> None:
-    text = printed(replace(BILL, is_play_money=True), width)
+def test_prices_and_words_are_never_broken_whatever_the_width(width: int) -> None:
+    text = printed(replace(BILL, is_play_money=True, notes=("word " * 40,)), width, is_terminal=True)
     assert "play $0.429" in text
+    assert "unchanged" in text
     assert max(map(len, text.splitlines())) <= width
 
 
