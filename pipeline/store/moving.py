@@ -11,7 +11,7 @@ from pipeline.store.disk import NO_LINKS, rename_without_clobbering, status_of
 from pipeline.store.history import known_of
 from pipeline.store.opening import Premises, Settings
 from pipeline.store.sql import query
-from pipeline.store.tree import split
+from pipeline.store.tree import IN_THE_WAY, split
 
 
 class Mover:
@@ -41,6 +41,9 @@ class Mover:
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
         except OSError as error:
+            if error.errno in IN_THE_WAY:
+                text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
+                raise Conflict(text, kept=old) from error
             raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
         return dataclasses.replace(artifact, path=new)
 

@@ -27,6 +27,7 @@ def test_every_verb_has_a_page_with_examples(imgpipe: Imgpipe, verb: str) -> Non
     assert ended.out.startswith(f"Usage: imgpipe {verb} [OPTIONS]")
     examples = ended.out.partition("\nExamples:\n")[2].splitlines()
     assert examples
+    assert ended.out.count(examples[-1]) == 1
     assert all(line.startswith("  ") for line in examples)
     assert max(map(len, ended.out.splitlines())) <= 100
 

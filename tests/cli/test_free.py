@@ -38,11 +38,11 @@ def test_images_that_move_in_a_row_make_way_for_each_other(imgpipe: Imgpipe) -> 
     rows.write_text("sku,n\nred,1\nblue,2\ngold,3\n")
     manifest = imgpipe.made(items)
     red = imgpipe.images()[0].read_bytes()
-    rows.write_text("sku,n\nred,2\nblue,3\ngold,4\nnavy,1\n")
+    rows.write_text("sku,n\nred,2\nblue,3\ngold,4\nnavy,1\ngreen,9\n")
     ended = imgpipe("run", manifest, "--json")
     assert ended.exit == 0, ended.err
-    assert ended.json["attempts"] == 1
-    assert names(imgpipe) == ["shot-1", "shot-2", "shot-3", "shot-4"]
+    assert ended.json["attempts"] == 2
+    assert names(imgpipe) == ["shot-1", "shot-2", "shot-3", "shot-4", "shot-9"]
     assert imgpipe.images()[1].read_bytes() == red
 
 
