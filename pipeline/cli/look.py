@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli import terminal
 from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
@@ -29,14 +30,13 @@ def status(
     imgpipe status jobs/demo.yaml posters/lisbon
     imgpipe status jobs/demo.yaml --tasks --select state:failed
     """
-    from rich.console import Console
 
     from pipeline import compose
     from pipeline.report import status_view as view
 
     path, profile = f.file_and_profile(file, simulate)
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
-    console = Console(file=sys.stdout)
+    console = terminal.console()
     if task_id is not None:
         task, attempts = compose.history(setup, task_id)
         if is_json:
@@ -115,14 +115,13 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
             ]
         )
         return Exit.OK
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*groups, "attempts", "images", "spent", "maybe billed")
     for one in costs:
         sums = (money(amount, setup.is_play_money) for amount in (one.spent_microusd, one.unknown_microusd))
         table.add_row(*one.key, f"{one.attempts:,}", f"{one.images:,}", *sums)
-    Console(file=sys.stdout).print(table if costs else "Nothing was spent.")
+    terminal.console().print(table if costs else "Nothing was spent.")
     return Exit.OK
 
 
@@ -148,9 +147,8 @@ def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
     if is_json:
         f.print_json(view.explain_json(told))
         return Exit.OK
-    from rich.console import Console
 
-    view.show_explanation(told, Console(file=sys.stdout))
+    view.show_explanation(told, terminal.console())
     return Exit.OK
 
 

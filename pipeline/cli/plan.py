@@ -1,12 +1,12 @@
 """The verb that shows what a run would do: plan."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli import terminal
 from pipeline.cli.pages import verb
 from pipeline.errors import Exit, InputError
 
@@ -43,9 +43,7 @@ def _show(bill: Any, *, is_json: bool) -> None:
     if is_json:
         f.print_json(plan_json(bill))
         return
-    from rich.console import Console
-
-    show_plan(bill, Console(file=sys.stdout))
+    show_plan(bill, terminal.console())
 
 
 def _invalid(error: InputError) -> dict[str, object]:

@@ -12,24 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import report
+from pipeline.cli import terminal
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import TaskState
 from pipeline.report.logs import LOGGER
 from pipeline.report.visible import clipped
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
 
 SAMPLES: Final = 3  # tasks named in the last word of a quiet run
 _LOG: Final = logging.getLogger(LOGGER)
-
-
-def _stderr() -> "Console":
-    from rich.console import Console
-
-    return Console(stderr=True)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,10 +47,14 @@ class Look:
     def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
         """Show one run."""
         if not (self.is_quiet or self.is_json_log):
-            report.say(report.resume_line(started), _stderr())
-        is_idle = not started.due
-        mode: report.Mode = "none" if is_idle or (self.is_json_log and self.mode == "auto") else self.mode
-        view = report.progress(mode, total=started.due, gauge=gauge, console=_stderr(), is_quiet=self.is_quiet)
+            report.say(report.resume_line(started), terminal.console(is_stderr=True))
+        view = report.progress(
+            self._mode(is_idle=not started.due),
+            total=started.due,
+            gauge=gauge,
+            console=terminal.console(is_stderr=True),
+            is_quiet=self.is_quiet,
+        )
         journal = report.Journal()
 
         def listen(event: "Event") -> None:
@@ -67,6 +64,11 @@ class Look:
 
         with view:
             yield listen
+
+    def _mode(self, *, is_idle: bool) -> report.Mode:
+        if is_idle or (self.is_json_log and self.mode == "auto"):
+            return "none"
+        return "plain" if self.mode == "auto" and not terminal.is_lively() else self.mode
 
     def _remember(self, event: "Event") -> None:
         from pipeline.engine.events import TaskEnded
@@ -84,7 +86,7 @@ class Look:
             if not is_well:
                 _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
         elif not (self.is_quiet and is_well):
-            report.say("\n".join([text, *(self.samples if self.is_quiet else [])]), _stderr())
+            report.say("\n".join([text, *(self.samples if self.is_quiet else [])]), terminal.console(is_stderr=True))
 
     def not_begun(self, error: ImgpipeError) -> bool:
         """Log why a run did not begin or broke off; say whether that is enough for stderr too."""

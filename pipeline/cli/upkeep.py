@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli import terminal
 from pipeline.cli.pages import verb
 from pipeline.errors import Exit
 
@@ -278,7 +279,6 @@ def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables:
 
 
 def _show(level: str, name: str, text: str, advice: str) -> None:
-    from rich.console import Console
     from rich.text import Text
 
     from pipeline.report import visible
@@ -286,4 +286,4 @@ def _show(level: str, name: str, text: str, advice: str) -> None:
     line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
     if advice:
         line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
-    Console(file=sys.stdout).print(line, soft_wrap=True, highlight=False)
+    terminal.console().print(line, soft_wrap=True, highlight=False)

@@ -1,0 +1,128 @@
+"""What a run says on stderr, and to machines: nothing, one paragraph, JSON lines, one document."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.store import StateLock
+from tests.cli.conftest import Imgpipe
+
+LATER = "picture: tiny\nlatency: 0s\nfaults: [{name: server_error, at: [2]}, {name: rate_limited, at: [4]}]\n"
+WORSE = LATER.replace("[{", "[{name: image_safety, at: [3]}, {", 1)
+ROWS = 6
+JOBS = "{mugs: {items: {" + ", ".join(f"row{n}: Mug {n}" for n in range(ROWS)) + "}}}"
+EVENTS = {
+    "run_started", "attempt_started", "attempt_ended", "retry_scheduled", "task_ended", "paused", "warned", "halted",
+    "run_ended", "last_word", "not_run",
+}  # fmt: skip
+
+
+def events(text: str) -> list[dict[str, object]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_quiet_is_silent_when_all_is_well_in_the_end(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(JOBS, profile=LATER)
+    for _ in range(2):
+        done = imgpipe("run", path, "-q")
+        assert (done.exit, done.out, done.err) == (0, "", "")
+
+
+def test_quiet_says_one_paragraph_when_not(imgpipe: Imgpipe) -> None:
+    done = imgpipe("run", imgpipe.manifest(JOBS, profile=WORSE), "-q")
+    assert (done.exit, done.out) == (3, "")
+    first, second, third = done.err.splitlines()
+    assert first.startswith("Finished with losses: 5 images")
+    assert second.startswith("1 refused: reword the prompts")
+    assert third.startswith("  mugs/row")
+    assert "refused: refused (IMAGE_SAFETY)" in third
+
+
+def test_quiet_says_why_it_did_not_begin(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {promt: A mug}}")
+    done = imgpipe("run", path, "-q")
+    assert done.exit == 2
+    assert "did you mean 'prompt'?" in done.err
+
+
+def test_the_log_file_has_what_quiet_does_not_say(imgpipe: Imgpipe) -> None:
+    log = imgpipe.folder / "log.jsonl"
+    path = imgpipe.manifest(JOBS, profile=LATER)
+    done = imgpipe("run", path, "-q", "--log-format", "json", "--log-file", log)
+    assert (done.exit, done.err) == (0, "")
+    told = events(log.read_text())
+    assert [event["event"] for event in told].count("task_ended") == ROWS
+    assert {event["event"] for event in told} <= EVENTS
+
+
+def test_the_log_file_says_why_a_run_did_not_begin(imgpipe: Imgpipe) -> None:
+    log = imgpipe.folder / "log.txt"
+    done = imgpipe("run", imgpipe.manifest("{mugs: {promt: A mug}}"), "--log-file", log)
+    assert done.err.count("promt") == 1
+    assert "did you mean 'prompt'?" in log.read_text()
+
+
+@pytest.mark.parametrize("flags", [[], ["-v"], ["-q"], ["--json"]], ids=["json", "verbose", "quiet", "and-document"])
+def test_json_log_lines_all_parse_and_have_known_names(imgpipe: Imgpipe, flags: list[str]) -> None:
+    done = imgpipe("run", imgpipe.manifest(JOBS, profile=WORSE), "--log-format", "json", *flags)
+    assert done.exit == 3
+    told = events(done.err)
+    assert {event["event"] for event in told} <= EVENTS
+    assert (told[-1]["event"], told[-1]["exit"]) == ("last_word", 3)
+    assert all({"time", "level", "event", "message"} <= event.keys() for event in told)
+    assert (len(told) == 1) is (flags == ["-q"])
+
+
+@pytest.mark.parametrize(("trouble", "code"), [("manifest", 2), ("key", 2), ("lock", 75)])
+def test_a_run_that_does_not_begin_says_so_to_machines(imgpipe: Imgpipe, trouble: str, code: int) -> None:
+    path = imgpipe.manifest("{mugs: {promt: A mug}}" if trouble == "manifest" else JOBS)
+    if trouble == "key":
+        path.write_text(path.read_text().replace("kind: simulator, profile: shop-profile.yaml", "kind: cometapi"))
+    lock = StateLock(imgpipe.state)
+    if trouble == "lock":
+        imgpipe.state.mkdir(parents=True)
+        lock.acquire()
+    done = imgpipe("run", path, "--log-format", "json", "--json")
+    lock.release()
+    (event,) = events(done.err)
+    document = json.loads(done.out)
+    assert (event["event"], event["exit"], document["exit"], done.exit) == ("not_run", code, code, code)
+    assert document["error"] == event["message"]
+    assert document["tasks"]["total"] == document["attempts"] == 0
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "--json"), ("run", "-q", "--json"), ("run", "--json", "--log-format", "json"), ("plan", "--json"),
+        ("status", "--json"), ("cost", "--json"), ("verify", "--json"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_json_is_exactly_one_document(imgpipe: Imgpipe, args: tuple[str, ...]) -> None:
+    done = imgpipe(args[0], imgpipe.manifest(JOBS, profile=WORSE), *args[1:])
+    assert json.loads(done.out) is not None
+    assert done.out.endswith("\n")
+    assert len(done.out.splitlines()) == 1
+
+
+def test_nothing_due_shows_no_progress(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS)
+    done = imgpipe("run", path)
+    assert done.err.splitlines() == [
+        "resume: 6 done, 0 to do, at most play $0.00",
+        "Nothing to do: all 6 images exist already.",
+    ]
+
+
+def moved(path: Path) -> None:
+    path.write_text(path.read_text().replace("jobs:", "defaults: {output: 'new/{{ id }}'}\njobs:"))
+
+
+def test_what_costs_nothing_is_told_but_not_to_a_quiet_run(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS)
+    moved(path)
+    done = imgpipe("run", path, "-q")
+    assert (done.exit, done.err) == (0, "")
+    assert (imgpipe.out / "new" / "row0.png").exists()

@@ -1,0 +1,197 @@
+"""What a person sees: the command on a terminal of its own, narrow and wide; and what a pipe gets instead."""
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Imgpipe, Servers, write_manifest
+from tests.e2e.screen import Screen, Terminal
+
+PROFILE = (
+    "picture: tiny\nlatency: 60ms\n"
+    "faults: [{name: image_safety, at: [3]}, {name: server_error, at: [5]}, {name: rate_limited, at: [7]}]\n"
+)
+SLOW = "picture: tiny\nlatency: 300ms\n"
+ROWS = 14
+
+
+def manifest(folder: Path, profile: str = PROFILE, *, rows: int = ROWS, extra: str = "") -> Path:
+    """Write a manifest whose ids are long, on the embedded simulator."""
+    (folder / "profile.yaml").write_text(profile)
+    items = "".join(f"      a-mug-for-every-colour-of-the-autumn-{n}: Mug {n}\n" for n in range(rows))
+    path = folder / "shop.yaml"
+    path.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: profile.yaml}\noutput_dir: out\n"
+        f"limits: {{concurrency: 4}}\nretry: {{wait: {{initial: 10ms, max: 50ms}}}}\n{extra}\n"
+        f"jobs:\n  mugs:\n    items:\n{items}"
+    )
+    return path
+
+
+class Terminals:
+    """Opens terminals; none outlives its test."""
+
+    def __init__(self) -> None:
+        self._open: list[Terminal] = []
+
+    def __call__(self, *args: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> Terminal:
+        terminal = Terminal(args, columns, env or {})
+        self._open.append(terminal)
+        return terminal
+
+    def close(self) -> None:
+        for terminal in self._open:
+            terminal.close()
+
+
+@pytest.fixture
+def terminals() -> Iterator[Terminals]:
+    terminals = Terminals()
+    yield terminals
+    terminals.close()
+
+
+def too_long(screen: Screen) -> list[str]:
+    """What did not fit on its line, but for commands: those are kept whole to be copied."""
+    return [text for text in screen.wrapped if "imgpipe retry" not in text]
+
+
+# -- the live view ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("columns", [40, 80, 200])
+def test_the_live_view_fits_and_its_last_picture_stays(terminals: Terminals, tmp_path: Path, columns: int) -> None:
+    terminal = terminals("run", manifest(tmp_path), columns=columns)
+    assert terminal.end() == 3
+    assert too_long(terminal.screen) == []
+    lines = terminal.screen.text.splitlines()
+    bars = [number for number, line in enumerate(lines) if re.match(r"[!⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓] ", line)]
+    assert len(bars) == 1, "pictures that were drawn over are gone"
+    assert re.match(rf"! ━+ {ROWS}/{ROWS}  100 %  in ", lines[bars[0]])
+    assert lines[bars[0] + 1].startswith("  play $0.")
+    assert lines[bars[0] + 2].startswith("  refused mugs/a-mug-for-every-")
+    assert "1 refused: reword the prompts" in " ".join(lines[bars[0] + 3 :])
+    assert terminal.raw.rindex("\x1b[?25h") > terminal.raw.rindex("\x1b[?25l"), "the cursor is shown again"
+
+
+@pytest.mark.parametrize(("before", "after"), [(200, 40), (40, 200)])
+def test_a_resize_is_followed(terminals: Terminals, tmp_path: Path, before: int, after: int) -> None:
+    terminal = terminals("run", manifest(tmp_path), columns=before)
+    terminal.until(lambda raw: re.search(rf" [1-9]/{ROWS}", raw) is not None)
+    terminal.resize(after)
+    drawn = len(terminal.raw)
+    assert terminal.end() == 3
+    pictures = re.split(r"\x1b\[2K", terminal.raw[drawn:])[8:]  # one picture may have been under way
+    shown = Screen(max(before, after))
+    shown.feed("\n".join(pictures))
+    assert max(len(line) for line in shown.lines if "imgpipe retry" not in line) <= after
+    assert re.search(rf"! ━+ {ROWS}/{ROWS}  100 %", terminal.screen.text)
+
+
+def test_all_is_well_ends_with_one_line(terminals: Terminals, tmp_path: Path) -> None:
+    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3))
+    assert terminal.end() == 0
+    first, bar, pace, last = terminal.screen.text.splitlines()
+    assert first == "resume: 0 done, 3 to do, at most play $0.585"
+    assert re.match(r"✓ ━+ 3/3  100 %  in ", bar)
+    assert pace.startswith("  play $0.1")
+    assert re.match(r"Done: 3 images \(2\.0 kB\) in .* for play \$0\.1\d+, 3 attempts\.$", last)
+
+
+def test_nothing_to_do_draws_nothing(terminals: Terminals, tmp_path: Path) -> None:
+    path = manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=2)
+    assert terminals("run", path).end() == 0
+    again = terminals("run", path)
+    assert again.end() == 0
+    assert again.screen.text.splitlines() == [
+        "resume: 2 done, 0 to do, at most play $0.00",
+        "Nothing to do: all 2 images exist already.",
+    ]
+
+
+def test_P10_ctrl_c_ends_with_130_and_says_how_to_go_on(terminals: Terminals, tmp_path: Path) -> None:
+    terminal = terminals("run", manifest(tmp_path, SLOW))
+    terminal.until(lambda raw: re.search(rf" [2-9]/{ROWS}", raw) is not None)
+    terminal.press("\x03")
+    assert terminal.end() == 130
+    assert too_long(terminal.screen) == [], "the ^C of the terminal itself fits too"
+    lines = terminal.screen.text.splitlines()
+    assert re.match(r"\d+ pending: the same command continues\.$", lines[-1])
+    assert "Stopped early: SIGINT (Ctrl-C)" in lines
+    assert "once more to stop waiting" in terminal.screen.text
+    assert len([line for line in lines if "━" in line]) == 1
+
+
+def test_P10_ctrl_c_twice_leaves_at_once(terminals: Terminals, tmp_path: Path) -> None:
+    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 60s\n"))
+    terminal.until(lambda raw: "1 of 1" in raw)
+    terminal.press("\x03")
+    terminal.until(lambda raw: "once more to stop waiting" in raw)
+    terminal.press("\x03")
+    assert terminal.end(timeout=10) == 130
+    assert "1 unknown: maybe billed, up to play $0.039" in terminal.screen.text.replace("\n  ", " ")
+
+
+# -- escape codes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("env", "verb"),
+    [({"NO_COLOR": "1"}, "run"), ({"NO_COLOR": "1"}, "plan"), ({"TERM": "dumb"}, "run")],
+    ids=["NO_COLOR-run", "NO_COLOR-plan", "dumb-run"],
+)
+def test_no_escape_codes_where_none_are_wanted(
+    terminals: Terminals, tmp_path: Path, env: dict[str, str], verb: str
+) -> None:
+    terminal = terminals(verb, manifest(tmp_path, rows=4), env=env)
+    terminal.end()
+    assert "\x1b" not in terminal.raw
+    assert "4" in terminal.raw
+
+
+def test_a_pipe_gets_plain_lines(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    done = imgpipe("run", manifest(tmp_path), env={"TERM": "xterm-256color"})
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "\x1b" not in done.stderr
+    first, *_, before_last, last = done.stderr.splitlines()
+    assert first == f"resume: 0 done, {ROWS} to do, at most play $2.73"
+    assert before_last.startswith("Finished with losses: 13 images")
+    assert last.startswith("1 refused: reword the prompts, or ask again: imgpipe retry /")
+    assert f"progress: {ROWS}/{ROWS}" in done.stderr
+
+
+def test_FORCE_COLOR_colours_a_pipe_and_draws_nothing_over(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    path = manifest(tmp_path, rows=3)
+    done = imgpipe("run", path, env={"FORCE_COLOR": "1"})
+    assert "\x1b[1A" not in done.stderr
+    assert "progress: 3/3" in done.stderr
+    assert "\x1b[1m" in imgpipe("plan", path, env={"FORCE_COLOR": "1"}).stdout
+
+
+# -- tables and questions -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("verb", "columns"), [("plan", 40), ("plan", 80), ("plan", 140), ("status", 40)])
+def test_tables_fit(terminals: Terminals, tmp_path: Path, verb: str, columns: int) -> None:
+    path = manifest(tmp_path, rows=3)
+    path.write_text(path.read_text() + "  a-job-with-a-name-that-is-long-enough-to-be-folded: {items: {a: Mug A}}\n")
+    terminal = terminals(verb, path, columns=columns)
+    assert terminal.end() == 0
+    assert terminal.screen.wrapped == []
+    assert ("play $0.156" if verb == "plan" else "this month") in terminal.screen.text
+
+
+@pytest.mark.parametrize(("answer", "code", "sent"), [("n", 2, 0), ("y", 0, 3)], ids=["no", "yes"])
+def test_spending_above_five_dollars_asks_on_a_terminal(
+    terminals: Terminals, servers: Servers, tmp_path: Path, answer: str, code: int, sent: int
+) -> None:
+    server = servers.start()
+    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-2.5-flash-image: 2.00}")
+    terminal = terminals("run", path)
+    terminal.until(lambda raw: "Go on? [y/N]: " in raw)
+    assert not server.bill
+    terminal.press(f"{answer}\n")
+    assert terminal.end() == code
+    assert len(server.bill) == sent
