@@ -1,9 +1,17 @@
 """notify: told at the start and at the end, whatever the end is; what goes wrong changes nothing of the run."""
 
+import asyncio
+from contextlib import suppress
+from dataclasses import replace
+
 import pytest
 
+from pipeline.compose.notifying import Notifier
+from pipeline.errors import Exit
+from pipeline.settings import Notify
 from tests.cli.conftest import Imgpipe
 from tests.compose.conftest import Listener
+from tests.report.conftest import SUMMARY
 
 
 def notify(listener: Listener, prometheus: str = "metrics.prom") -> str:
@@ -63,3 +71,26 @@ def test_what_goes_wrong_is_a_warning_without_the_address(imgpipe: Imgpipe, list
     assert ended.err.count("127.0.0.1 answered 500") == 3
     assert "folder.prom could not be written" in ended.err
     assert "s3cret" not in ended.err
+
+
+async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.compose.notifying.HURRY_S", 0.05)
+    asked = asyncio.Event()
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        with suppress(ConnectionError):
+            await reader.read()  # until the other side gives up
+        writer.close()
+        left.set()
+
+    left = asyncio.Event()
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    warnings: list[str] = []
+    notifier = Notifier(Notify(webhook=url), manifest="shop", warn=warnings.append)
+    await notifier.ended(replace(SUMMARY, exit=Exit.INTERRUPTED))
+    assert asked.is_set()
+    assert warnings == ["notify: not everybody was told within 0.05 s"]
+    await left.wait()
+    server.close()
