@@ -25,8 +25,6 @@ from pipeline.provider import Client
 from pipeline.settings import ProviderSettings
 from pipeline.store import Store
 
-PATIENCE_FACTOR = 5.0  # of `retry.wait.max`: with a server that only pushes back, 5 minutes by default
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crew:
@@ -55,7 +53,6 @@ class Crew:
             watch = Watch(
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models()),
-                patience_s=PATIENCE_FACTOR * self.setup.retry.wait_max_s,
                 clock=clock,
             )
             async with aclosing(stages):

@@ -73,7 +73,7 @@ class Watch:
     """Sees the results of one run and says when it must stop.
 
     `models` names the models that exist now, in words: `gemini-2.5-flash-image, gemini-3-pro-image-preview`.
-    `patience_s`: how long a server may do nothing but push back.
+    `patience_s`: how long a server may do nothing but push back; longer than any limit per minute lasts.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pipeline import compose, report
 from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary
@@ -129,6 +129,7 @@ class Shop:
     extra: str = ""
     prompt: str = "A red mug, its number is"
     timeout: str = "20s"
+    listen: Callable[[Event], None] = lambda _event: None
     events: list[Event] = field(default_factory=list)
 
     @property
@@ -167,6 +168,7 @@ class Shop:
         def listen(event: Event) -> None:
             journal(event)
             self.events.append(event)
+            self.listen(event)
 
         yield listen
 
@@ -204,39 +206,44 @@ class Shop:
         return sorted(path.stem for path in (self.folder / "out" / "mugs").glob("*.png"))
 
 
-SPEED = 200.0
-
-
 class _HurriedSelector(selectors.DefaultSelector):
+    speed = 1.0
+
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        return super().select(timeout if timeout is None or timeout <= 0 else timeout / SPEED)
+        return super().select(timeout if timeout is None or timeout <= 0 else timeout / self.speed)
 
 
 class Hurried(asyncio.SelectorEventLoop):
-    """A loop on whose clock a second takes 5 ms: minutes of waiting, tested as they are."""
+    """A loop on whose clock time runs `speed` times as fast: minutes of waiting, tested as they are."""
 
-    def __init__(self) -> None:
-        super().__init__(_HurriedSelector())
+    def __init__(self, speed: float) -> None:
+        self._speed = speed
+        selector = _HurriedSelector()
+        selector.speed = speed
+        super().__init__(selector)
 
     def time(self) -> float:
-        return time.monotonic() * SPEED
+        return time.monotonic() * self._speed
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Hurry:
-    """What a hurried run came to, and how long it thought it took."""
+class Hurry(Generic[T]):
+    """What came of a hurried run, and how long it thought it took."""
 
-    summary: RunSummary
+    came: T
     seconds: float
 
 
-def hurried(run: Callable[[], Coroutine[Any, Any, RunSummary]]) -> Hurry:
+def hurried(run: Callable[[], Coroutine[Any, Any, T]], *, speed: float = 200.0) -> Hurry[T]:
     """Run on a hurried loop."""
 
-    async def timed() -> Hurry:
+    async def timed() -> Hurry[T]:
         loop = asyncio.get_running_loop()
         began = loop.time()
         return Hurry(await run(), loop.time() - began)
 
-    with asyncio.Runner(loop_factory=Hurried) as runner:
+    with asyncio.Runner(loop_factory=lambda: Hurried(speed)) as runner:
         return runner.run(timed())

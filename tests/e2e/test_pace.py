@@ -1,0 +1,89 @@
+"""How fast a whole run goes against the simulator: a told rate is used and never refused, an unknown one is found.
+
+What takes minutes runs on a hurried clock, and so does the simulator: a second of waiting takes 100 ms, work takes what
+it takes.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.engine.events import AttemptEnded, AttemptStarted, Event
+from pipeline.errors import Exit
+from pipeline.simulator import Simulator, load_profile
+from tests.e2e.scripted import KEY, Shop, hurried
+
+SPEED = 10.0
+
+
+@pytest.fixture(autouse=True)
+def _key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", KEY)
+
+
+@dataclass(frozen=True)
+class Paced:
+    """What came of a run: images asked for per second after the first answer, and answers that were a 429."""
+
+    exit: Exit
+    images: int
+    per_second: float
+    refused: int
+
+
+def paced(folder: Path, profile: str, *, images: int, limits: str) -> Callable[[], Coroutine[Any, Any, Paced]]:
+    """Return a run against a simulator with this profile, timed on the loop's own clock."""
+
+    async def run() -> Paced:
+        loop, started, ended = asyncio.get_running_loop(), [], []
+        (folder / "profile.yaml").write_text(f"picture: tiny\n{profile}\n")
+
+        def listen(event: Event) -> None:
+            if isinstance(event, AttemptStarted):
+                started.append(loop.time())
+            elif isinstance(event, AttemptEnded):
+                ended.append(loop.time())
+
+        bill = folder / "bill.jsonl"
+        async with Simulator(load_profile(folder / "profile.yaml"), bill, clock=loop.time) as simulator:
+            shop = Shop(
+                folder, simulator.base_url, images, extra=f"retry: {{attempts: 5}}\nlimits: {{{limits}}}", listen=listen
+            )
+            summary = await shop.run()
+        statuses = [json.loads(line)["status"] for line in bill.read_text().splitlines()]
+        assert len(statuses) == summary.attempts
+        return Paced(summary.exit, summary.images, (images - 1) / (started[-1] - ended[0]), statuses.count(429))
+
+    return run
+
+
+async def test_told_rate_is_used_to_95_percent_and_never_refused_in_real_time(tmp_path: Path) -> None:
+    out = await paced(
+        tmp_path,
+        "latency: 50ms\nlimits: {requests_per_minute: 1200}",
+        images=120,
+        limits="concurrency: 24, requests_per_minute: 1200",
+    )()
+    assert (out.exit, out.images, out.refused) == (Exit.OK, 120, 0)
+    assert 0.95 * 20 <= out.per_second <= 1.05 * 20
+
+
+def test_rate_that_nobody_told_is_found_within_two_minutes(tmp_path: Path) -> None:
+    profile = "latency: {p50: 3s, p95: 6s}\nlimits: {requests_per_minute: 120}"
+    out = hurried(paced(tmp_path, profile, images=240, limits="concurrency: 24"), speed=SPEED).came
+    assert (out.exit, out.images) == (Exit.OK, 240)
+    assert out.per_second >= 0.75 * 2  # the two minutes of learning included; nine tenths later: test_pace_rehearsal
+    assert out.refused < 0.1 * 240
+
+
+def test_concurrency_that_nobody_told_is_found_within_a_minute(tmp_path: Path) -> None:
+    profile = "latency: {p50: 4s, p95: 7s}\nlimits: {concurrency: 8}"
+    out = hurried(paced(tmp_path, profile, images=130, limits="concurrency: 32"), speed=SPEED).came
+    assert (out.exit, out.images) == (Exit.OK, 130)
+    assert out.per_second >= 0.8 * 8 / 4.24  # the mean of that latency
+    assert out.refused < 0.1 * 130
