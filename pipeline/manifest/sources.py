@@ -124,13 +124,15 @@ class Sources:
             os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
         )
         wanted = Wanted(glob=glob, ignore=ignore, hidden=each.hidden, written_base=base, own=own)
+        inside = posixpath.relpath(glob.base, root)
+        inside = "" if inside == "." else f"{inside}/"
         for found in walk(wanted):
             if isinstance(found, Problem):
                 yield found
             elif each.min_age is not None and self._is_young(f"{glob.base}/{found}", each.min_age):
                 self.waiting.append(posixpath.normpath(f"{base}/{found}"))
             else:
-                yield _file_row(f"{base}/{found}", posixpath.relpath(f"{glob.base}/{found}", root))
+                yield _file_row(f"{base}/{found}", inside + found)
 
     def _is_young(self, path: str, min_age_s: float) -> bool:
         try:

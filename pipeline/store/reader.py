@@ -246,7 +246,11 @@ class Reader:
         return Spend() if row is None else Spend(spent_microusd=row[0], unknown_microusd=row[1])
 
     def _one(self, name: str, **values: object) -> Row | None:
-        return next(self._rows(name, **values), None)
+        if self._connection is None:
+            return None
+        with self._translated():
+            row: Row | None = self._connection.execute(query(name), values).fetchone()
+            return row
 
     def _rows(self, name: str, **values: object) -> Iterator[Row]:
         if self._connection is None:

@@ -8,6 +8,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,7 +45,17 @@ def name_key(name: str) -> str:
 
 def relative_bytes(path: Path | str, state_dir: Path) -> bytes:
     """Return a path as the ledger keeps it: relative to the state directory, as bytes."""
-    return os.fsencode(os.path.relpath(path, state_dir))
+    wanted, start = str(path), str(state_dir)
+    folder, _, name = wanted.rpartition("/")
+    is_plain = folder.startswith("/") and name and "//" not in wanted and "/." not in wanted
+    if not is_plain or f"{start}/".startswith(f"{wanted}/"):
+        return os.fsencode(os.path.relpath(wanted, start))
+    return os.fsencode(os.path.normpath(f"{_relative_folder(folder, start)}/{name}"))
+
+
+@lru_cache(maxsize=256)  # neighbours share a folder, and this is asked once for each of a million input images
+def _relative_folder(folder: str, state_dir: str) -> str:
+    return os.path.relpath(folder, state_dir)
 
 
 _RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in ("images", "digests"))

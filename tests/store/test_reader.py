@@ -1,5 +1,6 @@
 """The ledger for everybody who only looks."""
 
+import os
 import sqlite3
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.model import Billed, Failure, Fault, TaskState
-from pipeline.store import Reader
+from pipeline.store import Reader, rows
 from pipeline.store.sql import query
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, files, image, task
@@ -231,3 +232,49 @@ async def test_row_that_cannot_be_read_is_damage(bench: Bench) -> None:
         for ask in (lambda: reader.known("cats/1"), lambda: reader.record("cats/1"), lambda: list(reader.all_known())):
             with pytest.raises(LedgerError, match="imgpipe rebuild"):
                 ask()
+
+
+async def test_the_pace_is_that_of_the_last_run_with_enough_images(bench: Bench, reopen: Reopen) -> None:
+    moment = datetime(2026, 11, 22, tzinfo=UTC)
+    store = await reopen(clock=lambda: moment)
+    for number in range(4):
+        await bench.make(task(number), number)
+    moment += timedelta(seconds=8)
+    await store.end_run(bench.run, exit=0)
+    store = await reopen(clock=lambda: moment)
+    await bench.make(task(9), 9)
+    moment += timedelta(seconds=100)
+    await store.end_run(bench.run, exit=0)
+    with bench.reader() as reader:
+        assert reader.pace(fewest=2) == 0.5
+        assert reader.pace(fewest=1) == 0.01
+        assert reader.pace(fewest=9) is None
+    with bench.reader("another") as reader:
+        assert reader.pace(fewest=1) is None
+
+
+async def test_the_pace_of_a_run_that_died_ends_with_its_last_attempt(bench: Bench, reopen: Reopen) -> None:
+    moment = datetime(2026, 11, 22, tzinfo=UTC)
+    await reopen(clock=lambda: moment)
+    await bench.make(task(0), 0)
+    moment += timedelta(seconds=4)
+    await bench.make(task(1), 1)
+    with bench.reader() as reader:
+        assert reader.pace(fewest=2) == 0.5
+
+
+async def test_jobs_are_counted_with_all_their_tasks(bench: Bench) -> None:
+    for number in range(3):
+        await bench.make(task(number), number)
+    with bench.reader() as reader:
+        assert reader.jobs() == {"cats": 3}
+    with bench.reader("another") as reader:
+        assert reader.jobs() == {}
+
+
+@pytest.mark.parametrize("state_dir", ["/", "/a/s", "/a/s/.pipeline", "/a/b"])
+@pytest.mark.parametrize(
+    "path", ["/a/b/c.png", "/a/x", "/c.png", "/a/s/y.png", "/a/s", "/a", "/a/s/../b/q.png", "/a/b/..", "/a/b/", "//a/b"]
+)
+def test_the_short_way_to_a_relative_path_ends_where_the_long_one_does(path: str, state_dir: str) -> None:
+    assert rows.relative_bytes(path, Path(state_dir)) == os.fsencode(os.path.relpath(path, state_dir))
