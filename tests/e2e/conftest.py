@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 COMMAND = Path(sys.executable).with_name("imgpipe")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell; what it starts would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 BARE = {"PATH": "/usr/bin:/bin", "LANG": "C", "COMETAPI_KEY": "sk-canary-7f3a"}
 
 
@@ -26,10 +28,11 @@ class Imgpipe:
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
 
     def __call__(
-        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60
+        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60, before: Sequence[str] = ()
     ) -> "subprocess.CompletedProcess[str]":
+        """Run to the end; `before` is what starts it, such as `nohup`."""
         return subprocess.run(
-            [str(COMMAND), *map(str, args)],
+            [*before, str(COMMAND), *map(str, args)],
             env={**self.env, **(env or {})},
             cwd="/",
             stdin=subprocess.DEVNULL,
@@ -39,9 +42,11 @@ class Imgpipe:
             check=False,
         )
 
-    def start(self, *args: str | Path, env: Mapping[str, str] | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+    ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
-            [str(COMMAND), *map(str, args)],
+            [*before, str(COMMAND), *map(str, args)],
             env={**self.env, **(env or {})},
             cwd="/",
             stdin=subprocess.DEVNULL,

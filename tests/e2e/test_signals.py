@@ -1,0 +1,143 @@
+"""Signals, and streams whose reader has left: at any moment nothing paid is lost, and the same command continues."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Imgpipe, Servers, images, wait_until, write_manifest
+from tests.soak.signals import Moments
+
+SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
+SLOW = "picture: tiny\nlatency: 30s\n"
+QUICK = "picture: tiny\nlatency: 5ms\n"
+MANY = "    matrix: {a: [%s], b: [%s]}\n" % ((", ".join(f"v{n}" for n in range(250)),) * 2)
+
+
+def is_listening(process: "subprocess.Popen[str]") -> bool:
+    """Tell whether a run has its signal handlers: Python itself has none for TERM."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+    caught = re.search(r"^SigCgt:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return caught is not None and bool(int(caught[1], 16) & 1 << (signal.SIGTERM - 1))
+
+
+def write_big_manifest(folder: Path, base_url: str) -> Path:
+    """Write a manifest whose plan takes seconds: 62,500 tasks."""
+    path = folder / "big.yaml"
+    path.write_text(
+        f"version: 1\nprovider: {{kind: cometapi, base_url: '{base_url}'}}\noutput_dir: out\n"
+        "jobs:\n  mugs:\n    prompt: A mug {{ matrix.a }} {{ matrix.b }}\n" + MANY
+    )
+    return path
+
+
+@pytest.mark.timeout(180)
+def test_R14_R15_R16_R18_a_dozen_moments_lose_nothing(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    done = Moments(imgpipe=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=60).run(12)
+    print(f"seed {SEED}: {dict(done)}")
+    assert done.total() == 12
+
+
+def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(SLOW)
+    manifest = write_manifest(tmp_path, server.base_url, items=2)
+    holder = imgpipe.start("run", manifest)
+    wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
+    waiting = imgpipe.start("run", manifest, "--wait-lock", "60s")
+    wait_until(lambda: is_listening(waiting))
+    waiting.send_signal(signal.SIGINT)
+    waiting.communicate(timeout=5)
+    holder.kill()
+    holder.communicate()
+    assert waiting.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["R14", "R17", "R18"]
+)
+def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, number: int, code: int
+) -> None:
+    server = servers.start(QUICK)
+    manifest = write_big_manifest(tmp_path, server.base_url)
+    process = imgpipe.start("run", manifest, "-y", "--json")
+    wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=5)
+    assert process.returncode == json.loads(out)["exit"] == code, err
+    assert "Traceback" not in err
+    assert not server.bill
+    assert imgpipe.json("run", manifest, "-y", "--first", "3")["images"] == 3
+
+
+def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(QUICK)
+    manifest = write_big_manifest(tmp_path, server.base_url)
+    process = imgpipe.start("run", manifest, "-y")
+    wait_until(lambda: is_listening(process))
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=2)
+    assert process.returncode in (130, 143)
+    assert not server.bill
+
+
+def test_R18_a_run_under_nohup_outlives_its_terminal(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start("picture: tiny\nlatency: 100ms\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=6)
+    process = imgpipe.start("run", manifest, before=("nohup",))
+    wait_until(lambda: server.bill_file.exists() and server.bill)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert len(images(tmp_path)) == 6
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
+@pytest.mark.parametrize("budget", ["5", "0.08"], ids=["R18-done", "R18-budget"])
+def test_a_reader_that_left_changes_neither_images_nor_exit_code(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, stream: str, budget: str
+) -> None:
+    server = servers.start(QUICK)
+    manifest = write_manifest(tmp_path, server.base_url, items=8)
+    process = imgpipe.start("run", manifest, "--budget", budget, "--json", "-v")
+    for name in ("stdout", "stderr"):
+        if stream in (name, "both"):
+            getattr(process, name).close()
+            setattr(process, name, None)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == (0 if budget == "5" else 8)
+    assert len(images(tmp_path)) == len(server.billed) == (8 if budget == "5" else 2)
+    assert "Traceback" not in (err or "")
+
+
+@pytest.mark.parametrize("stream", [1, 2], ids=["R18-stdout", "R18-stderr"])
+def test_a_stream_that_is_closed_or_full_costs_no_image(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, stream: int
+) -> None:
+    server = servers.start(QUICK)
+    manifest = write_manifest(tmp_path, server.base_url, items=4)
+    closed = imgpipe("run", manifest, "--json", before=("sh", "-c", f'exec "$@" {stream}>&-', "sh"))
+    assert closed.returncode == 0
+    assert len(images(tmp_path)) == 4
+    manifest.write_text(manifest.read_text().replace("red", "blue"))
+    full = imgpipe("run", manifest, "--json", before=("sh", "-c", f'exec "$@" {stream}>/dev/full', "sh"))
+    assert full.returncode == (5 if stream == 1 else 0)  # results that cannot be written are no success
+    assert len(server.billed) == 8
+
+
+def test_looking_into_head_is_no_failure(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, None, items=3)
+    process = imgpipe.start("status", manifest, "--tasks")
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
