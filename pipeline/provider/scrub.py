@@ -4,15 +4,17 @@ In: text and bytes from the server, and the key. Out: the same without the key i
 control characters. It refuses to know where the text goes.
 """
 
+import html
 import json
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterator
-from urllib.parse import quote, quote_plus
+from typing import AnyStr, Generic
+from urllib.parse import quote
 
 MASK = "[key]"
+_SHORTEST = 8  # characters; less of a key would be cut out of ordinary words
 _ESCAPE = re.compile("%..")
-_SHORTEST = 8  # characters; a shorter "key" would be cut out of ordinary words
 _TEXT_LIMIT = 1000  # characters of one reason
 
 
@@ -25,17 +27,57 @@ def _base64_cores(key: bytes) -> Iterator[str]:
             yield text[(0, 2, 3)[offset] : whole]
 
 
-def _spellings(key: str) -> Iterator[str]:
-    yield key
-    for quoted in (quote(key, safe=""), quote(key), quote_plus(key)):
+def _heads(secret: str) -> Iterator[str]:
+    """Yield the ways in which its first characters are written: there a search begins."""
+    first = secret[:_SHORTEST]
+    for quoted in (quote(first, safe=""), quote(first)):
         yield quoted
         yield _ESCAPE.sub(lambda escape: escape[0].lower(), quoted)
-    escaped = json.dumps(key)[1:-1]
+    escaped = json.dumps(first)[1:-1]
     yield escaped
     yield escaped.replace("/", "\\/")
     for template in ("\\u{:04x}", "\\u{:04X}"):
-        yield "".join(template.format(ord(char)) for char in key)
-    yield from _base64_cores(key.encode())
+        yield "".join(template.format(ord(char)) for char in first)
+    yield first
+
+
+def _escapes(char: str) -> str:
+    """Return a pattern of one character, however often it was escaped: JSON in JSON, quoted twice, HTML."""
+    code = f"{ord(char):02x}"
+    forms = [rf"\\*{re.escape(char)}", rf"\\+u00(?i:{code})", rf"%(?:25)*(?i:{code})"]
+    return "|".join([*forms, re.escape(html.escape(char))])
+
+
+class _Secret(Generic[AnyStr]):
+    """One text that must not be seen, searched in str or in bytes: whole, or its beginning where something cut it."""
+
+    def __init__(self, heads: list[AnyStr], chars: list[AnyStr], mask: AnyStr) -> None:
+        self._heads: list[AnyStr] = heads
+        self._chars: list[re.Pattern[AnyStr]] = [re.compile(char) for char in chars]
+        self._mask: AnyStr = mask
+
+    def removed(self, raw: AnyStr) -> AnyStr:
+        for head in self._heads:
+            if head in raw:
+                raw = self._mask.join(self._around(raw, head))
+        return raw
+
+    def _around(self, raw: AnyStr, head: AnyStr) -> Iterator[AnyStr]:
+        """Yield what stands before, between and after the places that begin with `head`."""
+        rest, at = 0, raw.find(head)
+        while at >= 0:
+            yield raw[rest:at]
+            rest = max(self._end(raw, at), at + len(head))
+            at = raw.find(head, rest)
+        yield raw[rest:]
+
+    def _end(self, raw: AnyStr, at: int) -> int:
+        for char in self._chars:
+            found = char.match(raw, at)
+            if found is None:
+                break
+            at = found.end()
+        return at
 
 
 class Scrubber:
@@ -43,20 +85,25 @@ class Scrubber:
 
     def __init__(self, key: str) -> None:
         bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
-        found = {s for k in (key, bare) if len(k) >= _SHORTEST for s in _spellings(k) if len(s) >= _SHORTEST}
-        self._spellings = sorted(found, key=lambda s: (-len(s), s))
-        self._bytes = [(s.encode(), MASK.encode()) for s in self._spellings]
+        texts = (bare, *_base64_cores(bare.encode())) if len(bare) >= _SHORTEST else ()
+        secrets = sorted({text for text in texts if len(text) >= _SHORTEST}, key=lambda text: (-len(text), text))
+        spelled = [(list(dict.fromkeys(_heads(secret))), [_escapes(char) for char in secret]) for secret in secrets]
+        self._in_text = [_Secret(heads, chars, MASK) for heads, chars in spelled]
+        self._in_bytes = [
+            _Secret([head.encode() for head in heads], [char.encode() for char in chars], MASK.encode())
+            for heads, chars in spelled
+        ]
 
     def __repr__(self) -> str:
-        return f"<Scrubber {len(self._spellings)} spellings>"
+        return f"<Scrubber {len(self._in_text)} secrets>"
 
     def text(self, raw: str, limit: int = _TEXT_LIMIT) -> str:
         """Return one line without the key, its control, bidirectional and invisible characters escaped.
 
         Anything beyond `limit` characters is cut, and the cut is shown.
         """
-        for spelling in self._spellings:
-            raw = raw.replace(spelling, MASK)
+        for secret in self._in_text:
+            raw = secret.removed(raw)
         line = " ".join(raw[: limit * 2].split())
         if not line.isprintable():
             line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
@@ -64,7 +111,6 @@ class Scrubber:
 
     def body(self, raw: bytes) -> bytes:
         """Return the bytes without the key."""
-        for spelling, mask in self._bytes:
-            if spelling in raw:
-                raw = raw.replace(spelling, mask)
+        for secret in self._in_bytes:
+            raw = secret.removed(raw)
         return raw

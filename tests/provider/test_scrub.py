@@ -1,6 +1,7 @@
 """The key and control characters: nowhere, in no spelling."""
 
 import base64
+import html
 import json
 from urllib.parse import quote, quote_plus
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.provider.scrub import MASK, Scrubber
 
-KEY = "sk-canary/7+hard=to~miss é".replace(" é", "")
+KEY = 'sk-canary/7+hard="to\\miss&~'
 SCRUB = Scrubber(KEY)
 
 SPELLINGS = {
@@ -20,6 +21,9 @@ SPELLINGS = {
     "json": json.dumps(KEY)[1:-1],
     "json-slash": KEY.replace("/", "\\/"),
     "unicode-escapes": "".join(f"\\u{ord(c):04x}" for c in KEY),
+    "json-twice": json.dumps(json.dumps(KEY).replace("/", "\\/"))[3:-3],
+    "quoted-twice": quote(quote(KEY, safe=""), safe=""),
+    "html": html.escape(KEY),
     "base64": base64.b64encode(KEY.encode()).decode(),
     "base64-bare": base64.b64encode(KEY.encode()).decode().rstrip("="),
     "base64-url": base64.urlsafe_b64encode(KEY.encode()).decode(),
@@ -41,6 +45,17 @@ def test_no_spelling_of_the_key_survives(spelling):
 def test_the_key_is_found_inside_other_base64(offset):
     wrapped = base64.b64encode(b"x" * offset + KEY.encode() + b" tail").decode()
     assert MASK in SCRUB.text(wrapped)
+
+
+@pytest.mark.parametrize("length", [8, 15, len(KEY) - 1], ids=lambda n: f"S02-{n}-characters")
+def test_a_key_that_was_cut_does_not_survive_either(length):
+    cut = KEY[:length]
+    assert SCRUB.text(f"a page titled '{cut}' instead") == f"a page titled '{MASK}' instead"
+    assert SCRUB.body(b"dump: " + cut.encode()) == b"dump: " + MASK.encode()
+
+
+def test_many_echoes_are_found_in_linear_time():
+    assert SCRUB.body(KEY.encode() * 20_000) == MASK.encode() * 20_000
 
 
 def test_a_bearer_prefix_hides_nothing():
