@@ -67,7 +67,10 @@ class Problem:
 
     def __str__(self) -> str:
         place = ":".join(str(part) for part in (self.file, self.line, self.column) if part not in ("", None))
-        return (f"{place}: " if place else "") + self.what + (f"; {self.instead}" if self.instead else "")
+        line = (f"{place}: " if place else "") + self.what + (f"; {self.instead}" if self.instead else "")
+        if line.isprintable():
+            return line
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)  # one line stays one line
 
 
 class ImgpipeError(Exception):
@@ -96,7 +99,7 @@ class LedgerError(StorageError):
     """The ledger cannot be trusted or read; it was left byte for byte as it is."""
 
 
-class Conflict(StorageError):
+class Conflict(StorageError):  # noqa: N818 - the word of the contract
     """A file that may not be replaced is in the way of one image, which was paid for and is kept.
 
     `kept` is where it was kept: relative to the output directory, or `rejected/...` in the state directory.
