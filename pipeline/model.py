@@ -157,6 +157,7 @@ class Answer:
     response_id: str | None = None
     request_id: str | None = None
     notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
+    hold: object = field(default=None, repr=False, compare=False)  # the image's share of memory, until it is dropped
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 

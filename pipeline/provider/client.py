@@ -9,6 +9,7 @@ import io
 import os
 import ssl
 from collections.abc import Mapping
+from dataclasses import replace
 
 from pipeline import failpoint
 from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task
@@ -92,11 +93,15 @@ class Client:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread.
 
-        The reply's share of memory is given back: judge it once, and drop it.
+        The reply's share of memory goes over to the image, or is given back: judge it once, and drop it.
         """
         result = self._reader.read(reply, task)
-        if isinstance(reply.hold, Share):
-            reply.hold.release()
+        share = reply.hold
+        if isinstance(share, Share) and isinstance(result, Answer):
+            share.keep(len(result.image.data))
+            result = replace(result, hold=share)
+        elif isinstance(share, Share):
+            share.release()
         failpoint.reach("decode")
         return result
 

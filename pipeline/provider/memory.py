@@ -3,9 +3,10 @@
 In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
 
 Every exchange has a share. A share holds its request, later its answer as it grows, then the whole answer until it has
-been judged. Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the growing
-ones gets on all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most one
-answer, or by one request that is larger than the limit itself.
+been judged, then its image until that is on disk and dropped: 256 answers of 2.7 MB had 700 MB resident while images
+were not counted. Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the
+growing ones gets on all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most
+one answer, or by one request that is larger than the limit itself.
 """
 
 import asyncio
@@ -57,22 +58,24 @@ class Memory:
     def grown(self, share: "Share") -> None:
         """Count an answer as whole; the next oldest becomes the first in line."""
         self._growing.pop(share, None)
-        self.whole_bytes += share.held_bytes
+        share.whole_bytes = share.held_bytes
+        self.whole_bytes += share.whole_bytes
         self.take(0)
 
-    def judged(self, held_bytes: int) -> None:
-        """Give the bytes of a whole answer back."""
-        self.whole_bytes -= held_bytes
-        self.take(-held_bytes)
+    def judged(self, whole_bytes: int, spare_bytes: int) -> None:
+        """Count a whole answer as judged, and take back what is no longer held."""
+        self.whole_bytes -= whole_bytes
+        self.take(-spare_bytes)
 
 
 class Share:
-    """What one exchange holds. Inside a `Reply` it outlives its context, until it is released or dropped."""
+    """What one exchange holds. In a `Reply` or an `Answer` it outlives its context, until it is released or dropped."""
 
     def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self._loop = asyncio.get_running_loop()
         self.held_bytes = 0
+        self.whole_bytes = 0  # of a whole answer that waits to be judged
 
     async def hold(self, request_bytes: int) -> None:
         """Wait for room for a request, and take it."""
@@ -110,11 +113,16 @@ class Share:
             self.shrink(self.held_bytes)
         self._memory.grown(self)
 
-    def release(self) -> None:
-        """Give the bytes of the whole answer back, once. For any thread; the loop may be gone."""
-        held_bytes, self.held_bytes = self.held_bytes, 0
-        if held_bytes and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._memory.judged, held_bytes)
+    def keep(self, kept_bytes: int) -> None:
+        """Hold no more than the image of a judged answer. For any thread; the loop may be gone."""
+        spare_bytes, self.held_bytes = max(0, self.held_bytes - kept_bytes), min(self.held_bytes, kept_bytes)
+        whole_bytes, self.whole_bytes = self.whole_bytes, 0
+        if (spare_bytes or whole_bytes) and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._memory.judged, whole_bytes, spare_bytes)
 
-    def __del__(self) -> None:  # a reply that nobody judged
+    def release(self) -> None:
+        """Give everything back, once. For any thread."""
+        self.keep(0)
+
+    def __del__(self) -> None:  # an image that was written, a reply that nobody judged
         self.release()

@@ -89,6 +89,7 @@ class Ledger:
             while (group := self._next_group()) is not None:
                 if group:
                     self._commit(connection, group)
+                    group.clear()  # work holds its image, and the next group may be long in coming
         finally:
             connection.close()
 

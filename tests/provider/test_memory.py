@@ -65,6 +65,31 @@ async def test_a_failed_exchange_gives_everything_back():
     assert memory.used_bytes == 0
 
 
+async def test_an_image_holds_its_bytes_until_it_is_dropped():
+    memory = Memory(100)
+    with memory.share() as share:
+        await share.grow(70)
+    share.keep(50)
+    await settle()
+    assert (memory.used_bytes, memory.whole_bytes) == (50, 0)  # the oldest answer need not wait for it
+    del share
+    gc.collect()
+    await settle()
+    assert (memory.used_bytes, memory.whole_bytes) == (0, 0)
+
+
+async def test_an_answer_carries_the_share_of_its_image(liar, make_client, task, pictures, answer_body):
+    liar.says(liar.http(200, answer_body(pictures.png())))
+    async with make_client(liar.url) as client:
+        answer = client.read(await client.send(task), task)
+        await settle()
+        held = repr(client)
+        del answer
+        await settle()
+        assert f"{len(pictures.png())} of 268435456 bytes" in held
+        assert "<Memory 0 of 268435456 bytes" in repr(client)
+
+
 @pytest.mark.parametrize("where", ["here", "in a thread"])
 async def test_a_dropped_reply_gives_its_bytes_back(where):
     memory = Memory(100)
