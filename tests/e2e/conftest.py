@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 COMMAND = Path(sys.executable).with_name("imgpipe")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell; what it starts would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
+T = TypeVar("T")
 BARE = {"PATH": "/usr/bin:/bin", "LANG": "C", "COMETAPI_KEY": "sk-canary-7f3a"}
 
 
@@ -171,3 +173,19 @@ def wait_until(condition: Any, *, timeout: float = 15.0) -> None:
         assert time.monotonic() < deadline, "it did not happen in time"
         os.sched_yield()
         time.sleep(0.005)
+
+
+def at_once(work: Callable[[int, Servers, Path], T], folder: Path) -> list[T]:
+    """Do two halves of a loop at once, each with simulators and a folder of its own: most of the time is start-up."""
+
+    def half(number: int) -> T:
+        own = folder / f"half{number}"
+        own.mkdir()
+        servers = Servers(own)
+        try:
+            return work(number, servers, own)
+        finally:
+            servers.stop()
+
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(half, range(2)))

@@ -185,9 +185,9 @@ class Loop:
             done = self.imgpipe(*command)
             self.said = done.stderr
             return "nothing", done.returncode
-        if dice.random() < 0.4:
+        if dice.random() < 0.45:
             point = self._point(before, dice)
-            chance = 1.0 if point.startswith("recover") else dice.choice((1.0, 0.3, 0.1, 0.03))
+            chance = 1.0 if point.startswith("recover") else dice.choice((1.0, 0.3, 0.1))
             done = self.imgpipe(*command, env={"FAILPOINT": f"{point}:{chance}:kill"})
             self.said = done.stderr
             return point, done.returncode
