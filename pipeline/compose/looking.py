@@ -65,6 +65,7 @@ def status(setup: Setup) -> Status:
                     attempt=unknown.attempt,
                     sent_at=_moment(unknown.sent_at),
                     price_microusd=unknown.price_microusd,
+                    request_id=unknown.request_id,
                 )
                 for unknown in reader.unknowns()
             ],

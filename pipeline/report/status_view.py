@@ -27,6 +27,7 @@ class UnknownAttempt:
     attempt: int
     sent_at: str  # RFC 3339, UTC
     price_microusd: int | None
+    request_id: str | None = None  # for the provider's support desk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,7 @@ def status_json(status: Status) -> dict[str, object]:
                 "attempt": one.attempt,
                 "sent_at": one.sent_at,
                 "price_usd": usd_or_none(one.price_microusd),
+                "request_id": one.request_id,
             }
             for one in status.unknowns
         ],
@@ -130,6 +132,7 @@ def show_status(status: Status, console: "Console") -> None:
     for one in status.unknowns[:_MOST_UNKNOWN]:
         price = "price unknown" if one.price_microusd is None else money(one.price_microusd, status.is_play_money)
         text = f"unknown: {visible(one.task)}, attempt {one.attempt} sent {one.sent_at}, {price}"
+        text += f", request id {visible(one.request_id)}" if one.request_id is not None else ""
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if len(status.unknowns) > _MOST_UNKNOWN:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)

@@ -49,6 +49,7 @@ class Unknown:
     sent_at: datetime
     price_microusd: int
     reason: str
+    request_id: str | None = None  # for the provider's support desk
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

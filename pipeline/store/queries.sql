@@ -219,7 +219,8 @@ SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sen
 FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
 
 -- name: unknowns
-SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at, attempt.reserved_microusd, attempt.reason
+SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at, attempt.reserved_microusd, attempt.reason,
+  attempt.request_id
 FROM attempt JOIN task USING (task)
 WHERE attempt.state IN ('sent', 'unknown') AND manifest = :manifest ORDER BY attempt.attempt
 

@@ -178,8 +178,9 @@ class Reader:
                 sent_at=from_us(sent_at),
                 price_microusd=price,
                 reason=reason,
+                request_id=request_id,
             )
-            for task_id, attempt, number, state, sent_at, price, reason in self._rows(
+            for task_id, attempt, number, state, sent_at, price, reason, request_id in self._rows(
                 "unknowns", manifest=self.manifest
             )
         ]

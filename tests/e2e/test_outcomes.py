@@ -197,15 +197,13 @@ async def test_P3_an_unknown_is_repeated_once_over_all_runs(script: Scripted, sh
     assert (await shop.retry(TaskState.UNKNOWN)).exit is Exit.OK
 
 
-async def test_P3_an_unknown_is_listed_with_time_and_price_and_its_history_has_the_request_id(
-    script: Scripted, shop: Shop
-) -> None:
+async def test_P3_an_unknown_is_listed_with_time_price_and_request_id(script: Scripted, shop: Shop) -> None:
     script.always = said(504, headers={"x-request-id": "req-12345678"})
     shop.extra = "retry: {unknown: 0}"
     before = datetime.now(UTC).replace(microsecond=0)
     await shop.run()
     (unknown,) = shop.status["unknown"]
-    assert (unknown["task"], unknown["price_usd"]) == ("mugs/row0", 0.04)
+    assert (unknown["task"], unknown["price_usd"], unknown["request_id"]) == ("mugs/row0", 0.04, "req-12345678")
     assert before <= datetime.fromisoformat(unknown["sent_at"]) <= datetime.now(UTC)
     assert shop.status["cost_usd"]["unknown"] == 0.04
     assert "req-12345678" in shop.history()[0].reason

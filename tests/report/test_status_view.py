@@ -18,7 +18,9 @@ from pipeline.report.status_view import (
     status_lines,
 )
 
-UNKNOWN = UnknownAttempt(task="posters/oslo", attempt=12, sent_at="2026-11-22T19:24:51Z", price_microusd=39_000)
+UNKNOWN = UnknownAttempt(
+    task="posters/oslo", attempt=12, sent_at="2026-11-22T19:24:51Z", price_microusd=39_000, request_id="req-1"
+)
 STATUS = Status(
     states={TaskState.DONE: 312, TaskState.UNKNOWN: 1},
     run_microusd=390_000,
@@ -58,7 +60,15 @@ def test_status_json_has_exactly_the_keys_of_the_contract() -> None:
     assert json.loads(json.dumps(status_json(STATUS))) == {
         "tasks": {"done": 312, "unknown": 1},
         "cost_usd": {"run": 0.39, "day": 0.78, "month": 12.0, "unknown": 0.039},
-        "unknown": [{"task": "posters/oslo", "attempt": 12, "sent_at": "2026-11-22T19:24:51Z", "price_usd": 0.039}],
+        "unknown": [
+            {
+                "task": "posters/oslo",
+                "attempt": 12,
+                "sent_at": "2026-11-22T19:24:51Z",
+                "price_usd": 0.039,
+                "request_id": "req-1",
+            }
+        ],
         "not_before": "2026-11-23T08:00:00Z",
         "missing": 3,
         "orphaned": 5,
