@@ -38,6 +38,7 @@ def bill(setup: Setup) -> Bill:
                 *_holds(reader),
                 *_ceilings(setup, plan, left, forecast),
                 *planned.notes,
+                *_behind(planned),
                 *_left_alone(setup, plan),
                 *_free(plan),
                 *plan.notes,
@@ -88,6 +89,11 @@ def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | N
         yield f"limits.max_tasks is {limits.max_tasks:,}; the rest stays pending"
     if limits.max_duration_s is not None and forecast is not None and forecast.seconds > limits.max_duration_s:
         yield f"the run ends after {duration(limits.max_duration_s)} (max_duration); the rest stays pending"
+
+
+def _behind(planned: Planned) -> Iterator[str]:
+    for job in planned.behind:
+        yield f"{job}: more tasks follow from images that are made first; they are not in this plan yet"
 
 
 def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:

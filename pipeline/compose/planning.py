@@ -35,7 +35,7 @@ class Planned:
     @property
     def notes(self) -> list[str]:
         """What a person should know of the plan as a whole."""
-        return [*_alike(self.plan), *_waiting(self.waiting), *_behind(self.behind)]
+        return [*_alike(self.plan), *_waiting(self.waiting)]
 
 
 def _alike(plan: Plan) -> Iterator[str]:
@@ -50,11 +50,6 @@ def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
     if waiting:
         verb = "is" if len(waiting) == 1 else "are"
         yield f"{count(len(waiting), 'input file')} {verb} younger than min_age, left for a later run"
-
-
-def _behind(jobs: tuple[str, ...]) -> Iterator[str]:
-    for job in jobs:
-        yield f"{job}: more tasks follow from images that are made first; they are not in this plan yet"
 
 
 class DigestMemory:

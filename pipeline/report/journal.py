@@ -84,7 +84,7 @@ def resume_line(event: RunStarted) -> str:
     if event.unknown:
         parts.append(f"{event.unknown:,} unknown ({money(event.unknown_microusd, event.is_play_money)})")
     parts.append(f"{event.due:,} to do")
-    if event.at_most_microusd is not None:
+    if event.due and event.at_most_microusd is not None:
         parts.append(f"at most {money(event.at_most_microusd, event.is_play_money)}")
     return "resume: " + ", ".join(parts)
 

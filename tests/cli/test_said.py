@@ -111,7 +111,7 @@ def test_nothing_due_shows_no_progress(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS)
     done = imgpipe("run", path)
     assert done.err.splitlines() == [
-        "resume: 6 done, 0 to do, at most play $0.00",
+        "resume: 6 done, 0 to do",
         "Nothing to do: all 6 images exist already.",
     ]
 

@@ -106,7 +106,7 @@ def test_nothing_to_do_draws_nothing(terminals: Terminals, tmp_path: Path) -> No
     again = terminals("run", path)
     assert again.end() == 0
     assert again.screen.text.splitlines() == [
-        "resume: 2 done, 0 to do, at most play $0.00",
+        "resume: 2 done, 0 to do",
         "Nothing to do: all 2 images exist already.",
     ]
 
