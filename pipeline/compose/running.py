@@ -9,7 +9,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from pipeline.compose.looking import reading
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
-from pipeline.compose.planning import Cancelled, Planned, make_plan
+from pipeline.compose.planning import Planned, make_plan
 from pipeline.compose.prepare import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
@@ -199,17 +199,22 @@ async def _plan_and_settle(job: _Job, jobs: Collection[str] | None, spool: Spool
 
 
 async def _plan_once(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool) -> Planned:
-    """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task."""
+    """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task, and is waited for.
+
+    It reads the ledger and writes to the spools, which close when this is left.
+    """
     is_cancelled = threading.Event()
+    planning = asyncio.to_thread(
+        make_plan, job.setup, job.reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled
+    )
+    task = asyncio.create_task(planning, name="plan")
     try:
-        return await asyncio.to_thread(
-            make_plan, job.setup, job.reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled
-        )
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         is_cancelled.set()
+        with suppress(Cancelled, ImgpipeError):  # what the plan found does not matter any more
+            await task
         raise
-    except Cancelled as error:
-        raise asyncio.CancelledError from error
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
