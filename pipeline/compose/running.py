@@ -21,7 +21,7 @@ from pipeline.compose.looking import reading
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
-from pipeline.compose.planning import Planned, make_plan
+from pipeline.compose.planning import Cancelled, Planned, make_plan
 from pipeline.compose.prepare import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
