@@ -19,6 +19,8 @@ from typing import Any
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from pipeline.orphan import leave_with_parent
+
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
 _PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them passes the byte limit anyway
@@ -35,7 +37,8 @@ class UnreadableError(Exception):
 
 
 def prepare_process() -> None:
-    """Set the limits of a converter process. Ctrl-C is its parent's affair."""
+    """Set the limits of a converter process. Ctrl-C is its parent's affair, and it does not outlive its parent."""
+    leave_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with contextlib.suppress(ValueError, OSError):  # some systems do not limit address space

@@ -75,13 +75,15 @@ def _made(jobs: Sequence[tuple[Thumb, Path]]) -> Iterator[bool]:
     import multiprocessing
     from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 
+    from pipeline.orphan import leave_with_parent
+
     if len(jobs) < _FEW:
         yield from map(make_thumb, jobs)
         return
     workers = min(os.cpu_count() or 1, 8)
     context = multiprocessing.get_context("spawn")  # fork is unsafe beside the threads of a live view
     try:
-        with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=leave_with_parent) as pool:
             yield from pool.map(make_thumb, jobs, chunksize=8)
     except (BrokenExecutor, OSError):  # a child died, out of memory perhaps: the rest is shown from the originals
         return

@@ -7,11 +7,12 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.e2e.conftest import Imgpipe, Servers, at_once, images, wait_until, write_manifest
 from tests.soak.evidence import look
@@ -101,6 +102,32 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
     assert ("1 unknown" in run.stderr, "1 recovered" in run.stderr) == (is_lost, outcome == "recovered")
     assert len(after.sales) == len(died.sales) + is_lost
     assert not after.parts
+
+
+def _with_mark(mark: str) -> list[int]:
+    """List the processes in whose environment `mark` stands."""
+    found = []
+    for environ in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark.encode() in environ.read_bytes():
+                found.append(int(environ.parent.name))
+    return found
+
+
+def test_R01_a_killed_run_leaves_no_converter_behind(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(QUICK)
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.tiff")
+    manifest = tmp_path / "relight.yaml"
+    manifest.write_text(
+        f"version: 1\nprovider: {{kind: cometapi, base_url: '{server.base_url}'}}\noutput_dir: out\njobs:\n  relit:\n"
+        "    each: {files: in/*.tiff, root: in}\n    images: ['{{ file.path }}']\n    prompt: At dusk\n"
+    )
+    mark = f"IMGPIPE_TEST={tmp_path}"
+    env = {"IMGPIPE_TEST": str(tmp_path), "FAILPOINT": "connect:1:kill"}
+    assert imgpipe("run", manifest, env=env).returncode == KILLED
+    wait_until(lambda: not _with_mark(mark), timeout=10)
+    assert imgpipe("run", manifest).returncode == 0
 
 
 class _Witness(ThreadingHTTPServer):
