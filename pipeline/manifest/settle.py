@@ -31,8 +31,14 @@ def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> Pr
         base_url=None if is_other else written.base_url,
         api_key_env=None if is_other else written.api_key_env,
         timeout_s=written.timeout,
-        profile=None if written.profile is None else folder / written.profile,
+        profile=None if written.profile is None else _profile(folder, written.profile),
     )
+
+
+def _profile(folder: Path, written: Path) -> Path:
+    """Return a file beside the manifest; a bare word that is none may be a profile that is built in."""
+    beside = folder / written
+    return beside if beside.exists() or len(written.parts) > 1 or written.suffix else written
 
 
 def limits(file: ManifestFile) -> Limits:

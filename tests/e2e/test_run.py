@@ -309,3 +309,9 @@ def test_retry_runs_what_was_named_and_nothing_else(imgpipe: Imgpipe, servers: S
     wrong = imgpipe("retry", manifest, "mugs/row22")
     assert wrong.returncode == 2
     assert "did you mean mugs/row2" in wrong.stderr
+
+
+def test_a_manifest_may_name_a_profile_that_is_built_in(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, None, items=2)
+    manifest.write_text(manifest.read_text().replace("{kind: simulator}", "{kind: simulator, profile: quick}"))
+    assert imgpipe.json("run", manifest)["images"] == 2
