@@ -35,7 +35,7 @@ class Provider(Model):
         None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
     )
     timeout: Duration = Field(300.0, description="One attempt, whole exchange.", examples=["300s", "5m"])
-    profile: Path | None = Field(None, description="Profile of the built-in simulator: a file, or calm, busy, stormy, quick.")
+    profile: Path | None = Field(None, description="The simulator's profile: a file, or calm, busy, stormy, quick.")
 
 
 class Concurrency(Model):

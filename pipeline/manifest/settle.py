@@ -35,10 +35,10 @@ def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> Pr
     )
 
 
-def _profile(folder: Path, written: Path) -> Path:
+def _profile(folder: Path, written: str) -> Path:
     """Return a file beside the manifest; a bare word that is none may be a profile that is built in."""
     beside = folder / written
-    return beside if beside.exists() or len(written.parts) > 1 or written.suffix else written
+    return beside if beside.exists() or "/" in written or "." in written else Path(written)
 
 
 def limits(file: ManifestFile) -> Limits:

@@ -189,3 +189,10 @@ def at_once(work: Callable[[int, Servers, Path], T], folder: Path) -> list[T]:
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(half, range(2)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give these tests more time: they start processes, and a busy machine starts them slowly."""
+    for item in items:
+        if "e2e" in item.path.parts and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(120))
