@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def main() -> None:
 
 def _versus(url: str, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     told = []
-    for case in versus.cases(scratch, disk, is_quick=asked.quick):
+    for case in islice(versus.cases(scratch, disk, is_quick=asked.quick), asked.cases):
         rows = versus.compare(case, url, scratch)
         told.append({"case": str(case), "rows": [asdict(row) for row in rows]})
         print(f"\n{case}, medians of {case.rounds}; x: imgpipe against it, pair by pair")
@@ -117,6 +118,9 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="less of everything, under two minutes")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS), metavar="PART,...")
+    parser.add_argument(
+        "--cases", type=int, metavar="N", help="of versus, only the first N; the goal case is the first"
+    )
     parser.add_argument("--out", type=Path, default=Path("outputs/bench"), help="where the figures go")
     parser.add_argument("--disk", type=Path, default=Path(tempfile.gettempdir()), help="a folder on a real disk")
     asked = parser.parse_args()
