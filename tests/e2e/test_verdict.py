@@ -170,11 +170,38 @@ def test_a_broken_promise_is_told(breakage: object, promise: str) -> None:
 
 
 def test_a_whole_part_counts_as_saved_and_a_torn_one_does_not() -> None:
-    before = replace(_half(), parts=[_part(B)])
-    after = replace(_whole(), finals={"mugs/a.png": A, "mugs/b.png": C})
-    assert {"P1", "P4"} <= _said(before, after)
-    torn = replace(_half(), parts=[_part(B[:9], promised=B)])
-    assert _said(torn, _whole()) == set()
+    half, whole = _half(), _whole()
+    sales = [*half.sales, _sale(2, "mugs/b", B)]
+    before = replace(half, parts=[_part(B)], sales=sales)
+    after = replace(whole, finals={"mugs/a.png": A, "mugs/b.png": C}, sales=[*sales, _sale(3, "mugs/b", C)])
+    assert _said(before, after) == {"P1", "P4"}
+    before.parts = [_part(B[:9], promised=B)]
+    assert _said(before, after) == set()
+
+
+NEW_PROMPTS = {"mugs/a": "Another mug a.", "mugs/b": "A mug b."}
+
+
+def _superseded() -> Scene:
+    """After `_whole` the prompt of `a` was changed, and a run brought the new image."""
+    scene = _whole()
+    scene.sales.append(Sale(request=3, prompt=NEW_PROMPTS["mugs/a"], price_microusd=PRICE, sha256=sha256(C)))
+    scene.attempts.append(_attempt(4, "mugs/a", "ok"))
+    scene.tasks["mugs/a"] = replace(_task("done", C, "mugs/a.png"), cost_microusd=2 * PRICE)
+    scene.finals["mugs/a.png"] = C
+    scene.aside.add(sha256(A))
+    return scene
+
+
+def test_an_image_may_make_way_for_what_is_asked_now_and_is_kept() -> None:
+    former = {PROMPTS["mugs/a"]: "mugs/a"}
+    scene = _superseded()
+    assert complaints(_whole(), scene, prompts=NEW_PROMPTS, crew=3, former=former) == []
+    assert complaints_at_the_end(scene, prompts=NEW_PROMPTS, versions=2) == []
+    scene.aside.clear()
+    found = complaints(_whole(), scene, prompts=NEW_PROMPTS, crew=3, former=former)
+    assert [text.partition(":")[0] for text in found] == ["P1", "P1"]
+    assert complaints_at_the_end(_whole(), prompts=NEW_PROMPTS, versions=2) == ["END: mugs/a has no image"]
 
 
 @pytest.mark.parametrize("lack", ["image", "part", "open", "state", "record", "two"])

@@ -10,7 +10,6 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -44,6 +43,7 @@ class Attempt:
     state: str
     reserved_microusd: int
     cost_microusd: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +55,7 @@ class TaskRow:
     sha256: str | None
     unknowns: int
     cost_microusd: int
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,30 +178,14 @@ def _read_ledger(state: Path, scene: Scene) -> None:
             if (state / name).exists():
                 shutil.copy(state / name, folder)
         with closing(sqlite3.connect(Path(folder) / "ledger.sqlite")) as connection:
-            for attempt, task, attempt_state, reserved, cost in connection.execute(
-                "SELECT attempt.attempt, task.id, attempt.state, reserved_microusd, attempt.cost_microusd"
-                " FROM attempt JOIN task USING (task) ORDER BY attempt.attempt"
+            for row in connection.execute(
+                "SELECT attempt.attempt, task.id, attempt.state, reserved_microusd, attempt.cost_microusd,"
+                " attempt.fingerprint FROM attempt JOIN task USING (task) ORDER BY attempt.attempt"
             ):
-                scene.attempts.append(
-                    Attempt(
-                        attempt=attempt,
-                        task=task,
-                        state=attempt_state,
-                        reserved_microusd=reserved,
-                        cost_microusd=cost,
-                    )
-                )
-            for task, task_state, path, digest, unknowns, cost in connection.execute(
-                "SELECT id, state, path, sha256, unknowns, cost_microusd FROM task"
+                names = ("attempt", "task", "state", "reserved_microusd", "cost_microusd", "fingerprint")
+                scene.attempts.append(Attempt(**dict(zip(names, row, strict=True))))
+            for task, *row in connection.execute(
+                "SELECT id, state, path, sha256, unknowns, cost_microusd, fingerprint FROM task"
             ):
-                scene.tasks[task] = TaskRow(
-                    state=task_state, path=path, sha256=digest, unknowns=unknowns, cost_microusd=cost
-                )
-
-
-def by_prompt(sales: list[Sale]) -> dict[str, list[Sale]]:
-    """Group sales by prompt."""
-    groups: defaultdict[str, list[Sale]] = defaultdict(list)
-    for sale in sales:
-        groups[sale.prompt].append(sale)
-    return groups
+                names = ("state", "path", "sha256", "unknowns", "cost_microusd", "fingerprint")
+                scene.tasks[task] = TaskRow(**dict(zip(names, row, strict=True)))
