@@ -43,13 +43,22 @@ class Files:
         return Presence.CHANGED
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
-        """Return the relative path of an image that already stands under `name` and is not `own`; None: free."""
+        """Return the relative path of an image that already stands under `name` and is not `own`; None: free.
+
+        A second link to `own` is what a move that was killed leaves behind: it is not in the way.
+        """
         folder, _, stem = name.rpartition("/")
         for found in self._listing(folder).get(stem, ()):
             path = f"{folder}/{found}" if folder else found
-            if path != own:
+            if path != own and not (own is not None and self._is_one_file(path, own)):
                 return path
         return None
+
+    def _is_one_file(self, one: str, other: str) -> bool:
+        try:
+            return os.path.samestat((self._output_dir / one).lstat(), (self._output_dir / other).lstat())
+        except OSError:
+            return False
 
     def _listing(self, folder: str) -> dict[str, list[str]]:
         if folder in self._listings:

@@ -104,6 +104,20 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
     assert not after.parts
 
 
+def test_R01_a_move_that_was_killed_half_way_goes_on(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    server = servers.start(QUICK)
+    manifest = write_manifest(tmp_path, server.base_url, items=2, job_extra="    output: 'old/{{ id }}'\n")
+    assert imgpipe("run", manifest).returncode == 0
+    manifest.write_text(manifest.read_text().replace("old/", "new/"))
+    (tmp_path / "out" / "new").mkdir()
+    (tmp_path / "out" / "new" / "row0.png").hardlink_to(tmp_path / "out" / "old" / "row0.png")  # the ledger lags behind
+    assert imgpipe("run", manifest).returncode == 0
+    assert [path.relative_to(tmp_path / "out").as_posix() for path in images(tmp_path)] == [
+        "new/row0.png", "new/row1.png"
+    ]  # fmt: skip
+    assert len(server.bill) == 2
+
+
 def _with_mark(mark: str) -> list[int]:
     """List the processes in whose environment `mark` stands."""
     found = []
