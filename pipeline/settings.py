@@ -56,7 +56,7 @@ class Limits:
     max_tasks: int | None = None
     max_duration_s: float | None = None
     stop_on: StopOn = field(default_factory=StopOn)
-    memory_bytes: int = 256 * 2**20  # sum of bodies in memory
+    memory_bytes: int = 128 * 2**20  # sum of bodies in memory
     max_body_bytes: int = 64 * 2**20  # one body, after decompression
 
 

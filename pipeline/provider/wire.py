@@ -13,7 +13,7 @@ it, and 2 ms of CPU (5 ms with TLS; measured with answers of 2.7 MB).
 import io
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -25,6 +25,7 @@ from pipeline.provider.address import Proxy
 from pipeline.provider.faults import request_id
 from pipeline.provider.memory import Memory, Share
 from pipeline.provider.scrub import Scrubber
+from pipeline.provider.sockets import open_socket
 from pipeline.provider.watch import Watch
 
 _EVIDENCE_BYTES = 2048  # of a body that was cut
@@ -46,12 +47,20 @@ PATIENCE = Patience()
 class _Progress:
     """How far one exchange came."""
 
+    unsent_bytes: int
+    let_go: Callable[[], None]  # of the request, once it has left
     is_traced: bool = False
     has_connected: bool = False
     status: int | None = None
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
+
+    def sent(self, size_bytes: int) -> None:
+        """Count bytes of the request that left."""
+        self.unsent_bytes -= size_bytes
+        if self.unsent_bytes <= 0:
+            self.let_go()
 
 
 class TooLargeError(Exception):
@@ -92,8 +101,14 @@ class Wire:
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(_on_start)
         trace.on_connection_create_end.append(_on_connected)
+        trace.on_request_chunk_sent.append(_on_sent)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=True, ssl=True if self._tls is None else self._tls),
+            connector=aiohttp.TCPConnector(
+                limit=0,
+                force_close=True,
+                ssl=True if self._tls is None else self._tls,
+                socket_factory=open_socket,
+            ),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -109,10 +124,11 @@ class Wire:
     async def post(self, url: str, payload: io.BytesIO, share: Share) -> Reply | Failure:
         """Send `payload` once and return the whole answer, of whatever status; a `Failure` says what came instead.
 
-        share: holds the request's bytes, and gives them back once it has left. Cancelled: the connection is closed; the
-        request may have been executed.
+        share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
+        the request may have been executed.
         """
-        progress, started = _Progress(), time.monotonic()
+        progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
+        started = time.monotonic()
         watch = Watch(self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes)
         try:
             async with watch:
@@ -143,22 +159,27 @@ class Wire:
             proxy_headers=_proxy_headers(self._proxy),
             trace_request_ctx=progress,
         ) as response:
-            payload.close()
-            share.shrink(share.held_bytes)
+            progress.let_go()
             progress.status = response.status
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
             watch.body(lambda: response.content.total_bytes)
-            await self._collect(response.content, share, watch, progress)
+            await self._collect(response, share, watch, progress)
 
-    async def _collect(self, content: aiohttp.StreamReader, share: Share, watch: Watch, progress: _Progress) -> None:
-        while chunk := await content.readany():
+    async def _collect(self, response: aiohttp.ClientResponse, share: Share, watch: Watch, progress: _Progress) -> None:
+        """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
+        has read when it must wait for room is not counted, and was 1 MB each.
+        """
+        room_bytes = response.content_length or 0
+        if room_bytes > self._max_body_bytes:
+            raise TooLargeError
+        await _make_room(share, room_bytes, watch)
+        while chunk := await response.content.readany():
             progress.size_bytes += len(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError
-            if not share.try_grow(len(chunk)):
-                watch.pause()
-                await share.grow(len(chunk))
-                watch.resume()
+            if progress.size_bytes > room_bytes:
+                await _make_room(share, progress.size_bytes - room_bytes, watch)
+                room_bytes = progress.size_bytes
             progress.chunks.append(chunk)
 
     def _lost(self, error: Exception, progress: _Progress, why: str) -> Failure:
@@ -180,6 +201,30 @@ class Wire:
             body=self._scrubber.body(beginning) or None,
             suffix=".cut",
         )
+
+
+def _letting_go(payload: io.BytesIO, share: Share) -> Callable[[], None]:
+    """Return what frees a request and its share of memory, once.
+
+    Nothing is ever sent again, and the answer takes up to a minute: until it came, the requests of 13 photographs of
+    7 MB would hold all the memory there is, and nobody else could send.
+    """
+
+    def let_go() -> None:
+        if payload.getbuffer().nbytes:
+            payload.seek(0)
+            payload.truncate()
+            share.shrink(share.held_bytes)
+
+    return let_go
+
+
+async def _make_room(share: Share, more_bytes: int, watch: Watch) -> None:
+    """Take room for more of an answer; the time this waits is not the server's."""
+    if more_bytes > 0 and not share.try_grow(more_bytes):
+        watch.pause()
+        await share.grow(more_bytes)
+        watch.resume()
 
 
 def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Billed, str]:
@@ -228,3 +273,9 @@ async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _
 async def _on_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx.has_connected = True
     failpoint.reach("connect")
+
+
+async def _on_sent(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestChunkSentParams
+) -> None:
+    context.trace_request_ctx.sent(len(params.chunk))

@@ -153,6 +153,18 @@ async def test_p13_bodies_wait_for_room_and_all_arrive(liar, make_client, task):
         assert client._memory.used_bytes == 0
 
 
+async def test_p13_a_request_takes_no_room_while_its_answer_is_awaited(liar, make_client, make_task):
+    task = make_task(prompt="x" * 1_000_000)
+    liar.then_hangs()
+    async with make_client(liar.url) as client, asyncio.TaskGroup() as group:
+        sending = group.create_task(client.send(task))
+        while not liar.bodies:
+            await asyncio.sleep(0)
+        assert b"x" * 1_000_000 in liar.bodies[0]
+        assert client._memory.used_bytes == 0
+        sending.cancel()
+
+
 # -- failpoints
 
 SCRIPT = """

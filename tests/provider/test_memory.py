@@ -86,8 +86,8 @@ async def test_an_answer_carries_the_share_of_its_image(liar, make_client, task,
         held = repr(client)
         del answer
         await settle()
-        assert f"{len(pictures.png())} of 268435456 bytes" in held
-        assert "<Memory 0 of 268435456 bytes" in repr(client)
+        assert f"{len(pictures.png())} of 134217728 bytes" in held
+        assert "<Memory 0 of 134217728 bytes" in repr(client)
 
 
 @pytest.mark.parametrize("where", ["here", "in a thread"])
