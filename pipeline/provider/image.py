@@ -36,6 +36,8 @@ _BRANDS = (
     (b"msf1", "image/heif", ".heif"),
 )
 _WEBP_ANIMATED = 0x02
+_PIECE_BYTES = 5 * 1024  # as much as zlib reads without letting other threads run
+_SMALL_CHUNK_BYTES = 64 * 1024
 UNKNOWN = ("application/octet-stream", ".bin")
 
 
@@ -103,13 +105,28 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         if end + 4 > len(data):
             break
         kind = data[at + 4 : at + 8]
-        if zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+        if _crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise BrokenImageError(f"a PNG with a damaged {kind.decode('ascii', 'replace')} chunk")
         yield kind, at + 8, end
         if kind == b"IEND":
             return
         at = end + 4
     raise BrokenImageError(f"a PNG that ends after {len(data)} bytes without IEND")
+
+
+def _crc32(block: memoryview) -> int:
+    """Return the checksum of a chunk.
+
+    zlib lets other threads run while it reads more than 5 KB. libpng writes chunks of 8 KB, 250 in an image of 2 MB: so
+    often to give the interpreter away and wait for it was a quarter of all waiting between threads. Small chunks are
+    read in pieces that keep it, at most 0.02 ms at a time.
+    """
+    if len(block) > _SMALL_CHUNK_BYTES:
+        return zlib.crc32(block)
+    checksum = 0
+    for at in range(0, len(block), _PIECE_BYTES):
+        checksum = zlib.crc32(block[at : at + _PIECE_BYTES], checksum)
+    return checksum
 
 
 def _png(data: bytes) -> Size:
