@@ -225,7 +225,8 @@ async def _plan_and_go(job: _Job) -> RunSummary:
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
-        job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
+        with job.signals.asking():
+            job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
         return await _go(job, planned, ahead, spool)
 
 

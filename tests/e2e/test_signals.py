@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -149,3 +150,28 @@ def test_looking_into_head_is_no_failure(imgpipe: Imgpipe, tmp_path: Path) -> No
     process.stdout = None
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
+
+
+def crowd(script: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script in this Python, and end when it does."""
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_R15_an_interrupt_while_modules_are_imported_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = crowd(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from pipeline.cli import interrupts\ninterrupts.settle()\nimport slow_module\n"
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_R15_an_interrupt_of_the_last_words_changes_nothing() -> None:
+    done = crowd(
+        "import os, signal, threading\nfrom pipeline.cli import interrupts\n"
+        "interrupts.settle()\ninterrupts.ignore()\n"
+        "for number in interrupts.NUMBERS:\n    os.kill(os.getpid(), number)\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"  # one that would keep Python's own end waiting
+        "interrupts.leave(8)\n"
+    )
+    assert (done.returncode, done.stderr) == (8, "")
