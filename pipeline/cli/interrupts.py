@@ -5,7 +5,6 @@ middle of what must not be broken off: modules that are being imported (the C co
 there), and Python's own end, which takes threads apart that still work. It knows no command.
 """
 
-import logging
 import os
 import signal
 import sys
@@ -43,6 +42,8 @@ def leave(code: int) -> NoReturn:
     """End the process. Python's own end is for a thread that is alone: one that still works would crash in it."""
     if threading.active_count() == 1:
         sys.exit(code)
+    import logging
+
     logging.shutdown()
     sys.stderr.flush()
     os._exit(code)

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
@@ -71,6 +72,7 @@ def status(setup: Setup) -> Status:
             ],
             not_before=_moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
             is_play_money=setup.is_play_money,
+            doubt=doubt(setup, reader),
         )
 
 

@@ -44,6 +44,7 @@ class Status:
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
+    doubt: str | None = None  # why more may have been spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +142,8 @@ def show_status(status: Status, console: "Console") -> None:
 
 
 def _notes(status: Status) -> Iterator[str]:
+    if status.doubt is not None:
+        yield f"careful: {status.doubt}"
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"

@@ -163,6 +163,11 @@ class Reader:
             return self._spend(self._one("spend_all"))
         return self._spend(self._one("spend_since", since=to_us(since)))
 
+    def doubt(self, since: datetime) -> tuple[datetime, str] | None:
+        """Return since when, and why, more may have been spent than is known; None: all of it is known."""
+        row = self._one("doubt", since=to_us(since))
+        return None if row is None else (from_us(row[0]), str(row[1]).removeprefix("rebuilt: "))
+
     def run_spend(self, run: int) -> Spend:
         """Sum the money of one run."""
         return self._spend(self._one("spend_of_run", run=run))
