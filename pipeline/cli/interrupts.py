@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -16,6 +17,7 @@ from pipeline.errors import Exit
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 IMPORTS: Final = "<frozen importlib._bootstrap>"
+PATIENCE_S: Final = 0.5
 
 
 def settle() -> None:
@@ -39,7 +41,14 @@ def ignore() -> None:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process. Python's own end is for a thread that is alone: one that still works would crash in it."""
+    """End the process. Python's own end is for a thread that is alone: one that still works would crash in it.
+
+    Threads that are on their way out get `PATIENCE_S`; one that waits for a name server may take minutes.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
     if threading.active_count() == 1:
         sys.exit(code)
     import logging

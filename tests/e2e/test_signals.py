@@ -98,6 +98,31 @@ def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers:
     assert not server.bill
 
 
+@pytest.mark.parametrize("count", [2, 3], ids=["R15-twice", "R15-three-times"])
+def test_P10_a_name_server_that_never_answers_holds_nobody_back(imgpipe: Imgpipe, tmp_path: Path, count: int) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, threading\n"
+        f"def hang(*_, **__):\n    open({str(asked)!r}, 'w').close()\n    threading.Event().wait()\n"
+        "socket.getaddrinfo = hang\n"
+    )
+    manifest = write_manifest(tmp_path, "https://api.example.com", items=2)
+    process = imgpipe.start("run", manifest, "-y", "--json", env={"PYTHONPATH": str(tmp_path)})
+    wait_until(asked.exists)
+    for _ in range(count):
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: process.poll() is not None or is_at_rest(process))
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert count > 2 or json.loads(out)["exit"] == 130
+
+
+def is_at_rest(process: "subprocess.Popen[str]") -> bool:
+    """Tell whether the signals that were sent have been taken."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return re.search(r"^S(?:ig|hd)Pnd:\s*0*[1-9a-f]", status, re.MULTILINE) is None
+
+
 def test_R18_a_run_under_nohup_outlives_its_terminal(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start("picture: tiny\nlatency: 100ms\n")
     manifest = write_manifest(tmp_path, server.base_url, items=6)
