@@ -8,7 +8,6 @@ trusted: it must keep the new ledger's own rules. Money counts also where nobody
 import contextlib
 import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ Row = tuple[Any, ...]
 FARTHEST: Final = 1 << 40  # no row has a greater number; beyond it the search for readable pages ends
 DEAREST_MICROUSD: Final = 1_000_000_000  # one image cannot cost more: the number was damaged
 EARLIEST_US: Final = 1_577_836_800_000_000  # 2020: the program did not exist
+READING: Final = "reading"  # in the state directory, for as long as a rebuild reads
 LOST: Final = "lost"  # job and id of the task whose attempts have no task any more
 
 
@@ -46,8 +46,8 @@ class Carried:
 def carry(connection: sqlite3.Connection, source: Path, *, now: int) -> Carried:
     """Copy what can be read of `source` into an empty ledger, whose transaction the caller ends."""
     carried = Carried(source=source)
-    with tempfile.TemporaryDirectory(dir=source.parent, prefix="reading-") as folder:
-        copy = Path(folder) / ledger_file.NAME
+    with _folder(source.parent / READING) as folder:
+        copy = folder / ledger_file.NAME
         for side in ("", *ledger_file.SIDES):
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(source.with_name(source.name + side), copy.with_name(copy.name + side))
@@ -55,6 +55,17 @@ def carry(connection: sqlite3.Connection, source: Path, *, now: int) -> Carried:
             damaged.text_factory = lambda data: data.decode("utf-8", "replace")
             _Carrier(connection, damaged, carried, now=now).run()
     return carried
+
+
+@contextlib.contextmanager
+def _folder(path: Path) -> Iterator[Path]:
+    """Lend an empty folder; what a killed rebuild left of it goes."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o700)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 class _Carrier:

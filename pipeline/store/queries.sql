@@ -245,6 +245,9 @@ SELECT task.manifest, task.job, attempt.model, attempt.sent_at / 900000000, coun
   sum(CASE WHEN attempt.state IN ('sent', 'unknown') THEN attempt.reserved_microusd ELSE 0 END)
 FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 
+-- name: last_run
+SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1
+
 -- name: runs
 SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
   (SELECT count(*) FROM attempt WHERE attempt.run = run.run)

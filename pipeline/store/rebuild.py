@@ -30,6 +30,7 @@ from pipeline.store.tree import split
 
 BATCH: Final = 500
 NO_LEDGER: Final = "there was no ledger to read"
+OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
 
@@ -120,7 +121,7 @@ def _carry(connection: sqlite3.Connection, settings: Settings, rebuilt: Rebuilt)
         return
     now = to_us(settings.clock())
     rebuilt.carried = carry(connection, asides[-1], now=now)
-    rebuilt.doubt = rebuilt.carried.doubt if rebuilt.set_aside is not None else NO_LEDGER
+    rebuilt.doubt = rebuilt.carried.doubt if rebuilt.set_aside is not None else OLD_LEDGER
     if rebuilt.doubt is not None:
         _write_doubt(connection, settings, rebuilt.doubt)
 
@@ -129,7 +130,7 @@ def _write_doubt(connection: sqlite3.Connection, settings: Settings, doubt: str)
     values = {"manifest": settings.manifest, "output": _output(settings)}
     connection.execute(query("set_manifest"), values)
     now = to_us(settings.clock())
-    rows.rebuilt_run(connection, manifest=settings.manifest, reason=f"rebuilt: {doubt}", now=now)
+    rows.rebuilt_run(connection, manifest=settings.manifest, reason=f"{rows.REBUILT}: {doubt}", now=now)
 
 
 def _output(settings: Settings) -> bytes:
@@ -206,7 +207,7 @@ class _Adopter:
     def _write(self, connection: sqlite3.Connection, adopted: list[rows.Adopted]) -> tuple[int, int]:
         run = self._run
         if run is None:
-            reason = "rebuilt" if self._doubt is None else f"rebuilt: {self._doubt}"
+            reason = rows.REBUILT if self._doubt is None else f"{rows.REBUILT}: {self._doubt}"
             now = to_us(self._settings.clock())
             run = rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=reason, now=now)
         return run, rows.adopt(connection, adopted, run=run)

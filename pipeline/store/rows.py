@@ -20,6 +20,7 @@ from pipeline.store.sql import query
 
 Row = Mapping[str, object]
 REASON_CHARS: Final = 2000
+REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
 ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
 
 
