@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import click
 
 from pipeline import __version__
-from pipeline.cli import utf8
+from pipeline.cli import interrupts, utf8
 from pipeline.cli.endings import exit_code
 from pipeline.cli.pages import WIDTH, Context, Page
 from pipeline.cli.streams import has_reader_left, leave, mute, settle
@@ -131,10 +131,14 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with one of `Exit`."""
     if args is None:
         utf8.ensure()
+        interrupts.settle()
     settle()
     given = sys.argv[1:] if args is None else list(args)
     code = exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given)
-    sys.exit(leave(code))
+    if args is not None:
+        sys.exit(leave(code))
+    interrupts.ignore()
+    interrupts.leave(leave(code))
 
 
 def _color() -> bool | None:

@@ -141,8 +141,13 @@ def _run(
 
 
 def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
-    """Run on uvloop where it is installed (the extra `fast`), else on Python's own event loop."""
+    """Run on uvloop where it is installed (the extra `fast`), else on Python's own event loop.
+
+    When the run is over, everything that lasts is written: a thread that still asks a name server is not waited for.
+    """
     import asyncio
+
+    from pipeline.cli.threads import Threads
 
     try:
         import uvloop
@@ -151,6 +156,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
     except ImportError:
         factory = None
     with asyncio.Runner(loop_factory=factory) as runner:
+        runner.get_loop().set_default_executor(Threads(thread_name_prefix="asyncio"))
         return runner.run(run)
 
 

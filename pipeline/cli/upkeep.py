@@ -14,7 +14,7 @@ from pipeline.errors import Exit
 if TYPE_CHECKING:
     from pipeline.compose import Setup
     from pipeline.compose.upkeep import Verified
-    from pipeline.store import Rebuilt, Rejected
+    from pipeline.store import Carried, Rebuilt, Rejected
 
 SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
@@ -115,9 +115,10 @@ def rebuild(
 ) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
 
-    An image that stands under a task's output name is taken as that task's: it is not bought again. What the images
-    did cost, and with which earlier prompt they were made, files do not tell. A damaged ledger is moved aside, never
-    deleted; one of another program or of a newer imgpipe is left alone (exit code 5).
+    An image that stands under a task's output name is taken as that task's: it is not bought again. A damaged ledger is
+    moved aside, never deleted, and what can still be read of it is carried over: requests, money, what is unknown or
+    refused. An image of which no request is known is counted at its list price, on the day of its file. A ledger of
+    another program or of a newer imgpipe is left alone (exit code 5).
 
     \b
     imgpipe rebuild jobs/catalogue.yaml
@@ -137,23 +138,50 @@ def rebuild(
                 "doubtful": rebuilt.doubtful,
                 "set_aside": None if aside is None else str(aside),
                 "recovered": rebuilt.recovery.recovered,
+                "carried": _carried_json(rebuilt.carried),
+                "counted_usd": rebuilt.counted_microusd / 1e6,
+                "doubt": rebuilt.doubt,
                 "exit": int(exit_code),
             }
         )
         return exit_code
     _list("doubtful", rebuilt.doubtful)
-    print(_rebuilt(rebuilt, path), file=sys.stderr)
+    print(_rebuilt(rebuilt, path, is_play_money=setup.is_play_money), file=sys.stderr)
     return exit_code
 
 
-def _rebuilt(rebuilt: "Rebuilt", path: Path) -> str:
-    from pipeline.report.figures import count
+def _carried_json(carried: "Carried | None") -> dict[str, object] | None:
+    return (
+        None
+        if carried is None
+        else {
+            "attempts": carried.attempts,
+            "spent_usd": carried.spent_microusd / 1e6,
+            "unknown_usd": carried.unknown_microusd / 1e6,
+            "is_complete": carried.is_complete,
+        }
+    )
+
+
+def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
+    from pipeline.report.figures import count, money
 
     lines = [
         f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
     ]
     if rebuilt.set_aside is not None:
-        lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}; what was spent is written only there.")
+        lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
+    if (carried := rebuilt.carried) is not None:
+        spent, unknown = (money(each, is_play_money) for each in (carried.spent_microusd, carried.unknown_microusd))
+        lines.append(f"Carried over from it: {count(carried.attempts, 'request')}, {spent} and maybe {unknown} more.")
+    if rebuilt.counted_microusd:
+        counted = money(rebuilt.counted_microusd, is_play_money)
+        lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
+    if rebuilt.doubt is not None:
+        lines.append(
+            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Look at the provider's own account before you"
+            " trust a budget for this day or month."
+        )
     if rebuilt.recovery.recovered:
         lines.append(f"{count(rebuilt.recovery.recovered, 'image')} of an interrupted run published.")
     if rebuilt.doubtful:

@@ -21,12 +21,27 @@ DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the 
 
 def wallet_of(setup: Setup, reader: Reader) -> Wallet:
     """Return what may be spent now: the budgets, less what this day and this month have seen."""
-    limits = setup.limits
-    day = datetime.now(UTC if limits.tz == "UTC" else ZoneInfo(limits.tz)).replace(
-        hour=0, minute=0, second=0, microsecond=0
-    )
+    limits, day = setup.limits, _today(setup)
     month = day.replace(day=1)
     return Wallet(limits.budget, tz=limits.tz, day=reader.spend(since=day), month=reader.spend(since=month))
+
+
+def _today(setup: Setup) -> datetime:
+    """Return when the present day began, where the budgets' days begin."""
+    tz = setup.limits.tz
+    return datetime.now(UTC if tz == "UTC" else ZoneInfo(tz)).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def doubt(setup: Setup, reader: Reader) -> str | None:
+    """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
+    found = reader.doubt(_today(setup).replace(day=1))
+    if found is None:
+        return None
+    at, why = found
+    return (
+        f"more may have been spent this month than is known here: the ledger was rebuilt on {at:%Y-%m-%d}, and {why};"
+        " compare with the provider's account before you trust a budget for the day or the month"
+    )
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:

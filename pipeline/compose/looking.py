@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
@@ -49,13 +50,13 @@ def status(setup: Setup) -> Status:
             missing += row.verdict.is_missing
         zone = UTC if setup.limits.tz == "UTC" else ZoneInfo(setup.limits.tz)
         day = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
-        mine = [run.run for run in reader.runs() if run.manifest == setup.manifest.name]
+        last = reader.last_run()
         hold = reader.not_before()
         return Status(
             states=states,
             missing=missing,
             orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
-            run_microusd=reader.run_spend(mine[-1]).spent_microusd if mine else 0,
+            run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
             day_microusd=reader.spend(day).spent_microusd,
             month_microusd=reader.spend(day.replace(day=1)).spent_microusd,
             unknown_microusd=sum(unknown.price_microusd for unknown in reader.unknowns()),
@@ -71,6 +72,8 @@ def status(setup: Setup) -> Status:
             ],
             not_before=_moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
             is_play_money=setup.is_play_money,
+            doubt=doubt(setup, reader),
+            budget_left_microusd=wallet_of(setup, reader).left_microusd,
         )
 
 

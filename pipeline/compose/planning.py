@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
@@ -116,8 +117,13 @@ def make_plan(
         waiting=tuple(waiting),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
-        warnings=setup.warnings(sorted(plan.models)) if plan.due else [],
+        warnings=_warnings(setup, reader, plan) if plan.due else [],
     )
+
+
+def _warnings(setup: Setup, reader: Reader, plan: Plan) -> list[str]:
+    found = doubt(setup, reader)
+    return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:

@@ -28,7 +28,7 @@ from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem, TryLater
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
 from pipeline.store import Mender, Reader, Recovery, Store, find_traces
@@ -89,6 +89,13 @@ async def run(
     except ImgpipeError as error:
         await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
         raise
+    except MemoryError as error:
+        lack = StorageError(
+            "this process may not take more memory; lower limits.concurrency (-j), or let it have more. What was paid"
+            f" is kept in {setup.manifest.state_dir}, the same command continues from there"
+        )
+        await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
+        raise lack from error
     except Exception as bug:  # seen by the caller, with its traceback
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
         await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
@@ -225,7 +232,8 @@ async def _plan_and_go(job: _Job) -> RunSummary:
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
-        job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
+        with job.signals.asking():
+            job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
         return await _go(job, planned, ahead, spool)
 
 

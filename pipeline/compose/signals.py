@@ -2,14 +2,17 @@
 
 INT, TERM and HUP: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
 A second one: what has arrived is saved, what is in flight becomes unknown. Before a run has begun, the first ends it in
-order and the second at once: nothing was sent, and what goes on there may be killed at any moment. A signal that the
-parent had ignored (`nohup`, a shell's background job) stays ignored.
+order and the second at once: nothing was sent, and what goes on there may be killed at any moment. While a person is
+asked, the first one ends the question. A signal that the parent had ignored (`nohup`, a shell's background job) stays
+ignored.
 """
 
 import asyncio
 import os
 import signal
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Final, Protocol, Self
 
 from pipeline.errors import Exit
@@ -30,30 +33,50 @@ class Signals:
     def __init__(self, *, drain_s: float, is_listening: bool = True) -> None:
         """`is_listening` False: the caller's own loop keeps its signals (a notebook, a service)."""
         self._drain_s = drain_s
-        self._numbers = [number for number in NUMBERS if is_listening and signal.getsignal(number) != signal.SIG_IGN]
+        former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if is_listening}
+        self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
         self._loop = asyncio.get_running_loop()
         self._planner = asyncio.current_task()
         self._engine: Stoppable | None = None
         self.exit: Exit | None = None
 
     def __enter__(self) -> Self:
-        for number in self._numbers:
-            self._loop.add_signal_handler(number, self._on, number)
+        self._listen()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in self._numbers:
+        for number, handler in self._former.items():
             self._loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let a signal end what waits for a person, as a CancelledError: the loop does not turn meanwhile."""
+        for number in self._former:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, self._end_question)
+        try:
+            yield
+        finally:
+            self._listen()
 
     def attend(self, engine: Stoppable) -> None:
         """From here on signals go to `engine`."""
         self._engine = engine
 
+    def _listen(self) -> None:
+        for number in self._former:
+            self._loop.add_signal_handler(number, self._on, number)
+
+    def _end_question(self, number: int, _frame: FrameType | None) -> None:
+        self.exit = self.exit or _exit_of(number)
+        raise asyncio.CancelledError
+
     def _on(self, number: signal.Signals) -> None:
         is_first = self.exit is None
-        self.exit = self.exit or (Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED)
+        self.exit = self.exit or _exit_of(number)
         if self._engine is None:
             if not is_first:
                 os._exit(self.exit)
@@ -65,3 +88,7 @@ class Signals:
             self._engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
             if number != signal.SIGINT:
                 self._loop.call_later(self._drain_s, self._engine.abandon)
+
+
+def _exit_of(number: int) -> Exit:
+    return Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED

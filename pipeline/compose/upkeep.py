@@ -69,7 +69,7 @@ def rebuild(setup: Setup) -> Rebuilt:
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
-                rebuilt = store.rebuild(settings, (due.task for due in spool))
+                rebuilt = store.rebuild(settings, (due.task for due in spool), price=setup.price)
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
     return whole
@@ -92,6 +92,7 @@ def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
     whole.kept += stage.kept
     whole.absent += stage.absent
     whole.doubtful += stage.doubtful
+    whole.counted_microusd += stage.counted_microusd
     return whole
 
 

@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused
+from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.pace import Gate, Stopped, Ticket
 from pipeline.engine.ports import Intent, Prices, Provider, Store
 from pipeline.engine.retry import Tally, standing
-from pipeline.engine.room import Room
+from pipeline.engine.room import PATIENCE_S, Room
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import Conflict
 from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
@@ -73,6 +73,7 @@ class Attempts:
         self._sending: set[asyncio.Task[Reply | Failure | Exception]] = set()
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
         self._is_abandoned = False
+        self._has_warned_of_room = False
 
     @property
     def in_flight(self) -> int:
@@ -179,9 +180,18 @@ class Attempts:
             task.size,
             lambda: self.in_flight,
             sleep=self._sleep,
-            told=lambda reason, seconds: self._emit(Paused(reason=reason, seconds=seconds)),
+            told=self._tell_of_room,
             is_over=lambda: self._gate.is_stopped,
         )
+
+    def _tell_of_room(self, reason: str, seconds: float) -> None:
+        """Warn once a run; a pause is told each time."""
+        if not self._has_warned_of_room:
+            self._has_warned_of_room = True
+            self._emit(
+                Warned(text=f"{reason}; nothing new is sent until there is room, for {PATIENCE_S:.0f} s at most")
+            )
+        self._emit(Paused(reason=reason, seconds=seconds))
 
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""

@@ -93,6 +93,8 @@ def may_repeat(fault: Fault, tally: Tally, retry: Retry) -> bool:
     if rule.is_unknown:
         return tally.unknowns <= retry.unknown
     repeats = PATIENCE * retry.attempts if rule.repeats is None else rule.repeats
+    if fault is Fault.OTHER:
+        repeats = min(repeats, retry.unknown)  # it may have been billed as well
     return tally.faults[fault] <= repeats
 
 

@@ -44,6 +44,8 @@ class Status:
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
+    doubt: str | None = None  # why more may have been spent
+    budget_left_microusd: int | None = None  # what a run may still spend; None: there is no budget
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,6 +143,8 @@ def show_status(status: Status, console: "Console") -> None:
 
 
 def _notes(status: Status) -> Iterator[str]:
+    if status.doubt is not None:
+        yield f"careful: {status.doubt}"
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"
@@ -202,6 +206,8 @@ def _spend(status: Status) -> "Table":
         table.add_row(name, money(amount, status.is_play_money))
     if status.unknown_microusd:
         table.add_row("maybe billed", money(status.unknown_microusd, status.is_play_money), style="yellow")
+    if status.budget_left_microusd is not None:
+        table.add_row("left to spend", money(status.budget_left_microusd, status.is_play_money))
     return table
 
 

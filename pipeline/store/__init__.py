@@ -10,9 +10,10 @@ opening             everything a run needs, opened in order
 publishing, moving, mending, store                   what a run does with it
 finds, picture, standing, salvage, recover           what a start finds, brought to order
 reader              the ledger for everybody who only looks
-verify, rebuild     files against the ledger, a ledger from files
+verify, carry, rebuild                               files against the ledger, a ledger from what is left
 """
 
+from pipeline.store.carry import Carried
 from pipeline.store.finds import Recovery
 from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Run, Unknown
 from pipeline.store.lock import StateLock
@@ -27,6 +28,7 @@ from pipeline.store.verify import Verification, verify
 
 __all__ = [
     "Attempt",
+    "Carried",
     "Cost",
     "Hold",
     "Intent",

@@ -96,6 +96,11 @@ def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     return int(version)
 
 
+def sides_of(path: Path) -> list[Path]:
+    """Return what lies beside a ledger and belongs to it."""
+    return [candidate for side in SIDES if os.path.lexists(candidate := path.with_name(path.name + side))]
+
+
 def _is_plain(path: Path) -> bool:
     """Say whether there is a ledger; refuse what could be two files or someone else's."""
     for side in ("", *SIDES):
@@ -158,8 +163,13 @@ def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False)
 def create(
     state: Tree, furnish: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
 ) -> None:
-    """Make a ledger: whole under another name first, so that half a ledger never has the real one."""
+    """Make a ledger: whole under another name first, so that half a ledger never has the real one.
+
+    Raises LedgerError: what is left of one would be taken for the new one's.
+    """
     disk: Disk = state.disk
+    if leftovers := [side.name for side in sides_of(state.root / NAME) if not side.name.endswith("-shm")]:
+        raise damaged(state.root / NAME, f"it is gone, {leftovers[0]} is still there")
     for leftover in (NEW, *(NEW + side for side in SIDES)):
         with contextlib.suppress(FileNotFoundError):
             disk.unlink(leftover, dir_fd=state.fd)

@@ -80,12 +80,15 @@ class Premises:
         self.state.close()
 
 
-def open_premises(settings: Settings) -> Premises:
-    """Open directories, ledger and ballast."""
+Furnish = Callable[[sqlite3.Connection], object]
+
+
+def open_premises(settings: Settings, *, furnish: Furnish = lambda _: None) -> Premises:
+    """Open directories, ledger and ballast. `furnish` fills a ledger that did not exist, before it has its name."""
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
-        ledger_of = _prepare_ledger(state, settings)
+        ledger_of = _prepare_ledger(state, settings, furnish)
         ballast = Ballast(state, size_bytes=settings.ballast_bytes)
         ledger = ledger_of(ballast)
         undo.callback(ledger.close)
@@ -136,12 +139,12 @@ def _sync_entry(root: Path, disk: Disk) -> None:
             disk.close(fd)
 
 
-def _prepare_ledger(state: Tree, settings: Settings) -> Callable[[Ballast], Ledger]:
+def _prepare_ledger(state: Tree, settings: Settings, furnish: Furnish) -> Callable[[Ballast], Ledger]:
     path = state.root / ledger_file.NAME
     version = ledger_file.check(path, busy_s=settings.busy_s)
     if version is None:
         try:
-            ledger_file.create(state, lambda connection: _furnish(connection, settings))
+            ledger_file.create(state, lambda connection: _furnish(connection, settings, furnish))
         except OSError as error:
             raise unusable(settings.state_dir, error) from error
     else:
@@ -151,9 +154,13 @@ def _prepare_ledger(state: Tree, settings: Settings) -> Callable[[Ballast], Ledg
     return lambda ballast: Ledger(path, busy_s=settings.busy_s, relieve=ballast.give_up)
 
 
-def _furnish(connection: sqlite3.Connection, settings: Settings) -> None:
+def _furnish(connection: sqlite3.Connection, settings: Settings, furnish: Furnish) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
     values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
+    connection.execute("BEGIN IMMEDIATE")
     connection.execute(query("set_meta"), values)
+    furnish(connection)
+    connection.execute("COMMIT")
 
 
 def _check_money(ledger: Ledger, settings: Settings) -> None:

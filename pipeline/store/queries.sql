@@ -245,6 +245,9 @@ SELECT task.manifest, task.job, attempt.model, attempt.sent_at / 900000000, coun
   sum(CASE WHEN attempt.state IN ('sent', 'unknown') THEN attempt.reserved_microusd ELSE 0 END)
 FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
 
+-- name: last_run
+SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1
+
 -- name: runs
 SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
   (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
@@ -282,3 +285,96 @@ SELECT record FROM record WHERE task = (SELECT task FROM task WHERE manifest = :
 -- name: done_of_job
 SELECT id, row, path, record FROM task JOIN record USING (task)
 WHERE manifest = :manifest AND job = :job AND state = 'done' ORDER BY task
+
+-- name: read_manifest
+SELECT rowid, manifest, output FROM manifest NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_run
+SELECT rowid, run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason
+FROM run NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_task
+SELECT rowid, task, manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
+  params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
+  path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker
+FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_record
+SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_hold
+SELECT rowid, one, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_attempt
+SELECT rowid, attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd, sent_at,
+  ended_at, seconds, fault, status, code, request_id, response_id, model_version, prompt_tokens, image_tokens,
+  text_tokens, reason, sha256, kept
+FROM attempt NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_money_forwards
+-- The index holds all of it: the pages of the table are not read.
+SELECT attempt, state, cost_microusd, reserved_microusd, sent_at FROM attempt INDEXED BY attempt_time_money
+WHERE sent_at >= 0 ORDER BY sent_at
+
+-- name: read_money_backwards
+SELECT attempt, state, cost_microusd, reserved_microusd, sent_at FROM attempt INDEXED BY attempt_time_money
+WHERE sent_at >= 0 ORDER BY sent_at DESC
+
+-- name: carry_manifest
+INSERT OR IGNORE INTO manifest (manifest, output) VALUES (?, ?)
+
+-- name: carry_run
+INSERT OR IGNORE INTO run (run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: carry_task
+INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state, fingerprint, prompt_digest,
+  inputs_digest, params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
+  path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: carry_record
+INSERT OR IGNORE INTO record (task, record) VALUES (?, ?)
+
+-- name: carry_hold
+INSERT OR IGNORE INTO hold (one, not_before, reason) VALUES (?, ?, ?)
+
+-- name: carry_attempt
+INSERT OR IGNORE INTO attempt (attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd,
+  sent_at, ended_at, seconds, fault, status, code, request_id, response_id, model_version, prompt_tokens, image_tokens,
+  text_tokens, reason, sha256, kept)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: carry_lost_attempt
+INSERT OR IGNORE INTO attempt (attempt, run, task, number, state, fingerprint, model, reserved_microusd,
+  cost_microusd, sent_at, ended_at, reason, sha256)
+VALUES (:attempt, :run, :task, 1, :state, '', '', :reserved, :cost, :sent_at, :sent_at,
+  'its task could not be read in the damaged ledger', :sha256)
+
+-- name: place_of_the_lost
+INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
+  params_digest, model_digest, name, name_key, updated_at)
+VALUES (:manifest, :id, :id, :id, 1, '', 'unknown', '', '', '', '', '', :id, :id, :now)
+
+-- name: sum_up_tasks
+-- The one number that is kept twice.
+UPDATE task SET cost_microusd =
+  (SELECT coalesce(sum(attempt.cost_microusd), 0) FROM attempt WHERE attempt.task = task.task)
+
+-- name: count_adopted
+-- An image on disk was paid for once, when its file was written: unless a request that may have brought it is known.
+INSERT INTO attempt (run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd, sent_at,
+  ended_at, reason, sha256)
+SELECT :run, task, attempts + 1, 'ok', fingerprint, model, :price, :price, :at, :at,
+  'adopted by rebuild, counted at the list price', sha256
+FROM task WHERE manifest = :manifest AND id = :id AND NOT EXISTS
+  (SELECT 1 FROM attempt WHERE attempt.task = task.task AND attempt.state <> 'free')
+  AND NOT EXISTS (SELECT 1 FROM attempt WHERE attempt.sha256 = task.sha256)
+
+-- name: count_adopted_task
+UPDATE task SET attempts = attempts + 1, cost_microusd = cost_microusd + :price
+WHERE manifest = :manifest AND id = :id
+
+-- name: doubt
+-- Since when, and why, what was spent may be more than is written here.
+SELECT started_at, reason FROM run WHERE reason LIKE 'rebuilt: %' AND started_at >= :since ORDER BY run LIMIT 1

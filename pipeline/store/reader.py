@@ -163,6 +163,11 @@ class Reader:
             return self._spend(self._one("spend_all"))
         return self._spend(self._one("spend_since", since=to_us(since)))
 
+    def doubt(self, since: datetime) -> tuple[datetime, str] | None:
+        """Return since when, and why, more may have been spent than is known; None: all of it is known."""
+        row = self._one("doubt", since=to_us(since))
+        return None if row is None else (from_us(row[0]), str(row[1]).removeprefix(f"{rows.REBUILT}: "))
+
     def run_spend(self, run: int) -> Spend:
         """Sum the money of one run."""
         return self._spend(self._one("spend_of_run", run=run))
@@ -209,6 +214,11 @@ class Reader:
         """Return until when nothing may be sent; None: no such order (one in the past is returned too)."""
         row = self._one("hold")
         return None if row is None else Hold(not_before=from_us(row[0]), reason=row[1])
+
+    def last_run(self) -> int | None:
+        """Return the number of this manifest's last run; a rebuild is none."""
+        row = self._one("last_run", manifest=self.manifest)
+        return None if row is None else int(row[0])
 
     def runs(self) -> list[Run]:
         """Return all runs, oldest first."""

@@ -14,11 +14,13 @@ from typing import Any, Final
 
 import msgspec
 
+from pipeline import __version__
 from pipeline.model import Answer, Artifact, Billed, Failure, Image, Task, TaskState, Usage
 from pipeline.store.sql import query
 
 Row = Mapping[str, object]
 REASON_CHARS: Final = 2000
+REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
 ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
 
 
@@ -235,12 +237,39 @@ def close(connection: sqlite3.Connection, attempt: int, closing: Closing, *, now
     connection.execute(query("close_attempt"), row)
 
 
-def adopt(connection: sqlite3.Connection, found: list[tuple[Row, str]]) -> None:
-    """Write images that were found under their tasks' names down as done; each with its record."""
-    for row, record in found:
-        connection.execute(query("adopt_task"), row)
-        (task,) = connection.execute(query("key_of_task"), row).fetchone()
-        connection.execute(query("set_record"), {"task": task, "record": record})
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopted:
+    """An image that was found under its task's name. `price` None: not known, so nothing is counted."""
+
+    row: Row
+    record: str
+    price: int | None
+    at: int  # when its file was written, in microseconds
+
+
+def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int) -> int:
+    """Write them down as done, and as paid for where no request is known; return for how much."""
+    counted = 0
+    for each in found:
+        connection.execute(query("adopt_task"), each.row)
+        (task,) = connection.execute(query("key_of_task"), each.row).fetchone()
+        connection.execute(query("set_record"), {"task": task, "record": each.record})
+        if each.price is None:
+            continue
+        values = {**each.row, "run": run, "price": each.price, "at": each.at}
+        if connection.execute(query("count_adopted"), values).rowcount > 0:
+            connection.execute(query("count_adopted_task"), values)
+            counted += each.price
+    return counted
+
+
+def rebuilt_run(connection: sqlite3.Connection, *, manifest: str, reason: str, now: int) -> int:
+    """Write a rebuild down as a run: what it counted belongs to it; `reason` says why that may be too little."""
+    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now}
+    run = connection.execute(query("begin_run"), values).lastrowid
+    assert run is not None
+    connection.execute(query("end_run"), {"run": run, "now": now, "exit": None, "reason": text(reason)})
+    return run
 
 
 def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: str) -> None:

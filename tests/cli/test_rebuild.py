@@ -2,6 +2,8 @@
 
 import shutil
 
+import pytest
+
 from tests.cli.conftest import Imgpipe
 
 CHAIN = """
@@ -75,3 +77,22 @@ def test_another_run_at_work_makes_it_wait(imgpipe: Imgpipe) -> None:
         ended = imgpipe("rebuild", manifest)
     assert ended.exit == 75
     assert "another run" in ended.err
+
+
+@pytest.mark.parametrize("damage", [b"", b"garbage" * 1000, None], ids=["L01-empty", "L01-garbage", "L07-gone"])
+def test_P9_a_budget_does_not_begin_anew_with_the_ledger(imgpipe: Imgpipe, damage: bytes | None) -> None:
+    manifest = imgpipe.made(extra="limits: {budget: {day: 0.10}}")
+    ledger = imgpipe.state / "ledger.sqlite"
+    ledger.unlink()
+    if damage is not None:
+        ledger.write_bytes(damage)
+    ended = imgpipe("rebuild", manifest)
+    assert "counted as play $0.078" in ended.err
+    assert "MORE MAY HAVE BEEN SPENT" in ended.err
+    manifest.write_text(manifest.read_text().replace("red: A red mug", "red: A red mug, green: A green mug"))
+    run = imgpipe("run", manifest)
+    assert run.exit == 8
+    assert "more may have been spent" in run.err
+    assert "more may have been spent" in " ".join(imgpipe("plan", manifest).out.split())
+    assert "more may have been spent" in " ".join(imgpipe("status", manifest).out.split())
+    assert imgpipe("status", manifest, "--json").json["cost_usd"]["day"] == pytest.approx(0.078)

@@ -52,7 +52,7 @@ jobs:
 @pytest.mark.parametrize(
     "environment",
     ["PATH=/usr/bin:/bin LANG=C", "PATH=/usr/bin:/bin LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0"],
-    ids=["C", "ascii"],
+    ids=["R30-C", "R30-ascii"],
 )
 def test_names_and_prompts_survive_a_bare_environment(servers: Servers, tmp_path: Path, environment: str) -> None:
     server = servers.start(FAST)
@@ -91,7 +91,7 @@ def test_closed_streams_change_nothing(servers: Servers, tmp_path: Path) -> None
 # -- runs that overlap, end early, or must wait -------------------------------------------------------------------
 
 
-def test_P7_an_overlapping_run_leaves_with_75_and_a_waiting_one_follows(
+def test_P7_R31_an_overlapping_run_leaves_with_75_and_a_waiting_one_follows(
     imgpipe: Imgpipe, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(FAST)

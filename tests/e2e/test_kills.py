@@ -80,9 +80,13 @@ def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, servers: Servers, t
     ("point", "outcome"),
     [
         ("intent", "unknown, not billed"), ("connect", "unknown, not billed"), ("body", "unknown"),
-        ("mid-write", "unknown"), ("write", "recovered"), ("link", "recovered"), ("done", "done"),
+        ("mid-write", "unknown"), ("write", "recovered"), ("fsync", "recovered"), ("link", "recovered"),
+        ("dirsync", "recovered"), ("done", "done"), ("unlink", "done"),
     ],
-    ids=["R02-intent", "R03-connect", "R04-body", "R06-mid-write", "R07-write", "R09-link", "R11-done"],
+    ids=[
+        "R02-intent", "R03-connect", "R04-body", "R06-mid-write", "R07-write", "R08-fsync", "R09-link", "R10-dirsync",
+        "R11-done", "R12-unlink",
+    ],
 )  # fmt: skip
 def test_a_death_at_a_boundary_is_told_for_what_it_is(
     imgpipe: Imgpipe, servers: Servers, tmp_path: Path, point: str, outcome: str
@@ -102,6 +106,36 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
     assert ("1 unknown" in run.stderr, "1 recovered" in run.stderr) == (is_lost, outcome == "recovered")
     assert len(after.sales) == len(died.sales) + is_lost
     assert not after.parts
+
+
+def test_R13_a_recovery_that_dies_at_each_of_its_steps_sends_nothing(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start(QUICK)
+    manifest = write_manifest(tmp_path, server.base_url, items=1, extra=PRICES)
+    for point in ("fsync", "recover-part", "recover-link", "recover-done"):
+        assert imgpipe("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
+    assert imgpipe("run", manifest).returncode == 0
+    after = look(tmp_path / "out", server.bill_file)
+    assert len(after.finals) == len(after.sales) == len(after.attempts) == 1
+    assert not after.parts
+
+
+def test_R19_a_run_without_enough_memory_says_so_and_loses_only_what_was_in_flight(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start("picture: tiny\nlatency: 20ms\npicture_bytes: 20000000\n")
+    manifest = write_manifest(tmp_path, server.base_url, items=8, extra=PRICES)
+    poor = imgpipe("run", manifest, "-y", "-j", "8", before=("prlimit", "--as=400000000"))
+    assert poor.returncode == 5
+    assert "memory" in poor.stderr
+    assert "bug" not in poor.stderr
+    assert imgpipe("run", manifest, "-y", "-j", "2").returncode == 0
+    scene = look(tmp_path / "out", server.bill_file)
+    lost = sum(attempt.state in ("unknown", "paid") for attempt in scene.attempts)  # paid: kept in rejected/
+    assert 0 < lost <= 10
+    assert len(scene.finals) == 8 >= len(scene.sales) - lost
+    assert scene.reported_microusd >= scene.billed_microusd
 
 
 def test_R01_a_move_that_was_killed_half_way_goes_on(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:

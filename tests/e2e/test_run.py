@@ -151,6 +151,7 @@ def test_P9_a_day_budget_holds_across_runs(imgpipe: Imgpipe, servers: Servers, t
     again = imgpipe.json("run", manifest)
     assert (again["exit"], again["images"]) == (8, 0)
     assert len(server.bill) == 3
+    assert "left to spend   $0.00" in imgpipe("status", manifest).stdout
 
 
 def test_P9_a_budget_without_a_price_is_refused_by_name(imgpipe: Imgpipe, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -97,6 +98,31 @@ def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers:
     assert not server.bill
 
 
+@pytest.mark.parametrize("count", [2, 3], ids=["R15-twice", "R15-three-times"])
+def test_P10_a_name_server_that_never_answers_holds_nobody_back(imgpipe: Imgpipe, tmp_path: Path, count: int) -> None:
+    asked = tmp_path / "asked"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import socket, threading\n"
+        f"def hang(*_, **__):\n    open({str(asked)!r}, 'w').close()\n    threading.Event().wait()\n"
+        "socket.getaddrinfo = hang\n"
+    )
+    manifest = write_manifest(tmp_path, "https://api.example.com", items=2)
+    process = imgpipe.start("run", manifest, "-y", "--json", env={"PYTHONPATH": str(tmp_path)})
+    wait_until(asked.exists)
+    for _ in range(count):
+        process.send_signal(signal.SIGINT)
+        wait_until(lambda: process.poll() is not None or is_at_rest(process))
+    out, _ = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert count > 2 or json.loads(out)["exit"] == 130
+
+
+def is_at_rest(process: "subprocess.Popen[str]") -> bool:
+    """Tell whether the signals that were sent have been taken."""
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    return re.search(r"^S(?:ig|hd)Pnd:\s*0*[1-9a-f]", status, re.MULTILINE) is None
+
+
 def test_R18_a_run_under_nohup_outlives_its_terminal(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start("picture: tiny\nlatency: 100ms\n")
     manifest = write_manifest(tmp_path, server.base_url, items=6)
@@ -149,3 +175,28 @@ def test_looking_into_head_is_no_failure(imgpipe: Imgpipe, tmp_path: Path) -> No
     process.stdout = None
     _, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
+
+
+def crowd(script: str) -> "subprocess.CompletedProcess[str]":
+    """Run a script in this Python, and end when it does."""
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_R15_an_interrupt_while_modules_are_imported_ends_it_quietly(tmp_path: Path) -> None:
+    (tmp_path / "slow_module.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = crowd(
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from pipeline.cli import interrupts\ninterrupts.settle()\nimport slow_module\n"
+    )
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_R15_an_interrupt_of_the_last_words_changes_nothing() -> None:
+    done = crowd(
+        "import os, signal, threading\nfrom pipeline.cli import interrupts\n"
+        "interrupts.settle()\ninterrupts.ignore()\n"
+        "for number in interrupts.NUMBERS:\n    os.kill(os.getpid(), number)\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"  # one that would keep Python's own end waiting
+        "interrupts.leave(8)\n"
+    )
+    assert (done.returncode, done.stderr) == (8, "")

@@ -1,6 +1,7 @@
 """What a person sees: the command on a terminal of its own, narrow and wide; and what a pipe gets instead."""
 
 import re
+import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -195,3 +196,16 @@ def test_spending_above_five_dollars_asks_on_a_terminal(
     terminal.press(f"{answer}\n")
     assert terminal.end() == code
     assert len(server.bill) == sent
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["R14", "R16"])
+def test_a_signal_ends_the_question_whether_to_spend(
+    terminals: Terminals, servers: Servers, tmp_path: Path, number: int, code: int
+) -> None:
+    server = servers.start()
+    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-2.5-flash-image: 2.00}")
+    terminal = terminals("run", path)
+    terminal.until(lambda raw: "Go on? [y/N]: " in raw)
+    terminal.process.send_signal(number)
+    assert terminal.end() == code
+    assert not server.bill

@@ -49,6 +49,11 @@ def test_every_fault_has_a_rule() -> None:
     assert set(RULES) == set(Fault)
 
 
+@pytest.mark.parametrize("fault", [Fault.SILENCE, Fault.OTHER])
+def test_P3_unknown_zero_never_repeats_what_may_have_been_billed(fault: Fault) -> None:
+    assert repeats(fault, Retry(attempts=5, unknown=0)) == 0
+
+
 def test_unknowns_of_earlier_runs_count() -> None:
     tally = Tally(unknowns=1)
     tally.add(Fault.SILENCE)

@@ -48,7 +48,7 @@ class Bench:
             listen=self.events.append,
         )
 
-    async def has_told(self, kind: type, task_id: str) -> None:
+    async def has_told(self, kind: type, task_id: str | None) -> None:
         while not any(isinstance(event, kind) and getattr(event, "task_id", "") == task_id for event in self.events):
             await asyncio.sleep(0)
 
@@ -275,3 +275,14 @@ async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
     assert provider.sent == []
     assert list(store.states.values()) == [TaskState.PENDING]
     assert (bench.wallet.reserved_microusd, bench.engine.counts.attempts) == (0, 0)
+
+
+async def test_D08_a_full_disk_is_told_once_and_nothing_is_sent() -> None:
+    bench = Bench(FakeProvider(), store=FakeStore(free=0))
+    running = asyncio.create_task(bench.run("job/a", "job/b"), name="run")
+    await bench.has_told(Warned, None)
+    bench.engine.halt(Exit.INTERRUPTED, "enough")
+    await running
+    (warned,) = [event.text for event in bench.events if isinstance(event, Warned)]
+    assert "the disk is nearly full" in warned
+    assert bench.provider.sent == []

@@ -210,7 +210,7 @@ class Loop:
             done = self.imgpipe(*command)
             self.said = done.stderr
             return "nothing", done.returncode
-        if dice.random() < 0.45:
+        if dice.random() < 0.4:
             point = self._point(before, dice)
             chance = 1.0 if point.startswith("recover") else dice.choice((1.0, 0.3, 0.1))
             done = self.imgpipe(*command, env={"FAILPOINT": f"{point}:{chance}:kill"})

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import InputError, LedgerError, TryLater
 from pipeline.model import TaskState
-from pipeline.store import Reader
+from pipeline.store import Reader, find_traces
 from pipeline.store.disk import Disk
 from pipeline.store.ledger_file import check, migrate
 from pipeline.store.opening import open_premises
@@ -111,6 +111,18 @@ def test_ledger_with_a_log_is_judged_with_it(used: Path) -> None:
     after = {name: sha for name, sha in everything(used / "copy").items() if not name.endswith("-shm")}
     assert before == after
     assert "ledger.sqlite-wal" in before
+
+
+def test_l03_the_log_of_a_lost_ledger_is_not_read_into_a_new_one(used: Path) -> None:
+    connection = sqlite3.connect(used / "state/ledger.sqlite", isolation_level=None)
+    connection.execute("UPDATE task SET reason = 'a crash leaves this in the log'")
+    shutil.copy(used / "state/ledger.sqlite-wal", used / "log")
+    connection.close()
+    (used / "state/ledger.sqlite").unlink()
+    shutil.move(used / "log", used / "state/ledger.sqlite-wal")
+    with pytest.raises(LedgerError, match="imgpipe rebuild"):
+        open_premises(settings(used))
+    assert [Path(trace).name for trace in find_traces(used / "out", used / "state")] == ["ledger.sqlite-wal"]
 
 
 def flip(path: Path, position: int) -> None:
