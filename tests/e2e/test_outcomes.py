@@ -478,6 +478,15 @@ def test_H24_H72_a_dead_host_ends_the_run_within_minutes_and_says_why(tmp_path: 
     assert out.came.spent_microusd == out.came.unknown_microusd == 0
 
 
+def test_H25_a_name_that_nobody_knows_is_asked_for_minutes_and_costs_nothing(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "https://imgpipe-test.invalid", rows=20, extra="retry: {attempts: 5}")
+    out = hurried(shop.run, speed=100.0)  # the resolver does not hurry
+    assert (out.came.exit, shop.states) == (Exit.TRY_LATER, {"pending": 20})
+    assert out.came.attempts == 10 + 4
+    assert "the provider is down" in out.came.reasons[0]
+    assert out.came.spent_microusd == out.came.unknown_microusd == 0
+
+
 def test_H24_one_task_and_a_dead_host_take_minutes_too(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "http://127.0.0.1:9", extra="retry: {attempts: 5}")
     out = hurried(shop.run)
