@@ -61,13 +61,13 @@ class History:
         """Count what may have been in flight at the server when it refused this one: it can be about no more."""
         return refused.level - 1 + sum(not t.is_refused for t in self._starts if t.serial > refused.serial)
 
-    def most_taken(self, refused: Ticket) -> int:
-        """Count what was surely in flight at the server at one moment lately; it took that before this refusal.
+    def most_taken(self, first: Ticket, refused: Ticket) -> int:
+        """Count what was surely in flight at the server at one moment, lately before the `first` refusal of this row.
 
         Whatever is still on its way, there or back, is left out, and so are starts whose own refusal may yet come.
         """
         way_s = self._way_s()
-        since, until = refused.at - SURE_S, refused.at - way_s
+        since, until = first.at - SURE_S, refused.at - way_s
         there = [(max(t.at + way_s, since), t.ended_at - way_s) for t in self._starts if not t.is_refused]
         there = [(came, left) for came, left in there if came < min(left, until)]
         moments = sorted([(came, 1) for came, _ in there] + [(left, -1) for _, left in there])
@@ -81,7 +81,7 @@ class History:
         """
         counted, way_s = self._counted(first), self._way_s()
         has_taken = any(not t.is_refused and first.at + way_s < t.at < refused.at - way_s for t in self._starts)
-        if not counted or has_taken or self.most_beside(refused) >= max(1, self.most_taken(refused)):
+        if not counted or has_taken or self.most_beside(refused) >= max(1, self.most_taken(first, refused)):
             return 0.0
         gap_s = (first.at - counted[0].at) / len(counted)
         is_long = refused.at - first.at > GAPS * gap_s

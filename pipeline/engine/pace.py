@@ -26,6 +26,8 @@ __all__ = ["Gate", "Pace", "Stopped", "Ticket"]
 
 Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
 
+MORE = 1.1  # what the server takes may have fallen a little
+GOES_ON = 10  # starts taken within a minute; fewer may be the first ones after a closure
 SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
 NO_ANSWER = frozenset({Fault.UNREACHABLE, Fault.SILENCE})
 PUSHED_BACK = frozenset({Fault.THROTTLED, Fault.QUOTA})
@@ -159,6 +161,8 @@ class Pace:
     def _pushed_back(self, ticket: Ticket, hint_s: float | None, now: float) -> None:
         """Wait, all of us; once per round send less; find out what the server counts."""
         self._history.refused(ticket)
+        if self._push_back is not None and self._is_over(self._push_back, ticket):
+            self._push_back = None
         is_new_round, is_new_row = ticket.serial > self._cut_serial, self._push_back is None
         if self._push_back is None or ticket.serial < self._push_back.serial:
             self._push_back = ticket
@@ -176,6 +180,10 @@ class Pace:
         if self._is_adaptive and ticket.at <= self._push_back.at + MINUTE_S:  # later, the row says nothing new
             self._learn(ticket, self._push_back, hint_s, now, is_new_row=is_new_row)
 
+    def _is_over(self, first: Ticket, ticket: Ticket) -> bool:
+        """Whether the row that `first` began says nothing about this push-back: it is old, and the server goes on."""
+        return ticket.at > first.at + MINUTE_S and self._history.taken(ticket) >= GOES_ON
+
     def _learn(self, ticket: Ticket, first: Ticket, hint_s: float, now: float, *, is_new_row: bool) -> None:
         """Tell a limit of requests in flight from a limit per minute.
 
@@ -185,8 +193,8 @@ class Pace:
         a second one. Refused with nothing in flight, when hardly anything was taken before: no answer at all.
         """
         taken, age_s = self._history.taken(first), self._history.age_s(now)
-        at_least, at_most = self._history.most_taken(ticket), self._history.most_beside(ticket)
-        is_about_starts = at_least > at_most or (at_most == 0 and taken > 1)
+        at_least, at_most = self._history.most_taken(first, ticket), self._history.most_beside(ticket)
+        is_about_starts = at_least > MORE * at_most or (at_most == 0 and taken > 1)
         if not is_about_starts:
             level = max(at_least, ticket.level - 1) if ticket.level > 1 else 0
             self._limit.hold(level, hint_s, taken, now, age_s=age_s)

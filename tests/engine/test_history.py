@@ -50,7 +50,7 @@ def test_what_was_surely_in_flight_leaves_out_what_was_on_its_way() -> None:
     past.start(29.9)  # its own refusal may yet come
     refused = past.start(30.0)
     past.refuse(refused)
-    assert past.history.most_taken(refused) == 4
+    assert past.history.most_taken(refused, refused) == 4
 
 
 def test_answers_that_come_together_are_not_beside_what_follows_them() -> None:
@@ -65,7 +65,7 @@ def test_answers_that_come_together_are_not_beside_what_follows_them() -> None:
         past.refuse(ticket)
     refused = past.start(19.3)
     past.refuse(refused)
-    assert past.history.most_taken(refused) == 8 == past.history.most_beside(refused)
+    assert past.history.most_taken(refused, refused) == 8 == past.history.most_beside(refused)
 
 
 def test_what_was_in_flight_long_ago_says_nothing() -> None:
@@ -75,7 +75,7 @@ def test_what_was_in_flight_long_ago_says_nothing() -> None:
     past.start(40.0)
     refused = past.start(50.0)
     past.refuse(refused)
-    assert past.history.most_taken(refused) == 1
+    assert past.history.most_taken(refused, refused) == 1
 
 
 def a_full_minute() -> tuple[Past, Ticket]:

@@ -264,6 +264,7 @@ IN_STEP = {  # every answer takes as long as the others: they come together, and
     "in-flight-8-hint-1s": (lambda: InFlight(flat(8), lambda _: 1.0), 4.2),
     "in-flight-24-hint-1s": (lambda: InFlight(flat(24), lambda _: 1.0), 15.0),
     "in-flight-jumps": (lambda: InFlight(jumps(8, 24, 4)), 8.0),
+    "in-flight-wave-hint-1s": (lambda: InFlight(wave(20, 6), lambda _: 1.0), 8.0),
     "sliding-20-hint-2s": (lambda: Sliding(flat(20), lambda _: 2.0), 8.0),
     "sliding-60": (lambda: Sliding(flat(60)), 3.0),
     "bucket-60": (lambda: Bucket(flat(60)), 8.0),
