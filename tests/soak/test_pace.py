@@ -102,8 +102,8 @@ CONCURRENCIES = {
 def test_concurrency_that_nobody_told_is_found_within_two_minutes(
     tmp_path: Path, profile: str, most: int, latency_s: float
 ) -> None:
-    images = 30 * most
-    out = hurried(paced(tmp_path, profile, images=images, limits="concurrency: 32"), speed=SPEED).came
+    images = 24 * most
+    out = hurried(paced(tmp_path, profile, images=images, limits="concurrency: 32"), speed=SPEED / 2).came
     assert (out.exit, out.images) == (Exit.OK, images)
     assert out.per_second >= 0.85 * most / latency_s
     assert out.refused < 0.1 * images
