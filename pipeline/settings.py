@@ -1,8 +1,10 @@
 """What a person may set, checked, every default filled in. Types only: `manifest` makes them, flags replace them."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Final
 
 
 class Kind(StrEnum):
@@ -11,6 +13,13 @@ class Kind(StrEnum):
     COMETAPI = "cometapi"
     GOOGLE = "google"
     SIMULATOR = "simulator"
+
+
+KEY_NAMES: Final[Mapping[Kind, Sequence[str]]] = {  # environment variables, where `api_key_env` names none
+    Kind.COMETAPI: ("COMETAPI_KEY",),
+    Kind.GOOGLE: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    Kind.SIMULATOR: (),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

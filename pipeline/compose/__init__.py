@@ -1,6 +1,7 @@
 """Wires one run: the only place that knows every adapter.
 
 prepare    manifest + flags -> one checked set-up
+  exposure ... and what others on this machine could read or change
 planning   set-up + ledger + files -> a plan
 consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders

@@ -21,6 +21,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from pipeline.compose import exposure
 from pipeline.compose.looking import reading
 from pipeline.compose.prepare import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
@@ -172,7 +173,10 @@ def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
         return _bad("key", str(error), "a rehearsal needs none: --simulate", exit_code=Exit.ACCOUNT)
-    return _ok("key", "none is needed" if setup is not None and setup.is_play_money else "present")
+    if setup is not None and setup.is_play_money:
+        return _ok("key", "none is needed")
+    exposed = exposure.of_key(Path.cwd() if setup is None else setup.manifest.path.parent)
+    return _ok("key", "present") if exposed is None else _warn("key", "present", exposed)
 
 
 def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
@@ -194,6 +198,8 @@ def _disk(output_dir: Path) -> Iterator[Check]:
     try:
         status = os.statvfs(folder)
         yield _free(where, status.f_bavail * status.f_frsize)
+        if (exposed := exposure.of_folder(output_dir)) is not None:
+            yield _warn("disk", where, exposed)
         with tempfile.TemporaryDirectory(prefix=".imgpipe-doctor-", dir=folder) as probe:
             yield from _abilities(Path(probe))
     except OSError as error:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.compose import exposure
 from pipeline.manifest import Manifest, load
 from pipeline.model import Aspect, Task
 from pipeline.plan import Rules, Selection
@@ -68,15 +69,13 @@ class Setup:
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Sequence[str]) -> list[str]:
-        """Say which models are retired or about to be; none for the simulator's play money."""
+        """Say which models are retired or about to be, and what others here can reach; none for play money."""
         if self.is_play_money:
             return []
         today = datetime.now(UTC).date()
-        return [
-            text
-            for model in models
-            if (text := self.catalogue.warning(model, today, kind=self.provider.kind)) is not None
-        ]
+        told = [self.catalogue.warning(model, today, kind=self.provider.kind) for model in models]
+        told += [exposure.of_key(self.manifest.path.parent), exposure.of_folder(self.manifest.output_dir)]
+        return [text for text in told if text is not None]
 
 
 def prepare(path: Path, flags: Flags) -> Setup:

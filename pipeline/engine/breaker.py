@@ -46,9 +46,15 @@ class Pause:
         self._extend(now + seconds, f"the server asked for {hint_s:.0f} s")
         return seconds
 
-    def back_off(self, now: float) -> float:
-        """Wait after one more push-back without a delay of its own. Return the seconds."""
+    def back_off(self, now: float, enough_s: float = 0.0) -> float:
+        """Wait after one more push-back without a delay of its own. Return the seconds.
+
+        `enough_s`: until the server takes requests again, when it has let us know without words; it is then as good as
+        a hint. 0.0: it has not.
+        """
         seconds = min(self._cap_s, self._base_s * 2.0 ** min(self._push_backs, 10)) * self._random()
+        if enough_s > 0:
+            seconds = enough_s * (1 + SPREAD * self._random())
         self._push_backs += 1
         self._extend(now + seconds, "the server is throttling")
         return seconds

@@ -9,9 +9,8 @@ RFC 5681, RFC 6582. The factor 0.7, and staying a while just below where the las
 """
 
 import math
-from collections import deque
-from dataclasses import dataclass
 
+from pipeline.engine.history import Ticket
 from pipeline.engine.window import MINUTE_S, Spread
 
 CUT = 0.7
@@ -25,18 +24,8 @@ HOLD_PAUSES = 20.0  # a probe may cost a pause as long as the last one: at most 
 HOLD_PAUSES_CAP_S = 600.0  # but a limit that was raised is found out within this
 HOLD_STARTS = 45.0  # and at most one start in 45; but no answer is believed for longer than the run is old
 DOUBLE_S = 60.0  # a learned rate that is not pushed back doubles in this time, ever faster
-USUAL_S, USUAL_SHARE = 30.0, 0.1  # of the starts of that time, what is more than an accident
 FORGET_S = 90.0  # and after this, when it is 4.8 times what it was, it is no limit any more
-
-
-@dataclass(slots=True, eq=False)
-class Ticket:
-    """One slot: made by a start, given back by its end."""
-
-    serial: int
-    at: float  # monotonic seconds
-    level: int  # requests in flight, this one included
-    is_refused: bool = False
+BURST = 1 / 3  # of the mean gap between starts: nearer to each other they are a burst
 
 
 class Hold:
@@ -71,44 +60,6 @@ class Hold:
         self._until = -math.inf
 
 
-class History:
-    """The starts of the last two minutes. What is in flight counts as taken by the server: refusals are quick."""
-
-    def __init__(self) -> None:
-        self._starts: deque[Ticket] = deque()
-        self._began: float | None = None
-
-    def started(self, ticket: Ticket) -> None:
-        if self._began is None:
-            self._began = ticket.at
-        self._starts.append(ticket)
-        while self._starts[0].at < ticket.at - 2 * MINUTE_S:
-            self._starts.popleft()
-
-    def refused(self, ticket: Ticket) -> None:
-        """Forget a start the server did not take; the ones after it had one less before them than was thought."""
-        ticket.is_refused = True
-        for later in self._starts:
-            later.level -= later.serial > ticket.serial
-
-    def age_s(self, now: float) -> float:
-        """Return the seconds since the first start of all."""
-        return 0.0 if self._began is None else now - self._began
-
-    def taken(self, before: Ticket | None = None) -> int:
-        """Count the starts the server took in the minute up to `before`, or up to the last one."""
-        before = before or self._starts[-1]
-        return sum(1 for t in self._starts if self._is_taken(t, before, MINUTE_S))
-
-    def is_usual(self, refused: Ticket) -> bool:
-        """Whether as many in flight were taken all along: not once or twice while an answer was on its way."""
-        levels = [t.level for t in self._starts if self._is_taken(t, refused, USUAL_S)]
-        return sum(level >= refused.level for level in levels) > USUAL_SHARE * len(levels)
-
-    def _is_taken(self, ticket: Ticket, before: Ticket, within_s: float) -> bool:
-        return not ticket.is_refused and ticket.serial < before.serial and ticket.at > before.at - within_s
-
-
 class Limit:
     """How many requests may be in flight."""
 
@@ -122,8 +73,19 @@ class Limit:
         self._before_row = self.value
         self._full_serial = 0  # the last start that used the limit up
         self._calm_serial = 0  # starts up to here may not make it grow
+        self._gap_s = 0.0
+        self._spread = Spread()
+
+    def delay(self, now: float) -> float:
+        """Return the seconds until one more is no burst; 0.0 while the limit may grow.
+
+        Answers that come together would be followed by requests that go together. A limit per second refuses some of
+        those, and would look like one of requests in flight.
+        """
+        return self._spread.delay(now) if self._hold.is_on(now) else 0.0
 
     def started(self, ticket: Ticket) -> None:
+        self._spread.started(ticket.at, self._gap_s)
         if ticket.level >= int(self.value):
             self._full_serial = ticket.serial
 
@@ -164,6 +126,7 @@ class Limit:
                 self._hold.judge(is_confirmed=abs(level - self._held_level) <= 1)
             self._hold.renew(now, hint_s, per_minute, age_s=age_s)
             self._held_level = level
+            self._gap_s = BURST * min(MINUTE_S, age_s) / max(1.0, per_minute)
             self._threshold = float(level)
 
 
@@ -207,6 +170,7 @@ class Rate:
         self._good: float | None = None  # the last one that was not pushed back for a whole hold
         self._did_hold = False
         self._row = 0
+        self._settled_at = -math.inf  # until then the server still counts what was started before it was learned
         self._hold = Hold()
         self._spread = Spread()
 
@@ -232,8 +196,9 @@ class Rate:
         held is trusted more than one count of a minute, which may have seen the end of one quota and the start of the
         next. A rate that was used to the full and did not hold is left for the last one that did.
         """
-        is_first, self._row = row != self._row, row
+        is_first, self._row = row != self._row and now >= self._settled_at, row
         if is_first:
+            self._settled_at = now + MINUTE_S
             self._old, self._did_hold = self._base, not self._hold.is_on(now)
             self._good = self._old if self._did_hold else self._good
         self._base = max(1.0, self._guess(taken * BELOW))

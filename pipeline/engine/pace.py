@@ -4,8 +4,8 @@ In: three verbs, `delay`, `started`, `finished`, a clock and a die. Out: seconds
 front, tickets. It refuses to know tasks and money.
 
 What it composes, each with the same three verbs: the canary (one request until something is known), the limit of
-requests in flight and a learned rate (`congestion`), the rate a person told us (`window`), the shared pause and the
-breaker (`breaker`).
+requests in flight and a learned rate (`congestion`, from what `history` saw), the rate a person told us (`window`), the
+shared pause and the breaker (`breaker`).
 """
 
 import asyncio
@@ -15,8 +15,9 @@ import time
 from collections.abc import Awaitable, Callable
 
 from pipeline.engine.breaker import DOWN, Breaker, Pause
-from pipeline.engine.congestion import History, Limit, Ramp, Rate, Ticket
+from pipeline.engine.congestion import Limit, Ramp, Rate
 from pipeline.engine.halt import Halt
+from pipeline.engine.history import History, Ticket
 from pipeline.engine.window import MINUTE_S, Window
 from pipeline.model import Fault
 from pipeline.settings import Limits, Retry
@@ -25,6 +26,8 @@ __all__ = ["Gate", "Pace", "Stopped", "Ticket"]
 
 Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
 
+MORE = 1.1  # what the server takes may have fallen a little
+GOES_ON = 10  # starts taken within a minute; fewer may be the first ones after a closure
 SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
 NO_ANSWER = frozenset({Fault.UNREACHABLE, Fault.SILENCE})
 PUSHED_BACK = frozenset({Fault.THROTTLED, Fault.QUOTA})
@@ -98,7 +101,7 @@ class Pace:
         if self.in_flight >= self.limit:
             return math.inf
         now = self._clock()
-        wait = max(self._pause.left_s(now), self._breaker.delay(now), self._rate.delay(now))
+        wait = max(self._pause.left_s(now), self._breaker.delay(now), self._rate.delay(now), self._limit.delay(now))
         if not self._rate.is_known(now):  # it spreads the starts well enough
             wait = max(wait, self._ramp.delay(now, self.in_flight))
         if self._window is not None:
@@ -132,7 +135,7 @@ class Pace:
             self.abandoned(ticket)
             return
         self._open.remove(ticket)
-        now = self._clock()
+        now = ticket.ended_at = self._clock()
         if outcome not in NO_ANSWER:
             self._is_canary = False
         if self._breaker.finished(ticket, outcome, started_at=ticket.at, now=now):
@@ -158,16 +161,18 @@ class Pace:
     def _pushed_back(self, ticket: Ticket, hint_s: float | None, now: float) -> None:
         """Wait, all of us; once per round send less; find out what the server counts."""
         self._history.refused(ticket)
+        if self._push_back is not None and self._is_over(self._push_back, ticket):
+            self._push_back = None
+        is_new_round, is_new_row = ticket.serial > self._cut_serial, self._push_back is None
+        if self._push_back is None or ticket.serial < self._push_back.serial:
+            self._push_back = ticket
         hint_s = max(0.0, hint_s or 0.0)
-        is_new_round = ticket.serial > self._cut_serial
         if hint_s > 0:
             self._pause.hint(now, hint_s)
         elif is_new_round:
-            self._pause.back_off(now)
+            frees_s = self._history.frees_s(self._push_back, ticket, now) if self._is_adaptive else 0.0
+            self._pause.back_off(now, frees_s)
         self._restart()
-        is_new_row = self._push_back is None
-        if self._push_back is None or ticket.serial < self._push_back.serial:
-            self._push_back = ticket
         if is_new_round:
             self._relax_serial, self._cut_serial = self._cut_serial, self._serial
             self._limit.cut(is_new_row=is_new_row)
@@ -175,17 +180,24 @@ class Pace:
         if self._is_adaptive and ticket.at <= self._push_back.at + MINUTE_S:  # later, the row says nothing new
             self._learn(ticket, self._push_back, hint_s, now, is_new_row=is_new_row)
 
+    def _is_over(self, first: Ticket, ticket: Ticket) -> bool:
+        """Whether the row that `first` began says nothing about this push-back: it is old, and the server goes on."""
+        return ticket.at > first.at + MINUTE_S and self._history.taken(ticket) >= GOES_ON
+
     def _learn(self, ticket: Ticket, first: Ticket, hint_s: float, now: float, *, is_new_row: bool) -> None:
         """Tell a limit of requests in flight from a limit per minute.
 
-        Refused with more in flight than it took before: the first kind, as far as we know. Refused with no more in
-        flight than it took within the last minute: what it counts is starts, and the ones it took in the minute before
-        the `first` refusal of this row are its answer. In the first minute of a run, where one stray refusal would make
-        an answer of almost nothing, that takes a second one.
+        Refused with more in flight than it surely took before: the first kind, as far as we know. Refused with less:
+        what it counts is starts, and the ones it took in the minute before the `first` refusal of this row are its
+        answer. In the first minute of a run, where one stray refusal would make an answer of almost nothing, that takes
+        a second one. Refused with nothing in flight, when hardly anything was taken before: no answer at all.
         """
         taken, age_s = self._history.taken(first), self._history.age_s(now)
-        if not self._history.is_usual(ticket):
-            self._limit.hold(ticket.level - 1, hint_s, taken, now, age_s=age_s)
+        at_least, at_most = self._history.most_taken(first, ticket), self._history.most_beside(ticket)
+        is_about_starts = at_least > MORE * at_most or (at_most == 0 and taken > 1)
+        if not is_about_starts:
+            level = max(at_least, ticket.level - 1) if ticket.level > 1 else 0
+            self._limit.hold(level, hint_s, taken, now, age_s=age_s)
         elif not is_new_row or age_s >= MINUTE_S:
             self._rate.learn(taken, hint_s, now, row=self._row, age_s=age_s)
 

@@ -4,7 +4,7 @@ In: one value and the environment. Out: its text, or a reason that names the var
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 
@@ -17,17 +17,23 @@ class MissingVariable(Exception):  # noqa: N818 - becomes a Problem where the pl
         self.what, self.instead = what, instead
 
 
-def interpolate(text: str, environ: Mapping[str, str]) -> str:
-    """Return `text` with its variables filled in. Raises MissingVariable when one is unset, empty or several lines."""
-    return _REFERENCE.sub(lambda match: _value(match, environ), text)
+def interpolate(text: str, environ: Mapping[str, str], *, keys: Collection[str] = ()) -> str:
+    """Return `text` with its variables filled in.
+
+    Raises: MissingVariable when one is unset, empty or several lines, or one of `keys`: what stands in `vars` goes into
+    prompts, and from there into the ledger, the log and the pictures' records.
+    """
+    return _REFERENCE.sub(lambda match: _value(match, environ, keys), text)
 
 
-def _value(match: re.Match[str], environ: Mapping[str, str]) -> str:
+def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[str]) -> str:
     name, how, rest = match["name"], match["how"], match["rest"]
     if match["open"] is not None:
         raise MissingVariable("${ is not followed by a variable's name and }", "write ${NAME}, or $${ for the text ${")
     if name is None:
         return "$"
+    if name in keys:
+        raise MissingVariable(f"{name} is the API key, which must not get into a prompt", "name another variable")
     value = environ.get(name, "")
     if not value and how == "-":
         return str(rest)

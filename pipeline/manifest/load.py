@@ -25,7 +25,7 @@ from pipeline.manifest.problems import prune, translate
 from pipeline.manifest.reading import decode, read_bytes
 from pipeline.manifest.recipe import KeyPath, Recipes
 from pipeline.manifest.schema import ManifestFile
-from pipeline.settings import Limits, Notify, ProviderSettings, Retry
+from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 
 MAX_BYTES = 64 * 2**20
 _ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
@@ -169,9 +169,12 @@ class _Reader:
     def _variables(self, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
         """Return `vars` with the environment filled in; `given` ones win and need no environment."""
         known: dict[str, str] = {}
+        keys = {name for names in KEY_NAMES.values() for name in names}
+        if self._file.provider is not None and self._file.provider.api_key_env is not None:
+            keys.add(self._file.provider.api_key_env)
         for name, text in (self._file.vars or {}).items():
             try:
-                known[name] = given[name] if name in given else interpolate(text, environ)
+                known[name] = given[name] if name in given else interpolate(text, environ, keys=keys)
             except MissingVariable as missing:
                 known[name] = ""
                 self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))

@@ -10,13 +10,8 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from pipeline.errors import InputError
-from pipeline.settings import Kind, ProviderSettings
+from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
-_OWN_NAMES: Mapping[Kind, Sequence[str]] = {
-    Kind.COMETAPI: ("COMETAPI_KEY",),
-    Kind.GOOGLE: ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
-    Kind.SIMULATOR: (),
-}
 SIMULATOR_KEY = "simulator"
 
 
@@ -25,7 +20,7 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
 
     Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
     """
-    names = (settings.api_key_env,) if settings.api_key_env else _OWN_NAMES[settings.kind]
+    names = (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
     found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY

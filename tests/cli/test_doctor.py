@@ -52,6 +52,19 @@ def test_the_address_is_connected_to_and_not_one_byte_is_sent(
     assert "sk-canary" not in ended.out + ended.err
 
 
+def test_S04_S11_what_others_can_reach_is_a_warning(imgpipe: Imgpipe) -> None:
+    (imgpipe.folder / ".env").write_text("COMETAPI_KEY=sk-canary-7f3a\n")
+    (imgpipe.folder / ".env").chmod(0o644)
+    (imgpipe.folder / "out").mkdir()
+    (imgpipe.folder / "out").chmod(0o777)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        ended = imgpipe("doctor", real(imgpipe.folder, f"http://127.0.0.1:{server.getsockname()[1]}"), "--json")
+    told = {check["name"]: check["advice"] for check in ended.json["checks"] if check["level"] == "warn"}
+    assert ended.exit == 0
+    assert "chmod 600" in told["key"]
+    assert "chmod o-w" in told["disk"]
+
+
 def test_a_missing_key_is_7_and_names_the_variable(imgpipe: Imgpipe) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         ended = imgpipe("doctor", real(imgpipe.folder, f"http://127.0.0.1:{server.getsockname()[1]}"))

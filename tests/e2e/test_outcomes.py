@@ -1,6 +1,7 @@
 """Every answer a provider can give, against whole runs: what is repeated, what stops the run, what it leaves behind."""
 
 import asyncio
+import gzip
 import json
 import random
 import re
@@ -55,6 +56,9 @@ PAGE = Liar.http(502, b"<html><title>Bad gateway</title></html>", {"Content-Type
 CUT = Liar.http(200, answer_json(png())[:-40], {"Content-Length": "99999"})
 NOT_WHOLE = Liar.http(200, answer_json(png()[:-20]))
 HALF_JSON = Liar.http(200, answer_json(png())[:-30])
+LATER_PAGE = Liar.http(200, b"<html><title>Just a moment...</title></html>", {"Content-Type": "text/html"})
+NO_LENGTH = b"HTTP/1.1 200 OK\r\n\r\n" + answer_json(png())[:-30]
+SHORT_GZIP = Liar.http(200, gzip.compress(answer_json(png()))[:-20], {"Content-Encoding": "gzip"})
 INSIDE = Liar.http(
     200, json.dumps({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "message": "slow"}}).encode()
 )
@@ -79,8 +83,12 @@ ALONE = [  # answers in order, POSTs, state, spent and unknown in images
     pytest.param([hang_up, ok()], 2, DONE, 1, 1, id="H28-closed-then-image"),
     pytest.param([hang_up], 2, UNKNOWN, 0, 2, id="H28-closed-for-ever"),
     pytest.param([CUT], 2, UNKNOWN, 0, 2, id="H33-cut-body"),
+    pytest.param([NO_LENGTH, ok()], 2, DONE, 2, 0, id="H34-no-length-and-cut"),
+    pytest.param([SHORT_GZIP, ok()], 2, DONE, 2, 0, id="H35-cut-gzip"),
+    pytest.param([b"HTTP/1.1 400 " + b"x" * 100_000 + b"\r\n\r\n"], 2, UNKNOWN, 0, 2, id="H42-endless-status-line"),
     pytest.param([b"GARBAGE\r\n\r\n"], 2, UNKNOWN, 0, 2, id="H42-no-http"),
     pytest.param([Liar.http(200)], 2, FAILED, 2, 0, id="H44-empty-body"),
+    pytest.param([LATER_PAGE, ok()], 2, DONE, 2, 0, id="H45-page-later"),
     pytest.param([HALF_JSON], 2, FAILED, 2, 0, id="H47-half-json"),
     pytest.param([Liar.http(200, b"[]")], 2, FAILED, 2, 0, id="H48-wrong-shape"),
     pytest.param([NOT_WHOLE, ok()], 2, DONE, 2, 0, id="H58-cut-image-then-whole"),
@@ -396,6 +404,14 @@ async def test_P11_no_worker_sends_before_a_named_delay_is_over(
     assert [pause.seconds for pause in shop.told(Paused)] == [pytest.approx(seconds, rel=0.11)]
 
 
+async def test_H10_of_two_delays_the_longer_one_counts(script: Scripted, shop: Shop) -> None:
+    two = b"HTTP/1.1 429 No\r\nRetry-After: 0.2\r\nRetry-After: 0.6\r\nContent-Length: 2\r\n\r\n{}"
+    script.scripts = {"row1": [two, ok()]}
+    shop.rows, shop.extra = 2, STEADY
+    assert (await shop.run()).exit is Exit.OK
+    assert script.came[2] - script.left[1] >= 0.6
+
+
 @pytest.mark.parametrize("named", ["-1", "0", "abc", ""], ids=lambda text: f"H10-{text or 'empty'}")
 async def test_a_delay_that_is_none_is_not_waited_for(script: Scripted, shop: Shop, named: str) -> None:
     script.scripts = {"row1": [said(429, headers={"Retry-After": named}), ok()]}
@@ -425,7 +441,7 @@ async def test_a_long_delay_ends_the_run_and_holds_the_next(
     summary = await shop.run(concurrency=1)
     assert (summary.exit, script.posts, shop.states) == (Exit.TRY_LATER, 3, {"done": 2, "pending": 18})
     not_before = datetime.fromisoformat(str(run_json(summary)["not_before"]))
-    assert timedelta(seconds=least_s) <= not_before - began <= timedelta(seconds=most_s)
+    assert began + timedelta(seconds=least_s) <= not_before <= datetime.now(UTC) + timedelta(seconds=most_s)
     assert datetime.fromisoformat(shop.status["not_before"]) == not_before
     with pytest.raises(TryLater, match=re.escape(not_before.isoformat(timespec="seconds"))):
         await shop.run()
@@ -475,6 +491,15 @@ def test_H24_H72_a_dead_host_ends_the_run_within_minutes_and_says_why(tmp_path: 
     assert out.came.attempts == 10 + 4
     assert "Cannot connect" in out.came.reasons[0]
     assert ["Cannot connect" in pause.reason for pause in shop.told(Paused)] == [True] * 4
+    assert out.came.spent_microusd == out.came.unknown_microusd == 0
+
+
+def test_H25_a_name_that_nobody_knows_is_asked_for_minutes_and_costs_nothing(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, "https://imgpipe-test.invalid", rows=20, extra="retry: {attempts: 5}")
+    out = hurried(shop.run, speed=100.0)  # the resolver does not hurry
+    assert (out.came.exit, shop.states) == (Exit.TRY_LATER, {"pending": 20})
+    assert out.came.attempts == 10 + 4
+    assert "the provider is down" in out.came.reasons[0]
     assert out.came.spent_microusd == out.came.unknown_microusd == 0
 
 

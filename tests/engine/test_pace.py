@@ -32,8 +32,9 @@ class Bench:
     def warm(self, rounds: int) -> None:
         """Serve so many full rounds: the limit is 2 ** rounds after it."""
         for _ in range(rounds):
-            self.end(self.fill())
+            tickets = self.fill()
             self.now += 1
+            self.end(tickets)
 
     def pause(self, seconds: float) -> None:
         """Serve a full round but for one request, with which the server names a delay; let it pass."""

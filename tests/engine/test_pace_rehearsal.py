@@ -94,6 +94,14 @@ class Sliding(Server):
 
 
 @dataclass
+class Honest(Sliding):
+    """Names the delay until its oldest start is a minute old, in whole seconds."""
+
+    def __post_init__(self) -> None:
+        self.hints = lambda t: float(max(1, math.ceil(self.taken[0] + 60 - t)))
+
+
+@dataclass
 class Fixed(Server):
     minute: int = -1
     taken: int = 0
@@ -137,9 +145,19 @@ class Rehearsal:
 
 
 def rehearse(
-    server: Server, *, latency_s: float, limits: Limits, seconds: float = HOUR, travel_s: float = 0.1, seed: int = 1
+    server: Server,
+    *,
+    latency_s: float,
+    limits: Limits,
+    seconds: float = HOUR,
+    travel_s: float = 0.1,
+    sigma: float = 0.3,
+    seed: int = 1,
 ) -> Rehearsal:
-    """Send without end for `seconds`: requests travel up to `travel_s`, wake-ups are up to 5 ms late."""
+    """Send without end for `seconds`: requests travel up to `travel_s`, wake-ups are up to 5 ms late.
+
+    `sigma` is that of the answers' lognormal duration; at 0.0 all take as long, and rounds stay in step.
+    """
     die = random.Random(seed)
     now = 0.0
     pace = Pace(limits, clock=lambda: now, random=die.random)
@@ -160,7 +178,7 @@ def rehearse(
             count += 1
             if what == "arrives":
                 outcome = server.arrive(at)
-                takes_s = die.lognormvariate(math.log(latency_s) - 0.045, 0.3) if outcome is None else 0.1
+                takes_s = die.lognormvariate(math.log(latency_s) - sigma**2 / 2, sigma) if outcome is None else 0.1
                 heapq.heappush(events, (at + takes_s, count, "ends", ticket, outcome))
                 continue
             if outcome is None:
@@ -238,6 +256,50 @@ def test_limit_that_is_dear_to_find_is_used_to_more_than_eight_tenths(
     out = rehearse(make(), latency_s=latency_s, limits=Limits(concurrency=256))
     assert out.used >= 0.85
     assert out.refused < 0.05
+
+
+IN_STEP = {  # every answer takes as long as the others: they come together, and so do the requests after them
+    "in-flight-4": (lambda: InFlight(flat(4)), 3.0),
+    "in-flight-8": (lambda: InFlight(flat(8)), 8.0),
+    "in-flight-8-hint-1s": (lambda: InFlight(flat(8), lambda _: 1.0), 4.2),
+    "in-flight-24-hint-1s": (lambda: InFlight(flat(24), lambda _: 1.0), 15.0),
+    "in-flight-jumps": (lambda: InFlight(jumps(8, 24, 4)), 8.0),
+    "in-flight-wave-hint-1s": (lambda: InFlight(wave(20, 6), lambda _: 1.0), 8.0),
+    "sliding-20-hint-2s": (lambda: Sliding(flat(20), lambda _: 2.0), 8.0),
+    "sliding-60": (lambda: Sliding(flat(60)), 3.0),
+    "bucket-60": (lambda: Bucket(flat(60)), 8.0),
+}
+
+
+@pytest.mark.parametrize(("make", "latency_s"), IN_STEP.values(), ids=IN_STEP)
+def test_rounds_that_stay_in_step_do_not_hide_what_the_server_counts(
+    make: Callable[[], Server], latency_s: float
+) -> None:
+    out = rehearse(make(), latency_s=latency_s, limits=Limits(concurrency=256), sigma=0.0)
+    assert out.used >= 0.93
+    assert out.refused < 0.05
+
+
+FIRST_MINUTES = {  # what is allowed per minute, and images: two minutes' worth of it
+    "sliding-30": (lambda: Honest(flat(30)), 30, 3.0),
+    "sliding-60": (lambda: Honest(flat(60)), 60, 3.3),
+    "sliding-120": (lambda: Honest(flat(120)), 120, 3.3),
+    "sliding-120-no-hint": (lambda: Sliding(flat(120)), 120, 3.3),
+    "in-flight-4": (lambda: InFlight(flat(4), lambda _: 1.0), 60 * 4 / 3.05, 3.0),
+    "in-flight-8": (lambda: InFlight(flat(8), lambda _: 1.0), 60 * 8 / 4.25, 4.2),
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(("make", "per_minute", "latency_s"), FIRST_MINUTES.values(), ids=FIRST_MINUTES)
+def test_two_minutes_are_enough_to_find_an_unknown_limit_and_use_it(
+    make: Callable[[], Server], per_minute: float, latency_s: float, seed: int
+) -> None:
+    limits = Limits(concurrency=24)
+    out = rehearse(make(), latency_s=latency_s, limits=limits, seconds=120 + latency_s, sigma=0.42, seed=seed)
+    images = out.sent - out.refusals
+    assert images >= 0.85 * 2 * per_minute
+    assert out.refusals < 0.1 * images
 
 
 @pytest.mark.parametrize("nth", [2, 6, 20])

@@ -235,6 +235,42 @@ async def test_an_early_refusal_is_read_while_we_upload(liar, make_client, make_
     assert seen(result) == (fault, Billed.NO)
 
 
+@pytest.mark.parametrize("status", [pytest.param(413, id="H31-413"), pytest.param(401, id="H31-401")])
+async def test_a_refusal_that_closes_while_we_upload_is_read_if_it_arrives(liar, make_client, make_task, status):
+    async def act(liar, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(liar.http(status, b'{"error":{"message":"no"}}'))
+        await writer.drain()
+
+    liar.act = act
+    task = make_task(prompt="x" * 3_000_000)
+    async with make_client(liar.url) as client:
+        result = await client.send(task)
+        result = client.read(result, task) if isinstance(result, Reply) else result
+    refused = Fault.BAD_REQUEST if status == 413 else Fault.ACCOUNT
+    assert seen(result) in ((refused, Billed.NO), (Fault.SILENCE, Billed.MAYBE))  # the reset may overtake the answer
+    assert liar.connections == 1
+
+
+@pytest.mark.parametrize("row", ["H21"])
+async def test_a_flood_of_interim_answers_lasts_no_longer_than_the_timeout(liar, make_client, task, row):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        while not writer.transport.is_closing():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+            await writer.drain()
+
+    liar.act = act
+    tracemalloc.start()
+    try:
+        result = await asked(make_client, liar, task, timeout_s=0.4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert peak < 20 * 2**20
+
+
 async def test_a_cut_refusal_is_still_a_refusal(liar, make_client, task):
     liar.says(b"HTTP/1.1 401 No\r\nContent-Length: 500\r\n\r\n", b'{"error":')
     async with make_client(liar.url) as client:

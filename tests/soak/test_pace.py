@@ -73,17 +73,37 @@ async def test_told_rate_is_used_to_95_percent_and_never_refused_in_real_time(tm
     assert 0.95 * 20 <= out.per_second <= 1.05 * 20
 
 
-def test_rate_that_nobody_told_is_found_within_two_minutes(tmp_path: Path) -> None:
-    profile = "latency: {p50: 3s, p95: 6s}\nlimits: {requests_per_minute: 120}"
-    out = hurried(paced(tmp_path, profile, images=240, limits="concurrency: 24"), speed=SPEED).came
-    assert (out.exit, out.images) == (Exit.OK, 240)
-    assert out.per_second >= 0.75 * 2  # the two minutes of learning included; nine tenths later: test_pace_rehearsal
-    assert out.refused < 0.1 * 240
+RATES = {
+    "120-retry-after": ("latency: {p50: 3s, p95: 6s}\nlimits: {requests_per_minute: 120}", 120),
+    "120-retry-info": ("latency: {p50: 3s, p95: 6s}\nlimits: {requests_per_minute: 120, hint: retry_info}", 120),
+    "120-no-hint": ("latency: {p50: 3s, p95: 6s}\nlimits: {requests_per_minute: 120, hint: none}", 120),
+    "60-other-seed": ("seed: 7\nlatency: {p50: 4s, p95: 9s}\nlimits: {requests_per_minute: 60}", 60),
+    "60-in-step": ("latency: 3s\nlimits: {requests_per_minute: 60}", 60),
+}
 
 
-def test_concurrency_that_nobody_told_is_found_within_a_minute(tmp_path: Path) -> None:
-    profile = "latency: {p50: 4s, p95: 7s}\nlimits: {concurrency: 8}"
-    out = hurried(paced(tmp_path, profile, images=130, limits="concurrency: 32"), speed=SPEED).came
-    assert (out.exit, out.images) == (Exit.OK, 130)
-    assert out.per_second >= 0.8 * 8 / 4.24  # the mean of that latency
-    assert out.refused < 0.1 * 130
+@pytest.mark.parametrize(("profile", "per_minute"), RATES.values(), ids=RATES)
+def test_rate_that_nobody_told_is_found_within_two_minutes(tmp_path: Path, profile: str, per_minute: int) -> None:
+    images = 2 * per_minute
+    out = hurried(paced(tmp_path, profile, images=images, limits="concurrency: 24"), speed=SPEED).came
+    assert (out.exit, out.images) == (Exit.OK, images)
+    assert out.per_second >= 0.85 * per_minute / 60  # the two minutes of learning included
+    assert out.refused < 0.1 * images
+
+
+CONCURRENCIES = {
+    "8": ("latency: {p50: 4s, p95: 7s}\nlimits: {concurrency: 8}", 8, 4.24),  # the mean of that latency
+    "8-in-step": ("latency: 4s\nlimits: {concurrency: 8}", 8, 4.0),
+    "4-in-step": ("latency: 3s\nlimits: {concurrency: 4}", 4, 3.0),
+}
+
+
+@pytest.mark.parametrize(("profile", "most", "latency_s"), CONCURRENCIES.values(), ids=CONCURRENCIES)
+def test_concurrency_that_nobody_told_is_found_within_two_minutes(
+    tmp_path: Path, profile: str, most: int, latency_s: float
+) -> None:
+    images = 24 * most
+    out = hurried(paced(tmp_path, profile, images=images, limits="concurrency: 32"), speed=SPEED / 2).came
+    assert (out.exit, out.images) == (Exit.OK, images)
+    assert out.per_second >= 0.85 * most / latency_s
+    assert out.refused < 0.1 * images
