@@ -38,11 +38,11 @@ def status(
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     console = terminal.console()
     if task_id is not None:
-        task, attempts = compose.history(setup, task_id)
+        history = compose.history(setup, task_id)
         if is_json:
-            f.print_json({**view.task_json(task), "history": [f.plain(attempt) for attempt in attempts]})
+            f.print_json({**view.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
         else:
-            view.show_history(task, attempts, console, is_play_money=setup.is_play_money)
+            view.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     found = compose.status(setup)
     if is_json:

@@ -1,4 +1,4 @@
-"""What is known, without changing anything: plans, status, histories, the rows of the report, money.
+"""What is known, without changing anything: plans, status, the rows of the report, money.
 
 Reads the ledger through `Reader`; never locks, never sends.
 """
@@ -12,13 +12,13 @@ from zoneinfo import ZoneInfo
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
-from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
 from pipeline.plan import Row
+from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
 from pipeline.report.row import ReportRow, ReportTotals
-from pipeline.report.status_view import AttemptLine, Status, StatusTask, UnknownAttempt
-from pipeline.store import Attempt, Cost, Reader
+from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
+from pipeline.store import Cost, Reader
 
 
 @contextmanager
@@ -63,13 +63,13 @@ def status(setup: Setup) -> Status:
                 UnknownAttempt(
                     task=unknown.task_id,
                     attempt=unknown.attempt,
-                    sent_at=_moment(unknown.sent_at),
+                    sent_at=moment(unknown.sent_at),
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,
                 )
                 for unknown in reader.unknowns()
             ],
-            not_before=_moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
+            not_before=moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
             is_play_money=setup.is_play_money,
         )
 
@@ -77,25 +77,7 @@ def status(setup: Setup) -> Status:
 def status_tasks(setup: Setup) -> Iterator[StatusTask]:
     """Stream one line per selected task."""
     with reading(setup) as reader:
-        yield from map(_status_task, _selected(setup, reader))
-
-
-def history(setup: Setup, task_id: str) -> tuple[StatusTask, list[AttemptLine]]:
-    """Return one task and all its attempts. Raises InputError for an id that is not in the manifest."""
-    with reading(setup) as reader:
-        near: list[str] = []
-        for row in rows(setup, reader, DigestMemory(reader)):
-            if row.task.id == task_id:
-                return _status_task(row), [attempt_line(attempt) for attempt in reader.attempts(task_id)]
-            near.append(row.task.id)
-    raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
-
-
-def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(task_id, ids[:20_000], n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+        yield from map(status_task, _selected(setup, reader))
 
 
 def _selected(setup: Setup, reader: Reader) -> Iterator[Row]:
@@ -109,7 +91,8 @@ def _state(row: Row) -> TaskState:
     return row.known.state
 
 
-def _status_task(row: Row) -> StatusTask:
+def status_task(row: Row) -> StatusTask:
+    """Return one task as lists show it."""
     known = row.known
     return StatusTask(
         id=row.task.id,
@@ -120,23 +103,6 @@ def _status_task(row: Row) -> StatusTask:
         cost_microusd=known.cost_microusd if known else 0,
         reason=row.verdict.note or (known.reason if known else ""),
     )
-
-
-def attempt_line(attempt: Attempt) -> AttemptLine:
-    """Return one attempt as histories show it."""
-    return AttemptLine(
-        attempt=attempt.attempt,
-        sent_at=_moment(attempt.sent_at),
-        outcome=attempt.fault or attempt.state,
-        seconds=attempt.seconds,
-        cost_microusd=attempt.cost_microusd,
-        unknown_microusd=attempt.reserved_microusd if attempt.state in ("unknown", "sent") else 0,
-        reason=" ".join(part for part in (attempt.reason, attempt.request_id) if part),
-    )
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 # -- report and money ---------------------------------------------------------------------------------------------

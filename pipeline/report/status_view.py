@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, TaskState
+from pipeline.report.asked import Asked, facts, request_lines
 from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
 from pipeline.report.visible import visible
 from pipeline.report.wrapped import say
@@ -70,6 +71,17 @@ class AttemptLine:
     cost_microusd: int
     unknown_microusd: int
     reason: str
+    request_id: str | None = None  # the provider's, for its support desk
+    prompt: str | None = None  # None: no record has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """One task from its first request to what a run would ask next."""
+
+    task: StatusTask
+    attempts: Sequence[AttemptLine]
+    asked: Sequence[Asked]  # in the order of their first attempts
 
 
 def status_json(status: Status) -> dict[str, object]:
@@ -158,10 +170,11 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
         console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
-def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
-    """Print one task's whole history."""
+def show_history(history: History, console: "Console", *, is_play_money: bool) -> None:
+    """Print one task's whole history: where it stands, every attempt, and what each of them asked for."""
     from rich.text import Text
 
+    task = history.task
     cost = money(task.cost_microusd, is_play_money)
     head = f"{visible(task.id)}: {task.state.value}, {count(task.attempts, 'attempt')}, {cost}"
     console.print(Text(head, "bold"), soft_wrap=True)
@@ -171,8 +184,11 @@ def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Co
         made = task.artifact
         text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
         console.print(Text(text), soft_wrap=True)
-    if attempts:
-        console.print(attempts_table(attempts, is_play_money))
+    if history.attempts:
+        console.print(attempts_table(history.attempts, is_play_money))
+    for asked in history.asked:
+        console.print(Text(f"\n{asked.when}", "bold"))
+        facts(request_lines(asked.request), console)
 
 
 def _table(*headers: tuple[str, bool]) -> "Table":
@@ -212,10 +228,13 @@ def attempts_table(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Tab
     table = _table(
         ("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False)
     )
+    for column in table.columns[:-1]:
+        column.no_wrap = True  # what is narrow stays whole, the reason takes what is left
     for one in attempts:
         cost = money(one.cost_microusd, is_play_money)
         if one.unknown_microusd:
             cost = f"maybe {money(one.unknown_microusd, is_play_money)}"
         took = "" if one.seconds is None else duration(one.seconds)
-        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(visible(one.reason)))
+        why = visible("; ".join(part for part in (one.reason, one.request_id) if part))
+        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(why))
     return table

@@ -69,10 +69,20 @@ CREATE INDEX task_name ON task (name_key);
 CREATE INDEX task_path ON task (path) WHERE path IS NOT NULL;
 CREATE INDEX task_adopted ON task (sha256) WHERE maker IS NULL AND sha256 IS NOT NULL;
 
--- How an image came to be, for people: JSON. Apart from `task`, so that walking a million tasks reads no prompts.
+-- What a task's latest request asks for, for people: JSON. Apart from `task`, so that walking a million tasks reads no
+-- prompts.
 CREATE TABLE record (
   task INTEGER PRIMARY KEY REFERENCES task,
+  fingerprint TEXT NOT NULL,
   record TEXT NOT NULL
+) STRICT;
+
+-- The same of its earlier requests. Written only where a prompt, an input or a parameter changes.
+CREATE TABLE earlier (
+  task INTEGER NOT NULL REFERENCES task,
+  fingerprint TEXT NOT NULL,
+  record TEXT NOT NULL,
+  PRIMARY KEY (task, fingerprint)
 ) STRICT;
 
 -- One HTTP request. AUTOINCREMENT: a number is never given twice, because parts on disk carry it.

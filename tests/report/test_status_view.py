@@ -6,8 +6,10 @@ import pytest
 from rich.console import Console
 
 from pipeline.model import Artifact, TaskState
+from pipeline.report.asked import Asked, Request
 from pipeline.report.status_view import (
     AttemptLine,
+    History,
     Status,
     StatusTask,
     UnknownAttempt,
@@ -127,11 +129,18 @@ def test_history_tells_every_attempt(console: Console) -> None:
             cost_microusd=0,
             unknown_microusd=39_000,
             reason="no answer [x]",
+            request_id="req-1",
         )
     ]
-    show_history(DONE, attempts, console, is_play_money=False)
+    asked = [
+        Asked(when="attempt 3 asked for", request=Request(prompt="A mug\x1b[2J", model="gemini")),
+        Asked(when="a run asks next for", request=Request(prompt="A bottle\non a table", model="gemini")),
+    ]
+    show_history(History(task=DONE, attempts=attempts, asked=asked), console, is_play_money=False)
     text = seen(console)
+    assert "attempt 3 asked for\nprompt      A mug\\x1b[2J\n" in text
+    assert "a run asks next for\nprompt      A bottle\n            on a table\n" in text
     assert "posters/lisbon: done, 2 attempts, $0.039" in text
     assert "1344 × 768  1.2 MB" in text
-    for part in ("silence", "5 min 00 s", "maybe $0.039", "no answer [x]"):
+    for part in ("silence", "5 min 00 s", "maybe $0.039", "2026-11-22T19:24:51Z", "no answer [x]; req-1"):
         assert part in text
