@@ -13,7 +13,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest import UpstreamImage, expand
 from pipeline.model import Task
 from pipeline.plan import Files, Plan, Row, Spool, survey, tally
-from pipeline.report.figures import count
+from pipeline.report.figures import count, money
 from pipeline.store import Reader
 
 
@@ -31,19 +31,22 @@ class Planned:
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
     digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
+    is_play_money: bool = False
 
     @property
     def notes(self) -> list[str]:
         """What a person should know of the plan as a whole."""
-        return [*_alike(self.plan), *_waiting(self.waiting)]
+        return [*_alike(self.plan, self.is_play_money), *_waiting(self.waiting)]
 
 
-def _alike(plan: Plan) -> Iterator[str]:
-    if plan.alike:
-        verb = "asks" if plan.alike == 1 else "ask"
+def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
+    number, price = plan.alike.tasks, plan.alike.known_price
+    if number:
+        verb = "asks" if number == 1 else "ask"
         pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
-        what = f"{count(plan.alike, 'task')} {verb} for the same image as another one{pair}"
-        yield f"{what} and each is paid for; `variants` is the way to ask for several"
+        paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
+        what = f"{count(number, 'task')} {verb} for the same image as another one{pair}"
+        yield f"{what}: one purchase would serve, and each is paid for, {paid}; take them out, or ask for `variants`"
 
 
 def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
@@ -117,6 +120,7 @@ def make_plan(
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=setup.warnings(sorted(plan.models)) if plan.due else [],
+        is_play_money=setup.is_play_money,
     )
 
 
