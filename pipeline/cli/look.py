@@ -95,33 +95,16 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline import compose
-    from pipeline.report.figures import money, usd
+    from pipeline.report import cost_view as view
 
     path, profile = f.file_and_profile(file, simulate)
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     groups = f.groups(by, ("job", "model", "day"))
-    costs = compose.costs(setup, by=groups, since=f.moment(since))
+    lines = compose.costs(setup, by=groups, since=f.moment(since))
     if is_json:
-        f.print_json(
-            [
-                {
-                    **dict(zip(groups, one.key, strict=True)),
-                    "attempts": one.attempts,
-                    "images": one.images,
-                    "spent_usd": usd(one.spent_microusd),
-                    "unknown_usd": usd(one.unknown_microusd),
-                }
-                for one in costs
-            ]
-        )
-        return Exit.OK
-    from rich.table import Table
-
-    table = Table(*groups, "attempts", "images", "spent", "maybe billed")
-    for one in costs:
-        sums = (money(amount, setup.is_play_money) for amount in (one.spent_microusd, one.unknown_microusd))
-        table.add_row(*one.key, f"{one.attempts:,}", f"{one.images:,}", *sums)
-    terminal.console().print(table if costs else "Nothing was spent.")
+        f.print_json(view.costs_json(groups, lines))
+    else:
+        view.show_costs(groups, lines, terminal.console(), is_play_money=setup.is_play_money)
     return Exit.OK
 
 

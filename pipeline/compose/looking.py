@@ -14,11 +14,12 @@ from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
 from pipeline.model import TaskState
 from pipeline.plan import Row
+from pipeline.report.cost_view import CostLine
 from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
 from pipeline.report.row import ReportRow, ReportTotals
 from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
-from pipeline.store import Cost, Reader
+from pipeline.store import Reader
 
 
 @contextmanager
@@ -161,7 +162,16 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
     )
 
 
-def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Cost]:
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
     """Sum the money of this manifest by job, model or day."""
     with reading(setup) as reader:
-        return reader.costs(by=by, since=since)
+        return [
+            CostLine(
+                key=cost.key,
+                attempts=cost.attempts,
+                images=cost.images,
+                spent_microusd=cost.spent_microusd,
+                unknown_microusd=cost.unknown_microusd,
+            )
+            for cost in reader.costs(by=by, since=since)
+        ]

@@ -138,6 +138,8 @@ def show_status(status: Status, console: "Console") -> None:
     """Print tasks by state, money by period, and what nobody knows."""
     from rich.columns import Columns
 
+    say(status_sentence(status), console)
+    console.print()
     console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
     for text in _notes(status):
         say(text, console)
@@ -150,6 +152,19 @@ def show_status(status: Status, console: "Console") -> None:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
     if status.not_before is not None:
         console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+
+
+def status_sentence(status: Status) -> str:
+    """Return `311 of 313 images are there; 1 unknown, 1 failed.`"""
+    total = sum(status.states.values())
+    there = status.states.get(TaskState.DONE, 0) - status.missing
+    others = {state.value: number for state, number in status.states.items() if state is not TaskState.DONE}
+    rest = ", ".join(f"{n:,} {name}" for name, n in {**others, "missing or changed": status.missing}.items() if n)
+    if total == 0:
+        return "No task is selected."
+    if not rest:
+        return "The image is there." if total == 1 else f"All {total:,} images are there."
+    return f"{there:,} of {count(total, 'image')} {'is' if there == 1 else 'are'} there; {rest}."
 
 
 def _notes(status: Status) -> Iterator[str]:

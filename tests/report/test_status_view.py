@@ -105,6 +105,25 @@ def test_status_shows_tasks_money_unknowns_and_the_wait(console: Console) -> Non
     assert "unknown: posters/oslo, attempt 12 sent 2026-11-22T19:24:51Z, $0.039" in text
 
 
+@pytest.mark.parametrize(
+    ("states", "missing", "said"),
+    [
+        ({}, 0, "No task is selected."),
+        ({TaskState.DONE: 1}, 0, "The image is there."),
+        ({TaskState.DONE: 1200, TaskState.FAILED: 0}, 0, "All 1,200 images are there."),
+        ({TaskState.DONE: 1, TaskState.FAILED: 1}, 0, "1 of 2 images is there; 1 failed."),
+        ({TaskState.DONE: 5, TaskState.UNKNOWN: 2, TaskState.PENDING: 3}, 1,
+         "4 of 10 images are there; 2 unknown, 3 pending, 1 missing or changed."),
+    ],
+    ids=["none", "one", "all", "half", "mixed"],
+)  # fmt: skip
+def test_the_first_line_says_how_far_it_is(
+    console: Console, states: dict[TaskState, int], missing: int, said: str
+) -> None:
+    show_status(replace(STATUS, states=states, missing=missing), console)
+    assert seen(console).splitlines()[0] == said
+
+
 def test_status_of_a_rehearsal_is_play_money(console: Console) -> None:
     show_status(replace(STATUS, is_play_money=True), console)
     assert "play $12.00" in seen(console)
