@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.report.asked import Request, facts, request_lines
 from pipeline.report.figures import money, usd, usd_or_none
-from pipeline.report.status_view import AttemptLine, attempts_table
+from pipeline.report.status_view import AttemptLine, show_attempts
 from pipeline.report.visible import visible
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def _attempt_json(attempt: AttemptLine) -> dict[str, object]:
         "cost_usd": usd(attempt.cost_microusd),
         "unknown_usd": usd(attempt.unknown_microusd),
         "reason": attempt.reason,
+        "request_id": attempt.request_id,
         "prompt": attempt.prompt,
     }
 
@@ -121,7 +122,7 @@ def show_explanation(told: Explanation, console: "Console") -> None:
     facts(_lines(told), console)
     if told.attempts:
         console.print()
-        console.print(attempts_table(told.attempts, told.is_play_money))
+        show_attempts(told.attempts, console, is_play_money=told.is_play_money)
     for note in told.notes:
         console.print(Text(f"note: {visible(note)}"), soft_wrap=True)
 

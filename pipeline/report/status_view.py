@@ -200,7 +200,7 @@ def show_history(history: History, console: "Console", *, is_play_money: bool) -
         text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
         console.print(Text(text), soft_wrap=True)
     if history.attempts:
-        console.print(attempts_table(history.attempts, is_play_money))
+        show_attempts(history.attempts, console, is_play_money=is_play_money)
     for asked in history.asked:
         console.print(Text(f"\n{asked.when}", "bold"))
         facts(request_lines(asked.request), console)
@@ -236,8 +236,17 @@ def _spend(status: Status) -> "Table":
     return table
 
 
-def attempts_table(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
-    """Return one line for each attempt."""
+def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
+    """Print one line for each attempt, then the request ids: whole, because a support desk asks for them."""
+    from rich.text import Text
+
+    console.print(_attempts(attempts, is_play_money))
+    for one in attempts:
+        if one.request_id:
+            console.print(Text(f"attempt {one.attempt}: request id {visible(one.request_id)}"), soft_wrap=True)
+
+
+def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
     from rich.text import Text
 
     table = _table(
@@ -250,6 +259,5 @@ def attempts_table(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Tab
         if one.unknown_microusd:
             cost = f"maybe {money(one.unknown_microusd, is_play_money)}"
         took = "" if one.seconds is None else duration(one.seconds)
-        why = visible("; ".join(part for part in (one.reason, one.request_id) if part))
-        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(why))
+        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(visible(one.reason)))
     return table

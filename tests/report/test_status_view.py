@@ -161,5 +161,12 @@ def test_history_tells_every_attempt(console: Console) -> None:
     assert "a run asks next for\nprompt      A bottle\n            on a table\n" in text
     assert "posters/lisbon: done, 2 attempts, $0.039" in text
     assert "1344 × 768  1.2 MB" in text
-    for part in ("silence", "5 min 00 s", "maybe $0.039", "2026-11-22T19:24:51Z", "no answer [x]; req-1"):
+    for part in (
+        "silence",
+        "5 min 00 s",
+        "maybe $0.039",
+        "2026-11-22T19:24:51Z",
+        "no answer [x]",
+        "attempt 3: request id req-1",
+    ):
         assert part in text
