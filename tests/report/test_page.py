@@ -108,6 +108,12 @@ def test_the_sheet_shows_every_task_and_its_picture(sheet: Sheet) -> None:
     assert sheet.page.locator(".frame img").count() == 21
 
 
+def test_a_screen_reader_finds_its_landmarks_and_words_apart(sheet: Sheet) -> None:
+    sheet.page.get_by_role("main").get_by_role("feed", name="Images").wait_for()
+    sheet.page.get_by_role("main").get_by_role("toolbar", name="Filter and sort").wait_for()
+    assert sheet.page.locator(".blank.refused").first.text_content() == "refused blocked: refused reason"
+
+
 def test_pictures_keep_their_aspect_ratio(sheet: Sheet) -> None:
     ratios = sheet.page.locator(".frame:has(img)").evaluate_all(
         "all => all.slice(0, 3).map(f => f.clientWidth / f.clientHeight)"
