@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NARROW = 50  # columns of a terminal, below which the table has no room for padding
-_MOST_SHOWN = 20  # problems and notes; the JSON form has all
+_MOST_SHOWN = 10  # problems and notes; the JSON form has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
