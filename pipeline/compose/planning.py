@@ -3,18 +3,22 @@
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import UpstreamImage, expand
 from pipeline.model import Task
-from pipeline.plan import Files, Plan, Row, Spool, survey, tally
+from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
 from pipeline.report.figures import count, money
 from pipeline.store import Reader
+
+NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
@@ -32,11 +36,13 @@ class Planned:
     digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
     is_play_money: bool = False
+    unmatched: str = ""  # why nothing is selected
 
     @property
     def notes(self) -> list[str]:
         """What a person should know of the plan as a whole."""
-        return [*_alike(self.plan, self.is_play_money), *_waiting(self.waiting)]
+        unmatched = [self.unmatched] if self.unmatched else []
+        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting)]
 
 
 def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
@@ -108,7 +114,8 @@ def make_plan(
     waiting: list[str] = []
     orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
-    selected = setup.flags.selection.apply(orphans.watch(stream))
+    ids: list[str] = []
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
     plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
@@ -121,7 +128,25 @@ def make_plan(
         digests=digests.learned,
         warnings=setup.warnings(sorted(plan.models)) if plan.due else [],
         is_play_money=setup.is_play_money,
+        unmatched="" if plan.total or jobs is not None else _unmatched(setup.flags.selection, ids),
     )
+
+
+def _remembered(rows: Iterable[Row], ids: list[str]) -> Iterator[Row]:
+    """Pass every row on; the first ids stay, to find the one that was meant."""
+    for row in rows:
+        if len(ids) < NEAR:
+            ids.append(row.task.id)
+        yield row
+
+
+def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
+    """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
+    if selection.is_everything or not ids:
+        return ""
+    near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
+    advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
+    return f"nothing is selected; {advice}"
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:

@@ -5,11 +5,12 @@ Reads the ledger and, for what a run would ask next, the manifest; changes nothi
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.compose.looking import reading, status_task
-from pipeline.compose.planning import DigestMemory, rows
+from pipeline.compose.planning import NEAR, DigestMemory, rows
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.plan import Row
@@ -46,9 +47,7 @@ def _row(setup: Setup, reader: Reader, task_id: str) -> Row:
 
 
 def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(task_id, ids[:20_000], n=1, cutoff=0.5)
+    near = get_close_matches(task_id, ids[:NEAR], n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
 
 
