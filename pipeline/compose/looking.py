@@ -3,23 +3,26 @@
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
-from pipeline.model import TaskState
+from pipeline.model import Task, TaskState
 from pipeline.plan import Row
 from pipeline.report.cost_view import CostLine
 from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
 from pipeline.report.row import ReportRow, ReportTotals
 from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
-from pipeline.store import Reader
+from pipeline.store import Attempt, Reader
+
+CHANGED: Final = "the manifest asks for something else now"
 
 
 @contextmanager
@@ -136,14 +139,16 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
     artifact = known.artifact if known else None
     attempts = reader.attempts(task.id) if known else []
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
+    asked = _asked_for(reader, task, made)
+    reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
         job=task.job,
         row=task.row,
         variant=task.variant,
         state=_state(row),
-        prompt=task.prompt,
-        model=task.model,
+        prompt=str(asked["prompt"]),
+        model=str(asked["model"]),
         tags=task.tags,
         matrix=task.matrix,
         image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
@@ -155,11 +160,19 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=row.verdict.note or (known.reason if known else ""),
+        reason=reason or ("" if asked["fingerprint"] == task.fingerprint else CHANGED),
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
-        fingerprint=task.fingerprint,
+        fingerprint=str(asked["fingerprint"]),
     )
+
+
+def _asked_for(reader: Reader, task: Task, made: Attempt | None) -> Mapping[str, object]:
+    """Return prompt, model and fingerprint of the image that is there: the manifest may ask for another one by now."""
+    record = None
+    if made is not None and made.fingerprint != task.fingerprint:
+        record = reader.record(task.id, fingerprint=made.fingerprint)
+    return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
 
 
 def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
