@@ -70,13 +70,21 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     from pipeline import compose
 
     path, profile = f.file_and_profile(file, simulate)
-    page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
+    told = _count_thumbnails if terminal.is_lively() else None
+    page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)), told=told)
     print(page)
     if is_open:
         import webbrowser
 
         webbrowser.open(page.as_uri())
     return Exit.OK
+
+
+def _count_thumbnails(number: int, total: int) -> None:
+    """Say how far it is, on one line: 10,000 of them take half a minute."""
+    if number % 8 == 0 or number == total:
+        end = "\n" if number == total else ""
+        print(f"\rthumbnails: {number:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
 @verb

@@ -3,7 +3,7 @@
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -112,8 +112,8 @@ def status_task(row: Row) -> StatusTask:
 # -- report and money ---------------------------------------------------------------------------------------------
 
 
-def report(setup: Setup) -> Path:
-    """Write the contact sheet and the tables; return the page."""
+def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> Path:
+    """Write page and tables; return the page. `told` hears how many of how many thumbnails are there."""
     manifest = setup.manifest
     out = manifest.output_dir / "report"
     with reading(setup) as reader:
@@ -131,6 +131,7 @@ def report(setup: Setup) -> Path:
             spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_dir,
+            told=told,
         )
 
 
