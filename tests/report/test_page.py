@@ -402,3 +402,17 @@ def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_b
     sheet.press("Space")
     assert not sheet.page.locator("#viewer").is_visible()
     assert sheet.page.locator(".tile.rejected").count() == 1
+
+
+def test_a_report_that_was_sent_alone_shows_its_thumbnails(context: Any, report: Path, tmp_path: Path) -> None:
+    """Somebody mails the folder: neither the images nor the inputs are where it is opened."""
+    shutil.copytree(report.parent, tmp_path / "sent")
+    sheet = Sheet(context).open(tmp_path / "sent" / report.name)
+    sheet.press("End", "Space")
+    sheet.until("[...document.querySelectorAll('#picture img')].length === 2")
+    sheet.until(
+        "[...document.querySelectorAll('#picture img')].every(i => i.naturalWidth && i.src.includes('/thumbs/'))"
+    )
+    assert sheet.text("#place").endswith("the original is not here, this is its thumbnail")
+    sheet.page.evaluate("localStorage.clear()")
+    sheet.page.close()
