@@ -13,10 +13,11 @@ from pipeline.compose.looking import reading, status_task
 from pipeline.compose.planning import NEAR, DigestMemory, rows
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
+from pipeline.model import Known
 from pipeline.plan import Row
 from pipeline.report.asked import Asked, Request
 from pipeline.report.figures import moment
-from pipeline.report.status_view import AttemptLine, History
+from pipeline.report.status_view import AttemptLine, History, StatusTask
 from pipeline.store import Attempt, Reader
 
 PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "params", "safety")
@@ -25,29 +26,48 @@ Record = Mapping[str, Any]
 
 
 def history(setup: Setup, task_id: str) -> History:
-    """Return one task, its attempts and requests. Raises InputError for an id that is not in the manifest."""
+    """Return one task, its attempts and requests. Raises InputError for an id that nobody knows."""
     with reading(setup) as reader:
-        row = _row(setup, reader, task_id)
+        row, near = _find(setup, reader, task_id)
+        known = reader.known(task_id)
+        if row is None and known is None:
+            raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
         attempts = reader.attempts(task_id)
         records = records_of(reader, task_id, attempts)
         return History(
-            task=status_task(row),
+            task=status_task(row) if row is not None else _orphan(known, reader.record(task_id)),
             attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
             asked=[*_asked(attempts, records, setup.manifest.state_dir), *_next(row, records)],
         )
 
 
-def _row(setup: Setup, reader: Reader, task_id: str) -> Row:
+def _find(setup: Setup, reader: Reader, task_id: str) -> tuple[Row | None, list[str]]:
+    """Return the task's row; where there is none, the ids to look for the nearest among."""
     near: list[str] = []
     for row in rows(setup, reader, DigestMemory(reader)):
         if row.task.id == task_id:
-            return row
-        near.append(row.task.id)
-    raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
+            return row, near
+        if len(near) < NEAR:
+            near.append(row.task.id)
+    return None, near
+
+
+def _orphan(known: Known | None, record: Record | None) -> StatusTask:
+    """Return a task that only the ledger knows."""
+    assert known is not None
+    return StatusTask(
+        id=known.id,
+        job=str((record or {}).get("job", "")),
+        state=known.state,
+        artifact=known.artifact,
+        attempts=known.attempts,
+        cost_microusd=known.cost_microusd,
+        reason="orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else ""),
+    )
 
 
 def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    near = get_close_matches(task_id, ids[:NEAR], n=1, cutoff=0.5)
+    near = get_close_matches(task_id, ids, n=1, cutoff=0.5)
     return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
 
 
@@ -65,10 +85,9 @@ def _asked(attempts: Sequence[Attempt], records: Mapping[str, Record], state_dir
         yield Asked(when=f"{attempts_are} asked for", request=recorded(record, state_dir))
 
 
-def _next(row: Row, records: Mapping[str, Record]) -> Iterator[Asked]:
+def _next(row: Row | None, records: Mapping[str, Record]) -> Iterator[Asked]:
     """Yield what the manifest asks for now, where that was never sent."""
-    task = row.task
-    if task.fingerprint not in records:
+    if row is not None and (task := row.task).fingerprint not in records:
         when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
         images = [{"path": str(image.path), "sha256": image.sha256} for image in task.images]
         record = {name: getattr(task, name) for name in ("prompt", "system", "model", *PARAMETERS)}

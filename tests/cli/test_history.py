@@ -35,3 +35,16 @@ def test_an_accepted_change_is_what_the_manifest_asks_now(imgpipe: Imgpipe) -> N
     out = imgpipe("status", manifest, "mugs/red").out
     assert "asked for\nprompt      A red mug\n" in out
     assert "the manifest asks now for\nprompt      A crimson mug\n" in out
+
+
+def test_a_task_that_left_the_manifest_keeps_its_history(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    edit(manifest, "red: A red mug, ", "")
+    ended = imgpipe("status", manifest, "mugs/red")
+    assert ended.exit == 0
+    assert "orphaned: no longer in the manifest" in ended.out
+    assert "asked for\nprompt      A red mug\n" in ended.out
+    assert "next" not in ended.out
+    missing = imgpipe("status", manifest, "mugs/bleu")
+    assert missing.exit == 2
+    assert "no task has the id 'mugs/bleu'; did you mean mugs/blue?" in missing.err
