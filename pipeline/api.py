@@ -1,12 +1,12 @@
-"""imgpipe from Python: what the command line does, as two functions.
+"""imgpipe from Python: what the command line does, as four functions.
 
     from pipeline import generate
 
     async for image in generate(["a red mug", "a blue mug"], output_dir="out", budget_usd=1.00):
         print(image.path, image.prompt)
 
-In: prompts, or a manifest. Out: images as they arrive, or the summary of a run. Every promise of the command line
-holds here too: the same call again yields what is on disk without a request.
+In: prompts, a manifest, an image. Out: images as they arrive, a bill, the summary of a run, where the image comes from.
+Every promise of the command line holds here too: the same call again yields what is on disk without a request.
 """
 
 import asyncio
@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
-    from pipeline.compose import Setup
+    from pipeline.compose import Flags, Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.report.explain_view import Explanation
+    from pipeline.report.plan_view import Bill
 
 Listen = Callable[["Event"], None]
 
@@ -50,6 +52,27 @@ class RunFailed(ImgpipeError):  # noqa: N818 - reads as what happened
         super().__init__(f"exit {int(summary.exit)}: {reasons}")
 
 
+def plan_manifest(path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False) -> "Bill":
+    """Return what a run would do, why and for how much, like `imgpipe plan`; nothing is sent, nothing is changed.
+
+    Raises InputError for a bad manifest, input or name, LedgerError for a ledger that cannot be read.
+    """
+    from pipeline import compose
+
+    return compose.bill(compose.prepare(Path(path), _flags(variables, simulate=simulate)))
+
+
+def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explanation":
+    """Tell where an image comes from, like `imgpipe explain`: manifest, task, prompt, inputs, attempts, price.
+
+    state_dir: whose ledger to ask, for an image that was moved away; None: it is looked for above the image. Raises
+    InputError when nobody knows it.
+    """
+    from pipeline import compose
+
+    return compose.explain(Path(path), state_dir=None if state_dir is None else Path(state_dir))
+
+
 async def run_manifest(
     path: str | Path,
     *,
@@ -65,14 +88,19 @@ async def run_manifest(
     """
     from pipeline import compose
 
-    flags = compose.Flags(
+    setup = compose.prepare(Path(path), _flags(variables, budget_usd=budget_usd, simulate=simulate))
+    return await compose.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
+
+
+def _flags(variables: Mapping[str, str] | None, *, budget_usd: float | None = None, simulate: bool) -> "Flags":
+    from pipeline import compose
+
+    return compose.Flags(
         variables=dict(variables or {}),
         budget_microusd=None if budget_usd is None else round(budget_usd * 1_000_000),
         simulate=simulate,
         is_yes=True,
     )
-    setup = compose.prepare(Path(path), flags)
-    return await compose.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
 
 
 async def generate(

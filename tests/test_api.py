@@ -1,10 +1,12 @@
 """The Python API: prompts in, images as they arrive."""
 
+import ast
+import re
 from pathlib import Path
 
 import pytest
 
-from pipeline import Generated, RunFailed, generate, run_manifest
+from pipeline import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
 from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
 
@@ -24,6 +26,30 @@ async def test_images_arrive_and_the_same_call_again_costs_nothing(tmp_path: Pat
     again = await collect(PROMPTS, tmp_path)
     assert {image_id: image.path for image_id, image in again.items()} == {k: v.path for k, v in first.items()}
     assert not any(image.cost_usd for image in again.values())
+
+
+async def test_the_example_of_the_readme_runs_as_it_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a notebook: the lines themselves are awaited."""
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[1] / "pipeline" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    await eval(compile(example, "README.md", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), {})
+    assert sorted(line.split()[0] for line in capsys.readouterr().out.splitlines()) == ["navy", "red"]
+
+
+async def test_a_manifest_has_its_bill_and_an_image_its_story(tmp_path: Path) -> None:
+    manifest = tmp_path / "shop.yaml"
+    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat}}}\n")
+    bill = plan_manifest(manifest)
+    assert (bill.due, bill.min_microusd, bill.is_play_money) == (2, 78_000, True)
+    await run_manifest(manifest)
+    assert plan_manifest(manifest).due == 0
+    (image,) = tmp_path.rglob("a/x.*")
+    told = explain(image)
+    assert told.request is not None
+    assert (told.task, told.request.prompt) == ("a/x", "A mug")
 
 
 async def test_a_budget_that_is_too_small_is_told_after_the_images(tmp_path: Path) -> None:

@@ -38,11 +38,11 @@ def status(
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     console = terminal.console()
     if task_id is not None:
-        task, attempts = compose.history(setup, task_id)
+        history = compose.history(setup, task_id)
         if is_json:
-            f.print_json({**view.task_json(task), "history": [f.plain(attempt) for attempt in attempts]})
+            f.print_json({**view.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
         else:
-            view.show_history(task, attempts, console, is_play_money=setup.is_play_money)
+            view.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     found = compose.status(setup)
     if is_json:
@@ -70,13 +70,21 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     from pipeline import compose
 
     path, profile = f.file_and_profile(file, simulate)
-    page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)))
+    told = _count_thumbnails if terminal.is_lively() else None
+    page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)), told=told)
     print(page)
     if is_open:
         import webbrowser
 
         webbrowser.open(page.as_uri())
     return Exit.OK
+
+
+def _count_thumbnails(number: int, total: int) -> None:
+    """Say how far it is, on one line: 10,000 of them take half a minute."""
+    if number % 8 == 0 or number == total:
+        end = "\n" if number == total else ""
+        print(f"\rthumbnails: {number:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
 @verb
@@ -95,33 +103,16 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline import compose
-    from pipeline.report.figures import money, usd
+    from pipeline.report import cost_view as view
 
     path, profile = f.file_and_profile(file, simulate)
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     groups = f.groups(by, ("job", "model", "day"))
-    costs = compose.costs(setup, by=groups, since=f.moment(since))
+    lines = compose.costs(setup, by=groups, since=f.moment(since))
     if is_json:
-        f.print_json(
-            [
-                {
-                    **dict(zip(groups, one.key, strict=True)),
-                    "attempts": one.attempts,
-                    "images": one.images,
-                    "spent_usd": usd(one.spent_microusd),
-                    "unknown_usd": usd(one.unknown_microusd),
-                }
-                for one in costs
-            ]
-        )
-        return Exit.OK
-    from rich.table import Table
-
-    table = Table(*groups, "attempts", "images", "spent", "maybe billed")
-    for one in costs:
-        sums = (money(amount, setup.is_play_money) for amount in (one.spent_microusd, one.unknown_microusd))
-        table.add_row(*one.key, f"{one.attempts:,}", f"{one.images:,}", *sums)
-    terminal.console().print(table if costs else "Nothing was spent.")
+        f.print_json(view.costs_json(groups, lines))
+    else:
+        view.show_costs(groups, lines, terminal.console(), is_play_money=setup.is_play_money)
     return Exit.OK
 
 

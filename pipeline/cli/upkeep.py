@@ -294,15 +294,15 @@ def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables:
     from pipeline.compose import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    checks = []
-    for check in surgery.doctor(path, f.compose_flags(variables=variables, profile=profile)):
-        checks.append(check)
-        if not is_json:
-            _show(check.level.value, check.name, check.text, check.advice)
+    checks = list(surgery.doctor(path, f.compose_flags(variables=variables, profile=profile)))
     code = surgery.exit_code(checks)
     if is_json:
         lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]
         f.print_json({"checks": lines, "exit": int(code)})
+        return code
+    print(surgery.verdict(checks))
+    for check in checks:
+        _show(check.level.value, check.name, check.text, check.advice)
     return code
 
 

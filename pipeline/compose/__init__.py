@@ -13,7 +13,8 @@ notifying  who wants to know is told
 running    lock, recover, plan, engine, last word
 orphans    tasks the ledger knows and the manifest no longer has
 billing    a plan as a bill
-looking    plans, status, histories, the report, money: nothing is changed
+looking    plans, status, the report, money: nothing is changed
+retelling  one task's attempts, and what each of them asked for
 salvaging  kept answers read again, published without a request
 explaining from an image file to how it came to be
 exporting  picked images -> copies in a folder
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
     from pipeline.compose.billing import bill
     from pipeline.compose.explaining import explain
     from pipeline.compose.exporting import export
-    from pipeline.compose.looking import costs, history, look, report, status, status_tasks
+    from pipeline.compose.looking import costs, look, report, status, status_tasks
     from pipeline.compose.planning import Planned
     from pipeline.compose.redoing import Redo, redo
     from pipeline.compose.releasing import Release
+    from pipeline.compose.retelling import history
     from pipeline.compose.running import run
     from pipeline.compose.salvaging import salvage
     from pipeline.compose.upkeep import rebuild, rejected, verify
@@ -67,10 +69,11 @@ _MODULES: Final = {
     "billing": ("bill",),
     "explaining": ("explain",),
     "exporting": ("export",),
-    "looking": ("costs", "history", "look", "report", "status", "status_tasks"),
+    "looking": ("costs", "look", "report", "status", "status_tasks"),
     "planning": ("Planned",),
     "redoing": ("Redo", "redo"),
     "releasing": ("Release",),
+    "retelling": ("history",),
     "running": ("run",),
     "salvaging": ("salvage",),
     "upkeep": ("rebuild", "rejected", "verify"),

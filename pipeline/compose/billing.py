@@ -31,6 +31,8 @@ def bill(setup: Setup) -> Bill:
             lines=[*_lines(plan), *_orphaned(setup, planned)],
             min_microusd=plan.price_microusd,
             max_microusd=at_most(setup, plan, left),
+            alike=plan.alike.tasks,
+            alike_microusd=plan.alike.known_price,
             is_play_money=setup.is_play_money,
             forecast=forecast,
             notes=(

@@ -102,6 +102,16 @@ def exit_code(checks: list[Check]) -> Exit:
     return Exit.USAGE if Exit.USAGE in bad else Exit.ACCOUNT if bad else Exit.OK
 
 
+def verdict(checks: list[Check]) -> str:
+    """Return the whole in one sentence: `Not ready: 2 of 16 checks are bad (key, address).`"""
+    bad, warn = ([c.name for c in checks if c.level is level] for level in (Level.BAD, Level.WARN))
+    if bad:
+        return (
+            f"Not ready: {len(bad)} of {len(checks)} checks {'is' if len(bad) == 1 else 'are'} bad ({', '.join(bad)})."
+        )
+    return f"Ready, but look at {', '.join(warn)}." if warn else f"Ready: {count(len(checks), 'check')}, all well."
+
+
 # -- this machine -------------------------------------------------------------------------------------------------
 
 

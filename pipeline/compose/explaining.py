@@ -8,22 +8,22 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.compose.looking import attempt_line
+from pipeline.compose.retelling import Record, attempt_line, recorded, records_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Artifact
+from pipeline.model import Artifact, Known
 from pipeline.report import extract, visible
-from pipeline.report.explain_view import Explanation, Request, Standing
+from pipeline.report.asked import Request
+from pipeline.report.explain_view import Explanation, Standing
+from pipeline.report.figures import moment
 from pipeline.store import Attempt, Maker, Reader
 from pipeline.store.ledger_file import NAME
 
 STATE: Final = ".pipeline"
 MOST_BYTES: Final = 64 * 2**20  # of a file whose record is looked for
 ADVICE: Final = "name the state directory it was made in: --state-dir DIR"
-PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "params", "safety")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,13 +124,14 @@ def _is_present(state_dir: Path, maker: Maker, sha256: str | None) -> bool:
 def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, Any] | None) -> Explanation:
     maker = found.maker
     with Reader(found.state_dir, manifest=maker.manifest) as reader:
-        record: Mapping[str, Any] = reader.record(maker.task_id) or {}
         attempts = reader.attempts(maker.task_id)
         known, output_dir = reader.known(maker.task_id), reader.output_dir()
         is_play_money = reader.is_play_money is True
-    made = next((attempt for attempt in attempts if attempt.attempt == maker.attempt), None)
+        made = next((attempt for attempt in attempts if attempt.attempt == maker.attempt), None)
+        records = records_of(reader, maker.task_id, attempts)
+        record = _record(reader, known, made, records)
     request, notes = _request(record, made, carried, found.state_dir)
-    recorded = known.artifact.path if known is not None and known.artifact is not None else None
+    place = known.artifact.path if known is not None and known.artifact is not None else None
     if found.others:
         notes.append(f"the same bytes were made for {', '.join(map(visible, found.others))} too")
     return Explanation(
@@ -139,51 +140,46 @@ def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, A
         sha256=sha256,
         manifest=maker.manifest,
         task=maker.task_id,
-        job=str(record.get("job", "")),
-        row=str(record.get("row", "")),
-        variant=record.get("variant"),
+        job=str((record or {}).get("job", "")),
+        row=str((record or {}).get("row", "")),
+        variant=(record or {}).get("variant"),
         request=request,
         state_dir=str(found.state_dir),
-        recorded_path=None if recorded is None or output_dir is None else str(output_dir / recorded),
+        recorded_path=None if place is None or output_dir is None else str(output_dir / place),
         run=made.run if made else None,
         attempt=made.attempt if made else None,
-        made_at=_moment(made.ended_at or made.sent_at) if made else None,
+        made_at=moment(made.ended_at or made.sent_at) if made else None,
         model_version=made.model_version if made else None,
         request_id=made.request_id if made else None,
         response_id=made.response_id if made else None,
         price_microusd=made.cost_microusd if made else None,
         task_microusd=known.cost_microusd if known else None,
-        attempts=[attempt_line(attempt) for attempt in attempts],
+        attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
         is_play_money=is_play_money,
         notes=notes,
     )
 
 
+def _record(reader: Reader, known: Known | None, made: Attempt | None, records: Mapping[str, Record]) -> Record | None:
+    """Return the record of the request that made an image; one adopted by a rebuild: what was asked then."""
+    if made is not None:
+        return records.get(made.fingerprint)
+    if known is None:
+        return None
+    return reader.record(known.id, fingerprint=known.artifact_fingerprint) or reader.record(known.id)
+
+
 def _request(
-    record: Mapping[str, Any], made: Attempt | None, carried: Mapping[str, Any] | None, state_dir: Path
+    record: Record | None, made: Attempt | None, carried: Mapping[str, Any] | None, state_dir: Path
 ) -> tuple[Request | None, list[str]]:
-    """Return what was asked for this image: the ledger remembers a task's latest request, a file its own."""
-    if made is None:
-        note = "adopted by a rebuild: the request is the one the manifest made then, the price is not known"
-        return _recorded(record, state_dir), [note]
-    if record.get("fingerprint") == made.fingerprint:
-        return _recorded(record, state_dir), []
+    """Return what was asked for this image, and what a person should know of that."""
+    note = "adopted by a rebuild: the request is the one the manifest made then, the price is not known"
+    notes = [note] if made is None else []
+    if record is not None:
+        return recorded(record, state_dir), notes
     if carried is not None:
-        return _carried_request(carried), ["the task asks for something else now; the request is told by the file"]
-    return None, ["the task asks for something else now, and the ledger does not keep earlier prompts"]
-
-
-def _recorded(record: Mapping[str, Any], state_dir: Path) -> Request:
-    return Request(
-        prompt=str(record.get("prompt", "")),
-        system=record.get("system"),
-        model=str(record.get("model", "")),
-        parameters={name: record[name] for name in PARAMETERS if record.get(name) not in (None, {})},
-        inputs=[(os.path.normpath(state_dir / image["path"]), image["sha256"]) for image in record.get("images", ())],
-        matrix=record.get("matrix", {}),
-        fields=record.get("fields", {}),
-        tags=record.get("tags", ()),
-    )
+        return _carried_request(carried), ["the ledger has no record of the request; it is told by the file"]
+    return None, ["the ledger has no record of the request, and the file carries none"]
 
 
 def _carried(path: Path, sha256: str | None, carried: Mapping[str, Any]) -> Explanation:
@@ -226,7 +222,3 @@ def _carried_inputs(inputs: Sequence[object]) -> list[tuple[str, str]]:
 def _text(carried: Mapping[str, Any], name: str) -> str:
     value = carried.get(name)
     return value if isinstance(value, str) else ""
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,25 +1,29 @@
-"""What is known, without changing anything: plans, status, histories, the rows of the report, money.
+"""What is known, without changing anything: plans, status, the rows of the report, money.
 
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
 from pipeline.compose.prepare import Setup
-from pipeline.errors import InputError, Problem
-from pipeline.model import TaskState
+from pipeline.model import Task, TaskState
 from pipeline.plan import Row
+from pipeline.report.cost_view import CostLine
+from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
 from pipeline.report.row import ReportRow, ReportTotals
-from pipeline.report.status_view import AttemptLine, Status, StatusTask, UnknownAttempt
-from pipeline.store import Attempt, Cost, Reader
+from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
+from pipeline.store import Attempt, Reader
+
+CHANGED: Final = "the manifest asks for something else now"
 
 
 @contextmanager
@@ -64,13 +68,13 @@ def status(setup: Setup) -> Status:
                 UnknownAttempt(
                     task=unknown.task_id,
                     attempt=unknown.attempt,
-                    sent_at=_moment(unknown.sent_at),
+                    sent_at=moment(unknown.sent_at),
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,
                 )
                 for unknown in reader.unknowns()
             ],
-            not_before=_moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
+            not_before=moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
             budget_left_microusd=wallet_of(setup, reader).left_microusd,
@@ -80,25 +84,7 @@ def status(setup: Setup) -> Status:
 def status_tasks(setup: Setup) -> Iterator[StatusTask]:
     """Stream one line per selected task."""
     with reading(setup) as reader:
-        yield from map(_status_task, _selected(setup, reader))
-
-
-def history(setup: Setup, task_id: str) -> tuple[StatusTask, list[AttemptLine]]:
-    """Return one task and all its attempts. Raises InputError for an id that is not in the manifest."""
-    with reading(setup) as reader:
-        near: list[str] = []
-        for row in rows(setup, reader, DigestMemory(reader)):
-            if row.task.id == task_id:
-                return _status_task(row), [attempt_line(attempt) for attempt in reader.attempts(task_id)]
-            near.append(row.task.id)
-    raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
-
-
-def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(task_id, ids[:20_000], n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+        yield from map(status_task, _selected(setup, reader))
 
 
 def _selected(setup: Setup, reader: Reader) -> Iterator[Row]:
@@ -112,7 +98,8 @@ def _state(row: Row) -> TaskState:
     return row.known.state
 
 
-def _status_task(row: Row) -> StatusTask:
+def status_task(row: Row) -> StatusTask:
+    """Return one task as lists show it."""
     known = row.known
     return StatusTask(
         id=row.task.id,
@@ -125,28 +112,11 @@ def _status_task(row: Row) -> StatusTask:
     )
 
 
-def attempt_line(attempt: Attempt) -> AttemptLine:
-    """Return one attempt as histories show it."""
-    return AttemptLine(
-        attempt=attempt.attempt,
-        sent_at=_moment(attempt.sent_at),
-        outcome=attempt.fault or attempt.state,
-        seconds=attempt.seconds,
-        cost_microusd=attempt.cost_microusd,
-        unknown_microusd=attempt.reserved_microusd if attempt.state in ("unknown", "sent") else 0,
-        reason=" ".join(part for part in (attempt.reason, attempt.request_id) if part),
-    )
-
-
-def _moment(at: datetime) -> str:
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 # -- report and money ---------------------------------------------------------------------------------------------
 
 
-def report(setup: Setup) -> Path:
-    """Write the contact sheet and the tables; return the page."""
+def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> Path:
+    """Write page and tables; return the page. `told` hears how many of how many thumbnails are there."""
     manifest = setup.manifest
     out = manifest.output_dir / "report"
     with reading(setup) as reader:
@@ -164,6 +134,7 @@ def report(setup: Setup) -> Path:
             spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_dir,
+            told=told,
         )
 
 
@@ -172,14 +143,16 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
     artifact = known.artifact if known else None
     attempts = reader.attempts(task.id) if known else []
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
+    asked = _asked_for(reader, task, made)
+    reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
         job=task.job,
         row=task.row,
         variant=task.variant,
         state=_state(row),
-        prompt=task.prompt,
-        model=task.model,
+        prompt=str(asked["prompt"]),
+        model=str(asked["model"]),
         tags=task.tags,
         matrix=task.matrix,
         image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
@@ -191,14 +164,31 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=row.verdict.note or (known.reason if known else ""),
+        reason=reason or ("" if asked["fingerprint"] == task.fingerprint else CHANGED),
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
-        fingerprint=task.fingerprint,
+        fingerprint=str(asked["fingerprint"]),
     )
 
 
-def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Cost]:
+def _asked_for(reader: Reader, task: Task, made: Attempt | None) -> Mapping[str, object]:
+    """Return prompt, model and fingerprint of the image that is there: the manifest may ask for another one by now."""
+    record = None
+    if made is not None and made.fingerprint != task.fingerprint:
+        record = reader.record(task.id, fingerprint=made.fingerprint)
+    return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
+
+
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
     """Sum the money of this manifest by job, model or day."""
     with reading(setup) as reader:
-        return reader.costs(by=by, since=since)
+        return [
+            CostLine(
+                key=cost.key,
+                attempts=cost.attempts,
+                images=cost.images,
+                spent_microusd=cost.spent_microusd,
+                unknown_microusd=cost.unknown_microusd,
+            )
+            for cost in reader.costs(by=by, since=since)
+        ]

@@ -33,11 +33,13 @@ class Notifier:
         notify: Notify | None,
         *,
         manifest: str,
+        file: str,
         warn: Callable[[str], None] = _warn,
         now: Callable[[], float] = time.time,
     ) -> None:
         self._notify = notify if notify is not None else Notify()
         self._manifest = manifest
+        self._file = file
         self._warn = warn
         self._now = now
 
@@ -62,7 +64,7 @@ class Notifier:
 
     async def _post(self, summary: RunSummary) -> None:
         if self._notify.webhook is not None:
-            self._heard(await post(self._notify.webhook, payload(summary, manifest=self._manifest)))
+            self._heard(await post(self._notify.webhook, payload(summary, manifest=self._manifest, file=self._file)))
 
     def _write(self, summary: RunSummary) -> None:
         path = self._notify.prometheus

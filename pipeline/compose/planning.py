@@ -3,9 +3,11 @@
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Final
 
 from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
@@ -13,9 +15,11 @@ from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import UpstreamImage, expand
 from pipeline.model import Task
-from pipeline.plan import Files, Plan, Row, Spool, survey, tally
-from pipeline.report.figures import count
+from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
+from pipeline.report.figures import count, money
 from pipeline.store import Reader
+
+NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
@@ -32,19 +36,24 @@ class Planned:
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
     digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
+    is_play_money: bool = False
+    unmatched: str = ""  # why nothing is selected
 
     @property
     def notes(self) -> list[str]:
         """What a person should know of the plan as a whole."""
-        return [*_alike(self.plan), *_waiting(self.waiting)]
+        unmatched = [self.unmatched] if self.unmatched else []
+        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting)]
 
 
-def _alike(plan: Plan) -> Iterator[str]:
-    if plan.alike:
-        verb = "asks" if plan.alike == 1 else "ask"
+def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
+    number, price = plan.alike.tasks, plan.alike.known_price
+    if number:
+        verb = "asks" if number == 1 else "ask"
         pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
-        what = f"{count(plan.alike, 'task')} {verb} for the same image as another one{pair}"
-        yield f"{what} and each is paid for; `variants` is the way to ask for several"
+        paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
+        what = f"{count(number, 'task')} {verb} for the same image as another one{pair}"
+        yield f"{what}: one purchase would serve, and each is paid for, {paid}; take them out, or ask for `variants`"
 
 
 def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
@@ -106,7 +115,8 @@ def make_plan(
     waiting: list[str] = []
     orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
-    selected = setup.flags.selection.apply(orphans.watch(stream))
+    ids: list[str] = []
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
     plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
@@ -118,12 +128,31 @@ def make_plan(
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=_warnings(setup, reader, plan) if plan.due else [],
+        is_play_money=setup.is_play_money,
+        unmatched="" if plan.total or jobs is not None else _unmatched(setup.flags.selection, ids),
     )
 
 
 def _warnings(setup: Setup, reader: Reader, plan: Plan) -> list[str]:
     found = doubt(setup, reader)
     return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
+
+
+def _remembered(rows: Iterable[Row], ids: list[str]) -> Iterator[Row]:
+    """Pass every row on; the first ids stay, to find the one that was meant."""
+    for row in rows:
+        if len(ids) < NEAR:
+            ids.append(row.task.id)
+        yield row
+
+
+def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
+    """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
+    if selection.is_everything or not ids:
+        return ""
+    near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
+    advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
+    return f"nothing is selected; {advice}"
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:

@@ -81,6 +81,7 @@ class Setup:
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
     manifest = load(path, variables=flags.variables, simulate=flags.simulate)
+    flags.selection.check_jobs(manifest.jobs)
     provider = manifest.provider
     if provider.kind is not Kind.SIMULATOR or provider.base_url is not None:
         provider = replace(provider, base_url=check_address(provider))

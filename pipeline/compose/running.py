@@ -81,7 +81,7 @@ async def run(
     caller's business; cancelling this coroutine is then the second signal (what has arrived is saved, what is in
     flight becomes unknown).
     """
-    notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name)
+    notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
     try:
         summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, is_main=is_main)
     except TryLater:  # nothing is wrong, and another run may be the one that is told about

@@ -2,8 +2,9 @@
 
 import hashlib
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,15 @@ class Selection:
     def is_everything(self) -> bool:
         """Say whether nothing is left out."""
         return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
+
+    def check_jobs(self, jobs: Collection[str]) -> None:
+        """Raise InputError for each `job:NAME` that is none of `jobs`: a typo there would select nothing, silently."""
+        wanted = (pattern.partition(":")[2] for pattern in (*self.select, *self.exclude) if pattern.startswith("job:"))
+        unknown = [name for name in wanted if name and name not in jobs]
+        if unknown:
+            raise InputError(
+                *(Problem(what=f"no job has the name {name!r}", instead=_nearest(name, jobs)) for name in unknown)
+            )
 
     def apply(self, rows: Iterable["Row"]) -> Iterator["Row"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
@@ -67,6 +77,11 @@ def _matches(pattern: str, row: "Row") -> bool:
             return row.verdict.state == name
         case _:
             return fnmatchcase(row.task.id, pattern)
+
+
+def _nearest(name: str, jobs: Collection[str]) -> str:
+    near = get_close_matches(name, jobs, n=1, cutoff=0.5)
+    return f"did you mean job:{near[0]}?" if near else f"the jobs are {', '.join(list(jobs)[:8])}"
 
 
 def _problem(pattern: str) -> Problem | None:

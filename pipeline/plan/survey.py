@@ -89,15 +89,16 @@ def tally(
     plan, alike = Plan(), Alike()
     for row in rows:
         is_due = row.verdict.reason is not None
-        plan.add(row, 0 if why(row.verdict) in SETTLED else price(row.task))
-        alike.add(row.task.id, row.task.fingerprint, is_due=is_due)
+        its_price = 0 if why(row.verdict) in SETTLED else price(row.task)
+        plan.add(row, its_price)
+        alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=its_price)
         wrong = problem(row.task) if is_due else None
         if wrong is None and (is_due or row.verdict.moves_to is not None):
             wrong = _claimed(row.task, ledger)
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
         _spool(row, spool, free)
-    plan.alike, plan.alike_example = alike.count(), alike.example
+    plan.alike, plan.alike_example = alike.sum(), alike.example
     return plan
 
 

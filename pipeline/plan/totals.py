@@ -70,7 +70,7 @@ class Plan:
     unpriced: Counter[str] = field(default_factory=Counter)  # models of due tasks without a price
     models: set[str] = field(default_factory=set)  # of the due tasks
     missing: int = 0  # done, their file gone or changed, and not due
-    alike: int = 0  # due tasks whose image another task asks for as well
+    alike: Group = field(default_factory=Group)  # due tasks whose image another task asks for as well
     alike_example: tuple[str, str] | None = None
     notes: list[str] = field(default_factory=list)
     moves: int = 0  # done tasks whose image gets another name, without a request
@@ -135,7 +135,7 @@ def merged(*plans: Plan) -> Plan:
         whole.unpriced += plan.unpriced
         whole.models |= plan.models
         whole.missing += plan.missing
-        whole.alike += plan.alike
+        whole.alike.add(plan.alike)
         whole.alike_example = whole.alike_example or plan.alike_example
         whole.notes += plan.notes
         whole.moves += plan.moves

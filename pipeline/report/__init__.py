@@ -9,7 +9,8 @@ Data comes as engine events or as plain rows that each module defines; nothing f
     summary               the last word of a run
     plan_view             a plan as a bill
     status_view           where a manifest stands, one task's history
-    explain_view          where one image comes from
+    cost_view             what was spent, by job, model or day
+    asked, explain_view   what was asked for an image; where it comes from
     row, gallery          one task as the report knows it; the contact sheet, of
       chart, thumbs, tables, picks, page/
     provenance, xmp       a record inside an image file

@@ -3,14 +3,14 @@
 In: an `Explanation`, made by whoever asks ledger and file. Out: text. It looks nothing up.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from pipeline.report.asked import Request, facts, request_lines
 from pipeline.report.figures import money, usd, usd_or_none
-from pipeline.report.status_view import AttemptLine, attempts_table
+from pipeline.report.status_view import AttemptLine, show_attempts
 from pipeline.report.visible import visible
 
 if TYPE_CHECKING:
@@ -39,22 +39,8 @@ MEANINGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What was asked. Paths of inputs are absolute, or names where only those are known."""
-
-    prompt: str
-    model: str
-    system: str | None = None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    inputs: Sequence[tuple[str, str]] = ()  # path or name, sha256
-    matrix: Mapping[str, str] = field(default_factory=dict)
-    fields: Mapping[str, str] = field(default_factory=dict)
-    tags: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """All that is known of one image. `request` None: only a later request of the task is remembered."""
+    """All that is known of one image. `request` None: no record says what was asked for it."""
 
     path: str
     standing: Standing
@@ -124,6 +110,8 @@ def _attempt_json(attempt: AttemptLine) -> dict[str, object]:
         "cost_usd": usd(attempt.cost_microusd),
         "unknown_usd": usd(attempt.unknown_microusd),
         "reason": attempt.reason,
+        "request_id": attempt.request_id,
+        "prompt": attempt.prompt,
     }
 
 
@@ -131,14 +119,10 @@ def show_explanation(told: Explanation, console: "Console") -> None:
     """Print what is known, one fact a line, then every attempt of the task."""
     from rich.text import Text
 
-    for name, value in _lines(told):
-        first, *more = value.splitlines() or [""]
-        console.print(Text.assemble((f"{name:<12}", "bold"), visible(first)), soft_wrap=True)
-        for line in more:
-            console.print(Text(f"{'':<12}{visible(line)}"), soft_wrap=True)
+    facts(_lines(told), console)
     if told.attempts:
         console.print()
-        console.print(attempts_table(told.attempts, told.is_play_money))
+        show_attempts(told.attempts, console, is_play_money=told.is_play_money)
     for note in told.notes:
         console.print(Text(f"note: {visible(note)}"), soft_wrap=True)
 
@@ -150,7 +134,7 @@ def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "task", told.task
     yield "manifest", told.manifest
     if told.request is not None:
-        yield from _request_lines(told.request)
+        yield from request_lines(told.request)
     if told.model_version is not None:
         yield "answered by", told.model_version
     if told.made_at is not None:
@@ -166,22 +150,6 @@ def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
         yield "sha256", told.sha256
     if told.state_dir is not None:
         yield "ledger", told.state_dir
-
-
-def _request_lines(request: Request) -> Iterator[tuple[str, str]]:
-    yield "prompt", request.prompt
-    if request.system is not None:
-        yield "system", request.system
-    yield "model", request.model
-    for name, values in (("parameters", request.parameters), ("matrix", request.matrix), ("row", request.fields)):
-        if values:
-            yield name, ", ".join(f"{key} {_plain(value)}" for key, value in values.items())
-    for number, (path, sha256) in enumerate(request.inputs):
-        yield "inputs" if number == 0 else "", f"{path}  sha256 {sha256}"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _price(told: Explanation, price_microusd: int) -> str:

@@ -3,6 +3,7 @@
 In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
 """
 
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 _CENT = Decimal("0.01")
@@ -32,6 +33,11 @@ def usd(microusd: int) -> float:
 def usd_or_none(microusd: int | None) -> float | None:
     """Return dollars for a machine, None where there is no amount."""
     return None if microusd is None else usd(microusd)
+
+
+def moment(at: datetime) -> str:
+    """Write a moment for people and machines: RFC 3339 to the second, in UTC."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def duration(seconds: float) -> str:

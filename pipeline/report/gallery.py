@@ -21,7 +21,7 @@ from urllib.parse import quote
 from pipeline.report.chart import Spend, spend_chart
 from pipeline.report.row import ReportRow, ReportTotals
 from pipeline.report.tables import replaced, tables
-from pipeline.report.thumbs import Thumb, make_thumbs, preview, thumb_name
+from pipeline.report.thumbs import Thumb, is_drawn, make_thumbs, small_input, thumb_name
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
 _ASSETS = Path(__file__).parent / "page"
@@ -85,13 +85,13 @@ def _fine(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
 
 
 def _thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
-    """Return what the page wants small: every image, and inputs that browsers cannot draw."""
+    """Return what the page wants small: every image and every input, so that the report can be sent without them."""
     wanted: dict[str, Thumb] = {}
     for row in rows:
         if row.sha256 is not None and row.image is not None:
             wanted[thumb_name(row.sha256)] = Thumb(source=out / row.image)
-        if row.input_image is not None and (shown := preview(out / row.input_image)) is not None:
-            wanted[shown[0]] = shown[1]
+        if row.input_image is not None and (small := small_input(out / row.input_image)) is not None:
+            wanted[small[0]] = small[1]
     return wanted
 
 
@@ -110,6 +110,7 @@ def _columns(rows: Sequence[ReportRow], out: Path, thumbs: set[str]) -> dict[str
         "image": [_link(row.image) for row in rows],
         "input": [_link(row.input_image) for row in rows],
         "before": [_before(row.input_image, out, thumbs) for row in rows],
+        "small": [_small(row.input_image, out, thumbs) for row in rows],
         "thumb": [_thumb(row.sha256, thumbs) for row in rows],
         "width": [row.width for row in rows],
         "height": [row.height for row in rows],
@@ -141,9 +142,14 @@ def _thumb(sha256: str | None, thumbs: set[str]) -> str | None:
 
 
 def _before(path: str | None, out: Path, thumbs: set[str]) -> str | None:
-    """Return what the slider shows of an input: itself, or its preview."""
-    shown = None if path is None else preview(out / path)
-    return f"thumbs/{shown[0]}" if shown is not None and shown[0] in thumbs else _link(path)
+    """Return what the slider shows of an input: itself, or what browsers can draw in its place."""
+    small = None if path is None or is_drawn(Path(path)) else _small(path, out, thumbs)
+    return _link(path) if small is None else small
+
+
+def _small(path: str | None, out: Path, thumbs: set[str]) -> str | None:
+    small = None if path is None else small_input(out / path)
+    return f"thumbs/{small[0]}" if small is not None and small[0] in thumbs else None
 
 
 def _link(path: str | None) -> str | None:

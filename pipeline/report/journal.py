@@ -113,9 +113,9 @@ def _attempt_started(event: AttemptStarted) -> Line:
 def _attempt_ended(event: AttemptEnded) -> Line:
     took = duration(event.seconds)
     if event.fault is None:
-        level, text = logging.DEBUG, f"{event.task_id}: attempt {event.number} brought an image in {took}"
+        text = f"{event.task_id}: attempt {event.number} brought an image in {took}"
     else:
-        level, text = logging.INFO, f"{event.task_id}: attempt {event.number} failed after {took}: {event.reason}"
+        text = f"{event.task_id}: attempt {event.number} failed after {took}: {event.reason}"
     fields: dict[str, object] = {
         "task": event.task_id,
         "attempt": event.attempt,
@@ -128,7 +128,7 @@ def _attempt_ended(event: AttemptEnded) -> Line:
         "status": event.status,
         "request_id": event.request_id,
     }
-    return level, "attempt_ended", text, fields
+    return logging.INFO, "attempt_ended", text, fields
 
 
 def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:

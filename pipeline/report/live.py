@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 from pipeline.engine.events import Event, Gauge
 from pipeline.model import TaskState
 from pipeline.report.figures import duration
-from pipeline.report.plain import spend, troubles
+from pipeline.report.plain import retries, spend, troubles
 from pipeline.report.tally import Tally
 from pipeline.report.visible import clipped, visible
 
@@ -122,7 +122,7 @@ def _sign(tally: Tally) -> str:
 
 
 def _pace(tally: Tally, gauge: Gauge) -> "Text":
-    """`  $4.68 of $20.00 · 4.1/s · 12 of 24 in flight · 2 failed · 3 retries`, the most wanted first."""
+    """`  $4.68 of $20.00 · 4.1/s · 12 of 24 in flight · 2 failed · 3 retries (last: …)`, the most wanted first."""
     from rich.text import Text
 
     parts = [Text(spend(tally, gauge), style="bold")]
@@ -136,7 +136,7 @@ def _pace(tally: Tally, gauge: Gauge) -> "Text":
         parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
     parts += [Text(part, style="red") for part in troubles(tally)]
     if tally.retries:
-        parts.append(Text(f"{tally.retries:,} retries", style="yellow"))
+        parts.append(Text(retries(tally), style="yellow"))
     line = Text("  ")
     for part in parts:
         line.append(" · " if line.plain.strip() else "", style="dim").append_text(part)

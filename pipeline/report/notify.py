@@ -21,12 +21,15 @@ _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 Moment = Literal["start", "success", "fail"]
 
 
-def payload(summary: RunSummary, *, manifest: str) -> dict[str, object]:
-    """Return the webhook's JSON: `text` for chat services, `title`, `manifest`, and `run` as `run --json` has it."""
+def payload(summary: RunSummary, *, manifest: str, file: str) -> dict[str, object]:
+    """Return the webhook's JSON: `text` for chat services, `title`, `manifest`, and `run` as `run --json` has it.
+
+    manifest: its name; file: its path as it was typed, for the commands that `text` advises.
+    """
     cost = money(summary.spent_microusd, summary.is_play_money)
     title = f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}"
     return {
-        "text": f"{title}\n{paragraph(summary, manifest=manifest)}",
+        "text": f"{title}\n{paragraph(summary, manifest=file)}",
         "title": title,
         "manifest": manifest,
         "is_play_money": summary.is_play_money,

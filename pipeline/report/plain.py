@@ -11,7 +11,7 @@ from typing import Protocol, Self
 
 from pipeline.engine.events import Event, Gauge, RunEnded, RunStarted
 from pipeline.model import TaskState
-from pipeline.report.figures import duration, money
+from pipeline.report.figures import count, duration, money
 from pipeline.report.tally import Tally
 from pipeline.report.visible import clipped
 
@@ -79,7 +79,7 @@ def progress_line(tally: Tally, gauge: Gauge) -> str:
     parts.append(spend(tally, gauge))
     parts += troubles(tally)
     if tally.retries:
-        parts.append(f"{tally.retries:,} retries")
+        parts.append(retries(tally))
     if gauge.pause_reason is not None:
         parts.append(f"paused {duration(gauge.pause_left_s)}: {clipped(gauge.pause_reason, 80)}")
     if tally.halt_reason is not None:
@@ -103,3 +103,8 @@ def troubles(tally: Tally) -> list[str]:
     """Return the counts that are not zero of tasks that ended without an image."""
     states = (TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN, TaskState.CONFLICT)
     return [f"{tally.states[state]:,} {state.value}" for state in states if tally.states[state]]
+
+
+def retries(tally: Tally) -> str:
+    """Return `3 retries (last: HTTP 503)`."""
+    return f"{count(tally.retries, 'retry', 'retries')} (last: {clipped(tally.retry_reason, 40)})"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NARROW = 50  # columns of a terminal, below which the table has no room for padding
-_MOST_SHOWN = 20  # problems and notes; the JSON form has all
+_MOST_SHOWN = 10  # problems and notes; the JSON form has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +52,8 @@ class Bill:
     lines: Sequence[PlanLine]
     min_microusd: int | None
     max_microusd: int | None
+    alike: int = 0  # due tasks that ask for the same image as another task: one purchase would serve
+    alike_microusd: int | None = 0  # of them; None: not known
     is_play_money: bool = False
     forecast: Forecast | None = None  # None: not known
     problems: Sequence[str] = ()
@@ -82,6 +84,7 @@ def plan_json(bill: Bill) -> dict[str, object]:
         "cost_usd": {"min": usd_or_none(bill.min_microusd), "max": usd_or_none(bill.max_microusd)},
         "problems": list(bill.problems),
         "seconds": None if bill.forecast is None else round(bill.forecast.seconds, 1),
+        "duplicates": {"tasks": bill.alike, "cost_usd": usd_or_none(bill.alike_microusd)},
         "groups": [_group_json(line) for line in bill.lines],
         "notes": list(bill.notes),
     }
@@ -121,7 +124,10 @@ def plan_sentence(bill: Bill) -> str:
 
 
 def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
-    """Return the table of all jobs, in each what is due first, then what is left alone; then the sums."""
+    """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
+
+    What is asked for twice is paid for twice, so it has a line of its own.
+    """
     from rich import box
     from rich.table import Table
 
@@ -139,6 +145,9 @@ def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
     if len(jobs) > 1 and len(bill.lines) > len(jobs):
         table.add_section()
         _add_rows(table, "all jobs", _sums(bill.lines), bill)
+    if bill.alike:
+        table.add_section()
+        table.add_row("of these", "asked twice", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
     return table
 
 

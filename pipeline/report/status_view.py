@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, TaskState
+from pipeline.report.asked import Asked, facts, request_lines
 from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
 from pipeline.report.visible import visible
 from pipeline.report.wrapped import say
@@ -72,6 +73,17 @@ class AttemptLine:
     cost_microusd: int
     unknown_microusd: int
     reason: str
+    request_id: str | None = None  # the provider's, for its support desk
+    prompt: str | None = None  # None: no record has it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """One task from its first request to what a run would ask next."""
+
+    task: StatusTask
+    attempts: Sequence[AttemptLine]
+    asked: Sequence[Asked]  # in the order of their first attempts
 
 
 def status_json(status: Status) -> dict[str, object]:
@@ -128,6 +140,8 @@ def show_status(status: Status, console: "Console") -> None:
     """Print tasks by state, money by period, and what nobody knows."""
     from rich.columns import Columns
 
+    say(status_sentence(status), console)
+    console.print()
     console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
     for text in _notes(status):
         say(text, console)
@@ -140,6 +154,19 @@ def show_status(status: Status, console: "Console") -> None:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
     if status.not_before is not None:
         console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+
+
+def status_sentence(status: Status) -> str:
+    """Return `311 of 313 images are there; 1 unknown, 1 failed.`"""
+    total = sum(status.states.values())
+    there = status.states.get(TaskState.DONE, 0) - status.missing
+    others = {state.value: number for state, number in status.states.items() if state is not TaskState.DONE}
+    rest = ", ".join(f"{n:,} {name}" for name, n in {**others, "missing or changed": status.missing}.items() if n)
+    if total == 0:
+        return "No task is selected."
+    if not rest:
+        return "The image is there." if total == 1 else f"All {total:,} images are there."
+    return f"{there:,} of {count(total, 'image')} {'is' if there == 1 else 'are'} there; {rest}."
 
 
 def _notes(status: Status) -> Iterator[str]:
@@ -162,10 +189,11 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
         console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
-def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
-    """Print one task's whole history."""
+def show_history(history: History, console: "Console", *, is_play_money: bool) -> None:
+    """Print one task's whole history: where it stands, every attempt, and what each of them asked for."""
     from rich.text import Text
 
+    task = history.task
     cost = money(task.cost_microusd, is_play_money)
     head = f"{visible(task.id)}: {task.state.value}, {count(task.attempts, 'attempt')}, {cost}"
     console.print(Text(head, "bold"), soft_wrap=True)
@@ -175,8 +203,11 @@ def show_history(task: StatusTask, attempts: Sequence[AttemptLine], console: "Co
         made = task.artifact
         text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
         console.print(Text(text), soft_wrap=True)
-    if attempts:
-        console.print(attempts_table(attempts, is_play_money))
+    if history.attempts:
+        show_attempts(history.attempts, console, is_play_money=is_play_money)
+    for asked in history.asked:
+        console.print(Text(f"\n{asked.when}", "bold"))
+        facts(request_lines(asked.request), console)
 
 
 def _table(*headers: tuple[str, bool]) -> "Table":
@@ -211,13 +242,24 @@ def _spend(status: Status) -> "Table":
     return table
 
 
-def attempts_table(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
-    """Return one line for each attempt."""
+def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
+    """Print one line for each attempt, then the request ids: whole, because a support desk asks for them."""
+    from rich.text import Text
+
+    console.print(_attempts(attempts, is_play_money))
+    for one in attempts:
+        if one.request_id:
+            console.print(Text(f"attempt {one.attempt}: request id {visible(one.request_id)}"), soft_wrap=True)
+
+
+def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
     from rich.text import Text
 
     table = _table(
         ("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False)
     )
+    for column in table.columns[:-1]:
+        column.no_wrap = True  # what is narrow stays whole, the reason takes what is left
     for one in attempts:
         cost = money(one.cost_microusd, is_play_money)
         if one.unknown_microusd:

@@ -49,6 +49,8 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
 
 def _first_line(summary: RunSummary) -> str:
     if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
+        if summary.total == 0:
+            return "Nothing to do: no task."
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
     verb = "Done" if summary.exit is Exit.OK else "Not finished" if summary.pending else "Finished with losses"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"

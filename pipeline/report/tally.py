@@ -52,6 +52,7 @@ class Tally:
         self.skipped = 0
         self.states: Counter[TaskState] = Counter()
         self.retries = 0
+        self.retry_reason = ""  # of the last one
         self.pauses = 0
         self.budget_microusd: int | None = None
         self.is_play_money = False
@@ -69,7 +70,7 @@ class Tally:
                 self.total, self.skipped = event.total, event.total - event.due
                 self.is_play_money, self.budget_microusd = event.is_play_money, event.budget_microusd
             case RetryScheduled():
-                self.retries += 1
+                self.retries, self.retry_reason = self.retries + 1, event.reason
             case TaskEnded():
                 self._settle(event)
             case Paused():

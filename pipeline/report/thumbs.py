@@ -33,19 +33,24 @@ def thumb_name(sha256: str) -> str:
     return f"{sha256[:32]}.webp"
 
 
-def preview(source: Path) -> tuple[str, Thumb] | None:
-    """Return name and order of a picture that browsers can draw in place of `source`; None when they draw it as it is.
+def is_drawn(source: Path) -> bool:
+    """Say whether browsers draw such a file as it is."""
+    return source.suffix.lower() in _SHOWN
 
-    The name changes with the file's place, size and time.
+
+def small_input(source: Path) -> tuple[str, Thumb] | None:
+    """Return name and order of a picture that stands for an input where the file is out of reach; None: it is gone.
+
+    What browsers cannot draw is only ever seen so, and larger. The name changes with the file's place, size and time.
     """
-    if source.suffix.lower() in _SHOWN:
-        return None
     try:
         stat = source.stat()
     except OSError:
         return None
     mark = f"{source}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="surrogateescape")
-    return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(source=source, box=_PREVIEW)
+    return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(
+        source=source, box=_THUMB if is_drawn(source) else _PREVIEW
+    )
 
 
 def make_thumbs(

@@ -73,13 +73,24 @@ def open_for_reading(path: Path, *, busy_s: float = 30.0) -> sqlite3.Connection 
 def _open_reader(path: Path, options: str, busy_s: float) -> sqlite3.Connection:
     connection = connect(path, options, busy_s=busy_s, is_shared=True)
     try:
+        version = _identify(connection, path, len(MIGRATIONS))
+        if version < len(MIGRATIONS):
+            connection = _migrated_copy(connection, version)
         connection.execute("PRAGMA query_only = ON")
-        _identify(connection, path, len(MIGRATIONS))
         connection.execute("SELECT count(*) FROM meta").fetchone()
     except BaseException:  # passed on; only the connection is let go
         connection.close()
         raise
     return connection
+
+
+def _migrated_copy(old: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """Return an older ledger in today's shape, in memory: who only looks writes nothing, and the next run migrates."""
+    copy = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+    with contextlib.closing(old):
+        old.backup(copy)
+    _apply(copy, MIGRATIONS, done=version)
+    return copy
 
 
 def _has_log(path: Path) -> bool:

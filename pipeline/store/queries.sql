@@ -47,8 +47,14 @@ ON CONFLICT (manifest, id) DO UPDATE SET
 RETURNING task, attempts, maker, path, sha256, mime, width, height, size_bytes, mtime_ns
 
 -- name: set_record
-INSERT INTO record (task, record) VALUES (:task, :record)
-ON CONFLICT (task) DO UPDATE SET record = excluded.record WHERE record <> excluded.record
+INSERT INTO record (task, fingerprint, record) VALUES (:task, :fingerprint, :record)
+ON CONFLICT (task) DO UPDATE SET fingerprint = excluded.fingerprint, record = excluded.record
+  WHERE record <> excluded.record OR fingerprint <> excluded.fingerprint
+
+-- name: keep_record
+-- Before `set_record`, which takes its place.
+INSERT OR REPLACE INTO earlier (task, fingerprint, record)
+SELECT task, fingerprint, record FROM record WHERE task = :task AND fingerprint <> :fingerprint
 
 -- name: intend_attempt
 -- Boundary B0, second half.
@@ -280,7 +286,15 @@ SELECT 1 FROM task WHERE path = :path AND manifest IN
   (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
 
 -- name: record
-SELECT record FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+SELECT record, fingerprint FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+
+-- name: record_of
+-- Of one request. The latest word on it comes first.
+SELECT record, fingerprint FROM record
+WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) AND fingerprint = :fingerprint
+UNION ALL
+SELECT record, fingerprint FROM earlier
+WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) AND fingerprint = :fingerprint
 
 -- name: done_of_job
 SELECT id, row, path, record FROM task JOIN record USING (task)

@@ -108,10 +108,17 @@ class Reader:
         found = self._rows("attempts", manifest=self.manifest, id=rows.text(task_id))
         return [self._decoded(attempt_of, row) for row in found]
 
-    def record(self, task_id: str, *, manifest: str | None = None) -> dict[str, object] | None:
-        """Return how a task's image comes to be: prompt, model, parameters; inputs relative to the state directory."""
-        row = self._one("record", manifest=manifest or self.manifest, id=rows.text(task_id))
-        return None if row is None else self._decoded(_RECORD.decode, row[0])
+    def record(self, task_id: str, *, fingerprint: str | None = None) -> dict[str, object] | None:
+        """Return what a task asks for: prompt, model, parameters; inputs relative to the state directory.
+
+        `fingerprint` None: its latest request; else that one of its requests. None: nothing was written down.
+        """
+        values = {"manifest": self.manifest, "id": rows.text(task_id)}
+        if fingerprint is None:
+            row = self._one("record", **values)
+        else:
+            row = self._one("record_of", **values, fingerprint=fingerprint)
+        return None if row is None else {**self._decoded(_RECORD.decode, row[0]), "fingerprint": row[1]}
 
     def made_by_job(self, job: str) -> Iterator[Made]:
         """Walk the done images of a job, for jobs that take them as inputs."""

@@ -60,11 +60,11 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in ("images", "digests"))
+_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in ("images", "digests", "fingerprint"))
 
 
 def record_of(task: Task, state_dir: Path) -> str:
-    """Return how a task's image comes to be, as JSON for people and reports."""
+    """Return what a task asks for, as JSON for people and reports; its fingerprint stands beside it."""
     fields = {name: getattr(task, name) for name in _RECORDED}
     images = [
         {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
@@ -111,7 +111,8 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
 def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, reserved: int) -> Intent:
     """Write an attempt down as sent (B0)."""
     task, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
-    connection.execute(query("set_record"), {"task": task, "record": record})
+    is_first = number == 1 and artifact[0] is None
+    remember(connection, task, str(row["fingerprint"]), record, is_first=is_first)
     attempt = connection.execute(
         query("intend_attempt"),
         {
@@ -132,6 +133,14 @@ def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, r
         previous=artifact_of(artifact),
         previous_maker=maker,
     )
+
+
+def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str, *, is_first: bool) -> None:
+    """Write down what a task asks for now; `is_first`: nothing was written for it yet, so there is nothing to keep."""
+    values = {"task": task, "fingerprint": fingerprint, "record": record}
+    if not is_first:
+        connection.execute(query("keep_record"), values)
+    connection.execute(query("set_record"), values)
 
 
 def artifact_of(columns: Sequence[Any]) -> Artifact | None:
@@ -253,7 +262,7 @@ def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int)
     for each in found:
         connection.execute(query("adopt_task"), each.row)
         (task,) = connection.execute(query("key_of_task"), each.row).fetchone()
-        connection.execute(query("set_record"), {"task": task, "record": each.record})
+        remember(connection, task, str(each.row["fingerprint"]), each.record, is_first=False)
         if each.price is None:
             continue
         values = {**each.row, "run": run, "price": each.price, "at": each.at}

@@ -122,3 +122,17 @@ CREATE TABLE digest (
   mtime_ns INTEGER NOT NULL,
   sha256 TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- migration 2: what was asked before is kept
+
+-- A record is that of the task's latest request, whose fingerprint stands beside it.
+ALTER TABLE record ADD COLUMN fingerprint TEXT NOT NULL DEFAULT '';
+UPDATE record SET fingerprint = (SELECT fingerprint FROM task WHERE task.task = record.task);
+
+-- The same of its earlier requests. Written only where a prompt, an input or a parameter changes.
+CREATE TABLE earlier (
+  task INTEGER NOT NULL REFERENCES task,
+  fingerprint TEXT NOT NULL,
+  record TEXT NOT NULL,
+  PRIMARY KEY (task, fingerprint)
+) STRICT;

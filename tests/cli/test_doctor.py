@@ -28,6 +28,13 @@ def test_a_rehearsal_needs_neither_key_nor_network(imgpipe: Imgpipe) -> None:
     assert set(ended.json["checks"][0]) == {"name", "level", "text", "advice"}
 
 
+def test_the_first_line_is_the_verdict(imgpipe: Imgpipe) -> None:
+    assert imgpipe("doctor", imgpipe.manifest()).out.startswith("Ready")
+    ended = imgpipe("doctor", real(imgpipe.folder, "http://127.0.0.1:1"))
+    assert "Not ready: 2 of " in ended.out.splitlines()[0]
+    assert ended.out.splitlines()[0].endswith("checks are bad (key, address).")
+
+
 def test_it_leaves_nothing_behind(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.manifest()
     before = sorted(imgpipe.folder.iterdir())

@@ -59,16 +59,26 @@ def test_an_edited_image_is_known_by_its_place(imgpipe: Imgpipe) -> None:
     assert imgpipe("explain", path, "--json").json["standing"] == "missing"
 
 
-def test_a_superseded_image_tells_no_prompt_that_is_not_its_own(imgpipe: Imgpipe) -> None:
+def test_a_superseded_image_tells_its_own_prompt(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made(JOBS)
     manifest.write_text(manifest.read_text().replace("A red mug", "A crimson mug"))
     imgpipe("run", manifest)
     (old,) = (imgpipe.state / "superseded").iterdir()
     told = imgpipe("explain", old, "--json").json
     assert (told["standing"], told["task"], told["attempt"]) == ("superseded", "mugs/red", 1)
-    assert told["prompt"] is None
-    assert "does not keep earlier prompts" in told["notes"][0]
+    assert (told["prompt"], told["parameters"]["seed"], told["notes"]) == ("A red mug", 7, [])
+    assert [attempt["prompt"] for attempt in told["attempts"]] == ["A red mug", "A crimson mug"]
     assert imgpipe("explain", image(imgpipe, "red"), "--json").json["prompt"] == "A crimson mug"
+
+
+def test_an_adopted_image_tells_the_prompt_of_the_rebuild_after_a_later_one_brought_nothing(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made(JOBS)
+    (imgpipe.state / "ledger.sqlite").unlink()
+    imgpipe("rebuild", manifest)
+    manifest.write_text(manifest.read_text().replace("A red mug", "'A crimson mug [[refuse]]'"))
+    assert imgpipe("run", manifest).exit == 3
+    told = imgpipe("explain", image(imgpipe, "red"), "--json").json
+    assert (told["task"], told["prompt"]) == ("mugs/red", "A red mug")
 
 
 def test_an_accepted_image_still_tells_the_prompt_that_made_it(imgpipe: Imgpipe) -> None:

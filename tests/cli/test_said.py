@@ -126,3 +126,33 @@ def test_what_costs_nothing_is_told_but_not_to_a_quiet_run(imgpipe: Imgpipe) -> 
     done = imgpipe("run", path, "-q")
     assert (done.exit, done.err) == (0, "")
     assert (imgpipe.out / "new" / "row0.png").exists()
+
+
+# -- a selection that selects nothing -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [("job:mug", "did you mean job:mugs?"), ("job:zzz", "the jobs are mugs")],
+    ids=["near", "far"],
+)
+@pytest.mark.parametrize("which", ["--select", "--exclude"])
+def test_a_job_that_does_not_exist_is_named(imgpipe: Imgpipe, which: str, flag: str, advice: str) -> None:
+    ended = imgpipe("run", imgpipe.manifest(), which, flag)
+    assert ended.exit == 2
+    assert "no job has the name" in ended.err
+    assert advice in ended.err
+
+
+@pytest.mark.parametrize(
+    ("flag", "advice"),
+    [("mugs/rad", "did you mean mugs/red?"), ("tag:summer", "`imgpipe status FILE --tasks` lists the ids")],
+    ids=["id", "tag"],
+)
+def test_a_selection_of_nothing_is_told_and_sends_nothing(imgpipe: Imgpipe, flag: str, advice: str) -> None:
+    manifest = imgpipe.manifest()
+    assert f"note: nothing is selected; {advice}" in imgpipe("plan", manifest, "--select", flag).out
+    ended = imgpipe("run", manifest, "--select", flag)
+    assert (ended.exit, imgpipe.images()) == (0, [])
+    assert advice in ended.err
+    assert "Nothing to do: no task." in ended.err

@@ -43,8 +43,9 @@ def test_tasks_that_ask_for_the_same_image_are_told_and_not_merged(imgpipe: Imgp
     path = imgpipe.manifest("{mugs: {items: {a: A mug, b: A mug, c: {prompt: A mug, variants: 2}}}}")
     found = bill(path)
     assert found.due == 4
+    assert (found.alike, found.alike_microusd, found.min_microusd) == (2, 78_000, 156_000)
     assert found.notes[0].startswith("2 tasks ask for the same image as another one (such as mugs/a and mugs/b)")
-    assert "`variants` is the way" in found.notes[0]
+    assert "each is paid for, play $0.078 in all; take them out" in found.notes[0]
 
 
 def test_variants_of_one_row_are_not_alike(imgpipe: Imgpipe) -> None:

@@ -33,10 +33,12 @@ def test_a_run_that_went_well_pings_start_and_success_and_posts_its_summary(
 
 def test_a_run_with_losses_pings_fail(imgpipe: Imgpipe, listener: Listener) -> None:
     profile = "latency: 0s\nfaults: [{name: image_safety, every: 1}]\n"
-    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener), profile=profile))
-    assert ended.exit == 3
+    manifest = imgpipe.manifest(extra=notify(listener), profile=profile)
+    assert imgpipe("run", manifest).exit == 3
     assert "/ping/fail" in listener.paths
-    assert listener.bodies("/hook")[0]["run"]["exit"] == 3
+    (body,) = listener.bodies("/hook")
+    assert body["run"]["exit"] == 3
+    assert f"ask again: imgpipe retry {manifest} --refused" in body["text"], "a command that can be pasted"
 
 
 def test_an_error_before_anything_is_sent_is_told_too(imgpipe: Imgpipe, listener: Listener) -> None:
@@ -88,7 +90,7 @@ async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypa
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
     warnings: list[str] = []
-    notifier = Notifier(Notify(webhook=url), manifest="shop", warn=warnings.append)
+    notifier = Notifier(Notify(webhook=url), manifest="shop", file="shop.yaml", warn=warnings.append)
     await notifier.ended(replace(SUMMARY, exit=Exit.INTERRUPTED))
     assert asked.is_set()
     assert warnings == ["notify: not everybody was told within 0.05 s"]

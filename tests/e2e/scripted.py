@@ -185,10 +185,10 @@ class Shop:
         return {state: n for state, n in self.status["tasks"].items() if n}
 
     def task(self, row: str = "row0") -> StatusTask:
-        return compose.history(self.setup, f"mugs/{row}")[0]
+        return compose.history(self.setup, f"mugs/{row}").task
 
     def history(self, row: str = "row0") -> list[AttemptLine]:
-        return compose.history(self.setup, f"mugs/{row}")[1]
+        return list(compose.history(self.setup, f"mugs/{row}").attempts)
 
     def forget_hold(self) -> None:
         """Let the moment before which nothing may be sent be a past one."""

@@ -214,7 +214,7 @@ async def test_P3_an_unknown_is_listed_with_time_price_and_request_id(script: Sc
     assert (unknown["task"], unknown["price_usd"], unknown["request_id"]) == ("mugs/row0", 0.04, "req-12345678")
     assert before <= datetime.fromisoformat(unknown["sent_at"]) <= datetime.now(UTC)
     assert shop.status["cost_usd"]["unknown"] == 0.04
-    assert "req-12345678" in shop.history()[0].reason
+    assert shop.history()[0].request_id == "req-12345678"
 
 
 # -- what stops a run -----------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What a person sees: the command on a terminal of its own, narrow and wide; and what a pipe gets instead."""
 
 import re
+import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -182,6 +183,18 @@ def test_tables_fit(terminals: Terminals, tmp_path: Path, verb: str, columns: in
     assert terminal.end() == 0
     assert terminal.screen.wrapped == []
     assert ("play $0.156" if verb == "plan" else "this month") in terminal.screen.text
+
+
+def test_a_report_counts_its_thumbnails_on_a_terminal_and_nowhere_else(
+    terminals: Terminals, imgpipe: Imgpipe, tmp_path: Path
+) -> None:
+    path = manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3)
+    imgpipe("run", path, "-q")
+    terminal = terminals("report", path)
+    assert terminal.end() == 0
+    assert terminal.screen.text.splitlines()[0] == "thumbnails: 3 of 3"
+    shutil.rmtree(tmp_path / "out" / "report")
+    assert imgpipe("report", path).stderr == ""
 
 
 @pytest.mark.parametrize(("answer", "code", "sent"), [("n", 2, 0), ("y", 0, 3)], ids=["no", "yes"])

@@ -7,11 +7,14 @@ import pytest
 from pipeline.plan import alike as module
 from pipeline.plan.alike import Alike
 
+PRICES = {"x": 39_000, "y": 134_000, "z": None}
+
 
 def counted(*tasks: tuple[str, str, bool]) -> Alike:
     alike = Alike()
     for task_id, request, is_due in tasks:
-        alike.add(task_id, hashlib.sha256(request.encode()).hexdigest(), is_due=is_due)
+        price = PRICES[request] if is_due else 0
+        alike.add(task_id, hashlib.sha256(request.encode()).hexdigest(), is_due=is_due, price=price)
     return alike
 
 
@@ -32,10 +35,16 @@ def test_due_tasks_are_counted_whose_image_another_one_asks_for(
     tasks: list[tuple[str, str, bool]], number: int, example: tuple[str, str] | None
 ) -> None:
     alike = counted(*tasks)
-    assert (alike.count(), alike.example) == (number, example)
+    assert (alike.sum().tasks, alike.example) == (number, example)
+
+
+def test_what_is_asked_for_twice_has_its_price() -> None:
+    found = counted(*((name, name[0], True) for name in ("x1", "x2", "x3", "y1", "y2"))).sum()
+    assert (found.tasks, found.known_price) == (3, 2 * 39_000 + 134_000)
+    assert counted(("a", "z", True), ("b", "z", True)).sum().known_price is None
 
 
 def test_beyond_the_named_ones_tasks_are_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NAMED", 1)
     alike = counted(("a", "x", True), ("b", "y", True), ("c", "y", True))
-    assert (alike.count(), alike.example) == (1, None)
+    assert (alike.sum().tasks, alike.example) == (1, None)

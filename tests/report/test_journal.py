@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import pytest
 
@@ -19,6 +20,12 @@ ENDED = AttemptEnded(
     cost_microusd=0,
     unknown_microusd=39_000,
 )
+
+
+def test_an_attempt_that_brought_an_image_is_no_secret_of_debug_logs() -> None:
+    """How long an image took is in every JSON log, not only in a verbose one."""
+    level, name, _, fields = line(replace(ENDED, fault=None, reason=""), False)
+    assert (level, name, fields["seconds"]) == (logging.INFO, "attempt_ended", 3.142)
 
 
 def test_an_attempt_carries_the_promised_fields() -> None:

@@ -36,12 +36,12 @@ async def server(listener: Listener) -> AsyncIterator[TestServer]:
 
 
 async def test_a_webhook_hears_the_summary(server: TestServer, listener: Listener, summary) -> None:
-    body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest="jobs/x.yaml")
+    body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest="shop", file="jobs/x.yaml")
     assert await post(str(server.make_url("/hook")), body) is None
     [(path, heard)] = listener.heard
     assert path == "/hook"
     assert heard["run"] == run_json(summary(exit=Exit.SOME_FAILED, failed=1))
-    assert heard["title"] == "jobs/x.yaml: exit 3, 60 images for $2.34"
+    assert heard["title"] == "shop: exit 3, 60 images for $2.34"
     assert "imgpipe retry jobs/x.yaml --failed" in heard["text"]
 
 

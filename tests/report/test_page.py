@@ -108,6 +108,12 @@ def test_the_sheet_shows_every_task_and_its_picture(sheet: Sheet) -> None:
     assert sheet.page.locator(".frame img").count() == 21
 
 
+def test_a_screen_reader_finds_its_landmarks_and_words_apart(sheet: Sheet) -> None:
+    sheet.page.get_by_role("main").get_by_role("feed", name="Images").wait_for()
+    sheet.page.get_by_role("main").get_by_role("toolbar", name="Filter and sort").wait_for()
+    assert sheet.page.locator(".blank.refused").first.text_content() == "refused blocked: refused reason"
+
+
 def test_pictures_keep_their_aspect_ratio(sheet: Sheet) -> None:
     ratios = sheet.page.locator(".frame:has(img)").evaluate_all(
         "all => all.slice(0, 3).map(f => f.clientWidth / f.clientHeight)"
@@ -396,3 +402,17 @@ def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_b
     sheet.press("Space")
     assert not sheet.page.locator("#viewer").is_visible()
     assert sheet.page.locator(".tile.rejected").count() == 1
+
+
+def test_a_report_that_was_sent_alone_shows_its_thumbnails(context: Any, report: Path, tmp_path: Path) -> None:
+    """Somebody mails the folder: neither the images nor the inputs are where it is opened."""
+    shutil.copytree(report.parent, tmp_path / "sent")
+    sheet = Sheet(context).open(tmp_path / "sent" / report.name)
+    sheet.press("End", "Space")
+    sheet.until("[...document.querySelectorAll('#picture img')].length === 2")
+    sheet.until(
+        "[...document.querySelectorAll('#picture img')].every(i => i.naturalWidth && i.src.includes('/thumbs/'))"
+    )
+    assert sheet.text("#place").endswith("the original is not here, this is its thumbnail")
+    sheet.page.evaluate("localStorage.clear()")
+    sheet.page.close()

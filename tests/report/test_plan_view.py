@@ -39,9 +39,16 @@ CONTRACT = {
 
 
 def test_plan_json_has_the_keys_of_the_contract_then_time_groups_and_notes() -> None:
-    document = json.loads(json.dumps(plan_json(replace(BILL, problems=("a: wrong",), notes=("mind",)))))
+    document = json.loads(
+        json.dumps(plan_json(replace(BILL, problems=("a: wrong",), notes=("mind",), alike=2, alike_microusd=78_000)))
+    )
     groups = document.pop("groups")
-    assert document == {**CONTRACT, "seconds": 72.0, "notes": ["mind"]}
+    assert document == {
+        **CONTRACT,
+        "seconds": 72.0,
+        "duplicates": {"tasks": 2, "cost_usd": 0.078},
+        "notes": ["mind"],
+    }
     assert groups[1:3] == [
         {"job": "posters", "why": "new", "tasks": 10, "due": True, "cost_usd": 0.39},
         {"job": "mugs", "why": "prompt changed", "tasks": 2, "due": True, "cost_usd": 0.078},
@@ -56,6 +63,12 @@ def test_the_bill_lists_each_reason_with_its_price_and_sums_up() -> None:
     assert ["mugs", "prompt", "changed", "2", "$0.078"] in lines
     assert ["all", "jobs", "new", "11", "$0.429"] in lines
     assert ["in", "total", "13", "due", "53", "$0.507"] in lines
+
+
+def test_what_is_asked_for_twice_is_a_line_of_the_bill() -> None:
+    assert "asked twice" not in printed(BILL)
+    text = printed(replace(BILL, alike=2, alike_microusd=78_000))
+    assert ["of", "these", "asked", "twice", "2", "$0.078"] in [line.split() for line in text.splitlines()]
 
 
 def test_one_unknown_price_leaves_the_others_known() -> None:
@@ -112,6 +125,6 @@ def test_s06_markup_and_escapes_in_names_and_notes_are_text() -> None:
 
 def test_many_notes_are_cut_with_their_number() -> None:
     text = printed(replace(BILL, notes=tuple(f"n{n}" for n in range(25))))
-    assert "note: n19" in text
-    assert "note: n20" not in text
-    assert "note: and 5 more" in text
+    assert "note: n9\n" in text
+    assert "note: n10" not in text
+    assert "note: and 15 more" in text

@@ -95,7 +95,13 @@ def test_live_shows_what_holds_the_run_up(clock, started, ended, gauge) -> None:
         view(Paused(reason="Retry-After", seconds=37.0))
         view(Halted(exit=Exit.TRY_LATER, reason="quota used up"))
     text = seen(screen)
-    for part in ("41/100", "play $0.62 of $20.00", "12 of 16 (at most 24) in flight", "1 refused", "1 retries"):
+    for part in (
+        "41/100",
+        "play $0.62 of $20.00",
+        "12 of 16 (at most 24) in flight",
+        "1 refused",
+        "1 retry (last: outage)",
+    ):
         assert part in text
     assert "paused 37 s: Retry-After" in text
     assert "stopping (12 in flight are awaited): quota used up" in text

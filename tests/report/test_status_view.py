@@ -6,8 +6,10 @@ import pytest
 from rich.console import Console
 
 from pipeline.model import Artifact, TaskState
+from pipeline.report.asked import Asked, Request
 from pipeline.report.status_view import (
     AttemptLine,
+    History,
     Status,
     StatusTask,
     UnknownAttempt,
@@ -103,6 +105,25 @@ def test_status_shows_tasks_money_unknowns_and_the_wait(console: Console) -> Non
     assert "unknown: posters/oslo, attempt 12 sent 2026-11-22T19:24:51Z, $0.039" in text
 
 
+@pytest.mark.parametrize(
+    ("states", "missing", "said"),
+    [
+        ({}, 0, "No task is selected."),
+        ({TaskState.DONE: 1}, 0, "The image is there."),
+        ({TaskState.DONE: 1200, TaskState.FAILED: 0}, 0, "All 1,200 images are there."),
+        ({TaskState.DONE: 1, TaskState.FAILED: 1}, 0, "1 of 2 images is there; 1 failed."),
+        ({TaskState.DONE: 5, TaskState.UNKNOWN: 2, TaskState.PENDING: 3}, 1,
+         "4 of 10 images are there; 2 unknown, 3 pending, 1 missing or changed."),
+    ],
+    ids=["none", "one", "all", "half", "mixed"],
+)  # fmt: skip
+def test_the_first_line_says_how_far_it_is(
+    console: Console, states: dict[TaskState, int], missing: int, said: str
+) -> None:
+    show_status(replace(STATUS, states=states, missing=missing), console)
+    assert seen(console).splitlines()[0] == said
+
+
 def test_status_of_a_rehearsal_is_play_money(console: Console) -> None:
     show_status(replace(STATUS, is_play_money=True), console)
     assert "play $12.00" in seen(console)
@@ -127,11 +148,25 @@ def test_history_tells_every_attempt(console: Console) -> None:
             cost_microusd=0,
             unknown_microusd=39_000,
             reason="no answer [x]",
+            request_id="req-1",
         )
     ]
-    show_history(DONE, attempts, console, is_play_money=False)
+    asked = [
+        Asked(when="attempt 3 asked for", request=Request(prompt="A mug\x1b[2J", model="gemini")),
+        Asked(when="a run asks next for", request=Request(prompt="A bottle\non a table", model="gemini")),
+    ]
+    show_history(History(task=DONE, attempts=attempts, asked=asked), console, is_play_money=False)
     text = seen(console)
+    assert "attempt 3 asked for\nprompt      A mug\\x1b[2J\n" in text
+    assert "a run asks next for\nprompt      A bottle\n            on a table\n" in text
     assert "posters/lisbon: done, 2 attempts, $0.039" in text
     assert "1344 × 768  1.2 MB" in text
-    for part in ("silence", "5 min 00 s", "maybe $0.039", "no answer [x]"):
+    for part in (
+        "silence",
+        "5 min 00 s",
+        "maybe $0.039",
+        "2026-11-22T19:24:51Z",
+        "no answer [x]",
+        "attempt 3: request id req-1",
+    ):
         assert part in text

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.report.thumbs import Thumb, make_thumbs, preview, thumb_name
+from pipeline.report.thumbs import Thumb, is_drawn, make_thumbs, small_input, thumb_name
 
 
 def written(path: Path, size: tuple[int, int] = (1344, 768), mode: str = "RGB", **options: object) -> Path:
@@ -73,9 +73,18 @@ def test_many_are_made_by_several_processes(tmp_path: Path) -> None:
     assert make_thumbs(tmp_path / "thumbs", wanted) == set(wanted)
 
 
-def test_only_inputs_that_browsers_cannot_draw_get_a_preview(tmp_path: Path) -> None:
-    assert preview(written(tmp_path / "a.jpg", (8, 8))) is None
-    assert preview(tmp_path / "gone.tiff") is None
-    made = preview(written(tmp_path / "a.TIF", (8, 8)))
+@pytest.mark.parametrize(("file", "is_as_it_is", "width"), [("a.jpg", True, 640), ("a.TIF", False, 1600)])
+def test_an_input_is_small_but_for_what_browsers_cannot_draw(
+    tmp_path: Path, file: str, is_as_it_is: bool, width: int
+) -> None:
+    source = written(tmp_path / file, (2000, 100))
+    assert is_drawn(source) is is_as_it_is
+    made = small_input(source)
     assert made is not None
     assert make_thumbs(tmp_path / "thumbs", dict([made])) == {made[0]}
+    with Image.open(tmp_path / "thumbs" / made[0]) as small:
+        assert small.width == width
+
+
+def test_an_input_that_is_gone_has_none(tmp_path: Path) -> None:
+    assert small_input(tmp_path / "gone.tiff") is None

@@ -248,25 +248,49 @@ def test_r34_older_ledger_is_migrated_once_with_a_copy(used: Path) -> None:
     newer = (*MIGRATIONS, "ALTER TABLE run ADD COLUMN host TEXT;")
     state = Tree(used / "state", Disk(), warn=lambda _: None)
     version = check(used / "state/ledger.sqlite", migrations=newer)
-    assert version == 1
+    assert version == len(MIGRATIONS)
     backup = migrate(state, version, migrations=newer)
-    assert backup == used / "state/ledger-v1.sqlite"
-    assert check(backup) == 1
+    assert backup == used / f"state/ledger-v{version}.sqlite"
+    assert check(backup) == version
     assert oct(backup.stat().st_mode & 0o777) == "0o600"
-    assert check(used / "state/ledger.sqlite", migrations=newer) == 2
-    assert migrate(state, 2, migrations=newer) is None
+    assert check(used / "state/ledger.sqlite", migrations=newer) == version + 1
+    assert migrate(state, version + 1, migrations=newer) is None
     state.close()
     with pytest.raises(LedgerError, match="newer imgpipe"):
         check(used / "state/ledger.sqlite")
+
+
+def made_by_the_first_version(path: Path) -> None:
+    """Take away what later migrations added."""
+    with sqlite3.connect(path) as connection:
+        connection.execute("DROP TABLE earlier")
+        connection.execute("ALTER TABLE record DROP COLUMN fingerprint")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_r34_older_ledger_is_read_as_it_is_and_migrated_by_the_next_run(used: Path) -> None:
+    path, asked = used / "state/ledger.sqlite", task(1)
+    made_by_the_first_version(path)
+    before = path.read_bytes()
+    with Reader(used / "state", manifest="m") as reader:
+        record = reader.record(asked.id, fingerprint=asked.fingerprint)
+        assert record is not None
+        assert record["prompt"] == asked.prompt
+    assert path.read_bytes() == before
+    open_premises(settings(used)).close()
+    assert check(path) == len(MIGRATIONS)
+    with Reader(used / "state", manifest="m") as reader:
+        assert reader.record(asked.id, fingerprint=asked.fingerprint) == record
 
 
 def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
     newer = (*MIGRATIONS, "ALTER TABLE run ADD COLUMN host TEXT; INSERT INTO no_such_table VALUES (1);")
     state = Tree(used / "state", Disk(), warn=lambda _: None)
     with pytest.raises(LedgerError):
-        migrate(state, 1, migrations=newer)
+        migrate(state, len(MIGRATIONS), migrations=newer)
     state.close()
-    assert check(used / "state/ledger.sqlite") == 1
+    assert check(used / "state/ledger.sqlite") == len(MIGRATIONS)
 
 
 async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:

@@ -150,10 +150,11 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["known", "attempts", "claimed_elsewhere", "made_by_path", "made_by_sha256", "unknowns"]
+    "name",
+    ["known", "record", "record_of", "attempts", "claimed_elsewhere", "made_by_path", "made_by_sha256", "unknowns"],
 )
 async def test_lookups_walk_no_table(bench: Bench, name: str) -> None:
-    values = dict.fromkeys(("manifest", "id", "name_key", "output", "path", "sha256"), "x")
+    values = dict.fromkeys(("manifest", "id", "name_key", "output", "path", "sha256", "fingerprint"), "x")
     with bench.reader() as reader:
         assert reader._connection is not None
         plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", values).fetchall()
@@ -194,6 +195,22 @@ async def test_record_tells_how_an_image_came_to_be(bench: Bench) -> None:
     assert record is not None
     assert (record["prompt"], record["tags"], record["params"]) == ("a cat", ["a"], {"x": 1})
     assert (made.task_id, made.path, made.matrix) == ("cats/1", "cats/1.png", {"mood": "dawn"})
+
+
+async def test_each_request_of_a_task_keeps_its_record(bench: Bench) -> None:
+    """Asked for a cat, a dog, and the cat again: the later word on the cat counts, the dog is not forgotten."""
+    await bench.make(task(1, prompt="a cat"), 1)
+    await bench.make(task(1, prompt="a dog"), 2)
+    await bench.make(task(1, prompt="a cat", tags=("again",)), 3)
+    with bench.reader() as reader:
+        cat, dog = (
+            reader.record("cats/1", fingerprint=task(1, prompt=each).fingerprint) for each in ("a cat", "a dog")
+        )
+        latest, unasked = reader.record("cats/1"), reader.record("cats/1", fingerprint="0" * 64)
+    assert cat is not None
+    assert dog is not None
+    assert (cat["prompt"], cat["tags"], dog["prompt"]) == ("a cat", ["again"], "a dog")
+    assert (latest, unasked) == (cat, None)
 
 
 async def test_orphans_are_known_and_not_in_the_manifest(bench: Bench) -> None:

@@ -229,7 +229,7 @@ function sheetKey(event, at) {
 function viewerKey(event, at) {
   const key = keyOf(event), isSlider = at.type === "range";
   if (key === " " && at.matches?.("button, a")) return false;
-  if (key === " ") { viewer.close(); return true; }
+  if (key === " ") { closeViewer(); return true; }
   if ((key === "ArrowLeft" || key === "ArrowRight") && !isSlider) { stepViewer(key === "ArrowLeft" ? -1 : 1); return true; }
   if (key === "p" || key === "r") { mark(viewed, key === "p" ? "picked" : "rejected"); return true; }
   if (key === "c") { toggleCompare(); return true; }

@@ -40,7 +40,7 @@ function frame(index) {
 function blank(index, text) {
   const state = cell("state", index);
   return element("span", { class: `blank ${state}` },
-    element("b", {}, state), element("span", {}, text ?? cell("reason", index) ?? ""));
+    element("b", {}, state), " ", element("span", {}, text ?? cell("reason", index) ?? ""));
 }
 
 function makeTile(index) {

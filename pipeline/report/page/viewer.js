@@ -1,5 +1,6 @@
 // One picture large: facts, variants, before and after, comparison.
 const viewer = $("viewer"), picture = $("picture");
+const AWAY = " · the original is not here, this is its thumbnail";
 let viewed = -1, isComparing = false, isTrueSize = false;
 
 function openViewer(index) {
@@ -58,26 +59,35 @@ function fillPicture(index) {
   const source = cell("image", index), before = cell("before", index), family = siblings.get(groupKey(index));
   picture.className = `picture${isTrueSize ? " true-size" : ""}`;
   if (isComparing && family.length > 1) picture.replaceChildren(comparison(family));
-  else if (source === null) picture.replaceChildren(before === null ? blank(index) : large(before, "Input image"));
+  else if (source === null) picture.replaceChildren(before === null ? blank(index) : large(before, "Input image", { small: cell("small", index) }));
   else if (before !== null && !isTrueSize) picture.replaceChildren(slider(before, source, index));
-  else picture.replaceChildren(large(source, cell("prompt", index), index));
+  else picture.replaceChildren(image(source, index));
 }
 
-function large(source, alt, index) {
-  const image = element("img", { src: source, alt: alt.slice(0, 300), draggable: "false" });
-  if (index !== undefined && cell("width", index)) {
-    image.width = cell("width", index);
-    image.height = cell("height", index);
-  }
-  image.addEventListener("click", toggleTrueSize);
-  image.addEventListener("error", () => image.replaceWith(element("span", { class: "blank failed" },
-    element("b", {}, "Not found"), element("span", {}, decodeURI(source)))), { once: true });
-  return image;
+const image = (source, index) => large(source, cell("prompt", index), { small: cell("thumb", index), width: cell("width", index), height: cell("height", index) });
+
+// A report that was sent without its images still has its thumbnails.
+function large(source, alt, { small, width, height }) {
+  const made = element("img", { src: source, alt: alt.slice(0, 300), draggable: "false" });
+  if (width) Object.assign(made, { width, height });
+  made.addEventListener("click", toggleTrueSize);
+  insteadOf(made, small, () => made.replaceWith(element("span", { class: "blank failed" },
+    element("b", {}, "Not found"), " ", element("span", {}, decodeURI(source)))));
+  return made;
+}
+
+function insteadOf(made, small, otherwise) {
+  made.addEventListener("error", () => {
+    if (small === null || made.getAttribute("src") === small) { otherwise(); return; }
+    made.src = small;
+    if (!$("place").textContent.endsWith(AWAY)) $("place").textContent += AWAY;
+  });
 }
 
 function slider(before, after, index) {
-  const under = large(after, cell("prompt", index), index), over = element("img", { src: before, alt: "Before", class: "over", draggable: "false" });
+  const under = image(after, index), over = element("img", { src: before, alt: "Before", class: "over", draggable: "false" });
   under.removeEventListener("click", toggleTrueSize);
+  insteadOf(over, cell("small", index), () => over.remove());
   const range = element("input", { type: "range", min: "0", max: "100", value: "50", step: "0.5", "aria-label": "Before and after", id: "slider" });
   const box = element("div", { class: "slider" }, under, over, element("i", { class: "handle", "aria-hidden": "true" }),
     element("span", { class: "tag left", "aria-hidden": "true" }, "before"), element("span", { class: "tag right", "aria-hidden": "true" }, "after"), range);
@@ -97,8 +107,9 @@ function comparison(family) {
   grid.style.setProperty("--columns", String(Math.ceil(Math.sqrt(Math.min(family.length, 9)))));
   for (const index of family.slice(0, 9)) {
     const source = cell("image", index);
-    const button = element("button", { type: "button", class: markOf(index), "aria-label": label(index) },
-      source === null ? blank(index) : element("img", { src: source, alt: "" }), element("span", {}, shortId(index)));
+    const shown = source === null ? blank(index) : element("img", { src: source, alt: "" });
+    if (source !== null) insteadOf(shown, cell("thumb", index), () => shown.replaceWith(blank(index, "Not found")));
+    const button = element("button", { type: "button", class: markOf(index), "aria-label": label(index) }, shown, element("span", {}, shortId(index)));
     button.addEventListener("click", () => goTo(index));
     grid.append(button);
   }
@@ -149,13 +160,18 @@ function toggleCompare() {
   fillPicture(viewed);
 }
 
-viewer.addEventListener("close", () => {
+// A dialog that closes gives the focus back to where it was opened, and tells of it later: a key that is pressed in
+// between would mark the wrong picture. So the focus is set at once.
+function closeViewer() {
+  const last = viewed;
+  viewer.close();
   picture.replaceChildren();
-  if (places.has(viewed)) setCurrent(viewed);
+  if (places.has(last)) setCurrent(last);
   focusCurrent();
-});
+}
+viewer.addEventListener("cancel", (event) => { event.preventDefault(); closeViewer(); });
 // After a press with a pointer the keys are the viewer's again; the keyboard's own focus stays where it is.
 viewer.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) $("stage").focus({ preventScroll: true }); });
-$("close").addEventListener("click", () => viewer.close());
+$("close").addEventListener("click", closeViewer);
 $("prev").addEventListener("click", () => stepViewer(-1));
 $("next").addEventListener("click", () => stepViewer(1));

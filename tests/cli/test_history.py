@@ -1,0 +1,50 @@
+"""status FILE ID: one task from its first request to what a run would ask next."""
+
+from pathlib import Path
+
+from tests.cli.conftest import Imgpipe
+
+
+def edit(manifest: Path, old: str, new: str) -> None:
+    manifest.write_text(manifest.read_text().replace(old, new))
+
+
+def test_each_attempt_tells_the_prompt_it_was_made_with(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    edit(manifest, "A red mug", "A crimson mug")
+    imgpipe("run", manifest, "-q")
+    edit(manifest, "A crimson mug", "A scarlet mug")
+    told = imgpipe("status", manifest, "mugs/red", "--json").json
+    assert [attempt["prompt"] for attempt in told["history"]] == ["A red mug", "A crimson mug"]
+    out = imgpipe("status", manifest, "mugs/red").out
+    first, second, third = (out.index(f"prompt      A {colour} mug\n") for colour in ("red", "crimson", "scarlet"))
+    assert out.index("attempt 1 asked for") < first < out.index("attempt 3 asked for") < second
+    assert second < out.index("a run asks next for") < third
+
+
+def test_a_task_that_was_never_asked_tells_what_it_will_ask(imgpipe: Imgpipe) -> None:
+    out = imgpipe("status", imgpipe.manifest(), "mugs/blue").out
+    assert out.startswith("mugs/blue: pending, 0 attempts")
+    assert "a run asks next for\nprompt      A blue mug\n" in out
+
+
+def test_an_accepted_change_is_what_the_manifest_asks_now(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    edit(manifest, "A red mug", "A crimson mug")
+    imgpipe("run", manifest, "-q", "--accept", "prompt")
+    out = imgpipe("status", manifest, "mugs/red").out
+    assert "asked for\nprompt      A red mug\n" in out
+    assert "the manifest asks now for\nprompt      A crimson mug\n" in out
+
+
+def test_a_task_that_left_the_manifest_keeps_its_history(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made()
+    edit(manifest, "red: A red mug, ", "")
+    ended = imgpipe("status", manifest, "mugs/red")
+    assert ended.exit == 0
+    assert "orphaned: no longer in the manifest" in ended.out
+    assert "asked for\nprompt      A red mug\n" in ended.out
+    assert "next" not in ended.out
+    missing = imgpipe("status", manifest, "mugs/bleu")
+    assert missing.exit == 2
+    assert "no task has the id 'mugs/bleu'; did you mean mugs/blue?" in missing.err
