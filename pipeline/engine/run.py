@@ -260,7 +260,6 @@ class Engine:
             turn.last = step
             turn.attempts += 1
             turn.cost_microusd += step.cost_microusd
-            self.counts.attempts += 1
             if step.artifact is not None:
                 self.counts.images += 1
                 self.counts.bytes += step.artifact.size_bytes
@@ -287,6 +286,7 @@ class Engine:
         self.halt(Exit.BUDGET, str(refusal))
 
     def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
+        self.counts.attempts += 1  # here: the disk may not take what came
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))

@@ -52,7 +52,8 @@ def _first_line(summary: RunSummary) -> str:
         if summary.total == 0:
             return "Nothing to do: no task."
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
-    verb = "Done" if summary.exit is Exit.OK else "Not finished" if summary.pending else "Finished with losses"
+    is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
+    verb = "Done" if summary.exit is Exit.OK else "Finished with losses" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
     text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."

@@ -31,6 +31,11 @@ def test_paragraph_says_when_nothing_was_to_do(summary) -> None:
     assert text == "Nothing to do: all 100 images exist already."
 
 
+def test_a_run_that_was_stopped_before_it_began_has_lost_nothing(summary) -> None:
+    text = paragraph(summary(run=None, exit=Exit.INTERRUPTED, total=0, images=0), manifest="x.yaml")
+    assert text.startswith("Not finished: 0 images")
+
+
 def test_paragraph_shows_play_money_as_such(summary) -> None:
     assert "for play $2.34" in paragraph(summary(is_play_money=True), manifest="x.yaml")
 
