@@ -106,7 +106,7 @@ def make_plan(
     orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     selected = setup.flags.selection.apply(orphans.watch(stream))
-    plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
+    plan = tally(selected, price=setup.price, problem=setup.problem, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
     _check_budget(setup, plan)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.budget import MAX_TEXT, Names
@@ -54,8 +55,7 @@ class Params:
         return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """Everything one request asks for; what is not in here changes no fingerprint."""
 
     prompt: str

@@ -197,6 +197,13 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
+-- name: known_among
+-- `known` for many tasks at once: a plan asks for each of a million, and most of what one question costs is the asking.
+SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
+  attempts, unknowns, cost_microusd, reason, updated_at, made,
+  path, sha256, mime, width, height, size_bytes, mtime_ns
+FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
+
 -- name: all_done
 SELECT id, path, sha256, mime, width, height, size_bytes, mtime_ns FROM task
 WHERE manifest = :manifest AND state = 'done' ORDER BY task
@@ -260,9 +267,9 @@ SELECT images, seconds FROM (
 WHERE images >= :fewest AND seconds > 0 ORDER BY run DESC LIMIT 1
 
 -- name: claimed_elsewhere
-SELECT task.manifest, task.id FROM task JOIN manifest USING (manifest)
-WHERE name_key = :name_key AND manifest <> :manifest
-  AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+SELECT name_key, task.manifest, task.id FROM task JOIN manifest USING (manifest)
+WHERE name_key IN (SELECT value FROM json_each(:name_keys)) AND manifest <> :manifest
+  AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) ORDER BY task DESC
 
 -- name: made_by_path
 SELECT manifest, id, maker FROM task WHERE path = :path

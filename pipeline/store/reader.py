@@ -39,6 +39,10 @@ _NAMES: Final = msgspec.json.Decoder(_Names)
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
 
 
+def _list(texts: Iterable[str]) -> str:
+    return msgspec.json.encode([*texts]).decode()
+
+
 class Reader:
     """One manifest's view of a ledger. Use it as a context manager; one thread at a time."""
 
@@ -82,6 +86,12 @@ class Reader:
         """Return what is remembered of one task."""
         row = self._one("known", manifest=self.manifest, id=rows.text(task_id))
         return None if row is None else self._known(row)
+
+    def known_among(self, task_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what is remembered of several tasks, by id; those it has never seen are left out."""
+        stored = {task_id: rows.text(task_id) for task_id in task_ids}
+        found = {row[0]: row for row in self._rows("known_among", manifest=self.manifest, ids=_list(stored.values()))}
+        return {task_id: self._known(found[text]) for task_id, text in stored.items() if text in found}
 
     def all_known(self) -> Iterator[Known]:
         """Walk every task of this manifest, oldest first."""
@@ -129,10 +139,12 @@ class Reader:
                     yield known
         scratch.close()
 
-    def claimed_elsewhere(self, name: str) -> str | None:
-        """Return `manifest: id` of another manifest's task with this output name in the same directory."""
-        row = self._one("claimed_elsewhere", name_key=rows.name_key(name), manifest=self.manifest, output=self._output)
-        return None if row is None else f"{row[0]}: {row[1]}"
+    def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
+        """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""
+        keys = {name: rows.name_key(name) for name in names}
+        asked = {"name_keys": _list(keys.values()), "manifest": self.manifest, "output": self._output}
+        found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
+        return {name: found[key] for name, key in keys.items() if key in found}
 
     # --- images
 
