@@ -108,9 +108,10 @@ class Expansion:
         for combination in plan.combinations if plan.combinations is not None else (None,):
             try:
                 yield from self._maker.tasks(plan, row, combination)
-            except TemplateTrouble as trouble:
+            except TemplateTrouble as first:
                 label = combination.label if combination is not None else ""
-                self._note(self._located(plan, row, label, trouble))
+                for trouble in (first, *first.others):
+                    self._note(self._located(plan, row, label, trouble))
 
     def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
         name = "-".join(part for part in (row.key, label) if part)[:120]

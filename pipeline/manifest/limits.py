@@ -18,14 +18,14 @@ from pipeline.manifest.kinds import (
     VariableName,
 )
 from pipeline.manifest.mapping import Model, scalar_as
-from pipeline.manifest.scalars import MAX_USD, Duration, Flag, Path, Percentage, Text, Usd, fault
+from pipeline.manifest.scalars import MAX_USD, Duration, Filled, Flag, Path, Percentage, Text, Usd, fault
 
 
 class Provider(Model):
     """Whose API is asked, and which key opens the door."""
 
     kind: Kind = Field("cometapi", description="cometapi | google | simulator")
-    model: Text = Field(
+    model: Filled = Field(
         "gemini-2.5-flash-image",
         description="The model of every job that names none; free text.",
         examples=["gemini-2.5-flash-image", "gemini-3-pro-image-preview", "gemini-3.1-flash-image-preview"],

@@ -94,6 +94,13 @@ def _text(value: object) -> str:
     raise fault(f"must be text, this is {shown(value)}", "write one text")
 
 
+def _filled(value: object) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise fault("is empty", "write a name, or take the key out")
+    return text.strip()
+
+
 def written(value: object) -> str:
     """Accept any scalar as the text that was written: `0123`, `3.10`, `no`, `2026-11-22`."""
     if isinstance(value, str):
@@ -219,6 +226,7 @@ def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 Path = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^\s*[^~\s]"})]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]

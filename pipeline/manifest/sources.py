@@ -115,6 +115,8 @@ class Sources:
             )
             return
         if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
+            if each.allow_empty and not os.path.lexists(glob.base):
+                return
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
             yield self._problem(plan, "files", what, "patterns are relative to the manifest")
             return

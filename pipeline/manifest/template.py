@@ -45,6 +45,7 @@ class TemplateTrouble(Exception):  # noqa: N818 - becomes a Problem where the fi
         super().__init__(what)
         self.what, self.instead, self.line, self.needle = what, instead, line, needle
         self.origin: Any = None  # the template's, once it is known
+        self.others: tuple[TemplateTrouble, ...] = ()  # what is wrong beside it, in the same row
 
 
 class Template:
@@ -199,9 +200,11 @@ def _simple_part(node: nodes.Node) -> str | tuple[str, str | None] | None:
             return text
         case nodes.Name(name=("job" | "id" | "variant") as root):
             return root, None
-        case nodes.Getattr(node=nodes.Name(name=root), attr=key):
+        case nodes.Getattr(node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), attr=key):
             return root, key
-        case nodes.Getitem(node=nodes.Name(name=root), arg=nodes.Const(value=str(key))):
+        case nodes.Getitem(
+            node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), arg=nodes.Const(value=str(key))
+        ):
             return root, key
         case _:
             return None

@@ -115,6 +115,29 @@ def test_rendered_value_is_judged_like_a_written_one(desk, key, value, says):
     assert problem.line == 1
 
 
+def test_every_mistake_of_a_row_is_told_at_once(desk):
+    desk.write("a.jpg")
+    text = """\
+        jobs:
+          a:
+            each: {csv: rows.csv}
+            prompt: "{{ row.prompt }}"
+            size: "{{ row.size }}"
+            images: [a.jpg, nope.jpg, "{{ row.image }}"]
+            output: "{{ row.out }}"
+            variants: 3
+        """
+    desk.write("rows.csv", "id,prompt,size,image,out\n1,,8K,https://x/y.png,../z\n2,p,1K,a.jpg,two\n")
+    told = [(problem.line, str(problem).partition("rows.csv:2): ")[2]) for problem in desk.problems(text)]
+    assert [(line, what[:24]) for line, what in told if what] == [
+        (4, "the prompt is empty; wri"),
+        (5, "'8K' is not a size; writ"),
+        (6, "input image 'nope.jpg' i"),
+        (6, "input image 'https://x/y"),
+        (7, "the output name '../z' l"),
+    ]
+
+
 def test_empty_cell_leaves_an_optional_parameter_out(desk):
     desk.write("rows.csv", "id,v\n1,\n2,1:1\n")
     tasks = desk.tasks("jobs: {a: {prompt: p, each: {csv: rows.csv}, aspect_ratio: '{{ row.v }}'}}\n")

@@ -68,6 +68,7 @@ CASES = [
     ("M17-budget-dollars", "limits: {budget: $20}\n" + JOB, 1, 18, "write a plain number: 20.00"),
     ("M17-price-too-fine", "prices: {m: 0.00000001}\n" + JOB, 1, 13, "finer than a millionth"),
     ("price-of-unknown-size", "prices: {m: {8K: 1}}\n" + JOB, 1, 13, "'8K' is not a size"),
+    ("provider-model-empty", "provider: {model: ''}\n" + JOB, 1, 19, "model is empty; write a name, or take the key out"),
     ("timeout-without-unit", "provider: {timeout: 300}\n" + JOB, 1, 21, "write 300s"),
     ("timeout-negative", "provider: {timeout: -3s}\n" + JOB, 1, 21, "must be a duration with its unit"),
     ("timeout-zero", "provider: {timeout: 0s}\n" + JOB, 1, 21, "out of range"),
