@@ -5,7 +5,7 @@ Nothing is multiplied and nothing rendered here. A source that cannot be read is
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,9 @@ from pipeline.manifest.budget import Names
 from pipeline.manifest.folder import Wanted, own_directories, walk
 from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
-from pipeline.manifest.jobs import JobPlan
+from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.load import Manifest
+from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.rows import Row, fields_of, printable
 
 
@@ -146,6 +147,8 @@ class Sources:
         """Yield a row for every done image of another job; none while nobody knows them."""
         if self._upstream is None or each.job is None:
             return
+        plans = [self._manifest.jobs[job] for job in (each.job, *upstream_of(each.job, self._manifest.upstream))]
+        chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
         for image in self._upstream(each.job):
             path = os.path.relpath(image.path, self._folder)
             inside = os.path.relpath(image.path, self._manifest.output_dir)
@@ -158,7 +161,16 @@ class Sources:
             row.fields = fields_of(row.data)
             row.is_upstream = True
             row.matrix = dict(image.matrix)
+            row.texts = _texts(chosen, row.matrix)
             yield row
+
+
+def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
+    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last knows best."""
+    texts = dict(names)
+    for combinations in chosen:
+        texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
+    return texts
 
 
 def _file_row(path: str, inside: str) -> Row:

@@ -108,7 +108,7 @@ class TaskMaker:
             context["file"] = row.file
         if combination is not None or row.matrix is not None:
             own = {} if combination is None else combination.texts
-            context["matrix"] = Names("matrix", {**(row.matrix or {}), **own})
+            context["matrix"] = Names("matrix", {**row.texts, **own})
         context["id"] = self._row_id(recipe, row, combination, context)
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
@@ -162,7 +162,7 @@ class TaskMaker:
             rerun_when=recipe.rerun_when,
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
-            matrix=combination.names if combination is not None else {},
+            matrix=_matrix(row, combination),
             fields=row.fields,
         )
         return task, key
@@ -237,6 +237,11 @@ class TaskMaker:
 def _task_id(recipe: Recipe, context: Context) -> str:
     name = f"{context['job']}/{context['id']}"
     return name if recipe.variants == 1 else f"{name}@{context['variant']}"
+
+
+def _matrix(row: Row, combination: Combination | None) -> dict[str, str]:
+    own = combination.names if combination is not None else {}
+    return own if row.matrix is None else {**row.matrix, **own}
 
 
 def _located(template: Template | None, what: str, instead: str) -> TemplateTrouble:

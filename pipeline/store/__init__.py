@@ -14,7 +14,7 @@ verify, rebuild     files against the ledger, a ledger from files
 """
 
 from pipeline.store.finds import Recovery
-from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Run, Unknown
+from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
 from pipeline.store.lock import StateLock
 from pipeline.store.mending import Mender
 from pipeline.store.opening import Settings
@@ -30,7 +30,6 @@ __all__ = [
     "Cost",
     "Hold",
     "Intent",
-    "Made",
     "Maker",
     "Mender",
     "Reader",

@@ -285,7 +285,3 @@ SELECT 1 FROM task WHERE path = :path AND manifest IN
 
 -- name: record
 SELECT record FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
-
--- name: done_of_job
-SELECT id, row, path, record FROM task JOIN record USING (task)
-WHERE manifest = :manifest AND job = :job AND state = 'done' ORDER BY task

@@ -20,7 +20,7 @@ from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.clock import from_us, to_us
 from pipeline.store.faults import FROM_SQLITE, damaged, translate
-from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Row, Run, Unknown, attempt_of, known_of
+from pipeline.store.history import Attempt, Cost, Hold, Maker, Row, Run, Unknown, attempt_of, known_of
 from pipeline.store.sql import query
 
 A = TypeVar("A")
@@ -30,12 +30,6 @@ QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's 
 BUSY_S: Final = 30.0
 
 
-class _Names(msgspec.Struct):
-    matrix: dict[str, str] = {}
-    fields: dict[str, str] = {}
-
-
-_NAMES: Final = msgspec.json.Decoder(_Names)
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
 
 
@@ -122,12 +116,6 @@ class Reader:
         """Return how a task's image comes to be: prompt, model, parameters; inputs relative to the state directory."""
         row = self._one("record", manifest=manifest or self.manifest, id=rows.text(task_id))
         return None if row is None else self._decoded(_RECORD.decode, row[0])
-
-    def made_by_job(self, job: str) -> Iterator[Made]:
-        """Walk the done images of a job, for jobs that take them as inputs."""
-        for task_id, row, path, record in self._rows("done_of_job", manifest=self.manifest, job=job):
-            names = self._decoded(_NAMES.decode, record)
-            yield Made(task_id=task_id, row=row, path=path, matrix=names.matrix, fields=names.fields)
 
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""

@@ -317,6 +317,34 @@ def test_chain_takes_the_done_images_of_another_job(desk):
     assert len([*expand(manifest, digests=read_digest, upstream=upstream)]) == 5
 
 
+LONG_CHAIN = """\
+    jobs:
+      mugs: {prompt: p, matrix: {colour: {red: as red as wine}, size: [s]}}
+      lit: {each: {job: mugs}, prompt: p, matrix: {mood: [dawn], size: {xl: very large}}}
+      final: {each: {job: lit}, prompt: '{{ matrix.colour }}, {{ matrix.mood }}, {{ matrix.size }}'}
+    """
+
+
+def test_a_chained_job_sees_the_matrix_of_every_job_before_it(desk):
+    image, manifest = desk.write("outputs/m/x.png", "image"), desk.load(LONG_CHAIN)
+    (mug,) = expand(manifest, digests=read_digest, jobs=["mugs"])
+
+    def made(task):
+        yield UpstreamImage(task_id=task.id, row=task.row, path=image, matrix=task.matrix, fields=task.fields)
+
+    (lit,) = expand(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
+    assert lit.matrix == {"colour": "red", "size": "xl", "mood": "dawn"}
+    (final,) = expand(manifest, digests=read_digest, jobs=["final"], upstream=lambda _: made(lit))
+    assert final.prompt == "as red as wine, dawn, very large"
+    assert final.matrix == lit.matrix
+
+
+def test_an_axis_that_no_job_of_the_chain_has_is_told_before_anything_is_made(desk):
+    (problem,) = desk.problems(LONG_CHAIN.replace("matrix.mood", "matrix.moood"))
+    assert str(problem).endswith("matrix has no 'moood'; did you mean 'mood'?")
+    assert (problem.line, problem.column) == (4, 69)
+
+
 def test_chain_has_no_tasks_while_nobody_knows_the_images(desk):
     assert {task.job for task in desk.tasks(CHAIN)} == {"sketches"}
 
