@@ -191,6 +191,17 @@ def test_name_in_the_state_directory_is_refused(desk, output):
     assert "lies in the state directory" in problem.what
 
 
+@pytest.mark.parametrize("output", ["X.png/y", "x.JPG/deep/y", "x.webp/y/z"])
+def test_folder_called_like_another_tasks_image_is_refused_m13(desk, output):
+    (problem,) = desk.problems(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
+    assert problem.what.startswith("b/b lies in a folder that is called like the image of a/a")
+
+
+@pytest.mark.parametrize("output", ["y.png/x", "x.tiff/y", "x.png.d/y", "sub/x.png/y"])
+def test_folder_called_like_nobodys_image_is_fine(desk, output):
+    desk.tasks(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
+
+
 def test_output_that_is_another_tasks_input_is_refused_m14(desk):
     desk.write("out/hero.png")
     text = """\
