@@ -211,10 +211,10 @@ def number(at_least: float, at_most: float) -> Callable[[object], float]:
 
 
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d+)?(ms|s|m|h|d)$"}
 _PERCENT_SCHEMA = {
     "anyOf": [
-        {"type": "string", "pattern": r"^\d+(\.\d*)?\s*%$"},
+        {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d*)?\s*%$"},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     ]
 }
@@ -225,9 +225,11 @@ def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "array", "items": schema}]}
 
 
+_PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
+
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
-Path = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^\s*[^~\s]"})]
+Path = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
