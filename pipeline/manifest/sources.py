@@ -84,7 +84,8 @@ class Sources:
             case kind:
                 path = self._manifest.path.parent / getattr(each, kind)
                 needs_key = plan.recipe.id is None
-                rows = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
+                found = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
+                rows = (self._at_key(plan, kind, row) for row in found)
         is_empty = True
         for row in rows:
             is_empty = False
@@ -99,6 +100,12 @@ class Sources:
 
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
+
+    def _at_key(self, plan: JobPlan, kind: str, row: Row | Problem) -> Row | Problem:
+        """Return a row as it is; what is wrong with a table as a whole is told where the manifest names it."""
+        if isinstance(row, Row) or row.line is not None:
+            return row
+        return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
 
     def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
         folder = str(self._folder)
