@@ -6,7 +6,9 @@ Nothing is multiplied and nothing rendered here. A source that cannot be read is
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.errors import Problem
@@ -91,12 +93,18 @@ class Sources:
             is_empty = False
             yield row
         if is_empty and not each.allow_empty:
-            what = (
-                "no file matches"
-                if each.kind == "files"
-                else "the table has no rows" + (" that fit `where`" * bool(each.where))
-            )
-            yield self._problem(plan, each.kind, what, "check it, or write `allow_empty: true`")
+            yield self._no_rows(plan, each)
+
+    def _no_rows(self, plan: JobPlan, each: Each) -> Problem:
+        what, instead = "the table has no rows" + " that fit `where`" * bool(each.where), "check it"
+        if each.files is not None:
+            bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
+            what = "no file matches"
+            instead = instead if bare is None else f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+        return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
+
+    def _is_folder(self, pattern: str) -> bool:
+        return os.path.isdir(posixpath.join(str(self._folder), pattern))  # noqa: PTH112 - False for whatever is no path
 
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
@@ -126,7 +134,7 @@ class Sources:
             if each.allow_empty and not os.path.lexists(glob.base):
                 return
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
-            yield self._problem(plan, "files", what, "patterns are relative to the manifest")
+            yield self._problem(plan, "files", what, _nearest_folder(glob.base))
             return
         is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
         base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
@@ -178,6 +186,17 @@ def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
     return texts
+
+
+def _nearest_folder(path: str) -> str:
+    """Say which folder beside a missing one may be meant."""
+    above, _, name = path.rpartition("/")
+    folders: list[str] = []
+    with suppress(OSError), os.scandir(above or "/") as entries:
+        folders = [entry.name for entry in entries if entry.is_dir()]
+    same = [folder for folder in folders if folder.lower() == name.lower()]
+    near = same or get_close_matches(name, folders, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else "patterns are relative to the manifest"
 
 
 def _file_row(path: str, inside: str) -> Row:

@@ -62,7 +62,11 @@ def test_pattern_takes(desk, each, expected):
     ("each", "says"),
     [
         ("files: 'photos/**/*.gif'", "no file matches; check it, or write `allow_empty: true`"),
-        ("files: 'nope/*.jpg'", "there is no folder 'nope'"),
+        ("files: 'nope/*.jpg'", "there is no folder 'nope'; patterns are relative to the manifest"),
+        ("files: 'Photo/*.jpg'", "there is no folder 'Photo'; did you mean 'photos'?"),
+        ("files: photos", "no file matches; photos is a folder, write photos/**/*.{jpg,jpeg,png,webp}"),
+        ("files: 'photos/" + "x" * 300 + "'", "no file matches; check it"),
+        ("files: photos/", "write photos/**/*.{jpg,jpeg,png,webp}"),
         ("files: 'photos/*.jpg', root: other", "root 'other' does not hold the files"),
         ("files: 'photos/[z-a].jpg'", "is malformed"),
         ("files: 'photos\\*.jpg'", "folders are separated by /"),
