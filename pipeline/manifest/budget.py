@@ -6,6 +6,7 @@ In: values. Out: the same values, paid for, or SecurityError. It knows nothing o
 import json
 from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -31,9 +32,13 @@ class Names(dict[str, Any]):
 
     def unknown(self, key: str) -> str:
         """Say that `key` is not here, with the nearest name that is."""
-        near = get_close_matches(key, [*self], n=1, cutoff=0.6)
-        known = ", ".join(list(self)[:8]) or "none"
-        return f"{self.label} has no {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"it has: {known}")
+        return f"{self.label} has no {key!r}; {_nearest(key, tuple(self))}"
+
+
+@lru_cache(maxsize=64)  # a column that is misspelt is missing from every row of a table
+def _nearest(key: str, known: tuple[str, ...]) -> str:
+    near = get_close_matches(key, known, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known[:8]) or 'none'}"
 
 
 def text_of(value: Any) -> Any:
