@@ -49,7 +49,7 @@ class Digests(msgspec.Struct, frozen=True, gc=False):
     model: str
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One image asked of the API: one row x one matrix combination x one variant of a job."""
 
     id: str  # job/row or job/row@variant

@@ -15,12 +15,12 @@ from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Stoppable
-from pipeline.engine.events import Listener
-from pipeline.engine.halt import Watch
+from pipeline.engine.events import Halted, Listener
+from pipeline.engine.halt import Halt, Watch
 from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit
+from pipeline.errors import Exit, InputError
 from pipeline.plan import Spool
 from pipeline.provider import Client
 from pipeline.settings import ProviderSettings
@@ -58,14 +58,24 @@ class Crew:
                 clock=clock,
             )
             async with aclosing(stages):
-                async for spool in stages:
-                    engine = self._engine(client, gate, watch, outcome)
-                    await engine.run(spool)
-                    if len(outcome.halts):
-                        break
+                try:
+                    async for spool in stages:
+                        engine = self._engine(client, gate, watch, outcome)
+                        await engine.run(spool)
+                        if len(outcome.halts):
+                            break
+                except InputError as error:
+                    self._cannot_go_on(outcome, error)
         if outcome.halts.not_before is not None:
             await self.store.hold(outcome.halts.not_before, "; ".join(outcome.halts.reasons))
         return outcome
+
+    def _cannot_go_on(self, outcome: Outcome, error: InputError) -> None:
+        """End with what is there: a job whose rows follow from images shows some mistakes only when those are made."""
+        more = f" (and {len(error.problems) - 1:,} more; `imgpipe validate` lists them)" if error.problems[1:] else ""
+        halt = Halt(Exit.SOME_FAILED, f"the jobs behind these cannot be planned: {error.problems[0]}{more}")
+        if outcome.halts.add(halt):
+            self.listen(Halted(exit=halt.exit, reason=halt.reason))
 
     def _engine(self, client: Client, gate: Gate, watch: Watch, outcome: Outcome) -> Engine:
         engine = Engine(

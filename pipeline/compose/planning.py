@@ -4,6 +4,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,8 +14,8 @@ from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.prepare import Setup
 from pipeline.errors import InputError, Problem
-from pipeline.manifest import UpstreamImage, expand
-from pipeline.model import Task
+from pipeline.manifest import InputDigests, UpstreamImage, expand
+from pipeline.model import Task, TaskState
 from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
 from pipeline.report.figures import count, money
 from pipeline.store import Reader
@@ -63,18 +64,24 @@ def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
 
 
 class DigestMemory:
-    """SHA-256 of input files: remembered by path, size and time; only what differs is read."""
+    """SHA-256 of input files: remembered by path, size and time; only what differs is read, and once."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
-        self.learned: list[tuple[Path, int, int, str]] = []
+        self._learned: dict[tuple[Path, int, int], str] = {}
+
+    @property
+    def learned(self) -> list[tuple[Path, int, int, str]]:
+        """What the ledger did not know: path, size, time, digest."""
+        return [(*file, digest) for file, digest in self._learned.items()]
 
     def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
-        known = self._reader.digest(path, size_bytes, mtime_ns)
+        file = (path, size_bytes, mtime_ns)
+        known = self._learned.get(file) or self._reader.digest(*file)
         if known is None:
-            with path.open("rb") as file:
-                known = hashlib.file_digest(file, "sha256").hexdigest()
-            self.learned.append((path, size_bytes, mtime_ns, known))
+            with path.open("rb") as stream:
+                known = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._learned[file] = known
         return known
 
 
@@ -91,7 +98,9 @@ def rows(
     manifest = setup.manifest
 
     def tasks() -> Iterator[Task]:
-        expansion = expand(manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, job), jobs=jobs)
+        expansion = expand(
+            manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
+        )
         for task in expansion:
             if is_cancelled is not None and is_cancelled.is_set():
                 raise Cancelled
@@ -117,7 +126,7 @@ def make_plan(
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     ids: list[str] = []
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
-    plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
+    plan = tally(selected, price=setup.price, problem=setup.problem, spool=spool, free=free)
     if plan.problems:
         raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
     _check_budget(setup, plan)
@@ -172,16 +181,27 @@ def _check_budget(setup: Setup, plan: Plan) -> None:
     )
 
 
-def upstream_of(setup: Setup, reader: Reader, job: str) -> Iterator[UpstreamImage]:
-    """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then."""
-    for source in reader.made_by_job(job):
-        path = setup.manifest.output_dir / source.path
-        if not path.exists():
-            continue  # its own task is told as missing, and `--repair` must be able to run
-        yield UpstreamImage(
-            task_id=source.task_id,
-            row=source.row,
-            path=path,
-            matrix=source.matrix,
-            fields=source.fields,
-        )
+def upstream_of(setup: Setup, reader: Reader, digests: InputDigests, job: str) -> Iterator[UpstreamImage]:
+    """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
+
+    The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
+    was taken out takes what follows from it along. What is wrong with `job` is told where its own rows are read.
+    """
+    manifest = setup.manifest
+    tasks = expand(
+        manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
+    )
+    with suppress(InputError):
+        for row in survey(tasks, reader, Files(manifest.output_dir), setup.rules):
+            if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
+                continue
+            path = manifest.output_dir / row.known.artifact.path
+            if not path.exists():
+                continue  # its own task is told as missing, and `--repair` must be able to run
+            yield UpstreamImage(
+                task_id=row.task.id,
+                row=row.task.row,
+                path=path,
+                matrix=row.task.matrix,
+                fields=row.task.fields,
+            )

@@ -82,7 +82,10 @@ def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[
         return
     with reading(setup) as reader:
         yield from expand(
-            setup.manifest, digests=read_digest, jobs=names, upstream=lambda job: upstream_of(setup, reader, job)
+            setup.manifest,
+            digests=read_digest,
+            jobs=names,
+            upstream=lambda job: upstream_of(setup, reader, read_digest, job),
         )
 
 

@@ -16,6 +16,7 @@ PRAGMA cache_size = -8192;
 PRAGMA temp_store = FILE;
 CREATE TABLE claim (id TEXT NOT NULL, name_key TEXT NOT NULL, line INTEGER);
 CREATE TABLE input (name_key TEXT NOT NULL, id TEXT NOT NULL);
+CREATE TABLE folder (name_key TEXT NOT NULL, id TEXT NOT NULL);
 BEGIN;
 """
 _SHARED = """
@@ -27,6 +28,9 @@ JOIN claim AS second ON second.rowid = shared.high
 """
 _OUTPUTS_AS_INPUTS = """
 SELECT DISTINCT claim.id, input.id FROM input JOIN claim ON claim.name_key = input.name_key
+"""
+_FOLDERS_AS_IMAGES = """
+SELECT claim.id, min(folder.id) FROM folder JOIN claim ON claim.name_key = folder.name_key GROUP BY claim.id
 """
 
 
@@ -60,6 +64,10 @@ class Claims:
         """Note that a task reads a file that has the place and name of an output."""
         self._connection.execute("INSERT INTO input VALUES (?, ?)", (name_key, task_id))
 
+    def add_folder(self, name_key: str, task_id: str) -> None:
+        """Note that a task writes into a folder that is called like an image."""
+        self._connection.execute("INSERT INTO folder VALUES (?, ?)", (name_key, task_id))
+
     def shared_ids(self) -> Iterator[Shared]:
         """Yield ids of more than one task."""
         return self._shared("id")
@@ -72,6 +80,11 @@ class Claims:
         """Yield (writing task, reading task)."""
         self._flush()
         yield from self._connection.execute(_OUTPUTS_AS_INPUTS)
+
+    def folders_as_images(self) -> Iterator[tuple[str, str]]:
+        """Yield (task whose image is called like a folder, a task that writes into it)."""
+        self._flush()
+        yield from self._connection.execute(_FOLDERS_AS_IMAGES)
 
     def close(self) -> None:
         self._connection.close()

@@ -23,6 +23,7 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the pure one wher
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _SHAPE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _QUOTE_ADVICE = "put the value in quotes"
+_TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "write it flatter")
 _BRACES_ADVICE = 'a value that starts with {{ needs quotes: "{{ ... }}"'
 
 
@@ -126,7 +127,7 @@ class _Builder:
     def _open(self, event: Any) -> None:
         self._check_tag(event, _SHAPE_TAGS)
         if len(self._frames) >= MAX_DEPTH:
-            self._stop(event, f"nested more than {MAX_DEPTH} levels deep", "write it flatter")
+            self._stop(event, *_TOO_DEEP)
         parent = self._frames[-1] if self._frames else None
         if parent is not None and isinstance(parent.value, dict) and parent.wants_key:
             is_braces = isinstance(event, yaml.MappingStartEvent) and bool(event.flow_style)
@@ -262,13 +263,11 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         what, instead = "a tab is used for indentation", "use spaces"
         return Problem(file=file, line=mark.line + 1, column=column, what=what, instead=instead)
     what = str(getattr(error, "problem", "") or "is not YAML")
-    return Problem(
-        file=file,
-        line=mark.line + 1,
-        column=mark.column + 1,
-        what=f"not YAML: {what}",
-        instead=_syntax_advice(what, line),
-    )
+    if "nesting depth" in what:  # libyaml's own bound, since 0.2.6: it looks ahead of the events we count
+        what, instead = _TOO_DEEP
+    else:
+        what, instead = f"not YAML: {what}", _syntax_advice(what, line)
+    return Problem(file=file, line=mark.line + 1, column=mark.column + 1, what=what, instead=instead)
 
 
 def _syntax_advice(what: str, line: str) -> str:

@@ -14,6 +14,7 @@ from pipeline.manifest.claims import Claims, Shared
 from pipeline.manifest.inputs import InputDigests, Inputs
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.load import Manifest
+from pipeline.manifest.naming import images_in_the_way
 from pipeline.manifest.outputs import Outputs
 from pipeline.manifest.rows import Row
 from pipeline.manifest.sources import Sources, Upstream
@@ -84,6 +85,8 @@ class Expansion:
                     self._note(self._at_job(plan.name, what, "split it into several manifests"))
                     return
                 claims.add(task.id, key, row.line)
+                for name_key in images_in_the_way(key):
+                    claims.add_folder(name_key, task.id)
                 if task.images and not row.is_upstream:
                     self._claim_inputs(claims, task)
                 yield task
@@ -108,9 +111,10 @@ class Expansion:
         for combination in plan.combinations if plan.combinations is not None else (None,):
             try:
                 yield from self._maker.tasks(plan, row, combination)
-            except TemplateTrouble as trouble:
+            except TemplateTrouble as first:
                 label = combination.label if combination is not None else ""
-                self._note(self._located(plan, row, label, trouble))
+                for trouble in (first, *first.others):
+                    self._note(self._located(plan, row, label, trouble))
 
     def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
         name = "-".join(part for part in (row.key, label) if part)[:120]
@@ -137,6 +141,9 @@ class Expansion:
         for shared in claims.shared_names():
             if shared.first != shared.last:
                 yield self._shared_name(shared)
+        for image, inside in claims.folders_as_images():
+            what = f"{inside} lies in a folder that is called like the image of {image}"
+            yield self._at_job(inside.partition("/")[0], what, "write another `output:`")
         for writer, reader in claims.outputs_as_inputs():
             what = f"{reader} reads the file that {writer} writes"
             yield self._at_job(writer.partition("/")[0], what, "use `each: {job: ...}`, or write another output")

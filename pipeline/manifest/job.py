@@ -11,7 +11,7 @@ from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from pipeline.manifest.kinds import AspectRatio, Aspects, Axis, Done, Embedding, Seed, Size, Temperature, Variants
-from pipeline.manifest.mapping import Model
+from pipeline.manifest.mapping import Model, or_null
 from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault, is_null
 
 
@@ -41,7 +41,9 @@ class Keys(Model):
     variants: Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
     seed: Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
     temperature: Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
-    system: Text | None = Field(None, description="System instruction; a template.")
+    system: Text | None = Field(
+        None, description="System instruction; a template.", examples=["You are a product photographer."]
+    )
     params: dict[str, Free] | None = Field(
         None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
     )
@@ -95,8 +97,16 @@ class Matrix(Model):
     """Every combination of the axes; include and exclude as in GitHub Actions."""
 
     axes: dict[str, Axis] = Field(default_factory=dict)
-    include: list[dict[str, Written]] = Field(default_factory=list)
-    exclude: list[dict[str, Written]] = Field(default_factory=list)
+    include: list[dict[str, Written]] = Field(
+        default_factory=list,
+        description="Combinations to add, or keys for those they fit.",
+        examples=[[{"thing": "mug", "colour": "gold"}]],
+    )
+    exclude: list[dict[str, Written]] = Field(
+        default_factory=list,
+        description="Combinations to leave out.",
+        examples=[[{"thing": "bottle", "colour": "navy"}]],
+    )
 
     @classmethod
     def expand(cls, value: object) -> object:
@@ -109,6 +119,7 @@ class Matrix(Model):
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
         axis = schema["properties"].pop("axes")["additionalProperties"]
+        or_null(schema)
         schema["minProperties"] = 1
         schema["additionalProperties"] = axis | {"description": "An axis: a list of values, or name: text pairs."}
         return schema
@@ -120,13 +131,15 @@ class Each(Model):
     csv: Path | None = Field(
         None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
     )
-    tsv: Path | None = Field(None, description="As csv, separated by tabs.")
+    tsv: Path | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
     jsonl: Path | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
-    parquet: Path | None = Field(None, description="Parquet file (pip install 'imgpipe[parquet]').")
+    parquet: Path | None = Field(
+        None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
+    )
     files: TextList | None = Field(
         None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
     )
-    job: Text | None = Field(None, description="Name of a job whose images are the rows.")
+    job: Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
     key: Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
     where: dict[str, WrittenList] | None = Field(
         None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
@@ -143,6 +156,7 @@ class Each(Model):
     SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "jsonl", "parquet", "files", "job")
     _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
         "key": ("csv", "tsv", "jsonl", "parquet"),
+        "where": ("csv", "tsv", "jsonl", "parquet", "job"),
         "root": ("files",),
         "ignore": ("files",),
         "hidden": ("files",),
@@ -171,7 +185,15 @@ class Each(Model):
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = super().__get_pydantic_json_schema__(core, handler)
-        return schema | {"oneOf": [{"required": [name]} for name in cls.SOURCES]}
+        named = {name: {"required": [name], "not": {"properties": {name: {"type": "null"}}}} for name in cls.SOURCES}
+        together = [
+            {
+                "if": {"not": {"properties": {key: {"type": "null"}}}},
+                "then": {"anyOf": [named[each] for each in sources]},
+            }
+            for key, sources in cls._ONLY.items()
+        ]
+        return schema | {"oneOf": [*named.values()], "allOf": together}
 
 
 class Job(Keys):
@@ -181,6 +203,7 @@ class Job(Keys):
 
     items: dict[str, Item] | None = Field(
         None,
+        json_schema_extra={"minProperties": 1},
         description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
         examples=[{"oslo": "A poster of Oslo"}],
     )

@@ -38,9 +38,13 @@ class Planner:
         self._recipes = recipes
         self._places = places
         self._variables = frozenset(variables)
+        self._upstream: Mapping[str, str] = {}
+        self._axes: Mapping[str, frozenset[str]] = {}
 
     def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
         """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
+        self._upstream = _upstreams(file.jobs)
+        self._axes = {name: _keys(job) for name, job in file.jobs.items()}
         plans = {name: self._plan(name, job, file.defaults, name in damaged) for name, job in file.jobs.items()}
         self.problems += self._recipes.problems
         return plans
@@ -53,7 +57,7 @@ class Planner:
         outer: Layers = (
             ((("jobs", name), job),) if defaults is None else ((("jobs", name), job), (("defaults",), defaults))
         )
-        scope = self._scope(job, combinations)
+        scope = self._scope(name, job)
         recipe = self._recipes.of_job(outer, scope)
         items = None
         if job.items is not None:
@@ -75,19 +79,19 @@ class Planner:
             self.problems.append(self._places.problem(path, what, instead, is_key=True))
         return self._recipes.of_item(base, layers, scope)
 
-    def _scope(self, job: Job, combinations: Combinations | None) -> Scope:
+    def _scope(self, name: str, job: Job) -> Scope:
         names = {"vars", "job", "id", "variant"}
-        keys = {"vars": self._variables, "file": FILE_KEYS}
-        if combinations is not None:
+        chain = [*upstream_of(name, self._upstream)]
+        axes = frozenset[str]().union(*(self._axes.get(each, ()) for each in (name, *chain)))
+        keys = {"vars": self._variables, "file": FILE_KEYS, "matrix": axes}
+        if not self._axes.keys() >= {*chain}:  # a job that is not there is told by `stages_of`
+            keys.pop("matrix")
+        if job.matrix is not None or chain:
             names.add("matrix")
-            keys["matrix"] = combinations.keys
         if job.each is not None and job.each.kind != "files":
             names.add("row")
         if job.each is not None and job.each.kind in ("files", "job"):
             names.add("file")
-        if job.each is not None and job.each.kind == "job":
-            names.add("matrix")  # that of the task whose image it takes; its keys are known when its rows are
-            keys.pop("matrix", None)
         return Scope(frozenset(names), keys)
 
     def _check_size(
@@ -113,7 +117,7 @@ def _has_prompt(layers: Layers) -> bool:
 
 def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str, ...], ...], list[Problem]]:
     """Return job names in stages, upstream first, and what is wrong with `each: {job: ...}`."""
-    upstream = {name: job.each.job for name, job in jobs.items() if job.each is not None and job.each.job is not None}
+    upstream = _upstreams(jobs)
     problems = []
     for name, wanted in upstream.items():
         path = ("jobs", name, "each", "job")
@@ -121,19 +125,28 @@ def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str,
             near = get_close_matches(wanted, jobs, n=1, cutoff=0.6)
             instead = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
             problems.append(places.problem(path, f"there is no job {wanted!r}", instead))
-        elif name in (chain := [*_upstream_of(name, upstream)]):
+        elif name in (chain := [*upstream_of(name, upstream)]):
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))
             problems.append(
                 places.problem(path, f"jobs wait for each other: {circle}", "take one `each: {job: ...}` out")
             )
     if problems:
         return (tuple(jobs),), problems
-    depth = {name: len([*_upstream_of(name, upstream)]) for name in jobs}
+    depth = {name: len([*upstream_of(name, upstream)]) for name in jobs}
     levels = range(max(depth.values(), default=0) + 1)
     return tuple(tuple(name for name in jobs if depth[name] == level) for level in levels), []
 
 
-def _upstream_of(name: str, upstream: Mapping[str, str]) -> Iterator[str]:
+def _upstreams(jobs: Mapping[str, Job]) -> dict[str, str]:
+    return {name: job.each.job for name, job in jobs.items() if job.each is not None and job.each.job is not None}
+
+
+def _keys(job: Job) -> frozenset[str]:
+    """Return what a job's own matrix adds to `matrix.`."""
+    return Combinations(job.matrix).keys if job.matrix is not None else frozenset()
+
+
+def upstream_of(name: str, upstream: Mapping[str, str]) -> Iterator[str]:
     """Yield the jobs `name` waits for, nearest first; stops where it has been before."""
     seen: set[str] = set()
     while name in upstream and upstream[name] not in seen:

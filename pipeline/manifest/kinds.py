@@ -86,7 +86,8 @@ def _name(value: object) -> str:
 
 
 def _variable(value: object) -> str:
-    name = value if isinstance(value, str) else ""
+    resolved = resolve(value)
+    name = resolved if isinstance(resolved, str) else ""
     if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
         raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
     return str(name)
@@ -100,6 +101,12 @@ def is_url(value: object) -> bool:
 def _url(value: object) -> str:
     if not is_url(value):
         raise fault("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
+    return str(value)
+
+
+def _address(value: object) -> str:
+    if not isinstance(value, str) or not ("{{" in value or is_url(value)):
+        raise fault("must be an address that starts with https:// or http://", "write https://host/path")
     return str(value)
 
 
@@ -143,6 +150,8 @@ def _integer(at_least: int, at_most: int) -> Any:
     return WithJsonSchema({"type": "integer", "minimum": at_least, "maximum": at_most})
 
 
+# `_NAME` without `\w`, which is letters of every script in Python and ASCII alone in JavaScript.
+NAME_PATTERN = r"^[^\s!-/:-@\[-^`{-~]([^!-*,/:-@\[-^`{-~]*[^\s!-*,./:-@\[-^`{-~])?$"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 _CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 _USD: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
@@ -172,7 +181,12 @@ Rate = Annotated[
 Temperature = Annotated[
     float, PlainValidator(number(0, 2)), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2})
 ]
-Name = Annotated[str, PlainValidator(_name), WithJsonSchema({"type": ["string", "number"]})]
+Name = Annotated[
+    str, PlainValidator(_name), WithJsonSchema({"type": ["string", "number", "boolean"], "pattern": NAME_PATTERN})
+]
+Address = Annotated[
+    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})
+]
 Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
 VariableName = Annotated[
     str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})

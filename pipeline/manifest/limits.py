@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from pipeline.manifest.kinds import (
+    Address,
     Attempts,
     Kind,
     Parallel,
@@ -18,14 +19,14 @@ from pipeline.manifest.kinds import (
     VariableName,
 )
 from pipeline.manifest.mapping import Model, scalar_as
-from pipeline.manifest.scalars import MAX_USD, Duration, Flag, Path, Percentage, Text, Usd, fault
+from pipeline.manifest.scalars import MAX_USD, Duration, Filled, Flag, Path, Percentage, Text, Usd, fault
 
 
 class Provider(Model):
     """Whose API is asked, and which key opens the door."""
 
     kind: Kind = Field("cometapi", description="cometapi | google | simulator")
-    model: Text = Field(
+    model: Filled = Field(
         "gemini-2.5-flash-image",
         description="The model of every job that names none; free text.",
         examples=["gemini-2.5-flash-image", "gemini-3-pro-image-preview", "gemini-3.1-flash-image-preview"],
@@ -35,7 +36,9 @@ class Provider(Model):
         None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
     )
     timeout: Duration = Field(300.0, description="One attempt, whole exchange.", examples=["300s", "5m"])
-    profile: Path | None = Field(None, description="The simulator's profile: a file, or calm, busy, stormy, quick.")
+    profile: Path | None = Field(
+        None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
+    )
 
 
 class Concurrency(Model):
@@ -106,8 +109,16 @@ class Retry(Model):
 class Notify(Model):
     """Who is told when a run ends."""
 
-    webhook: Text | None = Field(None, description="URL that gets the run's summary as JSON; may use {{ vars.* }}.")
-    ping: Text | None = Field(None, description="URL of a dead man's switch; may use {{ vars.* }}.")
+    webhook: Address | None = Field(
+        None,
+        description="URL that gets the run's summary as JSON; may use {{ vars.* }}.",
+        examples=["https://example.com/hooks/{{ vars.hook }}"],
+    )
+    ping: Address | None = Field(
+        None,
+        description="URL of a dead man's switch; may use {{ vars.* }}.",
+        examples=["https://example.com/ping/{{ vars.check }}"],
+    )
     prometheus: Path | None = Field(
         None, description="Text file for a node exporter.", examples=["/var/lib/x/imgpipe.prom"]
     )

@@ -31,16 +31,27 @@ class Model(BaseModel):
         if not isinstance(mapping, dict):
             raise fault(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
         known = {key: None if is_null(item) else item for key, item in mapping.items() if not key.startswith("x-")}
-        return known if cls.keeps_nulls else {key: item for key, item in known.items() if item is not None}
+        if cls.keeps_nulls:
+            return known
+        return {key: item for key, item in known.items() if item is not None or key not in cls.model_fields}
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = handler.resolve_ref_schema(handler(core))
         schema["patternProperties"] = {"^x-": {}}
+        or_null(schema)
         if cls.short_schema is None:
             return schema
         description = schema.pop("description", None)
         return {"anyOf": [cls.short_schema, schema]} | ({"description": description} if description else {})
+
+
+def or_null(schema: dict[str, Any]) -> None:
+    """Let every key that may be left out be null as well: `_tidy` reads it so."""
+    for key, value in schema["properties"].items():
+        if key not in schema.get("required", ()) and {"type": "null"} not in value.get("anyOf", ()):
+            about = {name: value.pop(name) for name in ("description", "default", "examples") if name in value}
+            schema["properties"][key] = {"anyOf": [value, {"type": "null"}]} | about
 
 
 def scalar_as(key: str) -> Callable[[object], object]:

@@ -91,11 +91,12 @@ class Combinations:
                 if all(names[key] == value for key, value in included.items() if key in self.axes):
                     fitted[index] = True
                     names |= included
-            yield Combination(label, names, self._text(names))
+            yield Combination(label, names, self.texts_of(names))
         for index, included in enumerate(self._include):
             if not fitted[index]:
                 ordered = {key: included[key] for key in (*self.axes, *included) if key in included}
-                yield Combination("-".join(ordered.values()), ordered, self._text(ordered))
+                yield Combination("-".join(ordered.values()), ordered, self.texts_of(ordered))
 
-    def _text(self, names: dict[str, str]) -> dict[str, str]:
+    def texts_of(self, names: Mapping[str, str]) -> dict[str, str]:
+        """Return what the names of one combination stand for in prompts."""
         return {key: self._texts[key].get(name, name) if key in self._texts else name for key, name in names.items()}

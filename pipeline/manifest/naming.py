@@ -24,6 +24,9 @@ _STRIPPED = re.compile(
 )
 
 
+_IMAGE_FOLDER = re.compile(r"(?<=[^/])\.(?:png|jpe?g|webp)(?=/)")
+
+
 class BadName(Exception):  # noqa: N818 - becomes a Problem where the place is known
     """A name that may not be used, with advice."""
 
@@ -62,6 +65,11 @@ def name_key(name: str) -> str:
     return (
         name.lower() if name.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
     )
+
+
+def images_in_the_way(key: str) -> list[str]:
+    """Return the keys of images that cannot stand beside a name: `x` for `x.png/y`."""
+    return [key[: found.start()] for found in _IMAGE_FOLDER.finditer(key)] if "." in key else []
 
 
 def without_suffix(segment: str) -> str:

@@ -22,6 +22,7 @@ class Row:
     is_upstream: bool = False  # its image is another task's output
     fields: dict[str, str] = field(default_factory=dict)
     matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
+    texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
 
 
 def fields_of(values: Names) -> dict[str, str]:

@@ -5,7 +5,6 @@ call is paid for from one `Budget` before it allocates. It knows nothing of task
 """
 
 import functools
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
@@ -18,7 +17,7 @@ from jinja2.runtime import Context, LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
-from pipeline.manifest.budget import MAX_ITEMS, Budget, Names, text_of
+from pipeline.manifest.budget import MAX_ITEMS, Budget, Names, check_is_data, json_of, text_of
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
@@ -128,7 +127,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.globals = {"range": self._range, "dict": dict, "namespace": Namespace}
         self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS}
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
-        self.filters |= {"round": self._round, "tojson": self._tojson, "steps": self._steps, "joined": self._joined}
+        self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
+        self.filters |= {"steps": self._steps, "joined": self._joined}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look into data first, so that a column may be called `items`."""
@@ -163,6 +163,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.budget.items(len(left) + len(right))
         elif operator == "%" and isinstance(left, str):
             self._check_format(left)
+            right = tuple(map(_printable, right)) if isinstance(right, tuple) else _printable(right)
         else:
             self._check_numbers(operator, left, right)
         return self.budget.of(super().call_binop(context, operator, left, right))
@@ -203,6 +204,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         @functools.wraps(function)
         def paid(*args: Any, **kwargs: Any) -> Any:
             value = args[position] if len(args) > position else None
+            check_is_data(value)
             self.budget.spend(len(value) if isinstance(value, str | list | tuple | dict | range) else 1)
             return self.budget.of(function(*args, **kwargs))
 
@@ -244,14 +246,27 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _format(self, pattern: Any, *args: Any, **kwargs: Any) -> str:
         self._check_format(str(pattern))
-        return str(self.budget.of(str(pattern) % (kwargs or args)))
+        named = {name: _printable(value) for name, value in kwargs.items()}
+        return str(self.budget.of(str(pattern) % (named or tuple(map(_printable, args)))))
 
     def _round(self, value: Any, precision: int = 0, method: Any = "common") -> float:
         if not -15 <= precision <= 15:
             raise SecurityError("round takes a precision from -15 to 15")
         return builtin.do_round(value, precision, method)
 
-    def _tojson(self, value: Any) -> str:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+    def _string(self, value: Any) -> str:
+        text = str(text_of(value))
         self.budget.text(len(text))
         return text
+
+    def _tojson(self, value: Any) -> str:
+        text = json_of(value)
+        self.budget.text(len(text))
+        return text
+
+
+def _printable(value: Any) -> Any:
+    """Return a value as `%` may print it: numbers as they are, a mapping for its names, the rest as text."""
+    if isinstance(value, dict):
+        return {name: _printable(part) for name, part in value.items()}
+    return value if isinstance(value, int | float | Decimal) else text_of(value)

@@ -94,6 +94,13 @@ def _text(value: object) -> str:
     raise fault(f"must be text, this is {shown(value)}", "write one text")
 
 
+def _filled(value: object) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise fault("is empty", "write a name, or take the key out")
+    return text.strip()
+
+
 def written(value: object) -> str:
     """Accept any scalar as the text that was written: `0123`, `3.10`, `no`, `2026-11-22`."""
     if isinstance(value, str):
@@ -204,10 +211,10 @@ def number(at_least: float, at_most: float) -> Callable[[object], float]:
 
 
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)$"}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d+)?(ms|s|m|h|d)$"}
 _PERCENT_SCHEMA = {
     "anyOf": [
-        {"type": "string", "pattern": r"^\d+(\.\d*)?\s*%$"},
+        {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d*)?\s*%$"},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     ]
 }
@@ -218,8 +225,11 @@ def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
     return {"anyOf": [schema, {"type": "array", "items": schema}]}
 
 
+_PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
+
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
-Path = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": r"^\s*[^~\s]"})]
+Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
+Path = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from pipeline.manifest.job import Job, Keys
-from pipeline.manifest.kinds import Name, Price, Version
+from pipeline.manifest.kinds import NAME_PATTERN, Name, Price, Version
 from pipeline.manifest.limits import Limits, Notify, Provider, Retry
 from pipeline.manifest.mapping import Model
 from pipeline.manifest.scalars import Path, Written
@@ -18,7 +18,9 @@ class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
     version: Version = Field(1, description="Always 1.")
-    name: Name | None = Field(None, description="Part of every task's identity. Default: the file's name.")
+    name: Name | None = Field(
+        None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
+    )
     provider: Provider | None = Field(None, description="Whose API is asked, and which key opens the door.")
     vars: dict[str, Written] | None = Field(
         None,
@@ -34,9 +36,16 @@ class ManifestFile(Model):
     output_dir: Path | None = Field(
         None, description="Where images land, relative to this file.", examples=["../outputs/catalogue"]
     )
-    state_dir: Path | None = Field(None, description="Default: <output_dir>/.pipeline")
+    state_dir: Path | None = Field(
+        None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
+    )
     notify: Notify | None = Field(None, description="Who is told when a run ends.")
-    jobs: dict[Name, Job] = Field(description="Named entries: a prompt and what multiplies it.", min_length=1)
+    jobs: dict[Name, Job] = Field(
+        description="Named entries: a prompt and what multiplies it.",
+        min_length=1,
+        examples=[{"posters": {"prompt": "A travel poster of {{ id }}", "items": {"oslo": {}, "lisbon": {}}}}],
+        json_schema_extra={"propertyNames": {"pattern": NAME_PATTERN}},
+    )
 
 
 def json_schema() -> dict[str, Any]:

@@ -5,8 +5,10 @@ Nothing is multiplied and nothing rendered here. A source that cannot be read is
 
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.errors import Problem
@@ -15,8 +17,9 @@ from pipeline.manifest.budget import Names
 from pipeline.manifest.folder import Wanted, own_directories, walk
 from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
-from pipeline.manifest.jobs import JobPlan
+from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.load import Manifest
+from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.rows import Row, fields_of, printable
 
 
@@ -83,21 +86,34 @@ class Sources:
             case kind:
                 path = self._manifest.path.parent / getattr(each, kind)
                 needs_key = plan.recipe.id is None
-                rows = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
+                found = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
+                rows = (self._at_key(plan, kind, row) for row in found)
         is_empty = True
         for row in rows:
             is_empty = False
             yield row
         if is_empty and not each.allow_empty:
-            what = (
-                "no file matches"
-                if each.kind == "files"
-                else "the table has no rows" + (" that fit `where`" * bool(each.where))
-            )
-            yield self._problem(plan, each.kind, what, "check it, or write `allow_empty: true`")
+            yield self._no_rows(plan, each)
+
+    def _no_rows(self, plan: JobPlan, each: Each) -> Problem:
+        what, instead = "the table has no rows" + " that fit `where`" * bool(each.where), "check it"
+        if each.files is not None:
+            bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
+            what = "no file matches"
+            instead = instead if bare is None else f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+        return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
+
+    def _is_folder(self, pattern: str) -> bool:
+        return os.path.isdir(posixpath.join(str(self._folder), pattern))  # noqa: PTH112 - False for whatever is no path
 
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
+
+    def _at_key(self, plan: JobPlan, kind: str, row: Row | Problem) -> Row | Problem:
+        """Return a row as it is; what is wrong with a table as a whole is told where the manifest names it."""
+        if isinstance(row, Row) or row.line is not None:
+            return row
+        return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
 
     def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
         folder = str(self._folder)
@@ -115,8 +131,10 @@ class Sources:
             )
             return
         if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
+            if each.allow_empty and not os.path.lexists(glob.base):
+                return
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
-            yield self._problem(plan, "files", what, "patterns are relative to the manifest")
+            yield self._problem(plan, "files", what, _nearest_folder(glob.base))
             return
         is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
         base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
@@ -144,6 +162,8 @@ class Sources:
         """Yield a row for every done image of another job; none while nobody knows them."""
         if self._upstream is None or each.job is None:
             return
+        plans = [self._manifest.jobs[job] for job in (each.job, *upstream_of(each.job, self._manifest.upstream))]
+        chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
         for image in self._upstream(each.job):
             path = os.path.relpath(image.path, self._folder)
             inside = os.path.relpath(image.path, self._manifest.output_dir)
@@ -156,7 +176,27 @@ class Sources:
             row.fields = fields_of(row.data)
             row.is_upstream = True
             row.matrix = dict(image.matrix)
+            row.texts = _texts(chosen, row.matrix)
             yield row
+
+
+def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
+    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last knows best."""
+    texts = dict(names)
+    for combinations in chosen:
+        texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
+    return texts
+
+
+def _nearest_folder(path: str) -> str:
+    """Say which folder beside a missing one may be meant."""
+    above, _, name = path.rpartition("/")
+    folders: list[str] = []
+    with suppress(OSError), os.scandir(above or "/") as entries:
+        folders = [entry.name for entry in entries if entry.is_dir()]
+    same = [folder for folder in folders if folder.lower() == name.lower()]
+    near = same or get_close_matches(name, folders, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else "patterns are relative to the manifest"
 
 
 def _file_row(path: str, inside: str) -> Row:

@@ -85,9 +85,22 @@ def _csv(path: Path, wanted: Collection[str], delimiter: str = ",") -> Iterator[
         except csv.Error as error:
             instead = "put cells with quotes or line ends in quotes"
             raise Unreadable(f"is not a table: {error}", instead, lines.line_num) from None
-        except UnicodeDecodeError as error:
-            what = f"is not UTF-8 text after line {lines.line_num}: {error.reason}"
-            raise Unreadable(what, "save the file as UTF-8") from None
+        except UnicodeDecodeError:
+            raise _not_utf_8(path) from None
+
+
+def _not_utf_8(path: Path) -> Unreadable:
+    """Find the line of the first bad byte: what decodes for the csv reader is far ahead of it."""
+    with open_regular(path) as stream:
+        number = 0
+        while data := stream.readline(MAX_LINE_BYTES):
+            number += 1
+            try:
+                data.decode()
+            except UnicodeDecodeError as error:
+                what = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
+                return Unreadable(what, "save the file as UTF-8", number)
+    return Unreadable("is not UTF-8 text", "save the file as UTF-8")
 
 
 def _records(lines: Any, header: list[str], file: str) -> Iterator[tuple[int, Any]]:
@@ -155,7 +168,7 @@ def _parquet(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:
     try:
         from arro3.io import read_parquet
     except ImportError:
-        raise Unreadable("Parquet needs an extra", "run: pip install 'imgpipe[parquet]'") from None
+        raise Unreadable("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
     open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
     number = 0
     try:

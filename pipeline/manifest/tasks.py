@@ -1,14 +1,16 @@
 """One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
 
-What cannot become a task raises TemplateTrouble with the origin of the key at fault. It keeps no task and knows no
-other.
+What cannot become a task raises TemplateTrouble with the origin of the key at fault, and with what else is wrong in
+the same row. It keeps no task and knows no other.
 """
 
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.budget import MAX_TEXT, Names
@@ -54,8 +56,7 @@ class Params:
         return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True):
     """Everything one request asks for; what is not in here changes no fingerprint."""
 
     prompt: str
@@ -107,11 +108,16 @@ class TaskMaker:
             context["file"] = row.file
         if combination is not None or row.matrix is not None:
             own = {} if combination is None else combination.texts
-            context["matrix"] = Names("matrix", {**(row.matrix or {}), **own})
+            context["matrix"] = Names("matrix", {**row.texts, **own})
         context["id"] = self._row_id(recipe, row, combination, context)
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
-            yield self._task(row, recipe, combination, context)
+            try:
+                task = self._task(row, recipe, combination, context)
+            except TemplateTrouble as first:
+                first.others = tuple(self._troubles(recipe, context))[1:]
+                raise
+            yield task
 
     def _row_id(self, recipe: Recipe, row: Row, combination: Combination | None, context: Context) -> str:
         key, label = row.key, combination.label if combination is not None else ""
@@ -126,9 +132,9 @@ class TaskMaker:
 
     def _task(self, row: Row, recipe: Recipe, combination: Combination | None, context: Context) -> tuple[Task, str]:
         job, row_id, variant = context["job"], context["id"], context["variant"]
-        task_id = f"{job}/{row_id}" if recipe.variants == 1 else f"{job}/{row_id}@{variant}"
+        task_id = _task_id(recipe, context)
         prompt = _prompt(recipe.prompt, context)
-        system = None if recipe.system is None else _prompt(recipe.system, context)
+        system = None if recipe.system is None else _system(recipe.system, context)
         model = self._model if recipe.model is None else _filled(recipe.model, context)
         params = self._params(recipe, context)
         images = self._images(recipe, context) if recipe.images else ()
@@ -156,10 +162,26 @@ class TaskMaker:
             rerun_when=recipe.rerun_when,
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
-            matrix=combination.names if combination is not None else {},
+            matrix=_matrix(row, combination),
             fields=row.fields,
         )
         return task, key
+
+    def _troubles(self, recipe: Recipe, context: Context) -> Iterator[TemplateTrouble]:
+        """Yield everything that is wrong in a row that cannot become a task, in the order of `_task`."""
+        ratio, size = recipe.aspect_ratio, recipe.size
+        steps: list[Callable[[], object]] = [lambda: _prompt(recipe.prompt, context)]
+        steps += [partial(_system, recipe.system, context)] if recipe.system is not None else []
+        steps += [partial(_filled, recipe.model, context)] if recipe.model is not None else []
+        steps += [partial(_checked, ratio, context, check_aspect_ratio)] if ratio is not None else []
+        steps += [partial(_checked, size, context, check_size)] if size is not None else []
+        steps += [partial(self._image, template, context) for template in recipe.images]
+        steps += [lambda: self._name(recipe, context, _task_id(recipe, context)), lambda: _tags(recipe, context)]
+        for step in steps:
+            try:
+                step()
+            except TemplateTrouble as trouble:
+                yield trouble
 
     def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
         return tuple([self._image(template, context) for template in recipe.images])
@@ -212,6 +234,16 @@ class TaskMaker:
         return known
 
 
+def _task_id(recipe: Recipe, context: Context) -> str:
+    name = f"{context['job']}/{context['id']}"
+    return name if recipe.variants == 1 else f"{name}@{context['variant']}"
+
+
+def _matrix(row: Row, combination: Combination | None) -> dict[str, str]:
+    own = combination.names if combination is not None else {}
+    return own if row.matrix is None else {**row.matrix, **own}
+
+
 def _located(template: Template | None, what: str, instead: str) -> TemplateTrouble:
     trouble = TemplateTrouble(what, instead)
     trouble.origin = template.origin if template is not None else None
@@ -228,15 +260,26 @@ def _render(template: Template, context: Context) -> str:
 
 def _prompt(template: Template | None, context: Context) -> str:
     assert template is not None
-    prompt = _render(template, context)
+    prompt = _text(template, context, "prompt")
     if not prompt or prompt.isspace():
         raise _located(template, "the prompt is empty", "write what to draw")
-    if len(prompt) > MAX_TEXT:
-        raise _located(template, f"the prompt has {len(prompt):,} characters, at most {MAX_TEXT:,}", "make it shorter")
-    bad = _BAD_TEXT.search(prompt)
-    if bad is not None:
-        raise _located(template, f"the prompt holds the control character U+{ord(bad.group()):04X}", "delete it")
     return prompt
+
+
+def _system(template: Template, context: Context) -> str | None:
+    """Return the system instruction; empty is as if it were not set."""
+    text = _text(template, context, "system instruction")
+    return text if text and not text.isspace() else None
+
+
+def _text(template: Template, context: Context, kind: str) -> str:
+    text = _render(template, context)
+    if len(text) > MAX_TEXT:
+        raise _located(template, f"the {kind} has {len(text):,} characters, at most {MAX_TEXT:,}", "make it shorter")
+    bad = _BAD_TEXT.search(text)
+    if bad is not None:
+        raise _located(template, f"the {kind} holds the control character U+{ord(bad.group()):04X}", "delete it")
+    return text
 
 
 def _filled(template: Template, context: Context) -> str:

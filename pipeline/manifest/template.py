@@ -21,7 +21,7 @@ _STATEMENT = re.compile(
     r"\{%[-+]?\s*(?:if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
     r"include|import|from|extends|block|endblock|macro|endmacro|call|endcall|do)\b"
 )
-_LONE_BRACE = re.compile(r"\{%|\{#(?![\s\S]*?#\})")
+_BRACE = re.compile(r"\{[%#]")
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "include",
     nodes.Import: "import",
@@ -45,6 +45,7 @@ class TemplateTrouble(Exception):  # noqa: N818 - becomes a Problem where the fi
         super().__init__(what)
         self.what, self.instead, self.line, self.needle = what, instead, line, needle
         self.origin: Any = None  # the template's, once it is known
+        self.others: tuple[TemplateTrouble, ...] = ()  # what is wrong beside it, in the same row
 
 
 class Template:
@@ -74,6 +75,9 @@ def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any)
         literal = Template(source, origin, lambda _: source)
         literal.literal = source
         return literal
+    if len(source) > MAX_TEXT:
+        what = f"the template has {len(source):,} characters, at most {MAX_TEXT:,}"
+        raise TemplateTrouble(what, "make it shorter")
     tree = _parse(sandbox, source)
     parts = _simple_parts(tree)
     roots = (
@@ -89,7 +93,7 @@ def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any)
 
 def _parse(sandbox: Sandbox, source: str) -> nodes.Template:
     try:
-        tree = sandbox.parse(_LONE_BRACE.sub(_keep_brace, source))
+        tree = sandbox.parse(_keep_lone_braces(source))
     except TemplateSyntaxError as error:
         raise TemplateTrouble(f"not a template: {error.message}", _syntax_advice(error), line=error.lineno) from None
     for node in tree.find_all(tuple(_REFUSED)):
@@ -114,11 +118,15 @@ def _roots(sandbox: Sandbox, tree: nodes.Template) -> frozenset[str]:
         raise TemplateTrouble(f"not a template: {error.message}", known, line=error.lineno) from None
 
 
-def _keep_brace(match: re.Match[str]) -> str:
-    """Pass `{%` and `{#` that are not Jinja's through as text."""
-    if _STATEMENT.match(match.string, match.start()):
-        return match.group()
-    return "{{ '" + match.group() + "' }}"
+def _keep_lone_braces(source: str) -> str:
+    """Pass `{%` and `{#` that are not Jinja's through as text: no statement, or a note that never ends."""
+    last_end = source.rfind("#}")
+
+    def keep(brace: re.Match[str]) -> str:
+        is_jinja = brace.end() <= last_end if brace.group() == "{#" else _STATEMENT.match(source, brace.start())
+        return brace.group() if is_jinja else "{{ '" + brace.group() + "' }}"
+
+    return _BRACE.sub(keep, source)
 
 
 def _syntax_advice(error: TemplateSyntaxError) -> str:
@@ -199,9 +207,11 @@ def _simple_part(node: nodes.Node) -> str | tuple[str, str | None] | None:
             return text
         case nodes.Name(name=("job" | "id" | "variant") as root):
             return root, None
-        case nodes.Getattr(node=nodes.Name(name=root), attr=key):
+        case nodes.Getattr(node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), attr=key):
             return root, key
-        case nodes.Getitem(node=nodes.Name(name=root), arg=nodes.Const(value=str(key))):
+        case nodes.Getitem(
+            node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), arg=nodes.Const(value=str(key))
+        ):
             return root, key
         case _:
             return None

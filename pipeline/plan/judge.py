@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+import msgspec
+
 from pipeline.model import Artifact, Aspect, Digests, Known, Task, TaskState
 from pipeline.plan.files import Presence
 
@@ -32,8 +34,7 @@ class Rules:
     redo: frozenset[str] = frozenset()  # ids whose image is wanted anew although it is there
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """`reason` None: not due. `note` says what a person should know although nothing will be sent."""
 
     state: TaskState

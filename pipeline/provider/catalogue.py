@@ -65,6 +65,11 @@ def _tables() -> _Tables:
     return msgspec.convert(yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), _Tables)  # noqa: S506
 
 
+@cache  # a plan asks for the price of each of a million tasks
+def _microusd(usd: float) -> int:
+    return ceil(Fraction(str(usd)) * 1_000_000)
+
+
 class Catalogue:
     """The models' tables, with a person's own prices before them."""
 
@@ -95,7 +100,7 @@ class Catalogue:
             return own
         family = self._family(model)
         usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
-        return None if usd is None else ceil(Fraction(str(usd)) * 1_000_000)
+        return None if usd is None else _microusd(usd)
 
     def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
         """Return what an answer cost by its tokens, in micro-USD, rounded up.

@@ -25,6 +25,7 @@ _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: i
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
 _PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them passes the byte limit anyway
 _JPEG_PIXELS = 256_000_000  # of a JPEG, which can be read at an eighth of its size
+_PIXELS = 130_000_000  # of other kinds, which are decoded whole
 _QUALITIES = (95, 90, 85)
 _TOLD_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
 _TOLD_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
@@ -59,7 +60,7 @@ def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool)
     except UnidentifiedImageError as error:
         raise UnreadableError("not a picture of a kind that can be read") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UnreadableError(f"too many pixels; at most {most_pixels:,} are read") from error
+        raise UnreadableError(f"too many pixels; at most {_PIXELS:,} are read, {_JPEG_PIXELS:,} of a JPEG") from error
     except Exception as error:  # decoders raise whatever they like; the task's reason shows it
         raise UnreadableError(f"damaged or not readable: {type(error).__name__}: {error}") from None
     finally:
@@ -68,14 +69,15 @@ def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool)
 
 def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:
     is_jpeg = data.startswith(b"\xff\xd8\xff")
-    Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else most_pixels
+    Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else _PIXELS
     with Image.open(io.BytesIO(data), formats=_formats()) as opened:
         kind = opened.format or ""
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
-        picture = ImageOps.exif_transpose(opened)
+        opened.load()
         kept: dict[str, Any] = {"exif": _told(opened)} if keep_metadata else {}
-    picture = _eight_bits(picture)
+        ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
+    picture = _eight_bits(opened)
     if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
         kept["icc_profile"] = picture.info["icc_profile"]
     if picture.width * picture.height > most_pixels:

@@ -75,7 +75,7 @@ class Inputs:
                     ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
                     self._remember(known, ready)
             except (UnfitError, UnreadableError) as error:
-                raise UnfitError(f"{image.path}: {error}") from error
+                raise UnfitError(f"{_shown(image.path)}: {error}") from error
             return ready
 
     async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> tuple[str, bytes]:
@@ -125,9 +125,9 @@ def read_as_planned(image: InputImage) -> bytes:
     try:
         data = _read(image.path)
     except OSError as error:
-        raise UnfitError(f"{image.path}: {error.strerror or error}") from error
+        raise UnfitError(f"{_shown(image.path)}: {error.strerror or error}") from error
     if sha256(data).hexdigest() != image.sha256:
-        raise UnfitError(f"{image.path}: changed since the plan; run again to plan anew")
+        raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
     return data
 
 
@@ -163,12 +163,17 @@ def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
     )
 
 
+def _shown(path: str) -> str:
+    """Return a file's name: reasons go into the ledger, which holds no absolute path."""
+    return os.path.basename(path)  # noqa: PTH119 - names that are not UTF-8 stay strings
+
+
 def _read(path: str) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not hang us
     with os.fdopen(fd, "rb") as file:
         status = os.fstat(fd)
         if not stat.S_ISREG(status.st_mode):
-            raise UnfitError(f"{path}: not a regular file")
+            raise UnfitError(f"{_shown(path)}: not a regular file")
         if status.st_size > _FILE_BYTES:
-            raise UnfitError(f"{path}: {status.st_size} bytes; at most {_FILE_BYTES} are read")
+            raise UnfitError(f"{_shown(path)}: {status.st_size} bytes; at most {_FILE_BYTES} are read")
         return file.read(_FILE_BYTES + 1)

@@ -15,7 +15,7 @@ verify, carry, rebuild                               files against the ledger, a
 
 from pipeline.store.carry import Carried
 from pipeline.store.finds import Recovery
-from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Run, Unknown
+from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
 from pipeline.store.lock import StateLock
 from pipeline.store.mending import Mender
 from pipeline.store.opening import Settings
@@ -32,7 +32,6 @@ __all__ = [
     "Cost",
     "Hold",
     "Intent",
-    "Made",
     "Maker",
     "Mender",
     "Reader",

@@ -80,7 +80,7 @@ class _Carrier:
         self._is_broken = False  # the table that is being read
 
     def run(self) -> None:
-        for table in ("manifest", "run", "task", "record", "hold"):
+        for table in ("manifest", "run", "task", "record", "earlier", "hold"):
             for row in self._readable(table):
                 self._put(table, row)
         if not self._carry_attempts():

@@ -1,6 +1,5 @@
 """What the ledger tells of the past, as nouns: attempts, runs, money, makers. Rows in, nouns out; it opens nothing."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -93,17 +92,6 @@ class Cost:
     images: int
     spent_microusd: int
     unknown_microusd: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Made:
-    """One done image of a job, with the names its row had."""
-
-    task_id: str
-    row: str
-    path: str  # relative to the output directory
-    matrix: Mapping[str, str]
-    fields: Mapping[str, str]
 
 
 def known_of(row: Row) -> Known:

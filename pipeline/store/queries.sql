@@ -203,6 +203,13 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
+-- name: known_among
+-- `known` for many tasks at once: a plan asks for each of a million, and most of what one question costs is the asking.
+SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
+  attempts, unknowns, cost_microusd, reason, updated_at, made,
+  path, sha256, mime, width, height, size_bytes, mtime_ns
+FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
+
 -- name: all_done
 SELECT id, path, sha256, mime, width, height, size_bytes, mtime_ns FROM task
 WHERE manifest = :manifest AND state = 'done' ORDER BY task
@@ -269,9 +276,9 @@ SELECT images, seconds FROM (
 WHERE images >= :fewest AND seconds > 0 ORDER BY run DESC LIMIT 1
 
 -- name: claimed_elsewhere
-SELECT task.manifest, task.id FROM task JOIN manifest USING (manifest)
-WHERE name_key = :name_key AND manifest <> :manifest
-  AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+SELECT name_key, task.manifest, task.id FROM task JOIN manifest USING (manifest)
+WHERE name_key IN (SELECT value FROM json_each(:name_keys)) AND manifest <> :manifest
+  AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) ORDER BY task DESC
 
 -- name: made_by_path
 SELECT manifest, id, maker FROM task WHERE path = :path
@@ -296,10 +303,6 @@ UNION ALL
 SELECT record, fingerprint FROM earlier
 WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) AND fingerprint = :fingerprint
 
--- name: done_of_job
-SELECT id, row, path, record FROM task JOIN record USING (task)
-WHERE manifest = :manifest AND job = :job AND state = 'done' ORDER BY task
-
 -- name: read_manifest
 SELECT rowid, manifest, output FROM manifest NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
@@ -315,6 +318,9 @@ FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_record
 SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+
+-- name: read_earlier
+SELECT rowid, task, fingerprint, record FROM earlier NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_hold
 SELECT rowid, one, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
@@ -348,7 +354,11 @@ INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state,
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_record
-INSERT OR IGNORE INTO record (task, record) VALUES (?, ?)
+-- The latest request is the task's own.
+INSERT OR IGNORE INTO record (task, record, fingerprint) SELECT task, ?2, fingerprint FROM task WHERE task = ?1
+
+-- name: carry_earlier
+INSERT OR IGNORE INTO earlier (task, fingerprint, record) VALUES (?, ?, ?)
 
 -- name: carry_hold
 INSERT OR IGNORE INTO hold (one, not_before, reason) VALUES (?, ?, ?)

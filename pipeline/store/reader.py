@@ -20,7 +20,7 @@ from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.clock import from_us, to_us
 from pipeline.store.faults import FROM_SQLITE, damaged, translate
-from pipeline.store.history import Attempt, Cost, Hold, Made, Maker, Row, Run, Unknown, attempt_of, known_of
+from pipeline.store.history import Attempt, Cost, Hold, Maker, Row, Run, Unknown, attempt_of, known_of
 from pipeline.store.sql import query
 
 A = TypeVar("A")
@@ -30,13 +30,11 @@ QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's 
 BUSY_S: Final = 30.0
 
 
-class _Names(msgspec.Struct):
-    matrix: dict[str, str] = {}
-    fields: dict[str, str] = {}
-
-
-_NAMES: Final = msgspec.json.Decoder(_Names)
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
+
+
+def _list(texts: Iterable[str]) -> str:
+    return msgspec.json.encode([*texts]).decode()
 
 
 class Reader:
@@ -83,6 +81,12 @@ class Reader:
         row = self._one("known", manifest=self.manifest, id=rows.text(task_id))
         return None if row is None else self._known(row)
 
+    def known_among(self, task_ids: Iterable[str]) -> dict[str, Known]:
+        """Return what is remembered of several tasks, by id; those it has never seen are left out."""
+        stored = {task_id: rows.text(task_id) for task_id in task_ids}
+        found = {row[0]: row for row in self._rows("known_among", manifest=self.manifest, ids=_list(stored.values()))}
+        return {task_id: self._known(found[text]) for task_id, text in stored.items() if text in found}
+
     def all_known(self) -> Iterator[Known]:
         """Walk every task of this manifest, oldest first."""
         for row in self._rows("all_known", manifest=self.manifest):
@@ -120,12 +124,6 @@ class Reader:
             row = self._one("record_of", **values, fingerprint=fingerprint)
         return None if row is None else {**self._decoded(_RECORD.decode, row[0]), "fingerprint": row[1]}
 
-    def made_by_job(self, job: str) -> Iterator[Made]:
-        """Walk the done images of a job, for jobs that take them as inputs."""
-        for task_id, row, path, record in self._rows("done_of_job", manifest=self.manifest, job=job):
-            names = self._decoded(_NAMES.decode, record)
-            yield Made(task_id=task_id, row=row, path=path, matrix=names.matrix, fields=names.fields)
-
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
         with sqlite3.connect("") as scratch:
@@ -136,10 +134,12 @@ class Reader:
                     yield known
         scratch.close()
 
-    def claimed_elsewhere(self, name: str) -> str | None:
-        """Return `manifest: id` of another manifest's task with this output name in the same directory."""
-        row = self._one("claimed_elsewhere", name_key=rows.name_key(name), manifest=self.manifest, output=self._output)
-        return None if row is None else f"{row[0]}: {row[1]}"
+    def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
+        """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""
+        keys = {name: rows.name_key(name) for name in names}
+        asked = {"name_keys": _list(keys.values()), "manifest": self.manifest, "output": self._output}
+        found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
+        return {name: found[key] for name, key in keys.items() if key in found}
 
     # --- images
 

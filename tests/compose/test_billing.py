@@ -125,6 +125,29 @@ def test_a_missing_image_that_another_job_takes_is_no_dead_end(imgpipe: Imgpipe)
     assert groups(path) == [("mugs", "unchanged", 2), ("night", "unchanged", 2)]
 
 
+def test_a_row_that_was_removed_takes_what_follows_from_it_along(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(CHAIN)
+    path.write_text(path.read_text().replace(", b: B", "").replace("At night", "At dawn"))
+    assert groups(path) == [
+        ("mugs", "unchanged", 1),
+        ("night", "prompt changed", 1),
+        ("mugs", "orphaned", 1),
+        ("night", "orphaned", 1),
+    ]
+
+
+def test_a_column_that_only_a_later_job_reads_is_seen_when_it_changes(imgpipe: Imgpipe) -> None:
+    table = imgpipe.folder / "rows.csv"
+    table.write_text("id,light\na,sun\nb,moon\n")
+    path = imgpipe.made(
+        CHAIN.replace("items: {a: A, b: B}", "each: {csv: rows.csv}, prompt: M")
+        .replace("night}", "{{ row.light }}'}")
+        .replace("prompt: At", "prompt: 'At")
+    )
+    table.write_text("id,light\na,lamp\nb,moon\n")
+    assert groups(path) == [("mugs", "unchanged", 2), ("night", "prompt changed", 1), ("night", "unchanged", 1)]
+
+
 def test_a_job_that_was_removed_leaves_orphans_under_its_name(imgpipe: Imgpipe) -> None:
     path = imgpipe.made("{mugs: {items: {a: A, b: B}}, posters: {items: {c: C}}}")
     path.write_text(path.read_text().replace("{mugs: {items: {a: A, b: B}}, ", "{"))

@@ -283,6 +283,23 @@ def test_chained_jobs_follow_each_other_in_one_run(imgpipe: Imgpipe, servers: Se
     assert imgpipe.json("run", manifest)["attempts"] == 0
 
 
+def test_a_mistake_that_only_a_later_job_shows_ends_the_run_with_all_that_was_done(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    """Exit 2 would say that nothing was sent."""
+    server = servers.start()
+    manifest = write_manifest(tmp_path, server.base_url, items=3)
+    manifest.write_text(
+        manifest.read_text()
+        + "  night:\n    each: {job: mugs}\n    images: ['{{ file.path }}']\n    prompt: '{{ row.x }}'\n"
+    )
+    run = imgpipe.json("run", manifest)
+    assert (run["exit"], run["tasks"]["done"], run["attempts"], run["images"]) == (3, 3, 3, 3)
+    assert run["cost_usd"]["spent"] > 0
+    assert "row has no 'x'" in imgpipe("run", manifest).stderr
+    assert len(server.bill) == 3
+
+
 def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)

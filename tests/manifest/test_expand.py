@@ -115,6 +115,29 @@ def test_rendered_value_is_judged_like_a_written_one(desk, key, value, says):
     assert problem.line == 1
 
 
+def test_every_mistake_of_a_row_is_told_at_once(desk):
+    desk.write("a.jpg")
+    text = """\
+        jobs:
+          a:
+            each: {csv: rows.csv}
+            prompt: "{{ row.prompt }}"
+            size: "{{ row.size }}"
+            images: [a.jpg, nope.jpg, "{{ row.image }}"]
+            output: "{{ row.out }}"
+            variants: 3
+        """
+    desk.write("rows.csv", "id,prompt,size,image,out\n1,,8K,https://x/y.png,../z\n2,p,1K,a.jpg,two\n")
+    told = [(problem.line, str(problem).partition("rows.csv:2): ")[2]) for problem in desk.problems(text)]
+    assert [(line, what[:24]) for line, what in told if what] == [
+        (4, "the prompt is empty; wri"),
+        (5, "'8K' is not a size; writ"),
+        (6, "input image 'nope.jpg' i"),
+        (6, "input image 'https://x/y"),
+        (7, "the output name '../z' l"),
+    ]
+
+
 def test_empty_cell_leaves_an_optional_parameter_out(desk):
     desk.write("rows.csv", "id,v\n1,\n2,1:1\n")
     tasks = desk.tasks("jobs: {a: {prompt: p, each: {csv: rows.csv}, aspect_ratio: '{{ row.v }}'}}\n")
@@ -292,6 +315,34 @@ def test_chain_takes_the_done_images_of_another_job(desk):
     assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red red", "final/red-1")
     assert task.images[0].path == str(image)
     assert len([*expand(manifest, digests=read_digest, upstream=upstream)]) == 5
+
+
+LONG_CHAIN = """\
+    jobs:
+      mugs: {prompt: p, matrix: {colour: {red: as red as wine}, size: [s]}}
+      lit: {each: {job: mugs}, prompt: p, matrix: {mood: [dawn], size: {xl: very large}}}
+      final: {each: {job: lit}, prompt: '{{ matrix.colour }}, {{ matrix.mood }}, {{ matrix.size }}'}
+    """
+
+
+def test_a_chained_job_sees_the_matrix_of_every_job_before_it(desk):
+    image, manifest = desk.write("outputs/m/x.png", "image"), desk.load(LONG_CHAIN)
+    (mug,) = expand(manifest, digests=read_digest, jobs=["mugs"])
+
+    def made(task):
+        yield UpstreamImage(task_id=task.id, row=task.row, path=image, matrix=task.matrix, fields=task.fields)
+
+    (lit,) = expand(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
+    assert lit.matrix == {"colour": "red", "size": "xl", "mood": "dawn"}
+    (final,) = expand(manifest, digests=read_digest, jobs=["final"], upstream=lambda _: made(lit))
+    assert final.prompt == "as red as wine, dawn, very large"
+    assert final.matrix == lit.matrix
+
+
+def test_an_axis_that_no_job_of_the_chain_has_is_told_before_anything_is_made(desk):
+    (problem,) = desk.problems(LONG_CHAIN.replace("matrix.mood", "matrix.moood"))
+    assert str(problem).endswith("matrix has no 'moood'; did you mean 'mood'?")
+    assert (problem.line, problem.column) == (4, 69)
 
 
 def test_chain_has_no_tasks_while_nobody_knows_the_images(desk):

@@ -51,6 +51,7 @@ CASES = [
     ("M08-in-item", "jobs:\n  a:\n    items:\n      x: {prompt: p, matrix: {a: [b]}}\n", 4, 22, "it belongs in jobs.NAME"),
     ("M08-in-limits", "limits: {max_task: 3}\n" + JOB, 1, 10, "did you mean 'max_tasks'?"),
     ("M08-in-each", "jobs:\n  a:\n    prompt: x\n    each: {csvs: a.csv}\n", 4, 12, "did you mean 'csv'?"),
+    ("M08-with-nothing-behind-it", "limits: {budgt: }\n" + JOB, 1, 10, "unknown key 'budgt'; did you mean 'budget'?"),
     ("M08-the-key-itself", "provider: {api_key: sk-123}\n" + JOB, 1, 12, "did you mean 'api_key_env'?"),
     # wrong kinds
     ("M09-prompt-number", "jobs: {a: {prompt: 12}}\n", 1, 20, 'prompt must be text, this is the number 12; put it in quotes: "12"'),
@@ -68,6 +69,7 @@ CASES = [
     ("M17-budget-dollars", "limits: {budget: $20}\n" + JOB, 1, 18, "write a plain number: 20.00"),
     ("M17-price-too-fine", "prices: {m: 0.00000001}\n" + JOB, 1, 13, "finer than a millionth"),
     ("price-of-unknown-size", "prices: {m: {8K: 1}}\n" + JOB, 1, 13, "'8K' is not a size"),
+    ("provider-model-empty", "provider: {model: ''}\n" + JOB, 1, 19, "model is empty; write a name, or take the key out"),
     ("timeout-without-unit", "provider: {timeout: 300}\n" + JOB, 1, 21, "write 300s"),
     ("timeout-negative", "provider: {timeout: -3s}\n" + JOB, 1, 21, "must be a duration with its unit"),
     ("timeout-zero", "provider: {timeout: 0s}\n" + JOB, 1, 21, "out of range"),
@@ -102,6 +104,7 @@ CASES = [
     ("two-sources", "jobs: {a: {prompt: x, each: {csv: a, files: b}}}\n", 1, 29, "needs one source, this names 2: csv, files"),
     ("no-source", "jobs: {a: {prompt: x, each: {key: a}}}\n", 1, 29, "needs one source, this names 0: none"),
     ("root-of-a-table", "jobs: {a: {prompt: x, each: {csv: a, root: b}}}\n", 1, 29, "root does not go with csv"),
+    ("where-of-a-folder", "jobs: {a: {prompt: x, each: {files: a, where: {b: c}}}}\n", 1, 29, "where does not go with files"),
     ("prompt-file-missing", "jobs: {a: {prompt_file: nope.md}}\n", 1, 25, "prompt_file 'nope.md': there is no such file"),
     ("matrix-empty", "jobs: {a: {prompt: x, matrix: {}}}\n", 1, 31, "the matrix is empty"),
     ("axis-empty", "jobs: {a: {prompt: x, matrix: {b: []}}}\n", 1, 35, "the axis is empty"),

@@ -93,7 +93,7 @@ def test_no_name_ever_leaves_the_output_directory(rendered, ending):
     assert posixpath.normpath(posixpath.join("/out", name)) == f"/out/{name}"
     assert posixpath.normpath(f"/out/{name}").startswith("/out/")
     for segment in name.split("/"):
-        assert 0 < len(segment.encode()) <= 210
+        assert 0 < len(segment.encode()) <= 200
         assert segment not in (".", "..")
         assert not set('<>:"|?*\\') & set(segment)
         assert segment == segment.rstrip(". ")
@@ -103,9 +103,10 @@ def test_no_name_ever_leaves_the_output_directory(rendered, ending):
 
 PIECES = [*"aAbB.-_/ \\:~é", "e\u0301", "ß", "\u202e", "ﬁ"]
 NASTY = st.lists(st.sampled_from(PIECES), min_size=1, max_size=12).map("".join)
+NEAR = st.lists(st.sampled_from(["a", "A", ".png/", ".JPG/"]), min_size=1, max_size=3).map("".join)  # to each other
 
 
-@given(st.lists(st.tuples(NASTY, NASTY), min_size=1, max_size=8), st.booleans())
+@given(st.lists(st.tuples(NASTY, NASTY | NEAR), min_size=1, max_size=8), st.booleans())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
     rows = "".join(f'"{n}{key}","{value}"\n' for n, (key, value) in enumerate(cells))
@@ -119,8 +120,15 @@ def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
         return
     folded = [unicodedata.normalize("NFC", task.name.casefold()) for task in tasks]
     assert len(set(folded)) == len(folded)
+    files = {name + suffix for name in folded for suffix in (".png", ".jpg", ".webp")}
+    assert not files & {folder for name in folded for folder in above(name)}
     assert len({task.id for task in tasks}) == len(tasks)
     assert all(posixpath.normpath(task.name) == task.name and not task.name.startswith(("/", "..")) for task in tasks)
+
+
+def above(name: str) -> list[str]:
+    parts = name.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 COLLISIONS = [
@@ -189,6 +197,17 @@ def test_file_in_place_of_a_folder_is_told(desk):
 def test_name_in_the_state_directory_is_refused(desk, output):
     (problem,) = desk.problems(f"jobs: {{a: {{prompt: p, output: {output}}}}}\n")
     assert "lies in the state directory" in problem.what
+
+
+@pytest.mark.parametrize("output", ["X.png/y", "x.JPG/deep/y", "x.webp/y/z"])
+def test_folder_called_like_another_tasks_image_is_refused_m13(desk, output):
+    (problem,) = desk.problems(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
+    assert problem.what.startswith("b/b lies in a folder that is called like the image of a/a")
+
+
+@pytest.mark.parametrize("output", ["y.png/x", "x.tiff/y", "x.png.d/y", "sub/x.png/y"])
+def test_folder_called_like_nobodys_image_is_fine(desk, output):
+    desk.tasks(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
 
 
 def test_output_that_is_another_tasks_input_is_refused_m14(desk):

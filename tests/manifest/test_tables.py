@@ -98,7 +98,7 @@ CSV_MISTAKES = [
     ),
     ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "has 1 cells, the header has 2"),
     ("open-quote", 'id,title\n1,"a\n2,b\n', 3, "is not a table"),
-    ("latin-1", b"id,title\n1,a\n2,caf\xe9\n", None, "is not UTF-8 text"),
+    ("latin-1", b"id,title\n1,a\n2,caf\xe9\n", 3, "byte 0xe9 is not UTF-8 text"),
     ("key-twice", "id,title\n1,a\n2,b\n1,c\n", 1, "2 rows of the job 'a' have the id 'a/1': {file}:2 and {file}:4"),
 ]
 
@@ -156,7 +156,12 @@ def test_table_that_is_no_file_is_told_without_hanging(desk, kind):
     (problem,) = desk.problems(job(f"{kind}: p"))
     assert "it is a named pipe" in str(problem)
     (problem,) = desk.problems(job(f"{kind}: nope"))
-    assert "no such file" in str(problem)
+    assert problem.what == "'nope' cannot be read: no such file or directory"
+    assert (problem.file, problem.line, problem.column) == (
+        str(desk.path),
+        1,
+        len(f"jobs: {{a: {{each: {{{kind}: ") + 1,
+    )
 
 
 def test_a_column_missing_everywhere_is_told_three_times_and_counted(desk):

@@ -33,6 +33,8 @@ def render(source: str) -> str:
         ('{"style": "x", "n": {"a": 1}}', '{"style": "x", "n": {"a": 1}}'),
         ("100 % {off} }} {%discount%", "100 % {off} }} {%discount%"),
         ("colour {#ff0000}", "colour {#ff0000}"),
+        ("a {# note #}{#ff0000} {{ job }}", "a {#ff0000} mugs"),
+        pytest.param("{#" * 45_000 + "{{ job }}", "{#" * 45_000 + "mugs", id="S12-open-notes"),
         ("{% foo %} {{ job }}", "{% foo %} mugs"),
         ("a {# a note #}b", "a b"),
         ("{% raw %}{{ job }}{% endraw %}", "{{ job }}"),
@@ -51,6 +53,9 @@ def render(source: str) -> str:
         ("{{ 'mug' if variant > 1 else 'cup' }}", "mug"),
         ("{{ {'a': 1}|tojson }} {{ ['é']|tojson }}", '{"a": 1} ["é"]'),
         ("line one\nline two {{ job }}\n", "line one\nline two mugs\n"),
+        ("{{ ['a']|map('upper') }} {{ [1, 2]|reverse }} {{ [1, 2]|select('even') }}", '["A"] [2, 1] [2]'),
+        ("{{ range(3) }} {{ {'a': 1}.keys() }} {{ {'a': 1}|items }}", '[0, 1, 2] ["a"] [["a", 1]]'),
+        ("{{ ['a', none]|string }} {{ ['a']|map('upper') ~ '' }}", '["a", null] ["A"]'),
     ],
 )
 def test_template_renders(source, text):
@@ -104,10 +109,27 @@ HOSTILE = [
     ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
     ("{{ " + "1+" * 5000 + "1 }}", "nested too deeply"),
     ("{{ " + "-" * 5000 + "1 }}", "nested too deeply"),
+    ("{{ job }}" + "{#" * 60_000, "the template has 120,009 characters, at most 100,000"),
     ("{{ 1 / 0 }}", "ZeroDivisionError"),
     ("{{ row.tags + 'x' }}", "TypeError"),
     ("{{ row.clear() }}", "row has no 'clear'"),
     ("{{ row.tags.append(1) }}", "unsafe"),
+    # what such a text shows changes from run to run, and each run would buy its images anew
+    ("{{ job.upper }}", "'upper' is a function, not a text"),
+    ("{{ [job.upper] }}", "'upper' is a function"),
+    ("{{ [job.upper]|tojson }}", "'upper' is a function"),
+    ("{{ [job.upper]|string }}", "'upper' is a function"),
+    ("{{ job.upper ~ 'x' }}", "'upper' is a function"),
+    ("{{ job.upper|string }}", "'upper' is a function"),
+    ("{{ job.upper|title }}", "'upper' is a function"),
+    ("{{ '%s' % job.upper }}", "'upper' is a function"),
+    ("{{ '%s %s' % (1, job.upper) }}", "'upper' is a function"),
+    ("{{ '%s'|format(job.upper) }}", "'upper' is a function"),
+    ("{{ '%s' % [job.upper] }}", "'upper' is a function"),
+    ("{{ dict }}", "'dict' is a function"),
+    ("{{ range }}", "'range' is a function"),
+    ("{% for i in [1] %}{{ loop }}{% endfor %}", "'loop' is not a text"),
+    ("{{ namespace(a=1) }}", "'namespace' is not a text"),
 ]
 
 

@@ -1,7 +1,7 @@
 """Totals, selection and the spool."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -16,12 +16,14 @@ class FakeLedger:
 
     def __init__(self, claims: dict[str, str] | None = None) -> None:
         self.claims = claims or {}
+        self.asked = 0
 
-    def known(self, task_id: str) -> Known | None:
-        return None
+    def known_among(self, task_ids: Sequence[str]) -> dict[str, Known]:
+        self.asked += 1
+        return {}
 
-    def claimed_elsewhere(self, name: str) -> str | None:
-        return self.claims.get(name)
+    def claimed_elsewhere(self, names: Sequence[str]) -> dict[str, str]:
+        return {name: self.claims[name] for name in names if name in self.claims}
 
 
 def task(task_id: str, **fields: object) -> Task:
@@ -35,8 +37,8 @@ def task(task_id: str, **fields: object) -> Task:
 TASKS = [task("a/1"), task("a/2", tags=("hot",)), task("b/1", model="dear")]
 
 
-def rows(tasks: Iterable[Task], output_dir: Path) -> Iterable[Row]:
-    return survey(tasks, FakeLedger(), Files(output_dir), Rules())
+def rows(tasks: Iterable[Task], output_dir: Path, **claims: str) -> Iterable[Row]:
+    return survey(tasks, FakeLedger(claims), Files(output_dir), Rules())
 
 
 def price(task: Task) -> int | None:
@@ -44,8 +46,7 @@ def price(task: Task) -> int | None:
 
 
 def plan(tasks: Iterable[Task], output_dir: Path, spool: Spool | None = None, **claims: str) -> Plan:
-    ledger = FakeLedger(claims)
-    return tally(rows(tasks, output_dir), price=price, problem=lambda _: None, ledger=ledger, spool=spool)
+    return tally(rows(tasks, output_dir, **claims), price=price, problem=lambda _: None, spool=spool)
 
 
 def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
@@ -83,6 +84,25 @@ def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
     made = plan(TASKS, tmp_path)
     assert made.states == {TaskState.CONFLICT: 1}
     assert made.due == 2
+
+
+def test_the_ledger_is_asked_by_the_batch(tmp_path: Path) -> None:
+    """One question a task was half the CPU of a plan of 1,000,000."""
+    ledger = FakeLedger()
+    surveyed = survey((task(f"a/{n}") for n in range(1200)), ledger, Files(tmp_path), Rules())
+    assert [row.task.id for row in surveyed] == [f"a/{n}" for n in range(1200)]
+    assert ledger.asked == 3
+
+
+def test_tasks_before_a_problem_are_told_before_it(tmp_path: Path) -> None:
+    def stream() -> Iterator[Task]:
+        yield task("a/1")
+        raise InputError("two tasks have one id")
+
+    surveyed = iter(rows(stream(), tmp_path))
+    assert next(surveyed).task.id == "a/1"
+    with pytest.raises(InputError, match="one id"):
+        next(surveyed)
 
 
 @pytest.mark.parametrize(

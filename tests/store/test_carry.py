@@ -214,3 +214,22 @@ def test_the_lost_have_a_place_that_no_manifest_has(bench: Bench) -> None:
     with bench.reader() as reader:
         costs = {cost.key: cost for cost in reader.costs(by=["manifest", "job"], is_all=True)}
     assert costs[rebuilt.set_aside.name, LOST].attempts > 0
+
+
+def test_l01_prompts_of_earlier_requests_are_carried_over(bench: Bench) -> None:
+    changed = task(0, prompt="a dog")
+
+    async def ask_for_a_dog() -> None:
+        await bench.open()
+        await bench.make(changed, MADE)
+        await bench.store.aclose()
+
+    asyncio.run(ask_for_a_dog())
+    spoil(bench.state / NAME, root_of(bench.state / NAME, "attempt_open"))
+    rebuild(settings(bench.root), [changed, *TASKS[1:]], price=lambda _: PRICE)
+    with bench.reader() as reader:
+        latest, earlier = reader.record(changed.id), reader.record(changed.id, fingerprint=TASKS[0].fingerprint)
+    assert latest is not None
+    assert earlier is not None
+    assert (latest["prompt"], latest["fingerprint"]) == ("a dog", changed.fingerprint)
+    assert earlier["prompt"] == TASKS[0].prompt

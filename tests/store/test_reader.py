@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -24,7 +25,8 @@ def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
         assert list(reader.all_known()) == []
         assert reader.spend().spent_microusd == 0
         assert (reader.runs(), reader.unknowns(), reader.not_before()) == ([], [], None)
-        assert reader.claimed_elsewhere("x") is None
+        assert reader.known_among(["x"]) == {}
+        assert reader.claimed_elsewhere(["x"]) == {}
     assert list(tmp_path.iterdir()) == []
 
 
@@ -151,10 +153,21 @@ async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["known", "record", "record_of", "attempts", "claimed_elsewhere", "made_by_path", "made_by_sha256", "unknowns"],
+    [
+        "known",
+        "known_among",
+        "record",
+        "record_of",
+        "attempts",
+        "claimed_elsewhere",
+        "made_by_path",
+        "made_by_sha256",
+        "unknowns",
+    ],
 )
 async def test_lookups_walk_no_table(bench: Bench, name: str) -> None:
-    values = dict.fromkeys(("manifest", "id", "name_key", "output", "path", "sha256", "fingerprint"), "x")
+    names = ("manifest", "id", "ids", "name_key", "name_keys", "output", "path", "sha256", "fingerprint")
+    values = dict.fromkeys(names, "x")
     with bench.reader() as reader:
         assert reader._connection is not None
         plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", values).fetchall()
@@ -166,13 +179,20 @@ async def test_two_manifests_share_a_directory(bench: Bench, reopen: Reopen) -> 
     await reopen(manifest="other")
     await bench.make(task(1, name="y"), 2)
     with bench.reader("other") as reader:
-        assert reader.claimed_elsewhere("CAFE\u0301/X") == "m: cats/1"
-        assert reader.claimed_elsewhere("y") is None
+        assert reader.claimed_elsewhere(["CAFE\u0301/X", "y"]) == {"CAFE\u0301/X": "m: cats/1"}
         assert [known.name for known in reader.all_known()] == ["y"]
         assert reader.is_recorded("Café/x.png")
     elsewhere = Reader(bench.state, manifest="third", output_dir=bench.root / "third")
-    assert elsewhere.claimed_elsewhere("y") is None
+    assert elsewhere.claimed_elsewhere(["y"]) == {}
     elsewhere.close()
+
+
+async def test_several_tasks_are_looked_up_at_once(bench: Bench) -> None:
+    for number in range(3):
+        await bench.make(task(number), number)
+    with bench.reader() as reader:
+        found = reader.known_among(["cats/2", "cats/new", "cats/0", "cats/\udcff"])
+        assert found == {"cats/0": reader.known("cats/0"), "cats/2": reader.known("cats/2")}
 
 
 async def test_makers_of_an_image_by_path_and_hash(bench: Bench) -> None:
@@ -191,10 +211,9 @@ async def test_record_tells_how_an_image_came_to_be(bench: Bench) -> None:
     await bench.make(task(1, tags=("a",), matrix={"mood": "dawn"}, params={"x": 1}), 1)
     with bench.reader() as reader:
         record = reader.record("cats/1")
-        (made,) = reader.made_by_job("cats")
     assert record is not None
     assert (record["prompt"], record["tags"], record["params"]) == ("a cat", ["a"], {"x": 1})
-    assert (made.task_id, made.path, made.matrix) == ("cats/1", "cats/1.png", {"mood": "dawn"})
+    assert record["matrix"] == {"mood": "dawn"}
 
 
 async def test_each_request_of_a_task_keeps_its_record(bench: Bench) -> None:
@@ -246,7 +265,13 @@ async def test_row_that_cannot_be_read_is_damage(bench: Bench) -> None:
         connection.execute("UPDATE record SET record = 'no JSON'")
     connection.close()
     with bench.reader() as reader:
-        for ask in (lambda: reader.known("cats/1"), lambda: reader.record("cats/1"), lambda: list(reader.all_known())):
+        asks: list[Callable[[], object]] = [
+            lambda: reader.known("cats/1"),
+            lambda: reader.known_among(["cats/1"]),
+            lambda: reader.record("cats/1"),
+            lambda: list(reader.all_known()),
+        ]
+        for ask in asks:
             with pytest.raises(LedgerError, match="imgpipe rebuild"):
                 ask()
 
