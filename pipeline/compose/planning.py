@@ -10,6 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
+from pipeline.compose.chain import rehearsed
 from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.prepare import Setup
@@ -17,6 +18,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest import InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState
 from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
+from pipeline.plan.totals import LISTED
 from pipeline.report.figures import count, money
 from pipeline.store import Reader
 
@@ -102,12 +104,16 @@ def rows(
             manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
         )
         for task in expansion:
-            if is_cancelled is not None and is_cancelled.is_set():
-                raise Cancelled
+            _heed(is_cancelled)
             yield task
         on_end(expansion.waiting)
 
     return survey(tasks(), reader, Files(manifest.output_dir), setup.rules)
+
+
+def _heed(is_cancelled: threading.Event | None) -> None:
+    if is_cancelled is not None and is_cancelled.is_set():
+        raise Cancelled
 
 
 def make_plan(
@@ -120,6 +126,8 @@ def make_plan(
     is_cancelled: threading.Event | None = None,
 ) -> Planned:
     """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
+    if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
+        _check_chain(setup, reader, is_cancelled)
     digests = DigestMemory(reader)
     waiting: list[str] = []
     orphans = Orphans(setup.manifest, reader)
@@ -127,9 +135,7 @@ def make_plan(
     ids: list[str] = []
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
     plan = tally(selected, price=setup.price, problem=setup.problem, spool=spool, free=free)
-    if plan.problems:
-        raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
-    _check_budget(setup, plan)
+    _check_plan(setup, plan)
     return Planned(
         plan=plan,
         orphans=Counter() if jobs is not None else orphans.counted(waiting),
@@ -162,6 +168,29 @@ def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
     near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
     advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
     return f"nothing is selected; {advice}"
+
+
+def _check_chain(setup: Setup, reader: Reader, is_cancelled: threading.Event | None) -> None:
+    """Refuse a chain of jobs of which a later one cannot be asked for, before anything is bought."""
+    found = Plan()
+    for task in rehearsed(setup.manifest):
+        _heed(is_cancelled)
+        known = reader.known(task.id)
+        if known is not None and known.state is TaskState.DONE:
+            continue
+        wrong = setup.problem(task)
+        if wrong is not None and len(found.problems) < LISTED:
+            found.problems.append(wrong)
+        if setup.price(task) is None:
+            found.unpriced[task.model] += 1
+    _check_plan(setup, found)
+
+
+def _check_plan(setup: Setup, plan: Plan) -> None:
+    """Refuse what a model cannot do, and a budget that cannot be kept."""
+    if plan.problems:
+        raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
+    _check_budget(setup, plan)
 
 
 def _check_budget(setup: Setup, plan: Plan) -> None:

@@ -7,6 +7,7 @@ may use the tasks only after the last one came without an InputError. It knows n
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.manifest.budget import Names
@@ -41,6 +42,7 @@ class Expansion:
         upstream: Upstream | None,
         jobs: Collection[str] | None,
         now: Callable[[], float],
+        promised: Path | None,
     ) -> None:
         self.count = 0
         self._manifest = manifest
@@ -50,7 +52,7 @@ class Expansion:
         self._maker = TaskMaker(
             model=manifest.provider.model,
             variables=Names("vars", manifest.variables),
-            inputs=Inputs(manifest.path.absolute().parent.resolve(), digests),
+            inputs=Inputs(manifest.path.absolute().parent.resolve(), digests, promised=promised),
             outputs=self._outputs,
         )
         self._problems: list[Problem] = []
@@ -175,6 +177,11 @@ def expand(
     upstream: Upstream | None = None,
     jobs: Collection[str] | None = None,
     now: Callable[[], float] = time.time,
+    promised: Path | None = None,
 ) -> Expansion:
-    """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none."""
-    return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now)
+    """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none.
+
+    `promised`: a folder whose input images may be missing, because they are yet to be made; such tasks have no digest
+    of them, so they are for looking at only.
+    """
+    return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now, promised=promised)

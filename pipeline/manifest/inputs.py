@@ -38,9 +38,11 @@ def read_digest(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG
 class Inputs:
     """Looks at the input images of one expansion; paths are relative to the manifest's folder."""
 
-    def __init__(self, folder: Path, digests: InputDigests) -> None:
+    def __init__(self, folder: Path, digests: InputDigests, *, promised: Path | None = None) -> None:
+        """`promised`: a folder whose images may be missing, because they are yet to be made."""
         self._folder = str(folder)
         self._digests = digests
+        self._promised = None if promised is None else f"{promised}/"
         self._known: dict[str, InputImage | BadInput] = {}
 
     def image(self, rendered: str) -> InputImage:
@@ -77,6 +79,8 @@ class Inputs:
                 raise BadInput(f"input image {_shown(rendered)} is empty (0 bytes)", "mend or remove the file")
             digest = self._digests(Path(path), status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
+            if self._promised is not None and path.startswith(self._promised):
+                return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
             what = f"input image {_shown(rendered)} is missing"
             if os.path.islink(path):  # noqa: PTH114 - as above
                 what = f"input image {_shown(rendered)} is a symlink to nothing"

@@ -283,21 +283,27 @@ def test_chained_jobs_follow_each_other_in_one_run(imgpipe: Imgpipe, servers: Se
     assert imgpipe.json("run", manifest)["attempts"] == 0
 
 
-def test_a_mistake_that_only_a_later_job_shows_ends_the_run_with_all_that_was_done(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+@pytest.mark.parametrize(
+    ("night", "says"),
+    [
+        pytest.param("prompt: '{{ row.x }}'", "row has no 'x'", id="P8-template"),
+        pytest.param("prompt: At night, output: 'mugs/{{ file.stem }}'", "have one output name", id="P8-name"),
+        pytest.param("prompt: At night, aspect_ratio: 1:8", "cannot make aspect_ratio 1:8", id="P8-model"),
+        pytest.param("prompt: At night, model: my-own", "the price of my-own is not known", id="P8-price"),
+    ],
+)
+def test_a_mistake_of_a_later_job_is_told_before_the_first_one_is_paid_for(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, night: str, says: str
 ) -> None:
-    """Exit 2 would say that nothing was sent."""
     server = servers.start()
-    manifest = write_manifest(tmp_path, server.base_url, items=3)
-    manifest.write_text(
-        manifest.read_text()
-        + "  night:\n    each: {job: mugs}\n    images: ['{{ file.path }}']\n    prompt: '{{ row.x }}'\n"
-    )
-    run = imgpipe.json("run", manifest)
-    assert (run["exit"], run["tasks"]["done"], run["attempts"], run["images"]) == (3, 3, 3, 3)
-    assert run["cost_usd"]["spent"] > 0
-    assert "row has no 'x'" in imgpipe("run", manifest).stderr
-    assert len(server.bill) == 3
+    manifest = write_manifest(tmp_path, server.base_url, items=3, extra="limits: {budget: 4.00}")
+    text = manifest.read_text() + f"  night: {{each: {{job: mugs}}, images: ['{{{{ file.path }}}}'], {night}}}\n"
+    manifest.write_text(text)
+    for verb in ("plan", "run"):
+        done = imgpipe(verb, manifest)
+        assert done.returncode == 2
+        assert says in done.stderr
+    assert server.bill == []
 
 
 def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
