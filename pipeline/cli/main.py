@@ -137,7 +137,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     code = exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given)
     if args is not None:
         sys.exit(leave(code))
-    interrupts.ignore()
+    interrupts.hasten(code)
     interrupts.leave(leave(code))
 
 

@@ -191,12 +191,18 @@ def test_R15_an_interrupt_while_modules_are_imported_ends_it_quietly(tmp_path: P
     assert (done.returncode, done.stderr) == (130, "")
 
 
-def test_R15_an_interrupt_of_the_last_words_changes_nothing() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["R15", "R16", "R18"])
+def test_a_signal_ends_the_last_words_with_the_code_that_was_due(number: int) -> None:
     done = crowd(
-        "import os, signal, threading\nfrom pipeline.cli import interrupts\n"
-        "interrupts.settle()\ninterrupts.ignore()\n"
-        "for number in interrupts.NUMBERS:\n    os.kill(os.getpid(), number)\n"
-        "threading.Thread(target=threading.Event().wait).start()\n"  # one that would keep Python's own end waiting
-        "interrupts.leave(8)\n"
+        "import os\nfrom pipeline.cli import interrupts\ninterrupts.settle()\ninterrupts.hasten(8)\n"
+        f"os.kill(os.getpid(), {number})\nwhile True: pass\n"
+    )
+    assert (done.returncode, done.stderr) == (8, "")
+
+
+def test_R15_a_thread_that_still_works_does_not_hold_the_end_up() -> None:
+    done = crowd(
+        "import threading\nfrom pipeline.cli import interrupts\n"
+        "threading.Thread(target=threading.Event().wait).start()\ninterrupts.leave(8)\n"
     )
     assert (done.returncode, done.stderr) == (8, "")
