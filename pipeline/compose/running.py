@@ -26,7 +26,7 @@ from pipeline.compose.prepare import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
-from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, Warned
+from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState
@@ -252,7 +252,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
             listen(Warned(text=text))
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
-            outcome = await crew.work(_stages(job, planned, spool))
+            outcome = await crew.work(_stages(job, planned, spool, listen))
         summary = summary_of(
             planned.plan,
             outcome,
@@ -283,7 +283,7 @@ def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunSt
     )
 
 
-async def _stages(job: _Job, planned: Planned, spool: Spool) -> AsyncGenerator[Spool, None]:
+async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -> AsyncGenerator[Spool, None]:
     """Yield the due tasks stage after stage: a job that takes another one's images is planned when those are there.
 
     What is planned on the way is added to `planned`.
@@ -293,6 +293,7 @@ async def _stages(job: _Job, planned: Planned, spool: Spool) -> AsyncGenerator[S
         with closing(Spool(job.setup.manifest.state_dir)) as following:
             more = await _plan(job, jobs=names, spool=following)
             planned.plan = merged(planned.plan, more.plan)
+            listen(StagePlanned(total=planned.plan.total, due=planned.plan.due))
             yield following
 
 

@@ -22,6 +22,14 @@ class RunStarted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StagePlanned:
+    """The next jobs of a chain are planned, now that the images they take are there."""
+
+    total: int  # tasks of the run as far as they are known; those of the stages before are in it
+    due: int  # of them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AttemptStarted:
     task_id: str
     attempt: int  # the ledger's number
@@ -117,7 +125,18 @@ class RunSummary:
     reasons: tuple[str, ...]  # why it stopped early, most severe first
 
 
-Event = RunStarted | AttemptStarted | AttemptEnded | RetryScheduled | TaskEnded | Paused | Warned | Halted | RunEnded
+Event = (
+    RunStarted
+    | StagePlanned
+    | AttemptStarted
+    | AttemptEnded
+    | RetryScheduled
+    | TaskEnded
+    | Paused
+    | Warned
+    | Halted
+    | RunEnded
+)
 Listener = Callable[[Event], None]
 
 

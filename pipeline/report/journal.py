@@ -18,6 +18,7 @@ from pipeline.engine.events import (
     RetryScheduled,
     RunEnded,
     RunStarted,
+    StagePlanned,
     TaskEnded,
     Warned,
 )
@@ -51,6 +52,9 @@ def line(event: Event, is_play_money: bool) -> Line:
     match event:
         case RunStarted():
             return logging.INFO, "run_started", resume_line(event), _run_started(event)
+        case StagePlanned():
+            text = f"the jobs behind these are planned: {event.due:,} of {event.total:,} tasks are due in all"
+            return logging.INFO, "stage_planned", text, {"total": event.total, "due": event.due}
         case AttemptStarted():
             return _attempt_started(event)
         case AttemptEnded():

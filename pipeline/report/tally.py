@@ -17,6 +17,7 @@ from pipeline.engine.events import (
     RunEnded,
     RunStarted,
     RunSummary,
+    StagePlanned,
     TaskEnded,
 )
 from pipeline.errors import Exit
@@ -69,6 +70,9 @@ class Tally:
             case RunStarted():
                 self.total, self.skipped = event.total, event.total - event.due
                 self.is_play_money, self.budget_microusd = event.is_play_money, event.budget_microusd
+            case StagePlanned():
+                self.total = max(self.total, event.total)
+                self.skipped = self.total - event.due
             case RetryScheduled():
                 self.retries, self.retry_reason = self.retries + 1, event.reason
             case TaskEnded():

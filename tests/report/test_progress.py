@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded
+from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, StagePlanned
 from pipeline.errors import Exit
 from pipeline.model import TaskState
 from pipeline.report.live import Live
@@ -36,6 +36,15 @@ def test_tally_knows_pace_and_time_to_go(clock, started, ended) -> None:
         clock.now += 0.5
         tally.take(ended())
     assert (tally.settled, tally.per_second, tally.left_s) == (60, 2.0, 20.0)
+
+
+def test_tally_counts_the_tasks_of_later_stages_when_they_are_planned(clock, started, ended) -> None:
+    tally = Tally(clock=clock)
+    tally.take(started(total=3, due=3))
+    for _ in range(3):
+        tally.take(ended())
+    tally.take(StagePlanned(total=8, due=7))
+    assert repr(tally) == "<Tally 4/8, 0 retries>"
 
 
 def test_tally_forgets_a_slow_start(clock, started, ended) -> None:
