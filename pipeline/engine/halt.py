@@ -109,6 +109,13 @@ class Watch:
         self._count(fault, model)
         if failure is None:
             return None
+        halt = self._halt_for(failure, model, tries)
+        if halt is None and failure.hint_s is not None and failure.hint_s > LONG_S:  # whatever it was about
+            return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
+        return halt
+
+    def _halt_for(self, failure: Failure, model: str, tries: int) -> Halt | None:
+        """Return the halt that the fault itself orders."""
         match failure.fault:
             case Fault.ACCOUNT | Fault.ADDRESS:
                 return Halt(Exit.ACCOUNT, failure.reason)

@@ -130,7 +130,8 @@ def judge(status: int, headers: hints.Headers, error: ServerError, *, scrubber: 
 
     status: of the answer, or of the error inside a 200. now: for dates when the answer carries none.
     """
-    delay_s = hints.delay(headers, error.details, error.message, now=now)
+    says_later = status in (408, 429) or status >= 500  # else its words may be those of a prompt
+    delay_s = hints.delay(headers, error.details, error.message if says_later else "", now=now)
     fault, billed = outcome(status, error, delay_s)
     if fault is Fault.QUOTA and error.is_per_day:
         delay_s = max(delay_s or 0.0, hints.until_pacific_midnight(hints.server_time(headers, now)))

@@ -14,10 +14,14 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.e2e.canary import leaks, spellings
+from tests.e2e.scripted import KEY
+
 COMMAND = Path(sys.executable).with_name("imgpipe")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job of a shell; what it starts would inherit that
     signal.signal(signal.SIGINT, signal.default_int_handler)
 T = TypeVar("T")
+CANARIES = {f"{key}: {name}": text for key in (KEY, "sk-canary-7f3a") for name, text in spellings(key).items()}
 BARE = {"PATH": "/usr/bin:/bin", "LANG": "C", "COMETAPI_KEY": "sk-canary-7f3a"}
 
 
@@ -28,12 +32,13 @@ class Imgpipe:
     folder: Path
     env: dict[str, str] = field(default_factory=lambda: dict(BARE))
     started: "list[subprocess.Popen[str]]" = field(default_factory=list)
+    ended: "list[subprocess.CompletedProcess[str]]" = field(default_factory=list)
 
     def __call__(
         self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60, before: Sequence[str] = ()
     ) -> "subprocess.CompletedProcess[str]":
         """Run to the end; `before` is what starts it, such as `nohup`."""
-        return subprocess.run(
+        done = subprocess.run(
             [*before, str(COMMAND), *map(str, args)],
             env={**self.env, **(env or {})},
             cwd="/",
@@ -43,6 +48,8 @@ class Imgpipe:
             timeout=timeout,
             check=False,
         )
+        self.ended.append(done)
+        return done
 
     def start(
         self, *args: str | Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
@@ -81,6 +88,14 @@ def imgpipe(tmp_path: Path) -> Iterator[Imgpipe]:
     command = Imgpipe(tmp_path)
     yield command
     command.end()
+    assert leaks(CANARIES, tmp_path / "nothing", *command.ended) == []
+
+
+@pytest.fixture(autouse=True)
+def _no_byte_shows_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """S01: whatever a test was about, no file that it left behind and no line of its log shows a key."""
+    yield
+    assert leaks(CANARIES, tmp_path, log=caplog.text) == []
 
 
 @dataclass

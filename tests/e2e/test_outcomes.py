@@ -430,6 +430,7 @@ PER_DAY = [{"violations": [{"quotaId": "GenerateRequestsPerDayPerProjectPerModel
         pytest.param(said(429, "Your quota will reset after 2h."), 7190, 7200, id="H12-text"),
         pytest.param(said(429, details=PER_DAY), 0, 25 * 3600, id="H12-per-day"),
         pytest.param(said(429, headers={"Retry-After": "1e9"}), 0, 86400, id="H10-a-billion"),
+        pytest.param(said(500, headers={"Retry-After": "3600"}), 3590, 3600, id="P11-outage-of-an-hour"),
     ],
 )
 async def test_a_long_delay_ends_the_run_and_holds_the_next(
@@ -446,6 +447,25 @@ async def test_a_long_delay_ends_the_run_and_holds_the_next(
     with pytest.raises(TryLater, match=re.escape(not_before.isoformat(timespec="seconds"))):
         await shop.run()
     assert script.posts == 3
+
+
+async def test_P11_a_long_delay_beside_a_lost_answer_ends_the_run_and_keeps_the_doubt(
+    script: Scripted, shop: Shop
+) -> None:
+    script.judge = lambda number, _row: said(504, headers={"Retry-After": "3600"}) if number > 2 else None
+    shop.rows = 20
+    summary = await shop.run(concurrency=1)
+    assert (summary.exit, script.posts, summary.not_before is not None) == (Exit.TRY_LATER, 3, True)
+    assert (shop.states, summary.unknown_microusd) == ({"done": 2, "unknown": 1, "pending": 17}, PRICE)
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+async def test_P11_words_in_a_mistake_name_no_delay(script: Scripted, shop: Shop, status: int) -> None:
+    script.scripts = {"row1": [said(status, "your prompt says: wait 40s, then retry in 2h")]}
+    shop.rows = 3
+    summary = await shop.run(concurrency=1)
+    assert (summary.exit, shop.states) == (Exit.SOME_FAILED, {"done": 2, "failed": 1})
+    assert shop.told(Paused) == []
 
 
 async def test_H12_a_hold_that_is_over_holds_nothing(script: Scripted, shop: Shop) -> None:

@@ -8,15 +8,14 @@ import asyncio
 import base64
 import json
 import re
-import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import quote, quote_plus
 
 import pytest
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
+from tests.e2e.canary import leaks, spellings, written
 from tests.e2e.conftest import Imgpipe
 from tests.e2e.scripted import Scripted, Shop, Step, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png
@@ -24,25 +23,7 @@ from tests.provider.conftest import Liar, answer_json, png
 KEY = 'sk-canary/7+hard="to\\miss~%QxZ'
 
 
-def spellings() -> dict[str, bytes]:
-    """Return the ways in which a key may be written; of Base64 what does not depend on its neighbours."""
-    found = {
-        "raw": KEY,
-        "quoted": quote(KEY),
-        "quoted-whole": quote(KEY, safe=""),
-        "plus": quote_plus(KEY),
-        "json": json.dumps(KEY)[1:-1],
-        "json-slash": json.dumps(KEY)[1:-1].replace("/", "\\/"),
-        "unicode-escapes": "".join(f"\\u{ord(char):04x}" for char in KEY),
-    }
-    for offset in range(3):
-        encoded = base64.b64encode(b"x" * offset + KEY.encode() + b"xyz").decode()
-        found[f"base64-{offset}"] = encoded[4:-8]
-        found[f"base64-url-{offset}"] = encoded[4:-8].replace("+", "-").replace("/", "_")
-    return {name: text.encode() for name, text in found.items()} | {"its-middle": b"canary/7+hard"}
-
-
-SPELLINGS = spellings()
+SPELLINGS = spellings(KEY) | {"its-middle": b"canary/7+hard"}
 ECHO = " | ".join(text.decode() for name, text in SPELLINGS.items() if "base64" not in name and name != "its-middle")
 ECHO += " | " + " | ".join(base64.b64encode(b"x" * n + KEY.encode() + b"xyz").decode() for n in range(3))
 HALF = answer_json(png()).replace(b'"candidates"', json.dumps({"headers": ECHO}).encode()[1:-1] + b', "candidates"')
@@ -92,27 +73,6 @@ def keyed(imgpipe: Imgpipe) -> Imgpipe:
     return imgpipe
 
 
-def written(folder: Path, *said: "subprocess.CompletedProcess[str]") -> Iterator[tuple[str, bytes]]:
-    """Yield every byte that was written: files, their names, and what the commands said."""
-    for path in sorted(folder.rglob("*")):
-        yield f"the name of {path}", str(path).encode()
-        if path.is_file():
-            yield str(path), path.read_bytes()
-    for done in said:
-        yield f"stdout of {done.args[1:3]}", done.stdout.encode()
-        yield f"stderr of {done.args[1:3]}", done.stderr.encode()
-
-
-def leaks(folder: Path, *said: "subprocess.CompletedProcess[str]") -> list[str]:
-    """Name every place that shows the key, and how it is spelled there."""
-    return [
-        f"{where}: {name}"
-        for where, content in written(folder, *said)
-        for name, spelling in SPELLINGS.items()
-        if spelling.lower() in content.lower()
-    ]
-
-
 @pytest.mark.parametrize("log_format", ["json", "text"])
 async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
     script: Scripted, shop: Shop, keyed: Imgpipe, log_format: str
@@ -133,7 +93,7 @@ async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
         said.append(await asyncio.to_thread(keyed, *verb))
     assert log.stat().st_size > 2000
     assert len(shop.rejected) >= 6
-    assert leaks(shop.folder, *said) == []
+    assert leaks(SPELLINGS, shop.folder, *said) == []
     assert _header(script.heads[0], "authorization") == KEY
 
 
@@ -142,7 +102,7 @@ async def test_S01_a_traceback_shows_no_key(script: Scripted, shop: Shop, keyed:
     done = await asyncio.to_thread(keyed, "run", shop.manifest, "-v", env={"FAILPOINT": "body:1:raise"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-    assert leaks(shop.folder, done) == []
+    assert leaks(SPELLINGS, shop.folder, done) == []
 
 
 async def test_S01_commands_that_send_nothing_show_no_key(shop: Shop, keyed: Imgpipe) -> None:
@@ -151,7 +111,7 @@ async def test_S01_commands_that_send_nothing_show_no_key(shop: Shop, keyed: Img
         await asyncio.to_thread(keyed, *verb)
         for verb in (["plan", file], ["plan", file, "--json"], ["doctor", file], ["validate", file])
     ]
-    assert leaks(shop.folder, *said) == []
+    assert leaks(SPELLINGS, shop.folder, *said) == []
 
 
 # -- where the key goes ---------------------------------------------------------------------------------------------

@@ -264,7 +264,16 @@ def test_input_that_is_no_image_file_is_told_without_hanging(desk, make):
     assert (problem.line, problem.column) == (4, 14)
 
 
-@pytest.mark.parametrize("path", ["https://example.com/a.png", "file:///etc/passwd", "~/a.png"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param("https://example.com/a.png", id="S08-https"),
+        pytest.param("http://169.254.169.254/latest/meta-data", id="S08-metadata-service"),
+        pytest.param("gopher://127.0.0.1:6379/x", id="S08-gopher"),
+        pytest.param("file:///etc/passwd", id="S08-file"),
+        pytest.param("~/a.png", id="home"),
+    ],
+)
 def test_input_that_is_no_path_is_told(desk, path):
     (problem,) = desk.problems(f"jobs: {{a: {{prompt: p, images: ['{path}']}}}}\n")
     assert problem.instead
