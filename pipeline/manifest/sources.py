@@ -87,6 +87,8 @@ class Sources:
         is_empty = True
         for row in rows:
             is_empty = False
+            if isinstance(row, Problem) and row.line is None and each.kind != "files":  # it is about the whole table
+                row = self._problem(plan, each.kind, f"{getattr(each, each.kind)}: {row.what}", row.instead)
             yield row
         if is_empty and not each.allow_empty:
             what = (
@@ -115,6 +117,8 @@ class Sources:
             )
             return
         if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
+            if each.allow_empty:
+                return
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
             yield self._problem(plan, "files", what, "patterns are relative to the manifest")
             return

@@ -126,3 +126,21 @@ def test_what_costs_nothing_is_told_but_not_to_a_quiet_run(imgpipe: Imgpipe) -> 
     done = imgpipe("run", path, "-q")
     assert (done.exit, done.err) == (0, "")
     assert (imgpipe.out / "new" / "row0.png").exists()
+
+
+def test_an_address_and_a_table_are_told_with_their_place_together_with_the_rest(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {promt: A mug}}", extra="provider: {base_url: 'http://example.com'}")
+    path.write_text(path.read_text().replace("provider: {kind: simulator, profile: shop-profile.yaml}\n", ""))
+    lines = imgpipe("validate", path).err.splitlines()
+    assert [line.partition(": ")[0] for line in lines] == [f"{path}:4:22", f"{path}:5:15"]
+    path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    each: {csv: no.csv, key: sku}\n")
+    assert imgpipe("validate", path).err.startswith(f"{path}:5:17: no.csv: cannot be read")
+
+
+def test_a_slip_in_select_or_exclude_is_no_empty_run(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(JOBS)
+    for flag in ("--select", "--exclude"):
+        done = imgpipe("run", path, flag, "msug/*")
+        assert (done.exit, "did you mean 'mugs/*'?" in done.err) == (2, True)
+    nothing = imgpipe("run", path, "--select", "state:failed")
+    assert (nothing.exit, nothing.err.splitlines()[-1]) == (0, "Nothing to do: no task is selected.")

@@ -48,6 +48,7 @@ def test_files_are_sorted_by_path_and_suffixes_match_in_any_case(desk):
         ("files: ['photos/*.jpg', 'photos/sub/d.jpg', 'photos/**/d.*']", ["a.jpg", "sub/d.jpg"]),
         ("files: 'photos/**/*.jpg', hidden: true", [".h/e.jpg", "_x/b.jpg", "a.jpg", "sub/_c.jpg", "sub/d.jpg"]),
         ("files: 'photos/**/*.gif', allow_empty: true", []),
+        ("files: 'inbox/*.jpg', allow_empty: true", []),
     ],
 )
 def test_pattern_takes(desk, each, expected):

@@ -102,6 +102,27 @@ def test_a_selection_keeps_what_is_meant(selection: Selection, ids: list[str], t
     assert [row.task.id for row in selection.apply(rows(TASKS, tmp_path))] == ids
 
 
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("psoters/*", "did you mean 'posters/*'?"),
+        ("job:mug", "did you mean 'job:mugs'?"),
+        ("zzz", "its jobs: mugs, posters"),
+        ("job:*", "has no job '*'"),
+    ],
+)
+def test_a_pattern_of_no_job_is_a_slip(pattern: str, says: str) -> None:
+    for selection in (Selection(select=["mugs/*", pattern]), Selection(exclude=[pattern])):
+        (problem,) = selection.strangers(["mugs", "posters"])
+        assert f"{pattern!r} matches no task" in problem.what
+        assert says in str(problem)
+
+
+def test_patterns_that_match_nothing_today_are_none() -> None:
+    patterns = ["mugs/*", "mugs/no", "*/red", "m[ou]gs/x", "job:mugs", "tag:no", "state:failed", "*"]
+    assert Selection(select=patterns).strangers(["mugs", "posters"]) == []
+
+
 def test_a_sample_is_the_same_whatever_the_order(tmp_path: Path) -> None:
     tasks = [task(f"a/{n}") for n in range(100)]
     drawn = {row.task.id for row in Selection(sample=7, seed=3).apply(rows(tasks, tmp_path))}
