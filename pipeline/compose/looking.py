@@ -62,7 +62,7 @@ def status(setup: Setup) -> Status:
             unknowns=[
                 UnknownAttempt(
                     task=unknown.task_id,
-                    attempt=unknown.attempt,
+                    attempt=unknown.number,
                     sent_at=_moment(unknown.sent_at),
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,
@@ -125,7 +125,7 @@ def _status_task(row: Row) -> StatusTask:
 def attempt_line(attempt: Attempt) -> AttemptLine:
     """Return one attempt as histories show it."""
     return AttemptLine(
-        attempt=attempt.attempt,
+        attempt=attempt.number,
         sent_at=_moment(attempt.sent_at),
         outcome=attempt.fault or attempt.state,
         seconds=attempt.seconds,

@@ -3,6 +3,7 @@
 In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
 """
 
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 _CENT = Decimal("0.01")
@@ -48,6 +49,11 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def moment(at: datetime) -> str:
+    """Write a point in time, for people and machines alike: `2026-11-22T15:08:00Z` (RFC 3339, UTC)."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def size(count: int) -> str:
