@@ -98,7 +98,7 @@ class Attempts:
     ) -> Step | None:
         """Pass the gates and make one attempt; None when the run stopped before anything was sent.
 
-        `refused` hears that no budget is left, `judged` every answer before it is written down.
+        `refused` hears that no budget is left, `judged` every answer, counted in `tally`, before it is written down.
         Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
         """
         price = self._prices.price(task.model, task.size)
@@ -119,6 +119,8 @@ class Attempts:
                 self._gate.finished(ticket, Fault.OTHER, None)
         seconds = time.monotonic() - started
         fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
+        if fault is not None:
+            tally.add(fault)
         try:
             self._gate.finished(ticket, fault, hint_s)
             judged(task, result)
@@ -234,7 +236,6 @@ class Attempts:
         if isinstance(result, Answer):
             step = await self._publish(task, intent, result, cost_microusd=cost, seconds=seconds)
         else:
-            tally.add(result.fault)
             state = standing(result.fault, tally, self._retry)
             await self._store.close(
                 intent.attempt, result, state=state, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, StorageError
 from pipeline.model import Fault, Task, TaskState
-from pipeline.settings import Budget, Limits, Retry
+from pipeline.settings import Budget, Limits, Retry, StopOn
 from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
@@ -275,3 +276,20 @@ async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
     assert provider.sent == []
     assert list(store.states.values()) == [TaskState.PENDING]
     assert (bench.wallet.reserved_microusd, bench.engine.counts.attempts) == (0, 0)
+
+
+class TardyStore(FakeStore):
+    """Takes many turns of the loop to write a failure down."""
+
+    async def close(self, *args: Any, **more: Any) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await super().close(*args, **more)
+
+
+async def test_stop_on_does_not_wait_for_the_ledger() -> None:
+    limits = Limits(concurrency=1, stop_on=StopOn(consecutive_failures=3))
+    bench = Bench(FakeProvider(always=Fault.BAD_REQUEST), limits=limits, store=TardyStore())
+    bench.provider.script = {"job/0": [None]}
+    counts = await bench.run(*(f"job/{n}" for n in range(40)))
+    assert (counts[TaskState.FAILED], len(bench.provider.sent)) == (3, 4)
