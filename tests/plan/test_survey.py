@@ -77,6 +77,13 @@ def test_a_name_claimed_by_another_manifest_is_a_problem(tmp_path: Path) -> None
     assert made.problems == ["a/1 and other: x/y claim one output name, 'a/1'; change `output` of one of them"]
 
 
+def test_a_name_of_another_manifest_is_a_problem_also_when_its_image_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"theirs")
+    made = plan(TASKS, tmp_path, **{"a/1": "other: x/y"})
+    assert made.problems == ["a/1 and other: x/y claim one output name, 'a/1'; change `output` of one of them"]
+
+
 def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.JPG").write_bytes(b"theirs")
