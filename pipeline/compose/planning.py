@@ -108,7 +108,7 @@ def make_plan(
     selected = setup.flags.selection.apply(orphans.watch(stream))
     plan = tally(selected, price=setup.price, problem=setup.problem, ledger=reader, spool=spool, free=free)
     if plan.problems:
-        raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
+        raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
     _check_budget(setup, plan)
     return Planned(
         plan=plan,

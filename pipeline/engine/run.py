@@ -26,7 +26,7 @@ from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
 from pipeline.engine.wallet import Refusal, Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Answer, Due, Failure, Task, TaskState
+from pipeline.model import Answer, Due, Failure, Fault, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -260,7 +260,7 @@ class Engine:
             turn.last = step
             turn.attempts += 1
             turn.cost_microusd += step.cost_microusd
-            self.counts.attempts += 1
+            self.counts.attempts += step.failure is None or step.failure.fault is not Fault.INPUT  # that was never sent
             if step.artifact is not None:
                 self.counts.images += 1
                 self.counts.bytes += step.artifact.size_bytes

@@ -56,6 +56,10 @@ class Manifest:
         """Jobs that take another one's images -> that job."""
         return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
 
+    def problem_of(self, job: str, what: str) -> Problem:
+        """Return what is wrong with a task of `job`, with the place of the job."""
+        return self.places.problem(("jobs", job), what, is_key=True)
+
     @property
     def patient(self) -> frozenset[str]:
         """Jobs that leave young files for a later run (`min_age`)."""

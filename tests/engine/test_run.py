@@ -293,3 +293,9 @@ async def test_stop_on_does_not_wait_for_the_ledger() -> None:
     bench.provider.script = {"job/0": [None]}
     counts = await bench.run(*(f"job/{n}" for n in range(40)))
     assert (counts[TaskState.FAILED], len(bench.provider.sent)) == (3, 4)
+
+
+async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
+    bench = Bench(FakeProvider(script={"job/a": [Fault.INPUT]}))
+    assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
+    assert bench.engine.counts.attempts == 1
