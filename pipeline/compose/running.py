@@ -141,10 +141,12 @@ async def _run(
 # -- before anything is sent --------------------------------------------------------------------------------------
 
 
-def _check_directories(*folders: Path) -> None:
-    for folder in folders:
+def _check_directories(output_dir: Path, state_dir: Path) -> None:
+    """Make both where they are not there; what lies in the state directory is nobody else's business."""
+    for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, exist_ok=True)
         except OSError as error:
             raise InputError(
                 Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")

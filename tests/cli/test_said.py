@@ -139,6 +139,17 @@ def test_an_address_and_a_table_are_told_with_their_place_together_with_the_rest
     assert imgpipe("validate", path).err.startswith(f"{path}:3:3: mugs/mugs: model gemini-2.5-flash-image cannot make")
 
 
+def test_D18_the_state_directory_is_its_owners(imgpipe: Imgpipe) -> None:
+    imgpipe.made()
+    assert [path.stat().st_mode & 0o077 for path in (imgpipe.state, *imgpipe.state.iterdir())] == [0, 0, 0]
+
+
+def test_an_output_directory_that_is_a_file_is_told_once(imgpipe: Imgpipe) -> None:
+    imgpipe.out.write_text("x")
+    path = imgpipe.manifest()
+    assert imgpipe("run", path).err == f"imgpipe: {path}:3:13: {imgpipe.out} is a file; name a directory\n"
+
+
 def test_a_slip_in_select_or_exclude_is_no_empty_run(imgpipe: Imgpipe) -> None:
     path = imgpipe.manifest(JOBS)
     for flag in ("--select", "--exclude"):
