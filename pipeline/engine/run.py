@@ -260,7 +260,6 @@ class Engine:
             turn.last = step
             turn.attempts += 1
             turn.cost_microusd += step.cost_microusd
-            self.counts.attempts += step.failure is None or step.failure.fault is not Fault.INPUT  # that was never sent
             if step.artifact is not None:
                 self.counts.images += 1
                 self.counts.bytes += step.artifact.size_bytes
@@ -290,6 +289,7 @@ class Engine:
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
+        self.counts.attempts += not (isinstance(result, Failure) and result.fault is Fault.INPUT)  # that was never sent
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self._watch.judged(result, model=task.model, tries=tries):
             self._halt(halt)

@@ -185,6 +185,7 @@ async def test_a_full_disk_halts_with_the_storage_exit() -> None:
     await bench.run(*(f"job/{n}" for n in range(9)))
     assert bench.engine.halts.exit is Exit.STORAGE
     assert len(bench.provider.sent) < 9
+    assert bench.engine.counts.attempts == len(bench.provider.sent)
 
 
 async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
