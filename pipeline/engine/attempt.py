@@ -136,8 +136,7 @@ class Attempts:
         if reservation is None:
             return None
         try:
-            await self._wait_for_room(task)
-            ticket = await self._gate.enter()
+            ticket = await self._enter(task)
         except Stopped:
             await self._moved(self._wallet.release, reservation)
             return None
@@ -150,6 +149,20 @@ class Attempts:
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
             raise
+
+    async def _enter(self, task: Task) -> Ticket:
+        """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
+        while True:
+            await self._wait_for_room(task)
+            ticket = await self._gate.enter()
+            try:
+                lacking = await self._room.lacking_bytes(task.size, self.in_flight)
+            except BaseException:  # the worker sees it; nothing was sent
+                self._gate.abandoned(ticket)
+                raise
+            if not lacking:
+                return ticket
+            self._gate.abandoned(ticket)
 
     def _is_held_back(self) -> bool:
         """Whether a halt or a pause began while the intent was being written: then it is not sent."""

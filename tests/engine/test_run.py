@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.engine import room
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
 from pipeline.engine.halt import Watch
 from pipeline.engine.pace import Gate, Pace
@@ -300,3 +301,21 @@ async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
     bench = Bench(FakeProvider(script={"job/a": [Fault.INPUT]}))
     assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
     assert bench.engine.counts.attempts == 1
+
+
+async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_request_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "LOOK_S", 0.0)  # every question looks
+    bench = Bench(FakeProvider(hold=asyncio.Event()), limits=Limits(concurrency=1))
+    assert bench.provider.hold is not None
+    running = asyncio.create_task(bench.run("job/0", "job/1"))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    bench.store.free = 0
+    bench.provider.hold.set()
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert (bench.provider.sent, any(isinstance(event, Paused) for event in bench.events)) == (["job/0"], True)
+    bench.store.free = 2**40
+    assert await running == {TaskState.DONE: 2}
