@@ -13,6 +13,7 @@ Anything else that escapes is a bug and keeps its traceback: exit 1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import IntEnum
 
 
@@ -120,3 +121,7 @@ class TryLater(ImgpipeError):  # noqa: N818 - reads as what to do
     """Nothing is wrong here; the same command works later."""
 
     exit_code = Exit.TRY_LATER
+
+    def __init__(self, text: str, *, not_before: datetime | None = None) -> None:
+        self.not_before = not_before  # when the provider may be asked again, where it said so
+        super().__init__(text)

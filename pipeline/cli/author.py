@@ -47,6 +47,7 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
     imgpipe validate jobs/*.yaml
     """
     from pipeline import compose
+    from pipeline.report.figures import count
 
     is_bad = False
     for file in files:
@@ -56,7 +57,7 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
             is_bad = True
             print(error, file=sys.stderr)
         else:
-            print(f"{file}: {planned.plan.total:,} tasks")
+            print(f"{file}: {count(planned.plan.total, 'task')}")
     return Exit.USAGE if is_bad else Exit.OK
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pipeline import report
 from pipeline.cli import terminal
-from pipeline.errors import Exit, ImgpipeError
+from pipeline.errors import Exit, ImgpipeError, TryLater
 from pipeline.model import TaskState
 from pipeline.report.logs import LOGGER
 from pipeline.report.visible import clipped
@@ -103,4 +103,5 @@ def unrun_json(error: ImgpipeError) -> dict[str, Any]:
     """Return the object of `run --json` for a run that did not begin: that of any run, all zeros, and why."""
     from pipeline.compose.lastword import nothing_done
 
-    return {**report.run_json(nothing_done(None, error.exit_code)), "error": str(error)}
+    not_before = error.not_before if isinstance(error, TryLater) else None
+    return {**report.run_json(nothing_done(None, error.exit_code, not_before=not_before)), "error": str(error)}

@@ -13,7 +13,10 @@ from pipeline.errors import Exit
 @verb
 @click.option("--port", type=click.IntRange(0, 65_535), default=8787, show_default=True, help="0: any free port.")
 @click.option(
-    "--profile", type=f.FILE, metavar="FILE", help="Latency, limits and faults: a YAML file or a built-in name."
+    "--profile",
+    type=f.FILE,
+    metavar="FILE",
+    help="Latency, limits and faults: a YAML file, or busy, calm, quick or stormy.",
 )
 @click.option("--bill", type=f.FILE, help="Append one JSON line per answer to this file.")
 def simulate(port: int, profile: Path | None, bill: Path | None) -> int:

@@ -13,7 +13,7 @@ from pipeline.compose.planning import Planned, make_plan
 from pipeline.compose.prepare import Setup
 from pipeline.plan import Plan
 from pipeline.plan.judge import MISSING
-from pipeline.report.figures import count, duration, money
+from pipeline.report.figures import count, duration, moment, money
 from pipeline.report.plan_view import Bill, Forecast, PlanLine
 from pipeline.store import Reader
 
@@ -78,7 +78,7 @@ def _forecast(setup: Setup, reader: Reader, due: int) -> Forecast | None:
 def _holds(reader: Reader) -> Iterator[str]:
     hold = reader.not_before()
     if hold is not None and hold.not_before > datetime.now(UTC):
-        until = hold.not_before.isoformat(timespec="seconds").replace("+00:00", "Z")
+        until = moment(hold.not_before)
         yield f"the provider asked to wait until {until} ({hold.reason}); a run before that leaves with exit code 75"
 
 

@@ -16,7 +16,7 @@ from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.prepare import Setup
 from pipeline.compose.signals import Stoppable
 from pipeline.engine.events import Halted, Listener
-from pipeline.engine.halt import Halt, Watch
+from pipeline.engine.halt import SPACED_SHARE, Halt, Watch
 from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
@@ -55,6 +55,7 @@ class Crew:
             watch = Watch(
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models()),
+                spaced_s=SPACED_SHARE * self.setup.retry.wait_initial_s,
                 clock=clock,
             )
             async with aclosing(stages):

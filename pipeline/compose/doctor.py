@@ -27,7 +27,7 @@ from pipeline.compose.prepare import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.provider import find_key
-from pipeline.report.figures import count, size
+from pipeline.report.figures import count, moment, size
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.mounts import refuse_network
 
@@ -268,7 +268,7 @@ def _state(setup: Setup) -> Iterator[Check]:
     yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
     now = datetime.now(UTC)
     if hold is not None and hold.not_before > now:
-        until = hold.not_before.isoformat(timespec="seconds")
+        until = moment(hold.not_before)
         yield _warn("quota", f"nothing is sent before {until} ({hold.reason})", "the same command works after that")
     if runs and runs[-1].started_at > now:
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")

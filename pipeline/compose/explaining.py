@@ -147,7 +147,7 @@ def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, A
         state_dir=str(found.state_dir),
         recorded_path=None if place is None or output_dir is None else str(output_dir / place),
         run=made.run if made else None,
-        attempt=made.attempt if made else None,
+        attempt=made.number if made else None,
         made_at=moment(made.ended_at or made.sent_at) if made else None,
         model_version=made.model_version if made else None,
         request_id=made.request_id if made else None,

@@ -1,5 +1,7 @@
 """The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told."""
 
+from datetime import datetime
+
 from pipeline.compose.outcome import Outcome
 from pipeline.compose.prepare import Setup
 from pipeline.engine.events import RunSummary
@@ -7,6 +9,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, most_severe
 from pipeline.model import TaskState
 from pipeline.plan import Plan
+from pipeline.report.figures import moment
 
 
 def summary_of(
@@ -46,6 +49,7 @@ def summary_of(
         unknown=unknown,
         pending=pending,
         conflict=conflict,
+        missing=plan.missing,
         attempts=outcome.counts.attempts,
         images=outcome.counts.images,
         bytes=outcome.counts.bytes,
@@ -53,16 +57,22 @@ def summary_of(
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,
         budget_left_microusd=wallet.left_microusd,
-        not_before=not_before.isoformat(timespec="seconds") if not_before else None,
+        not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
         reasons=outcome.halts.reasons,
     )
 
 
-def nothing_done(setup: Setup | None, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
+def nothing_done(
+    setup: Setup | None,
+    exit_code: Exit,
+    reason: str = "stopped before anything was sent",
+    *,
+    not_before: datetime | None = None,
+) -> RunSummary:
     """Return the summary of a run that a signal or an error ended before it could say more.
 
-    `setup` None: it did not come that far.
+    `setup` None: it did not come that far. `not_before`: when it may be tried again, where that was said.
     """
     return RunSummary(
         run=None,
@@ -82,7 +92,7 @@ def nothing_done(setup: Setup | None, exit_code: Exit, reason: str = "stopped be
         spent_microusd=0,
         unknown_microusd=0,
         budget_left_microusd=None if setup is None else setup.limits.budget.run,
-        not_before=None,
+        not_before=moment(not_before) if not_before else None,
         is_play_money=setup is not None and setup.is_play_money,
         reasons=(reason,),
     )

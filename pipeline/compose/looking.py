@@ -67,7 +67,7 @@ def status(setup: Setup) -> Status:
             unknowns=[
                 UnknownAttempt(
                     task=unknown.task_id,
-                    attempt=unknown.attempt,
+                    attempt=unknown.number,
                     sent_at=moment(unknown.sent_at),
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,

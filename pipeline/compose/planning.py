@@ -189,7 +189,7 @@ def _check_chain(setup: Setup, reader: Reader, is_cancelled: threading.Event | N
 def _check_plan(setup: Setup, plan: Plan) -> None:
     """Refuse what a model cannot do, and a budget that cannot be kept."""
     if plan.problems:
-        raise InputError(*(Problem(what=text, file=str(setup.manifest.path)) for text in plan.problems))
+        raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
     _check_budget(setup, plan)
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.compose import exposure
+from pipeline.errors import InputError
 from pipeline.manifest import Manifest, load
 from pipeline.model import Aspect, Task
 from pipeline.plan import Rules, Selection
@@ -80,15 +81,13 @@ class Setup:
 
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
-    manifest = load(path, variables=flags.variables, simulate=flags.simulate)
-    flags.selection.check_jobs(manifest.jobs)
-    provider = manifest.provider
-    if provider.kind is not Kind.SIMULATOR or provider.base_url is not None:
-        provider = replace(provider, base_url=check_address(provider))
+    manifest = load(path, variables=flags.variables, simulate=flags.simulate, check=_reachable)
+    if strangers := flags.selection.strangers(manifest.jobs):
+        raise InputError(*strangers)
     return Setup(
         manifest=manifest,
         flags=flags,
-        provider=provider,
+        provider=_reachable(manifest.provider),
         limits=_limits(manifest.limits, flags),
         retry=manifest.retry,
         catalogue=Catalogue.load(manifest.prices),
@@ -96,6 +95,13 @@ def prepare(path: Path, flags: Flags) -> Setup:
             repair=flags.repair, force=flags.force, unknown_repeats=manifest.retry.unknown, accept=flags.accept
         ),
     )
+
+
+def _reachable(provider: ProviderSettings) -> ProviderSettings:
+    """Return it with its resolved address; the embedded simulator has none. Raises InputError for a bad one."""
+    if provider.kind is Kind.SIMULATOR and provider.base_url is None:
+        return provider
+    return replace(provider, base_url=check_address(provider))
 
 
 def _limits(limits: Limits, flags: Flags) -> Limits:

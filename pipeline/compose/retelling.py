@@ -112,7 +112,7 @@ def recorded(record: Record, state_dir: Path) -> Request:
 def attempt_line(attempt: Attempt, record: Record | None) -> AttemptLine:
     """Return one attempt as histories show it; `record` None: nothing says what it asked for."""
     return AttemptLine(
-        attempt=attempt.attempt,
+        attempt=attempt.number,
         sent_at=moment(attempt.sent_at),
         outcome=attempt.fault or attempt.state,
         seconds=attempt.seconds,

@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,6 +31,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
+from pipeline.report.figures import moment
 from pipeline.store import Mender, Reader, Recovery, Store, find_traces
 
 if TYPE_CHECKING:
@@ -147,10 +148,12 @@ async def _run(
 # -- before anything is sent --------------------------------------------------------------------------------------
 
 
-def _check_directories(*folders: Path) -> None:
-    for folder in folders:
+def _check_directories(output_dir: Path, state_dir: Path) -> None:
+    """Make both where they are not there; what lies in the state directory is nobody else's business."""
+    for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, exist_ok=True)
         except OSError as error:
             raise InputError(
                 Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
@@ -173,8 +176,8 @@ def _check_state(setup: Setup) -> None:
             )
         )
     if hold is not None and hold.not_before > datetime.now(UTC):
-        until = hold.not_before.isoformat(timespec="seconds")
-        raise TryLater(f"the provider asked to wait until {until} ({hold.reason}); nothing was sent")
+        why = f"the provider asked to wait until {moment(hold.not_before)} ({hold.reason}); nothing was sent"
+        raise TryLater(why, not_before=hold.not_before)
 
 
 async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
@@ -237,6 +240,12 @@ async def _plan_and_go(job: _Job) -> RunSummary:
         return await _go(job, planned, ahead, spool)
 
 
+def _unpriced(plan: Plan) -> Iterator[str]:
+    """Say that money is spent which nobody counts."""
+    if plan.due and plan.price_microusd is None:
+        yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
+
+
 async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
     wallet = wallet_of(job.setup, job.reader)
     whole = merged(planned.plan, *(each.plan for each in ahead))
@@ -248,7 +257,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
     outcome = Outcome()
     with job.watch(started, view) as listen:
         listen(started)
-        for text in (*planned.warnings, *planned.notes, *planned.plan.notes, *job.recovery.notes):
+        for text in (*_unpriced(whole), *planned.warnings, *planned.notes, *planned.plan.notes, *job.recovery.notes):
             listen(Warned(text=text))
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)

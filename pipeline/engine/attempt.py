@@ -99,7 +99,7 @@ class Attempts:
     ) -> Step | None:
         """Pass the gates and make one attempt; None when the run stopped before anything was sent.
 
-        `refused` hears that no budget is left, `judged` every answer before it is written down.
+        `refused` hears that no budget is left, `judged` every answer, counted in `tally`, before it is written down.
         Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
         """
         price = self._prices.price(task.model, task.size)
@@ -120,6 +120,8 @@ class Attempts:
                 self._gate.finished(ticket, Fault.OTHER, None)
         seconds = time.monotonic() - started
         fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
+        if fault is not None:
+            tally.add(fault)
         try:
             self._gate.finished(ticket, fault, hint_s)
             judged(task, result)
@@ -135,8 +137,7 @@ class Attempts:
         if reservation is None:
             return None
         try:
-            await self._wait_for_room(task)
-            ticket = await self._gate.enter()
+            ticket = await self._enter(task)
         except Stopped:
             await self._moved(self._wallet.release, reservation)
             return None
@@ -149,6 +150,20 @@ class Attempts:
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
             raise
+
+    async def _enter(self, task: Task) -> Ticket:
+        """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
+        while True:
+            await self._wait_for_room(task)
+            ticket = await self._gate.enter()
+            try:
+                lacking = await self._room.lacking_bytes(task.size, self.in_flight)
+            except BaseException:  # the worker sees it; nothing was sent
+                self._gate.abandoned(ticket)
+                raise
+            if not lacking:
+                return ticket
+            self._gate.abandoned(ticket)
 
     def _is_held_back(self) -> bool:
         """Whether a halt or a pause began while the intent was being written: then it is not sent."""
@@ -244,7 +259,6 @@ class Attempts:
         if isinstance(result, Answer):
             step = await self._publish(task, intent, result, cost_microusd=cost, seconds=seconds)
         else:
-            tally.add(result.fault)
             state = standing(result.fault, tally, self._retry)
             await self._store.close(
                 intent.attempt, result, state=state, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds

@@ -31,10 +31,12 @@ class Pause:
     """
 
     def __init__(self, retry: Retry, *, random: Callable[[], float]) -> None:
+        self._initial_s = retry.wait_initial_s
         self._base_s, self._cap_s = BASE_FACTOR * retry.wait_initial_s, CAP_FACTOR * retry.wait_max_s
         self._random = random
         self._until = -math.inf
         self._push_backs = 0
+        self._misses = 0  # answers in a row that did not find the model
         self.reason = ""
 
     def left_s(self, now: float) -> float:
@@ -59,9 +61,19 @@ class Pause:
         self._extend(now + seconds, "the server is throttling")
         return seconds
 
+    def space(self, now: float) -> float:
+        """Wait before the next try of a model that was not found: `retry.wait.initial`, twice that, ... Return that.
+
+        At least half of it: the tries are to be spaced, so that channels that are only away for a moment come back.
+        """
+        seconds = min(self._cap_s, self._initial_s * 2.0 ** min(self._misses, 10)) * (1 + self._random()) / 2
+        self._misses += 1
+        self._extend(now + seconds, "the model was not found")
+        return seconds
+
     def relax(self) -> None:
         """The server took a request again: the next backoff begins at its base."""
-        self._push_backs = 0
+        self._push_backs = self._misses = 0
 
     def _extend(self, until: float, reason: str) -> None:
         if until > self._until:

@@ -123,6 +123,7 @@ class RunSummary:
     not_before: str | None  # RFC 3339, UTC
     is_play_money: bool
     reasons: tuple[str, ...]  # why it stopped early, most severe first
+    missing: int = 0  # of those skipped: their file is gone or was changed since
 
 
 Event = (

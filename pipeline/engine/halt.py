@@ -19,7 +19,7 @@ FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
 IN_A_ROW = 5  # 403
 TRIES = 3  # of a model that the provider does not find
 PUSH_BACKS = 10  # in a row, with nothing served in between, and all of them over `patience_s`: the quota is used up
-SPACED_S = 0.5  # nearer to each other than this, they are one try
+SPACED_SHARE = 0.5  # of `retry.wait.initial`, which lies between two tries at least; what comes nearer is one try
 LONG_S = 300.0  # a shorter delay beside a quota is that of its minute, not of its day
 LONGEST = timedelta(days=31)
 
@@ -73,6 +73,7 @@ class Watch:
     """Sees the results of one run and says when it must stop.
 
     `models` names the models that exist now, in words: `gemini-2.5-flash-image, gemini-3-pro-image-preview`.
+    `spaced_s`: answers that do not find the model and come nearer to each other than this are one try.
     `patience_s`: how long a server may do nothing but push back; longer than any limit per minute lasts.
     """
 
@@ -81,12 +82,14 @@ class Watch:
         stop_on: StopOn = StopOn(),  # noqa: B008 - frozen
         *,
         models: str = "",
+        spaced_s: float = SPACED_SHARE,
         patience_s: float = 300.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._stop_on = stop_on
         self._models = models
+        self._spaced_s = spaced_s
         self._patience_s = patience_s
         self._now = now
         self._clock = clock
@@ -183,7 +186,7 @@ class Watch:
     def _model_missing(self, reason: str, model: str, tries: int) -> Halt | None:
         now = self._now()
         spaced, last = self._missing.get(model, (0, datetime.min.replace(tzinfo=UTC)))
-        if now - last >= timedelta(seconds=SPACED_S):
+        if now - last >= timedelta(seconds=self._spaced_s):
             spaced += 1
             self._missing[model] = (spaced, now)
         if max(spaced, tries) < TRIES:

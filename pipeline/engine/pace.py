@@ -29,7 +29,7 @@ Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
 MORE = 1.1  # what the server takes may have fallen a little
 GOES_ON = 10  # starts taken within a minute; fewer may be the first ones after a closure
 SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
-NO_ANSWER = frozenset({Fault.UNREACHABLE, Fault.SILENCE})
+NO_VERDICT = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.MODEL_MISSING})  # the next one is a canary too
 PUSHED_BACK = frozenset({Fault.THROTTLED, Fault.QUOTA})
 SERVED = frozenset({None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN})  # a whole 200: the server did the work
 
@@ -136,7 +136,7 @@ class Pace:
             return
         self._open.remove(ticket)
         now = ticket.ended_at = self._clock()
-        if outcome not in NO_ANSWER:
+        if outcome not in NO_VERDICT:
             self._is_canary = False
         if self._breaker.finished(ticket, outcome, started_at=ticket.at, now=now):
             self._restart()
@@ -144,6 +144,9 @@ class Pace:
             self._pushed_back(ticket, hint_s, now)
         elif hint_s is not None and hint_s > 0:
             self._pause.hint(now, hint_s)
+            self._restart()
+        if outcome is Fault.MODEL_MISSING and self._pause.left_s(now) <= 0:
+            self._pause.space(now)
             self._restart()
         if outcome in DOWN:
             self._limit.stay(self._serial)

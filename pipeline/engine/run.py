@@ -23,10 +23,10 @@ from pipeline.engine.halt import Halt, Halts, Watch
 from pipeline.engine.pace import Gate
 from pipeline.engine.ports import Prices, Provider, Store
 from pipeline.engine.remarks import Remarks
-from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, wait_s
+from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
 from pipeline.engine.wallet import Refusal, Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Answer, Due, Failure, Task, TaskState
+from pipeline.model import Answer, Due, Failure, Fault, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -227,8 +227,8 @@ class Engine:
                 cost_microusd=turn.cost_microusd,
             )
         )
-        if halt := self._watch.task_ended(step.state):
-            self._halt(halt)
+        if step.state is TaskState.DONE:
+            self._task_ended(step.state)
 
     # -- the attempts of one task ---------------------------------------------------------------------------------
 
@@ -290,11 +290,18 @@ class Engine:
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
-        tries = tally.faults[result.fault] + 1 if isinstance(result, Failure) else 0
+        self.counts.attempts += not (isinstance(result, Failure) and result.fault is Fault.INPUT)  # that was never sent
+        tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self._watch.judged(result, model=task.model, tries=tries):
             self._halt(halt)
+        if isinstance(result, Failure) and standing(result.fault, tally, self._retry) is TaskState.FAILED:
+            self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
         if isinstance(result, Failure) and not self._is_halted.is_set():
             self._hindered(result)
+
+    def _task_ended(self, state: TaskState) -> None:
+        if halt := self._watch.task_ended(state):
+            self._halt(halt)
 
     def _hindered(self, failure: Failure) -> None:
         """Give up when the pace does, saying what was seen last; else tell what it waits for."""

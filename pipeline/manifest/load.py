@@ -6,7 +6,7 @@ look at the rest. Nothing is expanded here, no data file is opened, nothing is s
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,6 +56,10 @@ class Manifest:
         """Jobs that take another one's images -> that job."""
         return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
 
+    def problem_of(self, job: str, what: str) -> Problem:
+        """Return what is wrong with a task of `job`, with the place of the job."""
+        return self.places.problem(("jobs", job), what, is_key=True)
+
     @property
     def patient(self) -> frozenset[str]:
         """Jobs that leave young files for a later run (`min_age`)."""
@@ -68,9 +72,11 @@ def load(
     variables: Mapping[str, str] = MappingProxyType({}),
     environ: Mapping[str, str] = os.environ,
     simulate: bool = False,
+    check: Callable[[ProviderSettings], object] = lambda _provider: None,
 ) -> Manifest:
     """Read one manifest. `variables` (`--var`) win over `vars`; `simulate` swaps the provider for the simulator.
 
+    `check` says what else is wrong with the address, by raising InputError.
     Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
     """
     data = read_bytes(path, max_bytes=MAX_BYTES, too_big=_TOO_BIG)
@@ -83,6 +89,10 @@ def load(
     reader = _Reader(path, file, places, damaged, simulate)
     manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
     problems += reader.problems
+    try:
+        check(manifest.provider)
+    except InputError as error:
+        problems += [places.problem(("provider", "base_url"), each.what, each.instead) for each in error.problems]
     if problems:
         raise InputError(*_in_order(problems))
     return manifest

@@ -132,7 +132,9 @@ def troubles(file: ManifestFile, output_dir: Path, state_dir: Path) -> Iterator[
         yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
     if state_dir == output_dir:
         yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
+    files = set()
     for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
-        if not existing.is_dir():
+        if not existing.is_dir() and existing not in files:
             yield (key,), f"{existing} is a file", "name a directory"
+        files.add(existing)

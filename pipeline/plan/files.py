@@ -10,6 +10,7 @@ from typing import Final
 
 from pipeline.model import Artifact
 
+PART: Final = ".part-"
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
@@ -53,6 +54,15 @@ class Files:
             if path != own and not (own is not None and self._is_one_file(path, own)):
                 return path
         return None
+
+    def is_half_published(self, path: str) -> bool:
+        """Tell whether a part beside `path` is the same file: a run goes on, or died, and the next start records it."""
+        folder = path.rpartition("/")[0]
+        try:
+            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if entry.name.startswith(PART)]
+        except OSError:
+            return False
+        return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:

@@ -21,6 +21,7 @@ class FileView(Protocol):
 
     def presence(self, artifact: Artifact) -> Presence: ...
     def in_the_way(self, name: str, own: str | None) -> str | None: ...
+    def is_half_published(self, path: str) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def _edited(path: str) -> Verdict:
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
     """Return `verdict`, or a conflict when a file of somebody else stands under the output name."""
     blocker = files.in_the_way(task.name, own)
-    if blocker is None:
+    if blocker is None or (verdict.reason == RETRY and files.is_half_published(blocker)):
         return verdict
     note = f"{blocker} is in the way and was not written by this manifest; move it, or change `output`"
     return Verdict(state=TaskState.CONFLICT, note=note)

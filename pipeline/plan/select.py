@@ -36,14 +36,12 @@ class Selection:
         """Say whether nothing is left out."""
         return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
 
-    def check_jobs(self, jobs: Collection[str]) -> None:
-        """Raise InputError for each `job:NAME` that is none of `jobs`: a typo there would select nothing, silently."""
-        wanted = (pattern.partition(":")[2] for pattern in (*self.select, *self.exclude) if pattern.startswith("job:"))
-        unknown = [name for name in wanted if name and name not in jobs]
-        if unknown:
-            raise InputError(
-                *(Problem(what=f"no job has the name {name!r}", instead=_nearest(name, jobs)) for name in unknown)
-            )
+    def strangers(self, jobs: Collection[str]) -> list[Problem]:
+        """Return what is wrong with patterns that no task can match: they name a job that is not among `jobs`.
+
+        A pattern that matches no task today is none of them: rows, tags and states come and go.
+        """
+        return [p for pattern in (*self.select, *self.exclude) if (p := _stranger(pattern, jobs))]
 
     def apply(self, rows: Iterable["Row"]) -> Iterator["Row"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
@@ -79,13 +77,23 @@ def _matches(pattern: str, row: "Row") -> bool:
             return fnmatchcase(row.task.id, pattern)
 
 
-def _nearest(name: str, jobs: Collection[str]) -> str:
-    near = get_close_matches(name, jobs, n=1, cutoff=0.5)
-    return f"did you mean job:{near[0]}?" if near else f"the jobs are {', '.join(list(jobs)[:8])}"
-
-
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if kind == "state" and name not in list(TaskState):
         return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
     return None
+
+
+def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
+    kind, _, name = pattern.partition(":")
+    if name and kind in ("tag", "state"):
+        return None
+    job = name if name and kind == "job" else pattern.partition("/")[0]
+    is_open = kind != "job" and any(char in job for char in "*?[")
+    if is_open or job in jobs:
+        return None
+    near = get_close_matches(job, jobs, n=1, cutoff=0.5)
+    instead = (
+        f"did you mean {pattern.replace(job, near[0], 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
+    )
+    return Problem(what=f"{pattern!r} matches no task: the manifest has no job {job!r}", instead=instead)

@@ -12,7 +12,7 @@ from typing import IO, Final, Protocol
 import msgspec
 
 from pipeline.errors import InputError
-from pipeline.model import Due, Known, Task
+from pipeline.model import Due, Known, Task, TaskState
 from pipeline.plan.alike import Alike
 from pipeline.plan.judge import FileView, Rules, Verdict, judge
 from pipeline.plan.totals import LISTED, SETTLED, Plan, why
@@ -111,7 +111,7 @@ def tally(
         plan.add(row, its_price)
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=its_price)
         wrong = problem(row.task) if is_due else None
-        if wrong is None and (is_due or row.verdict.moves_to is not None):
+        if wrong is None and (is_due or row.verdict.moves_to is not None or row.verdict.state is TaskState.CONFLICT):
             wrong = _claimed(row)
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)

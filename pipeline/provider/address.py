@@ -9,7 +9,7 @@ from typing import NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # public, missing from typeshed
 
-from pipeline.errors import InputError
+from pipeline.errors import InputError, Problem
 from pipeline.settings import Kind, ProviderSettings
 
 _OWN = {
@@ -37,14 +37,23 @@ def check_address(settings: ProviderSettings) -> str:
     parts = _split(given)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InputError(
-            "provider.base_url holds a user, password, query or fragment; "
-            "write only scheme, host and path: the key comes from the environment"
+            Problem(
+                what="provider.base_url holds a user, password, query or fragment",
+                instead="write only scheme, host and path: the key comes from the environment",
+            )
         )
     is_local = is_loopback(parts.hostname or "")
     if parts.scheme == "http" and not is_local:
-        raise InputError("provider.base_url is http, which would show the key to the network; write https")
+        raise InputError(
+            Problem(what="provider.base_url is http, which would show the key to the network", instead="write https")
+        )
     if settings.kind is Kind.SIMULATOR and not is_local:
-        raise InputError("provider.base_url of a simulator is not on this machine; its money would be real")
+        raise InputError(
+            Problem(
+                what="provider.base_url of a simulator is not on this machine, its money would be real",
+                instead="write http://127.0.0.1:8787, or take it away",
+            )
+        )
     path = parts.path.rstrip("/")
     for version in _VERSIONS:
         path = path.removesuffix(version).rstrip("/")
@@ -100,5 +109,7 @@ def _split(given: str) -> SplitResult:
     except ValueError:
         is_usable, parts = False, SplitResult("", "", "", "", "")
     if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        raise InputError("provider.base_url is not an address; write for example https://api.cometapi.com")
+        raise InputError(
+            Problem(what="provider.base_url is not an address", instead="write for example https://api.cometapi.com")
+        )
     return parts

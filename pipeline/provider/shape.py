@@ -12,6 +12,7 @@ from typing import NamedTuple
 from pipeline.model import Usage
 
 _TOKENS_LIMIT = 10**9  # no answer has more; a larger number is a mistake
+LEAST_IMAGE_TOKENS = 500  # the smallest image there is takes 747; a smaller count is not that of an image
 _EMBEDDED = re.compile(r"data:(image/[\w.+-]{1,40});base64,([A-Za-z0-9+/=_-]{16,})")
 
 
@@ -68,7 +69,7 @@ def usage(told: Told) -> Usage | None:
         images = sum(_count(row, "tokenCount", "token_count") for row in rows)
     else:
         images = out if has_image else 0  # unaccounted: all of it at the image's price
-    if not told.usage or (has_image and images == 0):
+    if not told.usage or (has_image and images < LEAST_IMAGE_TOKENS):
         return None
     text = max(out - images, 0) + thoughts if has_image else max(out - images, thoughts)
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text)

@@ -35,11 +35,6 @@ def usd_or_none(microusd: int | None) -> float | None:
     return None if microusd is None else usd(microusd)
 
 
-def moment(at: datetime) -> str:
-    """Write a moment for people and machines: RFC 3339 to the second, in UTC."""
-    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def duration(seconds: float) -> str:
     """Write a span: `0.4 s`, `12 s`, `1 min 12 s`, `2 h 03 min`, `3 d 4 h`."""
     if seconds < 9.95:
@@ -54,6 +49,11 @@ def duration(seconds: float) -> str:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     hours = round(seconds / 3600)
     return f"{hours // 24} d {hours % 24} h"
+
+
+def moment(at: datetime) -> str:
+    """Write a point in time, for people and machines alike: `2026-11-22T15:08:00Z` (RFC 3339, UTC)."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def size(count: int) -> str:

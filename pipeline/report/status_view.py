@@ -25,7 +25,7 @@ class UnknownAttempt:
     """An attempt that may have been billed and brought nothing."""
 
     task: str
-    attempt: int
+    attempt: int  # of this task, counted from 1
     sent_at: str  # RFC 3339, UTC
     price_microusd: int | None
     request_id: str | None = None  # for the provider's support desk
@@ -66,7 +66,7 @@ class StatusTask:
 class AttemptLine:
     """One attempt of a task's history."""
 
-    attempt: int  # the ledger's number
+    attempt: int  # of this task, counted from 1
     sent_at: str
     outcome: str  # ok | the fault's name | sent
     seconds: float | None

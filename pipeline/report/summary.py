@@ -48,9 +48,9 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
 
 
 def _first_line(summary: RunSummary) -> str:
+    if summary.total == 0 and summary.exit is Exit.OK:
+        return "Nothing to do: no task is selected."
     if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
-        if summary.total == 0:
-            return "Nothing to do: no task."
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
     verb = "Done" if summary.exit is Exit.OK else "Finished with losses" if is_over else "Not finished"
@@ -66,12 +66,21 @@ def _first_line(summary: RunSummary) -> str:
 
 def _left(summary: RunSummary, manifest: str) -> list[str]:
     """One line for each group of tasks without an image, with the command that moves it."""
-    price = money(summary.unknown_microusd, summary.is_play_money)
+    price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
         (summary.failed, "failed", f"mend them, or ask again: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
-        (summary.unknown, "unknown", f"maybe billed, up to {price}; ask again: imgpipe retry {manifest} --unknown"),
-        (summary.conflict, "conflict", f"move the files in the way, then: imgpipe run {manifest}"),
+        (summary.unknown, "unknown", f"maybe billed{price}; ask again: imgpipe retry {manifest} --unknown"),
+        (
+            summary.conflict,
+            "conflict",
+            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {manifest}",
+        ),
+        (
+            summary.missing,
+            "missing or changed since",
+            f"put the files back, or buy them again: imgpipe run {manifest} --repair",
+        ),
         (summary.pending, "pending", "the same command continues"),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]

@@ -26,6 +26,7 @@ class Ballast:
         self._mutex = threading.Lock()
         self._is_held = False
         self._spare: list[int] = []
+        self.spent_bytes = 0  # given up: for the images in flight, not for new ones
 
     def __repr__(self) -> str:
         return f"<Ballast {'held' if self._is_held else 'given up'}>"
@@ -45,7 +46,7 @@ class Ballast:
         try:
             if size_bytes >= LEAST_BYTES:
                 self._allocate(disk, size_bytes)
-                self._is_held = True
+                self._is_held, self._size_bytes = True, size_bytes
         except OSError as error:
             self._remove()
             warn(f"no ballast file in {self._state.root} ({error.strerror}); free space is watched without it")
@@ -68,6 +69,7 @@ class Ballast:
             was_held, self._is_held = self._is_held, False
             if was_held:
                 self._remove()
+                self.spent_bytes = self._size_bytes
             return was_held
 
     def _remove(self) -> None:

@@ -233,11 +233,13 @@ class Store:
         await self._committed(lambda c: c.executemany(query("remember_digest"), values).rowcount)
 
     async def free_bytes(self) -> int:
-        """Return what can still be written, in the scarcer of the two directories."""
+        """Return what new requests may count on, in the scarcer of the two directories."""
         return await self._in_pool(self._free_bytes)
 
     def _free_bytes(self) -> int:
-        return min(self._premises.outputs.free_bytes(), self._premises.state.free_bytes())
+        premises = self._premises
+        free = premises.state.free_bytes() - premises.ballast.spent_bytes
+        return max(0, min(premises.outputs.free_bytes(), free))
 
     # --- waiting
 

@@ -67,6 +67,16 @@ def test_canary_without_an_answer_is_followed_by_another(outcome: Fault) -> None
     assert len(bench.fill()) == 1
 
 
+def test_a_missing_model_keeps_the_canary_and_is_asked_for_again_after_a_pause() -> None:
+    bench = Bench(start=8, die=0.0)  # H05
+    waits = []
+    for _ in range(3):
+        bench.end(bench.fill(), Fault.MODEL_MISSING)
+        waits.append(bench.wait())
+    assert waits == [0.5, 1.0, 2.0]
+    assert len(bench.fill()) == 1
+
+
 def test_slow_start_doubles_per_round_up_to_the_ceiling() -> None:
     bench = Bench(concurrency=20)
     rounds = []

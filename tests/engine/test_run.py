@@ -3,9 +3,11 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
+from pipeline.engine import room
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
 from pipeline.engine.halt import Watch
 from pipeline.engine.pace import Gate, Pace
@@ -13,7 +15,7 @@ from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, StorageError
 from pipeline.model import Fault, Task, TaskState
-from pipeline.settings import Budget, Limits, Retry
+from pipeline.settings import Budget, Limits, Retry, StopOn
 from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
@@ -287,3 +289,44 @@ async def test_D08_a_full_disk_is_told_once_and_nothing_is_sent() -> None:
     (warned,) = [event.text for event in bench.events if isinstance(event, Warned)]
     assert "the disk is nearly full" in warned
     assert bench.provider.sent == []
+
+
+class TardyStore(FakeStore):
+    """Takes many turns of the loop to write a failure down."""
+
+    async def close(self, *args: Any, **more: Any) -> None:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await super().close(*args, **more)
+
+
+async def test_stop_on_does_not_wait_for_the_ledger() -> None:
+    limits = Limits(concurrency=1, stop_on=StopOn(consecutive_failures=3))
+    bench = Bench(FakeProvider(always=Fault.BAD_REQUEST), limits=limits, store=TardyStore())
+    bench.provider.script = {"job/0": [None]}
+    counts = await bench.run(*(f"job/{n}" for n in range(40)))
+    assert (counts[TaskState.FAILED], len(bench.provider.sent)) == (3, 4)
+
+
+async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
+    bench = Bench(FakeProvider(script={"job/a": [Fault.INPUT]}))
+    assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
+    assert bench.engine.counts.attempts == 1
+
+
+async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_request_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "LOOK_S", 0.0)  # every question looks
+    bench = Bench(FakeProvider(hold=asyncio.Event()), limits=Limits(concurrency=1))
+    assert bench.provider.hold is not None
+    running = asyncio.create_task(bench.run("job/0", "job/1"))
+    for _ in range(100):
+        await asyncio.sleep(0)
+    bench.store.free = 0
+    bench.provider.hold.set()
+    for _ in range(1000):
+        await asyncio.sleep(0)
+    assert (bench.provider.sent, any(isinstance(event, Paused) for event in bench.events)) == (["job/0"], True)
+    bench.store.free = 2**40
+    assert await running == {TaskState.DONE: 2}

@@ -20,12 +20,16 @@ class FakeFiles:
 
     state: Presence = Presence.WHOLE
     blockers: Mapping[str, str] = field(default_factory=dict)
+    half_published: frozenset[str] = frozenset()
 
     def presence(self, artifact: Artifact) -> Presence:
         return self.state
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
         return self.blockers.get(name)
+
+    def is_half_published(self, path: str) -> bool:
+        return path in self.half_published
 
 
 def task(digests: Digests = OLD, **fields: object) -> Task:
@@ -114,6 +118,12 @@ def test_an_edited_image_is_never_replaced_without_force() -> None:
     assert judge(changed, known(TaskState.DONE), files, Rules()).state is TaskState.CONFLICT
     assert judge(changed, known(TaskState.DONE), files, Rules(repair=True)).reason is None
     assert judge(changed, known(TaskState.DONE), files, Rules(force=True)).reason == "prompt changed"
+
+
+@pytest.mark.parametrize(("attempts", "state"), [(1, TaskState.PENDING), (0, TaskState.CONFLICT)])
+def test_R09_what_a_killed_run_had_just_linked_is_no_conflict(attempts: int, state: TaskState) -> None:
+    files = FakeFiles(blockers={"a": "a.png"}, half_published=frozenset({"a.png"}))
+    assert judge(task(), known(TaskState.PENDING, attempts=attempts), files, Rules()).state is state
 
 
 def test_D09_a_foreign_file_in_the_way_is_a_conflict_before_anything_is_spent() -> None:

@@ -78,6 +78,13 @@ def test_a_name_claimed_by_another_manifest_is_a_problem(tmp_path: Path) -> None
     assert made.problems == ["a/1 and other: x/y claim one output name, 'a/1'; change `output` of one of them"]
 
 
+def test_a_name_of_another_manifest_is_a_problem_also_when_its_image_is_there(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "1.png").write_bytes(b"theirs")
+    made = plan(TASKS, tmp_path, **{"a/1": "other: x/y"})
+    assert made.problems == ["a/1 and other: x/y claim one output name, 'a/1'; change `output` of one of them"]
+
+
 def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.JPG").write_bytes(b"theirs")
@@ -120,6 +127,27 @@ def test_tasks_before_a_problem_are_told_before_it(tmp_path: Path) -> None:
 )
 def test_a_selection_keeps_what_is_meant(selection: Selection, ids: list[str], tmp_path: Path) -> None:
     assert [row.task.id for row in selection.apply(rows(TASKS, tmp_path))] == ids
+
+
+@pytest.mark.parametrize(
+    ("pattern", "says"),
+    [
+        ("psoters/*", "did you mean 'posters/*'?"),
+        ("job:mug", "did you mean 'job:mugs'?"),
+        ("zzz", "its jobs: mugs, posters"),
+        ("job:*", "has no job '*'"),
+    ],
+)
+def test_a_pattern_of_no_job_is_a_slip(pattern: str, says: str) -> None:
+    for selection in (Selection(select=["mugs/*", pattern]), Selection(exclude=[pattern])):
+        (problem,) = selection.strangers(["mugs", "posters"])
+        assert f"{pattern!r} matches no task" in problem.what
+        assert says in str(problem)
+
+
+def test_patterns_that_match_nothing_today_are_none() -> None:
+    patterns = ["mugs/*", "mugs/no", "*/red", "m[ou]gs/x", "job:mugs", "tag:no", "state:failed", "*"]
+    assert Selection(select=patterns).strangers(["mugs", "posters"]) == []
 
 
 def test_a_sample_is_the_same_whatever_the_order(tmp_path: Path) -> None:

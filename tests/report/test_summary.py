@@ -36,6 +36,11 @@ def test_a_run_that_was_stopped_before_it_began_has_lost_nothing(summary) -> Non
     assert text.startswith("Not finished: 0 images")
 
 
+def test_paragraph_says_when_nothing_was_meant(summary) -> None:
+    text = paragraph(summary(run=None, attempts=0, images=0, total=0, skipped=0), manifest="jobs/x.yaml")
+    assert text == "Nothing to do: no task is selected."
+
+
 def test_paragraph_shows_play_money_as_such(summary) -> None:
     assert "for play $2.34" in paragraph(summary(is_play_money=True), manifest="x.yaml")
 
@@ -49,7 +54,9 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
             {"unknown": 1, "unknown_microusd": 39_000},
             "up to $0.039; ask again: imgpipe retry x.yaml --unknown",
         ),
-        ({"conflict": 1}, "1 conflict: move the files in the way"),
+        ({"unknown": 1}, "1 unknown: maybe billed; ask again"),  # by an earlier run: what it cost is not of this one
+        ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are its images, take them over: imgpipe"),
+        ({"missing": 2}, "2 missing or changed since: put the files back, or buy them again: imgpipe run x.yaml --re"),
         ({"pending": 9, "exit": Exit.BUDGET}, "Raise the budget"),
         ({"exit": Exit.ACCOUNT}, "imgpipe doctor x.yaml"),
         ({"exit": Exit.STORAGE}, "imgpipe verify x.yaml"),

@@ -190,6 +190,17 @@ async def test_ballast_is_given_up_when_space_is_missing(bench: Bench, reopen: R
     assert not ballast.exists()
 
 
+async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reopen: Reopen) -> None:
+    """D01: it is kept for the images in flight, so nothing new is sent on a disk that was full."""
+    ballast = bench.state / "ballast"
+    disk = FaultyDisk(lambda call, _: errno.ENOSPC if call == "write" and ballast.exists() else None)
+    disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20)  # type: ignore[method-assign,assignment,return-value]
+    await reopen(disk=disk, ballast_bytes=1 << 20)
+    assert await bench.store.free_bytes() == 20 << 20
+    await bench.make(task(1), 1)
+    assert await bench.store.free_bytes() == 19 << 20
+
+
 async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen) -> None:
     """D20."""
     await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), ballast_bytes=1 << 20)
