@@ -1,9 +1,10 @@
 """The verbs that spend: run, retry, redo."""
 
+import select
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -14,6 +15,8 @@ from pipeline.errors import ImgpipeError
 if TYPE_CHECKING:
     from pipeline.compose import Release, Setup
     from pipeline.engine.events import RunSummary
+
+TURN_S: Final = 0.2
 
 
 @verb
@@ -161,4 +164,11 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
 
 
 def _ask(question: str) -> bool:
-    return bool(click.confirm(question, err=True))
+    """Ask on the terminal; only a yes is one.
+
+    It waits in turns: a signal that comes between the question and the read would else wait for a key.
+    """
+    click.echo(f"{question} [y/N]: ", nl=False, err=True)
+    while not select.select([sys.stdin], [], [], TURN_S)[0]:
+        pass
+    return sys.stdin.readline().strip().lower() in ("y", "yes")

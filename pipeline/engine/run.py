@@ -286,11 +286,11 @@ class Engine:
         self.halt(Exit.BUDGET, str(refusal))
 
     def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
-        self.counts.attempts += 1  # here: the disk may not take what came
+        was_sent = not (isinstance(result, Failure) and result.fault is Fault.INPUT)
+        self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
-        self.counts.attempts += not (isinstance(result, Failure) and result.fault is Fault.INPUT)  # that was never sent
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self._watch.judged(result, model=task.model, tries=tries):
             self._halt(halt)

@@ -167,7 +167,7 @@ def test_an_address_and_a_table_are_told_with_their_place_together_with_the_rest
     lines = imgpipe("validate", path).err.splitlines()
     assert [line.partition(": ")[0] for line in lines] == [f"{path}:4:22", f"{path}:5:15"]
     path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    each: {csv: no.csv, key: sku}\n")
-    assert imgpipe("validate", path).err.startswith(f"{path}:5:17: no.csv: cannot be read")
+    assert imgpipe("validate", path).err.startswith(f"{path}:5:17: 'no.csv' cannot be read")
     path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    size: 4K\n")
     assert imgpipe("validate", path).err.startswith(f"{path}:3:3: mugs/mugs: model gemini-2.5-flash-image cannot make")
 
