@@ -4,7 +4,6 @@ Imported only when something is due: the network's libraries take longer to impo
 """
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
@@ -14,6 +13,7 @@ from pathlib import Path
 from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.prepare import Setup
+from pipeline.compose.process import fit_for_images
 from pipeline.compose.signals import Stoppable
 from pipeline.engine.events import Halted, Listener
 from pipeline.engine.halt import SPACED_SHARE, Halt, Watch
@@ -44,7 +44,7 @@ class Crew:
     async def work(self, stages: AsyncGenerator[Spool, None]) -> Outcome:
         """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
         outcome = Outcome()
-        _spare_the_collector()
+        fit_for_images()
         async with AsyncExitStack() as stack:
             provider = await self._provider(stack)
             client = await stack.enter_async_context(
@@ -115,11 +115,3 @@ class Crew:
         reason = f"limits.max_duration ({self.setup.limits.max_duration_s:g} s) is over"
         left = max(0.0, self.until - time.monotonic())
         asyncio.get_running_loop().call_later(left, engine.halt, Exit.MAX_DURATION, reason)
-
-
-def _spare_the_collector() -> None:
-    """Take what is loaded by now, which stays to the end, out of the garbage collector's sight.
-
-    Measured with tiny answers: 10 % less CPU an image, and the longest delay of the event loop fell from 52 to 20 ms.
-    """
-    gc.freeze()
