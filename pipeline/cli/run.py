@@ -150,7 +150,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
     """
     import asyncio
 
-    from pipeline.cli.threads import Threads
+    from pipeline.threads import Threads
 
     try:
         import uvloop

@@ -33,6 +33,7 @@ from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
 from pipeline.report.figures import moment
 from pipeline.store import Mender, Reader, Recovery, Store, find_traces
+from pipeline.threads import is_short_of_memory
 
 if TYPE_CHECKING:
     from pipeline.compose.crew import Crew
@@ -90,19 +91,23 @@ async def run(
     except ImgpipeError as error:
         await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
         raise
-    except MemoryError as error:
-        lack = StorageError(
-            "this process may not take more memory; lower limits.concurrency (-j), or let it have more. What was paid"
-            f" is kept in {setup.manifest.state_dir}, the same command continues from there"
-        )
-        await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
-        raise lack from error
     except Exception as bug:  # seen by the caller, with its traceback
+        if is_short_of_memory(bug):
+            lack = _lack(setup)
+            await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
+            raise lack from bug
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
         await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
         raise
     await notifier.ended(summary)
     return summary
+
+
+def _lack(setup: Setup) -> StorageError:
+    return StorageError(
+        "this process may not take more memory; lower limits.concurrency (-j), or let it have more. What was paid"
+        f" is kept in {setup.manifest.state_dir}, the same command continues from there"
+    )
 
 
 async def _run(

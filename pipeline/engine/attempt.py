@@ -7,7 +7,6 @@ committed, the request sent, the answer judged off the loop and written down. It
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +19,7 @@ from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import Conflict
 from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
 from pipeline.settings import Retry
+from pipeline.threads import whole_pool
 
 READERS: Final = 2  # threads that judge answers; decoding is bound by memory, more threads gain nothing on 2 cores
 
@@ -71,7 +71,7 @@ class Attempts:
         self._room = Room(store.free_bytes)
         self._money_moved = asyncio.Condition()
         self._sending: set[asyncio.Task[Reply | Failure | Exception]] = set()
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="read")
+        self._readers = whole_pool(READERS, "read")
         self._is_abandoned = False
         self._has_warned_of_room = False
 

@@ -7,7 +7,7 @@ failures. Out: artifacts, or errors that say where an image was kept. It knows n
 import asyncio
 import sqlite3
 from collections.abc import Callable, Collection, Coroutine, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar, Unpack
@@ -29,6 +29,7 @@ from pipeline.store.publishing import Parcel, Publisher
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
 from pipeline.store.tree import components
+from pipeline.threads import whole_pool
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ class Store:
         self._publisher = Publisher(settings, premises)
         self._mover = Mover(settings, premises)
         self._mender = Mender(settings, premises)
-        self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="writer")
+        self._pool = whole_pool(settings.workers, "writer")
         self._awaiting = Awaiting()
         self._intents: dict[int, rows.Intent] = {}
         self._is_closed = False
@@ -68,11 +69,17 @@ class Store:
         """Open or create; `options` are the further fields of `opening.Settings`.
 
         Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
+        MemoryError: there are not enough threads.
         """
         settings = Settings(
             output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
         )
-        return cls(settings, await asyncio.to_thread(open_premises, settings))
+        premises = await asyncio.to_thread(open_premises, settings)
+        try:
+            return cls(settings, premises)
+        except MemoryError:
+            premises.close()
+            raise
 
     async def aclose(self) -> None:
         """Wait for every image in hand, commit, close. Safe to call twice."""

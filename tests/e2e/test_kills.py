@@ -126,7 +126,7 @@ def test_R19_a_run_without_enough_memory_says_so_and_loses_only_what_was_in_flig
 ) -> None:
     server = servers.start("picture: tiny\nlatency: 20ms\npicture_bytes: 20000000\n")
     manifest = write_manifest(tmp_path, server.base_url, items=8, extra=PRICES)
-    poor = imgpipe("run", manifest, "-y", "-j", "8", before=("prlimit", "--as=400000000"))
+    poor = imgpipe("run", manifest, "-y", "-j", "8", before=("prlimit", "--as=800000000"))
     assert poor.returncode == 5
     assert "memory" in poor.stderr
     assert "bug" not in poor.stderr

@@ -273,3 +273,10 @@ async def test_lock_and_store_share_a_directory(tmp_path: Path) -> None:
         await store.aclose()
         await store.aclose()
     assert repr(store).startswith("<Store ")
+
+
+async def test_r27_one_writer_is_only_slower(bench: Bench, reopen: Reopen) -> None:
+    await reopen(workers=1)
+    async with asyncio.TaskGroup() as group:
+        made = [group.create_task(bench.make(task(number), number)) for number in range(8)]
+    assert len({each.result().path for each in made}) == 8
