@@ -3,7 +3,6 @@
 main        the door: verbs are imported when they are called
 endings     whatever a command ends with -> an exit code and a sentence
 interrupts  Ctrl-C while nobody listens, and the last step out
-threads     beside the event loop of a run
 pages       help pages, drawn by click alone
 flags       the flags that verbs share, and their conversion
 """

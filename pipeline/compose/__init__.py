@@ -3,10 +3,13 @@
 prepare    manifest + flags -> one checked set-up
   exposure ... and what others on this machine could read or change
 planning   set-up + ledger + files -> a plan
+  chain    ... and jobs that follow from others', expanded as if those were done
 consent    may this much be spent?
 signals    Ctrl-C and TERM -> the engine's two orders
 opening    the store, open under its lock
 settling   what costs no request: images that get their new name, changes taken as good
+crew       everything that sends; imported only when something is due
+  process  ... and the process it runs in, made fit for many large images
 embedding  provenance, written into images before they are hashed
 redoing    rejected images -> a run that makes them anew
 notifying  who wants to know is told
