@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
@@ -105,8 +104,7 @@ class Crew:
             return provider
         from pipeline.simulator import Simulator, load_profile
 
-        profile = Path(self.setup.flags.profile) if self.setup.flags.profile else provider.profile
-        simulator = await stack.enter_async_context(Simulator(load_profile(profile)))
+        simulator = await stack.enter_async_context(Simulator(load_profile(self.setup.profile)))
         return replace(provider, base_url=simulator.base_url)
 
     def _stop_in_time(self, engine: Engine) -> None:

@@ -54,6 +54,11 @@ class Setup:
     def is_play_money(self) -> bool:
         return self.provider.kind is Kind.SIMULATOR
 
+    @property
+    def profile(self) -> Path | None:
+        """Return the embedded simulator's profile: a file, or the name of a built-in one; None is the default."""
+        return Path(self.flags.profile) if self.flags.profile else self.provider.profile
+
     def price(self, task: Task) -> int | None:
         """Return the list price of the task's image."""
         return self.catalogue.price(task.model, task.size)
@@ -84,7 +89,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
     manifest = load(path, variables=flags.variables, simulate=flags.simulate, check=_reachable)
     if strangers := flags.selection.strangers(manifest.jobs):
         raise InputError(*strangers)
-    return Setup(
+    setup = Setup(
         manifest=manifest,
         flags=flags,
         provider=_reachable(manifest.provider),
@@ -95,6 +100,11 @@ def prepare(path: Path, flags: Flags) -> Setup:
             repair=flags.repair, force=flags.force, unknown_repeats=manifest.retry.unknown, accept=flags.accept
         ),
     )
+    if setup.is_play_money and setup.provider.base_url is None and setup.profile is not None:
+        from pipeline.simulator import load_profile  # it brings the network's libraries along
+
+        load_profile(setup.profile)
+    return setup
 
 
 def _reachable(provider: ProviderSettings) -> ProviderSettings:

@@ -44,7 +44,7 @@ class Provider(Model):
 class Concurrency(Model):
     """Requests in flight."""
 
-    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 1000}
+    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
     expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
     start: Parallel = Field(1, description="Where slow start begins.")
     max: Parallel = Field(8, description="Ceiling of requests in flight.")

@@ -181,3 +181,12 @@ def test_an_output_directory_that_is_a_file_is_told_once(imgpipe: Imgpipe) -> No
     imgpipe.out.write_text("x")
     path = imgpipe.manifest()
     assert imgpipe("run", path).err == f"imgpipe: {path}:3:13: {imgpipe.out} is a file; name a directory\n"
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_a_profile_that_does_not_exist_is_told_first(imgpipe: Imgpipe, verb: str) -> None:
+    ended = imgpipe(verb, imgpipe.manifest(), "--simulate", "stromy")
+    assert (ended.exit, ended.out) == (2, "")
+    assert ended.err == (
+        "imgpipe: stromy: profile cannot be read: No such file or directory; built in are busy, calm, quick, stormy\n"
+    )
