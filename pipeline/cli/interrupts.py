@@ -47,6 +47,8 @@ def hasten(code: int) -> None:
 def leave(code: int) -> NoReturn:
     """End the process. Python's own end is for a thread that is alone: one that still works would crash in it.
 
+    It takes a tenth of a second in which Python gives signals back to the system, and one would kill a process that has
+    ended well: everything is said by then, so they are ignored.
     Threads that are on their way out get `PATIENCE_S`; one that waits for a name server may take minutes.
     """
     deadline = time.monotonic() + PATIENCE_S
@@ -54,6 +56,8 @@ def leave(code: int) -> NoReturn:
         if thread is not threading.main_thread() and not thread.daemon:
             thread.join(max(0.0, deadline - time.monotonic()))
     if threading.active_count() == 1:
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
         sys.exit(code)
     import logging
 
