@@ -47,9 +47,9 @@ def hasten(code: int) -> None:
 def leave(code: int) -> NoReturn:
     """End the process. Python's own end is for a thread that is alone: one that still works would crash in it.
 
-    It takes a tenth of a second in which Python gives signals back to the system, and one would kill a process that has
-    ended well: everything is said by then, so they are ignored.
-    Threads that are on their way out get `PATIENCE_S`; one that waits for a name server may take minutes.
+    Threads that are on their way out get `PATIENCE_S`; one that waits for a name server may take minutes. Python gives
+    signals back to the system while it ends, and one would kill a process that has ended well: by then everything is
+    said, so they are ignored.
     """
     deadline = time.monotonic() + PATIENCE_S
     for thread in threading.enumerate():

@@ -171,12 +171,15 @@ def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
 
 
 def _check_chain(setup: Setup, reader: Reader, is_cancelled: threading.Event | None) -> None:
-    """Refuse a chain of jobs of which a later one cannot be asked for, before anything is bought."""
-    found = Plan()
+    """Refuse a chain of jobs of which a later one cannot be asked for, before anything is bought.
+
+    Models and prices are left to the plan where only some tasks were selected: those of the others do not matter.
+    """
+    found, is_everything = Plan(), setup.flags.selection.is_everything
     for task in rehearsed(setup.manifest):
         _heed(is_cancelled)
-        known = reader.known(task.id)
-        if known is not None and known.state is TaskState.DONE:
+        known = reader.known(task.id) if is_everything else None
+        if not is_everything or (known is not None and known.state is TaskState.DONE):
             continue
         wrong = setup.problem(task)
         if wrong is not None and len(found.problems) < LISTED:

@@ -306,6 +306,13 @@ def test_a_mistake_of_a_later_job_is_told_before_the_first_one_is_paid_for(
     assert server.bill == []
 
 
+def test_the_price_of_a_later_job_that_was_not_selected_does_not_matter(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, None, items=2, extra="limits: {budget: 4.00}")
+    manifest.write_text(manifest.read_text() + "  night: {each: {job: mugs}, prompt: At night, model: my-own}\n")
+    assert imgpipe("plan", manifest).returncode == 2
+    assert imgpipe("plan", manifest, "--select", "job:mugs").returncode == 0
+
+
 def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)
