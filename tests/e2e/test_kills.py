@@ -65,7 +65,7 @@ def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, servers: Servers, t
     server = servers.start(QUICK)
     extra = PRICES + "limits: {concurrency: 8, budget: {day: 0.60, month: 0.50}}\n"
     manifest = write_manifest(tmp_path, server.base_url, items=40, extra=extra)
-    for point in ("body:0.2:kill", "fsync:0.3:kill", "intent:0.2:kill", "done:0.5:kill", "decode:0.3:kill"):
+    for point in ("body:1:kill", "fsync:0.3:kill", "intent:0.2:kill", "done:0.5:kill", "decode:0.3:kill"):
         imgpipe("run", manifest, env={"FAILPOINT": point})
     assert imgpipe("run", manifest).returncode == 8
     scene = look(tmp_path / "out", server.bill_file)
