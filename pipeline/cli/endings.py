@@ -84,7 +84,7 @@ def _show_usage(error: click.ClickException) -> None:
 
 
 def _say(text: str) -> None:
-    from pipeline.report.visible import visible
+    from pipeline.report.foreign import visible
 
     print("imgpipe: " + "\n".join(map(visible, text.splitlines())), file=sys.stderr)
 

@@ -119,27 +119,27 @@ def _run(
     change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    from pipeline import compose
-    from pipeline.cli.showing import Look, unrun_json
-    from pipeline.report import run_json
+    from pipeline import compose, report
+    from pipeline.cli.showing import Look
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
     look = Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
     look.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
     confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
     try:
-        setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
-        summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry))
+        with compose.entered(path, simulate=profile is not None, wait_lock_s=flags["wait_lock"]) as lock:
+            setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
+            summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
         is_told = look.not_begun(error)
         if is_json:
-            f.print_json(unrun_json(error))
+            f.print_json(report.unrun_json(error))
         if not is_told:
             raise
         return error.exit_code
     look.last_word(summary, path)
     if is_json:
-        f.print_json(run_json(summary))
+        f.print_json(report.run_json(summary))
     return summary.exit
 
 

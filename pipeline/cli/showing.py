@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from pipeline import report
 from pipeline.cli import terminal
-from pipeline.errors import Exit, ImgpipeError, TryLater
-from pipeline.model import TaskState
+from pipeline.errors import Exit, ImgpipeError
+from pipeline.report.foreign import clipped
 from pipeline.report.logs import LOGGER
-from pipeline.report.visible import clipped
 
 if TYPE_CHECKING:
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
@@ -29,7 +28,7 @@ _LOG: Final = logging.getLogger(LOGGER)
 class Look:
     """What a person asked to see of a run."""
 
-    mode: report.Mode
+    mode: "report.Mode"
     is_quiet: bool
     is_json_log: bool
     samples: list[str] = field(default_factory=list)  # the first tasks that ended without an image
@@ -65,13 +64,14 @@ class Look:
         with view:
             yield listen
 
-    def _mode(self, *, is_idle: bool) -> report.Mode:
+    def _mode(self, *, is_idle: bool) -> "report.Mode":
         if is_idle or (self.is_json_log and self.mode == "auto"):
             return "none"
         return "plain" if self.mode == "auto" and not terminal.is_lively() else self.mode
 
     def _remember(self, event: "Event") -> None:
         from pipeline.engine.events import TaskEnded
+        from pipeline.model import TaskState
 
         if not isinstance(event, TaskEnded) or event.state in (TaskState.DONE, TaskState.PENDING):
             return
@@ -97,11 +97,3 @@ class Look:
     def note(self, text: str) -> None:
         """Tell something a person may want to know."""
         _LOG.warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})
-
-
-def unrun_json(error: ImgpipeError) -> dict[str, Any]:
-    """Return the object of `run --json` for a run that did not begin: that of any run, all zeros, and why."""
-    from pipeline.compose.lastword import nothing_done
-
-    not_before = error.not_before if isinstance(error, TryLater) else None
-    return {**report.run_json(nothing_done(None, error.exit_code, not_before=not_before)), "error": str(error)}

@@ -1,6 +1,7 @@
 """Wires one run: the only place that knows every adapter.
 
-prepare    manifest + flags -> one checked set-up
+entering   the lock, before anything else
+preparing  manifest + flags -> one checked set-up
   exposure ... and what others on this machine could read or change
 planning   set-up + ledger + files -> a plan
   chain    ... and jobs that follow from others', expanded as if those were done
@@ -25,17 +26,18 @@ upkeep     images and ledger checked, a ledger made from images, what lies in re
 doctor, reaching   is everything there that a run needs?
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
-from pipeline.compose.prepare import Flags, Setup, prepare
+from pipeline.doors import door
 
 if TYPE_CHECKING:
     from pipeline.compose.billing import bill
+    from pipeline.compose.entering import entered
     from pipeline.compose.explaining import explain
     from pipeline.compose.exporting import export
     from pipeline.compose.looking import costs, look, report, status, status_tasks
     from pipeline.compose.planning import Planned
+    from pipeline.compose.preparing import Flags, Setup, prepare
     from pipeline.compose.redoing import Redo, redo
     from pipeline.compose.releasing import Release
     from pipeline.compose.retelling import history
@@ -51,6 +53,7 @@ __all__ = [
     "Setup",
     "bill",
     "costs",
+    "entered",
     "explain",
     "export",
     "history",
@@ -67,25 +70,21 @@ __all__ = [
     "verify",
 ]
 
-
-_MODULES: Final = {
-    "billing": ("bill",),
-    "explaining": ("explain",),
-    "exporting": ("export",),
-    "looking": ("costs", "look", "report", "status", "status_tasks"),
-    "planning": ("Planned",),
-    "redoing": ("Redo", "redo"),
-    "releasing": ("Release",),
-    "retelling": ("history",),
-    "running": ("run",),
-    "salvaging": ("salvage",),
-    "upkeep": ("rebuild", "rejected", "verify"),
-}
-_MODULE_OF: Final = {name: module for module, names in _MODULES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a verb's module when it is asked for: a plan needs no network, and aiohttp takes 0.3 s to import."""
-    if name not in _MODULE_OF:
-        raise AttributeError(name)
-    return getattr(import_module(f"pipeline.compose.{_MODULE_OF[name]}"), name)
+__getattr__ = door(
+    __name__,
+    {
+        "billing": "bill",
+        "entering": "entered",
+        "explaining": "explain",
+        "exporting": "export",
+        "looking": "costs look report status status_tasks",
+        "planning": "Planned",
+        "preparing": "Flags Setup prepare",
+        "redoing": "Redo redo",
+        "releasing": "Release",
+        "retelling": "history",
+        "running": "run",
+        "salvaging": "salvage",
+        "upkeep": "rebuild rejected verify",
+    },
+)

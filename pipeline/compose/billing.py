@@ -10,7 +10,7 @@ from typing import Final
 from pipeline.compose.consent import at_most, wallet_of
 from pipeline.compose.looking import reading
 from pipeline.compose.planning import Planned, make_plan
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.plan import Plan
 from pipeline.plan.judge import MISSING
 from pipeline.report.figures import count, duration, moment, money

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
 from pipeline.plan import Plan

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.compose.process import fit_for_images
 from pipeline.compose.signals import Stoppable
 from pipeline.engine.events import Halted, Listener

@@ -23,7 +23,7 @@ from typing import Final
 
 from pipeline.compose import exposure
 from pipeline.compose.looking import reading
-from pipeline.compose.prepare import Flags, Setup, prepare
+from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.provider import find_key

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.compose.looking import reading
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.compose.redoing import picks_of
 from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.report import Picks

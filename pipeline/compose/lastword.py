@@ -1,9 +1,7 @@
 """The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told."""
 
-from datetime import datetime
-
 from pipeline.compose.outcome import Outcome
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.engine.events import RunSummary
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, most_severe
@@ -63,36 +61,12 @@ def summary_of(
     )
 
 
-def nothing_done(
-    setup: Setup | None,
-    exit_code: Exit,
-    reason: str = "stopped before anything was sent",
-    *,
-    not_before: datetime | None = None,
-) -> RunSummary:
-    """Return the summary of a run that a signal or an error ended before it could say more.
-
-    `setup` None: it did not come that far. `not_before`: when it may be tried again, where that was said.
-    """
+def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
+    """Return the summary of a run that a signal or an error ended before it could say more."""
     return RunSummary(
         run=None,
         exit=exit_code,
-        total=0,
-        done=0,
-        skipped=0,
-        failed=0,
-        refused=0,
-        unknown=0,
-        pending=0,
-        conflict=0,
-        attempts=0,
-        images=0,
-        bytes=0,
-        seconds=0.0,
-        spent_microusd=0,
-        unknown_microusd=0,
-        budget_left_microusd=None if setup is None else setup.limits.budget.run,
-        not_before=moment(not_before) if not_before else None,
-        is_play_money=setup is not None and setup.is_play_money,
+        budget_left_microusd=setup.limits.budget.run,
+        is_play_money=setup.is_play_money,
         reasons=(reason,),
     )

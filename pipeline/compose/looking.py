@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.model import Task, TaskState
 from pipeline.plan import Row
 from pipeline.report.cost_view import CostLine

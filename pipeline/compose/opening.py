@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final
 
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import TryLater
 from pipeline.store import StateLock, Store
 
@@ -14,12 +14,16 @@ POLL_S: Final = 0.1
 
 
 @asynccontextmanager
-async def opened(setup: Setup, *, check: Callable[[Setup], None] = lambda _: None) -> AsyncIterator[Store]:
+async def opened(
+    setup: Setup, *, lock: StateLock | None = None, check: Callable[[Setup], None] = lambda _: None
+) -> AsyncIterator[Store]:
     """Hold the lock and the open store. `check` may refuse when the lock is held and nothing is open yet.
 
-    Raises TryLater: another run has the lock. InputError, StorageError, LedgerError.
+    `lock`: one that was taken already; it is let go of as well. Raises TryLater: another run has the lock. InputError,
+    StorageError, LedgerError.
     """
-    lock = await _locked(setup)
+    if lock is None or lock.state_dir != setup.manifest.state_dir:
+        lock = await _locked(setup)
     try:
         check(setup)
         store = await _finished(_open(setup))

@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.compose.chain import rehearsed
 from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState

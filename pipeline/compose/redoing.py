@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.compose.looking import reading
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import Artifact
 from pipeline.report import Picks, read_picks, visible

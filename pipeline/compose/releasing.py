@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pipeline.compose.planning import DigestMemory, rows
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
 from pipeline.plan import Selection

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pipeline.compose.looking import reading, status_task
 from pipeline.compose.planning import NEAR, DigestMemory, rows
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import Known
 from pipeline.plan import Row

@@ -22,7 +22,7 @@ from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.planning import Cancelled, Planned, make_plan
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
@@ -32,7 +32,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageErro
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
 from pipeline.report.figures import moment
-from pipeline.store import Mender, Reader, Recovery, Store, find_traces
+from pipeline.store import Mender, Reader, Recovery, StateLock, Store, find_traces
 from pipeline.threads import is_short_of_memory
 
 if TYPE_CHECKING:
@@ -75,17 +75,18 @@ async def run(
     watch: Watcher,
     confirm: Callable[[str], bool] | None = None,
     retry: Release | None = None,
+    lock: StateLock | None = None,
     is_main: bool = True,
 ) -> RunSummary:
     """Make the images of a manifest that are missing or changed, once, and tell those who want to be told.
 
-    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `is_main` False: signals are the
-    caller's business; cancelling this coroutine is then the second signal (what has arrived is saved, what is in
-    flight becomes unknown).
+    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`entered`).
+    `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
+    arrived is saved, what is in flight becomes unknown).
     """
     notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
     try:
-        summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, is_main=is_main)
+        summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, lock=lock, is_main=is_main)
     except TryLater:  # nothing is wrong, and another run may be the one that is told about
         raise
     except ImgpipeError as error:
@@ -117,6 +118,7 @@ async def _run(
     watch: Watcher,
     confirm: Callable[[str], bool] | None,
     retry: Release | None,
+    lock: StateLock | None,
     is_main: bool,
 ) -> RunSummary:
     key = setup.key()
@@ -124,7 +126,7 @@ async def _run(
     _check_directories(manifest.output_dir, manifest.state_dir)
     with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
         try:
-            async with opened(setup, check=_check_state) as store:
+            async with opened(setup, lock=lock, check=_check_state) as store:
                 await notifier.started()
                 recovery = await store.recover()
                 await store.mend(Mender.restore)

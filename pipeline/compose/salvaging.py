@@ -15,7 +15,7 @@ import msgspec
 from pipeline.compose.embedding import embedded
 from pipeline.compose.looking import reading
 from pipeline.compose.opening import opened
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.compose.upkeep import rejected
 from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, Task
 from pipeline.provider.answer import Reader as AnswerReader

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pipeline import store
 from pipeline.compose.looking import reading
 from pipeline.compose.planning import upstream_of
-from pipeline.compose.prepare import Setup
+from pipeline.compose.preparing import Setup
 from pipeline.errors import Exit
 from pipeline.manifest import expand, read_digest
 from pipeline.model import Due, Task

@@ -1,9 +1,11 @@
 """YAML to tasks: what images should exist, checked and counted before anything is sent.
 
 In data-flow order:
-  load        a path -> Manifest, or every problem of the file at once
+  loading     a path -> Manifest, or every problem of the file at once
    reading     bytes and UTF-8 text of regular files only
    document    YAML text -> tree, bounded; every scalar as it was written
+   resolution  ... and its value by YAML 1.2
+   whereabouts where images and ledger lie, from the checked keys or from a glance
    scalars     kinds of value: text, number, duration, dollars
    kinds       values of one key each: names, ratios, sizes, axes, prices
    mapping     what all mappings have in common
@@ -14,19 +16,24 @@ In data-flow order:
    recipe      item > job > defaults > built-in, compiled
    matrix, jobs          combinations; plans of jobs and their order
    settle      the settings other rooms use
-  expand      Manifest -> Tasks, lazily
+  expansion   Manifest -> Tasks, lazily
    sources     rows: written in place, tables, folder + glob, other jobs
    tasks       one row -> Tasks: rendered, named, fingerprinted
    inputs, outputs, naming, fingerprint, claims   what tasks read, write, are and share
   example     manifests to start from
 """
 
-from pipeline.manifest.example import write_example
-from pipeline.manifest.expand import Expansion, expand
-from pipeline.manifest.inputs import InputDigests, read_digest
-from pipeline.manifest.load import Manifest, load
-from pipeline.manifest.schema import json_schema
-from pipeline.manifest.sources import Upstream, UpstreamImage
+from typing import TYPE_CHECKING
+
+from pipeline.doors import door
+
+if TYPE_CHECKING:
+    from pipeline.manifest.example import write_example
+    from pipeline.manifest.expansion import Expansion, expand
+    from pipeline.manifest.inputs import InputDigests, read_digest
+    from pipeline.manifest.loading import Manifest, load
+    from pipeline.manifest.schema import json_schema
+    from pipeline.manifest.sources import Upstream, UpstreamImage
 
 __all__ = [
     "Expansion",
@@ -40,3 +47,15 @@ __all__ = [
     "read_digest",
     "write_example",
 ]
+
+__getattr__ = door(
+    __name__,
+    {
+        "example": "write_example",
+        "expansion": "Expansion expand",
+        "inputs": "InputDigests read_digest",
+        "loading": "Manifest load",
+        "schema": "json_schema",
+        "sources": "Upstream UpstreamImage",
+    },
+)

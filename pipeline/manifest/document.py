@@ -1,6 +1,6 @@
 """YAML text comes in, a tree of dict, list and text goes out, with every structural problem and its place.
 
-Every scalar stays the text that was written: `Plain` where it stood without quotes (`scalars.resolve` gives its YAML
+Every scalar stays the text that was written: `Plain` where it stood without quotes (`resolution.resolve` gives its YAML
 1.2 value where one is wanted), `str` where it was quoted. One pass over the parser's events, without recursion, so
 that deep nesting, alias bombs and merge bombs are found before they cost anything. It knows no key of a manifest.
 """

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.kinds import is_name
 from pipeline.manifest.schema import json_schema
+from pipeline.manifest.whereabouts import is_name
 
 Kind = Literal["text", "folder", "csv", "matrix"]
 SCHEMA_NAME = "manifest.schema.json"

@@ -12,7 +12,8 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest.kinds import AspectRatio, Aspects, Axis, Done, Embedding, Seed, Size, Temperature, Variants
 from pipeline.manifest.mapping import Model, or_null
-from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault, is_null
+from pipeline.manifest.resolution import is_null
+from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault
 
 
 def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:

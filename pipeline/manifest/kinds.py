@@ -11,18 +11,18 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from pipeline.manifest.resolution import resolve
 from pipeline.manifest.scalars import (
     MAX_USD,
     fault,
     number,
-    resolve,
     shown,
     usd,
     whole,
     written,
 )
+from pipeline.manifest.whereabouts import is_name
 
-_NAME = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
 SIZES = ("512", "1K", "2K", "4K")
@@ -71,11 +71,6 @@ def one_of(*names: str) -> Callable[[object], str]:
         raise fault(f"{shown(value)} is not known here", f"write {near[0] if near else ', '.join(names)}")
 
     return check
-
-
-def is_name(text: str) -> bool:
-    """True for what may name a manifest or a job: it stands in ids and in paths."""
-    return _NAME.fullmatch(text) is not None and len(text) <= 100
 
 
 def _name(value: object) -> str:

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from pipeline.manifest.scalars import fault, is_null, shown
+from pipeline.manifest.resolution import is_null
+from pipeline.manifest.scalars import fault, shown
 
 
 class Model(BaseModel):

@@ -15,51 +15,12 @@ from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.document import Plain
+from pipeline.manifest.resolution import FLOAT, resolve
+from pipeline.manifest.whereabouts import path_trouble
 
-_INT = re.compile(r"[-+]?[0-9]+")
-_BASED_INT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
-_SPECIAL = {".inf": math.inf, "+.inf": math.inf, "-.inf": -math.inf, ".nan": math.nan}
-_WORDS: dict[str, object] = {
-    **dict.fromkeys(("", "~", "null", "Null", "NULL")),
-    **dict.fromkeys(("true", "True", "TRUE"), True),
-    **dict.fromkeys(("false", "False", "FALSE"), False),
-}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_USD = 10**9
-MAX_DIGITS = 40  # of a number; longer ones are ids, and ids are text
-
-
-def resolve(value: object) -> Any:
-    """Return a tree's YAML 1.2 core value: `16:9`, `no`, `1_000` and dates stay text, `0123` is 123, `0o17` is 15."""
-    if isinstance(value, Plain):
-        return _resolve_plain(value)
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, list):
-        return [resolve(item) for item in value]
-    if isinstance(value, dict):
-        return {key: resolve(item) for key, item in value.items()}
-    return value
-
-
-def _resolve_plain(text: str) -> object:
-    if text in _WORDS:
-        return _WORDS[text]
-    if len(text) <= MAX_DIGITS:
-        if _INT.fullmatch(text):
-            return int(text)
-        if _BASED_INT.fullmatch(text):
-            return int(text[2:], 8 if text[1] == "o" else 16)
-        if _FLOAT.fullmatch(text):
-            return float(text)
-    return _SPECIAL.get(text.lower(), str(text))
-
-
-def is_null(value: object) -> bool:
-    """True for an unquoted null or nothing at all after the colon."""
-    return value is None or (isinstance(value, Plain) and _WORDS.get(value, 0) is None)
 
 
 def fault(what: str, instead: str) -> PydanticCustomError:
@@ -118,12 +79,9 @@ def _text_list(value: object) -> tuple[str, ...]:
 
 def _path(value: object) -> str:
     path = _text(value)
-    if not path.strip():
-        raise fault("is an empty path", "write a path, relative to this file")
-    if path.startswith("~"):
-        raise fault("~ is not expanded here", "write the path out, or relative to this file")
-    if "${" in path:
-        raise fault("environment variables are read only inside `vars`", "write the path out")
+    trouble = path_trouble(path)
+    if trouble is not None:
+        raise fault(*trouble)
     return path
 
 
@@ -192,7 +150,7 @@ def usd(value: object) -> int:
 def _percentage(value: object) -> float:
     text = value if isinstance(value, str) else ""
     number = text.removesuffix("%").strip()
-    if text.endswith("%") and _FLOAT.fullmatch(number) and 0 < float(number) <= 100:
+    if text.endswith("%") and FLOAT.fullmatch(number) and 0 < float(number) <= 100:
         return float(number) / 100
     resolved = resolve(value)
     if isinstance(resolved, float) and 0 < resolved <= 1:

@@ -1,4 +1,4 @@
-"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify, directories.
+"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify.
 
 It fills defaults and resolves paths against the manifest's folder. It opens no file.
 """
@@ -15,7 +15,6 @@ from pipeline.manifest.template import TemplateTrouble, compile_template
 from pipeline.settings import Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
 
 Trouble = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
-_SIMULATED = "-simulated"
 
 
 def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
@@ -74,26 +73,6 @@ def retry(file: ManifestFile) -> Retry:
         wait_max_s=default.wait_max_s if wait is None else wait.max,
         unknown=written.unknown,
     )
-
-
-def directories(file: ManifestFile, folder: Path, name: str, *, simulate: bool) -> tuple[Path, Path]:
-    """Return the output and the state directory, absolute and resolved; play money has its own."""
-    kind = file.provider.kind if file.provider is not None else Kind.COMETAPI.value
-    is_switched = simulate and kind != Kind.SIMULATOR.value
-    is_play = simulate or kind == Kind.SIMULATOR.value
-    if file.output_dir is not None:
-        output_dir = _resolved(folder / file.output_dir, is_switched)
-    else:
-        beside = folder.parent if folder.name == "jobs" else folder
-        output_dir = _resolved(beside / "outputs" / name, is_play)
-    if file.state_dir is None:
-        return output_dir, output_dir / ".pipeline"
-    return output_dir, _resolved(folder / file.state_dir, is_switched)
-
-
-def _resolved(path: Path, is_simulated: bool) -> Path:
-    path = path.resolve()
-    return path.with_name(path.name + _SIMULATED) if is_simulated else path
 
 
 def notify(file: ManifestFile, folder: Path, variables: Mapping[str, str]) -> tuple[Notify | None, list[Trouble]]:

@@ -18,7 +18,7 @@ from pipeline.manifest.folder import Wanted, own_directories, walk
 from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan, upstream_of
-from pipeline.manifest.load import Manifest
+from pipeline.manifest.loading import Manifest
 from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.rows import Row, fields_of, printable
 

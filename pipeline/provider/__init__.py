@@ -15,22 +15,24 @@ scrub                no key and no control characters in anything shown or kept
 client               all of it, as the engine sees it
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.provider.address import check_address
-from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.keys import find_key
+from pipeline.doors import door
 
 if TYPE_CHECKING:
+    from pipeline.provider.address import check_address
+    from pipeline.provider.catalogue import Catalogue
     from pipeline.provider.client import Client
+    from pipeline.provider.keys import find_key
 
 __all__ = ["Catalogue", "Client", "check_address", "find_key"]
 
-
-def __getattr__(name: str) -> Any:
-    """Import the client when it is asked for: a plan needs prices but no network, and aiohttp takes 0.3 s to import."""
-    if name == "Client":
-        from pipeline.provider.client import Client
-
-        return Client
-    raise AttributeError(name)
+__getattr__ = door(
+    __name__,
+    {
+        "address": "check_address",
+        "catalogue": "Catalogue",
+        "client": "Client",
+        "keys": "find_key",
+    },
+)

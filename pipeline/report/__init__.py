@@ -2,9 +2,9 @@
 
 Data comes as engine events or as plain rows that each module defines; nothing flows back.
 
-    figures, visible      numbers and foreign text as people read them
+    figures, foreign      numbers and foreign text as people read them
     wrapped               sentences on a terminal
-    tally, plain, live    progress; `progress` chooses between them
+    tally, plain, live    progress; `progress_view` chooses between them
     logs, journal         log lines that cannot be forged, and events written as such
     summary               the last word of a run
     plan_view             a plan as a bill
@@ -17,31 +17,36 @@ Data comes as engine events or as plain rows that each module defines; nothing f
     metrics, notify       numbers for Prometheus; webhooks and pings
 """
 
-from pipeline.report.figures import duration, money, size
-from pipeline.report.gallery import write_report
-from pipeline.report.journal import Journal, resume_line
-from pipeline.report.logs import set_up, tear_down
-from pipeline.report.metrics import metrics_text, write_metrics
-from pipeline.report.notify import address_problem, payload, ping_url, post
-from pipeline.report.picks import Picks, read_picks
-from pipeline.report.plan_view import Bill, PlanLine, plan_json, show_plan
-from pipeline.report.progress import Mode, Progress, progress
-from pipeline.report.provenance import embed, extract
-from pipeline.report.row import ReportRow, ReportTotals
-from pipeline.report.status_view import (
-    AttemptLine,
-    Status,
-    StatusTask,
-    UnknownAttempt,
-    show_history,
-    show_status,
-    show_tasks,
-    status_json,
-    status_lines,
-)
-from pipeline.report.summary import paragraph, run_json
-from pipeline.report.visible import visible
-from pipeline.report.wrapped import say
+from typing import TYPE_CHECKING
+
+from pipeline.doors import door
+
+if TYPE_CHECKING:
+    from pipeline.report.figures import duration, money, size
+    from pipeline.report.foreign import visible
+    from pipeline.report.gallery import write_report
+    from pipeline.report.journal import Journal, resume_line
+    from pipeline.report.logs import set_up, tear_down
+    from pipeline.report.metrics import metrics_text, write_metrics
+    from pipeline.report.notify import address_problem, payload, ping_url, post
+    from pipeline.report.picks import Picks, read_picks
+    from pipeline.report.plan_view import Bill, PlanLine, plan_json, show_plan
+    from pipeline.report.progress_view import Mode, Progress, progress
+    from pipeline.report.provenance import embed, extract
+    from pipeline.report.row import ReportRow, ReportTotals
+    from pipeline.report.status_view import (
+        AttemptLine,
+        Status,
+        StatusTask,
+        UnknownAttempt,
+        show_history,
+        show_status,
+        show_tasks,
+        status_json,
+        status_lines,
+    )
+    from pipeline.report.summary import paragraph, run_json, unrun_json
+    from pipeline.report.wrapped import say
 
 __all__ = [
     "AttemptLine",
@@ -81,7 +86,30 @@ __all__ = [
     "status_json",
     "status_lines",
     "tear_down",
+    "unrun_json",
     "visible",
     "write_metrics",
     "write_report",
 ]
+
+__getattr__ = door(
+    __name__,
+    {
+        "figures": "duration money size",
+        "gallery": "write_report",
+        "journal": "Journal resume_line",
+        "logs": "set_up tear_down",
+        "metrics": "metrics_text write_metrics",
+        "notify": "address_problem payload ping_url post",
+        "picks": "Picks read_picks",
+        "plan_view": "Bill PlanLine plan_json show_plan",
+        "progress_view": "Mode Progress progress",
+        "provenance": "embed extract",
+        "row": "ReportRow ReportTotals",
+        "status_view": "AttemptLine Status StatusTask UnknownAttempt show_history show_status show_tasks status_json"
+        " status_lines",
+        "summary": "paragraph run_json unrun_json",
+        "foreign": "visible",
+        "wrapped": "say",
+    },
+)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.report.visible import visible
+from pipeline.report.foreign import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.report.asked import Request, facts, request_lines
 from pipeline.report.figures import money, usd, usd_or_none
+from pipeline.report.foreign import visible
 from pipeline.report.status_view import AttemptLine, show_attempts
-from pipeline.report.visible import visible
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Self
 from pipeline.engine.events import Event, Gauge
 from pipeline.model import TaskState
 from pipeline.report.figures import duration
+from pipeline.report.foreign import clipped, visible
 from pipeline.report.plain import retries, spend, troubles
 from pipeline.report.tally import Tally
-from pipeline.report.visible import clipped, visible
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

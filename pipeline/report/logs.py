@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from pipeline.errors import InputError, Problem
-from pipeline.report.visible import visible
+from pipeline.report.foreign import visible
 
 LOGGER = "imgpipe"
 Style = Literal["text", "json"]

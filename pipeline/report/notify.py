@@ -9,8 +9,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
 from pipeline.report.figures import count, money
+from pipeline.report.foreign import visible
 from pipeline.report.summary import paragraph, run_json
-from pipeline.report.visible import visible
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import InputError, Problem
-from pipeline.report.visible import visible
+from pipeline.report.foreign import visible
 
 _INSTEAD = "save it again from the report with the button Save picks"
 

@@ -12,8 +12,8 @@ from typing import Protocol, Self
 from pipeline.engine.events import Event, Gauge, RunEnded, RunStarted
 from pipeline.model import TaskState
 from pipeline.report.figures import count, duration, money
+from pipeline.report.foreign import clipped
 from pipeline.report.tally import Tally
-from pipeline.report.visible import clipped
 
 
 class Stream(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.report.figures import count, duration, money, usd_or_none
-from pipeline.report.visible import visible
+from pipeline.report.foreign import visible
 from pipeline.report.wrapped import say
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.model import Artifact, TaskState
 from pipeline.report.asked import Asked, facts, request_lines
 from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
-from pipeline.report.visible import visible
+from pipeline.report.foreign import visible
 from pipeline.report.wrapped import say
 
 if TYPE_CHECKING:

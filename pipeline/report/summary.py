@@ -5,9 +5,9 @@ well, what to do now when not. It looks nothing up.
 """
 
 from pipeline.engine.events import RunSummary
-from pipeline.errors import Exit
-from pipeline.report.figures import count, duration, money, size, usd, usd_or_none
-from pipeline.report.visible import visible
+from pipeline.errors import Exit, ImgpipeError, TryLater
+from pipeline.report.figures import count, duration, moment, money, size, usd, usd_or_none
+from pipeline.report.foreign import visible
 
 
 def run_json(summary: RunSummary) -> dict[str, object]:
@@ -35,6 +35,13 @@ def run_json(summary: RunSummary) -> dict[str, object]:
         "seconds": round(summary.seconds, 3),
         "not_before": summary.not_before,
     }
+
+
+def unrun_json(error: ImgpipeError) -> dict[str, object]:
+    """Return that object for a run that did not begin: all zeros, and why."""
+    not_before = error.not_before if isinstance(error, TryLater) else None
+    nothing = RunSummary(run=None, exit=error.exit_code, not_before=moment(not_before) if not_before else None)
+    return {**run_json(nothing), "error": str(error)}
 
 
 def paragraph(summary: RunSummary, *, manifest: str) -> str:

@@ -10,21 +10,26 @@ opening             everything a run needs, opened in order
 publishing, moving, mending, store                   what a run does with it
 finds, picture, standing, salvage, recover           what a start finds, brought to order
 reader              the ledger for everybody who only looks
-verify, carry, rebuild                               files against the ledger, a ledger from what is left
+verifying, carry, rebuilding                         files against the ledger, a ledger from what is left
 """
 
-from pipeline.store.carry import Carried
-from pipeline.store.finds import Recovery
-from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
-from pipeline.store.lock import StateLock
-from pipeline.store.mending import Mender
-from pipeline.store.opening import Settings
-from pipeline.store.reader import Reader
-from pipeline.store.rebuild import Rebuilt, find_traces, rebuild
-from pipeline.store.rejected import Rejected, list_rejected
-from pipeline.store.rows import Intent, name_key
-from pipeline.store.store import Store
-from pipeline.store.verify import Verification, verify
+from typing import TYPE_CHECKING
+
+from pipeline.doors import door
+
+if TYPE_CHECKING:
+    from pipeline.store.carry import Carried
+    from pipeline.store.finds import Recovery
+    from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
+    from pipeline.store.lock import StateLock
+    from pipeline.store.mending import Mender
+    from pipeline.store.opening import Settings
+    from pipeline.store.reader import Reader
+    from pipeline.store.rebuilding import Rebuilt, find_traces, rebuild
+    from pipeline.store.rejected import Rejected, list_rejected
+    from pipeline.store.rows import Intent, name_key
+    from pipeline.store.store import Store
+    from pipeline.store.verifying import Verification, verify
 
 __all__ = [
     "Attempt",
@@ -50,3 +55,21 @@ __all__ = [
     "rebuild",
     "verify",
 ]
+
+__getattr__ = door(
+    __name__,
+    {
+        "carry": "Carried",
+        "finds": "Recovery",
+        "history": "Attempt Cost Hold Maker Run Unknown",
+        "lock": "StateLock",
+        "mending": "Mender",
+        "opening": "Settings",
+        "reader": "Reader",
+        "rebuilding": "Rebuilt find_traces rebuild",
+        "rejected": "Rejected list_rejected",
+        "rows": "Intent name_key",
+        "store": "Store",
+        "verifying": "Verification verify",
+    },
+)

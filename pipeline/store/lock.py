@@ -1,19 +1,18 @@
 """One spender per state directory: a lock that dies with its process (P7).
 
 Two flocks: on the file `lock`, and on the directory itself, so that removing the file lets nobody in (R24). It knows
-neither ledger nor run.
+neither ledger nor run, and imports nothing large: of many runs that start at once all but one end here.
 """
 
 import fcntl
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-
-import filelock
 
 from pipeline.errors import StorageError, TryLater
 from pipeline.store.faults import unusable
@@ -21,6 +20,12 @@ from pipeline.store.mounts import read_mountinfo, refuse_network
 
 NAME: Final = "lock"
 POLL_S: Final = 0.1
+AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+class _Held(Exception):  # noqa: N818 - not an error: somebody else has it
+    pass
 
 
 class StateLock:
@@ -31,15 +36,15 @@ class StateLock:
         self.state_dir = state_dir
         self._wait_s = wait_s
         self._mountinfo = mountinfo
-        self._file: filelock.BaseFileLock | None = None
-        self._fd = -1
+        self._fds: list[int] = []  # of the file and of the directory
+        self._made: list[Path] = []  # directories that were not there before
 
     def __repr__(self) -> str:
         return f"<StateLock {self.state_dir}, {'held' if self.is_held else 'free'}>"
 
     @property
     def is_held(self) -> bool:
-        return self._fd >= 0
+        return bool(self._fds)
 
     def acquire(self) -> None:
         """Take the lock; the state directory is made where it is missing.
@@ -48,44 +53,45 @@ class StateLock:
         """
         refuse_network(self.state_dir, mountinfo=self._mountinfo)
         deadline = time.monotonic() + self._wait_s
-        make_private(self.state_dir)
         try:
-            self._take(deadline)
-        except filelock.Timeout:
-            self.release()
+            while not self._take(deadline):
+                if time.monotonic() >= deadline:
+                    raise _Held
+        except _Held:
             raise TryLater(
                 f"another run is using {self.state_dir}; wait for it, or use --wait-lock SECONDS. Nothing was sent"
             ) from None
         except OSError as error:
-            self.release()
             raise StorageError(f"{self.state_dir / NAME} cannot be locked: {error.strerror}") from error
 
-    def _take(self, deadline: float) -> None:
-        self._file = filelock.FileLock(self.state_dir / NAME, mode=0o600, thread_local=False)
-        self._file.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL_S)
-        fd = os.open(self.state_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    def _take(self, deadline: float) -> bool:
+        """Lock file and directory; False: they were removed or exchanged while we waited for them."""
+        self._made += make_private(self.state_dir)
+        held: list[int] = []
         try:
-            _flock(fd, deadline)
-        except BaseException:  # passed on; only the descriptor is let go
-            os.close(fd)
-            raise
-        self._fd = fd
-        if not os.path.samestat(os.fstat(fd), self.state_dir.stat()):
-            raise filelock.Timeout(NAME)  # the directory was exchanged while we waited for its lock
-        _held.add(self)
+            for path, flags in ((self.state_dir / NAME, AS_FILE), (self.state_dir, AS_DIRECTORY)):
+                held.append(os.open(path, flags, 0o600))
+                _flock(held[-1], deadline)
+            if all(map(_is_at, held, (self.state_dir / NAME, self.state_dir))):
+                self._fds, held = held, []
+                _holders.add(self)
+        except FileNotFoundError:
+            return False
+        finally:
+            _close(held)
+        return self.is_held
 
     def close_copy(self) -> None:
-        """Close the directory; a forked child does too, else it would keep the lock alive after its owner's death."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Close the descriptors; a forked child does too, else it would keep the lock alive after its owner's death."""
+        _close(self._fds)
 
     def release(self) -> None:
-        """Let go; safe to call twice."""
+        """Let go; safe to call twice. Directories made for it that nobody has put anything into go too."""
+        if self.is_held and self._made:
+            with suppress(OSError):  # it is gone already, or somebody else's file came in between
+                _remove_empty(self.state_dir, self._made)
+        self._made.clear()
         self.close_copy()
-        if self._file is not None:
-            self._file.release()
-            self._file = None
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -97,15 +103,27 @@ class StateLock:
         self.release()
 
 
-_held: "weakref.WeakSet[StateLock]" = weakref.WeakSet()
+_holders: "weakref.WeakSet[StateLock]" = weakref.WeakSet()
 
 
 def _close_copies() -> None:
-    for lock in list(_held):
+    for lock in list(_holders):
         lock.close_copy()
 
 
 os.register_at_fork(after_in_child=_close_copies)
+
+
+def _close(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
+
+
+def _is_at(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _flock(fd: int, deadline: float) -> None:
@@ -114,16 +132,32 @@ def _flock(fd: int, deadline: float) -> None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= deadline:
-                raise filelock.Timeout(NAME) from None
+                raise _Held from None
             time.sleep(POLL_S)
         else:
             return
 
 
-def make_private(state_dir: Path) -> None:
-    """Make the state directory, readable by its owner only; its parents are made like any directory."""
+def _remove_empty(state_dir: Path, made: list[Path]) -> None:
+    """Remove a state directory that holds nothing but the lock, and what else was `made` for it (outermost first)."""
+    if [entry.name for entry in state_dir.iterdir()] == [NAME]:
+        (state_dir / NAME).unlink()
+        for directory in reversed(made):
+            directory.rmdir()
+
+
+def make_private(state_dir: Path) -> list[Path]:
+    """Make the state directory, readable by its owner only, its parents like any directory; return what was missing."""
+    missing = list(_missing(state_dir))
     try:
         state_dir.parent.mkdir(parents=True, exist_ok=True)
         state_dir.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise unusable(state_dir, error) from error
+    return missing[::-1]
+
+
+def _missing(directory: Path) -> Iterator[Path]:
+    while not directory.exists():
+        yield directory
+        directory = directory.parent

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.manifest import load
 from pipeline.manifest.document import parse
 from pipeline.manifest.reading import decode
-from pipeline.manifest.scalars import resolve
+from pipeline.manifest.resolution import resolve
 
 
 def tree(text: str) -> object:

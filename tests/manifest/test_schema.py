@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator
 from pipeline.errors import InputError
 from pipeline.manifest import json_schema, load, write_example
 from pipeline.manifest.document import parse
-from pipeline.manifest.scalars import resolve
+from pipeline.manifest.resolution import resolve
 from tests.manifest.test_mistakes import CASES
 
 SCHEMA = json_schema()

@@ -83,17 +83,44 @@ def test_r24_removing_the_lock_file_lets_nobody_in(state: Path) -> None:
             StateLock(state).acquire()
 
 
-def test_r24_directory_exchanged_while_waiting_is_not_locked(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = lock_module._flock
+@pytest.mark.parametrize("moment", [1, 2], ids=["after-the-file", "after-the-directory"])
+def test_r24_directory_exchanged_while_waiting_is_not_locked(
+    state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    original, locked = lock_module._flock, []
 
     def exchange(fd: int, deadline: float) -> None:
         original(fd, deadline)
-        state.rename(state.with_name("old"))
-        state.mkdir()
+        locked.append(fd)
+        if len(locked) == moment:
+            state.rename(state.with_name("old"))
+            state.mkdir()
 
     monkeypatch.setattr(lock_module, "_flock", exchange)
     with pytest.raises(TryLater):
         StateLock(state).acquire()
+    with StateLock(state) as lock:
+        assert lock.is_held
+
+
+def test_directories_made_for_nothing_go_again(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with StateLock(tmp_path / "out" / "deep" / "state"):
+        assert (tmp_path / "out" / "deep" / "state" / "lock").exists()
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_directories_that_hold_something_stay(state: Path) -> None:
+    with StateLock(state):
+        (state / "ledger.sqlite").write_text("precious")
+    assert sorted(path.name for path in state.iterdir()) == ["ledger.sqlite", "lock"]
+
+
+def test_a_directory_that_was_there_stays(state: Path) -> None:
+    state.mkdir(parents=True)
+    with StateLock(state):
+        pass
+    assert (state / "lock").exists()
 
 
 def test_r25_lock_dies_with_its_process(state: Path) -> None:

@@ -8,7 +8,7 @@ from pipeline.errors import Exit
 from pipeline.model import TaskState
 from pipeline.report.live import Live
 from pipeline.report.plain import Plain
-from pipeline.report.progress import Silent, progress
+from pipeline.report.progress_view import Silent, progress
 from pipeline.report.tally import Tally
 
 

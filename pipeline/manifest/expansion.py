@@ -14,7 +14,7 @@ from pipeline.manifest.budget import Names
 from pipeline.manifest.claims import Claims, Shared
 from pipeline.manifest.inputs import InputDigests, Inputs
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
-from pipeline.manifest.load import Manifest
+from pipeline.manifest.loading import Manifest
 from pipeline.manifest.naming import images_in_the_way
 from pipeline.manifest.outputs import Outputs
 from pipeline.manifest.rows import Row

@@ -3,7 +3,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.visible import clipped, visible
+from pipeline.report.foreign import clipped, visible
 
 _TURNS = frozenset(["RLO", "LRO", "RLE", "LRE", "PDF", "RLI", "LRI", "FSI", "PDI"])
 

@@ -19,12 +19,12 @@ from pipeline.manifest import settle
 from pipeline.manifest.document import Tree, parse
 from pipeline.manifest.interpolate import MissingVariable, interpolate
 from pipeline.manifest.jobs import JobPlan, Planner, stages_of
-from pipeline.manifest.kinds import is_name
 from pipeline.manifest.places import Places
 from pipeline.manifest.problems import prune, translate
 from pipeline.manifest.reading import decode, read_bytes
 from pipeline.manifest.recipe import KeyPath, Recipes
 from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.whereabouts import directories, folder_of, is_name
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 
 MAX_BYTES = 64 * 2**20
@@ -131,7 +131,7 @@ class _Reader:
     def __init__(self, path: Path, file: ManifestFile, places: Places, damaged: set[str], simulate: bool) -> None:
         self.problems: list[Problem] = []
         self._path = path
-        self._folder = path.absolute().parent.resolve()
+        self._folder = folder_of(path)
         self._file = file
         self._places = places
         self._damaged = damaged
@@ -148,7 +148,14 @@ class _Reader:
         stages, found = stages_of(file.jobs, places)
         self.problems += planner.problems + found
         self._check_unused(variables, recipes.used_variables)
-        output_dir, state_dir = settle.directories(file, self._folder, name, simulate=self._simulate)
+        output_dir, state_dir = directories(
+            self._folder,
+            name=name,
+            kind=None if file.provider is None else file.provider.kind,
+            output_dir=file.output_dir,
+            state_dir=file.state_dir,
+            simulate=self._simulate,
+        )
         notify, troubles = settle.notify(file, self._folder, known)
         for key_path, what, instead in (*troubles, *settle.troubles(file, output_dir, state_dir)):
             self.problems.append(places.problem(key_path, what, instead))
