@@ -141,7 +141,7 @@ class Reply:
 
     status: int
     headers: tuple[tuple[str, str], ...]  # lower-case names
-    body: bytes = field(repr=False)
+    body: bytes | bytearray = field(repr=False)
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the first byte sent to the last byte read
     hold: object = field(default=None, repr=False, compare=False)  # the body's share of memory, until it is judged

@@ -52,7 +52,7 @@ class Reader:
 
     def _judge(self, reply: Reply, task: Task) -> Answer | Failure:
         if not 200 <= reply.status < 300:
-            return self._refusal(reply, reply.status, faults.parse_error(reply.body))
+            return self._refusal(reply, reply.status, faults.parse_error(bytes(reply.body)))
         try:
             document = decode(reply.body)
         except NotJsonError as error:
@@ -67,13 +67,13 @@ class Reader:
         failure = faults.judge(status, reply.headers, error, scrubber=self.scrubber, now=self.clock())
         if failure.fault is not Fault.OTHER:
             return failure
-        return replace(failure, body=self.scrubber.body(reply.body))
+        return replace(failure, body=self.scrubber.body(bytes(reply.body)))
 
     def _not_json(self, reply: Reply, problem: str) -> Failure:
         if not reply.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             cut = f"HTTP {reply.status} with {len(reply.body)} bytes that are not JSON: {problem}"
             return self._broken(reply, cut)
-        page = faults.page_title(reply.body)
+        page = faults.page_title(bytes(reply.body))
         if reply.is_first:
             reason = f"HTTP {reply.status} with {page} instead of an answer; is base_url right?"
             return self._failure(reply, Fault.ADDRESS, Billed.NO, reason, code="page")
@@ -170,7 +170,7 @@ class Reader:
         is_success = reply.status == 200
         fault, billed = (Fault.BROKEN, Billed.YES) if is_success else (Fault.OTHER, Billed.MAYBE)
         failure = self._failure(reply, fault, billed, reason, code=code, told=told)
-        return replace(failure, body=self.scrubber.body(reply.body if kept is None else kept), suffix=suffix)
+        return replace(failure, body=self.scrubber.body(bytes(reply.body) if kept is None else kept), suffix=suffix)
 
     def _failure(
         self,

@@ -40,12 +40,12 @@ class Document(NamedTuple):
         return unbase64(text.encode("ascii"))
 
 
-def decode(body: bytes) -> Document:
+def decode(body: bytes | bytearray) -> Document:
     """Decode a whole body. A byte-order mark, a wrong charset, NaN and lone surrogates are forgiven.
 
     Raises: NotJsonError.
     """
-    skeleton, cuts = _cut(body.removeprefix(_BOM))
+    skeleton, cuts = _cut(body[len(_BOM) :] if body.startswith(_BOM) else body)
     try:
         return Document(msgspec.json.decode(skeleton), cuts)
     except RecursionError as error:
@@ -72,7 +72,7 @@ def _after_comma(text: bytes) -> bytes:
     return text.partition(b",")[2].translate(_URL_SAFE, _SPACE)
 
 
-def _cut(body: bytes) -> tuple[bytes, list[memoryview]]:
+def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:
     """Replace long plain strings under a `data` key by a mark. Strings with escapes stay for the JSON decoder."""
     view, pieces, cuts, done = memoryview(body), list[bytes | memoryview](), list[memoryview](), 0
     at = body.find(_KEY)
@@ -89,7 +89,7 @@ def _cut(body: bytes) -> tuple[bytes, list[memoryview]]:
     return (b"".join([*pieces, view[done:]]) if cuts else body), cuts
 
 
-def _decode_leniently(text: bytes) -> object:
+def _decode_leniently(text: bytes | bytearray) -> object:
     problem = "empty"
     for encoding in (json.detect_encoding(text), "latin-1"):
         try:
