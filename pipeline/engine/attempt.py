@@ -21,7 +21,7 @@ from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task
 from pipeline.settings import Retry
 from pipeline.threads import whole_pool
 
-READERS: Final = 2  # threads that judge answers; decoding is bound by memory, more threads gain nothing on 2 cores
+READERS: Final = 1  # threads that judge answers: see `Attempts`
 
 WITHDRAWN: Final = Failure(
     fault=Fault.OTHER,
