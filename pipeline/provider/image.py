@@ -7,6 +7,7 @@ decode costs 35. It refuses to know where the bytes came from.
 import re
 from collections.abc import Iterator
 from hashlib import sha256
+from struct import Struct
 from typing import NamedTuple
 
 from pipeline.model import Image
@@ -40,6 +41,8 @@ _BRANDS = (
     (b"msf1", "image/heif", ".heif"),
 )
 _WEBP_ANIMATED = 0x02
+_PNG_HEAD = Struct(">I4s")  # of a chunk: how long its content is, and its kind
+_PNG_SUM = Struct(">I")
 _PIECE_BYTES = 5 * 1024  # as much as zlib reads without letting other threads run
 _SMALL_CHUNK_BYTES = 64 * 1024
 UNKNOWN = ("application/octet-stream", ".bin")
@@ -103,32 +106,33 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
     Raises: BrokenImageError where a chunk is cut or damaged.
     """
-    view, at = memoryview(data), len(_PNG_MAGIC)
-    while at + 12 <= len(data):
-        end = at + 8 + int.from_bytes(view[at : at + 4])
-        if end + 4 > len(data):
+    view, at, size_bytes = memoryview(data), len(_PNG_MAGIC), len(data)
+    while at + 12 <= size_bytes:
+        length, kind = _PNG_HEAD.unpack_from(data, at)
+        end = at + 8 + length
+        if end + 4 > size_bytes:
             break
-        kind = data[at + 4 : at + 8]
-        if _crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4]):
+        if _crc32(view, at + 4, end) != _PNG_SUM.unpack_from(data, end)[0]:
             raise BrokenImageError(f"a PNG with a damaged {kind.decode('ascii', 'replace')} chunk")
         yield kind, at + 8, end
         if kind == b"IEND":
             return
         at = end + 4
-    raise BrokenImageError(f"a PNG that ends after {len(data)} bytes without IEND")
+    raise BrokenImageError(f"a PNG that ends after {size_bytes} bytes without IEND")
 
 
-def _crc32(block: memoryview) -> int:
+def _crc32(view: memoryview, start: int, end: int) -> int:
     """Return the checksum of a chunk.
 
     zlib lets other threads run while it reads more than 5 KB. libpng writes chunks of 8 KB, 250 in an image of 2 MB: so
     often to give the interpreter away and to wait for it was a quarter of all waiting between threads. Small chunks
     are read in pieces that keep it.
     """
-    step = _PIECE_BYTES if len(block) <= _SMALL_CHUNK_BYTES else len(block)
-    checksum: int = 0
-    for at in range(0, len(block), step):
-        checksum = crc32(block[at : at + step], checksum)
+    first = end if end - start > _SMALL_CHUNK_BYTES else min(end, start + _PIECE_BYTES)
+    checksum: int = crc32(view[start:first])
+    start = first - _PIECE_BYTES
+    while (start := start + _PIECE_BYTES) < end:
+        checksum = crc32(view[start : min(end, start + _PIECE_BYTES)], checksum)
     return checksum
 
 

@@ -28,7 +28,7 @@ from pipeline.report.logs import LOGGER
 from pipeline.report.summary import run_json
 from pipeline.report.tally import halt_text
 
-Line = tuple[int, str, str, Mapping[str, object]]
+Line = tuple[str, str, Mapping[str, object]]
 
 
 class Journal:
@@ -41,20 +41,34 @@ class Journal:
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted):
             self._is_play_money = event.is_play_money
-        level, name, message, fields = line(event, self._is_play_money)
-        if self._logger.isEnabledFor(level):
+        importance = level(event)
+        if self._logger.isEnabledFor(importance):
+            name, message, fields = line(event, self._is_play_money)
             known = {key: value for key, value in fields.items() if value is not None}
-            self._logger.log(level, "%s", message, extra={"event": name, "fields": known})
+            self._logger.log(importance, "%s", message, extra={"event": name, "fields": known})
+
+
+def level(event: Event) -> int:
+    """Return how much an event matters; most of them are never phrased."""
+    match event:
+        case AttemptStarted():
+            return logging.DEBUG
+        case Warned() | Halted():
+            return logging.WARNING
+        case TaskEnded():
+            return logging.INFO if event.state is TaskState.DONE else logging.WARNING
+        case _:
+            return logging.INFO
 
 
 def line(event: Event, is_play_money: bool) -> Line:
-    """Return level, event name, sentence and fields of one event. The names and fields are a promise."""
+    """Return name, sentence and fields of one event. The names and fields are a promise."""
     match event:
         case RunStarted():
-            return logging.INFO, "run_started", resume_line(event), _run_started(event)
+            return "run_started", resume_line(event), _run_started(event)
         case StagePlanned():
             text = f"the jobs behind these are planned: {event.due:,} of {event.total:,} tasks are due in all"
-            return logging.INFO, "stage_planned", text, {"total": event.total, "due": event.due}
+            return "stage_planned", text, {"total": event.total, "due": event.due}
         case AttemptStarted():
             return _attempt_started(event)
         case AttemptEnded():
@@ -62,18 +76,18 @@ def line(event: Event, is_play_money: bool) -> Line:
         case RetryScheduled():
             text = f"{event.task_id}: again in {duration(event.wait_s)} ({event.reason})"
             fields = {"task": event.task_id, "number": event.number, "wait_s": round(event.wait_s, 3)}
-            return logging.INFO, "retry_scheduled", text, {**fields, "reason": event.reason}
+            return "retry_scheduled", text, {**fields, "reason": event.reason}
         case TaskEnded():
             return _task_ended(event, is_play_money)
         case Paused():
             text = f"nothing new is sent for {duration(event.seconds)}: {event.reason}"
-            return logging.INFO, "paused", text, {"seconds": round(event.seconds, 3), "reason": event.reason}
+            return "paused", text, {"seconds": round(event.seconds, 3), "reason": event.reason}
         case Warned():
             text = event.text if event.task_id is None else f"{event.task_id}: {event.text}"
-            return logging.WARNING, "warned", text, {"task": event.task_id, "reason": event.text}
+            return "warned", text, {"task": event.task_id, "reason": event.text}
         case Halted():
             text = f"no new requests, waiting for those in flight: {halt_text(event)}"
-            return logging.WARNING, "halted", text, {"exit": int(event.exit), "reason": event.reason}
+            return "halted", text, {"exit": int(event.exit), "reason": event.reason}
         case RunEnded():
             return _run_ended(event, is_play_money)
         case _:
@@ -111,7 +125,7 @@ def _run_started(event: RunStarted) -> dict[str, object]:
 def _attempt_started(event: AttemptStarted) -> Line:
     fields = {"task": event.task_id, "attempt": event.attempt, "number": event.number}
     text = f"{event.task_id}: attempt {event.number} sent"
-    return logging.DEBUG, "attempt_started", text, {**fields, "price_usd": usd_or_none(event.price_microusd)}
+    return "attempt_started", text, {**fields, "price_usd": usd_or_none(event.price_microusd)}
 
 
 def _attempt_ended(event: AttemptEnded) -> Line:
@@ -132,7 +146,7 @@ def _attempt_ended(event: AttemptEnded) -> Line:
         "status": event.status,
         "request_id": event.request_id,
     }
-    return logging.INFO, "attempt_ended", text, fields
+    return "attempt_ended", text, fields
 
 
 def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
@@ -148,14 +162,14 @@ def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
     if event.state is TaskState.DONE:
         where = "" if event.artifact is None else f" -> {event.artifact.path}"
         text = f"{event.task_id} done{where} ({money(event.cost_microusd, is_play_money)})"
-        return logging.INFO, "task_ended", text, fields
+        return "task_ended", text, fields
     tries = count(event.attempts, "attempt")
     text = f"{event.task_id} {event.state.value} after {tries}: {event.reason}"
-    return logging.WARNING, "task_ended", text, fields
+    return "task_ended", text, fields
 
 
 def _run_ended(event: RunEnded, is_play_money: bool) -> Line:
     summary = event.summary
     cost = money(summary.spent_microusd, is_play_money)
     text = f"run ended with exit {int(summary.exit)}: {count(summary.images, 'image')} for {cost}"
-    return logging.INFO, "run_ended", text, run_json(summary)  # whoever runs it says what to do now
+    return "run_ended", text, run_json(summary)  # whoever runs it says what to do now

@@ -6,7 +6,7 @@ import pytest
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Halted, Paused, RetryScheduled, RunEnded, Warned
 from pipeline.errors import Exit
 from pipeline.model import Fault, TaskState
-from pipeline.report.journal import Journal, line
+from pipeline.report.journal import Journal, level, line
 
 ENDED = AttemptEnded(
     task_id="posters/oslo",
@@ -24,13 +24,14 @@ ENDED = AttemptEnded(
 
 def test_an_attempt_that_brought_an_image_is_no_secret_of_debug_logs() -> None:
     """How long an image took is in every JSON log, not only in a verbose one."""
-    level, name, _, fields = line(replace(ENDED, fault=None, reason=""), False)
-    assert (level, name, fields["seconds"]) == (logging.INFO, "attempt_ended", 3.142)
+    event = replace(ENDED, fault=None, reason="")
+    name, _, fields = line(event, False)
+    assert (level(event), name, fields["seconds"]) == (logging.INFO, "attempt_ended", 3.142)
 
 
 def test_an_attempt_carries_the_promised_fields() -> None:
-    level, name, _, fields = line(ENDED, False)
-    assert (level, name) == (logging.INFO, "attempt_ended")
+    name, _, fields = line(ENDED, False)
+    assert (level(ENDED), name) == (logging.INFO, "attempt_ended")
     assert {key: fields[key] for key in ("task", "attempt", "seconds", "price_usd", "unknown_usd", "fault")} == {
         "task": "posters/oslo",
         "attempt": 12,
@@ -53,7 +54,7 @@ def test_event_names_are_stable(started, ended, summary) -> None:
         Halted(exit=Exit.TRY_LATER, reason="quota"),
         RunEnded(summary=summary()),
     ]
-    assert [line(event, False)[1] for event in events] == [
+    assert [line(event, False)[0] for event in events] == [
         "run_started",
         "attempt_started",
         "attempt_ended",
@@ -67,13 +68,13 @@ def test_event_names_are_stable(started, ended, summary) -> None:
 
 
 def test_the_resume_line_says_what_is_due_and_what_it_may_cost(started) -> None:
-    text = line(started(), False)[2]
+    text = line(started(), False)[1]
     assert text == "resume: 40 done, 2 recovered, 1 unknown ($0.039), 60 to do, at most $2.34"
 
 
 def test_a_lost_task_is_a_warning_and_a_done_one_is_not(ended) -> None:
-    assert line(ended(TaskState.REFUSED, reason="IMAGE_SAFETY"), False)[0] == logging.WARNING
-    assert line(ended(), False)[0] == logging.INFO
+    assert level(ended(TaskState.REFUSED, reason="IMAGE_SAFETY")) == logging.WARNING
+    assert level(ended()) == logging.INFO
 
 
 def test_the_journal_logs_play_money_as_such(started, ended, caplog: pytest.LogCaptureFixture) -> None:
