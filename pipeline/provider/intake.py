@@ -19,7 +19,8 @@ class Intake(asyncio.BufferedProtocol):
     """Stands in for aiohttp's protocol while the rest of a body comes, and gives the connection back after it.
 
     aiohttp's way from the kernel to one `bytes` copies a body three times (received, parsed, joined) and wakes its
-    reader for every piece. Measured with 32 in flight: see `read_body`.
+    reader for every piece. Measured on loopback with 32 in flight: 6 % less CPU for an answer of 2.7 MB, 14 % less and
+    20 % more of them a second for one of 14 MB.
     """
 
     def __init__(
@@ -44,18 +45,17 @@ class Intake(asyncio.BufferedProtocol):
 
     async def read(self) -> None:
         """Read to the end of the body. Raises what aiohttp raises when a body ends early. Cancelled: reads no more."""
-        self._transport.set_protocol(self)
         try:
+            self._transport.set_protocol(self)
             await self._end
         finally:
             self._room.release()
             if self._theirs.transport is not None:  # the connection stands: what follows is aiohttp's to handle
                 self._transport.set_protocol(self._theirs)
 
-    def whole(self) -> bytearray:
-        """Return what has arrived, when reading is over."""
-        del self._body[self.arrived_bytes :]
-        return self._body
+    def arrived(self) -> bytes | bytearray:
+        """Return what has come of the body, when reading is over."""
+        return self._body if self.arrived_bytes == len(self._body) else bytes(self._body[: self.arrived_bytes])
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's form
         return self._room[self.arrived_bytes : self.arrived_bytes + TURN_BYTES]

@@ -1,7 +1,7 @@
 """One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
 
 In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nothing else of the program knows aiohttp. It refuses to know what an answer
+network is named here, most specific first; nobody else but its helpers `sockets` and `intake` knows aiohttp. It refuses to know what an answer
 means, and it never sends anything twice.
 
 One connection carries one request (`Connection: close`). An idle connection may be closed by the other side at the
@@ -213,16 +213,13 @@ class Wire:
 
 
 async def _read_straight(intake: Intake, watch: Watch, progress: _Progress) -> None:
-    """Read the rest of a large body without aiohttp's copies of it.
-
-    Measured on loopback, 32 in flight: XXX
-    """
+    """Read the rest of a large body; what has come of it is kept, however it ends."""
     intake.begin(progress.chunks)
     watch.body(lambda: intake.arrived_bytes)
     try:
         await intake.read()
     finally:
-        progress.chunks, progress.size_bytes = [intake.whole()], intake.arrived_bytes
+        progress.chunks, progress.size_bytes = [intake.arrived()], intake.arrived_bytes
 
 
 def _letting_go(payload: io.BytesIO, share: Share) -> Callable[[], None]:

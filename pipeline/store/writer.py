@@ -107,9 +107,9 @@ class Writer:
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)
         with self._outputs.directory(folder, create=True) as fd:
-            if not delivery.is_part_whole:
-                self._write_part(fd, delivery)
-            if not self._is_published(fd, delivery, name):
+            if not (delivery.is_part_whole and self._is_published(fd, delivery, name)):
+                if not delivery.is_part_whole:
+                    self._write_part(fd, delivery)
                 self._make_way(fd, delivery)
                 self._give_name(fd, delivery, name)
             reach("link")
