@@ -1,8 +1,8 @@
 """One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
 
 In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nobody else but its helpers `sockets` and `intake` knows aiohttp. It refuses to know what an answer
-means, and it never sends anything twice.
+network is named here, most specific first; nobody else but its helpers `sockets` and `intake` knows aiohttp. It refuses
+to know what an answer means, and it never sends anything twice.
 
 One connection carries one request (`Connection: close`). An idle connection may be closed by the other side at the
 very moment it is used again, and nobody can tell such a loss from a lost paid answer: it would be booked as `maybe` for
