@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import InputError, TryLater
+from pipeline.errors import InputError, StorageError, TryLater
 from pipeline.manifest.whereabouts import glance
 from pipeline.store import StateLock
 
@@ -39,6 +39,6 @@ def _taken(path: Path, *, simulate: bool, is_patient: bool) -> StateLock | None:
         if is_patient:
             return None
         raise
-    except InputError:  # told when the run gets there, after what is wrong with the manifest
+    except (InputError, StorageError):  # told when the run gets there, after what is wrong with the manifest
         return None
     return lock

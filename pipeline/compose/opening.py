@@ -19,10 +19,10 @@ async def opened(
 ) -> AsyncIterator[Store]:
     """Hold the lock and the open store. `check` may refuse when the lock is held and nothing is open yet.
 
-    `lock`: one that was taken already; it is let go of as well. Raises TryLater: another run has the lock. InputError,
-    StorageError, LedgerError.
+    `lock`: one that was taken before; it is let go of as well. If its directory was removed since, it is worth nothing.
+    Raises TryLater: another run has the lock. InputError, StorageError, LedgerError.
     """
-    if lock is None or lock.state_dir != setup.manifest.state_dir:
+    if lock is None or lock.state_dir != setup.manifest.state_dir or not lock.is_standing:
         lock = await _locked(setup)
     try:
         check(setup)

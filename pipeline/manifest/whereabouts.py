@@ -4,6 +4,7 @@ A glance takes a twentieth of the time that loading takes, as it imports neither
 to see that another one is at work. It opens nothing but the manifest.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ def path_trouble(path: str) -> tuple[str, str] | None:
         return "is an empty path", "write a path, relative to this file"
     if path.startswith("~"):
         return "~ is not expanded here", "write the path out, or relative to this file"
+    if "\0" in path:
+        return "holds a NUL character", "take it out"
     if "${" in path:
         return "environment variables are read only inside `vars`", "write the path out"
     return None
@@ -58,7 +61,7 @@ def directories(
 
 
 def _resolved(path: Path, is_simulated: bool) -> Path:
-    path = path.resolve()
+    path = Path(os.path.realpath(path))  # `resolve` does not survive links that go in circles
     return path.with_name(path.name + _SIMULATED) if is_simulated else path
 
 
@@ -78,7 +81,7 @@ def glance(path: Path, *, simulate: bool) -> Directories | None:
         if problems:
             return None
         provider = tree.get("provider")
-        return directories(
+        where = directories(
             folder_of(path),
             name=_name(tree, path),
             kind=_text(provider, "kind") if isinstance(provider, dict) else None,
@@ -88,6 +91,7 @@ def glance(path: Path, *, simulate: bool) -> Directories | None:
         )
     except (InputError, _Doubtful):
         return None
+    return None if where[0] == where[1] else where
 
 
 def _name(tree: Mapping[str, Tree], path: Path) -> str:

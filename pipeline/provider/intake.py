@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one turn either way
-TURN_BYTES: Final = 256 * 1024  # at most read from one connection before others have their turn
+TURN_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
 
 
 class Intake(asyncio.BufferedProtocol):
@@ -37,6 +37,10 @@ class Intake(asyncio.BufferedProtocol):
     def __repr__(self) -> str:
         return f"<Intake {self.arrived_bytes} of {len(self._body)} bytes>"
 
+    @property
+    def is_whole(self) -> bool:
+        return self.arrived_bytes == len(self._body)
+
     def begin(self, chunks: Iterable[bytes | bytearray]) -> None:
         """Put what was read before in front."""
         for chunk in chunks:
@@ -55,14 +59,15 @@ class Intake(asyncio.BufferedProtocol):
 
     def arrived(self) -> bytes | bytearray:
         """Return what has come of the body, when reading is over."""
-        return self._body if self.arrived_bytes == len(self._body) else bytes(self._body[: self.arrived_bytes])
+        return self._body if self.is_whole else bytes(memoryview(self._body)[: self.arrived_bytes])
 
-    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - asyncio's form
-        return self._room[self.arrived_bytes : self.arrived_bytes + TURN_BYTES]
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go. `sizehint`: what TLS has deciphered already, and might not offer again."""
+        return self._room[self.arrived_bytes : self.arrived_bytes + max(TURN_BYTES, sizehint)]
 
     def buffer_updated(self, nbytes: int) -> None:
         self.arrived_bytes += nbytes
-        if self.arrived_bytes == len(self._body):
+        if self.is_whole:
             self._transport.pause_reading()  # until aiohttp has the connection again
             self._settle(None)
 
@@ -71,7 +76,8 @@ class Intake(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._theirs.connection_lost(exc)  # it tells the payload what is wrong with it
-        self._settle(self._content.exception() or aiohttp.ClientPayloadError("the connection was closed"))
+        cut = aiohttp.ClientPayloadError(f"{self.arrived_bytes} of {len(self._body)} bytes came")
+        self._settle(cut if exc is None else self._content.exception() or cut)
 
     def pause_writing(self) -> None:
         self._theirs.pause_writing()
@@ -94,12 +100,12 @@ def begin_intake(response: aiohttp.ClientResponse, read_bytes: int) -> Intake | 
     Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
     """
     size_bytes, content, connection = response.content_length, response.content, response.connection
-    if size_bytes is None or size_bytes - read_bytes < WORTH_IT_BYTES or "Content-Encoding" in response.headers:
+    if size_bytes is None or size_bytes - read_bytes < WORTH_IT_BYTES or content.exception() is not None:
         return None
-    if content.total_bytes != read_bytes or content.exception() is not None:
+    if any(name in response.headers for name in ("Content-Encoding", "Transfer-Encoding")):
         return None
-    if connection is None or connection.protocol is None or connection.transport is None:
+    if content.total_bytes != read_bytes or connection is None:
         return None
-    if connection.transport.is_closing():
+    if connection.protocol is None or connection.transport is None or connection.transport.is_closing():
         return None
     return Intake(content, connection.protocol, connection.transport, size_bytes)

@@ -56,6 +56,7 @@ class _Progress:
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes | bytearray] = field(default_factory=list)
     size_bytes: int = 0
+    is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
 
     def took(self, chunk: bytes) -> None:
         """Keep more of the body."""
@@ -140,9 +141,9 @@ class Wire:
             async with watch:
                 await self._exchange(url, payload, share, watch, progress)
         except (aiohttp.ClientError, OSError, TooLargeError) as error:
-            if progress.status is None or not 300 <= progress.status < 500:
+            if not progress.is_whole and (progress.status is None or not 300 <= progress.status < 500):
                 return self._lost(error, progress, watch.why)
-            # The server has refused; the missing rest of its words changes nothing.
+            # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
         self._has_answered, is_first = True, not self._has_answered
         chunks = progress.chunks
         return Reply(
@@ -188,6 +189,7 @@ class Wire:
                 room_bytes = progress.size_bytes
             intake = begin_intake(response, progress.size_bytes)
             if intake is not None:
+                del chunk
                 await _read_straight(intake, watch, progress)
                 return
 
@@ -215,11 +217,13 @@ class Wire:
 async def _read_straight(intake: Intake, watch: Watch, progress: _Progress) -> None:
     """Read the rest of a large body; what has come of it is kept, however it ends."""
     intake.begin(progress.chunks)
+    progress.chunks.clear()
     watch.body(lambda: intake.arrived_bytes)
     try:
         await intake.read()
     finally:
         progress.chunks, progress.size_bytes = [intake.arrived()], intake.arrived_bytes
+        progress.is_whole = intake.is_whole
 
 
 def _letting_go(payload: io.BytesIO, share: Share) -> Callable[[], None]:

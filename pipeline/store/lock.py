@@ -1,7 +1,7 @@
 """One spender per state directory: a lock that dies with its process (P7).
 
 Two flocks: on the file `lock`, and on the directory itself, so that removing the file lets nobody in (R24). It knows
-neither ledger nor run, and imports nothing large: of many runs that start at once all but one end here.
+neither ledger nor run, and imports little: of many runs that start at once all but one end here.
 """
 
 import fcntl
@@ -20,6 +20,7 @@ from pipeline.store.mounts import read_mountinfo, refuse_network
 
 NAME: Final = "lock"
 POLL_S: Final = 0.1
+TRIES: Final = 3  # while the directory vanishes under us: another run ends, and removes what it made for nothing
 AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
@@ -54,9 +55,11 @@ class StateLock:
         refuse_network(self.state_dir, mountinfo=self._mountinfo)
         deadline = time.monotonic() + self._wait_s
         try:
+            tries = 1
             while not self._take(deadline):
-                if time.monotonic() >= deadline:
+                if tries >= TRIES and time.monotonic() >= deadline:
                     raise _Held
+                tries += 1
         except _Held:
             raise TryLater(
                 f"another run is using {self.state_dir}; wait for it, or use --wait-lock SECONDS. Nothing was sent"
@@ -66,13 +69,13 @@ class StateLock:
 
     def _take(self, deadline: float) -> bool:
         """Lock file and directory; False: they were removed or exchanged while we waited for them."""
-        self._made += make_private(self.state_dir)
         held: list[int] = []
         try:
+            self._made += make_private(self.state_dir)
             for path, flags in ((self.state_dir / NAME, AS_FILE), (self.state_dir, AS_DIRECTORY)):
                 held.append(os.open(path, flags, 0o600))
                 _flock(held[-1], deadline)
-            if all(map(_is_at, held, (self.state_dir / NAME, self.state_dir))):
+            if self._are_at_their_place(held):
                 self._fds, held = held, []
                 _holders.add(self)
         except FileNotFoundError:
@@ -81,13 +84,21 @@ class StateLock:
             _close(held)
         return self.is_held
 
+    @property
+    def is_standing(self) -> bool:
+        """True while what is locked is what everybody else finds: directory and file were not removed or exchanged."""
+        return self.is_held and self._are_at_their_place(self._fds)
+
+    def _are_at_their_place(self, fds: list[int]) -> bool:
+        return all(map(_is_at, fds, (self.state_dir / NAME, self.state_dir)))
+
     def close_copy(self) -> None:
         """Close the descriptors; a forked child does too, else it would keep the lock alive after its owner's death."""
         _close(self._fds)
 
     def release(self) -> None:
-        """Let go; safe to call twice. Directories made for it that nobody has put anything into go too."""
-        if self.is_held and self._made:
+        """Let go; safe to call twice. Directories that it made and nobody has put anything into go too."""
+        if self._made and self.is_standing:
             with suppress(OSError):  # it is gone already, or somebody else's file came in between
                 _remove_empty(self.state_dir, self._made)
         self._made.clear()
@@ -147,11 +158,16 @@ def _remove_empty(state_dir: Path, made: list[Path]) -> None:
 
 
 def make_private(state_dir: Path) -> list[Path]:
-    """Make the state directory, readable by its owner only, its parents like any directory; return what was missing."""
-    missing = list(_missing(state_dir))
+    """Make the state directory, readable by its owner only, its parents like any directory; return what was missing.
+
+    Raises FileNotFoundError: a parent was removed meanwhile. InputError, StorageError.
+    """
     try:
+        missing = list(_missing(state_dir))
         state_dir.parent.mkdir(parents=True, exist_ok=True)
         state_dir.mkdir(mode=0o700, exist_ok=True)
+    except FileNotFoundError:
+        raise
     except OSError as error:
         raise unusable(state_dir, error) from error
     return missing[::-1]

@@ -1,5 +1,6 @@
 """Which file system a path lies on: locks and write-ahead logs are not safe on network file systems. Linux only."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -40,7 +41,7 @@ def _unescaped(field: str) -> str:
 
 def refuse_network(state_dir: Path, *, mountinfo: Callable[[], str] = read_mountinfo) -> None:
     """Raise InputError where a ledger would not be safe."""
-    kind = file_system_of(state_dir.resolve(), mountinfo())
+    kind = file_system_of(Path(os.path.realpath(state_dir)), mountinfo())
     if kind in NETWORK:
         raise InputError(
             f"state_dir {state_dir} lies on a network file system ({kind}), where a ledger can be damaged;"

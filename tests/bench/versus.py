@@ -92,11 +92,13 @@ def _median(rows: list[Row], ours: list[Row]) -> Row:
 
 
 def cases(memory: Path, disk: Path, *, is_quick: bool) -> Iterator[Case]:
-    """Yield the goal case first, then every size, number in flight and file system."""
+    """Yield the goal cases first (CPU and speed; how late the loop is), then every size, number in flight and where."""
     if is_quick:
         yield Case(size="2.7 MB", in_flight=32, items=150, folder=memory, where="memory", rounds=1)
         return
     yield Case(size="2.7 MB", in_flight=32, items=400, folder=memory, where="memory", rounds=5)
+    names = ("imgpipe", "bytes-fresh")
+    yield Case(size="14 MB", in_flight=32, items=300, folder=memory, where="memory", rounds=5, names=names)
     yield Case(size="2.7 MB", in_flight=32, items=400, folder=memory, where="memory", rounds=3, loop="uvloop")
     for size, items in (("0.4 MB", 600), ("2.7 MB", 300), ("14 MB", 64)):
         for in_flight in (8, 32, 256):

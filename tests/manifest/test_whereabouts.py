@@ -38,6 +38,8 @@ DOUBTFUL = {
     "output-home": "output_dir: ~/pictures\n",
     "output-variable": "output_dir: ${HOME}/pictures\n",
     "output-blank": "output_dir: ' '\n",
+    "output-nul": 'output_dir: "a\\0b"\n',
+    "same": "output_dir: out\nstate_dir: out\n",
     "state-true": "state_dir: true\n",
     "kind-a-number": "provider: {kind: 1}\n",
     "twice": "name: a\nname: b\n",
@@ -85,3 +87,11 @@ def test_folders_behind_links_are_resolved_as_loading_does(tmp_path: Path) -> No
     path.write_text("output_dir: out\n" + JOBS)
     manifest = load(path)
     assert glance(path, simulate=False) == (manifest.output_dir, manifest.state_dir)
+
+
+def test_links_that_go_in_circles_are_told_when_the_directory_is_made(tmp_path: Path) -> None:
+    (tmp_path / "here").symlink_to("there")
+    (tmp_path / "there").symlink_to("here")
+    path = tmp_path / "nightly.yaml"
+    path.write_text("output_dir: here/out\n" + JOBS)
+    assert glance(path, simulate=False) == (load(path).output_dir, load(path).state_dir)

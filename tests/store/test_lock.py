@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_r24_removing_the_lock_file_lets_nobody_in(state: Path) -> None:
 
 
 @pytest.mark.parametrize("moment", [1, 2], ids=["after-the-file", "after-the-directory"])
-def test_r24_directory_exchanged_while_waiting_is_not_locked(
+def test_r24_of_a_directory_exchanged_meanwhile_the_new_one_is_locked(
     state: Path, monkeypatch: pytest.MonkeyPatch, moment: int
 ) -> None:
     original, locked = lock_module._flock, []
@@ -97,10 +98,10 @@ def test_r24_directory_exchanged_while_waiting_is_not_locked(
             state.mkdir()
 
     monkeypatch.setattr(lock_module, "_flock", exchange)
-    with pytest.raises(TryLater):
-        StateLock(state).acquire()
     with StateLock(state) as lock:
-        assert lock.is_held
+        assert lock.is_standing
+        with pytest.raises(TryLater):
+            StateLock(state).acquire()
 
 
 def test_directories_made_for_nothing_go_again(tmp_path: Path) -> None:
@@ -114,6 +115,35 @@ def test_directories_that_hold_something_stay(state: Path) -> None:
     with StateLock(state):
         (state / "ledger.sqlite").write_text("precious")
     assert sorted(path.name for path in state.iterdir()) == ["ledger.sqlite", "lock"]
+
+
+def test_r24_a_lock_whose_directory_was_removed_stands_no_more_and_removes_nothing(state: Path) -> None:
+    first = StateLock(state)
+    first.acquire()
+    shutil.rmtree(state)
+    assert not first.is_standing
+    with StateLock(state) as second:
+        first.release()
+        assert second.is_standing
+        with pytest.raises(TryLater):
+            StateLock(state).acquire()
+
+
+def test_a_parent_that_vanishes_while_the_directory_is_made_is_made_again(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another run ends, and removes what it had made for nothing."""
+    original, made = Path.mkdir, []
+
+    def mkdir(path: Path, *args: object, **options: object) -> None:
+        made.append(path)
+        if len(made) == 2:
+            state.parent.rmdir()
+        original(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    with StateLock(state) as lock:
+        assert lock.is_standing
 
 
 def test_a_directory_that_was_there_stays(state: Path) -> None:
