@@ -62,7 +62,7 @@ def draw(points: Sequence[Point], path: Path) -> bool:
             place.plot([point.at for point in ours], [getattr(point, name) for point in ours], "o-", color="#2a6f97")
             place.set_xlabel("tiny tasks in one run" if axis == "tasks" else "megabytes of one answer")
             place.set_ylabel(label)
-            place.set_ylim(bottom=0)
+            place.set_ylim(0, 1.2 * max(getattr(point, name) for point in ours))
             place.grid(alpha=0.3)
             if axis == "tasks":
                 place.set_xscale("log")
