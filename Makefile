@@ -12,6 +12,7 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --no-warn-script-location -e '.[dev]'
+	@$(BIN)/python -m compileall -q pipeline  # containers often forbid Python to keep what it compiled
 	@touch $@
 
 .PHONY: help demo test check fmt lint type imports e2e bench soak clean setup

@@ -22,7 +22,8 @@ from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
     from pipeline.compose import Flags, Setup
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted
+    from pipeline.engine.summary import RunSummary
     from pipeline.report.explain_view import Explanation
     from pipeline.report.plan_view import Bill
 

@@ -14,7 +14,7 @@ from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
     from pipeline.compose import Release, Setup
-    from pipeline.engine.events import RunSummary
+    from pipeline.engine.summary import RunSummary
 
 TURN_S: Final = 0.2
 

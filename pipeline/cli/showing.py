@@ -18,7 +18,8 @@ from pipeline.report.foreign import clipped
 from pipeline.report.logs import LOGGER
 
 if TYPE_CHECKING:
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted
+    from pipeline.engine.summary import RunSummary
 
 SAMPLES: Final = 3  # tasks named in the last word of a quiet run
 _LOG: Final = logging.getLogger(LOGGER)

@@ -2,7 +2,7 @@
 
 from pipeline.compose.outcome import Outcome
 from pipeline.compose.preparing import Setup
-from pipeline.engine.events import RunSummary
+from pipeline.engine.summary import RunSummary
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, most_severe
 from pipeline.model import TaskState

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pipeline.engine.events import RunSummary
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit
 from pipeline.report import metrics_text, payload, ping_url, post, write_metrics
 from pipeline.report.logs import LOGGER

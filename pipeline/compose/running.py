@@ -26,7 +26,8 @@ from pipeline.compose.preparing import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle
 from pipeline.compose.signals import Signals
-from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
+from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, StagePlanned, Warned
+from pipeline.engine.summary import RunSummary
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit
 from pipeline.model import Artifact, Fault, TaskState
 
@@ -96,34 +97,7 @@ class Halted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunEnded:
-    summary: "RunSummary"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunSummary:
-    """What one run did, which is nothing if nothing else is said; its JSON form is written by `report.summary`."""
-
-    run: int | None  # None: nothing was due and no run was opened
-    exit: Exit
-    total: int = 0
-    done: int = 0  # made by this run
-    skipped: int = 0  # done before it, and tasks not selected for sending
-    failed: int = 0
-    refused: int = 0
-    unknown: int = 0
-    pending: int = 0
-    conflict: int = 0
-    missing: int = 0  # of those skipped: their file is gone or was changed since
-    attempts: int = 0
-    images: int = 0
-    bytes: int = 0
-    seconds: float = 0.0
-    spent_microusd: int = 0
-    unknown_microusd: int = 0
-    budget_left_microusd: int | None = None
-    not_before: str | None = None  # RFC 3339, UTC
-    is_play_money: bool = False
-    reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
+    summary: RunSummary
 
 
 Event = (

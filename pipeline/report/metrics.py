@@ -6,7 +6,7 @@ In: a RunSummary. Out: the exposition text (format 0.0.4) and an atomic write of
 import os
 from pathlib import Path
 
-from pipeline.engine.events import RunSummary
+from pipeline.engine.summary import RunSummary
 from pipeline.report.figures import usd
 
 _STATES = ("done", "skipped", "failed", "refused", "unknown", "pending", "conflict")

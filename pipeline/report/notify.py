@@ -7,7 +7,7 @@ Addresses are secrets (they carry tokens): only their host is ever named.
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit, urlunsplit
 
-from pipeline.engine.events import RunSummary
+from pipeline.engine.summary import RunSummary
 from pipeline.report.figures import count, money
 from pipeline.report.foreign import visible
 from pipeline.report.summary import paragraph, run_json

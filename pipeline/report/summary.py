@@ -4,7 +4,7 @@ In: the engine's RunSummary. Out: the JSON object of `run --json`, and a paragra
 well, what to do now when not. It looks nothing up.
 """
 
-from pipeline.engine.events import RunSummary
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit, ImgpipeError, TryLater
 from pipeline.report.figures import count, duration, moment, money, size, usd, usd_or_none
 from pipeline.report.foreign import visible

@@ -16,10 +16,10 @@ from pipeline.engine.events import (
     RetryScheduled,
     RunEnded,
     RunStarted,
-    RunSummary,
     StagePlanned,
     TaskEnded,
 )
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit
 from pipeline.model import TaskState
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import compose
-from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary, Warned
+from pipeline.engine.events import Event, Gauge, RunStarted, Warned
+from pipeline.engine.summary import RunSummary
 from tests.provider.conftest import png
 
 PAST = 1_700_000_000  # seconds: long before any `min_age`

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from pipeline import compose, report
-from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary
+from pipeline.engine.events import Event, Gauge, RunStarted
+from pipeline.engine.summary import RunSummary
 from pipeline.model import TaskState
 from pipeline.plan import Selection
 from pipeline.report.status_view import AttemptLine, StatusTask, status_json

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.events import Paused, RunSummary, Warned
+from pipeline.engine.events import Paused, Warned
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit, TryLater
 from pipeline.model import TaskState
 from pipeline.report.summary import run_json

@@ -5,7 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.engine.events import Gauge, RunStarted, RunSummary, TaskEnded
+from pipeline.engine.events import Gauge, RunStarted, TaskEnded
+from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit
 from pipeline.model import Artifact, TaskState
 
