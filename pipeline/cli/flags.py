@@ -24,6 +24,7 @@ class Duration(click.ParamType[float]):
     name = "duration"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
         text = str(value).strip()
         if re.fullmatch(r"\d+(\.\d+)?", text):
             return float(text)
@@ -39,6 +40,7 @@ class Dollars(click.ParamType[int]):
     name = "usd"
 
     def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return micro-dollars."""
         if isinstance(value, int):
             return value
         from decimal import Decimal, InvalidOperation

@@ -1,7 +1,7 @@
 """Where a manifest's images and its ledger lie: from its checked keys, or from a glance at them.
 
-A glance takes a twentieth of the time that loading takes, as it imports neither pydantic nor Jinja2: enough for a run
-to see that another one is at work. It opens nothing but the manifest.
+A glance takes a sixth of the CPU that loading takes (30 ms, not 170), as it imports neither pydantic nor Jinja2: enough
+for a run to see that another one is at work. It opens nothing but the manifest.
 """
 
 import os
@@ -20,7 +20,7 @@ Directories = tuple[Path, Path]  # of the images, of the state
 
 _NAME: Final = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
 _SIMULATED: Final = "-simulated"
-_MOST_BYTES: Final = 64 * 1024  # of a manifest that is worth a glance: it is read twice, at 0.4 s a megabyte
+_MOST_BYTES: Final = 64 * 1024  # of a manifest that is worth a glance: it is read twice, at 0.2 s a megabyte
 
 
 def is_name(text: str) -> bool:

@@ -4,6 +4,7 @@ Two flocks: on the file `lock`, and on the directory itself, so that removing th
 neither ledger nor run, and imports little: of many runs that start at once all but one end here.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -23,6 +24,7 @@ POLL_S: Final = 0.1
 TRIES: Final = 3  # while the directory vanishes under us: another run ends, and removes what it made for nothing
 AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+NOT_THERE: Final = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 class _Held(Exception):  # noqa: N818 - not an error: somebody else has it
@@ -50,7 +52,8 @@ class StateLock:
     def acquire(self) -> None:
         """Take the lock; the state directory is made where it is missing.
 
-        Raises TryLater: another run has it. InputError: network file system, or no permission. StorageError.
+        Raises TryLater: another run has it. InputError: network file system, or a place where no
+        directory can be made. StorageError.
         """
         refuse_network(self.state_dir, mountinfo=self._mountinfo)
         deadline = time.monotonic() + self._wait_s
@@ -58,7 +61,7 @@ class StateLock:
             tries = 1
             while not self._take(deadline):
                 if tries >= TRIES and time.monotonic() >= deadline:
-                    raise _Held
+                    raise _Held if self.state_dir.exists() else unusable(self.state_dir, NOT_THERE)
                 tries += 1
         except _Held:
             raise TryLater(

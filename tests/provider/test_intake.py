@@ -6,12 +6,14 @@ import random
 import socket
 import ssl
 import struct
+import time
 
 import pytest
 import trustme
 
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.intake import TURN_BYTES, WORTH_IT_BYTES, Intake
+from pipeline.provider.wire import PATIENCE
 
 SIZE = 3_000_000
 BODY = random.Random(7).randbytes(SIZE)
@@ -220,3 +222,35 @@ async def test_what_tls_has_deciphered_is_taken_whole():
     intake = Intake(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
     assert len(intake.get_buffer(-1)) == TURN_BYTES
     assert len(intake.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
+
+
+async def test_P2_an_answer_whose_last_bytes_come_with_the_deadline_is_kept(make_client, task):
+    """The loop is late: the deadline rings, the last bytes arrive, and both are seen in the same turn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted = asyncio.get_running_loop().run_in_executor(None, served_but_for_the_end, listener)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with make_client(url, timeout_s=1.5, patience=PATIENCE) as client:
+            loop = asyncio.get_running_loop()
+            sending = asyncio.create_task(client.send(task))
+            peer = await accepted
+            loop.call_later(1.4, time.sleep, 0.3)  # over the deadline
+            loop.call_later(1.6, finish, peer)  # due in the same turn, after it
+            reply = await sending
+    assert isinstance(reply, Reply)
+    assert reply.body == BODY
+
+
+def served_but_for_the_end(listener: socket.socket) -> socket.socket:
+    """Take a request and send all of the answer but its last 40 bytes."""
+    peer, _ = listener.accept()
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += peer.recv(65536)
+    peer.sendall(HEAD % SIZE + BODY[:-40])
+    return peer
+
+
+def finish(peer: socket.socket) -> None:
+    peer.sendall(BODY[-40:])
+    peer.close()
+    time.sleep(0.05)  # until it has arrived

@@ -241,6 +241,11 @@ def test_state_directory_that_cannot_be_made_is_an_input_error(tmp_path: Path) -
         StateLock(tmp_path / "file" / "state").acquire()
 
 
+def test_a_place_where_nothing_can_be_made_is_no_other_run() -> None:
+    with pytest.raises(InputError, match="No such file or directory"):
+        StateLock(Path("/proc/nothing/state")).acquire()
+
+
 def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_locks(_fd: int, _deadline: float) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
