@@ -60,7 +60,8 @@ def _first_line(summary: RunSummary) -> str:
     if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
-    verb = "Done" if summary.exit is Exit.OK else "Finished with losses" if is_over else "Not finished"
+    is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
+    verb = "Done" if is_well else "Finished with losses" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
     text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."

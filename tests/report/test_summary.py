@@ -36,6 +36,12 @@ def test_a_run_that_was_stopped_before_it_began_has_lost_nothing(summary) -> Non
     assert text.startswith("Not finished: 0 images")
 
 
+def test_a_run_that_was_stopped_while_the_last_images_came_has_lost_nothing(summary) -> None:
+    text = paragraph(summary(exit=Exit.INTERRUPTED, reasons=("SIGINT (Ctrl-C)",)), manifest="x.yaml")
+    assert text.startswith("Done: 60 images")
+    assert "Stopped early: SIGINT (Ctrl-C)" in text
+
+
 def test_paragraph_says_when_nothing_was_meant(summary) -> None:
     text = paragraph(summary(run=None, attempts=0, images=0, total=0, skipped=0), manifest="jobs/x.yaml")
     assert text == "Nothing to do: no task is selected."
