@@ -13,6 +13,42 @@ from aiohttp.client_proto import ResponseHandler
 
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one turn either way
 TURN_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
+SPARE_BYTES: Final = 32 * 2**20  # at most, of answers that were judged
+
+
+class Spares:
+    """The memory of answers that were judged, for the next ones. Thread-safe.
+
+    A new `bytearray` is filled with zeros: in the event loop, 0.2 ms for 2.7 MB and 1.2 ms for 14 MB. Measured with
+    answers of 2.7 MB, 32 in flight: without it 3.5 % less CPU an image.
+    """
+
+    def __init__(self) -> None:
+        self._bodies: list[bytearray] = []
+
+    def __repr__(self) -> str:
+        return f"<Spares {[len(body) for body in self._bodies]}>"
+
+    def take(self, size_bytes: int) -> bytearray:
+        """Return so many bytes to read into. Whatever is in them has to be written over."""
+        body = self._bodies.pop() if self._bodies else bytearray()
+        if 2 * len(body) < size_bytes:
+            return bytearray(size_bytes)
+        if len(body) > size_bytes:
+            del body[size_bytes:]
+        else:
+            body.extend(bytes(size_bytes - len(body)))
+        return body
+
+    def give(self, body: bytearray) -> None:
+        """Take the memory of an answer that nobody will look at again."""
+        if sum(map(len, tuple(self._bodies))) + len(body) > SPARE_BYTES:
+            return
+        try:
+            body.pop()
+        except BufferError:  # somebody has a view of it, and keeps it
+            return
+        self._bodies.append(body)
 
 
 class Intake(asyncio.BufferedProtocol):
@@ -24,13 +60,14 @@ class Intake(asyncio.BufferedProtocol):
     """
 
     def __init__(
-        self, content: aiohttp.StreamReader, theirs: ResponseHandler, transport: asyncio.Transport, size_bytes: int
+        self, content: aiohttp.StreamReader, theirs: ResponseHandler, transport: asyncio.Transport, body: bytearray
     ) -> None:
+        """Read into `body`, which is as long as the answer."""
         self._content = content
         self._theirs = theirs
         self._transport = transport
-        self._body = bytearray(size_bytes)
-        self._room = memoryview(self._body)
+        self._body = body
+        self._room = memoryview(body)
         self.arrived_bytes = 0
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -94,7 +131,7 @@ class Intake(asyncio.BufferedProtocol):
             self._end.set_exception(error)
 
 
-def begin_intake(response: aiohttp.ClientResponse, read_bytes: int) -> Intake | None:
+def begin_intake(response: aiohttp.ClientResponse, read_bytes: int, spares: Spares) -> Intake | None:
     """Return an intake for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
     Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
@@ -108,4 +145,4 @@ def begin_intake(response: aiohttp.ClientResponse, read_bytes: int) -> Intake | 
         return None
     if connection.protocol is None or connection.transport is None or connection.transport.is_closing():
         return None
-    return Intake(content, connection.protocol, connection.transport, size_bytes)
+    return Intake(content, connection.protocol, connection.transport, spares.take(size_bytes))

@@ -23,7 +23,7 @@ from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.address import Proxy
 from pipeline.provider.faults import request_id
-from pipeline.provider.intake import Intake, begin_intake
+from pipeline.provider.intake import Intake, Spares, begin_intake
 from pipeline.provider.memory import Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.sockets import open_socket
@@ -89,6 +89,7 @@ class Wire:
         patience: Patience = PATIENCE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
+        self.spares = Spares()
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
         self._timeout_s = timeout_s
@@ -187,7 +188,7 @@ class Wire:
             if progress.size_bytes > room_bytes:
                 await _make_room(share, progress.size_bytes - room_bytes, watch)
                 room_bytes = progress.size_bytes
-            intake = begin_intake(response, progress.size_bytes)
+            intake = begin_intake(response, progress.size_bytes, self.spares)
             if intake is not None:
                 del chunk
                 await _read_straight(intake, watch, progress)

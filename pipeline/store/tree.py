@@ -44,7 +44,7 @@ class Tree:
 
         Raises OSError: ENOTDIR or ELOOP where a component is a symbolic link or a file.
         """
-        fd = self.disk.open_dir(".", dir_fd=self._fd)
+        fd = self._fd
         try:
             path = ""
             for part in components(relative):
@@ -56,9 +56,13 @@ class Tree:
                         self._durable.add(path)
                 finally:
                     fd, parent = child, fd
-                    self.disk.close(parent)
+                    self._leave(parent)
             yield fd
         finally:
+            self._leave(fd)
+
+    def _leave(self, fd: int) -> None:
+        if fd != self._fd:
             self.disk.close(fd)
 
     def _enter(self, fd: int, part: str, *, create: bool) -> tuple[int, bool]:

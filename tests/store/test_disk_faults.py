@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -59,7 +60,8 @@ class Room:
                     self.disk.calls.clear()
                 self.before_publish(intent)
                 try:
-                    publisher.publish(parcel)
+                    publisher.publish(parcel, outcome := Future())
+                    outcome.result(20)
                 except ImgpipeError as error:
                     troubles.append(error)
                 self.before_publish = lambda _: None
