@@ -3,6 +3,7 @@
 import base64
 import gzip
 import io
+import json
 
 import msgspec
 import pytest
@@ -159,6 +160,29 @@ def test_cutting_changes_nothing(tree, filler):
     assert isinstance(document.tree, dict)
     assert document.blob(document.tree["data"]) == b"ABC" * (filler // 4)
     assert repr(document.tree["a"]) == repr(expected["a"])
+
+
+ODD = st.sampled_from(["\\/", "\\u0041", "\\u003d", '\\"', '\\\\\\"', "\\n", "\\\\", "="])
+
+
+@settings(max_examples=300, deadline=None)
+@given(odd=st.lists(st.tuples(st.integers(0, 8000), ODD), max_size=4))
+def test_h53_escapes_in_a_long_string_mean_what_json_says(odd):
+    """Those of slashes and letters are forgiven, a quote does not end it, anything else is not Base64 either way."""
+    text = "QUJD" * 2000
+    for at, what in sorted(odd, reverse=True):
+        text = text[:at] + what + text[at:]
+    body = b'{"data": "%b", "after": 1}' % text.encode()
+    expected, document = json.loads(body), decode(body)
+    assert document.tree["after"] == expected["after"]
+    assert outcome(document.blob, document.tree["data"]) == outcome(unbase64, expected["data"].encode())
+
+
+def outcome(function, argument):
+    try:
+        return function(argument)
+    except ValueError:
+        return ValueError
 
 
 def test_bytes_that_are_not_json_are_named():
