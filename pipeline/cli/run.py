@@ -1,5 +1,6 @@
 """The verbs that spend: run, retry, redo."""
 
+import gc
 import select
 import sys
 from collections.abc import Callable, Coroutine
@@ -119,6 +120,7 @@ def _run(
     change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
+    gc.disable()  # until images come (compose.process): what is made before stays, and to look through it takes 45 ms
     from pipeline import compose, report
     from pipeline.cli.showing import Look
 

@@ -32,12 +32,16 @@ class Room:
 
     async def lacking_bytes(self, size: str | None, in_flight: int) -> int:
         """Return how many bytes are missing for one more image beside those in flight; 0: there is room."""
-        async with self._looking:  # one look serves all who ask meanwhile
-            if self._clock() - self._looked_at >= LOOK_S:
-                self._free = await self._free_bytes()
-                self._looked_at = self._clock()
+        if self._is_due():
+            async with self._looking:  # one look serves all who ask meanwhile
+                if self._is_due():
+                    self._free = await self._free_bytes()
+                    self._looked_at = self._clock()
         wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
         return max(0, wanted - self._free)
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._looked_at >= LOOK_S
 
     async def wait(
         self,

@@ -12,6 +12,7 @@ bytes-fresh  the same with a connection of its own for every request, which is i
 """
 
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -180,6 +181,8 @@ def main(name: str, url: str, model: str, items: str, in_flight: str, folder: st
     contender, modules = CONTENDERS[name]
     if name == "genai":
         sys.modules["aiohttp"] = None  # type: ignore[assignment] # as where it was not installed
+    if name == "imgpipe":
+        gc.disable()  # as its command does
     for module in modules:
         importlib.import_module(module)
     factory = importlib.import_module("uvloop").new_event_loop if loop == "uvloop" else None
