@@ -128,11 +128,14 @@ def _crc32(view: memoryview, start: int, end: int) -> int:
     often to give the interpreter away and to wait for it was a quarter of all waiting between threads. Small chunks
     are read in pieces that keep it.
     """
-    first = end if end - start > _SMALL_CHUNK_BYTES else min(end, start + _PIECE_BYTES)
+    if end - start <= 2 * _PIECE_BYTES:  # what libpng writes
+        middle = (start + end) // 2
+        return int(crc32(view[middle:end], crc32(view[start:middle])))
+    first = end if end - start > _SMALL_CHUNK_BYTES else start + _PIECE_BYTES
     checksum: int = crc32(view[start:first])
-    start = first - _PIECE_BYTES
-    while (start := start + _PIECE_BYTES) < end:
-        checksum = crc32(view[start : min(end, start + _PIECE_BYTES)], checksum)
+    while first < end:
+        checksum = crc32(view[first : min(end, first + _PIECE_BYTES)], checksum)
+        first += _PIECE_BYTES
     return checksum
 
 
