@@ -247,6 +247,7 @@ class Engine:
             retry_error_callback=_result,
         )
         await retrying(self._attempt, turn, group)
+        retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
 
     async def _attempt(self, turn: _Turn, group: asyncio.TaskGroup) -> Step | None:
         step = await self._attempts.make(
