@@ -43,7 +43,7 @@ class Document(NamedTuple):
         except ValueError:
             if b"\\" not in bytes(cut):
                 raise
-        return unbase64(json.loads(b'"%b"' % cut, strict=False).encode("ascii"))
+        return unbase64(json.loads(b'"' + bytes(cut) + b'"', strict=False).encode("ascii"))
 
 
 def decode(body: bytes | bytearray) -> Document:
