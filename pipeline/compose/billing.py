@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pipeline.compose.consent import at_most, wallet_of
-from pipeline.compose.looking import reading
-from pipeline.compose.planning import Planned, make_plan
+from pipeline.compose.planning import Planned, make_plan, reading
 from pipeline.compose.preparing import Setup
 from pipeline.plan import Plan
 from pipeline.plan.judge import MISSING

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compose import exposure
-from pipeline.compose.looking import reading
+from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError

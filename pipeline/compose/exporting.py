@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.compose.looking import reading
+from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
 from pipeline.compose.redoing import picks_of
 from pipeline.errors import Exit, InputError, Problem, StorageError

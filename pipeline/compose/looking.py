@@ -4,7 +4,6 @@ Reads the ledger through `Reader`; never locks, never sends.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -12,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
-from pipeline.compose.planning import DigestMemory, Planned, make_plan, rows
+from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading, rows
 from pipeline.compose.preparing import Setup
 from pipeline.model import Task, TaskState
 from pipeline.plan import Row
@@ -24,14 +23,6 @@ from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
 from pipeline.store import Attempt, Reader
 
 CHANGED: Final = "the manifest asks for something else now"
-
-
-@contextmanager
-def reading(setup: Setup) -> Iterator[Reader]:
-    """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
-    manifest = setup.manifest
-    with Reader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
-        yield reader
 
 
 def look(setup: Setup) -> Planned:

@@ -4,7 +4,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -23,6 +23,14 @@ from pipeline.report.figures import count, money
 from pipeline.store import Reader
 
 NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
+
+
+@contextmanager
+def reading(setup: Setup) -> Iterator[Reader]:
+    """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
+    manifest = setup.manifest
+    with Reader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
+        yield reader
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened

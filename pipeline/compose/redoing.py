@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from pipeline.compose.looking import reading
+from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import Artifact

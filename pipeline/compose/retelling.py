@@ -9,8 +9,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.compose.looking import reading, status_task
-from pipeline.compose.planning import NEAR, DigestMemory, rows
+from pipeline.compose.looking import status_task
+from pipeline.compose.planning import NEAR, DigestMemory, reading, rows
 from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
 from pipeline.model import Known

@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.compose.consent import at_most, wallet_of, with_consent
 from pipeline.compose.lastword import nothing_done, summary_of
-from pipeline.compose.looking import reading
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
 from pipeline.compose.outcome import GaugeOf, Outcome
-from pipeline.compose.planning import Cancelled, Planned, make_plan
+from pipeline.compose.planning import Cancelled, Planned, make_plan, reading
 from pipeline.compose.preparing import Setup
 from pipeline.compose.releasing import Release, release
 from pipeline.compose.settling import Settled, settle

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from pipeline.compose.embedding import embedded
-from pipeline.compose.looking import reading
 from pipeline.compose.opening import opened
+from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
 from pipeline.compose.upkeep import rejected
 from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, Task

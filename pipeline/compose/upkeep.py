@@ -8,8 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline import store
-from pipeline.compose.looking import reading
-from pipeline.compose.planning import upstream_of
+from pipeline.compose.planning import reading, upstream_of
 from pipeline.compose.preparing import Setup
 from pipeline.errors import Exit
 from pipeline.manifest import expand, read_digest

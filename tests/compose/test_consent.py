@@ -6,7 +6,7 @@ import pytest
 
 from pipeline import compose
 from pipeline.compose.consent import wallet_of
-from pipeline.compose.looking import reading
+from pipeline.compose.planning import reading
 from pipeline.manifest import expand, read_digest
 from pipeline.store import Store
 from tests.cli.conftest import Imgpipe
