@@ -3,7 +3,9 @@
 import gc
 import select
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,7 +16,9 @@ from pipeline.cli.pages import verb
 from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
+    from pipeline.cli.showing import Look
     from pipeline.compose import Release, Setup
+    from pipeline.engine.events import Gauge, Listener, RunStarted
     from pipeline.engine.summary import RunSummary
 
 TURN_S: Final = 0.2
@@ -120,7 +124,6 @@ def _run(
     change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    gc.disable()  # until images come (compose.process): what is made before stays, and to look through it takes 45 ms
     from pipeline import compose, report
     from pipeline.cli.showing import Look
 
@@ -128,10 +131,11 @@ def _run(
     look = Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
     look.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
     confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
+    gc.disable()  # until the run begins: what is made before stays, and to look through it again and again takes 45 ms
     try:
         with compose.entered(path, simulate=profile is not None, wait_lock_s=flags["wait_lock"]) as lock:
             setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
-            summary = _driven(compose.run(setup, watch=look, confirm=confirm, retry=retry, lock=lock))
+            summary = _driven(compose.run(setup, watch=partial(_begun, look), confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
         is_told = look.not_begun(error)
         if is_json:
@@ -139,10 +143,21 @@ def _run(
         if not is_told:
             raise
         return error.exit_code
+    finally:
+        gc.enable()
     look.last_word(summary, path)
     if is_json:
         f.print_json(report.run_json(summary))
     return summary.exit
+
+
+@contextmanager
+def _begun(look: "Look", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
+    """Show the run; the garbage collector is let loose on what comes from here on, and on nothing older."""
+    gc.freeze()
+    gc.enable()
+    with look(started, gauge) as listen:
+        yield listen
 
 
 def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":

@@ -75,7 +75,10 @@ def unbase64(text: bytes | memoryview) -> bytes:
 
 
 def _after_comma(text: bytes) -> bytes:
-    return text.partition(b",")[2].translate(_URL_SAFE, _SPACE)
+    _, comma, rest = text.partition(b",")
+    if not comma:
+        raise ValueError("a data: URL without a comma")
+    return rest.translate(_URL_SAFE, _SPACE)
 
 
 def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:

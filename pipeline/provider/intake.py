@@ -6,6 +6,7 @@ what a body means.
 
 import asyncio
 from collections.abc import Iterable
+from sys import getsizeof
 from typing import Final
 
 import aiohttp
@@ -14,13 +15,14 @@ from aiohttp.client_proto import ResponseHandler
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one turn either way
 TURN_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
 SPARE_BYTES: Final = 32 * 2**20  # at most, of answers that were judged
+_EMPTY: Final = getsizeof(bytearray())
 
 
 class Spares:
-    """The memory of answers that were judged, for the next ones. Thread-safe.
+    """The memory of answers that were judged, for the next ones. One thread takes, any gives.
 
     A new `bytearray` is filled with zeros: in the event loop, 0.2 ms for 2.7 MB and 1.2 ms for 14 MB. Measured with
-    answers of 2.7 MB, 32 in flight: without it 3.5 % less CPU an image.
+    answers of 2.7 MB, 32 in flight: kept memory takes 3.5 % less CPU an image.
     """
 
     def __init__(self) -> None:
@@ -30,9 +32,12 @@ class Spares:
         return f"<Spares {[len(body) for body in self._bodies]}>"
 
     def take(self, size_bytes: int) -> bytearray:
-        """Return so many bytes to read into. Whatever is in them has to be written over."""
+        """Return so many bytes to read into; whatever is in them has to be written over.
+
+        Its memory is at most an eighth larger: that much is not counted by anybody.
+        """
         body = self._bodies.pop() if self._bodies else bytearray()
-        if 2 * len(body) < size_bytes:
+        if not size_bytes < getsizeof(body) - _EMPTY <= size_bytes * 9 // 8:
             return bytearray(size_bytes)
         if len(body) > size_bytes:
             del body[size_bytes:]
@@ -42,7 +47,7 @@ class Spares:
 
     def give(self, body: bytearray) -> None:
         """Take the memory of an answer that nobody will look at again."""
-        if sum(map(len, tuple(self._bodies))) + len(body) > SPARE_BYTES:
+        if sum(map(getsizeof, tuple(self._bodies))) + getsizeof(body) > SPARE_BYTES:
             return
         try:
             body.pop()

@@ -167,12 +167,7 @@ class Store:
             cost_microusd=cost_microusd,
             seconds=seconds,
         )
-        return await self._joined(self._published(parcel))
-
-    async def _published(self, parcel: Parcel) -> Artifact:
-        outcome: Future[Artifact] = Future()
-        self._pool.submit(self._publisher.publish, parcel, outcome)
-        return await self._awaiting.wait(outcome)
+        return await self._joined(self._in_pool(self._publisher.publish, parcel))
 
     async def close(
         self,

@@ -88,6 +88,8 @@ async def imgpipe(work: Work) -> int:
 
     @contextmanager
     def watch(_started, _gauge):
+        gc.freeze()
+        gc.enable()
         yield report.Journal()
 
     os.environ["BENCH_KEY"] = "bench"

@@ -1,6 +1,9 @@
 """What a run says on stderr, and to machines: nothing, one paragraph, JSON lines, one document."""
 
+import asyncio
+import gc
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -190,3 +193,21 @@ def test_a_profile_that_does_not_exist_is_told_first(imgpipe: Imgpipe, verb: str
     assert ended.err == (
         "imgpipe: stromy: profile cannot be read: No such file or directory; built in are busy, calm, quick, stormy\n"
     )
+
+
+def test_the_garbage_collector_works_while_images_come_and_afterwards(imgpipe: Imgpipe) -> None:
+    path, while_running = imgpipe.manifest(JOBS, profile=LATER), []
+
+    def collecting(_phase: str, _info: dict[str, int]) -> None:
+        with suppress(RuntimeError):
+            while_running.append(asyncio.get_running_loop())
+
+    gc.callbacks.append(collecting)
+    try:
+        assert imgpipe("run", path).exit == 0
+    finally:
+        gc.callbacks.remove(collecting)
+    assert while_running
+    assert gc.isenabled()
+    assert imgpipe("run", "missing.yaml").exit == 2
+    assert gc.isenabled()

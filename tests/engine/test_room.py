@@ -84,3 +84,18 @@ async def test_free_bytes_are_looked_up_once_a_second() -> None:
     for _ in range(50):
         assert await room.lacking_bytes("1K", 0) == 0
     assert disk.looks == 1
+
+
+async def test_D08_one_look_serves_all_who_ask_meanwhile() -> None:
+    disk, go_on = Disk(ONE), asyncio.Event()
+
+    async def slow() -> int:
+        await go_on.wait()
+        return await disk.free_bytes()
+
+    room = Room(slow, clock=lambda: disk.now)
+    asking = [asyncio.ensure_future(room.lacking_bytes("1K", 0)) for _ in range(9)]
+    await asyncio.sleep(0)
+    go_on.set()
+    assert await asyncio.gather(*asking) == [0] * 9
+    assert disk.looks == 1

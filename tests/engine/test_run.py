@@ -1,11 +1,13 @@
 """Queue, crew and halts, with a scripted provider."""
 
 import asyncio
+import gc
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
+from tenacity import AsyncRetrying
 
 from pipeline.engine import room
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
@@ -65,6 +67,17 @@ async def test_every_task_is_asked_once_and_published() -> None:
     assert await bench.run(*ids) == {TaskState.DONE: 50}
     assert sorted(bench.provider.sent) == sorted(ids)
     assert bench.wallet.spent_microusd == 50 * PRICE
+
+
+async def test_what_a_task_met_is_forgotten_with_it() -> None:
+    """Not when the garbage collector comes by: with it go answers that could not be used, of many MB."""
+    gc.disable()
+    try:
+        await Bench(FakeProvider()).run("a", "b")
+        kept = [each for each in gc.get_objects() if isinstance(each, AsyncRetrying)]
+    finally:
+        gc.enable()
+    assert kept == []
 
 
 async def test_an_intent_is_written_before_its_request() -> None:

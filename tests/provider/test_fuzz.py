@@ -162,16 +162,18 @@ def test_cutting_changes_nothing(tree, filler):
     assert repr(document.tree["a"]) == repr(expected["a"])
 
 
+URLS = ("", "data:image/png;base64,", "data:image\\/png;base64,", "data:image/png;base64\\u002c", "data:image/png")
 ODD = st.sampled_from(["\\/", "\\u0041", "\\u003d", '\\"', '\\\\\\"', "\\n", "\\\\", "="])
 
 
 @settings(max_examples=300, deadline=None)
-@given(odd=st.lists(st.tuples(st.integers(0, 8000), ODD), max_size=4))
-def test_h53_escapes_in_a_long_string_mean_what_json_says(odd):
+@given(odd=st.lists(st.tuples(st.integers(0, 8000), ODD), max_size=4), url=st.sampled_from(URLS))
+def test_h53_escapes_in_a_long_string_mean_what_json_says(odd, url):
     """Those of slashes and letters are forgiven, a quote does not end it, anything else is not Base64 either way."""
     text = "QUJD" * 2000
     for at, what in sorted(odd, reverse=True):
         text = text[:at] + what + text[at:]
+    text = url + text
     body = b'{"data": "%b", "after": 1}' % text.encode()
     expected, document = json.loads(body), decode(body)
     assert document.tree["after"] == expected["after"]

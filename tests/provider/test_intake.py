@@ -6,6 +6,7 @@ import random
 import socket
 import ssl
 import struct
+import sys
 import time
 
 import pytest
@@ -257,8 +258,8 @@ def finish(peer: socket.socket) -> None:
 
 
 async def test_the_memory_of_a_judged_answer_serves_the_next_one(liar, make_client, task, answer_body, pictures):
-    """Longer, shorter, and cut off: nothing of one answer is seen in another."""
-    images = [pictures.png(n, n, rows=random.Random(n).randbytes((3 * n + 1) * n)) for n in (400, 420, 410)]
+    """Shorter, longer again, and cut off: nothing of one answer is seen in another."""
+    images = [pictures.png(n, n, rows=random.Random(n).randbytes((3 * n + 1) * n)) for n in (420, 410, 415)]
     async with make_client(liar.url) as client:
         answers, memory = [], set()
         for image in images:
@@ -276,14 +277,15 @@ async def test_the_memory_of_a_judged_answer_serves_the_next_one(liar, make_clie
 
 
 async def test_an_answer_that_was_not_accepted_keeps_its_memory(liar, make_client, task):
-    """Its body goes to rejected/, after others have come."""
+    """Its body goes to rejected/."""
     async with make_client(liar.url) as client:
         liar.says(HEAD % SIZE + BODY)
-        first = client.read(await client.send(task), task)
-        liar.says(HEAD % SIZE + BODY[::-1])
-        client.read(await client.send(task), task)
-    assert isinstance(first, Failure)
-    assert first.body == BODY
+        first = await client.send(task)
+        judged = client.read(first, task)
+        second = await client.send(task)
+    assert isinstance(judged, Failure)
+    assert judged.body == BODY
+    assert second.body is not first.body
 
 
 def test_memory_that_somebody_looks_at_is_not_given_on():
@@ -296,10 +298,27 @@ def test_memory_that_somebody_looks_at_is_not_given_on():
     assert spares.take(1000) is body
 
 
-def test_spare_memory_has_an_end_and_no_answer_gets_one_of_another_size():
+def test_spare_memory_has_an_end():
     spares = Spares()
     for _ in range(5):
-        spares.give(bytearray(SPARE_BYTES // 4))
-    taken = [spares.take(size) for size in (SPARE_BYTES // 4 + 100, 10, SPARE_BYTES, SPARE_BYTES // 4, 1000)]
-    assert [len(body) for body in taken] == [SPARE_BYTES // 4 + 100, 10, SPARE_BYTES, SPARE_BYTES // 4, 1000]
-    assert repr(spares) == "<Spares []>"
+        spares.give(bytearray(SPARE_BYTES // 4 - 100))
+    assert repr(spares) == f"<Spares {4 * [SPARE_BYTES // 4 - 101]}>"
+
+
+@pytest.mark.parametrize("size", [10, 888_000, 890_000, 999_900, 999_999, 1_000_000, 1_000_001, 1_100_000, 3_000_000])
+def test_no_answer_gets_memory_of_much_more_than_its_size(size):
+    spares, body = Spares(), bytearray(1_000_000)
+    for _ in range(20):
+        spares.give(body)
+        body = spares.take(size)
+        assert len(body) == size
+        assert sys.getsizeof(body) <= size * 9 // 8 + 64
+
+
+def test_a_body_that_shrinks_time_and_again_is_given_up():
+    spares, body, size = Spares(), bytearray(1_000_000), 1_000_000
+    while size > 100_000:
+        size = size * 19 // 20
+        spares.give(body)
+        body = spares.take(size)
+        assert sys.getsizeof(body) <= size * 9 // 8 + 64

@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -60,8 +59,7 @@ class Room:
                     self.disk.calls.clear()
                 self.before_publish(intent)
                 try:
-                    publisher.publish(parcel, outcome := Future())
-                    outcome.result(20)
+                    publisher.publish(parcel)
                 except ImgpipeError as error:
                     troubles.append(error)
                 self.before_publish = lambda _: None
