@@ -7,6 +7,7 @@ relative and POSIX, so that outputs and ledger can be moved together.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Protocol
 
 import msgspec
 
@@ -135,6 +136,13 @@ class Image:
     height: int
 
 
+class Hold(Protocol):
+    """Memory that is counted until it is given back."""
+
+    def release(self) -> None:
+        """Give it back; once more does nothing. For any thread."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
     """One whole HTTP answer in memory (boundary B2), not judged yet."""
@@ -144,7 +152,7 @@ class Reply:
     body: bytes | bytearray = field(repr=False)
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the first byte sent to the last byte read
-    hold: object = field(default=None, repr=False, compare=False)  # the body's share of memory, until it is judged
+    hold: Hold | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +165,7 @@ class Answer:
     response_id: str | None = None
     request_id: str | None = None
     notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
-    hold: object = field(default=None, repr=False, compare=False)  # the image's share of memory, until it is dropped
+    hold: Hold | None = field(default=None, repr=False, compare=False)  # the image's, until it is published
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 

@@ -276,6 +276,9 @@ class Attempts:
         except Conflict as conflict:
             state, reason = TaskState.CONFLICT, str(conflict)
             return Step(state=state, number=intent.number, reason=reason, cost_microusd=cost_microusd)
+        finally:  # an error's traceback may have the image until the collector comes, and others wait for its memory
+            if answer.hold is not None:
+                answer.hold.release()
         return Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost_microusd)
 
     def _cost(self, task: Task, result: Answer | Failure, reservation: Reservation) -> int:

@@ -43,6 +43,7 @@ class FakeProvider:
     script: dict[str, list[Fault | Failure | Exception]] = field(default_factory=dict)
     always: Fault | None = None
     hold: asyncio.Event | None = None
+    answer: Answer = ANSWER
     sent: list[str] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
@@ -66,7 +67,7 @@ class FakeProvider:
         return Reply(status=200, headers=(), body=b"", is_first=False, seconds=0.0)
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
-        return ANSWER
+        return self.answer
 
 
 @dataclass

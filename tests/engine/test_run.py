@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,10 +16,10 @@ from pipeline.engine.halt import Watch
 from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, StorageError
+from pipeline.errors import Conflict, Exit, StorageError
 from pipeline.model import Fault, Task, TaskState
 from pipeline.settings import Budget, Limits, Retry, StopOn
-from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
+from tests.engine.fakes import ANSWER, PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
 
@@ -200,6 +201,26 @@ async def test_a_full_disk_halts_with_the_storage_exit() -> None:
     assert bench.engine.halts.exit is Exit.STORAGE
     assert len(bench.provider.sent) < 9
     assert bench.engine.counts.attempts == len(bench.provider.sent)
+
+
+class Hold:
+    """Counts how often it was given back."""
+
+    def __init__(self) -> None:
+        self.released = 0
+
+    def release(self) -> None:
+        self.released += 1
+
+
+@pytest.mark.parametrize("broken", [None, StorageError("no space left"), Conflict("a file is in the way", kept="x")])
+async def test_the_memory_of_an_image_is_given_back_whatever_becomes_of_it(broken: Exception | None) -> None:
+    """At once: others wait for it, and an error keeps its image until garbage is collected."""
+    bench = Bench(FakeProvider(), store=FakeStore(broken=broken))
+    hold = Hold()
+    bench.provider.answer = replace(ANSWER, hold=hold)
+    await bench.run("job/a")
+    assert hold.released == 1
 
 
 async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
