@@ -35,9 +35,10 @@ class Document(NamedTuple):
 
         Raises: ValueError when it is not Base64.
         """
-        if not (text.startswith(_CUT) and text[len(_CUT) :].isdecimal() and int(text[len(_CUT) :]) < len(self.cuts)):
+        number = text.removeprefix(_CUT)
+        if number == text or not number.isdecimal() or int(number) >= len(self.cuts):
             return unbase64(text.encode("ascii"))
-        cut = self.cuts[int(text[len(_CUT) :])]
+        cut = self.cuts[int(number)]
         try:
             return unbase64(cut)
         except ValueError:

@@ -3,9 +3,9 @@
 In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
 
 Every exchange has a share. A share holds its request until that has left, then its answer (all of it at once where its
-length is told, else as it grows) until it has been judged, then its image until that is on disk and dropped: 256
-answers of 2.7 MB had 700 MB resident while images were not counted. What a connection has read and nobody has taken yet
-is not counted: up to 0.4 MB each. Nor is what judged answers leave for the next ones: up to 32 MB.
+length is told, else as it grows) until it has been judged, then its image until that is on disk: 256 answers of 2.7 MB
+had 700 MB resident while images were not counted. What a connection has read and nobody has taken yet is not counted:
+up to 0.4 MB each. Nor is what judged answers leave for the next ones: up to 32 MB.
 
 Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the growing ones gets on
 all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most one answer, or by

@@ -207,7 +207,8 @@ def test_folder_called_like_another_tasks_image_is_refused_m13(desk, output):
 
 @pytest.mark.parametrize("output", ["y.png/x", "x.tiff/y", "x.png.d/y", "sub/x.png/y"])
 def test_folder_called_like_nobodys_image_is_fine(desk, output):
-    desk.tasks(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
+    tasks = desk.tasks(f"jobs: {{a: {{prompt: p, output: x}}, b: {{prompt: q, output: '{output}'}}}}\n")
+    assert [task.name for task in tasks] == ["x", output]
 
 
 def test_output_that_is_another_tasks_input_is_refused_m14(desk):

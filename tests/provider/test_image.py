@@ -1,8 +1,12 @@
 """Whole images of every kind, as real encoders write them."""
 
+import random
+import struct
+import zlib
+
 import pytest
 
-from pipeline.provider.image import BrokenImageError, inspect, measure, sniff
+from pipeline.provider.image import _PIECE_BYTES, _SMALL_CHUNK_BYTES, BrokenImageError, inspect, measure, sniff
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,22 @@ def test_real_images_are_whole(pictures, kind, mode, options, mime):
 def test_what_is_not_whole_says_why(data, says):
     with pytest.raises(BrokenImageError, match=says):
         inspect(data)
+
+
+PIECE, SMALL = _PIECE_BYTES, _SMALL_CHUNK_BYTES
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE, 2 * PIECE - 4, 2 * PIECE, 3 * PIECE, 5 * PIECE + 7, SMALL - 4, SMALL])
+def test_h58_a_chunk_of_any_size_is_proven_to_its_last_byte(pictures, size):
+    whole, content = pictures.png(), random.Random(size).randbytes(size)
+    chunk = struct.pack(">I", size) + b"teSt" + content + struct.pack(">I", zlib.crc32(b"teSt" + content))
+    at = whole.index(b"IDAT") - 4
+    assert inspect(whole[:at] + chunk + whole[at:]).width == 16
+    for spoiled in {8, 8 + size // 3, 8 + size // 2, 8 + size - 1, 8 + size}:
+        damaged = bytearray(chunk)
+        damaged[spoiled] ^= 1
+        with pytest.raises(BrokenImageError, match="damaged"):
+            inspect(whole[:at] + damaged + whole[at:])
 
 
 def test_a_png_without_size_is_no_image(pictures):
