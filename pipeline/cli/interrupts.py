@@ -48,11 +48,11 @@ def leave(code: int) -> NoReturn:
     """End the process, without Python's own end: it takes 6 ms, and a thread that still works would crash in it.
 
     By now everything that lasts is written. Threads that are on their way out get `PATIENCE_S`; one that waits for a
-    name server may take minutes.
+    name server may take minutes, and one that a signal kept from beginning never ends.
     """
     deadline = time.monotonic() + PATIENCE_S
     for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
+        if thread is not threading.main_thread() and thread.is_alive() and not thread.daemon:
             thread.join(max(0.0, deadline - time.monotonic()))
     if "logging" in sys.modules:
         sys.modules["logging"].shutdown()

@@ -206,3 +206,15 @@ def test_R15_a_thread_that_still_works_does_not_hold_the_end_up() -> None:
         "threading.Thread(target=threading.Event().wait).start()\ninterrupts.leave(8)\n"
     )
     assert (done.returncode, done.stderr) == (8, "")
+
+
+def test_R15_a_thread_that_a_signal_kept_from_beginning_does_not_hold_the_end_up() -> None:
+    done = crowd(
+        "import threading\nfrom contextlib import suppress\nfrom pipeline.cli import interrupts\n"
+        "def interrupted(*_): raise KeyboardInterrupt\n"
+        "threading._start_new_thread = interrupted\n"
+        "thread = threading.Thread(target=print)\n"
+        "with suppress(KeyboardInterrupt): thread.start()\n"
+        "assert thread in threading.enumerate()\ninterrupts.leave(8)\n"
+    )
+    assert (done.returncode, done.stderr) == (8, "")
