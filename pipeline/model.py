@@ -104,6 +104,8 @@ class Fault(StrEnum):
     NO_IMAGE = "no_image"  # 200 without an image
     BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole
     INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
+    CONFLICT = "conflict"  # a whole image was paid for; a file that may not be replaced has its name
+    STORAGE = "storage"  # a whole image was paid for; the disk did not take it under its name
     OTHER = "other"  # anything else
 
 
@@ -183,11 +185,15 @@ class Failure:
     usage: Usage | None = None
     body: bytes | None = field(default=None, repr=False)  # redacted bytes worth keeping in rejected/
     suffix: str = ".json"  # of those bytes
+    response_id: str | None = None
+    image_sha256: str | None = None  # of a whole image that was paid for and has no final name
+    kept: str | None = None  # where that image was kept, where a later start does not look by itself
+    storage_error: str | None = None  # what the disk said; it stops the run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Artifact:
-    """One image durably on disk."""
+    """One image durably on disk; where an attempt just made it, with what its answer said beside the image."""
 
     path: str  # relative to the output directory, with extension
     sha256: str
@@ -196,6 +202,23 @@ class Artifact:
     height: int
     size_bytes: int
     mtime_ns: int
+    usage: Usage | None = field(default=None, compare=False)
+    model_version: str | None = field(default=None, compare=False)
+    response_id: str | None = field(default=None, compare=False)
+    request_id: str | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
+    doubts: tuple[str, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One request for a task, written down and about to be sent: what to ask, and where its image belongs."""
+
+    id: int  # the ledger's number, never given twice
+    number: int  # of this task, counted from 1
+    task: Task
+    previous: Artifact | None = None  # the task's image so far
+    previous_maker: int | None = None  # the attempt that made it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
-from pipeline.compose.embedding import Embedding
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.preparing import Setup
 from pipeline.compose.process import fit_for_images
@@ -22,6 +21,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.plan import Spool
 from pipeline.provider import Client
+from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store import Store
 
@@ -49,6 +49,9 @@ class Crew:
             client = await stack.enter_async_context(
                 Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
             )
+            sender = await stack.enter_async_context(
+                LocalSender(client, self.store.images, manifest=self.setup.manifest.name)
+            )
             clock = asyncio.get_running_loop().time  # that of the gate's sleeps
             gate = Gate(Pace(self.setup.limits, retry=self.setup.retry, clock=clock))
             watch = Watch(
@@ -60,7 +63,7 @@ class Crew:
             async with aclosing(stages):
                 try:
                     async for spool in stages:
-                        engine = self._engine(client, gate, watch, outcome)
+                        engine = self._engine(sender, gate, watch, outcome)
                         await engine.run(spool)
                         if len(outcome.halts):
                             break
@@ -77,11 +80,11 @@ class Crew:
         if outcome.halts.add(halt):
             self.listen(Halted(exit=halt.exit, reason=halt.reason))
 
-    def _engine(self, client: Client, gate: Gate, watch: Watch, outcome: Outcome) -> Engine:
+    def _engine(self, sender: LocalSender, gate: Gate, watch: Watch, outcome: Outcome) -> Engine:
         engine = Engine(
             run=self.run,
-            provider=Embedding(client, manifest=self.setup.manifest.name),
-            store=self.store,
+            sender=sender,
+            ledger=self.store,
             prices=self.setup.catalogue,
             gate=gate,
             wallet=self.wallet,

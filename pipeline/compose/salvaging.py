@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from pipeline.compose.embedding import embedded
 from pipeline.compose.opening import opened
 from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
@@ -21,6 +20,7 @@ from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, T
 from pipeline.provider.answer import Reader as AnswerReader
 from pipeline.provider.image import BrokenImageError, inspect
 from pipeline.provider.scrub import Scrubber
+from pipeline.senders.local import embedded
 from pipeline.store import Mender, Reader, Recovery, Rejected
 
 IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp"})

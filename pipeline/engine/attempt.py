@@ -1,7 +1,7 @@
-"""One attempt of one task, from the gates to the ledger's last word on it.
+"""One attempt of one task in three steps: `begin`, `send`, `record`.
 
-In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, disk, pace; then the intent is
-committed, the request sent, the answer judged off the loop and written down. It decides nothing about repeating.
+`begin` passes the gates in this order: halt, wallet, disk, pace; then the attempt is committed as sent. `send` hands it
+to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
 """
 
 import asyncio
@@ -12,17 +12,13 @@ from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.pace import Gate, Stopped, Ticket
-from pipeline.engine.ports import Intent, Prices, Provider, Store
+from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import Tally, standing
 from pipeline.engine.room import PATIENCE_S, Room
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
-from pipeline.errors import Conflict
-from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
+from pipeline.errors import StorageError
+from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
 from pipeline.settings import Retry
-from pipeline.threads import whole_pool
-
-READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one, measured on 2 cores with answers of
-# 14 MB, took 5 % more CPU and doubled the loop's lateness (p99 19 ms, not 10), as three threads shared two cores.
 
 WITHDRAWN: Final = Failure(
     fault=Fault.OTHER,
@@ -44,15 +40,25 @@ class Step:
     cost_microusd: int = 0
 
 
+@dataclass(slots=True, kw_only=True)
+class Begun:
+    """An attempt that is committed and about to be sent, with what it holds until it is recorded."""
+
+    attempt: Attempt
+    reservation: Reservation
+    ticket: Ticket
+    seconds: float = 0.0  # how long it was with the sender
+
+
 class Attempts:
-    """Makes attempts against one provider, store and wallet; counts those in flight."""
+    """Makes attempts with one sender, ledger and wallet; counts those in flight."""
 
     def __init__(
         self,
         *,
         run: int,
-        provider: Provider,
-        store: Store,
+        sender: Sender,
+        ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
@@ -61,82 +67,95 @@ class Attempts:
         sleep: Callable[[float], Awaitable[None]],
     ) -> None:
         self._run = run
-        self._provider = provider
-        self._store = store
+        self._sender = sender
+        self._ledger = ledger
         self._prices = prices
         self._gate = gate
         self._wallet = wallet
         self._retry = retry
         self._emit = listen
         self._sleep = sleep
-        self._room = Room(store.free_bytes)
+        self._room = Room(ledger.free_bytes)
         self._money_moved = asyncio.Condition()
-        self._sending: set[asyncio.Task[Reply | Failure | Exception]] = set()
-        self._readers = whole_pool(READERS, "read")
-        self._is_abandoned = False
         self._has_warned_of_room = False
+        self.in_flight = 0  # with the sender
 
-    @property
-    def in_flight(self) -> int:
-        return len(self._sending)
+    # -- the three steps ------------------------------------------------------------------------------------------
 
-    def abandon(self) -> None:
-        """Stop waiting for answers. What has arrived is saved; what is in flight becomes unknown."""
-        self._is_abandoned = True
-        for sending in self._sending:
-            sending.cancel()
+    async def begin(self, task: Task, tally: Tally) -> Begun | Refusal | None:
+        """Pass the gates and commit the attempt.
 
-    def close(self) -> None:
-        self._readers.shutdown(wait=False)
-
-    async def make(
-        self,
-        task: Task,
-        tally: Tally,
-        *,
-        group: asyncio.TaskGroup,
-        refused: Callable[[Refusal], None],
-        judged: Callable[[Task, Answer | Failure], None],
-    ) -> Step | None:
-        """Pass the gates and make one attempt; None when the run stopped before anything was sent.
-
-        `refused` hears that no budget is left, `judged` every answer, counted in `tally`, before it is written down.
-        Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
+        Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
         """
-        price = self._prices.price(task.model, task.size)
-        begun = await self._begin(task, price, refused)
-        while begun is not None and self._is_held_back():
-            await self._withdraw(*begun, tally)
-            begun = await self._begin(task, price, refused)
-        if begun is None:
-            return None
-        reservation, ticket, intent = begun
-        self._emit(AttemptStarted(task_id=task.id, attempt=intent.attempt, number=intent.number, price_microusd=price))
+        begun = await self._begin(task)
+        while isinstance(begun, Begun) and self._is_held_back():
+            await self._withdraw(begun, tally)
+            begun = await self._begin(task)
+        return begun
+
+    async def send(self, begun: Begun) -> Artifact | Failure:
+        """Have the attempt sent; give its slot back with how it ended."""
+        attempt, price = begun.attempt, begun.reservation.price_microusd
+        self._emit(
+            AttemptStarted(task_id=attempt.task.id, attempt=attempt.id, number=attempt.number, price_microusd=price)
+        )
+        fault: Fault | None = Fault.OTHER  # a bug of the sender; raised, once the slot is free
+        hint_s: float | None = None
         started = time.monotonic()
-        result: Answer | Failure | None = None
+        self.in_flight += 1
         try:
-            result = await self._exchange(task, group)
+            result = await self._sender.send(attempt)
+            failure = failure_of(result)
+            fault, hint_s = (None, None) if failure is None else (failure.fault, failure.hint_s)
         finally:
-            if result is None:
-                self._gate.finished(ticket, Fault.OTHER, None)
-        seconds = time.monotonic() - started
-        fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
-        if fault is not None:
-            tally.add(fault)
-        try:
-            self._gate.finished(ticket, fault, hint_s)
-            judged(task, result)
-        finally:  # a bug in who only watches costs no image
-            step = await self._write_down(task, tally, intent, result, reservation=reservation, seconds=seconds)
+            self.in_flight -= 1
+            begun.seconds = time.monotonic() - started
+            self._gate.finished(begun.ticket, fault, hint_s)
+        return result
+
+    async def record(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> Step:
+        """Settle the money and commit how the attempt ended. `tally` has counted it already.
+
+        Raises StorageError: the ledger, or what the sender could not write, after all else is recorded.
+        """
+        attempt, reservation = begun.attempt, begun.reservation
+        cost = self._cost(attempt.task, result, reservation)
+        unknown = reservation.price_microusd if _is_maybe(result) else 0
+        if _is_maybe(result):
+            await self._moved(self._wallet.keep_unknown, reservation)
+        else:
+            await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
+        if isinstance(result, Artifact):
+            await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
+            step = Step(state=TaskState.DONE, artifact=result, number=attempt.number, cost_microusd=cost)
+        else:
+            step = Step(
+                state=standing(result.fault, tally, self._retry),
+                failure=result,
+                number=attempt.number,
+                reason=result.reason,
+                cost_microusd=cost,
+            )
+            await self._ledger.close(
+                attempt,
+                result,
+                state=step.state,
+                cost_microusd=cost,
+                unknown_microusd=unknown,
+                seconds=begun.seconds,
+            )
+            if result.storage_error is not None:
+                raise StorageError(result.storage_error)
+        self._emit(_ended(begun, result, cost_microusd=cost, unknown_microusd=unknown))
         return step
 
-    async def _begin(
-        self, task: Task, price: int | None, refused: Callable[[Refusal], None]
-    ) -> tuple[Reservation, Ticket, Intent] | None:
-        """Pass the gates and write the intent down; None when the run stopped."""
-        reservation = await self._reserve(price or 0, refused)
-        if reservation is None:
-            return None
+    # -- the gates ------------------------------------------------------------------------------------------------
+
+    async def _begin(self, task: Task) -> Begun | Refusal | None:
+        price = self._prices.price(task.model, task.size)
+        reservation = await self._reserve(price or 0)
+        if not isinstance(reservation, Reservation):
+            return reservation
         try:
             ticket = await self._enter(task)
         except Stopped:
@@ -146,11 +165,12 @@ class Attempts:
             await self._moved(self._wallet.release, reservation)
             raise
         try:
-            return reservation, ticket, await self._store.intend(task, run=self._run, reserved_microusd=price)
+            attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=price)
         except BaseException:  # the worker sees it; nothing was sent
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
             raise
+        return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
@@ -170,24 +190,21 @@ class Attempts:
         """Whether a halt or a pause began while the intent was being written: then it is not sent."""
         return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
 
-    async def _withdraw(self, reservation: Reservation, ticket: Ticket, intent: Intent, tally: Tally) -> None:
+    async def _withdraw(self, begun: Begun, tally: Tally) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
-        self._gate.abandoned(ticket)
-        await self._moved(self._wallet.release, reservation)
-        await self._store.close(
-            intent.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
+        self._gate.abandoned(begun.ticket)
+        await self._moved(self._wallet.release, begun.reservation)
+        await self._ledger.close(
+            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
         )
 
-    async def _reserve(self, price_microusd: int, refused: Callable[[Refusal], None]) -> Reservation | None:
-        """Reserve the price; wait while what others have reserved may still come free."""
+    async def _reserve(self, price_microusd: int) -> Reservation | Refusal | None:
+        """Reserve the price; wait while what others have reserved may still come free. None: the run stopped."""
         async with self._money_moved:
             while not self._gate.is_stopped:
                 reserved = self._wallet.reserve(price_microusd)
-                if isinstance(reserved, Reservation):
+                if isinstance(reserved, Reservation) or reserved.is_final:
                     return reserved
-                if reserved.is_final:
-                    refused(reserved)
-                    return None
                 await self._money_moved.wait()
         return None
 
@@ -215,73 +232,7 @@ class Attempts:
         async with self._money_moved:
             self._money_moved.notify_all()
 
-    async def _exchange(self, task: Task, group: asyncio.TaskGroup) -> Answer | Failure:
-        """Send, then judge off the loop. A send that `abandon` cancels is a silence."""
-        sending = group.create_task(self._send(task), name=f"send {task.id}")
-        self._sending.add(sending)
-        if self._is_abandoned:
-            sending.cancel()
-        try:
-            await asyncio.wait({sending})
-        finally:
-            self._sending.discard(sending)
-        if sending.cancelled():
-            reason = "the run was stopped before the answer came"
-            return Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason=reason, code="stopped")
-        reply = sending.result()
-        if isinstance(reply, Exception):
-            raise reply
-        if isinstance(reply, Failure):
-            return reply
-        return await asyncio.get_running_loop().run_in_executor(self._readers, self._provider.read, reply, task)
-
-    async def _send(self, task: Task) -> Reply | Failure | Exception:
-        try:
-            return await self._provider.send(task)
-        except Exception as bug:  # raised by the worker that waits; here it would cancel all others
-            return bug
-
-    async def _write_down(
-        self,
-        task: Task,
-        tally: Tally,
-        intent: Intent,
-        result: Answer | Failure,
-        *,
-        reservation: Reservation,
-        seconds: float,
-    ) -> Step:
-        cost = self._cost(task, result, reservation)
-        unknown = reservation.price_microusd if _is_maybe(result) else 0
-        if _is_maybe(result):
-            await self._moved(self._wallet.keep_unknown, reservation)
-        else:
-            await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
-        if isinstance(result, Answer):
-            step = await self._publish(task, intent, result, cost_microusd=cost, seconds=seconds)
-        else:
-            state = standing(result.fault, tally, self._retry)
-            await self._store.close(
-                intent.attempt, result, state=state, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds
-            )
-            step = Step(state=state, failure=result, number=intent.number, reason=result.reason, cost_microusd=cost)
-        self._emit(_ended(task, intent, result, cost_microusd=cost, unknown_microusd=unknown, seconds=seconds))
-        return step
-
-    async def _publish(self, task: Task, intent: Intent, answer: Answer, *, cost_microusd: int, seconds: float) -> Step:
-        try:
-            artifact = await self._store.publish(
-                task, intent.attempt, answer, cost_microusd=cost_microusd, seconds=seconds
-            )
-        except Conflict as conflict:
-            state, reason = TaskState.CONFLICT, str(conflict)
-            return Step(state=state, number=intent.number, reason=reason, cost_microusd=cost_microusd)
-        finally:  # an error's traceback may have the image until the collector comes, and others wait for its memory
-            if answer.hold is not None:
-                answer.hold.release()
-        return Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost_microusd)
-
-    def _cost(self, task: Task, result: Answer | Failure, reservation: Reservation) -> int:
+    def _cost(self, task: Task, result: Artifact | Failure, reservation: Reservation) -> int:
         """Return what the attempt cost: from its tokens where the catalogue can, else the list price."""
         if isinstance(result, Failure) and result.billed is not Billed.YES:
             return 0
@@ -289,21 +240,24 @@ class Attempts:
         return reservation.price_microusd if cost is None else cost
 
 
-def _is_maybe(result: Answer | Failure) -> bool:
+def failure_of(result: Artifact | Failure) -> Failure | None:
+    """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
+    return result if isinstance(result, Failure) and result.image_sha256 is None else None
+
+
+def _is_maybe(result: Artifact | Failure) -> bool:
     return isinstance(result, Failure) and result.billed is Billed.MAYBE
 
 
-def _ended(
-    task: Task, intent: Intent, result: Answer | Failure, *, cost_microusd: int, unknown_microusd: int, seconds: float
-) -> AttemptEnded:
+def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unknown_microusd: int) -> AttemptEnded:
     failure = result if isinstance(result, Failure) else None
     return AttemptEnded(
-        task_id=task.id,
-        attempt=intent.attempt,
-        number=intent.number,
-        seconds=seconds,
+        task_id=begun.attempt.task.id,
+        attempt=begun.attempt.id,
+        number=begun.attempt.number,
+        seconds=begun.seconds,
         fault=failure.fault if failure else None,
-        reason=failure.reason if failure else "; ".join(result.notes) if isinstance(result, Answer) else "",
+        reason=failure.reason if failure else "; ".join(result.notes) if isinstance(result, Artifact) else "",
         status=failure.status if failure else 200,
         request_id=result.request_id,
         cost_microusd=cost_microusd,

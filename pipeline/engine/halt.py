@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SEVERITY, Exit, most_severe
-from pipeline.model import Answer, Failure, Fault, TaskState
+from pipeline.model import Artifact, Failure, Fault, TaskState
 from pipeline.settings import StopOn
 
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
@@ -102,12 +102,12 @@ class Watch:
         self._ended = 0
         self._failures_in_a_row = 0
 
-    def judged(self, result: Answer | Failure, *, model: str = "", tries: int = 0) -> Halt | None:
+    def judged(self, result: Artifact | Failure, *, model: str = "", tries: int = 0) -> Halt | None:
         """See one judged result.
 
         `model`: what was asked for, where a manifest names several. `tries`: how often this task met this fault by now.
         """
-        failure = result if isinstance(result, Failure) else None
+        failure = result if isinstance(result, Failure) and result.image_sha256 is None else None
         fault = failure.fault if failure is not None else None
         self._count(fault, model)
         if failure is None:

@@ -1,50 +1,40 @@
-"""What the engine needs of the rooms beside it, written by the engine. It imports none of them."""
+"""What the engine needs from its neighbours, as protocols. The engine imports none of the implementations."""
 
 from typing import Protocol
 
-from pipeline.model import Answer, Artifact, Failure, Reply, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Failure, Task, TaskState, Usage
 
 
-class Provider(Protocol):
-    """One attempt over the wire."""
+class Sender(Protocol):
+    """Performs attempts: builds the request, sends it, judges the answer, writes the image durably (B1 to B4)."""
 
-    async def send(self, task: Task) -> Reply | Failure:
-        """Send one request and read its whole answer (B1 to B2). Cancelled: the outcome is unknown."""
-        ...
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
+        """Send one request and keep what it brings.
 
-    def read(self, reply: Reply, task: Task) -> Answer | Failure:
-        """Judge an answer. Pure CPU work, safe in any thread."""
-        ...
-
-
-class Intent(Protocol):
-    """An attempt that is written down (B0)."""
-
-    @property
-    def attempt(self) -> int: ...  # the ledger's number
-    @property
-    def number(self) -> int: ...  # of the task, counted from 1
-
-
-class Store(Protocol):
-    """What must last."""
-
-    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
-        """Write an attempt down as sent, before it is."""
-        ...
-
-    async def publish(
-        self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
-    ) -> Artifact:
-        """Put an image durably under its final name (B3 to B5). Cancellation does not stop it.
-
-        Raises Conflict for this task alone; StorageError for the run. The image is kept in both cases.
+        Returns a few hundred bytes, never the image. Everything that can be expected is a `Failure`; only bugs raise.
+        Not to be cancelled: `abandon` ends the wait and keeps what has arrived.
         """
+        ...
+
+    def abandon(self) -> None:
+        """Stop waiting for answers: what has arrived is kept, what is in flight ends as maybe billed."""
+        ...
+
+
+class AttemptLedger(Protocol):
+    """Records attempts durably, before and after they are sent."""
+
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+        """Record an attempt as sent, before it is (B0)."""
+        ...
+
+    async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
+        """Record an attempt whose image stands under its final name (B5)."""
         ...
 
     async def close(
         self,
-        attempt: int,
+        attempt: Attempt,
         failure: Failure,
         *,
         state: TaskState,
@@ -52,7 +42,7 @@ class Store(Protocol):
         unknown_microusd: int,
         seconds: float,
     ) -> None:
-        """Write down an attempt that brought no image; keeps its body in rejected/ first."""
+        """Record an attempt that left no image under a final name."""
         ...
 
     async def free_bytes(self) -> int:

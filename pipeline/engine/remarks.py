@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.model import Answer
+from pipeline.model import Artifact
 
 REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
 MOST_TOLD: Final = 20  # texts of one run; more of them make nothing clearer
@@ -41,20 +41,20 @@ class Remarks:
         self._answers = Recent()
         self._told: set[str] = set()
 
-    def of(self, task_id: str, answer: Answer) -> Iterator[str]:
-        """Yield what is new about one answer."""
-        for text in (*answer.doubts, *self._repetitions(task_id, answer)):
+    def of(self, task_id: str, image: Artifact) -> Iterator[str]:
+        """Yield what is new about one image."""
+        for text in (*image.doubts, *self._repetitions(task_id, image)):
             if text in self._told or len(self._told) > MOST_TOLD:
                 continue
             self._told.add(text)
             yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
 
-    def _repetitions(self, task_id: str, answer: Answer) -> Iterator[str]:
-        other = self._images.owner(bytes.fromhex(answer.image.sha256[:16]), task_id)
+    def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
+        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
         if other is not None:
             yield f"its image is byte for byte that of {other}; it was accepted"
-        if answer.response_id is None:
+        if image.response_id is None:
             return
-        other = self._answers.owner(hashlib.blake2b(answer.response_id.encode(), digest_size=8).digest(), task_id)
+        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
         if other is not None:
             yield f"its answer has the id of the answer to {other}; it was accepted"

@@ -58,6 +58,8 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.NO_IMAGE: Rule(repeats=2, ends_as=TaskState.FAILED),
     Fault.BROKEN: Rule(repeats=1, ends_as=TaskState.FAILED),
     Fault.INPUT: _FAILS,
+    Fault.CONFLICT: Rule(repeats=0, ends_as=TaskState.CONFLICT),
+    Fault.STORAGE: _STOPS,
     Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, backoff=Backoff.UNKNOWN),
 }
 

@@ -1,7 +1,6 @@
-"""One run: a lazy stream of due tasks through a bounded queue and a fixed crew of workers.
+"""One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
 
-In: due tasks, and the rooms beside the engine as protocols (`ports`). Out: events as it happens, counts at the end.
-It does not know HTTP, SQL, YAML or the terminal. Nothing fatal is raised while requests are in flight: it orders a
+Nothing fatal is raised while requests are in flight: it orders a
 halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
 """
 
@@ -16,17 +15,17 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from pipeline.engine.attempt import Attempts, Step
+from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
 from pipeline.engine.counts import Counts
 from pipeline.engine.events import Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import Halt, Halts, Watch
 from pipeline.engine.pace import Gate
-from pipeline.engine.ports import Prices, Provider, Store
+from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
-from pipeline.engine.wallet import Refusal, Wallet
+from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Answer, Due, Failure, Fault, Task, TaskState
+from pipeline.model import Artifact, Due, Failure, Fault, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -52,8 +51,8 @@ class Engine:
         self,
         *,
         run: int,
-        provider: Provider,
-        store: Store,
+        sender: Sender,
+        ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
@@ -67,8 +66,8 @@ class Engine:
         self._is_halted = asyncio.Event()
         self._attempts = Attempts(
             run=run,
-            provider=provider,
-            store=store,
+            sender=sender,
+            ledger=ledger,
             prices=prices,
             gate=gate,
             wallet=wallet,
@@ -76,6 +75,7 @@ class Engine:
             listen=self._emit,
             sleep=self._sleep,
         )
+        self._sender = sender
         self._gate = gate
         self._wallet = wallet
         self._watch = watch
@@ -102,7 +102,7 @@ class Engine:
 
     def abandon(self) -> None:
         """Stop waiting for answers: what has arrived is saved, what is in flight becomes unknown."""
-        self._attempts.abandon()
+        self._sender.abandon()
 
     def gauge(self) -> Gauge:
         """Return the state of the run at this moment."""
@@ -134,8 +134,6 @@ class Engine:
             self.abandon()
             await crew
             raise
-        finally:
-            self._attempts.close()
         if self._bug is not None:
             raise self._bug
         return self.counts
@@ -145,7 +143,7 @@ class Engine:
     async def _crew(self, due: Iterable[Due]) -> None:
         async with asyncio.TaskGroup() as group:
             for n in range(self._crew_size):
-                group.create_task(self._work(group), name=f"worker-{n}")
+                group.create_task(self._work(), name=f"worker-{n}")
             await self._feed(iter(due))
             await self._feed_deferred()
             for _ in range(self._crew_size):
@@ -185,10 +183,10 @@ class Engine:
         self._busy += 1
         await self._queue.put(turn)
 
-    async def _work(self, group: asyncio.TaskGroup) -> None:
+    async def _work(self) -> None:
         while (turn := await self._queue.get()) is not None:
             try:
-                await self._take_turn(turn, group)
+                await self._take_turn(turn)
             except ImgpipeError as error:
                 self.halt(error.exit_code, str(error))
                 self._end(turn)
@@ -200,10 +198,10 @@ class Engine:
                 async with self._turn_over:
                     self._turn_over.notify_all()
 
-    async def _take_turn(self, turn: _Turn, group: asyncio.TaskGroup) -> None:
+    async def _take_turn(self, turn: _Turn) -> None:
         if not self._is_halted.is_set():
             turn.images_seen = self.counts.images
-            await self._ask(turn, group)
+            await self._ask(turn)
         failure = turn.last.failure
         if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
@@ -232,7 +230,7 @@ class Engine:
 
     # -- the attempts of one task ---------------------------------------------------------------------------------
 
-    async def _ask(self, turn: _Turn, group: asyncio.TaskGroup) -> None:
+    async def _ask(self, turn: _Turn) -> None:
         """Make attempts until the task is settled, must not be repeated, or the run halts."""
 
         def has_more(step: Step | None) -> bool:
@@ -246,24 +244,29 @@ class Engine:
             sleep=self._sleep,
             retry_error_callback=_result,
         )
-        await retrying(self._attempt, turn, group)
+        await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
 
-    async def _attempt(self, turn: _Turn, group: asyncio.TaskGroup) -> Step | None:
-        step = await self._attempts.make(
-            turn.due.task,
-            turn.tally,
-            group=group,
-            refused=self._refused,
-            judged=lambda task, result: self._judged(task, result, turn.tally),
-        )
-        if step is not None:
-            turn.last = step
-            turn.attempts += 1
-            turn.cost_microusd += step.cost_microusd
-            if step.artifact is not None:
-                self.counts.images += 1
-                self.counts.bytes += step.artifact.size_bytes
+    async def _attempt(self, turn: _Turn) -> Step | None:
+        """Begin, send, record; None when nothing was sent because the run stops."""
+        begun = await self._attempts.begin(turn.due.task, turn.tally)
+        if not isinstance(begun, Begun):
+            if begun is not None:
+                self.halt(Exit.BUDGET, str(begun))
+            return None
+        result = await self._attempts.send(begun)
+        if isinstance(result, Failure):
+            turn.tally.add(result.fault)
+        try:
+            self._judged(turn.due.task, result, turn.tally)
+        finally:  # a bug here costs no image
+            step = await self._attempts.record(begun, result, turn.tally)
+        turn.last = step
+        turn.attempts += 1
+        turn.cost_microusd += step.cost_microusd
+        if step.artifact is not None:
+            self.counts.images += 1
+            self.counts.bytes += step.artifact.size_bytes
         return step
 
     def _wait(self, turn: _Turn) -> float:
@@ -283,13 +286,10 @@ class Engine:
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
-    def _refused(self, refusal: Refusal) -> None:
-        self.halt(Exit.BUDGET, str(refusal))
-
-    def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
+    def _judged(self, task: Task, result: Artifact | Failure, tally: Tally) -> None:
         was_sent = not (isinstance(result, Failure) and result.fault is Fault.INPUT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
-        if isinstance(result, Answer):
+        if isinstance(result, Artifact):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
@@ -297,8 +297,9 @@ class Engine:
             self._halt(halt)
         if isinstance(result, Failure) and standing(result.fault, tally, self._retry) is TaskState.FAILED:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
-        if isinstance(result, Failure) and not self._is_halted.is_set():
-            self._hindered(result)
+        failure = failure_of(result)
+        if failure is not None and not self._is_halted.is_set():
+            self._hindered(failure)
 
     def _task_ended(self, state: TaskState) -> None:
         if halt := self._watch.task_ended(state):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pipeline.store.reader import Reader
     from pipeline.store.rebuilding import Rebuilt, find_traces, rebuild
     from pipeline.store.rejected import Rejected, list_rejected
-    from pipeline.store.rows import Intent, name_key
+    from pipeline.store.rows import name_key
     from pipeline.store.store import Store
     from pipeline.store.verifying import Verification, verify
 
@@ -36,7 +36,6 @@ __all__ = [
     "Carried",
     "Cost",
     "Hold",
-    "Intent",
     "Maker",
     "Mender",
     "Reader",
@@ -68,7 +67,7 @@ __getattr__ = door(
         "reader": "Reader",
         "rebuilding": "Rebuilt find_traces rebuild",
         "rejected": "Rejected list_rejected",
-        "rows": "Intent name_key",
+        "rows": "name_key",
         "store": "Store",
         "verifying": "Verification verify",
     },

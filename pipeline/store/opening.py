@@ -4,13 +4,16 @@ What fails leaves nothing open and nothing changed that matters. Raises InputErr
 anything is sent, StorageError and LedgerError for what the disk says.
 """
 
+import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypedDict
+from typing import Final, TypedDict, TypeVar
+
+import aiofiles.os
 
 from pipeline import __version__
 from pipeline.errors import InputError
@@ -26,7 +29,9 @@ from pipeline.store.rejected import RejectedFolder
 from pipeline.store.sql import query
 from pipeline.store.tree import Tree, Warn
 from pipeline.store.writer import Writer
+from pipeline.threads import whole_pool
 
+T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 
 
@@ -78,6 +83,44 @@ class Premises:
         self.ballast.give_up()
         self.outputs.close()
         self.state.close()
+
+
+class WriterPool:
+    """The threads that write images. What they began is finished even when its caller is cancelled."""
+
+    def __init__(self, threads: int) -> None:
+        """Raises MemoryError: there are not enough threads."""
+        self._threads = whole_pool(threads, "writer")
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<WriterPool, {self._unfinished} unfinished>"
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a whole step in one thread: one hop, however many file operations."""
+        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._threads)
+        return result
+
+    async def finish(self, function: Callable[..., T], *arguments: object) -> T:
+        """As `run`, and once begun it is finished, whether or not its caller is cancelled."""
+        self._unfinished += 1
+        self._idle.clear()
+        return await asyncio.shield(self._counted(self.run(function, *arguments)))
+
+    async def _counted(self, work: Coroutine[object, object, T]) -> T:
+        try:
+            return await work
+        finally:
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._idle.set()
+
+    async def aclose(self) -> None:
+        """Wait for what was begun; end the threads."""
+        await self._idle.wait()
+        await asyncio.to_thread(self._threads.shutdown)
 
 
 Furnish = Callable[[sqlite3.Connection], object]

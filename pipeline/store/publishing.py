@@ -1,125 +1,102 @@
-"""One image from memory to `done`: the steps 5 to 9 of a commit in their order, in one thread.
+"""Images as files: steps 5 to 7 and 9 of a commit for a sender, and the bodies that hold no usable image.
 
-In: an answer and its intent. Out: an artifact, or the attempt written down as paid and where its image was kept. What
-it is called from may be cancelled; this goes on.
+What is expected to go wrong is returned as a `Failure` that says where the bytes were kept. Each call runs in one
+thread of the writer pool from end to end; a cancelled caller stops only the waiting.
 """
 
-import contextlib
-from dataclasses import dataclass
+from dataclasses import replace
 
-from pipeline.errors import Conflict, ImgpipeError, StorageError
+from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Failure, TaskState
+from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.store import rows
-from pipeline.store.clock import to_us
-from pipeline.store.opening import Premises, Settings
+from pipeline.store.opening import Premises, Settings, WriterPool
 from pipeline.store.rejected import Facts
 from pipeline.store.writer import Delivery
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parcel:
-    """What `publish` was given."""
+class FolderImages:
+    """Images in a folder. All methods may be called concurrently."""
 
-    intent: rows.Intent
-    name: str
-    answer: Answer
-    cost_microusd: int
-    seconds: float
-
-
-class Publisher:
-    """Publishes parcels. Thread-safe."""
-
-    def __init__(self, settings: Settings, premises: Premises) -> None:
+    def __init__(self, settings: Settings, premises: Premises, pool: WriterPool) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
-        self._ledger = premises.ledger
-        self._writer = premises.writer
-        self._rejected = premises.rejected
+        self._premises = premises
+        self._pool = pool
 
-    def publish(self, parcel: Parcel) -> Artifact:
-        """Carry out B3 to B5. Raises Conflict, StorageError, LedgerError, TryLater; the image is kept in every case."""
-        delivery = self._delivery(parcel)
-        attempt = parcel.intent.attempt
+    async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+        """Give an image its final name durably (B3, B4); its part stays until `release`.
+
+        A `Failure` with the fault CONFLICT or STORAGE: the image was kept, and the next start publishes it.
+        """
+        return await self._pool.finish(self._put, attempt, answer)
+
+    async def keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Keep the body of an answer without a usable image in rejected/; return the failure without it.
+
+        Its `storage_error` says when the disk did not take it.
+        """
+        return await self._pool.finish(self._keep_body, attempt, failure)
+
+    async def release(self, attempt: Attempt, artifact: Artifact) -> None:
+        """Remove the part of an image that is recorded as done (step 9)."""
+        await self._pool.finish(self._release, attempt, artifact)
+
+    def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         try:
-            artifact = self._writer.publish(delivery)
+            artifact = self._premises.writer.publish(self._delivery(attempt, answer))
         except StorageError as error:
-            self._write_kept(parcel, error)
-            raise
-        now = to_us(self._clock())
-        self._ledger.run(
-            lambda c: rows.finish(
-                c, attempt, artifact, cost=parcel.cost_microusd, now=now, answer=parcel.answer, seconds=parcel.seconds
-            )
+            return _unpublished(answer, error)
+        return replace(
+            artifact,
+            usage=answer.usage,
+            model_version=answer.model_version,
+            response_id=answer.response_id,
+            request_id=answer.request_id,
+            notes=answer.notes,
+            doubts=answer.doubts,
         )
-        reach("done")
-        self._writer.drop_part(delivery)
-        reach("unlink")
-        return artifact
 
-    def _delivery(self, parcel: Parcel) -> Delivery:
-        intent, image = parcel.intent, parcel.answer.image
+    def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
+        assert failure.body is not None
+        trouble: str | None = None
+        try:
+            self._premises.rejected.keep(failure.body, failure.suffix, self._facts_of_body(attempt, failure))
+        except OSError as error:
+            trouble = f"{attempt.task.id}: its answer could not be kept in rejected/: {error.strerror}"
+        return replace(failure, body=None, storage_error=trouble)
+
+    def _release(self, attempt: Attempt, artifact: Artifact) -> None:
+        self._premises.writer.drop_part(attempt.id, artifact)
+        reach("unlink")
+
+    def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
+        image, ledger = answer.image, self._premises.ledger
         return Delivery(
-            attempt=intent.attempt,
+            attempt=attempt.id,
             image=image,
-            name=parcel.name,
-            previous=intent.previous,
-            previous_maker=intent.previous_maker,
-            received=lambda path: self._ledger.run(
-                lambda c: rows.receive(c, intent.attempt, sha256=image.sha256, kept=path)
-            ),
+            name=attempt.task.name,
+            previous=attempt.previous,
+            previous_maker=attempt.previous_maker,
+            received=lambda path: ledger.run(lambda c: rows.receive(c, attempt.id, sha256=image.sha256, kept=path)),
             facts=Facts(
-                attempt=intent.attempt,
+                attempt=attempt.id,
                 manifest=self._manifest,
-                task=intent.task_id,
+                task=attempt.task.id,
                 at=self._clock().isoformat(),
                 reason="the image could not be written to its place",
                 is_image=True,
-                name=parcel.name,
+                name=attempt.task.name,
                 mime=image.mime,
-                request_id=parcel.answer.request_id,
+                request_id=answer.request_id,
             ),
         )
 
-    def _write_kept(self, parcel: Parcel, error: StorageError) -> None:
-        """Write down that the image was paid for and is not published. Where that fails, recovery finds the image."""
-        closing = rows.Closing(
-            attempt_state="paid",
-            state=TaskState.CONFLICT if isinstance(error, Conflict) else TaskState.PENDING,
-            cost=parcel.cost_microusd,
-            reserved=None,
-            reason=str(error),
-            seconds=parcel.seconds,
-            sha256=parcel.answer.image.sha256,
-            kept=error.kept if isinstance(error, Conflict) else None,
-        )
-        now = to_us(self._clock())
-        with contextlib.suppress(ImgpipeError):  # the error that is under way matters more
-            self._ledger.run(lambda c: rows.close(c, parcel.intent.attempt, closing, now=now, facts=parcel.answer))
-
-    def close_with_body(self, intent: rows.Intent, failure: Failure, closing: rows.Closing) -> None:
-        """Keep the body of an answer without an image in rejected/, then write the attempt down.
-
-        Raises StorageError: the body could not be kept (the attempt is written down all the same).
-        """
-        assert failure.body is not None
-        trouble: OSError | None = None
-        try:
-            self._rejected.keep(failure.body, failure.suffix, self._facts_of_body(intent, failure))
-        except OSError as error:
-            trouble = error
-        now = to_us(self._clock())
-        self._ledger.run(lambda c: rows.close(c, intent.attempt, closing, now=now, facts=failure))
-        if trouble is not None:
-            text = f"{intent.task_id}: its answer could not be kept in rejected/: {trouble.strerror}"
-            raise StorageError(text) from trouble
-
-    def _facts_of_body(self, intent: rows.Intent, failure: Failure) -> Facts:
+    def _facts_of_body(self, attempt: Attempt, failure: Failure) -> Facts:
         return Facts(
-            attempt=intent.attempt,
+            attempt=attempt.id,
             manifest=self._manifest,
-            task=intent.task_id,
+            task=attempt.task.id,
             at=self._clock().isoformat(),
             reason=rows.text(failure.reason),
             fault=failure.fault.value,
@@ -127,3 +104,20 @@ class Publisher:
             code=failure.code,
             request_id=failure.request_id,
         )
+
+
+def _unpublished(answer: Answer, error: StorageError) -> Failure:
+    """Return the failure of an image that was paid for, is kept, and has no final name."""
+    conflict = error if isinstance(error, Conflict) else None
+    return Failure(
+        fault=Fault.STORAGE if conflict is None else Fault.CONFLICT,
+        billed=Billed.YES,
+        reason=str(error),
+        status=200,
+        request_id=answer.request_id,
+        response_id=answer.response_id,
+        usage=answer.usage,
+        image_sha256=answer.image.sha256,
+        kept=None if conflict is None else conflict.kept,
+        storage_error=str(error) if conflict is None else None,
+    )

@@ -15,24 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import __version__
-from pipeline.model import Answer, Artifact, Billed, Failure, Image, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Billed, Failure, Image, Task, TaskState, Usage
 from pipeline.store.sql import query
 
 Row = Mapping[str, object]
 REASON_CHARS: Final = 2000
 REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
 ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Intent:
-    """An attempt that is written down (B0) and may be sent."""
-
-    attempt: int  # the ledger's number, never given twice
-    number: int  # of this task, counted from 1
-    task_id: str
-    previous: Artifact | None  # the task's image so far
-    previous_maker: int | None
 
 
 def text(value: str) -> str:
@@ -108,16 +97,16 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
     }
 
 
-def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, reserved: int) -> Intent:
-    """Write an attempt down as sent (B0)."""
-    task, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
+def begin(connection: sqlite3.Connection, task: Task, row: Row, record: str, *, run: int, reserved: int) -> Attempt:
+    """Record an attempt as sent (B0)."""
+    key, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
     is_first = number == 1 and artifact[0] is None
-    remember(connection, task, str(row["fingerprint"]), record, is_first=is_first)
+    remember(connection, key, str(row["fingerprint"]), record, is_first=is_first)
     attempt = connection.execute(
         query("intend_attempt"),
         {
             "run": run,
-            "task": task,
+            "task": key,
             "number": number,
             "fingerprint": row["fingerprint"],
             "model": row["model"],
@@ -126,13 +115,7 @@ def intend(connection: sqlite3.Connection, row: Row, record: str, *, run: int, r
         },
     ).lastrowid
     assert attempt is not None
-    return Intent(
-        attempt=attempt,
-        number=number,
-        task_id=str(row["id"]),
-        previous=artifact_of(artifact),
-        previous_maker=maker,
-    )
+    return Attempt(id=attempt, number=number, task=task, previous=artifact_of(artifact), previous_maker=maker)
 
 
 def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str, *, is_first: bool) -> None:
@@ -186,61 +169,60 @@ def finish(
     *,
     cost: int,
     now: int,
-    answer: Answer | None = None,
     seconds: float | None = None,
     reason: str = "",
 ) -> None:
-    """Write an image down as done (B5); `answer` None: it was recovered, what was known stays."""
+    """Record an image as done (B5); `seconds` None: it was recovered, what was known of its answer stays."""
     row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now}
     connection.execute(query("finish_task"), row)
-    notes = "; ".join(answer.notes) if answer is not None else reason
     row |= {
         "seconds": seconds,
-        "status": None if answer is None else 200,
-        "request_id": answer.request_id if answer else None,
-        "response_id": answer.response_id if answer else None,
-        "model_version": answer.model_version if answer else None,
-        "reason": text(notes)[:REASON_CHARS],
-        **_tokens(answer.usage if answer else None),
+        "status": None if seconds is None else 200,
+        "request_id": artifact.request_id,
+        "response_id": artifact.response_id,
+        "model_version": artifact.model_version,
+        "reason": text("; ".join(artifact.notes) or reason)[:REASON_CHARS],
+        **_tokens(artifact.usage),
     }
     connection.execute(query("finish_attempt"), row)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Closing:
-    """How an attempt ended that left no image under a final name."""
+def close(
+    connection: sqlite3.Connection,
+    attempt: int,
+    failure: Failure,
+    *,
+    state: TaskState,
+    cost: int,
+    now: int,
+    unknown: int | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Record the end of an attempt that left no image under a final name.
 
-    attempt_state: str  # free | paid | unknown
-    state: TaskState
-    cost: int
-    reserved: int | None  # None: as it was
-    reason: str
-    seconds: float | None
-    sha256: str | None = None
-    kept: str | None = None
-
-
-def close(connection: sqlite3.Connection, attempt: int, closing: Closing, *, now: int, facts: Answer | Failure) -> None:
-    """Write the end of an attempt down."""
-    failure = facts if isinstance(facts, Failure) else None
+    `unknown`: micro-dollars that stay reserved for what may have been billed. `seconds` None: it was recovered.
+    """
+    attempt_state = ATTEMPT_STATES[failure.billed]
+    is_unknown = attempt_state == "unknown"
+    has_image = failure.image_sha256 is not None
     row = {
         "attempt": attempt,
-        "attempt_state": closing.attempt_state,
-        "is_unknown": closing.attempt_state == "unknown",
-        "state": closing.state.value,
-        "cost": closing.cost,
-        "reserved": closing.reserved,
-        "reason": text(closing.reason)[:REASON_CHARS],
-        "seconds": closing.seconds,
-        "sha256": closing.sha256,
-        "kept": closing.kept,
+        "attempt_state": attempt_state,
+        "is_unknown": is_unknown,
+        "state": state.value,
+        "cost": cost,
+        "reserved": unknown if is_unknown else None,
+        "reason": text(failure.reason)[:REASON_CHARS],
+        "seconds": seconds,
+        "sha256": failure.image_sha256,
+        "kept": failure.kept,
         "now": now,
-        "fault": failure.fault.value if failure else None,
-        "status": failure.status if failure else 200,
-        "code": failure.code if failure else None,
-        "request_id": facts.request_id,
-        "response_id": None if isinstance(facts, Failure) else facts.response_id,
-        **_tokens(facts.usage),
+        "fault": None if has_image else failure.fault.value,
+        "status": 200 if has_image else failure.status,
+        "code": failure.code,
+        "request_id": failure.request_id,
+        "response_id": failure.response_id,
+        **_tokens(failure.usage),
     }
     connection.execute(query("close_task"), row)
     connection.execute(query("close_attempt"), row)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.errors import Conflict
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Image, TaskState
+from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.clock import Clock, to_us
 from pipeline.store.finds import Claimant, Found, Recovery
@@ -89,7 +89,7 @@ class Salvager:
         reach("recover-link")
         self.finish(claimant, artifact)
         reach("recover-done")
-        self._writer.drop_part(delivery)
+        self._writer.drop_part(claimant.attempt, artifact)
         self._drop(source)
 
     def finish(self, claimant: Claimant, artifact: Artifact) -> None:
@@ -107,18 +107,15 @@ class Salvager:
 
     def _write_kept(self, claimant: Claimant, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
         """Write down that the image arrived, was paid for, and is kept without a final name."""
-        closing = rows.Closing(
-            attempt_state="paid",
-            state=state,
-            cost=claimant.price_microusd,
-            reserved=None,
+        failure = Failure(
+            fault=Fault.STORAGE,
+            billed=Billed.YES,
             reason=reason,
-            seconds=None,
-            sha256=image.sha256,
+            image_sha256=image.sha256,
             kept=kept,
         )
-        now = to_us(self._clock())
-        self._ledger.run(lambda c: rows.close(c, claimant.attempt, closing, now=now, facts=Answer(image=image)))
+        now, cost = to_us(self._clock()), claimant.price_microusd
+        self._ledger.run(lambda c: rows.close(c, claimant.attempt, failure, state=state, cost=cost, now=now))
 
     def _set_aside(self, claimant: Claimant, image: Image, source: Source) -> None:
         """The task has another image, or asks for another one: this one is kept, not published."""

@@ -1,35 +1,31 @@
-"""The store as a run sees it: intents, images and money, each durable when its call returns.
+"""What a run records: attempts, images and money, each durable when its call returns.
 
-Opened under the state lock; owns the ledger's writer thread and the pool that writes images. In: tasks, answers,
-failures. Out: artifacts, or errors that say where an image was kept. It knows no provider and no engine.
+Opened under the state lock; owns the ledger's writer thread and the threads that write images (`images`).
 """
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Collection, Coroutine, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
 from typing import Self, TypeVar, Unpack
 
-import aiofiles.os
-
 from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Failure, Task, TaskState
+from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.awaiting import Awaiting
 from pipeline.store.clock import to_us
 from pipeline.store.finds import Recovery
 from pipeline.store.mending import Mender
 from pipeline.store.moving import Mover
-from pipeline.store.opening import Options, Premises, Settings, open_premises
-from pipeline.store.publishing import Parcel, Publisher
+from pipeline.store.opening import Options, Premises, Settings, WriterPool, open_premises
+from pipeline.store.publishing import FolderImages
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
 from pipeline.store.tree import components
-from pipeline.threads import whole_pool
 
 T = TypeVar("T")
 
@@ -42,19 +38,15 @@ class Store:
         self._settings = settings
         self._premises = premises
         self._ledger = premises.ledger
-        self._publisher = Publisher(settings, premises)
+        self._pool = WriterPool(settings.workers)
+        self.images = FolderImages(settings, premises, self._pool)
         self._mover = Mover(settings, premises)
         self._mender = Mender(settings, premises)
-        self._pool = whole_pool(settings.workers, "writer")
         self._awaiting = Awaiting()
-        self._intents: dict[int, rows.Intent] = {}
         self._is_closed = False
-        self._in_hand = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
 
     def __repr__(self) -> str:
-        return f"<Store {self._settings.output_dir}, {len(self._intents)} attempts open, {self._in_hand} in hand>"
+        return f"<Store {self._settings.output_dir}, {self._pool!r}>"
 
     @classmethod
     async def open(
@@ -83,8 +75,7 @@ class Store:
 
     async def aclose(self) -> None:
         """Wait for every image in hand, commit, close. Safe to call twice."""
-        await self._idle.wait()
-        await asyncio.to_thread(self._pool.shutdown)
+        await self._pool.aclose()
         if not self._is_closed:
             self._is_closed = True
             await asyncio.to_thread(self._premises.close)
@@ -94,7 +85,7 @@ class Store:
     async def recover(self) -> Recovery:
         """Bring disk and ledger together after whatever happened; before anything is sent."""
         recoverer = Recoverer(self._settings, self._premises)
-        return await self._joined(self._in_pool(recoverer.run))
+        return await self._pool.finish(recoverer.run)
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
         """Write a run down; return its number."""
@@ -117,8 +108,8 @@ class Store:
 
     # --- an attempt
 
-    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> rows.Intent:
-        """Write an attempt down as sent, before it is (B0). None: the price is not known.
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+        """Record an attempt as sent, before it is (B0). None: the price is not known.
 
         Cancelled: nothing was sent, so the attempt is taken back. Raises InputError: a name that leads outside.
         """
@@ -128,50 +119,44 @@ class Store:
             raise InputError(f"{task.id}: the output name is {error}") from error
         row = rows.task_row(task, manifest=self._settings.manifest, now=self._now())
         record = rows.record_of(task, self._settings.state_dir)
-        written: list[rows.Intent] = []
+        written: list[Attempt] = []
 
-        def work(connection: sqlite3.Connection) -> rows.Intent:
-            written[:] = [rows.intend(connection, row, record, run=run, reserved=reserved_microusd or 0)]
+        def work(connection: sqlite3.Connection) -> Attempt:
+            written[:] = [rows.begin(connection, task, row, record, run=run, reserved=reserved_microusd or 0)]
             return written[0]
 
         future = self._ledger.submit(work)
         try:
-            intent = await self._awaiting.wait(future)
+            attempt = await self._awaiting.wait(future)
         except asyncio.CancelledError:
             self._withdraw(future, written)
             raise
-        self._intents[intent.attempt] = intent
         reach("intent")
-        return intent
+        return attempt
 
-    def _withdraw(self, future: "Future[rows.Intent]", written: list[rows.Intent]) -> None:
-        """Take back an intent nobody waits for; the ledger keeps order, so it has been written or never will be."""
+    def _withdraw(self, future: "Future[Attempt]", written: list[Attempt]) -> None:
+        """Take back an attempt nobody waits for; the ledger keeps order, so it has been written or never will be."""
         now = self._now()
         if not future.cancel():
             self._ledger.submit(
-                lambda c: [_execute(c, "withdraw_attempt", {"attempt": i.attempt, "now": now}) for i in written]
+                lambda c: [_execute(c, "withdraw_attempt", {"attempt": each.id, "now": now}) for each in written]
             )
 
-    async def publish(
-        self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
-    ) -> Artifact:
-        """Put an image durably under its final name (B3 to B5).
+    async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
+        """Record an image that stands under its final name as done (B5), then remove its part.
 
-        Raises Conflict: something that may not be replaced is there. StorageError, LedgerError, TryLater: disk or
-        ledger. The image is kept in every case, and the next `recover` publishes it. Cancelling stops only the waiting.
+        Raises LedgerError, StorageError, TryLater: the image is kept, and the next `recover` records it.
         """
-        parcel = Parcel(
-            intent=self._intents.pop(attempt),
-            name=task.name,
-            answer=answer,
-            cost_microusd=cost_microusd,
-            seconds=seconds,
+        now = self._now()
+        await self._committed(
+            lambda c: rows.finish(c, attempt.id, artifact, cost=cost_microusd, now=now, seconds=seconds)
         )
-        return await self._joined(self._in_pool(self._publisher.publish, parcel))
+        reach("done")
+        await self.images.release(attempt, artifact)
 
     async def close(
         self,
-        attempt: int,
+        attempt: Attempt,
         failure: Failure,
         *,
         state: TaskState,
@@ -179,36 +164,31 @@ class Store:
         unknown_microusd: int,
         seconds: float,
     ) -> None:
-        """Write down an attempt that brought no image; its body is in rejected/ first.
-
-        Raises StorageError: the body or the row could not be kept.
-        """
-        intent = self._intents.pop(attempt)
-        attempt_state = rows.ATTEMPT_STATES[failure.billed]
-        closing = rows.Closing(
-            attempt_state=attempt_state,
-            state=state,
-            cost=cost_microusd,
-            reserved=unknown_microusd if attempt_state == "unknown" else None,
-            reason=failure.reason,
-            seconds=seconds,
-        )
-        if failure.body is not None:
-            await self._joined(self._in_pool(self._publisher.close_with_body, intent, failure, closing))
-            return
+        """Record an attempt that left no image under a final name. Raises LedgerError, StorageError."""
         now = self._now()
-        await self._committed(lambda c: rows.close(c, attempt, closing, now=now, facts=failure))
+        await self._committed(
+            lambda c: rows.close(
+                c,
+                attempt.id,
+                failure,
+                state=state,
+                cost=cost_microusd,
+                unknown=unknown_microusd,
+                now=now,
+                seconds=seconds,
+            )
+        )
 
     async def move(self, task_id: str, name: str) -> Artifact:
         """Give a done image the output name `name`, without a request.
 
         Raises Conflict: the name is taken. StorageError.
         """
-        return await self._joined(self._in_pool(self._mover.move, task_id, name))
+        return await self._pool.finish(self._mover.move, task_id, name)
 
     async def mend(self, order: Callable[[Mender], T]) -> T:
         """Carry out one of the Mender's orders; raises what it raises."""
-        return await self._joined(self._in_pool(order, self._mender))
+        return await self._pool.finish(order, self._mender)
 
     # --- between runs
 
@@ -241,7 +221,7 @@ class Store:
 
     async def free_bytes(self) -> int:
         """Return what new requests may count on, in the scarcer of the two directories."""
-        return await self._in_pool(self._free_bytes)
+        return await self._pool.run(self._free_bytes)
 
     def _free_bytes(self) -> int:
         premises = self._premises
@@ -256,25 +236,6 @@ class Store:
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
         return await self._awaiting.wait(self._ledger.submit(work))
-
-    async def _in_pool(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a whole step in one thread of the writer pool: one hop, however many file operations."""
-        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._pool)
-        return result
-
-    async def _joined(self, work: Coroutine[object, object, T]) -> T:
-        """Await work that goes on when the caller is cancelled; `aclose` waits for it."""
-        self._in_hand += 1
-        self._idle.clear()
-        return await asyncio.shield(self._counted(work))
-
-    async def _counted(self, work: Coroutine[object, object, T]) -> T:
-        try:
-            return await work
-        finally:
-            self._in_hand -= 1
-            if self._in_hand == 0:
-                self._idle.set()
 
 
 def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:

@@ -98,11 +98,11 @@ class Writer:
             error = second
         raise self._kept_aside(delivery, error) from error
 
-    def drop_part(self, delivery: Delivery) -> None:
+    def drop_part(self, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
-        folder, _ = split(delivery.path)
+        folder, _ = split(artifact.path)
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
-            self._disk.unlink(delivery.part, dir_fd=fd)
+            self._disk.unlink(part_name(attempt, artifact.sha256), dir_fd=fd)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)

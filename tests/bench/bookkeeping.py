@@ -57,18 +57,18 @@ async def _ledger(count: int, in_flight: int, folder: Path) -> None:
     nothing = Failure(fault=Fault.OUTAGE, billed=Billed.NO, reason="HTTP 503")
 
     async def one(store: Store, run: int, task: Task, _number: int) -> None:
-        intent = await store.intend(task, run=run, reserved_microusd=40_000)
-        await store.close(
-            intent.attempt, nothing, state=TaskState.PENDING, cost_microusd=0, unknown_microusd=0, seconds=1.0
-        )
+        attempt = await store.begin(task, run=run, reserved_microusd=40_000)
+        await store.close(attempt, nothing, state=TaskState.PENDING, cost_microusd=0, unknown_microusd=0, seconds=1.0)
 
     await _through_store(count, in_flight, folder, one)
 
 
 async def _images(count: int, in_flight: int, folder: Path) -> None:
     async def one(store: Store, run: int, task: Task, number: int) -> None:
-        intent = await store.intend(task, run=run, reserved_microusd=40_000)
-        await store.publish(task, intent.attempt, answer(number), cost_microusd=40_000, seconds=1.0)
+        attempt = await store.begin(task, run=run, reserved_microusd=40_000)
+        artifact = await store.images.put(attempt, answer(number))
+        assert isinstance(artifact, Artifact)
+        await store.finish(attempt, artifact, cost_microusd=40_000, seconds=1.0)
 
     await _through_store(count, in_flight, folder, one)
 

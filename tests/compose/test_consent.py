@@ -31,7 +31,7 @@ async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, lef
     )  # fmt: skip
     run = await store.begin_run(manifest_sha256="0" * 64)
     (task,) = expand(setup.manifest, digests=read_digest)
-    await store.intend(task, run=run, reserved_microusd=39_000)
+    await store.begin(task, run=run, reserved_microusd=39_000)
     await store.aclose()
     with reading(setup) as reader:
         assert wallet_of(setup, reader).left_microusd == left

@@ -12,13 +12,13 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.plan import Spool
 from pipeline.settings import Budget
-from tests.engine.fakes import FakeStore, due
+from tests.engine.fakes import FakeLedger, due
 
 
 async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path) -> None:
     manifest = tmp_path / "shop.yaml"
     manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug}}}\n")
-    wallet, store, attended = Wallet(Budget()), FakeStore(), list[Stoppable]()
+    wallet, store, attended = Wallet(Budget()), FakeLedger(), list[Stoppable]()
 
     async def stages() -> AsyncGenerator[Spool, None]:
         with closing(Spool()) as spool:
@@ -29,6 +29,7 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
                 spool.add(each)
             yield spool
 
+    store.images = None  # type: ignore[attr-defined] # nothing is sent, so nothing is kept
     crew = Crew(
         setup=prepare(manifest, Flags()),
         key="simulator",

@@ -9,7 +9,7 @@ from pipeline.compose.settling import settle
 from pipeline.model import Due
 from pipeline.plan import ACCEPT, MOVE
 from pipeline.store import Store
-from tests.store.fakes import PRICE, SHA, answer, task
+from tests.store.fakes import PRICE, SHA, answer, publish, task
 
 
 @pytest.fixture
@@ -21,8 +21,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     await store.recover()
     run = await store.begin_run(manifest_sha256=SHA)
     for number in (1, 2):
-        intent = await store.intend(task(number), run=run, reserved_microusd=PRICE)
-        await store.publish(task(number), intent.attempt, answer(number), cost_microusd=PRICE, seconds=1)
+        intent = await store.begin(task(number), run=run, reserved_microusd=PRICE)
+        await publish(store, intent, answer(number), cost_microusd=PRICE, seconds=1)
     yield store
     await store.aclose()
 

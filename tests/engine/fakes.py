@@ -1,11 +1,11 @@
-"""A provider that plays a script and a store in memory: the engine's two neighbours, without wire and disk."""
+"""A sender that plays a script and a ledger in memory: the engine's two neighbours, without wire and disk."""
 
 import asyncio
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Billed, Digests, Due, Failure, Fault, Task, TaskState, Usage
 
 PRICE = 40_000
 BILLED = {
@@ -32,55 +32,68 @@ def failure(fault: Fault, hint_s: float | None = None) -> Failure:
     return Failure(fault=fault, billed=BILLED.get(fault, Billed.NO), reason=f"it was {fault}", hint_s=hint_s)
 
 
-IMAGE = Image(data=b"png", sha256="0" * 64, mime="image/png", suffix=".png", width=1, height=1)
-ANSWER = Answer(image=IMAGE)
+def artifact(name: str = "job/a", **fields: object) -> Artifact:
+    known = {"path": f"{name}.png", "sha256": "0" * 64, "mime": "image/png", "width": 1, "height": 1}
+    return Artifact(**{**known, "size_bytes": 3, "mtime_ns": 0, **fields})  # type: ignore[arg-type]
+
+
+def unpublished(fault: Fault) -> Failure:
+    """Return the failure of an image that was paid for and has no final name."""
+    said = {"storage_error": "no space left"} if fault is Fault.STORAGE else {"kept": "x"}
+    return Failure(fault=fault, billed=Billed.YES, reason="no space left", image_sha256="0" * 64, **said)  # type: ignore[arg-type]
 
 
 @dataclass
-class FakeProvider:
-    """Answers each task with its next scripted outcome; without a script, with an image. `hold` keeps answers back."""
+class FakeSender:
+    """Ends each attempt with the task's next scripted outcome; without a script, with an image.
 
-    script: dict[str, list[Fault | Failure | Exception]] = field(default_factory=dict)
-    always: Fault | None = None
+    `hold` keeps answers back; `abandon` lets them go as silence.
+    """
+
+    script: dict[str, list[Fault | Failure | Exception | None]] = field(default_factory=dict)
+    always: Fault | Failure | None = None
     hold: asyncio.Event | None = None
-    answer: Answer = ANSWER
     sent: list[str] = field(default_factory=list)
     in_flight: int = 0
     most_in_flight: int = 0
+    _abandoned: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def send(self, task: Task) -> Reply | Failure:
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
+        task = attempt.task
         self.sent.append(task.id)
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
-            await (self.hold.wait() if self.hold else asyncio.sleep(0))
+            await self._answer()
         finally:
             self.in_flight -= 1
+        if self._abandoned.is_set():
+            return failure(Fault.SILENCE)
         steps = self.script.get(task.id, [])
         step = steps.pop(0) if steps else self.always
         if isinstance(step, Exception):
             raise step
         if isinstance(step, Failure):
             return step
-        if step is not None:
-            return failure(step)
-        return Reply(status=200, headers=(), body=b"", is_first=False, seconds=0.0)
+        return artifact(task.name) if step is None else failure(step)
 
-    def read(self, reply: Reply, task: Task) -> Answer | Failure:
-        return self.answer
+    def abandon(self) -> None:
+        self._abandoned.set()
+
+    async def _answer(self) -> None:
+        if self.hold is None:
+            await asyncio.sleep(0)
+            return
+        waits = [asyncio.ensure_future(event.wait()) for event in (self.hold, self._abandoned)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 @dataclass
-class Intent:
-    attempt: int
-    number: int
+class FakeLedger:
+    """Remembers what was recorded, in order."""
 
-
-@dataclass
-class FakeStore:
-    """Remembers what it was told, in order. `broken` is raised by publish."""
-
-    broken: Exception | None = None
     log: list[tuple[str, object]] = field(default_factory=list)
     numbers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     states: dict[int, TaskState] = field(default_factory=dict)
@@ -90,25 +103,18 @@ class FakeStore:
     async def free_bytes(self) -> int:
         return self.free
 
-    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
         self.numbers[task.id] += 1
-        self.log.append(("intend", task.id))
-        return Intent(len(self.log), self.numbers[task.id])
+        self.log.append(("begin", task.id))
+        return Attempt(id=len(self.log), number=self.numbers[task.id], task=task)
 
-    async def publish(
-        self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
-    ) -> Artifact:
-        if self.broken is not None:
-            raise self.broken
+    async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
         await asyncio.sleep(0)
-        self.log.append(("publish", task.id))
-        return Artifact(
-            path=f"{task.name}.png", sha256="0" * 64, mime="image/png", width=1, height=1, size_bytes=3, mtime_ns=0
-        )
+        self.log.append(("finish", attempt.task.id))
 
     async def close(
         self,
-        attempt: int,
+        attempt: Attempt,
         failure: Failure,
         *,
         state: TaskState,
@@ -117,11 +123,11 @@ class FakeStore:
         seconds: float,
     ) -> None:
         self.log.append(("close", failure.fault))
-        self.states[attempt] = state
+        self.states[attempt.id] = state
         self.unknown_microusd += unknown_microusd
 
-    def published(self) -> Iterable[object]:
-        return [what for verb, what in self.log if verb == "publish"]
+    def finished(self) -> Iterable[object]:
+        return [what for verb, what in self.log if verb == "finish"]
 
 
 class FakePrices:

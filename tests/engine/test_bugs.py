@@ -13,7 +13,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.model import TaskState
 from pipeline.settings import Budget, Limits, Retry
-from tests.engine.fakes import PRICE, FakePrices, FakeProvider, FakeStore, due
+from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due
 
 ALL = Limits(concurrency=3, start=3)
 
@@ -22,11 +22,11 @@ class DeafError(RuntimeError):
     """What the listener raises."""
 
 
-def engine(provider: FakeProvider, store: FakeStore, listen: Callable[[Event], None], wallet: Wallet) -> Engine:
+def engine(sender: FakeSender, ledger: FakeLedger, listen: Callable[[Event], None], wallet: Wallet) -> Engine:
     return Engine(
         run=1,
-        provider=provider,
-        store=store,
+        sender=sender,
+        ledger=ledger,
         prices=FakePrices(),
         gate=Gate(Pace(ALL)),
         wallet=wallet,
@@ -50,41 +50,41 @@ def failing_at(kind: type, heard: list[Event], *, after: int = 0) -> Callable[[E
 
 @pytest.mark.parametrize("kind", [AttemptStarted, AttemptEnded, TaskEnded], ids=lambda kind: f"R21-{kind.__name__}")
 async def test_a_listener_that_fails_loses_no_image_in_flight(kind: type) -> None:
-    provider, store, heard = FakeProvider(hold=asyncio.Event()), FakeStore(), list[Event]()
+    sender, ledger, heard = FakeSender(hold=asyncio.Event()), FakeLedger(), list[Event]()
     wallet = Wallet(Budget())
-    assert provider.hold is not None
-    under_test = engine(provider, store, failing_at(kind, heard, after=2), wallet)
+    assert sender.hold is not None
+    under_test = engine(sender, ledger, failing_at(kind, heard, after=2), wallet)
     running = asyncio.create_task(under_test.run(due(*(f"job/{n}" for n in range(9)))))
     while not running.done():
-        provider.hold.set()
+        sender.hold.set()
         await asyncio.sleep(0)
     with pytest.raises(DeafError):
         await running
     assert under_test.halts.exit is Exit.BUG
-    assert len(list(store.published())) == len(provider.sent) == wallet.spent_microusd // PRICE
-    assert 0 < len(provider.sent) < 9
-    assert under_test.counts.states[TaskState.DONE] == len(provider.sent)
+    assert len(list(ledger.finished())) == len(sender.sent) == wallet.spent_microusd // PRICE
+    assert 0 < len(sender.sent) < 9
+    assert under_test.counts.states[TaskState.DONE] == len(sender.sent)
 
 
 async def test_R21_a_listener_that_fails_at_the_halt_itself_stops_in_order() -> None:
-    provider, store, heard = FakeProvider(hold=asyncio.Event()), FakeStore(), list[Event]()
-    under_test = engine(provider, store, failing_at(Halted, heard), Wallet(Budget()))
+    sender, ledger, heard = FakeSender(hold=asyncio.Event()), FakeLedger(), list[Event]()
+    under_test = engine(sender, ledger, failing_at(Halted, heard), Wallet(Budget()))
     running = asyncio.create_task(under_test.run(due("job/a", "job/b")))
-    while not provider.sent:
+    while not sender.sent:
         await asyncio.sleep(0)
     under_test.halt(Exit.INTERRUPTED, "INT")
-    assert provider.hold is not None
-    provider.hold.set()
+    assert sender.hold is not None
+    sender.hold.set()
     with pytest.raises(DeafError):
         await running
-    assert list(store.published()) == provider.sent == ["job/a"]
+    assert list(ledger.finished()) == sender.sent == ["job/a"]
 
 
 async def test_P2_a_bug_in_who_judges_the_run_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    provider, store, heard = FakeProvider(), FakeStore(), list[Event]()
+    sender, ledger, heard = FakeSender(), FakeLedger(), list[Event]()
     monkeypatch.setattr(Watch, "judged", lambda *_, **__: 1 / 0)
-    under_test = engine(provider, store, heard.append, Wallet(Budget()))
+    under_test = engine(sender, ledger, heard.append, Wallet(Budget()))
     with pytest.raises(ZeroDivisionError):
         await under_test.run(due("job/a", "job/b"))
-    assert provider.sent
-    assert list(store.published()) == provider.sent
+    assert sender.sent
+    assert list(ledger.finished()) == sender.sent

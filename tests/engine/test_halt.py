@@ -8,11 +8,12 @@ import pytest
 
 from pipeline.engine.halt import Halt, Halts, Watch, next_midnight, pacific
 from pipeline.errors import Exit
-from pipeline.model import Answer, Billed, Failure, Fault, Image, TaskState
+from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
+from tests.engine.fakes import artifact
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
-ANSWER = Answer(image=Image(data=b"", sha256="", mime="image/png", suffix=".png", width=1, height=1))
+IMAGE = artifact()
 
 
 def failure(fault: Fault, hint_s: float | None = None) -> Failure:
@@ -21,7 +22,7 @@ def failure(fault: Fault, hint_s: float | None = None) -> Failure:
 
 def last(watch: Watch, *results: Fault | None) -> Halt | None:
     """Show the results; all but the last must not stop anything."""
-    halts = [watch.judged(ANSWER if fault is None else failure(fault)) for fault in results]
+    halts = [watch.judged(IMAGE if fault is None else failure(fault)) for fault in results]
     assert halts[:-1] == [None] * (len(halts) - 1)
     return halts[-1]
 
@@ -109,7 +110,7 @@ def test_third_try_of_one_task_stops_however_near() -> None:
 def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
     bench = Missing()
     assert [bench.after(1, model="a"), bench.after(1, model="a"), bench.after(1, model="b")] == [None] * 3
-    bench.watch.judged(ANSWER, model="b")
+    bench.watch.judged(IMAGE, model="b")
     assert bench.after(1, model="b") is None
     assert bench.after(1, model="a") is not None
 

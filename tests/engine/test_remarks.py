@@ -5,19 +5,21 @@ from dataclasses import replace
 import pytest
 
 from pipeline.engine.remarks import MOST_TOLD, Recent, Remarks
-from pipeline.model import Answer
-from tests.engine.fakes import ANSWER, IMAGE
+from pipeline.model import Artifact
+from tests.engine.fakes import artifact
+
+IMAGE = artifact()
 
 
-def other(n: int, **fields: object) -> Answer:
-    """Return an answer whose image has bytes of its own."""
-    return replace(ANSWER, image=replace(IMAGE, sha256=f"{n:064x}"[::-1]), **fields)  # type: ignore[arg-type]
+def other(n: int, **fields: object) -> Artifact:
+    """Return an image with bytes of its own."""
+    return replace(IMAGE, sha256=f"{n:064x}"[::-1], **fields)  # type: ignore[arg-type]
 
 
 def test_H69_the_same_bytes_name_the_task_that_had_them_first() -> None:
     remarks = Remarks()
-    assert list(remarks.of("job/a", ANSWER)) == []
-    assert list(remarks.of("job/b", ANSWER)) == ["its image is byte for byte that of job/a; it was accepted"]
+    assert list(remarks.of("job/a", IMAGE)) == []
+    assert list(remarks.of("job/b", IMAGE)) == ["its image is byte for byte that of job/a; it was accepted"]
 
 
 def test_H70_an_answer_id_that_comes_again_names_the_task_it_came_for() -> None:
@@ -30,7 +32,7 @@ def test_H70_an_answer_id_that_comes_again_names_the_task_it_came_for() -> None:
 
 def test_the_same_task_again_is_no_repetition() -> None:
     remarks = Remarks()
-    assert [list(remarks.of("job/a", ANSWER)) for _ in range(2)] == [[], []]
+    assert [list(remarks.of("job/a", IMAGE)) for _ in range(2)] == [[], []]
 
 
 def test_H68_a_doubt_is_told_once() -> None:

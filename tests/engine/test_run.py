@@ -1,10 +1,8 @@
-"""Queue, crew and halts, with a scripted provider."""
+"""Queue, crew and halts, with a scripted sender."""
 
 import asyncio
 import gc
-import threading
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,10 +14,10 @@ from pipeline.engine.halt import Watch
 from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Conflict, Exit, StorageError
-from pipeline.model import Fault, Task, TaskState
+from pipeline.errors import Exit
+from pipeline.model import Attempt, Fault, Task, TaskState
 from pipeline.settings import Budget, Limits, Retry, StopOn
-from tests.engine.fakes import ANSWER, PRICE, FakePrices, FakeProvider, FakeStore, Intent, due, failure
+from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, unpublished
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
 
@@ -29,21 +27,21 @@ class Bench:
 
     def __init__(
         self,
-        provider: FakeProvider,
+        sender: FakeSender,
         *,
         limits: Limits | None = None,
         retry: Retry = QUICK,
-        store: FakeStore | None = None,
+        ledger: FakeLedger | None = None,
     ) -> None:
-        self.provider = provider
+        self.sender = sender
         self.limits = limits or Limits(concurrency=4)
-        self.store = store or FakeStore()
+        self.ledger = ledger or FakeLedger()
         self.events: list[Event] = []
         self.wallet = Wallet(self.limits.budget)
         self.engine = Engine(
             run=1,
-            provider=provider,
-            store=self.store,
+            sender=sender,
+            ledger=self.ledger,
             prices=FakePrices(),
             gate=Gate(Pace(self.limits, retry=retry)),
             wallet=self.wallet,
@@ -62,11 +60,11 @@ class Bench:
         return {state: n for state, n in counts.states.items() if n}
 
 
-async def test_every_task_is_asked_once_and_published() -> None:
-    bench = Bench(FakeProvider())
+async def test_every_task_is_asked_once_and_finished() -> None:
+    bench = Bench(FakeSender())
     ids = [f"job/{n}" for n in range(50)]
     assert await bench.run(*ids) == {TaskState.DONE: 50}
-    assert sorted(bench.provider.sent) == sorted(ids)
+    assert sorted(bench.sender.sent) == sorted(ids)
     assert bench.wallet.spent_microusd == 50 * PRICE
 
 
@@ -76,7 +74,7 @@ async def test_what_a_task_met_is_forgotten_with_it() -> None:
     gc.disable()
     try:
         before = retryings()
-        await Bench(FakeProvider()).run("a", "b")
+        await Bench(FakeSender()).run("a", "b")
         assert retryings() == before
     finally:
         gc.enable()
@@ -87,180 +85,150 @@ def retryings() -> int:
 
 
 async def test_an_intent_is_written_before_its_request() -> None:
-    bench = Bench(FakeProvider())
+    bench = Bench(FakeSender())
     await bench.run("job/a")
-    assert [verb for verb, _ in bench.store.log] == ["intend", "publish"]
+    assert [verb for verb, _ in bench.ledger.log] == ["begin", "finish"]
 
 
 async def test_the_first_answer_is_awaited_before_others_are_asked() -> None:
-    provider = FakeProvider(hold=asyncio.Event())
-    bench = Bench(provider)
+    sender = FakeSender(hold=asyncio.Event())
+    bench = Bench(sender)
     running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(8))))
-    while not provider.sent:
+    while not sender.sent:
         await asyncio.sleep(0)
     for _ in range(50):
         await asyncio.sleep(0)
-    assert len(provider.sent) == 1
-    assert provider.hold is not None
-    provider.hold.set()
+    assert len(sender.sent) == 1
+    assert sender.hold is not None
+    sender.hold.set()
     assert await running == {TaskState.DONE: 8}
 
 
 async def test_an_outage_is_repeated_and_then_deferred_as_pending() -> None:
-    bench = Bench(FakeProvider(always=Fault.OUTAGE))
+    bench = Bench(FakeSender(always=Fault.OUTAGE))
     assert await bench.run("job/a") == {TaskState.PENDING: 1}
-    assert len(bench.provider.sent) == QUICK.attempts
+    assert len(bench.sender.sent) == QUICK.attempts
 
 
 async def test_a_deferred_task_has_another_turn_once_images_came() -> None:
-    provider = FakeProvider(script={"job/a": [Fault.OUTAGE] * 3})
-    bench = Bench(provider, limits=Limits(concurrency=1))
+    sender = FakeSender(script={"job/a": [Fault.OUTAGE] * 3})
+    bench = Bench(sender, limits=Limits(concurrency=1))
     assert await bench.run("job/a", "job/b", "job/c") == {TaskState.DONE: 3}
-    assert provider.sent.count("job/a") == 4
-    assert provider.sent[-1] == "job/a"
+    assert sender.sent.count("job/a") == 4
+    assert sender.sent[-1] == "job/a"
 
 
 async def test_silence_keeps_its_price_reserved_and_is_asked_once_more() -> None:
-    bench = Bench(FakeProvider(always=Fault.SILENCE))
+    bench = Bench(FakeSender(always=Fault.SILENCE))
     assert await bench.run("job/a") == {TaskState.UNKNOWN: 1}
-    assert len(bench.provider.sent) == 2
-    assert bench.wallet.unknown_microusd == 2 * PRICE == bench.store.unknown_microusd
+    assert len(bench.sender.sent) == 2
+    assert bench.wallet.unknown_microusd == 2 * PRICE == bench.ledger.unknown_microusd
 
 
 async def test_a_refusal_is_paid_and_never_repeated() -> None:
-    bench = Bench(FakeProvider(always=Fault.REFUSED))
+    bench = Bench(FakeSender(always=Fault.REFUSED))
     assert await bench.run("job/a") == {TaskState.REFUSED: 1}
     assert bench.wallet.spent_microusd == PRICE
 
 
 async def test_a_rejected_key_stops_the_run_after_one_request() -> None:
-    bench = Bench(FakeProvider(always=Fault.ACCOUNT))
+    bench = Bench(FakeSender(always=Fault.ACCOUNT))
     states = await bench.run(*(f"job/{n}" for n in range(20)))
     assert bench.engine.halts.exit is Exit.ACCOUNT
-    assert len(bench.provider.sent) == 1
+    assert len(bench.sender.sent) == 1
     assert states.get(TaskState.DONE) is None
 
 
 async def test_the_budget_is_never_overshot_by_concurrent_workers() -> None:
-    bench = Bench(FakeProvider(), limits=Limits(concurrency=16, start=16, budget=Budget(run=7 * PRICE + 1)))
+    bench = Bench(FakeSender(), limits=Limits(concurrency=16, start=16, budget=Budget(run=7 * PRICE + 1)))
     states = await bench.run(*(f"job/{n}" for n in range(40)))
-    assert states[TaskState.DONE] == 7 == len(bench.provider.sent)
+    assert states[TaskState.DONE] == 7 == len(bench.sender.sent)
     assert bench.engine.halts.exit is Exit.BUDGET
 
 
 async def test_a_worker_waits_for_money_that_may_come_free() -> None:
-    provider = FakeProvider(script={"job/0": [Fault.BAD_REQUEST]})
-    bench = Bench(provider, limits=Limits(concurrency=4, budget=Budget(run=PRICE)))
+    sender = FakeSender(script={"job/0": [Fault.BAD_REQUEST]})
+    bench = Bench(sender, limits=Limits(concurrency=4, budget=Budget(run=PRICE)))
     states = await bench.run("job/0", "job/1")
     assert states == {TaskState.FAILED: 1, TaskState.DONE: 1}
 
 
 async def test_max_tasks_stops_with_its_own_exit() -> None:
-    bench = Bench(FakeProvider(), limits=Limits(concurrency=2, max_tasks=3))
+    bench = Bench(FakeSender(), limits=Limits(concurrency=2, max_tasks=3))
     assert await bench.run(*(f"job/{n}" for n in range(9))) == {TaskState.DONE: 3}
     assert bench.engine.halts.exit is Exit.BUDGET
 
 
 async def test_a_halt_awaits_and_saves_what_is_in_flight() -> None:
-    provider = FakeProvider(hold=asyncio.Event())
-    bench = Bench(provider, limits=Limits(concurrency=3))
+    sender = FakeSender(hold=asyncio.Event())
+    bench = Bench(sender, limits=Limits(concurrency=3))
     running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(9))))
-    while not provider.sent:
+    while not sender.sent:
         await asyncio.sleep(0)
     bench.engine.halt(Exit.INTERRUPTED, "INT")
-    assert provider.hold is not None
-    provider.hold.set()
+    assert sender.hold is not None
+    sender.hold.set()
     states = await running
-    assert states[TaskState.DONE] == len(provider.sent) == 1
+    assert states[TaskState.DONE] == len(sender.sent) == 1
 
 
 async def test_abandoning_leaves_unknowns_and_no_request_hanging() -> None:
-    provider = FakeProvider(hold=asyncio.Event())
-    bench = Bench(provider)
+    sender = FakeSender(hold=asyncio.Event())
+    bench = Bench(sender)
     running = asyncio.create_task(bench.run("job/a", "job/b"))
-    while not provider.sent:
+    while not sender.sent:
         await asyncio.sleep(0)
     bench.engine.halt(Exit.INTERRUPTED, "INT")
     bench.engine.abandon()
     states = await running
     assert states[TaskState.UNKNOWN] == 1
     assert bench.wallet.unknown_microusd == PRICE
-    assert provider.in_flight == 0
+    assert sender.in_flight == 0
 
 
 async def test_cancelling_the_run_saves_what_has_arrived() -> None:
-    provider = FakeProvider(hold=asyncio.Event())
-    bench = Bench(provider)
+    sender = FakeSender(hold=asyncio.Event())
+    bench = Bench(sender)
     running = asyncio.create_task(bench.run("job/a", "job/b"))
-    while not provider.sent:
+    while not sender.sent:
         await asyncio.sleep(0)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert list(bench.store.states.values()) == [TaskState.UNKNOWN]
+    assert list(bench.ledger.states.values()) == [TaskState.UNKNOWN]
 
 
 async def test_a_full_disk_halts_with_the_storage_exit() -> None:
-    bench = Bench(FakeProvider(), store=FakeStore(broken=StorageError("no space left")))
+    bench = Bench(FakeSender(always=unpublished(Fault.STORAGE)))
     await bench.run(*(f"job/{n}" for n in range(9)))
     assert bench.engine.halts.exit is Exit.STORAGE
-    assert len(bench.provider.sent) < 9
-    assert bench.engine.counts.attempts == len(bench.provider.sent)
-
-
-class Hold:
-    """Counts how often it was given back."""
-
-    def __init__(self) -> None:
-        self.released = 0
-
-    def release(self) -> None:
-        self.released += 1
-
-
-@pytest.mark.parametrize("broken", [None, StorageError("no space left"), Conflict("a file is in the way", kept="x")])
-async def test_the_memory_of_an_image_is_given_back_whatever_becomes_of_it(broken: Exception | None) -> None:
-    """At once: others wait for it, and an error keeps its image until garbage is collected."""
-    bench = Bench(FakeProvider(), store=FakeStore(broken=broken))
-    hold = Hold()
-    bench.provider.answer = replace(ANSWER, hold=hold)
-    await bench.run("job/a")
-    assert hold.released == 1
+    assert len(bench.sender.sent) < 9
+    assert bench.engine.counts.attempts == len(bench.sender.sent)
 
 
 async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
-    provider = FakeProvider(script={"job/1": [ZeroDivisionError("a bug")]})
-    bench = Bench(provider, limits=Limits(concurrency=4, start=4))
+    sender = FakeSender(script={"job/1": [ZeroDivisionError("a bug")]})
+    bench = Bench(sender, limits=Limits(concurrency=4, start=4))
     with pytest.raises(ZeroDivisionError):
         await bench.run("job/0", "job/1", "job/2")
     assert bench.engine.halts.exit is Exit.BUG
 
 
-async def test_reading_an_answer_happens_off_the_loop() -> None:
-    threads: list[int] = []
-    provider = FakeProvider()
-    read: Callable[..., object] = provider.read
-    provider.read = lambda reply, task: (threads.append(threading.get_ident()), read(reply, task))[1]  # type: ignore[assignment, return-value, method-assign]
-    await Bench(provider).run("job/a")
-    assert threads
-    assert threads[0] != threading.get_ident()
-
-
 async def test_every_asked_task_ends_with_one_event() -> None:
-    bench = Bench(FakeProvider(script={"job/1": [Fault.BAD_REQUEST], "job/2": [Fault.OUTAGE]}))
+    bench = Bench(FakeSender(script={"job/1": [Fault.BAD_REQUEST], "job/2": [Fault.OUTAGE]}))
     await bench.run("job/0", "job/1", "job/2")
     ended = [event.task_id for event in bench.events if isinstance(event, TaskEnded)]
     assert sorted(ended) == ["job/0", "job/1", "job/2"]
 
 
 async def test_a_halt_is_told_once() -> None:
-    bench = Bench(FakeProvider(always=Fault.ACCOUNT))
+    bench = Bench(FakeSender(always=Fault.ACCOUNT))
     await bench.run("job/0", "job/1")
     assert len([event for event in bench.events if isinstance(event, Halted)]) == 1
 
 
 async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
-    bench = Bench(FakeProvider())
+    bench = Bench(FakeSender())
     assert await bench.run("job/a", "job/b") == {TaskState.DONE: 2}
     assert [(e.task_id, e.text) for e in bench.events if isinstance(e, Warned)] == [
         ("job/b", "its image is byte for byte that of job/a; it was accepted")
@@ -268,7 +236,7 @@ async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
 
 
 async def test_H72_a_pause_is_told_once_with_what_was_seen() -> None:
-    bench = Bench(FakeProvider(always=Fault.UNREACHABLE), limits=Limits(concurrency=1))
+    bench = Bench(FakeSender(always=Fault.UNREACHABLE), limits=Limits(concurrency=1))
     running = asyncio.create_task(bench.run("job/a"))
     while not (paused := [event for event in bench.events if isinstance(event, Paused)]):
         await asyncio.sleep(0)
@@ -278,59 +246,59 @@ async def test_H72_a_pause_is_told_once_with_what_was_seen() -> None:
     assert paused[0].seconds == pytest.approx(30, abs=1)
 
 
-class SlowStore(FakeStore):
+class SlowLedger(FakeLedger):
     """Takes its time to write the intent of `job/b` down: as long as `meanwhile` takes, the first time."""
 
     meanwhile: Callable[[], Awaitable[None]] | None = None
 
-    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
-        intent = await super().intend(task, run=run, reserved_microusd=reserved_microusd)
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+        attempt = await super().begin(task, run=run, reserved_microusd=reserved_microusd)
         if task.id == "job/b" and self.meanwhile is not None:
             meanwhile, self.meanwhile = self.meanwhile, None
             await meanwhile()
-        return intent
+        return attempt
 
 
 async def test_P11_a_pause_that_begins_while_an_intent_is_written_holds_it_back() -> None:
-    provider = FakeProvider(script={"job/a": [failure(Fault.THROTTLED, 0.05)]})
-    store, loop = SlowStore(), asyncio.get_running_loop()
-    bench = Bench(provider, store=store, limits=Limits(concurrency=4, start=4, adaptive=False))
-    store.meanwhile = lambda: bench.has_told(AttemptEnded, "job/a")
+    sender = FakeSender(script={"job/a": [failure(Fault.THROTTLED, 0.05)]})
+    ledger, loop = SlowLedger(), asyncio.get_running_loop()
+    bench = Bench(sender, ledger=ledger, limits=Limits(concurrency=4, start=4, adaptive=False))
+    ledger.meanwhile = lambda: bench.has_told(AttemptEnded, "job/a")
     began = loop.time()
     assert await bench.run("job/first", "job/a", "job/b") == {TaskState.DONE: 3}
     assert loop.time() - began >= 0.05
-    assert provider.sent[:2] == ["job/first", "job/a"]
-    assert provider.sent.count("job/b") == 1
-    assert store.log.count(("intend", "job/b")) == 2
+    assert sender.sent[:2] == ["job/first", "job/a"]
+    assert sender.sent.count("job/b") == 1
+    assert ledger.log.count(("begin", "job/b")) == 2
     assert bench.wallet.spent_microusd == 3 * PRICE
 
 
 async def test_a_halt_while_an_intent_is_written_sends_nothing() -> None:
-    store, provider = SlowStore(), FakeProvider()
-    bench = Bench(provider, store=store)
+    ledger, sender = SlowLedger(), FakeSender()
+    bench = Bench(sender, ledger=ledger)
 
     async def stop() -> None:
         bench.engine.halt(Exit.INTERRUPTED, "INT")
 
-    store.meanwhile = stop
+    ledger.meanwhile = stop
     assert await bench.run("job/b") == {TaskState.PENDING: 1}
-    assert provider.sent == []
-    assert list(store.states.values()) == [TaskState.PENDING]
+    assert sender.sent == []
+    assert list(ledger.states.values()) == [TaskState.PENDING]
     assert (bench.wallet.reserved_microusd, bench.engine.counts.attempts) == (0, 0)
 
 
 async def test_D08_a_full_disk_is_told_once_and_nothing_is_sent() -> None:
-    bench = Bench(FakeProvider(), store=FakeStore(free=0))
+    bench = Bench(FakeSender(), ledger=FakeLedger(free=0))
     running = asyncio.create_task(bench.run("job/a", "job/b"), name="run")
     await bench.has_told(Warned, None)
     bench.engine.halt(Exit.INTERRUPTED, "enough")
     await running
     (warned,) = [event.text for event in bench.events if isinstance(event, Warned)]
     assert "the disk is nearly full" in warned
-    assert bench.provider.sent == []
+    assert bench.sender.sent == []
 
 
-class TardyStore(FakeStore):
+class TardyLedger(FakeLedger):
     """Takes many turns of the loop to write a failure down."""
 
     async def close(self, *args: Any, **more: Any) -> None:
@@ -341,14 +309,14 @@ class TardyStore(FakeStore):
 
 async def test_stop_on_does_not_wait_for_the_ledger() -> None:
     limits = Limits(concurrency=1, stop_on=StopOn(consecutive_failures=3))
-    bench = Bench(FakeProvider(always=Fault.BAD_REQUEST), limits=limits, store=TardyStore())
-    bench.provider.script = {"job/0": [None]}
+    bench = Bench(FakeSender(always=Fault.BAD_REQUEST), limits=limits, ledger=TardyLedger())
+    bench.sender.script = {"job/0": [None]}
     counts = await bench.run(*(f"job/{n}" for n in range(40)))
-    assert (counts[TaskState.FAILED], len(bench.provider.sent)) == (3, 4)
+    assert (counts[TaskState.FAILED], len(bench.sender.sent)) == (3, 4)
 
 
 async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
-    bench = Bench(FakeProvider(script={"job/a": [Fault.INPUT]}))
+    bench = Bench(FakeSender(script={"job/a": [Fault.INPUT]}))
     assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
     assert bench.engine.counts.attempts == 1
 
@@ -357,14 +325,14 @@ async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_re
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "LOOK_S", 0.0)  # every question looks
-    bench = Bench(FakeProvider(hold=asyncio.Event()), limits=Limits(concurrency=1))
-    assert bench.provider.hold is not None
+    bench = Bench(FakeSender(hold=asyncio.Event()), limits=Limits(concurrency=1))
+    assert bench.sender.hold is not None
     running = asyncio.create_task(bench.run("job/0", "job/1"))
     for _ in range(100):
         await asyncio.sleep(0)
-    bench.store.free = 0
-    bench.provider.hold.set()
+    bench.ledger.free = 0
+    bench.sender.hold.set()
     await asyncio.wait_for(bench.has_told(Paused, ""), 20)  # the answer is judged in a thread meanwhile
-    assert bench.provider.sent == ["job/0"]
-    bench.store.free = 2**40
+    assert bench.sender.sent == ["job/0"]
+    bench.ledger.free = 2**40
     assert await running == {TaskState.DONE: 2}

@@ -11,7 +11,7 @@ import pytest
 
 from pipeline.model import Artifact, Task
 from pipeline.store import Reader, Store
-from tests.store.fakes import PRICE, SHA, answer
+from tests.store.fakes import PRICE, SHA, answer, publish
 
 
 class Bench:
@@ -35,8 +35,8 @@ class Bench:
 
     async def make(self, task: Task, number: int = 0, suffix: str = ".png", cost: int = PRICE) -> Artifact:
         """Ask for a task and publish its image."""
-        intent = await self.store.intend(task, run=self.run, reserved_microusd=PRICE)
-        return await self.store.publish(task, intent.attempt, answer(number, suffix), cost_microusd=cost, seconds=1.5)
+        intent = await self.store.begin(task, run=self.run, reserved_microusd=PRICE)
+        return await publish(self.store, intent, answer(number, suffix), cost_microusd=cost, seconds=1.5)
 
     def reader(self, manifest: str = "m") -> Reader:
         return Reader(self.state, manifest=manifest, output_dir=self.out)

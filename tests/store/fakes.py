@@ -12,8 +12,9 @@ from typing import Any
 
 from PIL import Image as Pillow
 
-from pipeline.model import Answer, Digests, Image, Task
-from pipeline.store import Recovery, Settings
+from pipeline.errors import Conflict, StorageError
+from pipeline.model import Answer, Artifact, Attempt, Digests, Failure, Fault, Image, Task, TaskState
+from pipeline.store import Recovery, Settings, Store
 from pipeline.store.disk import Disk
 from pipeline.store.opening import open_premises
 from pipeline.store.recover import Recoverer
@@ -51,6 +52,39 @@ def task(number: int = 0, *, prompt: str = "a cat", **changes: Any) -> Task:
         "digests": Digests(prompt=prompt[:16], inputs="", params="", model="gemini"),
     }
     return Task(**fields | changes)
+
+
+async def publish(
+    store: Store, attempt: Attempt, answer: Answer, *, cost_microusd: int = PRICE, seconds: float = 1.0
+) -> Artifact:
+    """Put an image and record it, as a sender and the engine do together; raise what the engine would stop with."""
+    result = await store.images.put(attempt, answer)
+    if isinstance(result, Artifact):
+        await store.finish(attempt, result, cost_microusd=cost_microusd, seconds=seconds)
+        return result
+    state = TaskState.CONFLICT if result.fault is Fault.CONFLICT else TaskState.PENDING
+    await close(store, attempt, result, state=state, cost_microusd=cost_microusd, seconds=seconds)
+    raise Conflict(result.reason, kept=result.kept or "")
+
+
+async def close(
+    store: Store,
+    attempt: Attempt,
+    failure: Failure,
+    *,
+    state: TaskState,
+    cost_microusd: int = 0,
+    unknown_microusd: int = 0,
+    seconds: float = 1.0,
+) -> None:
+    """Record an attempt without an image; its body is kept first."""
+    if failure.body is not None:
+        failure = await store.images.keep_body(attempt, failure)
+    await store.close(
+        attempt, failure, state=state, cost_microusd=cost_microusd, unknown_microusd=unknown_microusd, seconds=seconds
+    )
+    if failure.storage_error is not None:
+        raise StorageError(failure.storage_error)
 
 
 def settings(root: Path, **changes: Any) -> Settings:

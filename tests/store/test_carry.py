@@ -18,7 +18,7 @@ from pipeline.store import Rebuilt, find_traces, rebuild
 from pipeline.store.carry import LOST
 from pipeline.store.ledger_file import NAME
 from tests.store.conftest import Bench
-from tests.store.fakes import PRICE, files, image, settings, task
+from tests.store.fakes import PRICE, close, files, image, settings, task
 
 MADE, UNKNOWN = 60, 4
 TASKS = [task(number) for number in range(MADE + UNKNOWN)]
@@ -32,10 +32,10 @@ async def fill(bench: Bench) -> None:
     for number in range(MADE):
         await bench.make(task(number), number)
     for number in range(MADE, MADE + UNKNOWN):
-        intent = await bench.store.intend(task(number), run=bench.run, reserved_microusd=PRICE)
+        intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
         failure = Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason="silence", request_id=f"req-{number}")
-        await bench.store.close(
-            intent.attempt, failure, state=TaskState.UNKNOWN, cost_microusd=0, unknown_microusd=PRICE, seconds=1
+        await close(
+            bench.store, intent, failure, state=TaskState.UNKNOWN, cost_microusd=0, unknown_microusd=PRICE, seconds=1
         )
     await bench.store.aclose()
 
@@ -166,9 +166,9 @@ def test_l01_a_rebuild_that_was_killed_half_way_goes_on(bench: Bench, step: str)
 
 async def test_P1_parts_of_a_damaged_ledger_are_published(bench: Bench) -> None:
     await bench.open()
-    intent = await bench.store.intend(task(MADE), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(MADE), run=bench.run, reserved_microusd=PRICE)
     await bench.store.aclose()
-    (bench.out / "cats" / f".part-{intent.attempt}-{image(1).sha256}").write_bytes(image(1).data)
+    (bench.out / "cats" / f".part-{intent.id}-{image(1).sha256}").write_bytes(image(1).data)
     ledger = bench.state / NAME
     spoil(ledger, root_of(ledger, "task_name"))
     assert again(bench).recovery.recovered == 1

@@ -13,15 +13,15 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import ImgpipeError, InputError, StorageError
-from pipeline.model import Task, TaskState
+from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import Reader, ledger_file, list_rejected
 from pipeline.store.disk import Disk
-from pipeline.store.opening import open_premises
-from pipeline.store.publishing import Parcel, Publisher
-from pipeline.store.rows import Intent, intend, record_of, task_row
+from pipeline.store.opening import WriterPool, open_premises
+from pipeline.store.publishing import FolderImages
+from pipeline.store.rows import begin, close, finish, record_of, task_row
 from pipeline.store.sql import query
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, recover, settings, task
+from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
 
 ERRORS = {
     "ENOSPC": errno.ENOSPC,
@@ -43,7 +43,7 @@ class Room:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
         premises = open_premises(chosen)
-        publisher = Publisher(chosen, premises)
+        images = FolderImages(chosen, premises, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
             values = {"manifest": "m", "output": b"../out", "manifest_sha256": SHA, "version": "0", "now": 1}
@@ -51,15 +51,15 @@ class Room:
                 lambda c: (c.execute(query("set_manifest"), values), c.execute(query("begin_run"), values))[0]
             )
             for wanted, number in tasks:
-                intent = premises.ledger.run(lambda c, wanted=wanted: self._intend(c, wanted))
-                parcel = Parcel(
-                    intent=intent, name=wanted.name, answer=answer(number, suffix), cost_microusd=PRICE, seconds=1
-                )
+                attempt = premises.ledger.run(lambda c, wanted=wanted: self._begin(c, wanted))
                 if isinstance(self.disk, FaultyDisk):
                     self.disk.calls.clear()
-                self.before_publish(intent)
+                self.before_publish(attempt)
+                result = images._put(attempt, answer(number, suffix))
+                if isinstance(result, Failure):
+                    troubles.append(StorageError(result.reason))
                 try:
-                    publisher.publish(parcel)
+                    self._record(premises, images, attempt, result)
                 except ImgpipeError as error:
                     troubles.append(error)
                 self.before_publish = lambda _: None
@@ -69,12 +69,20 @@ class Room:
             premises.close()
         return troubles
 
-    def before_publish(self, intent: Intent) -> None:
+    def _record(self, premises, images: FolderImages, attempt: Attempt, result: Artifact | Failure) -> None:
+        if isinstance(result, Artifact):
+            premises.ledger.run(lambda c: finish(c, attempt.id, result, cost=PRICE, now=1))
+            images._release(attempt, result)
+            return
+        state = TaskState.CONFLICT if result.fault is Fault.CONFLICT else TaskState.PENDING
+        premises.ledger.run(lambda c: close(c, attempt.id, result, state=state, cost=PRICE, now=1))
+
+    def before_publish(self, attempt: Attempt) -> None:
         """Arm the fault; replaced by tests."""
 
-    def _intend(self, connection, wanted: Task) -> Intent:
+    def _begin(self, connection, wanted: Task) -> Attempt:
         row = task_row(wanted, manifest="m", now=1)
-        return intend(connection, row, record_of(wanted, self.root), run=1, reserved=PRICE)
+        return begin(connection, wanted, row, record_of(wanted, self.root), run=1, reserved=PRICE)
 
 
 def call_sites(root: Path, replacing: bool) -> list[str]:
@@ -250,12 +258,12 @@ async def test_image_over_the_file_size_limit_is_an_error_and_leaves_no_part(
     bench: Bench, small_files: Callable[[], None]
 ) -> None:
     """D02: EFBIG after a short write; neither place can hold it, and that is said."""
-    intent = await bench.store.intend(task(1), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
     big = SimpleNamespace(**{name: getattr(image(1), name) for name in image(1).__slots__} | {"data": bytes(200_000)})
     huge = answer(1).__class__(image=big)
     small_files()
     with pytest.raises(StorageError, match="could not be kept"):
-        await bench.store.publish(task(1), intent.attempt, huge, cost_microusd=1, seconds=1)
+        await publish(bench.store, intent, huge, cost_microusd=1, seconds=1)
     assert files(bench.out) == {}
 
 
@@ -274,15 +282,13 @@ async def test_free_bytes_is_the_scarcer_directory(bench: Bench, reopen: Reopen)
 
 async def test_r26_images_are_saved_when_descriptors_run_out(bench: Bench, many_files: Callable[[], list[int]]) -> None:
     """The spare ones are given up for it."""
-    intents = [await bench.store.intend(task(number), run=bench.run, reserved_microusd=PRICE) for number in range(6)]
+    intents = [await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE) for number in range(6)]
     answers = [answer(number) for number in range(6)]
     taken = many_files()
     try:
         async with asyncio.TaskGroup() as group:
             for number, intent in enumerate(intents):
-                publishing = bench.store.publish(
-                    task(number), intent.attempt, answers[number], cost_microusd=PRICE, seconds=1
-                )
+                publishing = publish(bench.store, intent, answers[number], cost_microusd=PRICE, seconds=1)
                 group.create_task(publishing)
     finally:
         for fd in taken:

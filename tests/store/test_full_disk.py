@@ -13,7 +13,7 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.model import Answer
 from tests.store.conftest import Bench
-from tests.store.fakes import PRICE, answer, files, image, task
+from tests.store.fakes import PRICE, answer, files, image, publish, task
 
 Mount = Callable[[Path, str], None]
 
@@ -49,9 +49,9 @@ async def make_until_full(bench: Bench) -> tuple[list[int], list[int]]:
     """Publish until the disk is full; return what was published and what failed."""
     made: list[int] = []
     for number in range(12):
-        intent = await bench.store.intend(task(number), run=bench.run, reserved_microusd=PRICE)
+        intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
         try:
-            await bench.store.publish(task(number), intent.attempt, big(number), cost_microusd=PRICE, seconds=1)
+            await publish(bench.store, intent, big(number), cost_microusd=PRICE, seconds=1)
         except StorageError:
             return made, [number]
         made.append(number)
@@ -102,10 +102,10 @@ async def test_d06_disk_that_turns_read_only_keeps_the_image(tmp_path: Path, mou
     bench = Bench(tmp_path)
     await bench.open()
     await bench.make(task(1), 1)
-    intent = await bench.store.intend(task(2), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(2), run=bench.run, reserved_microusd=PRICE)
     subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "out")], check=True)
     with pytest.raises(StorageError, match="Read-only file system"):
-        await bench.store.publish(task(2), intent.attempt, answer(2), cost_microusd=PRICE, seconds=1)
+        await publish(bench.store, intent, answer(2), cost_microusd=PRICE, seconds=1)
     await bench.store.aclose()
     subprocess.run(["mount", "-o", "remount,rw", str(tmp_path / "out")], check=True)
     await bench.open()

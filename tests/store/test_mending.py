@@ -7,16 +7,16 @@ import pytest
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store import Mender, list_rejected
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, image, task
+from tests.store.fakes import PRICE, close, image, task
 
 REFUSED = Failure(fault=Fault.REFUSED, billed=Billed.YES, reason="IMAGE_SAFETY", status=200)
 BROKEN = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="cut", status=200, body=b'{"cut', suffix=".json")
 
 
 async def fail(bench: Bench, failure: Failure, state: TaskState, *, prompt: str = "a cat") -> int:
-    intent = await bench.store.intend(task(1, prompt=prompt), run=bench.run, reserved_microusd=PRICE)
-    await bench.store.close(intent.attempt, failure, state=state, cost_microusd=PRICE, unknown_microusd=0, seconds=1)
-    return intent.attempt
+    intent = await bench.store.begin(task(1, prompt=prompt), run=bench.run, reserved_microusd=PRICE)
+    await close(bench.store, intent, failure, state=state, cost_microusd=PRICE, unknown_microusd=0, seconds=1)
+    return intent.id
 
 
 async def test_an_accepted_task_has_the_present_request_and_its_old_image(bench: Bench, reopen: Reopen) -> None:

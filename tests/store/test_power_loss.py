@@ -12,11 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.model import TaskState
+from pipeline.model import Attempt, TaskState
 from pipeline.store import Reader
 from pipeline.store.opening import open_premises
 from pipeline.store.recover import Recoverer
-from pipeline.store.rows import Intent
 from tests.store.fakes import PRICE, files, image, place_of, recover, settings, task
 from tests.store.power import Crash, Op, RecordingDisk, crashes_of
 from tests.store.test_disk_faults import Room
@@ -79,9 +78,9 @@ def film_recovery(root: Path) -> Film:
     """Record a recovery of a part whose process was killed before it could sync anything."""
     room = Room(root)
 
-    def die(intent: Intent) -> None:
+    def die(attempt: Attempt) -> None:
         (root / "out/cats").mkdir()
-        (root / "out/cats" / f".part-{intent.attempt}-{image(2).sha256}").write_bytes(NEW)
+        (root / "out/cats" / f".part-{attempt.id}-{image(2).sha256}").write_bytes(NEW)
         raise Killed
 
     room.before_publish = die

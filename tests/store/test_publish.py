@@ -223,7 +223,7 @@ async def test_output_directory_renamed_mid_run_is_followed(bench: Bench) -> Non
 async def test_names_that_lead_outside_are_refused_before_anything_is_paid(bench: Bench, name: str) -> None:
     """P15."""
     with pytest.raises(InputError, match="the output name is"):
-        await bench.store.intend(task(1, name=name), run=bench.run, reserved_microusd=1)
+        await bench.store.begin(task(1, name=name), run=bench.run, reserved_microusd=1)
     with bench.reader() as reader:
         assert reader.unknowns() == []
 

@@ -14,7 +14,7 @@ from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store import Reader, rows
 from pipeline.store.sql import query
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, files, image, task
+from tests.store.fakes import PRICE, close, files, image, task
 
 
 def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
@@ -96,11 +96,9 @@ async def spread(bench: Bench, reopen: Reopen) -> None:
         await bench.make(task(number, job=job, model=f"model-{number % 2}"), number, cost=1000 * (number + 1))
         calendar.now += timedelta(days=1)
     calendar.now -= timedelta(hours=1)
-    intent = await bench.store.intend(task(9), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(9), run=bench.run, reserved_microusd=PRICE)
     lost = Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason="silence")
-    await bench.store.close(
-        intent.attempt, lost, state=TaskState.UNKNOWN, cost_microusd=0, unknown_microusd=PRICE, seconds=1
-    )
+    await close(bench.store, intent, lost, state=TaskState.UNKNOWN, cost_microusd=0, unknown_microusd=PRICE, seconds=1)
 
 
 async def test_spend_since_a_moment(bench: Bench, reopen: Reopen) -> None:
@@ -243,10 +241,10 @@ async def test_orphans_are_known_and_not_in_the_manifest(bench: Bench) -> None:
 async def test_older_image_stays_known_while_a_newer_one_fails(bench: Bench) -> None:
     """A person who takes the change back finds the image made for it."""
     artifact = await bench.make(task(1), 1)
-    intent = await bench.store.intend(task(1, prompt="a dog"), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(1, prompt="a dog"), run=bench.run, reserved_microusd=PRICE)
     failure = Failure(fault=Fault.REFUSED, billed=Billed.YES, reason="SAFETY")
-    await bench.store.close(
-        intent.attempt, failure, state=TaskState.REFUSED, cost_microusd=PRICE, unknown_microusd=0, seconds=1
+    await close(
+        bench.store, intent, failure, state=TaskState.REFUSED, cost_microusd=PRICE, unknown_microusd=0, seconds=1
     )
     with bench.reader() as reader:
         known = reader.known("cats/1")

@@ -12,7 +12,7 @@ from pipeline.model import TaskState
 from pipeline.store import Reader, find_traces, rebuild, verify
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import answer, files, image, settings, task
+from tests.store.fakes import answer, files, image, publish, settings, task
 
 
 async def fill(bench: Bench, count: int = 4) -> None:
@@ -47,8 +47,8 @@ async def test_verify_decodes_when_asked(bench: Bench) -> None:
     """The right bytes may still be a picture nobody can read."""
     data = image(1).data[:60] + b"broken" + image(1).data[66:]
     broken = replace(image(1), data=data, sha256=hashlib.sha256(data).hexdigest())
-    intent = await bench.store.intend(task(1), run=bench.run, reserved_microusd=1)
-    await bench.store.publish(task(1), intent.attempt, replace(answer(1), image=broken), cost_microusd=1, seconds=1)
+    intent = await bench.store.begin(task(1), run=bench.run, reserved_microusd=1)
+    await publish(bench.store, intent, replace(answer(1), image=broken), cost_microusd=1, seconds=1)
     assert verify(output_dir=bench.out, state_dir=bench.state, manifest="m").is_sound
     found = verify(output_dir=bench.out, state_dir=bench.state, manifest="m", decode=True)
     assert found.undecodable == ["cats/1.png"]

@@ -15,7 +15,7 @@ from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store import Reader, list_rejected
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, FaultyDisk, files, image, recover, task, without_links
+from tests.store.fakes import PRICE, FaultyDisk, close, files, image, recover, task, without_links
 
 POINTS = ("intent", "mid-write", "write", "fsync", "link", "dirsync", "done", "unlink")
 IN_RECOVERY = {
@@ -82,8 +82,8 @@ def test_killed_in_recovery_the_next_one_finishes(quick_path: Path, point: str) 
 
 async def lose(bench: Bench, number: int = 1) -> int:
     """Write an attempt down and forget it, as a dead process does; return its number."""
-    intent = await bench.store.intend(task(number), run=bench.run, reserved_microusd=PRICE)
-    return intent.attempt
+    intent = await bench.store.begin(task(number), run=bench.run, reserved_microusd=PRICE)
+    return intent.id
 
 
 async def test_lost_request_is_unknown_with_its_price(bench: Bench, reopen: Reopen) -> None:
@@ -241,16 +241,16 @@ async def test_images_kept_in_rejected_are_published(bench: Bench, reopen: Reope
 
 
 async def test_bodies_without_an_image_stay_for_people(bench: Bench, reopen: Reopen) -> None:
-    intent = await bench.store.intend(task(1), run=bench.run, reserved_microusd=PRICE)
+    intent = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
     failure = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="cut", body=image(1).data, suffix=".png")
-    await bench.store.close(
-        intent.attempt, failure, state=TaskState.FAILED, cost_microusd=PRICE, unknown_microusd=0, seconds=1
+    await close(
+        bench.store, intent, failure, state=TaskState.FAILED, cost_microusd=PRICE, unknown_microusd=0, seconds=1
     )
     await reopen()
     (kept,) = list_rejected(bench.state)
     assert bench.recovery.recovered == 0
     assert kept.facts is not None
-    assert (kept.attempt, kept.facts.task, kept.facts.fault) == (intent.attempt, "cats/1", "broken")
+    assert (kept.attempt, kept.facts.task, kept.facts.fault) == (intent.id, "cats/1", "broken")
 
 
 @pytest.mark.parametrize("harm", ["missing", "edited", "truncated", "replaced-by-a-directory"], ids="L09-{}".format)

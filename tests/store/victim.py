@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from pipeline.store import StateLock, Store
-from tests.store.fakes import PRICE, SHA, answer, task
+from tests.store.fakes import PRICE, SHA, answer, publish, task
 
 
 async def main(root: Path, count: int) -> None:
@@ -17,10 +17,10 @@ async def main(root: Path, count: int) -> None:
 
         async def make(number: int) -> None:
             wanted = task(number)
-            intent = await store.intend(wanted, run=run, reserved_microusd=PRICE)
+            intent = await store.begin(wanted, run=run, reserved_microusd=PRICE)
             with (root / "requests").open("a") as bill:
                 bill.write(f"{number}\n")
-            await store.publish(wanted, intent.attempt, answer(number), cost_microusd=PRICE, seconds=1)
+            await publish(store, intent, answer(number), cost_microusd=PRICE, seconds=1)
 
         async with asyncio.TaskGroup() as group:
             for number in range(count):

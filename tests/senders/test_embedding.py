@@ -8,9 +8,9 @@ from io import BytesIO
 import pytest
 from PIL import Image as Picture
 
-from pipeline.compose.embedding import embedded
 from pipeline.model import Answer, Digests, Image, InputImage, Task
 from pipeline.report import extract
+from pipeline.senders.local import embedded
 
 TASK = Task(
     id="relit/a", job="relit", row="a", variant=1, prompt="At dusk", model="m", name="a", fingerprint="f" * 64,

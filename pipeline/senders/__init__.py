@@ -1,0 +1,4 @@
+"""Who performs attempts: builds the request, sends it, judges the answer, writes the image durably.
+
+local   in this process
+"""

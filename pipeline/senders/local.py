@@ -1,0 +1,175 @@
+"""Performs attempts in this process: one request, its answer judged in a thread, its image written durably.
+
+Once the whole answer has arrived (B2), nothing here is cancelled: `abandon` ends only the wait for answers. Where a
+task asks for it (`metadata: embed`), the image gets its record before it is hashed and written, so that ledger,
+`verify` and `explain` agree about it.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import PurePath
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from pipeline import __version__
+from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
+from pipeline.report.provenance import embed
+from pipeline.threads import whole_pool
+
+READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one, measured on 2 cores with answers of
+# 14 MB, took 5 % more CPU and doubled the loop's lateness (p99 19 ms, not 10), as three threads shared two cores.
+FORM: Final = 1  # of the embedded record; a reader may rely on its names
+STOPPED: Final = Failure(
+    fault=Fault.SILENCE,
+    billed=Billed.MAYBE,
+    reason="the run was stopped before the answer came",
+    code="stopped",
+)
+
+
+class Client(Protocol):
+    """One exchange over the wire, and the judgement of its answer."""
+
+    async def send(self, task: Task) -> Reply | Failure:
+        """Send one request and read its whole answer (B1 to B2). Cancelled: the outcome is unknown."""
+        ...
+
+    def read(self, reply: Reply, task: Task) -> Answer | Failure:
+        """Judge an answer. Pure CPU work, safe in any thread."""
+        ...
+
+
+class Images(Protocol):
+    """Where images are kept."""
+
+    async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+        """Give an image its final name durably (B3, B4)."""
+        ...
+
+    async def keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Keep the body of an answer without a usable image; return the failure without it."""
+        ...
+
+
+class LocalSender:
+    """Sends attempts from this process. An async context manager: it owns the thread that judges answers."""
+
+    def __init__(
+        self,
+        client: Client,
+        images: Images,
+        *,
+        manifest: str,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """`manifest`: its name, for the embedded record."""
+        self._client = client
+        self._images = images
+        self._manifest = manifest
+        self._clock = clock
+        self._readers = whole_pool(READERS, "read")
+        self._waits: set[asyncio.Timeout] = set()
+        self._is_abandoned = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._readers.shutdown(wait=False)
+
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
+        """Send one request and keep what it brings; see `engine.ports.Sender`."""
+        result: Reply | Answer | Failure = await self._exchange(attempt.task)
+        if isinstance(result, Reply):
+            loop = asyncio.get_running_loop()
+            result = await loop.run_in_executor(self._readers, self._judge, result, attempt.task)
+        if isinstance(result, Answer):
+            return await self._put(attempt, result)
+        return result if result.body is None else await self._images.keep_body(attempt, result)
+
+    def abandon(self) -> None:
+        """Stop waiting for answers; what has arrived is kept."""
+        if self._is_abandoned:
+            return
+        self._is_abandoned = True
+        now = asyncio.get_running_loop().time()
+        for wait in self._waits:
+            wait.reschedule(now)
+
+    async def _exchange(self, task: Task) -> Reply | Failure:
+        wait = asyncio.timeout(0 if self._is_abandoned else None)
+        self._waits.add(wait)
+        try:
+            async with wait:
+                return await self._client.send(task)
+        except TimeoutError:
+            if not wait.expired():
+                raise
+            return STOPPED
+        finally:
+            self._waits.discard(wait)
+
+    def _judge(self, reply: Reply, task: Task) -> Answer | Failure:
+        result = self._client.read(reply, task)
+        if isinstance(result, Failure) or not task.embed:
+            return result
+        return embedded(result, task, manifest=self._manifest, at=self._clock())
+
+    async def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+        try:
+            return await self._images.put(attempt, answer)
+        finally:  # an error's traceback may have the image until the collector comes, and others wait for its memory
+            if answer.hold is not None:
+                answer.hold.release()
+
+
+def embedded(answer: Answer, task: Task, *, manifest: str, at: datetime) -> Answer:
+    """Return the answer with the record in its image. An image that takes none is kept as it came, with a note."""
+    image = answer.image
+    try:
+        data = embed(image.data, image.mime, record_of(answer, task, manifest=manifest, at=at))
+    except Exception as error:  # seen in the attempt's notes: an image that was paid for is kept, with a record or not
+        return replace(answer, notes=(*answer.notes, f"no record was embedded: {error}"))
+    return replace(answer, image=replace(image, data=data, sha256=sha256(data).hexdigest()))
+
+
+def record_of(answer: Answer, task: Task, *, manifest: str, at: datetime) -> dict[str, object]:
+    """Return what an image says of itself."""
+    return {
+        "form": FORM,
+        "program": f"imgpipe {__version__}",
+        "made_at": at.isoformat(timespec="seconds"),
+        "manifest": manifest,
+        "task": task.id,
+        "job": task.job,
+        "row": task.row,
+        "variant": task.variant,
+        "matrix": task.matrix,
+        "prompt": task.prompt,
+        "system": task.system,
+        "model": task.model,
+        "model_version": answer.model_version,
+        "parameters": parameters(task),
+        "inputs": [{"name": PurePath(image.path).name, "sha256": image.sha256} for image in task.images],
+        "fingerprint": task.fingerprint,
+        "response_id": answer.response_id,
+        "request_id": answer.request_id,
+    }
+
+
+def parameters(task: Task) -> dict[str, object]:
+    """Return the parameters that the request sets, by their names in the manifest."""
+    named: dict[str, object] = {
+        "aspect_ratio": task.aspect_ratio,
+        "size": task.size,
+        "seed": task.seed,
+        "temperature": task.temperature,
+        "params": task.params or None,
+        "safety": task.safety or None,
+    }
+    return {name: value for name, value in named.items() if value is not None}
