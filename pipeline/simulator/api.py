@@ -85,14 +85,14 @@ class Api:
 
     async def generate(self, request: web.Request) -> web.Response:
         """Answer `generateContent`."""
-        exchange = self._begun()
+        exchange = self._exchange()
         try:
-            reply = await self._judged(exchange, request)
-        except Rejected as turned:
+            reply = await self._answered(exchange, request)
+        except Rejected as rejected:
             self._write(
-                exchange, turned.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
+                exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
             )
-            return transport.respond(_signed(turned.reply, exchange))
+            return transport.respond(_signed(rejected.reply, exchange))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         self._write(exchange, reply.status, is_executed=True)
@@ -104,29 +104,29 @@ class Api:
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
         try:
-            find_key(request.headers, request.query, self._begun().request_id)
-        except Rejected as turned:
-            return transport.respond(turned.reply)
+            find_key(request.headers, request.query, self._exchange().request_id)
+        except Rejected as rejected:
+            return transport.respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
         return transport.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
         return transport.respond(
-            ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._begun().request_id))
+            ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._exchange().request_id))
         )
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
-        return transport.respond(wrong_path(request.method, request.path, self._begun().request_id))
+        return transport.respond(wrong_path(request.method, request.path, self._exchange().request_id))
 
-    def _begun(self) -> Exchange:
+    def _exchange(self) -> Exchange:
         self._exchanges += 1
         moment = datetime.now(UTC)
         tail = "".join(self._dice.choice(_ALPHABET, "request id", self._exchanges, place) for place in range(8))
         return Exchange(number=self._exchanges, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
 
-    async def _judged(self, exchange: Exchange, request: web.Request) -> WireReply:
+    async def _answered(self, exchange: Exchange, request: web.Request) -> WireReply:
         """Let one request through the checks and execute it; raises `Rejected`."""
         exchange.key = fingerprint(find_key(request.headers, request.query, exchange.request_id))
         exchange.model = request.match_info["model"]
@@ -141,7 +141,7 @@ class Api:
         try:
             model = validation.find_model(exchange.model, exchange.request_id)
             exchange.ask = validation.check(model, body, exchange.request_id)
-            return WireReply(status=200, body=await self._executed(exchange, exchange.ask))
+            return WireReply(status=200, body=await self._execute(exchange, exchange.ask))
         finally:
             self._limiter.release(exchange.key)
 
@@ -152,8 +152,8 @@ class Api:
             message = f"request body too large, the limit is {self._profile.max_request_bytes} bytes"
             raise Rejected(comet(413, message, exchange.request_id, code="read_request_body_failed")) from None
 
-    async def _executed(self, exchange: Exchange, ask: Ask) -> bytes:
-        """Wait, draw and return the body; a fault of the stage door is raised as `Rejected`."""
+    async def _execute(self, exchange: Exchange, ask: Ask) -> bytes:
+        """Wait, draw and return the body; a fault of the stage error is raised as `Rejected`."""
         step, asking = self._limiter.step(), self._rules.asking(ask)
         exchange.rule = self._rules.strike(ask, asking, step)
         exchange.seed = ask.seed if ask.seed is not None else asking - 1
@@ -171,10 +171,10 @@ class Api:
         if not ask.with_image:
             await self._sleep(wait_s * 0.4)
             return responses.words(ask, variation)
-        rendered = await self._shot(exchange, ask, wait_s)
-        return responses.answer(ask, rendered.prints, rendered.drafts, variation, fault)
+        rendered = await self._rendered(exchange, ask, wait_s)
+        return responses.answer(ask, rendered.images, rendered.drafts, variation, fault)
 
-    async def _shot(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
+    async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
         try:
             rendered = await self._renderer.render(
@@ -190,7 +190,7 @@ class Api:
     def _write(self, exchange: Exchange, status: int, *, is_executed: bool) -> None:
         """Put one answer on the bill."""
         ask, rendered = exchange.ask, exchange.rendered
-        prints = () if rendered is None else rendered.prints
+        images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
                 time=now(),
@@ -200,15 +200,15 @@ class Api:
                 status=status,
                 outcome=_outcome(exchange, status),
                 billed=is_executed,
-                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(prints)),
+                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(images)),
                 model=exchange.model,
                 size=None if ask is None else ask.size,
                 ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
                 prompt_sha256=None if ask is None else digest(ask.prompt),
                 prompt=None if ask is None else ask.prompt[:PROMPT_SHOWN],
                 input_images=0 if ask is None else len(ask.images),
-                images=len(prints),
-                image_sha256=tuple(picture.sha256 for picture in prints),
+                images=len(images),
+                image_sha256=tuple(picture.sha256 for picture in images),
                 seed=exchange.seed,
                 fault=None if exchange.fault is None else exchange.fault.name,
             )

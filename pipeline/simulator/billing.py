@@ -14,7 +14,7 @@ PROMPT_SHOWN = 80
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. Fields of the request are None when it was turned away before it was understood."""
+    """One answer. Fields of the request are None when it was rejected before it was understood."""
 
     time: str
     request: int  # counted from 1 over all requests of this server
@@ -47,17 +47,13 @@ def digest(prompt: str) -> str:
 
 
 class Bill:
-    """The open log; without a path entries are only counted."""
+    """The open log; without a path nothing is kept."""
 
     def __init__(self, path: Path | None) -> None:
-        self.entries = 0
-        self.billed_microusd = 0
         self._fd = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def write(self, entry: Entry) -> None:
         """Append one line; it is in the system's hands when this returns."""
-        self.entries += 1
-        self.billed_microusd += entry.price_microusd if entry.billed else 0
         if self._fd is None:
             return
         line = memoryview(msgspec.json.encode(entry) + b"\n")

@@ -37,10 +37,6 @@ class Dice:
         """Return a number from 0 up to but not including 1."""
         return self.number(*about) / _SPAN
 
-    def between(self, low: float, high: float, *about: object) -> float:
-        """Return a number from `low` to `high`."""
-        return low + (high - low) * self.fraction(*about)
-
     def whole(self, low: int, high: int, *about: object) -> int:
         """Return a whole number from `low` to `high`, both included."""
         return low + self.number(*about) % (high - low + 1)

@@ -5,8 +5,9 @@ executed), `responses` (bodies) and `transport` (the connection).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from enum import StrEnum
+from functools import partial
 
 
 class Stage(StrEnum):
@@ -29,42 +30,26 @@ class Outcome(StrEnum):
     CUT = "cut"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Fault:
     """One row of the table. `is_billed`: the work was done, so it is paid, whatever the client saw."""
 
     name: str
-    stage: Stage
     about: str
-    outcome: Outcome
-    is_billed: bool
     finish: str = ""  # finishReason or blockReason
+    _: KW_ONLY
+    stage: Stage
+    outcome: Outcome
+    is_billed: bool = True
 
 
-def _error(name: str, about: str, *, is_billed: bool = False) -> Fault:
-    return Fault(name=name, stage=Stage.ERROR, about=about, outcome=Outcome.ERROR, is_billed=is_billed)
-
-
-def _refused(name: str, finish: str) -> Fault:
-    about = f"blocked with {finish}"
-    return Fault(name=name, stage=Stage.CONTENT, about=about, outcome=Outcome.REFUSED, is_billed=True, finish=finish)
-
-
-def _no_image(name: str, about: str, finish: str = "STOP") -> Fault:
-    return Fault(name=name, stage=Stage.CONTENT, about=about, outcome=Outcome.NO_IMAGE, is_billed=True, finish=finish)
-
-
-def _encoding(name: str, about: str) -> Fault:
-    return Fault(name=name, stage=Stage.ENCODING, about=about, outcome=Outcome.IMAGE, is_billed=True)
-
-
-def _damage(name: str, about: str) -> Fault:
-    return Fault(name=name, stage=Stage.DAMAGE, about=about, outcome=Outcome.IMAGE, is_billed=True)
-
-
-def _connection(name: str, about: str, outcome: Outcome = Outcome.CUT) -> Fault:
-    return Fault(name=name, stage=Stage.CONNECTION, about=about, outcome=outcome, is_billed=True)
-
+_error = partial(Fault, stage=Stage.ERROR, outcome=Outcome.ERROR, is_billed=False)
+_refused = partial(Fault, stage=Stage.CONTENT, outcome=Outcome.REFUSED)
+_no_image = partial(Fault, finish="STOP", stage=Stage.CONTENT, outcome=Outcome.NO_IMAGE)
+_encoding = partial(Fault, stage=Stage.ENCODING, outcome=Outcome.IMAGE)
+_damage = partial(Fault, stage=Stage.DAMAGE, outcome=Outcome.IMAGE)
+_cut = partial(Fault, stage=Stage.CONNECTION, outcome=Outcome.CUT)
+_slow = partial(Fault, stage=Stage.CONNECTION, outcome=Outcome.IMAGE)
 
 _TABLE = (
     _error("rate_limited", "429 of the gateway, with Retry-After when the rule has retry_after"),
@@ -93,20 +78,20 @@ _TABLE = (
     _error("redirect", "302 to another host"),
     _error("html", "200, a page of HTML"),
     _error("error_in_200", "200 whose body is an error"),
-    _refused("prompt_blocked", "PROHIBITED_CONTENT"),
-    _refused("safety", "SAFETY"),
-    _refused("image_safety", "IMAGE_SAFETY"),
-    _refused("prohibited", "PROHIBITED_CONTENT"),
-    _refused("image_prohibited", "IMAGE_PROHIBITED_CONTENT"),
-    _refused("recitation", "RECITATION"),
-    _refused("image_recitation", "IMAGE_RECITATION"),
-    _refused("blocklist", "BLOCKLIST"),
-    _refused("spii", "SPII"),
-    _no_image("no_image", "NO_IMAGE after a moment", "NO_IMAGE"),
-    _no_image("image_other", "a render that failed", "IMAGE_OTHER"),
-    _no_image("other", "OTHER without parts", "OTHER"),
-    _no_image("malformed", "MALFORMED_RESPONSE", "MALFORMED_RESPONSE"),
-    _no_image("max_tokens", "cut by MAX_TOKENS before the image", "MAX_TOKENS"),
+    _refused("prompt_blocked", "blocked", "PROHIBITED_CONTENT"),
+    _refused("safety", "blocked", "SAFETY"),
+    _refused("image_safety", "blocked", "IMAGE_SAFETY"),
+    _refused("prohibited", "blocked", "PROHIBITED_CONTENT"),
+    _refused("image_prohibited", "blocked", "IMAGE_PROHIBITED_CONTENT"),
+    _refused("recitation", "blocked", "RECITATION"),
+    _refused("image_recitation", "blocked", "IMAGE_RECITATION"),
+    _refused("blocklist", "blocked", "BLOCKLIST"),
+    _refused("spii", "blocked", "SPII"),
+    _no_image("no_image", "NO_IMAGE after a moment", finish="NO_IMAGE"),
+    _no_image("image_other", "a render that failed", finish="IMAGE_OTHER"),
+    _no_image("other", "OTHER without parts", finish="OTHER"),
+    _no_image("malformed", "MALFORMED_RESPONSE", finish="MALFORMED_RESPONSE"),
+    _no_image("max_tokens", "cut by MAX_TOKENS before the image", finish="MAX_TOKENS"),
     _no_image("text_only", "words instead of an image"),
     _no_image("empty", "STOP with an empty list of parts"),
     _no_image("null_parts", "STOP with parts: null"),
@@ -126,14 +111,14 @@ _TABLE = (
     _damage("bad_base64", "a character that is no Base64"),
     _damage("cut_image", "an image file that ends early"),
     _damage("broken_json", "JSON that ends early, with the right length"),
-    _connection("cut_body", "the connection closes in the middle of the body"),
-    _connection("cut_unframed", "no length, and the body ends early"),
-    _connection("reset_body", "a reset in the middle of the body"),
-    _connection("reset", "a reset before the headers"),
-    _connection("disconnect", "closed before the headers"),
-    _connection("stall", "half the body, then silence for `seconds` (60)"),
-    _connection("hang", "nothing for `seconds` (60), then the answer", Outcome.IMAGE),
-    _connection("trickle", "the whole answer, spread over `seconds` (10)", Outcome.IMAGE),
+    _cut("cut_body", "the connection closes in the middle of the body"),
+    _cut("cut_unframed", "no length, and the body ends early"),
+    _cut("reset_body", "a reset in the middle of the body"),
+    _cut("reset", "a reset before the headers"),
+    _cut("disconnect", "closed before the headers"),
+    _cut("stall", "half the body, then silence for `seconds` (60)"),
+    _slow("hang", "nothing for `seconds` (60), then the answer"),
+    _slow("trickle", "the whole answer, spread over `seconds` (10)"),
 )
 
 FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _TABLE}

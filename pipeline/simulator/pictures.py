@@ -32,10 +32,6 @@ class Order:
     mime: str  # image/png | image/jpeg | image/webp
     inputs: tuple[bytes, ...] = ()
 
-    def changed(self, *, width: int, height: int, seed: int) -> "Order":
-        """Return the same picture in another size and variant."""
-        return replace(self, width=width, height=height, seed=seed)
-
     def digest(self) -> bytes:
         """Return 32 bytes that differ for every other order."""
         hasher = sha256(repr((self.prompt, self.seed, self.width, self.height, self.mime)).encode("utf-8", "replace"))

@@ -43,14 +43,18 @@ class Variation:
 
 
 def answer(
-    ask: Ask, prints: Sequence[EncodedImage], drafts: Sequence[EncodedImage], variation: Variation, fault: Fault | None
+    ask: Ask,
+    images: Sequence[EncodedImage],
+    drafts: Sequence[EncodedImage],
+    variation: Variation,
+    fault: Fault | None,
 ) -> bytes:
     """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
     name = "" if fault is None else fault.name
     parts = [*_thoughts(ask, drafts), *_said(ask)]
-    for place, picture in enumerate(prints):
+    for place, picture in enumerate(images):
         parts.append(_image(ask, picture, variation, name, place))
-    usage = _usage(ask, variation, images=len(prints))
+    usage = _usage(ask, variation, images=len(images))
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
     return dress(msgspec.json.encode(_frame(ask, variation, [candidate], usage)), name)
 
