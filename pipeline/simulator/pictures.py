@@ -3,9 +3,9 @@
 The same order always gives the same bytes. What there is to choose from is in `scenes`, image to image in `relight`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha256
 from io import BytesIO
 from random import Random
@@ -13,7 +13,7 @@ from random import Random
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
 
 from pipeline.simulator.relight import grain, opened, relight, tinted, toned
-from pipeline.simulator.scenes import MIDDLE, Idea, Layer, Rgb, Room, index, layer, rgb, scene, understand
+from pipeline.simulator.scenes import MIDDLE, Idea, Layer, Rgb, index, layer, rgb, scene, understand
 
 _MOST_PIXELS = 1_500_000  # larger pictures are made at this size and scaled up
 _PLACES = {1: ((0.5, 1.0),), 2: ((0.35, 0.92), (0.66, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
@@ -104,18 +104,23 @@ def _still(idea: Idea, size: tuple[int, int], random: Random) -> Image.Image:
     known, names = index(), idea.things[:3]
     colours = [*idea.colours[: len(names)]]
     colours += [rgb(known.things[name].colour or random.choice(known.papers)) for name in names[len(colours) :]]
-    room_name = _room(idea)
-    room = known.rooms[room_name]
-    picture = _furnished(idea, room_name, room, size, random)
+    name_of_room = _room(idea)
+    room = known.rooms[name_of_room]
+    picture = _furnished(idea, name_of_room, colours[0], size, random)
     unit, foot = min(size), room.foot * size[1]
     for (x, share), name, colour in zip(_PLACES[len(names)], names, colours, strict=True):
         scale = share if len(names) == 1 else share * 0.76 * known.things[name].scale
-        side = min(unit * 0.9, foot * 0.88) * scale
-        corner = (size[0] * x - _BOX[2] * side, foot - (1 - share) * unit * 0.3 - _BOX[3] * side)
-        left, top, right, bottom = (round(v) for v in (*corner, corner[0] + _BOX[0] * side, corner[1] + _BOX[1] * side))
-        over = _resized(layer("things", name), (right - left, bottom - top))
-        picture.paste(_over(picture.crop((left, top, right, bottom)), over, colour), (left, top))
+        at = (size[0] * x, foot - (1 - share) * unit * 0.3)
+        _stand(picture, layer("things", name), colour, at, min(unit * 0.9, foot * 0.88) * scale)
     return picture
+
+
+def _stand(picture: Image.Image, whole: Layer, colour: Rgb, foot: tuple[float, float], side: float) -> None:
+    """Lay a thing over the picture; `side` is that of the square it is painted in."""
+    wide, high = round(_BOX[0] * side), round(_BOX[1] * side)
+    left, top = round(foot[0] - _BOX[2] * side), round(foot[1] - _BOX[3] * side)
+    over = _changed(whole, lambda panel: panel.resize((wide, high)))
+    picture.paste(_over(picture.crop((left, top, left + wide, top + high)), over, colour), (left, top))
 
 
 def _room(idea: Idea) -> str:
@@ -123,38 +128,33 @@ def _room(idea: Idea) -> str:
     own = index().things[idea.things[0]].room
     if idea.room is not None or own is not None:
         return idea.room or own or "studio"
-    is_view = any(not index().scenes[name].grey for name in idea.scenes)
-    if idea.mood is None:
-        return "ledge" if is_view else "studio"
-    return "table"
+    if idea.mood is not None:
+        return "table"
+    return "ledge" if any(not index().scenes[name].grey for name in idea.scenes) else "studio"
 
 
-def _furnished(idea: Idea, name: str, room: Room, size: tuple[int, int], random: Random) -> Image.Image:
+def _furnished(idea: Idea, name: str, thing: Rgb, size: tuple[int, int], random: Random) -> Image.Image:
     """Return the empty room; its colour is the first of the prompt that no thing has."""
     known, spare = index(), idea.colours[len(idea.things) :]
-    behind = Image.new("RGB", size)
+    room, behind = known.rooms[name], Image.new("RGB", size)
     if room.view:
         views = tuple(name for name in idea.scenes if not known.scenes[name].grey) or ("fjord", "forest", "village")
         small = _view(replace(idea, scenes=views), (), (size[0] // 3 + 1, size[1] // 3 + 1), random)
         behind = small.filter(ImageFilter.GaussianBlur(min(size) * 0.003)).resize(size)
     colour = rgb(room.colour or known.papers[0])
-    if name == "studio" and idea.room is None:
-        colour = rgb(random.choice(known.papers))
-    centering = (0.5, room.foot)
-    whole = layer("rooms", name)
-    fitted = Layer(
-        light=ImageOps.fit(whole.light, size, centering=centering),
-        cover=ImageOps.fit(whole.cover, size, centering=centering),
-        share=ImageOps.fit(whole.share, size, centering=centering),
-    )
+    if name == "studio" and idea.room is None:  # paper from which the thing stands out
+        papers = [rgb(paper) for paper in random.sample(known.papers, 4)]
+        colour = max(papers, key=lambda paper: sum(abs(a - b) for a, b in zip(paper, thing, strict=True)))
+    crop = partial(ImageOps.fit, size=size, method=Image.Resampling.BILINEAR, centering=(0.5, room.foot))
+    fitted = _changed(layer("rooms", name), crop)
     picture = _over(behind, fitted, spare[0] if spare else colour)
     if idea.mood is not None and not room.view:
         picture = relight(picture, known.moods[idea.mood], random)
     return picture
 
 
-def _resized(whole: Layer, size: tuple[int, int]) -> Layer:
-    return Layer(light=whole.light.resize(size), cover=whole.cover.resize(size), share=whole.share.resize(size))
+def _changed(whole: Layer, change: Callable[[Image.Image], Image.Image]) -> Layer:
+    return Layer(light=change(whole.light), cover=change(whole.cover), share=change(whole.share))
 
 
 def _over(behind: Image.Image, over: Layer, colour: Rgb) -> Image.Image:
