@@ -14,15 +14,7 @@ from aiohttp import web
 from pipeline.simulator import chance, responses, transport, validation
 from pipeline.simulator.billing import PROMPT_SHOWN, Bill, Entry, digest, now
 from pipeline.simulator.chance import Dice, FaultRules
-from pipeline.simulator.error_responses import (
-    ERROR_RESPONSES,
-    Case,
-    Rejected,
-    WireReply,
-    bad_argument,
-    comet,
-    html,
-)
+from pipeline.simulator.error_responses import ERROR_RESPONSES, Case, Rejected, WireReply, bad_argument, comet, html
 from pipeline.simulator.faults import FAULTS, Fault, Outcome, Stage
 from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask

@@ -3,12 +3,13 @@
 The same order always gives the same bytes. What there is to choose from is in `scenes`, image to image in `relight`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from hashlib import sha256
 from io import BytesIO
 from random import Random
+from typing import Any
 
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat
 
@@ -18,6 +19,11 @@ from pipeline.simulator.scenes import MIDDLE, Idea, Layer, Rgb, index, layer, rg
 _MOST_PIXELS = 1_500_000  # larger pictures are made at this size and scaled up
 _PLACES = {1: ((0.5, 1.0),), 2: ((0.35, 0.92), (0.66, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
 _BOX = (1.7, 1.3, 0.8, 1.18)  # of a thing's layer, in sides of the thing: width, height, x and y of its foot
+_SAVED: Mapping[str, dict[str, Any]] = {
+    "image/png": {"format": "PNG", "compress_level": 1},  # time counts more than bytes here
+    "image/webp": {"format": "WEBP", "quality": 88, "method": 1},
+    "image/jpeg": {"format": "JPEG", "quality": 90},
+}
 _PAPER, _INK = (246, 240, 224), (16, 18, 36)
 
 
@@ -48,18 +54,8 @@ def draw(order: Order) -> bytes:
     image = grain(_made(order, size, random), random)
     if image.size != (order.width, order.height):
         image = image.resize((order.width, order.height), Image.Resampling.BICUBIC)
-    return _encoded(image, order.mime)
-
-
-def _encoded(image: Image.Image, mime: str) -> bytes:
-    """Return the file; PNG is packed lightly, because time counts more than bytes here."""
     out = BytesIO()
-    if mime == "image/png":
-        image.save(out, "PNG", compress_level=1)
-    elif mime == "image/webp":
-        image.save(out, "WEBP", quality=88, method=1)
-    else:
-        image.save(out, "JPEG", quality=90)
+    image.save(out, **_SAVED[order.mime])
     return out.getvalue()
 
 

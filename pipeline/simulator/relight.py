@@ -1,6 +1,7 @@
 """Image to image: the input's own pixels under another light, season or treatment; the composition stays."""
 
 from io import BytesIO
+from math import log
 from random import Random
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat, UnidentifiedImageError
@@ -47,17 +48,12 @@ def nearest_ratio(data: bytes, ratios: tuple[str, ...]) -> str:
                 width, height = height, width
     except (*_BROKEN, UnidentifiedImageError):
         return "1:1"
-    return min(ratios, key=lambda ratio: abs(_value(ratio) - _scale(width / max(1, height))))
+    return min(ratios, key=lambda ratio: abs(log(_value(ratio) * max(1, height) / max(1, width))))
 
 
 def _value(ratio: str) -> float:
     across, down = ratio.split(":")
-    return _scale(int(across) / int(down))
-
-
-def _scale(ratio: float) -> float:
-    """Return a number in which 1:2 and 2:1 are equally far from 1:1."""
-    return ratio - 1 if ratio >= 1 else 1 - 1 / max(ratio, 1e-6)
+    return int(across) / int(down)
 
 
 def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
