@@ -28,7 +28,8 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
     """
     import asyncio
 
-    from pipeline.simulator import Simulator, load_profile, serve
+    from pipeline.simulator.profile import load_profile
+    from pipeline.simulator.server import Simulator, serve
 
     def announce(simulator: Simulator) -> None:
         print(simulator.base_url, flush=True)

@@ -105,7 +105,8 @@ class Crew:
         provider = self.setup.provider
         if not self.setup.is_play_money or provider.base_url is not None:
             return provider
-        from pipeline.simulator import Simulator, load_profile
+        from pipeline.simulator.profile import load_profile
+        from pipeline.simulator.server import Simulator
 
         simulator = await stack.enter_async_context(Simulator(load_profile(self.setup.profile)))
         return replace(provider, base_url=simulator.base_url)

@@ -101,7 +101,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
         ),
     )
     if setup.is_play_money and setup.provider.base_url is None and setup.profile is not None:
-        from pipeline.simulator import load_profile  # it brings the network's libraries along
+        from pipeline.simulator.profile import load_profile  # late: few runs name a profile
 
         load_profile(setup.profile)
     return setup

@@ -1,15 +1,11 @@
 """The API, rehearsed: a real HTTP server on this machine that answers, refuses, bills and breaks like the paid one.
 
-profile, profile_file   what a rehearsal is like        faults, rules     what goes wrong, and when
-doors, limits           who may come in, how often      waits             how long an answer takes
-tree, contents, checks  a body -> an `Ask`, or its 400  studio, pictures  an `Ask` -> pictures
-envelopes, refusals     errors as they really look      answers, dressing pictures -> a body
-api                     one request, door to bill       wire              a body -> bytes, whole or not
-bill                    a line for every answer         simulator         started, addressed, stopped
+server            started, addressed, stopped         api               one request, from its key to its bill
+profile           how a simulator behaves             limits            rate limits of one key
+models            what is served                      fields, validation    a body -> an `Ask`, or its 400
+faults, chance    what goes wrong, and when           rendering         an `Ask` -> encoded images
+pictures          a prompt -> a picture               scenes, relight   what it shows; image to image
+responses         bodies of 200                       error_responses   errors as they really look
+transport         how an answer travels               billing           a line for every answer
+assets/           scenes, rooms, things and the index of their words
 """
-
-from pipeline.simulator.profile import Profile
-from pipeline.simulator.profile_file import built_in, load_profile
-from pipeline.simulator.simulator import Simulator, serve
-
-__all__ = ["Profile", "Simulator", "built_in", "load_profile", "serve"]

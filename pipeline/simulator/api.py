@@ -1,30 +1,27 @@
-"""The API itself: what happens to one request, from the door to the bill.
+"""One HTTP request, from its key to its line on the bill.
 
-In: HTTP requests. Out: HTTP answers and a line on the bill for each. Order of events: key, limits, model, checks,
-fault, wait and picture, bill, and only then the body.
+The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from hashlib import sha256
 
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import answers, checks, doors, waits, wire
-from pipeline.simulator.asks import Ask
-from pipeline.simulator.bill import PROMPT_SHOWN, Bill, Entry, digest, now
-from pipeline.simulator.dice import Dice
-from pipeline.simulator.envelopes import TurnedAway, WireReply, bad_argument, comet
+from pipeline.simulator import chance, responses, transport, validation
+from pipeline.simulator.billing import PROMPT_SHOWN, Bill, Entry, digest, now
+from pipeline.simulator.chance import Dice, FaultRules
+from pipeline.simulator.error_responses import ERROR_RESPONSES, Case, Rejected, WireReply, bad_argument, comet, html
 from pipeline.simulator.faults import FAULTS, Fault, Outcome, Stage
 from pipeline.simulator.limits import Limiter
-from pipeline.simulator.models import SERVED
-from pipeline.simulator.pictures import UnreadableImage
+from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.profile import Profile, Rule
-from pipeline.simulator.refusals import REFUSALS, Case
-from pipeline.simulator.rules import Rules
-from pipeline.simulator.studio import Shooting, Studio
-from pipeline.simulator.wire import Sleep
+from pipeline.simulator.relight import UnreadableImage
+from pipeline.simulator.rendering import Rendered, Renderer
+from pipeline.simulator.transport import Sleep
 
 _LIMIT_ANSWERS = {
     "retry_after": "rate_limited",
@@ -36,7 +33,7 @@ _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @dataclass(slots=True, kw_only=True)
-class Visit:
+class Exchange:
     """One request on its way; fields fill as it is understood."""
 
     number: int
@@ -46,7 +43,7 @@ class Visit:
     ask: Ask | None = None
     seed: int | None = None
     rule: Rule | None = None
-    shooting: Shooting | None = None
+    rendered: Rendered | None = None
 
     @property
     def fault(self) -> Fault | None:
@@ -57,17 +54,17 @@ class Api:
     """The handlers of one server."""
 
     def __init__(
-        self, profile: Profile, bill: Bill, studio: Studio, *, clock: Callable[[], float], sleep: Sleep
+        self, profile: Profile, bill: Bill, renderer: Renderer, *, clock: Callable[[], float], sleep: Sleep
     ) -> None:
         self._profile = profile
         self._bill = bill
-        self._studio = studio
+        self._renderer = renderer
         self._clock = clock
         self._sleep = sleep
         self._dice = Dice(profile.seed, "api")
         self._limiter = Limiter(profile, clock)
-        self._rules = Rules(profile)
-        self._visits = 0
+        self._rules = FaultRules(profile)
+        self._exchanges = 0
 
     def application(self) -> web.Application:
         """Return the application that `Simulator` serves."""
@@ -80,136 +77,170 @@ class Api:
 
     async def generate(self, request: web.Request) -> web.Response:
         """Answer `generateContent`."""
-        visit = self._visit()
+        exchange = self._exchange()
         try:
-            reply = await self._judged(visit, request)
-        except TurnedAway as turned:
-            self._write(visit, turned.reply.status, is_executed=visit.fault is not None and visit.fault.is_billed)
-            return wire.respond(_signed(turned.reply, visit))
+            reply = await self._answered(exchange, request)
+        except Rejected as rejected:
+            self._write(
+                exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
+            )
+            return transport.respond(_signed(rejected.reply, exchange))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
-        self._write(visit, reply.status, is_executed=True)
-        name = visit.fault.name if visit.fault is not None else ""
-        return await wire.send(
-            request, _signed(reply, visit), name, visit.rule.seconds if visit.rule else None, self._sleep
+        self._write(exchange, reply.status, is_executed=True)
+        name = exchange.fault.name if exchange.fault is not None else ""
+        return await transport.send(
+            request, _signed(reply, exchange), name, exchange.rule.seconds if exchange.rule else None, self._sleep
         )
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
         try:
-            doors.find_key(request.headers, request.query, self._visit().request_id)
-        except TurnedAway as turned:
-            return wire.respond(turned.reply)
+            find_key(request.headers, request.query, self._exchange().request_id)
+        except Rejected as rejected:
+            return transport.respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
-        return wire.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
+        return transport.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        return wire.respond(REFUSALS["convert_request_failed"](Case(model="", request_id=self._visit().request_id)))
+        return transport.respond(
+            ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._exchange().request_id))
+        )
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
-        return wire.respond(doors.wrong_path(request.method, request.path, self._visit().request_id))
+        return transport.respond(wrong_path(request.method, request.path, self._exchange().request_id))
 
-    def _visit(self) -> Visit:
-        self._visits += 1
+    def _exchange(self) -> Exchange:
+        self._exchanges += 1
         moment = datetime.now(UTC)
-        tail = "".join(self._dice.choice(_ALPHABET, "request id", self._visits, place) for place in range(8))
-        return Visit(number=self._visits, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
+        tail = "".join(self._dice.choice(_ALPHABET, "request id", self._exchanges, place) for place in range(8))
+        return Exchange(number=self._exchanges, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
 
-    async def _judged(self, visit: Visit, request: web.Request) -> WireReply:
-        """Let one request through the checks and execute it; raises `TurnedAway`."""
-        visit.key = doors.fingerprint(doors.find_key(request.headers, request.query, visit.request_id))
-        visit.model = request.match_info["model"]
-        body = await self._body(visit, request)
-        delay_s = self._limiter.enter(visit.key)
+    async def _answered(self, exchange: Exchange, request: web.Request) -> WireReply:
+        """Let one request through the checks and execute it; raises `Rejected`."""
+        exchange.key = fingerprint(find_key(request.headers, request.query, exchange.request_id))
+        exchange.model = request.match_info["model"]
+        body = await self._body(exchange, request)
+        delay_s = self._limiter.acquire(exchange.key)
         if delay_s is not None:
             hint = self._profile.limits.hint
-            case = Case(model=visit.model, request_id=visit.request_id, delay_s=None if hint == "none" else delay_s)
-            raise TurnedAway(REFUSALS[_LIMIT_ANSWERS[hint]](case))
+            case = Case(
+                model=exchange.model, request_id=exchange.request_id, delay_s=None if hint == "none" else delay_s
+            )
+            raise Rejected(ERROR_RESPONSES[_LIMIT_ANSWERS[hint]](case))
         try:
-            model = checks.find_model(visit.model, visit.request_id)
-            visit.ask = checks.check(model, body, visit.request_id)
-            return WireReply(status=200, body=await self._executed(visit, visit.ask))
+            model = validation.find_model(exchange.model, exchange.request_id)
+            exchange.ask = validation.check(model, body, exchange.request_id)
+            return WireReply(status=200, body=await self._execute(exchange, exchange.ask))
         finally:
-            self._limiter.leave(visit.key)
+            self._limiter.release(exchange.key)
 
-    async def _body(self, visit: Visit, request: web.Request) -> bytes:
+    async def _body(self, exchange: Exchange, request: web.Request) -> bytes:
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
             message = f"request body too large, the limit is {self._profile.max_request_bytes} bytes"
-            raise TurnedAway(comet(413, message, visit.request_id, code="read_request_body_failed")) from None
+            raise Rejected(comet(413, message, exchange.request_id, code="read_request_body_failed")) from None
 
-    async def _executed(self, visit: Visit, ask: Ask) -> bytes:
-        """Wait, draw and return the body; a fault of the stage door is raised as `TurnedAway`."""
+    async def _execute(self, exchange: Exchange, ask: Ask) -> bytes:
+        """Wait, draw and return the body; a fault of the stage error is raised as `Rejected`."""
         step, asking = self._limiter.step(), self._rules.asking(ask)
-        visit.rule = self._rules.strike(ask, asking, step)
-        visit.seed = ask.seed if ask.seed is not None else asking - 1
-        wait_s = waits.seconds(self._profile.latency, self._dice, ask, asking) * step.slower
-        voice = answers.Voice.of(self._dice, visit.number)
-        fault = visit.fault
-        if fault is not None and fault.stage is Stage.DOOR:
+        exchange.rule = self._rules.strike(ask, asking, step)
+        exchange.seed = ask.seed if ask.seed is not None else asking - 1
+        wait_s = chance.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
+        variation = responses.Variation.of(self._dice, exchange.number)
+        fault = exchange.fault
+        if fault is not None and fault.stage is Stage.ERROR:
             await self._sleep(wait_s if fault.is_billed else wait_s * 0.1)
-            delay_s = visit.rule.retry_after if visit.rule is not None else None
-            case = Case(model=ask.model.name, request_id=visit.request_id, delay_s=delay_s)
-            raise TurnedAway(REFUSALS[fault.name](case))
+            delay_s = exchange.rule.retry_after if exchange.rule is not None else None
+            case = Case(model=ask.model.name, request_id=exchange.request_id, delay_s=delay_s)
+            raise Rejected(ERROR_RESPONSES[fault.name](case))
         if fault is not None and fault.stage is Stage.CONTENT:
             await self._sleep(wait_s * 0.4)
-            return answers.without_image(ask, voice, fault)
+            return responses.without_image(ask, variation, fault)
         if not ask.with_image:
             await self._sleep(wait_s * 0.4)
-            return answers.words(ask, voice)
-        shooting = await self._shot(visit, ask, wait_s)
-        return answers.answer(ask, shooting.prints, shooting.drafts, voice, fault)
+            return responses.words(ask, variation)
+        rendered = await self._rendered(exchange, ask, wait_s)
+        return responses.answer(ask, rendered.images, rendered.drafts, variation, fault)
 
-    async def _shot(self, visit: Visit, ask: Ask, wait_s: float) -> Shooting:
+    async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
         try:
-            shooting = await self._studio.shoot(ask, visit.seed or 0, visit.fault.name if visit.fault else "")
+            rendered = await self._renderer.render(
+                ask, exchange.seed or 0, exchange.fault.name if exchange.fault else ""
+            )
         except UnreadableImage:
-            visit.rule = None  # nothing was made that a fault could spoil
+            exchange.rule = None  # nothing was made that a fault could spoil
             raise bad_argument("Provided image is not valid") from None
-        visit.shooting = shooting
+        exchange.rendered = rendered
         await self._sleep(max(0.0, wait_s - (self._clock() - began)))
-        return shooting
+        return rendered
 
-    def _write(self, visit: Visit, status: int, *, is_executed: bool) -> None:
+    def _write(self, exchange: Exchange, status: int, *, is_executed: bool) -> None:
         """Put one answer on the bill."""
-        ask, shooting = visit.ask, visit.shooting
-        prints = () if shooting is None else shooting.prints
+        ask, rendered = exchange.ask, exchange.rendered
+        images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
                 time=now(),
-                request=visit.number,
-                request_id=visit.request_id,
-                key=visit.key,
+                request=exchange.number,
+                request_id=exchange.request_id,
+                key=exchange.key,
                 status=status,
-                outcome=_outcome(visit, status),
+                outcome=_outcome(exchange, status),
                 billed=is_executed,
-                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(prints)),
-                model=visit.model,
+                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(images)),
+                model=exchange.model,
                 size=None if ask is None else ask.size,
-                ratio=None if ask is None else (ask.ratio if shooting is None else shooting.ratio),
+                ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
                 prompt_sha256=None if ask is None else digest(ask.prompt),
                 prompt=None if ask is None else ask.prompt[:PROMPT_SHOWN],
                 input_images=0 if ask is None else len(ask.images),
-                images=len(prints),
-                image_sha256=tuple(picture.sha256 for picture in prints),
-                seed=visit.seed,
-                fault=None if visit.fault is None else visit.fault.name,
+                images=len(images),
+                image_sha256=tuple(picture.sha256 for picture in images),
+                seed=exchange.seed,
+                fault=None if exchange.fault is None else exchange.fault.name,
             )
         )
 
 
-def _signed(reply: WireReply, visit: Visit) -> WireReply:
+def _signed(reply: WireReply, exchange: Exchange) -> WireReply:
     """Return the answer with its request id in a header, as gateways of this family send it."""
-    return replace(reply, headers={**reply.headers, "X-Oneapi-Request-Id": visit.request_id})
+    return replace(reply, headers={**reply.headers, "X-Oneapi-Request-Id": exchange.request_id})
 
 
-def _outcome(visit: Visit, status: int) -> Outcome:
+def _outcome(exchange: Exchange, status: int) -> Outcome:
     if status != 200:
         return Outcome.ERROR
-    if visit.fault is not None:
-        return visit.fault.outcome
-    return Outcome.IMAGE if visit.shooting is not None else Outcome.NO_IMAGE
+    if exchange.fault is not None:
+        return exchange.fault.outcome
+    return Outcome.IMAGE if exchange.rendered is not None else Outcome.NO_IMAGE
+
+
+def find_key(headers: Mapping[str, str], query: Mapping[str, str], request_id: str) -> str:
+    """Return the key of whichever of the four forms was used: `x-goog-api-key`, then `?key=`, then `Authorization`."""
+    shown = headers.get("x-goog-api-key") or query.get("key") or headers.get("Authorization", "")
+    key = shown.removeprefix("Bearer ").removeprefix("bearer ").strip()
+    if not key or key.casefold() == "bearer":
+        raise Rejected(comet(401, "Invalid token", request_id))
+    return key
+
+
+def fingerprint(key: str) -> str:
+    """Return what a bill may show of a key: enough to tell two apart, nothing to unlock with."""
+    return sha256(b"imgpipe simulator\0" + key.encode()).hexdigest()[:12]
+
+
+def wrong_path(method: str, path: str, request_id: str) -> WireReply:
+    """Answer a path that is not of the API: under /v1 a JSON 404, slips of the slash a 301, all else a web page."""
+    tidy = "/" + "/".join(part for part in path.split("/") if part)
+    if tidy != path and path != "/":
+        return html(301, "301 Moved Permanently", "", headers={"Location": tidy})
+    if path.startswith(("/models/", "/v1beta1/")):
+        return html(301, "301 Moved Permanently", "", headers={"Location": "/v1beta" + path.removeprefix("/v1beta1")})
+    if path.startswith("/v1"):
+        return comet(404, f"Invalid URL ({method} {path})", request_id, kind="invalid_request_error")
+    return html(200, "Image API simulator", "This is a web page, not the API. The API begins with /v1beta/models/.")

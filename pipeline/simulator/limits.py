@@ -1,7 +1,7 @@
-"""How much one key may ask for: requests in any 60 s, and requests at once; both may change with time.
+"""Rate limits of one key: requests in any 60 s, and requests at once; both may change with time.
 
-In: a key's fingerprint and the moment. Out: admission, or the delay until it would be admitted. Nothing sleeps here:
-the clock is a parameter.
+A module of its own, because it is the part that decides what a client's pace meets. Nothing sleeps here: the clock is
+a parameter.
 """
 
 from collections import deque
@@ -41,8 +41,8 @@ class Limiter:
         begun = [step for step in self._profile.capacity if step.after <= elapsed]
         return begun[-1] if begun else Step(after=0.0)
 
-    def enter(self, key: str) -> float | None:
-        """Admit a request (then `leave` must follow) and return None; or return the seconds until one is admitted."""
+    def acquire(self, key: str) -> float | None:
+        """Admit a request (then `release` must follow) and return None; or return the seconds until one is admitted."""
         account, now, step = self._accounts.setdefault(key, _Account()), self._clock(), self.step()
         while account.starts and account.starts[0] <= now - WINDOW_S:
             account.starts.popleft()
@@ -56,7 +56,7 @@ class Limiter:
         account.active += 1
         return None
 
-    def leave(self, key: str) -> None:
+    def release(self, key: str) -> None:
         """Note that an admitted request is over."""
         self._accounts[key].active -= 1
 

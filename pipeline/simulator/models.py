@@ -1,11 +1,11 @@
-"""The models that are served, and how each behaves on the wire.
+"""The models that are served, and what a valid request asks of one.
 
-In: a model's name. Out: what it accepts and how its answers look. Sizes, pixels, tokens and prices are the
-catalogue's; here stands only what a client never decides by. It refuses to know requests and pictures.
+Sizes, pixels, tokens and prices are the catalogue's; here stands only what a client never decides by.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 
 from pipeline.provider.catalogue import Catalogue
 
@@ -116,3 +116,37 @@ SERVED: Mapping[str, Model] = {
         _banana_2_1("gemini-nano-banana-2.1"),
     )
 }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputPicture:
+    """One input image; its type was checked against its bytes."""
+
+    mime: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request that passed every check. `ratio` and `size` are None where the request left them open."""
+
+    model: Model
+    prompt: str
+    system: str = ""
+    images: tuple[InputPicture, ...] = ()
+    ratio: str | None = None
+    size: str | None = None
+    seed: int | None = None
+    with_text: bool = True  # responseModalities holds TEXT
+    with_image: bool = True
+    thinking: str | None = None
+    show_thoughts: bool = False
+
+    @property
+    def digest(self) -> str:
+        """Return what makes two requests the same one, hex; the seed counts, the key does not."""
+        parts = (self.model.name, self.prompt, self.system, self.ratio, self.size, self.seed, self.thinking)
+        hasher = sha256(repr(parts).encode("utf-8", "surrogatepass"))
+        for image in self.images:
+            hasher.update(sha256(image.data).digest())
+        return hasher.hexdigest()

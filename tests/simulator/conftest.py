@@ -10,7 +10,8 @@ import msgspec
 import pytest
 from PIL import Image
 
-from pipeline.simulator import Profile, Simulator
+from pipeline.simulator.profile import Profile
+from pipeline.simulator.server import Simulator
 
 FLASH = "gemini-2.5-flash-image"
 NEW = "gemini-3.1-flash-image-preview"

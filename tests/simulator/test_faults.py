@@ -61,7 +61,7 @@ async def test_null_candidates_are_sent_as_null(start):
 
 def test_every_fault_is_tested_here_or_has_a_test_of_its_own():
     rows = {row.split("-", 1)[1] for row in (*STATUSES, *FINISHES)} - {"refuse"}
-    shown = {name for name, fault in FAULTS.items() if fault.stage in (Stage.DOOR, Stage.CONTENT)}
+    shown = {name for name, fault in FAULTS.items() if fault.stage in (Stage.ERROR, Stage.CONTENT)}
     assert shown - rows == {"prompt_blocked", "no_candidates"}
 
 

@@ -14,34 +14,34 @@ def limiter(time, **fields):
 
 def test_requests_per_minute_hold_in_any_60_seconds(time):
     limit = limiter(time, limits={"requests_per_minute": 2})
-    assert [limit.enter("k"), limit.enter("k")] == [None, None]
+    assert [limit.acquire("k"), limit.acquire("k")] == [None, None]
     time.now += 20
-    assert limit.enter("k") == pytest.approx(40.0)
+    assert limit.acquire("k") == pytest.approx(40.0)
     time.now += 40
-    assert limit.enter("k") is None
+    assert limit.acquire("k") is None
 
 
 def test_keys_are_counted_apart(time):
     limit = limiter(time, limits={"requests_per_minute": 1})
-    assert [limit.enter("a"), limit.enter("b")] == [None, None]
-    assert limit.enter("a") is not None
+    assert [limit.acquire("a"), limit.acquire("b")] == [None, None]
+    assert limit.acquire("a") is not None
 
 
 def test_requests_at_once_are_admitted_again_when_one_leaves(time):
     limit = limiter(time, limits={"concurrency": 1})
-    assert limit.enter("k") is None
-    assert limit.enter("k") == 1.0
-    limit.leave("k")
-    assert limit.enter("k") is None
+    assert limit.acquire("k") is None
+    assert limit.acquire("k") == 1.0
+    limit.release("k")
+    assert limit.acquire("k") is None
 
 
 def test_a_request_that_was_turned_away_does_not_count(time):
     limit = limiter(time, limits={"requests_per_minute": 1})
-    limit.enter("k")
+    limit.acquire("k")
     for _ in range(5):
-        limit.enter("k")
+        limit.acquire("k")
     time.now += 60
-    assert limit.enter("k") is None
+    assert limit.acquire("k") is None
 
 
 def test_capacity_changes_with_time_and_begins_anew(time):
@@ -56,8 +56,8 @@ def test_capacity_changes_with_time_and_begins_anew(time):
 
 def test_the_least_of_limit_and_capacity_holds(time):
     limit = limiter(time, limits={"requests_per_minute": 1}, capacity=[{"after": 0, "requests_per_minute": 5}])
-    limit.enter("k")
-    assert limit.enter("k") is not None
+    limit.acquire("k")
+    assert limit.acquire("k") is not None
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,19 @@
 """Pictures: the same order the same bytes, exact sizes, words that are followed, inputs that are kept."""
 
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
-from pipeline.simulator.pictures import Order, UnreadableImage, draw, nearest_ratio
-from pipeline.simulator.pictures.relight import _HOW
-from pipeline.simulator.pictures.words import AFAR, CITIES, LIGHTS, PLACES, ROOMS, SEASONS, THINGS, understand
+import pipeline.simulator
+from pipeline.simulator.pictures import Order, draw
+from pipeline.simulator.relight import UnreadableImage, nearest_ratio
+from pipeline.simulator.scenes import index, scene, understand
 
+ASSETS = Path(pipeline.simulator.__path__[0]) / "assets"
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 
 
@@ -57,30 +60,59 @@ def test_width_and_height_are_exact(width, height):
     assert picture("A lake at dawn", width=width, height=height).size == (width, height)
 
 
-@pytest.mark.parametrize("thing", sorted(set(THINGS.values())))
-def test_every_thing_has_a_drawing(thing):
-    empty = picture("studio, white", width=64, height=64)
-    assert likeness(picture(f"a black {thing}, studio", width=64, height=64), empty) < 0.97
+def test_every_entry_of_the_index_has_its_asset_and_no_asset_is_without_entry():
+    found = {
+        folder: {path.stem for path in (ASSETS / folder).glob("*.webp")} for folder in ("scenes", "rooms", "things")
+    }
+    assert found == {folder: {*getattr(index(), folder)} for folder in found}
+    assert sum(path.stat().st_size for path in ASSETS.rglob("*.webp")) < 1_000_000
+
+
+@pytest.mark.parametrize("thing", sorted(index().things))
+def test_every_thing_is_seen(thing):
+    word = index().things[thing].words.split()[0]
+    empty = picture("a black unknown, studio", width=64, height=64)
+    assert understand(f"a black {word}, studio").things == (thing,)
+    assert likeness(picture(f"a black {word}, studio", width=64, height=64), empty) < 0.97
 
 
 @pytest.mark.parametrize(
-    "words", [PLACES, AFAR, LIGHTS, SEASONS, ROOMS], ids=["place", "afar", "light", "season", "room"]
+    ("prompt", "scenes"),
+    [
+        ("A travel poster of Oslo", ("fjord",)),
+        ("Cornwall, a lighthouse at dusk", ("lighthouse",)),
+        ("Mountains and a cabin in winter", ("winter",)),
+        ("Qwertz", ()),
+    ],
 )
-def test_every_place_and_mood_draws(words):
-    for name in sorted(set(words.values())):
-        word = next(word for word, meaning in words.items() if meaning == name)
-        low, high = picture(f"A view, {word}", width=72, height=48).convert("L").getextrema()
-        assert high - low > 30, word
+def test_a_scene_is_chosen_by_the_words_of_the_prompt(prompt, scenes):
+    assert understand(prompt).scenes == scenes
 
 
-def test_every_city_is_made_of_places_that_are_drawn():
-    known = {*PLACES.values(), *AFAR.values()}
-    assert {feature for features in CITIES.values() for feature in features.split()} <= known
+@pytest.mark.parametrize("name", sorted(name for name, entry in index().scenes.items() if not entry.grey))
+def test_a_scene_is_shown_as_it_was_painted_in_its_own_mood(name):
+    entry = index().scenes[name]
+    words = [word for word in entry.words.split() if word not in " ".join(m.words for m in index().moods.values())]
+    word = index().moods[entry.mood].words.split()[0]
+    assert likeness(picture(f"{' '.join(words)} {word}", width=96, height=96), scene(name)) > 0.9
+
+
+@pytest.mark.parametrize("mood", sorted(index().moods))
+def test_every_mood_draws(mood):
+    low, high = (
+        picture(f"A view, {index().moods[mood].words.split()[0]}", width=72, height=48).convert("L").getextrema()
+    )
+    assert high - low > 30
+
+
+def test_the_second_seed_shows_the_picture_from_the_other_side():
+    one, other = picture("A red mug", seed=0), picture("A red mug", seed=1)
+    assert likeness(one, other.transpose(Image.Transpose.FLIP_LEFT_RIGHT)) > 0.98 > likeness(one, other)
 
 
 @pytest.mark.parametrize(("colour", "channel"), [("red", 0), ("green", 1), ("blue", 2)])
 def test_a_thing_has_the_colour_of_its_prompt(colour, channel):
-    middle = picture(f"a {colour} ball, studio", width=96, height=96).crop((44, 48, 52, 60))
+    middle = picture(f"a {colour} mug, studio", width=96, height=96).crop((40, 60, 48, 72))
     means = ImageStat.Stat(middle).mean
     assert means[channel] == max(means)
 
@@ -102,14 +134,13 @@ def test_any_prompt_draws(prompt, width, height):
     assert picture(prompt, width=width, height=height).size == (width, height)
 
 
-SOURCE = picture("A town at the sea with a sailboat", width=240, height=180)
+SOURCE = picture("A fjord in Norway", width=240, height=180)
 OTHER = picture("A black bottle, studio", width=240, height=180)
-WORDS = {"painting": "watercolour", "mono": "noir", "flat": "cartoon", "day": "noon"}
 
 
-@pytest.mark.parametrize("name", sorted(_HOW))
+@pytest.mark.parametrize("name", sorted(index().moods))
 def test_a_treated_picture_is_made_of_its_input(name):
-    word = WORDS.get(name, name)
+    word = index().moods[name].words.split()[0]
     shown = picture(f"Show this at {word}", width=240, height=180, inputs=(encoded(SOURCE),))
     assert likeness(shown, SOURCE) > 0.6
     assert likeness(shown, SOURCE) > likeness(shown, OTHER) + 0.2

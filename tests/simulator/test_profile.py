@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.simulator import Profile, built_in, load_profile
-from pipeline.simulator.profile_file import parse
+from pipeline.simulator.profile import Profile, built_in, load_profile, parse
 
 
 @pytest.mark.parametrize("name", built_in())

@@ -15,7 +15,8 @@ import pytest
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Event
 from pipeline.errors import Exit
-from pipeline.simulator import Simulator, load_profile
+from pipeline.simulator.profile import load_profile
+from pipeline.simulator.server import Simulator
 from tests.e2e.scripted import KEY, Shop, hurried
 
 SPEED = 10.0

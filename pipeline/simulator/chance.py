@@ -1,0 +1,125 @@
+"""Chance that can be repeated: which fault strikes a request, and how long its answer takes.
+
+It depends on the profile's seed, the request and how often that was made, not on the order of arrival.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
+from math import exp, log
+from statistics import NormalDist
+from typing import TypeVar
+
+from pipeline.simulator.faults import ALIASES, FAULTS
+from pipeline.simulator.models import Ask
+from pipeline.simulator.profile import Latency, Profile, Rule, Step
+
+T = TypeVar("T")
+_SPAN = 2.0**64
+
+
+class Dice:
+    """Rolls by hashing what is asked about."""
+
+    def __init__(self, *seed: object) -> None:
+        self._seed = "\x1f".join(map(str, seed))
+
+    def __repr__(self) -> str:
+        return f"<Dice {self._seed!r}>"
+
+    def number(self, *about: object) -> int:
+        """Return 64 bits."""
+        text = "\x1f".join((self._seed, *map(str, about)))
+        return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+    def fraction(self, *about: object) -> float:
+        """Return a number from 0 up to but not including 1."""
+        return self.number(*about) / _SPAN
+
+    def whole(self, low: int, high: int, *about: object) -> int:
+        """Return a whole number from `low` to `high`, both included."""
+        return low + self.number(*about) % (high - low + 1)
+
+    def choice(self, among: Sequence[T], *about: object) -> T:
+        """Return one of `among`."""
+        return among[self.number(*about) % len(among)]
+
+
+_WORD = re.compile(r"\[\[\s*([a-z0-9_]+)\s*(?::\s*([0-9]{1,6}))?\s*\]\]")
+_FORGET_AT = 200_000  # requests whose repeats are remembered; a longer run starts counting anew
+
+
+def without_words(prompt: str) -> str:
+    """Return a prompt without its bracketed fault words, as it should be drawn."""
+    return _WORD.sub("", prompt).strip()
+
+
+class FaultRules:
+    """Counts what was asked, and decides."""
+
+    def __init__(self, profile: Profile) -> None:
+        self._rules = profile.faults
+        self._dice = Dice(profile.seed, "rules")
+        self._askings: Counter[str] = Counter()
+        self._matches: Counter[int] = Counter()
+
+    def asking(self, ask: Ask) -> int:
+        """Count one request and return how often it has been asked now, from 1."""
+        if len(self._askings) > _FORGET_AT:
+            self._askings.clear()
+        self._askings[ask.digest] += 1
+        return self._askings[ask.digest]
+
+    def strike(self, ask: Ask, asking: int, step: Step) -> Rule | None:
+        """Return the rule that strikes the `asking`-th time this request is made."""
+        named = _named(ask.prompt, asking)
+        if named is not None:
+            return Rule(name=named)
+        if step.outage is not None:
+            return Rule(name=step.outage)
+        struck = [rule for place, rule in enumerate(self._rules) if self._strikes(place, rule, ask, asking)]
+        return struck[0] if struck else None  # every rule counts, also when an earlier one struck
+
+    def _strikes(self, place: int, rule: Rule, ask: Ask, asking: int) -> bool:
+        if not rule.match.fits(ask):
+            return False
+        self._matches[place] += 1
+        if rule.probability is not None:
+            return self._dice.fraction(place, ask.digest, asking) < rule.probability
+        count = asking if rule.per == "request" else self._matches[place]
+        if rule.every is not None:
+            return count % rule.every == 0
+        if rule.first is not None:
+            return count <= rule.first
+        return rule.at is None or count in rule.at
+
+
+def _named(prompt: str, asking: int) -> str | None:
+    for found in _WORD.finditer(prompt):
+        name = ALIASES.get(found[1], found[1])
+        if name in FAULTS and (found[2] is None or asking <= int(found[2])):
+            return name
+    return None
+
+
+_Z95 = NormalDist().inv_cdf(0.95)
+
+
+def wait_s(latency: Latency, dice: Dice, ask: Ask, asking: int) -> float:
+    """Return the seconds of the `asking`-th time this request is made."""
+    drawn = _drawn(latency, dice.fraction("wait", ask.digest, asking))
+    wanted = ask.size or "1K"
+    return drawn * next((factor for size, factor in latency.by_size.items() if size == wanted), 1.0)
+
+
+def _drawn(latency: Latency, chance: float) -> float:
+    if latency.fixed is not None:
+        return latency.fixed
+    if latency.uniform is not None:
+        least, most = latency.uniform
+        return least + (most - least) * chance
+    if latency.p50 is None or latency.p95 is None:
+        return 0.0
+    spread = (log(latency.p95) - log(latency.p50)) / _Z95
+    return exp(log(latency.p50) + spread * NormalDist().inv_cdf(min(max(chance, 1e-6), 1 - 1e-6)))

@@ -1,0 +1,188 @@
+"""What a prompt is about: which of the shipped scenes, rooms, things, colours and moods its words name.
+
+`assets/index.yaml` says what there is and by which words it is chosen. A word that no entry holds is ignored.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from io import BytesIO
+from typing import Protocol
+
+import msgspec
+from PIL import Image, ImageColor
+
+Rgb = tuple[int, int, int]
+MIDDLE = 160  # the grey that layers show until they are coloured
+_ASSETS = files("pipeline.simulator").joinpath("assets")
+
+
+class Scene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A view. Its mood is the light that it is painted in."""
+
+    words: str
+    mood: str = "day"
+    focus: tuple[float, float] = (0.5, 0.5)
+    grey: bool = False
+
+
+class Room(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where things stand: `foot` is the height of their feet; with `view` a scene is seen behind it."""
+
+    words: str
+    foot: float
+    colour: str | None = None
+    view: bool = False
+
+
+class Thing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Something that stands in a room."""
+
+    words: str
+    colour: str | None = None
+    scale: float = 1.0
+    room: str | None = None
+
+
+class Mood(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A light, season or treatment; `relight` says what each number does."""
+
+    words: str
+    matrix: tuple[float, ...] = ()
+    strokes: bool = False
+    saturation: float = 1.0
+    low: str = "#000000"
+    high: str = "#ffffff"
+    gamma: float = 1.0
+    shadows: str = "#000000"
+    lights: str = "#ffffff"
+    tone: float = 0.0
+    haze: tuple[str, str] | None = None
+    light: str | None = None
+    at: tuple[float, float] = (0.5, 0.5)
+    reach: float = 0.6
+    bloom: float = 0.0
+    vignette: float = 0.0
+
+
+class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole of `index.yaml`."""
+
+    colours: Mapping[str, str]
+    palettes: tuple[tuple[str, str, str], ...]
+    papers: tuple[str, ...]
+    poster: str
+    untitled: str
+    scenes: Mapping[str, Scene]
+    rooms: Mapping[str, Room]
+    things: Mapping[str, Thing]
+    moods: Mapping[str, Mood]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
+    """A room or a thing: its light, how much it covers of what is behind it, and its share of the wished colour."""
+
+    light: Image.Image
+    cover: Image.Image
+    share: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idea:
+    """What was understood of a prompt. Tuples are in its order, without repeats; names are those of the index."""
+
+    colours: tuple[Rgb, ...]
+    things: tuple[str, ...]
+    scenes: tuple[str, ...]  # those that fit best; empty: nothing was recognised
+    mood: str | None
+    room: str | None
+    is_poster: bool
+    title: str
+    subtitle: str
+
+
+@lru_cache(maxsize=1)
+def index() -> Index:
+    """Read the index once."""
+    return msgspec.yaml.decode(_ASSETS.joinpath("index.yaml").read_bytes(), type=Index)
+
+
+@lru_cache(maxsize=12)
+def scene(name: str) -> Image.Image:
+    """Return a view; it is shared, so it is not drawn on."""
+    return Image.open(BytesIO(_ASSETS.joinpath("scenes", f"{name}.webp").read_bytes())).convert("RGB")
+
+
+@lru_cache(maxsize=12)
+def layer(folder: str, name: str) -> Layer:
+    """Return a room or a thing: `folder` is `rooms` or `things`."""
+    image = Image.open(BytesIO(_ASSETS.joinpath(folder, f"{name}.webp").read_bytes())).convert("RGB")
+    wide, high = image.width // 3, image.height
+    light, cover, share = (image.crop((wide * third, 0, wide * (third + 1), high)) for third in range(3))
+    return Layer(light=light, cover=cover.getchannel("G"), share=share.getchannel("G"))
+
+
+def rgb(text: str) -> Rgb:
+    """Return the colour that `#rrggbb` writes."""
+    red, green, blue, *_ = ImageColor.getrgb(text)
+    return red, green, blue
+
+
+def understand(prompt: str) -> Idea:
+    """Read a prompt."""
+    words, known = re.findall(r"[\w'-]+", prompt.casefold()), index()
+    mood = min(_named(words, known.moods), key=[*known.moods].index, default=None)
+    title, subtitle = _titles(prompt)
+    return Idea(
+        colours=tuple(dict.fromkeys(rgb(known.colours[word]) for word in words if word in known.colours)),
+        things=_named(words, known.things),
+        scenes=_best(words, known.scenes, mood),
+        mood=mood,
+        room=next(iter(_named(words, known.rooms)), None),
+        is_poster=any(word in known.poster.split() for word in words) and title != "",
+        title=title,
+        subtitle=subtitle,
+    )
+
+
+class _Worded(Protocol):
+    @property
+    def words(self) -> str: ...
+
+
+def _forms(word: str) -> tuple[str, ...]:
+    return word, word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")
+
+
+def _matches(words: Iterable[str], entry: _Worded) -> list[int]:
+    """Return the places of the words that choose this entry."""
+    own = frozenset(entry.words.split())
+    return [place for place, word in enumerate(words) if not own.isdisjoint(_forms(word))]
+
+
+def _named(words: list[str], entries: Mapping[str, _Worded]) -> tuple[str, ...]:
+    first = {name: places[0] for name, entry in entries.items() if (places := _matches(words, entry))}
+    return tuple(sorted(first, key=lambda name: first[name]))
+
+
+def _best(words: list[str], scenes: Mapping[str, Scene], mood: str | None) -> tuple[str, ...]:
+    """Return the scenes with the most matching words; the mood counts for half a word."""
+    scores = {name: 2 * len(_matches(words, entry)) + (entry.mood == mood) for name, entry in scenes.items()}
+    most = max(scores.values())
+    return tuple(name for name, score in scores.items() if score == most) if most else ()
+
+
+def _titles(prompt: str) -> tuple[str, str]:
+    """Return title and subtitle: quoted words, else the first names (capitals inside a sentence), else key words."""
+    quoted = re.search(r"[\"“”']([^\"“”']{2,32})[\"“”']", prompt)
+    if quoted is not None:
+        return quoted[1].strip(), ""
+    names = re.findall(r"(?<![.!?]\s)(?<!^)\b[A-ZÀ-Þ][\w’'-]+(?:\s+[A-ZÀ-Þ][\w’'-]+)*", prompt)
+    skipped = {*index().untitled.split(), *index().colours}
+    words = [word for word in re.findall(r"[^\W\d_]{3,}", prompt) if word.casefold() not in skipped]
+    if names:
+        return names[0], " ".join([word for word in words if word not in names[0]][:2])
+    return " ".join(words[:2]), " ".join(words[2:4])

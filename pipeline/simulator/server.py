@@ -1,0 +1,110 @@
+"""The simulator as a server: started on an address of this machine, and stopped."""
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+from aiohttp import web
+
+from pipeline.errors import InputError, Problem, StorageError
+from pipeline.simulator.api import Api
+from pipeline.simulator.billing import Bill
+from pipeline.simulator.profile import Profile, load_profile
+from pipeline.simulator.rendering import Renderer
+from pipeline.simulator.transport import Sleep
+
+KEY = "simulator"  # any key that is not empty is let in; this is the embedded one
+_SHUTDOWN_S = 0.5  # how long answers that are under way may still take when it stops
+
+
+class Simulator:
+    """The API on this machine, in this process: `async with Simulator() as simulator: simulator.base_url`.
+
+    Leaving the context closes the port, drops answers that do not finish within half a second and closes the bill.
+    """
+
+    def __init__(
+        self,
+        profile: Profile | None = None,
+        bill: Path | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self._profile = profile if profile is not None else load_profile()
+        self._bill_path = bill
+        self._host = host
+        self._port = port
+        self._clock = clock
+        self._sleep = sleep
+        self._stack = contextlib.AsyncExitStack()
+        self.key = KEY
+        self.base_url = ""
+
+    def __repr__(self) -> str:
+        return f"<Simulator {self.base_url or 'not started'}>"
+
+    async def __aenter__(self) -> "Simulator":
+        async with contextlib.AsyncExitStack() as stack:
+            bill = self._open_bill()
+            stack.callback(bill.close)
+            renderer = Renderer(self._profile)
+            stack.callback(renderer.close)
+            api = Api(self._profile, bill, renderer, clock=self._clock, sleep=self._sleep)
+            runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=_SHUTDOWN_S)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            await self._listen(runner)
+            host, port, *_ = runner.addresses[0]
+            self.base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stack.aclose()
+
+    def _open_bill(self) -> Bill:
+        try:
+            return Bill(self._bill_path)
+        except OSError as error:
+            raise StorageError(f"{self._bill_path}: the bill cannot be written: {error.strerror}") from error
+
+    async def _listen(self, runner: web.AppRunner) -> None:
+        try:
+            await web.TCPSite(runner, self._host, self._port).start()
+        except OSError as error:
+            what = f"cannot listen on {self._host}:{self._port}: {error.strerror or error}"
+            raise InputError(Problem(what=what, instead="choose another --port, 0 for any free one")) from error
+
+
+async def serve(
+    profile: Profile | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8787,
+    bill: Path | None = None,
+    announce: Callable[[Simulator], None] = lambda _: None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. `announce` is called once, when the port is open.
+
+    Raises `InputError` when the port cannot be had, `StorageError` when the bill cannot be written.
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        async with Simulator(profile, bill, host, port) as simulator:
+            announce(simulator)
+            await stop.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)

@@ -1,0 +1,231 @@
+"""Validation of a `generateContent` body, in the order in which gateway and model owner check it.
+
+A valid body becomes an `Ask`; for any other `Rejected` carries the answer that the real API gives, word for word.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import msgspec
+import pybase64
+
+from pipeline.simulator.error_responses import INTERNAL, Rejected, bad_argument, comet, google
+from pipeline.simulator.fields import Node
+from pipeline.simulator.models import SERVED, Ask, InputPicture, Model
+
+ROOT = (
+    "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
+    "model", "labels",
+)  # fmt: skip
+CONFIG = (
+    "responseModalities", "imageConfig", "thinkingConfig", "temperature", "topP", "topK", "seed", "candidateCount",
+    "maxOutputTokens", "stopSequences", "presencePenalty", "frequencyPenalty", "responseMimeType", "responseSchema",
+    "responseJsonSchema", "responseLogprobs", "logprobs", "speechConfig", "mediaResolution",
+    "enableEnhancedCivicAnswers",
+)  # fmt: skip
+HARMS = tuple(
+    f"HARM_CATEGORY_{name}"
+    for name in ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT", "CIVIC_INTEGRITY")
+)
+THRESHOLDS = ("BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF")
+_PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1beta"
+_HOTTEST = 2.0
+Fields = Mapping[str, Node]
+
+
+def find_model(name: str, request_id: str) -> Model:
+    """Return a served model; an unknown name gets the gateway's ambiguous 503."""
+    model = SERVED.get(name)
+    if model is None:
+        message = f"no available channel for group default and model {name} (distributor)"
+        raise Rejected(comet(503, message, request_id, code="model_not_found"))
+    return model
+
+
+def check(model: Model, body: bytes, request_id: str) -> Ask:
+    """Read one `generateContent` body for `model`."""
+    root = _root(body, request_id)
+    fields = Node(root).fields(ROOT)
+    said, system = _read(fields["contents"], fields.get("systemInstruction"))
+    if len(said.images) > model.max_images:
+        raise bad_argument(f"The request has {len(said.images)} images; {model.name} takes {model.max_images} at most.")
+    for setting in fields["safetySettings"].items() if "safetySettings" in fields else ():
+        _safety(setting.fields(("category", "threshold", "method")))
+    config = fields["generationConfig"].fields(CONFIG) if "generationConfig" in fields else {}
+    _sampling(config)
+    ratio, size = _image_config(model, config)
+    modalities = _modalities(config)
+    thinking, show_thoughts = _thinking(model, config)
+    return Ask(
+        model=model,
+        prompt="\n".join(said.texts),
+        system=system,
+        images=tuple(said.images),
+        ratio=ratio,
+        size=size,
+        seed=config["seed"].whole() if "seed" in config else None,
+        with_text="TEXT" in modalities,
+        with_image="IMAGE" in modalities,
+        thinking=thinking,
+        show_thoughts=show_thoughts,
+    )
+
+
+def _root(body: bytes, request_id: str) -> dict[str, object]:
+    try:
+        root = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
+    if not isinstance(root, dict) or not root.get("contents"):
+        raise Rejected(comet(500, "contents is required", request_id, code="invalid_request"))
+    return root
+
+
+def _safety(fields: Fields) -> None:
+    for name, allowed, kind in (("category", HARMS, "HarmCategory"), ("threshold", THRESHOLDS, "HarmBlockThreshold")):
+        if name in fields:
+            fields[name].one_of(allowed, f"{_PACKAGE}.{kind}")
+
+
+def _sampling(config: Fields) -> None:
+    if "temperature" in config and not 0 <= (temperature := config["temperature"].number()) <= _HOTTEST:
+        raise bad_argument(
+            f"Unable to submit request because it has a temperature value of {temperature:g} but the supported range "
+            "is from 0 (inclusive) to 2.0001 (exclusive)."
+        )
+    if "topP" in config and not 0 <= config["topP"].number() <= 1:
+        raise bad_argument("* GenerateContentRequest.generation_config.top_p: top_p must be in the range [0.0, 1.0].")
+    for name in ("topK", "maxOutputTokens"):
+        if name in config and config[name].whole() < 1:
+            raise bad_argument(f"* GenerateContentRequest.{config[name].path}: must be positive.")
+    if "candidateCount" in config and config["candidateCount"].whole() != 1:
+        raise bad_argument("Multiple candidates is not enabled for this model")
+
+
+def _image_config(model: Model, config: Fields) -> tuple[str | None, str | None]:
+    if "imageConfig" not in config:
+        return None, None
+    fields = config["imageConfig"].fields(("aspectRatio", "imageSize"))
+    ratio, size = fields.get("aspectRatio"), fields.get("imageSize")
+    if size is not None and not model.takes_image_size:
+        raise Rejected(google(500, "INTERNAL", INTERNAL))
+    return (
+        None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
+        None if size is None else size.one_of(model.sizes, "TYPE_STRING"),
+    )
+
+
+def _modalities(config: Fields) -> set[str]:
+    if "responseModalities" not in config:
+        return {"TEXT", "IMAGE"}
+    kind = f"{_PACKAGE}.GenerationConfig.Modality"
+    asked = {node.one_of(("TEXT", "IMAGE", "AUDIO"), kind) for node in config["responseModalities"].items()}
+    if "AUDIO" in asked:
+        raise bad_argument("The requested combination of response modalities (AUDIO) is not supported by the model.")
+    return asked or {"TEXT", "IMAGE"}
+
+
+def _thinking(model: Model, config: Fields) -> tuple[str | None, bool]:
+    if "thinkingConfig" not in config:
+        return model.default_thinking, False
+    fields = config["thinkingConfig"].fields(("thinkingLevel", "includeThoughts", "thinkingBudget"))
+    show = fields["includeThoughts"].flag() if "includeThoughts" in fields else False
+    if "thinkingLevel" not in fields:
+        return model.default_thinking, show and model.thinks
+    level = fields["thinkingLevel"].text().lower()
+    if not model.thinks:
+        raise bad_argument("Thinking level is not supported for this model.")
+    if level not in model.thinking:
+        raise fields["thinkingLevel"].wrong(f"{_PACKAGE}.ThinkingConfig.ThinkingLevel")
+    return level, show
+
+
+TURN = ("role", "parts")
+PART = ("text", "inlineData", "fileData", "thought", "thoughtSignature", "partMetadata", "mediaResolution")
+DATA = ("text", "inlineData", "fileData")
+MIMES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+
+
+@dataclass(slots=True)
+class Said:
+    """What the user's turns hold, in their order."""
+
+    texts: list[str] = field(default_factory=list)
+    images: list[InputPicture] = field(default_factory=list)
+
+
+def mime_of(data: bytes) -> str | None:
+    """Return the type that the first bytes tell; None when they tell none that the API takes or names."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if data.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "image/webp"
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
+        return "image/heic"
+    return "image/gif" if data[:4] == b"GIF8" else None
+
+
+def decode(node: Node) -> bytes:
+    """Decode Base64 of either alphabet; a `data:` prefix, white space or a cut is refused, as the real API does."""
+    text = node.text()
+    try:
+        raw = text.encode("ascii")
+        return pybase64.b64decode(raw, altchars=b"-_" if b"-" in raw or b"_" in raw else None, validate=True)
+    except ValueError:  # UnicodeEncodeError and binascii.Error are both of this kind
+        raise bad_argument(
+            f"Invalid value at '{node.path}' (TYPE_BYTES), Base64 decoding failed for \"{text[:60]}\""
+        ) from None
+
+
+def _inline(node: Node) -> InputPicture:
+    fields = node.fields(("mimeType", "data", "displayName"))
+    if "mimeType" not in fields or "data" not in fields:
+        raise bad_argument(f"{node.path}: both mime_type and data must be set.")
+    mime, data = fields["mimeType"].text(), decode(fields["data"])
+    if mime not in MIMES:
+        raise bad_argument(f"Unsupported MIME type: {mime}")
+    found = mime_of(data)
+    if found is None:
+        raise bad_argument("Provided image is not valid")
+    if found != mime and not (found == "image/heic" and mime == "image/heif"):
+        raise bad_argument(f"Unhandled generated data mime type: {found}")
+    return InputPicture(mime=mime, data=data)
+
+
+def _part(node: Node, said: Said, *, is_users: bool) -> None:
+    fields = node.fields(PART)
+    data = [name for name in DATA if name in fields]
+    if len(data) > 1:
+        raise bad_argument(
+            f"Invalid value at '{node.path}' (oneof), oneof field 'data' is already set. Cannot set '{data[1]}'"
+        )
+    if not data or (data == ["text"] and not fields["text"].text()):
+        raise bad_argument(f"{node.path}.data: required oneof field 'data' must have one initialized field")
+    if data == ["fileData"]:
+        raise bad_argument("Cannot fetch content from the provided URL.")
+    if data == ["text"] and is_users:
+        said.texts.append(fields["text"].text())
+    elif data == ["inlineData"]:
+        said.images.append(_inline(fields["inlineData"]))
+
+
+def _read(contents: Node, system: Node | None) -> tuple[Said, str]:
+    """Return what the turns say and the system instruction; pictures of earlier model turns count as inputs too."""
+    said, system_said = Said(), Said()
+    for turn in contents.items():
+        fields = turn.fields(TURN)
+        role = fields["role"].text() if "role" in fields else "user"
+        if role not in ("user", "model"):
+            raise bad_argument("Please use a valid role: user, model.")
+        if "parts" not in fields or not fields["parts"].items():
+            raise bad_argument(f"* GenerateContentRequest.{turn.path}.parts: {turn.path}.parts must not be empty.")
+        for part in fields["parts"].items():
+            _part(part, said, is_users=role == "user")
+    if system is not None:
+        fields = system.fields(TURN)
+        for part in fields["parts"].items() if "parts" in fields else ():
+            _part(part, system_said, is_users=True)
+    return said, "\n".join(system_said.texts)

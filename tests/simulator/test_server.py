@@ -1,0 +1,50 @@
+"""The server: started, addressed, stopped."""
+
+import asyncio
+import os
+import signal
+
+import aiohttp
+import pytest
+
+from pipeline.errors import InputError, StorageError
+from pipeline.simulator.server import Simulator, serve
+
+
+async def test_it_listens_on_a_free_port_of_this_machine(quick_profile):
+    async with Simulator(quick_profile()) as simulator:
+        assert simulator.base_url.startswith("http://127.0.0.1:")
+        assert simulator.key == "simulator"
+        assert simulator.base_url in repr(simulator)
+
+
+async def test_after_the_context_the_port_is_closed(quick_profile):
+    async with Simulator(quick_profile()) as simulator:
+        address = simulator.base_url
+    async with aiohttp.ClientSession() as session:
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await session.get(address)
+
+
+async def test_a_port_in_use_says_what_to_do(quick_profile):
+    async with Simulator(quick_profile()) as first:
+        port = int(first.base_url.rsplit(":", 1)[1])
+        with pytest.raises(InputError, match="choose another --port"):
+            await Simulator(quick_profile(), port=port).__aenter__()
+
+
+async def test_a_bill_that_cannot_be_written_is_a_storage_error(quick_profile, tmp_path):
+    with pytest.raises(StorageError, match="cannot be written"):
+        await Simulator(quick_profile(), tmp_path / "no" / "bill").__aenter__()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_serve_announces_its_address_and_stops_on_a_signal(quick_profile, number):
+    announced = []
+
+    def announce(simulator):
+        announced.append(simulator.base_url)
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+
+    await serve(quick_profile(), port=0, announce=announce)
+    assert announced[0].startswith("http://127.0.0.1:")
