@@ -103,14 +103,14 @@ class Attempts:
         `refused` hears that no budget is left, `judged` every answer, counted in `tally`, before it is written down.
         Raises StorageError; cancellation is `abandon`'s business, a worker is never cancelled while it holds an answer.
         """
-        price = self._prices.price(task.model, task.size)
-        begun = await self._begin(task, price, refused)
+        begun = await self._begin(task, refused)
         while begun is not None and self._is_held_back():
             await self._withdraw(*begun, tally)
-            begun = await self._begin(task, price, refused)
+            begun = await self._begin(task, refused)
         if begun is None:
             return None
         reservation, ticket, intent = begun
+        price = self._price(task, reservation)
         self._emit(AttemptStarted(task_id=task.id, attempt=intent.attempt, number=intent.number, price_microusd=price))
         started = time.monotonic()
         result: Answer | Failure | None = None
@@ -130,27 +130,39 @@ class Attempts:
             step = await self._write_down(task, tally, intent, result, reservation=reservation, seconds=seconds)
         return step
 
-    async def _begin(
-        self, task: Task, price: int | None, refused: Callable[[Refusal], None]
-    ) -> tuple[Reservation, Ticket, Intent] | None:
+    async def _begin(self, task: Task, refused: Callable[[Refusal], None]) -> tuple[Reservation, Ticket, Intent] | None:
         """Pass the gates and write the intent down; None when the run stopped."""
-        reservation = await self._reserve(price or 0, refused)
-        if reservation is None:
+        admitted = await self._admit(task, refused)
+        if admitted is None:
             return None
-        try:
-            ticket = await self._enter(task)
-        except Stopped:
-            await self._moved(self._wallet.release, reservation)
-            return None
-        except BaseException:  # the worker sees it; nothing was sent
-            await self._moved(self._wallet.release, reservation)
-            raise
+        reservation, ticket = admitted
+        price = self._price(task, reservation)
         try:
             return reservation, ticket, await self._store.intend(task, run=self._run, reserved_microusd=price)
         except BaseException:  # the worker sees it; nothing was sent
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
             raise
+
+    async def _admit(self, task: Task, refused: Callable[[Refusal], None]) -> tuple[Reservation, Ticket] | None:
+        """Reserve money, then take a slot; None when the run stopped.
+
+        Money is reserved again when an answer that came in the wait was dearer, or midnight has passed.
+        """
+        while (reservation := await self._reserve(task, refused)) is not None:
+            try:
+                ticket = await self._enter(task)
+            except Stopped:
+                await self._moved(self._wallet.release, reservation)
+                return None
+            except BaseException:  # the worker sees it; nothing was sent
+                await self._moved(self._wallet.release, reservation)
+                raise
+            if self._wallet.covers(reservation, self._prices.reserve(task) or 0):
+                return reservation, ticket
+            self._gate.abandoned(ticket)
+            await self._moved(self._wallet.release, reservation)
+        return None
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
@@ -166,6 +178,10 @@ class Attempts:
                 return ticket
             self._gate.abandoned(ticket)
 
+    def _price(self, task: Task, reservation: Reservation) -> int | None:
+        """Return what was reserved; None where the price is not known."""
+        return None if self._prices.reserve(task) is None else reservation.price_microusd
+
     def _is_held_back(self) -> bool:
         """Whether a halt or a pause began while the intent was being written: then it is not sent."""
         return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
@@ -178,11 +194,11 @@ class Attempts:
             intent.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
         )
 
-    async def _reserve(self, price_microusd: int, refused: Callable[[Refusal], None]) -> Reservation | None:
-        """Reserve the price; wait while what others have reserved may still come free."""
+    async def _reserve(self, task: Task, refused: Callable[[Refusal], None]) -> Reservation | None:
+        """Reserve the most that the attempt can cost; wait while what others have reserved may still come free."""
         async with self._money_moved:
             while not self._gate.is_stopped:
-                reserved = self._wallet.reserve(price_microusd)
+                reserved = self._wallet.reserve(self._prices.reserve(task) or 0)
                 if isinstance(reserved, Reservation):
                     return reserved
                 if reserved.is_final:
@@ -282,10 +298,10 @@ class Attempts:
         return Step(state=TaskState.DONE, artifact=artifact, number=intent.number, cost_microusd=cost_microusd)
 
     def _cost(self, task: Task, result: Answer | Failure, reservation: Reservation) -> int:
-        """Return what the attempt cost: from its tokens where the catalogue can, else the list price."""
+        """Return what the attempt cost: from its tokens where the catalogue can, else what was reserved."""
         if isinstance(result, Failure) and result.billed is not Billed.YES:
             return 0
-        cost = self._prices.settle(task.model, task.size, result.usage)
+        cost = self._prices.settle(task, result.usage)
         return reservation.price_microusd if cost is None else cost
 
 

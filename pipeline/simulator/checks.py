@@ -16,7 +16,7 @@ from pipeline.simulator.tree import Node
 
 ROOT = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
-    "model", "labels",
+    "model", "labels", "serviceTier",
 )  # fmt: skip
 CONFIG = (
     "responseModalities", "imageConfig", "thinkingConfig", "temperature", "topP", "topK", "seed", "candidateCount",

@@ -16,7 +16,7 @@ def test_smallest_manifest_has_every_default(desk):
     assert (manifest.name, manifest.provider.kind, manifest.provider.model) == (
         "m",
         "cometapi",
-        "gemini-2.5-flash-image",
+        "gemini-nano-banana-2.1",
     )
     assert (manifest.limits, manifest.retry, manifest.prices, manifest.notify) == (Limits(), Retry(), {}, None)
     assert manifest.stages == (("a",),)
