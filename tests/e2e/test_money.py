@@ -47,7 +47,7 @@ class TokenShop(Shop):
     def manifest(self) -> Path:
         text = super().manifest.read_text()
         text = re.sub(r"^prices:.*\n", "", text, flags=re.MULTILINE).replace("kind: cometapi", f"kind: {self.kind}")
-        text = text.replace("model: gemini-3-pro-image-preview", f"model: {self.model}")
+        text = text.replace("model: gemini-3-pro-image", f"model: {self.model}")
         path = self.folder / "shop.yaml"
         path.write_text(text.replace("  mugs:\n", f"  mugs:\n    {self.job}\n") if self.job else text)
         return path
