@@ -12,6 +12,7 @@ from pipeline.model import Quote, Task, Tier, Usage
 from pipeline.provider.catalogue import DEFAULT_SIZE, Catalogue, Family
 
 BYTES_A_TOKEN: Final = 3  # of UTF-8: English has about 4, so that this estimates high
+REMEMBERED: Final = 4096  # quotes, which a plan of a million tasks asks for again and again
 Spot = tuple[str, str, str]  # model, size, tier that was asked for
 _NOTHING: Final[Mapping[Spot, int]] = MappingProxyType({})
 
@@ -23,6 +24,7 @@ class PriceList:
         """`dearest`: micro-USD of the dearest answers of earlier runs."""
         self._catalogue = catalogue
         self._dearest = dict(dearest)
+        self._known: dict[tuple[object, ...], Quote | None] = {}  # by the catalogue, of tasks that are alike in price
 
     def quote(self, task: Task) -> Quote | None:
         """Return what one attempt costs by its pixels and at most; None when nobody knows the price."""
@@ -30,13 +32,15 @@ class PriceList:
         own = self._catalogue.own_price(task.model, size)
         if own is not None:
             return Quote(own, own)
-        least, most = self._catalogue.price(task.model, size), self._most(task, task.tier)
-        if least is None or most is None:
-            return None
-        family = self._catalogue.family(task.model)
-        assert family is not None
-        pixels = _part(least, family, task.tier) * _count(task)
-        return Quote(pixels, max(pixels, most, self._dearest.get(_spot(task), 0)))
+        counts = _level(task), _count(task), _prompt_tokens(task), len(task.images)
+        alike = (task.model, size, task.tier, *counts)  # the tasks of a job differ in little else than their text
+        if alike not in self._known:
+            if len(self._known) >= REMEMBERED:
+                self._known.clear()
+            self._known[alike] = self._by_catalogue(task, size)
+        found = self._known[alike]
+        dearest = self._dearest.get(_spot(task), 0) if self._dearest else 0
+        return found if found is None or dearest <= found.most else Quote(found.least, dearest)
 
     def reserve(self, task: Task) -> int | None:
         """Return what to set aside for one attempt; None when nobody knows the price."""
@@ -62,20 +66,32 @@ class PriceList:
         self._dearest[spot] = max(cost, self._dearest.get(spot, 0))
         return cost
 
+    def _by_catalogue(self, task: Task, size: str) -> Quote | None:
+        least, most = self._catalogue.price(task.model, size), self._most(task, task.tier)
+        family = self._catalogue.family(task.model)
+        if family is None or least is None or most is None:
+            return None
+        pixels = _part(least, family, task.tier) * _count(task)
+        return Quote(pixels, max(pixels, most))
+
     def _most(self, task: Task, tier: Tier) -> int | None:
         """Return what an attempt can cost by the catalogue: image, prompt, input images, thoughts."""
         family, image = self._catalogue.family(task.model), self._catalogue.tokens(task.model, _size(task))
         if family is None or image is None:
             return None
-        text = len(task.prompt.encode("utf-8", "surrogatepass"))
-        text += len((task.system or "").encode("utf-8", "surrogatepass"))
         return _cost(
             family,
             tier,
             image=image * _count(task),
             text=family.thinking.allowance(_level(task)) * _count(task),
-            prompt=-(-text // BYTES_A_TOKEN) + len(task.images) * family.input_tokens,
+            prompt=_prompt_tokens(task) + len(task.images) * family.input_tokens,
         )
+
+
+def _prompt_tokens(task: Task) -> int:
+    text = len(task.prompt.encode("utf-8", "surrogatepass"))
+    text += len((task.system or "").encode("utf-8", "surrogatepass"))
+    return -(-text // BYTES_A_TOKEN)
 
 
 def _cost(family: Family, tier: Tier, *, image: int, text: int, prompt: int) -> int:
@@ -115,4 +131,6 @@ def _count(task: Task) -> int:
 
 
 def _param(node: object, *names: str) -> object:
-    return next((node[name] for name in names if name in node), None) if isinstance(node, Mapping) else None
+    if not node or not isinstance(node, Mapping):  # nearly always: a plan asks for each of a million tasks
+        return None
+    return next((node[name] for name in names if name in node), None)
