@@ -115,7 +115,7 @@ async def generate(
     """Yield the images of `prompts` as they arrive; those on disk already come first and cost nothing.
 
     prompts: texts, or a mapping id -> text. provider: cometapi, google or simulator. defaults: any key of a job, such
-    as model="gemini-3-pro-image-preview", size="2K", aspect_ratio="16:9". Raises RunFailed after the last image when
+    as model="gemini-3-pro-image", size="2K", aspect_ratio="16:9". Raises RunFailed after the last image when
     some are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
     """
     from pipeline import compose

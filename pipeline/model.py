@@ -7,7 +7,7 @@ relative and POSIX, so that outputs and ledger can be moved together.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -30,6 +30,13 @@ class Aspect(StrEnum):
     INPUTS = "inputs"  # the bytes of the input images, in order
     PARAMS = "params"  # every generation parameter, safety and variant
     MODEL = "model"
+
+
+class Tier(StrEnum):
+    """How soon an answer is wanted, which is what it costs."""
+
+    STANDARD = "standard"
+    FLEX = "flex"  # half price; 1 to 15 minutes, and 503 when there is no room
 
 
 class InputImage(msgspec.Struct, frozen=True, gc=False):
@@ -67,6 +74,9 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     size: str | None = None  # 512 | 1K | 2K | 4K
     seed: int | None = None  # already that of this variant
     temperature: float | None = None
+    thinking: str | None = None  # minimal | medium | high
+    tier: Tier = Tier.STANDARD  # changes the price, not the picture: it stands in no fingerprint
+    is_default_model: bool = False  # nobody wrote `model`
     params: dict[str, object] = {}  # merged into generationConfig as it is
     safety: dict[str, str] = {}  # category -> threshold
     images: tuple[InputImage, ...] = ()
@@ -124,6 +134,14 @@ class Usage:
     prompt_tokens: int
     image_tokens: int
     text_tokens: int  # output text and thoughts
+    tier: Tier = Tier.STANDARD  # that was served
+
+
+class Quote(NamedTuple):
+    """What one attempt costs, in micro-USD: its pixels, and the most that is reserved for it."""
+
+    least: int
+    most: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

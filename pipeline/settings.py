@@ -22,12 +22,19 @@ KEY_NAMES: Final[Mapping[Kind, Sequence[str]]] = {  # environment variables, whe
 }
 
 
+# Where a person names no model: the one that the catalogue marks as `default`, held together by a test.
+DEFAULT_MODELS: Final[Mapping[Kind, str]] = dict.fromkeys(Kind, "gemini-nano-banana-2.1")
+FORMER_DEFAULTS: Final = frozenset({"gemini-2.5-flash-image"})  # their images are not bought again
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
     """Where requests go and which key opens the door."""
 
     kind: Kind = Kind.COMETAPI
-    model: str = "gemini-2.5-flash-image"
+    model: str = DEFAULT_MODELS[Kind.COMETAPI]
+    is_default_model: bool = True  # nobody wrote it
+    vendor: Kind = Kind.COMETAPI  # whose models and prices are meant: the kind, or the one that a rehearsal stands for
     base_url: str | None = None  # None: the kind's own
     api_key_env: str | None = None  # None: the kind's own
     timeout_s: float = 300.0  # one attempt, whole exchange

@@ -52,12 +52,15 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
     is_bad = False
     for file in files:
         try:
-            planned = compose.look(compose.prepare(file, compose.Flags(variables=f.variables_of(variables))))
+            setup = compose.prepare(file, compose.Flags(variables=f.variables_of(variables)))
+            planned = compose.look(setup)
         except InputError as error:
             is_bad = True
             print(error, file=sys.stderr)
         else:
             print(f"{file}: {count(planned.plan.total, 'task')}")
+            for text in setup.retired(setup.models | planned.plan.models):
+                print(f"{file}: warning: {text}", file=sys.stderr)
     return Exit.USAGE if is_bad else Exit.OK
 
 

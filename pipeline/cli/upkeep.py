@@ -279,9 +279,17 @@ def _kept_line(kept: "Rejected") -> str:
 
 @verb
 @click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
+@click.option(
+    "--models",
+    "with_models",
+    is_flag=True,
+    help="Compare the catalogue with the gateway's public list; no key is sent.",
+)
 @f.locating
 @f.as_json
-def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+def doctor(
+    *, file: Path | None, with_models: bool, is_json: bool, simulate: str | None, variables: tuple[str, ...]
+) -> int:
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
     The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
@@ -294,7 +302,7 @@ def doctor(*, file: Path | None, is_json: bool, simulate: str | None, variables:
     from pipeline.compose import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    checks = list(surgery.doctor(path, f.compose_flags(variables=variables, profile=profile)))
+    checks = list(surgery.doctor(path, f.compose_flags(variables=variables, profile=profile), with_models=with_models))
     code = surgery.exit_code(checks)
     if is_json:
         lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]

@@ -23,7 +23,7 @@ salvaging  kept answers read again, published without a request
 explaining from an image file to how it came to be
 exporting  picked images -> copies in a folder
 upkeep     images and ledger checked, a ledger made from images, what lies in rejected/
-doctor, reaching   is everything there that a run needs?
+doctor, reaching, offers   is everything there that a run needs, and does the gateway list the models?
 """
 
 from typing import TYPE_CHECKING

@@ -28,8 +28,9 @@ def bill(setup: Setup) -> Bill:
         forecast = _forecast(setup, reader, plan.due)
         return Bill(
             lines=[*_lines(plan), *_orphaned(setup, planned)],
-            min_microusd=plan.price_microusd,
-            max_microusd=at_most(setup, plan, left),
+            min_microusd=plan.least_microusd,
+            max_microusd=_most(plan, left),
+            repeats_microusd=at_most(setup, plan, left),
             alike=plan.alike.tasks,
             alike_microusd=plan.alike.known_price,
             is_play_money=setup.is_play_money,
@@ -37,6 +38,7 @@ def bill(setup: Setup) -> Bill:
             notes=(
                 *planned.warnings,
                 *_holds(reader),
+                *_ratio(setup, plan),
                 *_ceilings(setup, plan, left, forecast),
                 *planned.notes,
                 *_behind(planned),
@@ -45,6 +47,11 @@ def bill(setup: Setup) -> Bill:
                 *plan.notes,
             ),
         )
+
+
+def _most(plan: Plan, left: int | None) -> int | None:
+    """Return what is reserved for the due tasks, each asked once, within the budgets; None: not known."""
+    return left if plan.most_microusd is None else min(plan.most_microusd, plan.most_microusd if left is None else left)
 
 
 def _lines(plan: Plan) -> Iterator[PlanLine]:
@@ -81,9 +88,17 @@ def _holds(reader: Reader) -> Iterator[str]:
         yield f"the provider asked to wait until {until} ({hold.reason}); a run before that leaves with exit code 75"
 
 
+def _ratio(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say what a gateway bills of the list price; prices that a person wrote are not list prices."""
+    ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
+    if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
+        least = money(round(plan.least_microusd * ratio), setup.is_play_money)
+        yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"
+
+
 def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | None) -> Iterator[str]:
     """Say what ends the run before everything that is due is done."""
-    limits, price = setup.limits, plan.price_microusd
+    limits, price = setup.limits, plan.most_microusd
     if left is not None and price is not None and price > left:
         yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
     if limits.max_tasks is not None and plan.due > limits.max_tasks:

@@ -5,18 +5,37 @@ It reads money from the ledger and may ask one question; it writes and sends not
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from pipeline.compose.preparing import Setup
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
+from pipeline.model import Task
 from pipeline.plan import Plan
+from pipeline.provider.pricing import PriceList
 from pipeline.store import Reader
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
-DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the dearest list price of the catalogue
+DEAREST_MICROUSD: Final = 300_000  # of one image whose price is not known: the dearest reservation of the catalogue
+REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises what is reserved
+
+
+def prices_of(setup: Setup, reader: Reader) -> PriceList:
+    """Return what attempts cost, by the catalogue, the manifest's `prices:` and what answers did cost of late."""
+    return PriceList(setup.catalogue, reader.dearest(since=datetime.now(UTC) - REMEMBERED))
+
+
+def list_price(setup: Setup) -> Callable[[Task], int | None]:
+    """Return the list price of a task's image, as a function: what an image costs that nobody accounted for."""
+    prices = PriceList(setup.catalogue)
+
+    def price(task: Task) -> int | None:
+        quote = prices.quote(task)
+        return None if quote is None else quote.least
+
+    return price
 
 
 def wallet_of(setup: Setup, reader: Reader) -> Wallet:
@@ -46,9 +65,9 @@ def doubt(setup: Setup, reader: Reader) -> str | None:
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
     """Return the most a run may cost: every task asked as often as `retry.attempts` allows, within the budgets."""
-    if plan.price_microusd is None:
+    if plan.most_microusd is None:
         return left_microusd
-    most = plan.price_microusd * setup.retry.attempts
+    most = plan.most_microusd * setup.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
 
 
@@ -62,7 +81,7 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
     is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
     if setup.is_play_money or setup.flags.is_yes or is_bounded or not plan.due:
         return setup
-    price = plan.price_microusd
+    price = plan.most_microusd
     expected = plan.due * DEAREST_MICROUSD if price is None else price
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
@@ -79,6 +98,8 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
 
 
 def _question(plan: Plan) -> str:
-    if plan.price_microusd is None:
+    if plan.least_microusd is None or plan.most_microusd is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    return f"{plan.due:,} images for ${plan.price_microusd / 1_000_000:,.2f} or more"
+    least, most = plan.least_microusd / 1_000_000, plan.most_microusd / 1_000_000
+    price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
+    return f"{plan.due:,} images for {price} or more"

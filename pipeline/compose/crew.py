@@ -21,6 +21,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.plan import Spool
 from pipeline.provider import Client
+from pipeline.provider.pricing import PriceList
 from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store import Store
@@ -34,6 +35,7 @@ class Crew:
     key: str
     store: Store
     wallet: Wallet
+    prices: PriceList
     run: int
     listen: Listener
     attend: Callable[[Stoppable], None]  # signals go to the engine from here on
@@ -56,7 +58,7 @@ class Crew:
             gate = Gate(Pace(self.setup.limits, retry=self.setup.retry, clock=clock))
             watch = Watch(
                 self.setup.limits.stop_on,
-                models=", ".join(self.setup.catalogue.current_models()),
+                models=", ".join(self.setup.catalogue.current_models(kind=self.setup.provider.vendor)),
                 spaced_s=SPACED_SHARE * self.setup.retry.wait_initial_s,
                 clock=clock,
             )
@@ -85,7 +87,7 @@ class Crew:
             run=self.run,
             sender=sender,
             ledger=self.store,
-            prices=self.setup.catalogue,
+            prices=self.prices,
             gate=gate,
             wallet=self.wallet,
             watch=watch,

@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compose import exposure
+from pipeline.compose.offers import is_image_model, listed_models
 from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
-from pipeline.provider import find_key
+from pipeline.provider import Catalogue, find_key
 from pipeline.report.figures import count, moment, size
-from pipeline.settings import Limits, ProviderSettings
+from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.mounts import refuse_network
 
 LEAST_FREE: Final = 100 * 10**6
@@ -76,8 +77,13 @@ def _bad(name: str, text: str, advice: str = "", *, exit_code: Exit = Exit.USAGE
     return Check(name=name, level=Level.BAD, text=text, advice=advice, exit=exit_code)
 
 
-def doctor(path: Path | None, flags: Flags, *, environ: Mapping[str, str] = os.environ) -> Iterator[Check]:
-    """Look at everything, one check at a time. Without a manifest: what is the same for all of them."""
+def doctor(
+    path: Path | None, flags: Flags, *, with_models: bool = False, environ: Mapping[str, str] = os.environ
+) -> Iterator[Check]:
+    """Look at everything, one check at a time. Without a manifest: what is the same for all of them.
+
+    `with_models`: the gateway's public list of models is fetched and compared, without a key.
+    """
     yield from _programs()
     setup: Setup | None = None
     if path is not None:
@@ -89,6 +95,10 @@ def doctor(path: Path | None, flags: Flags, *, environ: Mapping[str, str] = os.e
     if setup is not None or path is None:
         yield _key(setup, environ)
         yield _address(setup, environ)
+    if setup is not None:
+        yield from _models(setup)
+    if with_models and (setup is not None or path is None):
+        yield from _offers(setup, environ)
     yield from _disk(Path.cwd() if setup is None else setup.manifest.output_dir)
     if setup is not None:
         yield from _state(setup)
@@ -197,6 +207,41 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     if reached.is_reached:
         return _ok("address", reached.text)
     return _bad("address", reached.text, reached.advice, exit_code=Exit.ACCOUNT)
+
+
+def _models(setup: Setup) -> Iterator[Check]:
+    """Say which models of the manifest are retired or about to be."""
+    retired = setup.retired(setup.models)
+    for text in retired:
+        yield _warn("model", text, "a relay may serve it still; else write one of those")
+    if not retired:
+        yield _ok("model", ", ".join(sorted(setup.models)) or "named by the rows")
+
+
+def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Compare what the catalogue calls offered with the gateway's own list."""
+    provider = ProviderSettings() if setup is None else setup.provider
+    if provider.kind is not Kind.COMETAPI:
+        yield _ok("models", f"kind {provider.kind} has no list that is read without a key; only cometapi has")
+        return
+    try:
+        listed = asyncio.run(listed_models(provider, environ))
+    except InputError as error:
+        yield _warn("models", str(error), "the catalogue is used as it is")
+        return
+    catalogue = Catalogue.load() if setup is None else setup.catalogue
+    offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
+    gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
+    new = {model for model in listed - offered - back if is_image_model(model)}
+    for names, text, advice in (
+        (gone, "offered by the catalogue, not in the list", "ask for another model, or see whether a run gets one"),
+        (back, "ended by the catalogue, in the list", "the gateway seems to serve it still"),
+        (new, "in the list, not in the catalogue", "name its price under `prices:` to use it with a budget"),
+    ):
+        if names:
+            yield _warn("models", f"{text}: {', '.join(sorted(names))}", advice)
+    if not gone | back | new:
+        yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
 
 
 # -- disk and clock -----------------------------------------------------------------------------------------------

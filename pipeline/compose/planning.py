@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compose.chain import rehearsed
-from pipeline.compose.consent import doubt
+from pipeline.compose.consent import doubt, prices_of
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
@@ -19,6 +19,7 @@ from pipeline.manifest import InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState
 from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
 from pipeline.plan.totals import LISTED
+from pipeline.provider.pricing import PriceList
 from pipeline.report.figures import count, money
 from pipeline.store import Reader
 
@@ -142,7 +143,7 @@ def make_plan(
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     ids: list[str] = []
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
-    plan = tally(selected, price=setup.price, problem=setup.problem, spool=spool, free=free)
+    plan = tally(selected, quote=prices_of(setup, reader).quote, problem=setup.problem, spool=spool, free=free)
     _check_plan(setup, plan)
     return Planned(
         plan=plan,
@@ -183,7 +184,7 @@ def _check_chain(setup: Setup, reader: Reader, is_cancelled: threading.Event | N
 
     Models and prices are left to the plan where only some tasks were selected: those of the others do not matter.
     """
-    found, is_everything = Plan(), setup.flags.selection.is_everything
+    found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
     for task in rehearsed(setup.manifest):
         _heed(is_cancelled)
         known = reader.known(task.id) if is_everything else None
@@ -192,7 +193,7 @@ def _check_chain(setup: Setup, reader: Reader, is_cancelled: threading.Event | N
         wrong = setup.problem(task)
         if wrong is not None and len(found.problems) < LISTED:
             found.problems.append(wrong)
-        if setup.price(task) is None:
+        if prices.quote(task) is None:
             found.unpriced[task.model] += 1
     _check_plan(setup, found)
 

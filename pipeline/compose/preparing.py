@@ -4,7 +4,7 @@ The command line wins over the manifest. Raises InputError with every problem fo
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,13 +59,9 @@ class Setup:
         """Return the embedded simulator's profile: a file, or the name of a built-in one; None is the default."""
         return Path(self.flags.profile) if self.flags.profile else self.provider.profile
 
-    def price(self, task: Task) -> int | None:
-        """Return the list price of the task's image."""
-        return self.catalogue.price(task.model, task.size)
-
     def problem(self, task: Task) -> str | None:
         """Say why a known model cannot do what the task asks."""
-        wrong = self.catalogue.problem(task.model, task.size, task.aspect_ratio)
+        wrong = self.catalogue.unfit(task)
         return wrong and f"{task.id}: {wrong}"
 
     def key(self, environ: Mapping[str, str] = os.environ) -> str:
@@ -75,12 +71,23 @@ class Setup:
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Sequence[str]) -> list[str]:
-        """Say which models are retired or about to be, and what others here can reach; none for play money."""
-        if self.is_play_money:
-            return []
+        """Say which models are retired or about to be, and, for real money, what others here can reach."""
+        told: list[str | None] = [*self.retired(models)]
+        if not self.is_play_money:
+            told += [exposure.of_key(self.manifest.path.parent), exposure.of_folder(self.manifest.output_dir)]
+        return [text for text in told if text is not None]
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that the manifest names, as far as no row decides them."""
+        recipes = [each for job in self.manifest.jobs.values() for each in (job.items or {"": job.recipe}).values()]
+        named = {self.provider.model if each.model is None else each.model.literal for each in recipes}
+        return frozenset(name for name in named if name is not None)
+
+    def retired(self, models: Iterable[str]) -> list[str]:
+        """Say which models are retired or about to be, in a rehearsal as for real money."""
         today = datetime.now(UTC).date()
-        told = [self.catalogue.warning(model, today, kind=self.provider.kind) for model in models]
-        told += [exposure.of_key(self.manifest.path.parent), exposure.of_folder(self.manifest.output_dir)]
+        told = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
         return [text for text in told if text is not None]
 
 

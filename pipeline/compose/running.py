@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pipeline.compose.consent import at_most, wallet_of, with_consent
+from pipeline.compose.consent import at_most, prices_of, wallet_of, with_consent
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
@@ -249,7 +249,7 @@ async def _plan_and_go(job: _Job) -> RunSummary:
 
 def _unpriced(plan: Plan) -> Iterator[str]:
     """Say that money is spent which nobody counts."""
-    if plan.due and plan.price_microusd is None:
+    if plan.due and plan.most_microusd is None:
         yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
 
 
@@ -324,6 +324,7 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         run=run,
         listen=listen,
         attend=job.signals.attend,
+        prices=prices_of(job.setup, job.reader),
         view=view,
         until=job.until,
     )

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from pipeline import store
+from pipeline.compose.consent import list_price
 from pipeline.compose.planning import reading, upstream_of
 from pipeline.compose.preparing import Setup
 from pipeline.errors import Exit
@@ -68,7 +69,7 @@ def rebuild(setup: Setup) -> Rebuilt:
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
-                rebuilt = store.rebuild(settings, (due.task for due in spool), price=setup.price)
+                rebuilt = store.rebuild(settings, (due.task for due in spool), price=list_price(setup))
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
     return whole

@@ -95,7 +95,7 @@ class Attempts:
 
     async def send(self, begun: Begun) -> Artifact | Failure:
         """Have the attempt sent; give its slot back with how it ended."""
-        attempt, price = begun.attempt, begun.reservation.price_microusd
+        attempt, price = begun.attempt, self._price(begun.attempt.task, begun.reservation)
         self._emit(
             AttemptStarted(task_id=attempt.task.id, attempt=attempt.id, number=attempt.number, price_microusd=price)
         )
@@ -152,25 +152,37 @@ class Attempts:
     # -- the gates ------------------------------------------------------------------------------------------------
 
     async def _begin(self, task: Task) -> Begun | Refusal | None:
-        price = self._prices.price(task.model, task.size)
-        reservation = await self._reserve(price or 0)
-        if not isinstance(reservation, Reservation):
-            return reservation
+        admitted = await self._admit(task)
+        if not isinstance(admitted, tuple):
+            return admitted
+        reservation, ticket = admitted
         try:
-            ticket = await self._enter(task)
-        except Stopped:
-            await self._moved(self._wallet.release, reservation)
-            return None
-        except BaseException:  # the worker sees it; nothing was sent
-            await self._moved(self._wallet.release, reservation)
-            raise
-        try:
-            attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=price)
+            attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=self._price(task, reservation))
         except BaseException:  # the worker sees it; nothing was sent
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
             raise
         return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
+
+    async def _admit(self, task: Task) -> tuple[Reservation, Ticket] | Refusal | None:
+        """Reserve money, then take a slot; None when the run stopped.
+
+        Money is reserved again when an answer that came in the wait was dearer, or midnight has passed.
+        """
+        while isinstance(reservation := await self._reserve(task), Reservation):
+            try:
+                ticket = await self._enter(task)
+            except Stopped:
+                await self._moved(self._wallet.release, reservation)
+                return None
+            except BaseException:  # the worker sees it; nothing was sent
+                await self._moved(self._wallet.release, reservation)
+                raise
+            if self._wallet.covers(reservation, self._prices.reserve(task) or 0):
+                return reservation, ticket
+            self._gate.abandoned(ticket)
+            await self._moved(self._wallet.release, reservation)
+        return reservation
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
@@ -198,15 +210,22 @@ class Attempts:
             begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
         )
 
-    async def _reserve(self, price_microusd: int) -> Reservation | Refusal | None:
-        """Reserve the price; wait while what others have reserved may still come free. None: the run stopped."""
+    async def _reserve(self, task: Task) -> Reservation | Refusal | None:
+        """Reserve the most that the attempt can cost; wait while what others have reserved may still come free.
+
+        None: the run stopped.
+        """
         async with self._money_moved:
             while not self._gate.is_stopped:
-                reserved = self._wallet.reserve(price_microusd)
+                reserved = self._wallet.reserve(self._prices.reserve(task) or 0)
                 if isinstance(reserved, Reservation) or reserved.is_final:
                     return reserved
                 await self._money_moved.wait()
         return None
+
+    def _price(self, task: Task, reservation: Reservation) -> int | None:
+        """Return what was reserved; None where the price is not known."""
+        return None if self._prices.reserve(task) is None else reservation.price_microusd
 
     async def _wait_for_room(self, task: Task) -> None:
         await self._room.wait(
@@ -233,10 +252,10 @@ class Attempts:
             self._money_moved.notify_all()
 
     def _cost(self, task: Task, result: Artifact | Failure, reservation: Reservation) -> int:
-        """Return what the attempt cost: from its tokens where the catalogue can, else the list price."""
+        """Return what the attempt cost: from its tokens where the catalogue can, else what was reserved."""
         if isinstance(result, Failure) and result.billed is not Billed.YES:
             return 0
-        cost = self._prices.settle(task.model, task.size, result.usage)
+        cost = self._prices.settle(task, result.usage)
         return reservation.price_microusd if cost is None else cost
 
 

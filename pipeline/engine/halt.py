@@ -72,7 +72,7 @@ class Halts:
 class Watch:
     """Sees the results of one run and says when it must stop.
 
-    `models` names the models that exist now, in words: `gemini-2.5-flash-image, gemini-3-pro-image-preview`.
+    `models` names the models that exist now, in words: `gemini-nano-banana-2.1, gemini-3-pro-image`.
     `spaced_s`: answers that do not find the model and come nearer to each other than this are one try.
     `patience_s`: how long a server may do nothing but push back; longer than any limit per minute lasts.
     """

@@ -53,10 +53,10 @@ class AttemptLedger(Protocol):
 class Prices(Protocol):
     """What one attempt costs."""
 
-    def price(self, model: str, size: str | None) -> int | None:
-        """Return the list price of one image in micro-dollars; None: not known."""
+    def reserve(self, task: Task) -> int | None:
+        """Return the most that one attempt can cost, in micro-dollars; None: not known. It may rise during a run."""
         ...
 
-    def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
-        """Return the price of an answer from its tokens; None: it cannot be told, the list price stands."""
+    def settle(self, task: Task, usage: Usage | None) -> int | None:
+        """Return what an answer cost, from its tokens; None: it cannot be told, what was reserved stands."""
         ...

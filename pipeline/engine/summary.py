@@ -26,6 +26,7 @@ class RunSummary:
     seconds: float = 0.0
     spent_microusd: int = 0
     unknown_microusd: int = 0
+    overrun_microusd: int = 0  # what answers cost more than was reserved for them
     budget_left_microusd: int | None = None
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False

@@ -96,6 +96,7 @@ class Wallet:
         self._month = _Account(Period.MONTH, budget.month, month.spent_microusd, month.unknown_microusd)
         self._date = today
         self._open: set[int] = set()
+        self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
         self._serial = 0
 
     def __repr__(self) -> str:
@@ -139,10 +140,16 @@ class Wallet:
         self._open.add(self._serial)
         return Reservation(price_microusd, self._serial, accounts)
 
+    def covers(self, reservation: Reservation, price_microusd: int) -> bool:
+        """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month."""
+        self._turn_page()
+        return reservation.price_microusd >= price_microusd and reservation.accounts == self._accounts
+
     def settle(self, reservation: Reservation, cost_microusd: int) -> None:
         """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
         if cost_microusd < 0:
             raise ValueError(f"a cost cannot be negative: {cost_microusd}")
+        self.overrun_microusd += max(0, cost_microusd - reservation.price_microusd)
         for account in self._take(reservation):
             account.spent += cost_microusd
 

@@ -51,6 +51,7 @@ class Expansion:
         self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.globs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
+            is_default_model=manifest.provider.is_default_model,
             variables=Names("vars", manifest.variables),
             inputs=Inputs(manifest.path.absolute().parent.resolve(), digests, promised=promised),
             outputs=self._outputs,

@@ -1,7 +1,8 @@
 """What is asked for comes in, its SHA-256 and the digests of its four aspects go out.
 
 Canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON writes them. It does not depend on
-the wire: paths, dates, limits, output names, tags and the order of the manifest are not in it.
+the wire: paths, dates, limits, output names, tags, `tier` (it changes the price, not the picture) and the order of the
+manifest are not in it.
 """
 
 import hashlib

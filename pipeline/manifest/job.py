@@ -10,7 +10,19 @@ from typing import Any, ClassVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from pipeline.manifest.kinds import AspectRatio, Aspects, Axis, Done, Embedding, Seed, Size, Temperature, Variants
+from pipeline.manifest.kinds import (
+    AspectRatio,
+    Aspects,
+    Axis,
+    Done,
+    Embedding,
+    Seed,
+    Size,
+    Temperature,
+    Thinking,
+    Tier,
+    Variants,
+)
 from pipeline.manifest.mapping import Model, or_null
 from pipeline.manifest.resolution import is_null
 from pipeline.manifest.scalars import Duration, Flag, Free, Path, Text, TextList, Written, WrittenList, fault
@@ -36,7 +48,7 @@ class Keys(Model):
         description="Input images in order: paths relative to this file, or templates.",
         examples=[["{{ file.path }}", "refs/palette.png"]],
     )
-    model: Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image-preview"])
+    model: Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
     aspect_ratio: AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
     size: Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
     variants: Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
@@ -44,6 +56,14 @@ class Keys(Model):
     temperature: Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
     system: Text | None = Field(
         None, description="System instruction; a template.", examples=["You are a product photographer."]
+    )
+    thinking: Thinking | None = Field(
+        None, description="minimal | medium | high: how long the model thinks, which is paid for.", examples=["minimal"]
+    )
+    tier: Tier | None = Field(
+        None,
+        description="standard | flex. flex (kind google): half price, slower. No change of it buys an image again.",
+        examples=["flex"],
     )
     params: dict[str, Free] | None = Field(
         None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]

@@ -191,6 +191,10 @@ Kind = Annotated[
     PlainValidator(one_of("cometapi", "google", "simulator")),
     WithJsonSchema({"enum": ["cometapi", "google", "simulator"]}),
 ]
+Thinking = Annotated[
+    str, PlainValidator(one_of("minimal", "medium", "high")), WithJsonSchema({"enum": ["minimal", "medium", "high"]})
+]
+Tier = Annotated[str, PlainValidator(one_of("standard", "flex")), WithJsonSchema({"enum": ["standard", "flex"]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
 Aspects = Annotated[

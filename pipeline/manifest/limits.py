@@ -20,22 +20,28 @@ from pipeline.manifest.kinds import (
 )
 from pipeline.manifest.mapping import Model, scalar_as
 from pipeline.manifest.scalars import MAX_USD, Duration, Filled, Flag, Path, Percentage, Text, Usd, fault
+from pipeline.settings import DEFAULT_MODELS
+from pipeline.settings import Kind as KindName
 
 
 class Provider(Model):
     """Whose API is asked, and which key opens the door."""
 
     kind: Kind = Field("cometapi", description="cometapi | google | simulator")
-    model: Filled = Field(
-        "gemini-2.5-flash-image",
-        description="The model of every job that names none; free text.",
-        examples=["gemini-2.5-flash-image", "gemini-3-pro-image-preview", "gemini-3.1-flash-image-preview"],
+    model: Filled | None = Field(
+        None,
+        description=f"The model of every job that names none; free text. Default {DEFAULT_MODELS[KindName.COMETAPI]}.",
+        examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
     )
     base_url: Url | None = Field(None, description="Where requests go.", examples=["https://api.cometapi.com"])
     api_key_env: VariableName | None = Field(
         None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
     )
-    timeout: Duration = Field(300.0, description="One attempt, whole exchange.", examples=["300s", "5m"])
+    timeout: Duration | None = Field(
+        None,
+        description="One attempt, whole exchange. Default 300 s; 20 min where a job is of `tier: flex`.",
+        examples=["300s", "5m"],
+    )
     profile: Path | None = Field(
         None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
     )

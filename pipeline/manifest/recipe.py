@@ -16,7 +16,7 @@ from pipeline.manifest.places import Origin, Places
 from pipeline.manifest.reading import decode, read_bytes
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.template import Template, TemplateTrouble, compile_template
-from pipeline.model import Aspect
+from pipeline.model import Aspect, Tier
 
 MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
@@ -40,6 +40,8 @@ class Recipe:
     variants: int = 1
     seed: int | None = None
     temperature: float | None = None
+    thinking: str | None = None
+    tier: Tier = Tier.STANDARD
     params: dict[str, Any] = field(default_factory=dict)
     safety: dict[str, str] = field(default_factory=dict)
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
@@ -100,6 +102,8 @@ class Recipes:
                 return {key: None if value is None else self._template(value, Origin(path), scope.for_id)}
             case "rerun_when":
                 return {key: tuple(Aspect) if value is None else tuple(Aspect(aspect) for aspect in value)}
+            case "tier":
+                return {key: Tier.STANDARD if value is None else Tier(value)}
             case "metadata":
                 return {"embed": value == "embed"}
             case _:

@@ -6,32 +6,57 @@ It fills defaults and resolves paths against the manifest's folder. It opens no 
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 from pipeline.manifest.budget import Names
+from pipeline.manifest.job import Keys
 from pipeline.manifest.kinds import is_url
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.template import TemplateTrouble, compile_template
-from pipeline.settings import Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
+from pipeline.model import Tier
+from pipeline.settings import DEFAULT_MODELS, Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
 
+TIMEOUT_S: Final = 300.0
+FLEX_TIMEOUT_S: Final = 1200.0  # a flex answer takes 1 to 15 minutes
 Trouble = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
 
 
 def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
     """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
+    timeout_s = FLEX_TIMEOUT_S if any(tier == Tier.FLEX for _, tier in _tiers(file)) else TIMEOUT_S
     written = file.provider
     if written is None:
-        return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI)
-    kind = Kind.SIMULATOR if simulate else Kind(written.kind)
+        return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI, timeout_s=timeout_s)
+    kind, vendor = Kind.SIMULATOR if simulate else Kind(written.kind), _vendor(file)
     is_other = kind.value != written.kind  # then the written address and key belong to somebody else
     return ProviderSettings(
         kind=kind,
-        model=written.model,
+        model=DEFAULT_MODELS[vendor] if written.model is None else written.model,
+        is_default_model=written.model is None,
+        vendor=vendor,
         base_url=None if is_other else written.base_url,
         api_key_env=None if is_other else written.api_key_env,
-        timeout_s=written.timeout,
+        timeout_s=timeout_s if written.timeout is None else written.timeout,
         profile=None if written.profile is None else _profile(folder, written.profile),
     )
+
+
+def _vendor(file: ManifestFile) -> Kind:
+    """Return whose models and prices are meant; a manifest of the simulator stands for one of the gateway."""
+    kind = Kind.COMETAPI if file.provider is None else Kind(file.provider.kind)
+    return Kind.COMETAPI if kind is Kind.SIMULATOR else kind
+
+
+def _tiers(file: ManifestFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield every `tier` that is written, with its path of keys."""
+    layers: dict[tuple[str, ...], Keys | None] = {("defaults",): file.defaults}
+    for name, job in file.jobs.items():
+        layers[("jobs", name)] = job
+        layers |= {("jobs", name, "items", key): item for key, item in (job.items or {}).items()}
+    for path, keys in layers.items():
+        if keys is not None and keys.tier is not None:
+            yield (*path, "tier"), keys.tier
 
 
 def _profile(folder: Path, written: str) -> Path:
@@ -109,6 +134,9 @@ def troubles(file: ManifestFile, output_dir: Path, state_dir: Path) -> Iterator[
             yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
     if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
         yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
+    for keys, tier in _tiers(file):
+        if tier == Tier.FLEX and _vendor(file) is not Kind.GOOGLE:
+            yield keys, "tier: flex is offered by kind google alone", "write tier: standard, or provider.kind: google"
     if state_dir == output_dir:
         yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
     files = set()

@@ -50,6 +50,7 @@ class Params:
         """Collect what is set; what is not set stands in no fingerprint."""
         seed = None if recipe.seed is None else recipe.seed + variant - 1
         named = {"aspect_ratio": aspect_ratio, "size": size, "seed": seed, "temperature": recipe.temperature}
+        named |= {"thinking": recipe.thinking}
         values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         values |= {"params": recipe.params} if recipe.params else {}
         values |= {"safety": recipe.safety} if recipe.safety else {}
@@ -90,8 +91,11 @@ class Asked(msgspec.Struct, frozen=True):
 class TaskMaker:
     """Makes the tasks of one manifest."""
 
-    def __init__(self, *, model: str, variables: Names, inputs: Inputs, outputs: Outputs) -> None:
+    def __init__(
+        self, *, model: str, is_default_model: bool, variables: Names, inputs: Inputs, outputs: Outputs
+    ) -> None:
         self._model = model
+        self._is_default_model = is_default_model
         self._variables = variables
         self._inputs = inputs
         self._outputs = outputs
@@ -155,6 +159,9 @@ class TaskMaker:
             size=params.size,
             seed=params.seed,
             temperature=recipe.temperature,
+            thinking=recipe.thinking,
+            tier=recipe.tier,
+            is_default_model=recipe.model is None and self._is_default_model,
             params=recipe.params,
             safety=recipe.safety,
             images=images,

@@ -8,6 +8,7 @@ import msgspec
 
 from pipeline.model import Artifact, Aspect, Digests, Known, Task, TaskState
 from pipeline.plan.files import Presence
+from pipeline.settings import FORMER_DEFAULTS
 
 NEW: Final = "new"
 MISSING: Final = "missing"
@@ -121,6 +122,8 @@ def _changed(task: Task, known: Known) -> list[Aspect]:
     if task.fingerprint == known.fingerprint:
         return []
     differing = [aspect for aspect in Aspect if _digest(task.digests, aspect) != _digest(known.digests, aspect)]
+    if differing == [Aspect.MODEL] and task.is_default_model and known.digests.model in FORMER_DEFAULTS:
+        return []  # nobody changed it: the default was retired, and its images are not bought again
     return differing or [Aspect.PARAMS]
 
 

@@ -12,13 +12,14 @@ from typing import IO, Final, Protocol
 import msgspec
 
 from pipeline.errors import InputError
-from pipeline.model import Due, Known, Task, TaskState
+from pipeline.model import Due, Known, Quote, Task, TaskState
 from pipeline.plan.alike import Alike
 from pipeline.plan.judge import FileView, Rules, Verdict, judge
 from pipeline.plan.totals import LISTED, SETTLED, Plan, why
 
 MOVE: Final = "move"  # what a run does without a request
 ACCEPT: Final = "accept"
+_FREE: Final = Quote(0, 0)
 BATCH: Final = 500  # tasks the ledger is asked about at once: of one at a time, half of a large plan's CPU was asking
 
 
@@ -95,7 +96,7 @@ def _batches(tasks: Iterable[Task]) -> Iterator[list[Task]]:
 def tally(
     rows: Iterable[Row],
     *,
-    price: Callable[[Task], int | None],
+    quote: Callable[[Task], Quote | None],
     problem: Callable[[Task], str | None],
     spool: Spool | None = None,
     free: Spool | None = None,
@@ -107,9 +108,10 @@ def tally(
     plan, alike = Plan(), Alike()
     for row in rows:
         is_due = row.verdict.reason is not None
-        its_price = 0 if why(row.verdict) in SETTLED else price(row.task)
-        plan.add(row, its_price)
-        alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=its_price)
+        its_quote = _FREE if why(row.verdict) in SETTLED else quote(row.task)
+        plan.add(row, its_quote)
+        price = None if its_quote is None else its_quote.least
+        alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None
         if wrong is None and (is_due or row.verdict.moves_to is not None or row.verdict.state is TaskState.CONFLICT):
             wrong = _claimed(row)

@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pipeline.model import TaskState
+from pipeline.model import Quote, TaskState
 from pipeline.plan.judge import MISSING, Verdict
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """Tasks of one job that stand alike. The price is that of an image for each; `unpriced` are not in it."""
+    """Tasks of one job that stand alike. The price is that of each one's pixels; `unpriced` are not in it."""
 
     tasks: int = 0
     price_microusd: int = 0
@@ -66,7 +66,8 @@ class Plan:
     reasons: Counter[str] = field(default_factory=Counter)
     states: Counter[TaskState] = field(default_factory=Counter)  # of the tasks that are not due
     groups: defaultdict[Key, Group] = field(default_factory=lambda: defaultdict(Group))  # in the order of the stream
-    price_microusd: int | None = 0  # each due task bought once
+    least_microusd: int | None = 0  # each due task bought once, at the price of its pixels
+    most_microusd: int | None = 0  # each due task bought once, at what is reserved for it
     unpriced: Counter[str] = field(default_factory=Counter)  # models of due tasks without a price
     models: set[str] = field(default_factory=set)  # of the due tasks
     missing: int = 0  # done, their file gone or changed, and not due
@@ -81,30 +82,29 @@ class Plan:
     def skip(self) -> int:
         return self.total - self.due
 
-    def add(self, row: "Row", price: int | None) -> None:
-        """Count one row; `price` is that of its image."""
+    def add(self, row: "Row", quote: Quote | None) -> None:
+        """Count one row; `quote` is what its image costs, None when that is not known."""
         verdict = row.verdict
         is_due = verdict.reason is not None
         self.total += 1
         group = self.groups[Key(row.task.job, why(verdict), is_due)]
-        group.add(Group(1, price or 0, price is None))
+        group.add(Group(1, 0 if quote is None else quote.least, quote is None))
         if is_due:
-            self._add_due(row, price)
+            self._add_due(row, quote)
         else:
             self.states[verdict.state] += 1
             self.missing += verdict.is_missing
             self._note(row)
 
-    def _add_due(self, row: "Row", price: int | None) -> None:
+    def _add_due(self, row: "Row", quote: Quote | None) -> None:
         assert row.verdict.reason is not None
         self.due += 1
         self.models.add(row.task.model)
         self.reasons[row.verdict.reason] += 1
-        if price is None:
+        if quote is None:
             self.unpriced[row.task.model] += 1
-            self.price_microusd = None
-        elif self.price_microusd is not None:
-            self.price_microusd += price
+        self.least_microusd = _sum(self.least_microusd, None if quote is None else quote.least)
+        self.most_microusd = _sum(self.most_microusd, None if quote is None else quote.most)
 
     def _note(self, row: "Row") -> None:
         verdict = row.verdict
@@ -141,6 +141,11 @@ def merged(*plans: Plan) -> Plan:
         whole.moves += plan.moves
         whole.accepted += plan.accepted
         whole.problems += plan.problems
-    prices = [plan.price_microusd for plan in plans]
-    whole.price_microusd = None if None in prices else sum(price for price in prices if price is not None)
+        whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
+        whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
     return whole
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Add two prices; None when one of them is not known."""
+    return None if one is None or other is None else one + other

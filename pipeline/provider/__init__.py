@@ -2,6 +2,7 @@
 
 keys, address        the key and where it may go, checked before the first request
 catalogue            what models can do and cost
+pricing              what an attempt costs: at most before it, exactly after it
 inputs               input images: read once, proven, made fit to send
   metadata, convert  ... without what a camera tells; other kinds and sizes, in a process apart
 request              task -> body

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task
+from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task, Tier, Usage
 from pipeline.provider import faults, shape
 from pipeline.provider.body import Document, NotJsonError, decode
 from pipeline.provider.catalogue import Catalogue
@@ -46,7 +46,8 @@ class Reader:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
         try:
-            return self._judge(reply, task)
+            judged = self._judge(reply, task)
+            return judged if isinstance(judged, Answer) else _shed(judged, task)
         except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
             return self._broken(reply, f"the answer could not be read: {type(error).__name__}: {error}")
 
@@ -98,7 +99,7 @@ class Reader:
         doubts += self._size_notes(task, image.width, image.height)
         return Answer(
             image=image,
-            usage=shape.usage(told),
+            usage=_usage(reply, told),
             model_version=self.scrubber.text(told.model_version, 80) or None,
             response_id=self.scrubber.text(told.response_id, 80) or None,
             request_id=None if found is None else self.scrubber.text(found, 80),
@@ -190,8 +191,24 @@ class Reader:
             status=reply.status,
             code=None if code is None else self.scrubber.text(code, 80),
             request_id=None if found is None else self.scrubber.text(found, 80),
-            usage=None if told is None else shape.usage(told),
+            usage=None if told is None else _usage(reply, told),
         )
+
+
+def _usage(reply: Reply, told: shape.Told) -> Usage | None:
+    """Return the tokens of an answer, with the tier that was served; where nobody says which, it was the standard one.
+
+    https://ai.google.dev/gemini-api/docs/flex-inference names the header.
+    """
+    usage = shape.usage(told)
+    served = shape.service_tier(told) or dict(reply.headers).get("x-gemini-service-tier", "")
+    return usage if usage is None or served.lower() != Tier.FLEX else replace(usage, tier=Tier.FLEX)
+
+
+def _shed(failure: Failure, task: Task) -> Failure:
+    """Return a flex request's 503 as what it is: there was no room, and nothing is out of order."""
+    is_shed = task.tier is Tier.FLEX and failure.status == 503 and failure.fault is Fault.OUTAGE
+    return replace(failure, fault=Fault.THROTTLED, billed=Billed.NO) if is_shed else failure
 
 
 def _pick(told: shape.Told) -> shape.Inline | None:

@@ -1,7 +1,7 @@
 """What is known of the models: what they can do, what they cost, until when they are offered.
 
 In: `catalogue.yaml` beside this module and a person's own prices. Out: prices in micro-dollars, pixels, tokens,
-warnings. It refuses to know tasks, budgets and the wire. A model it does not know is not an error: names are free text.
+warnings. It refuses to know budgets and the wire. A model it does not know is not an error: names are free text.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from types import MappingProxyType
 import msgspec
 import yaml
 
-from pipeline.model import Usage
+from pipeline.model import Task, Tier
 from pipeline.settings import Kind
 
 DEFAULT_SIZE = "1K"  # what the API makes when no size is asked for
@@ -25,7 +25,7 @@ Prices = Mapping[str, int | Mapping[str, int]]
 _NO_PRICES: Prices = MappingProxyType({})
 
 
-class _Rates(msgspec.Struct, frozen=True):
+class Rates(msgspec.Struct, frozen=True):
     """USD per million tokens, which is micro-dollars per token."""
 
     image: float
@@ -33,18 +33,39 @@ class _Rates(msgspec.Struct, frozen=True):
     prompt: float
 
 
+class Thinking(msgspec.Struct, frozen=True):
+    """Levels a model takes, each with the tokens to set aside for thoughts and text; `otherwise`: it takes none."""
+
+    default: str | None = None
+    levels: dict[str, int] = {}
+    otherwise: int = 0
+
+    def allowance(self, level: str | None) -> int:
+        """Return the tokens to set aside at `level` (None: the default one); the most where it is not known."""
+        return self.levels.get(level or self.default or "", max(self.levels.values(), default=self.otherwise))
+
+
+class _Kind(msgspec.Struct, frozen=True):
+    default: str  # the model where a person names none
+    ratio: float  # what is billed of the list price
+
+
 class _Offer(msgspec.Struct, frozen=True):
     until: date | None = None
 
 
-class _Family(msgspec.Struct, frozen=True):
+class Family(msgspec.Struct, frozen=True):
     """Models that share every table."""
 
     sizes: tuple[str, ...]
     ratios: tuple[str, ...]
     tokens: dict[str, int]
     price: dict[str, float]
-    per_million: _Rates
+    per_million: Rates
+    input_tokens: int
+    most_images: int
+    thinking: Thinking
+    tiers: dict[str, float]
     pixels: dict[str, dict[str, tuple[int, int]]]
 
 
@@ -55,7 +76,8 @@ class _Model(msgspec.Struct, frozen=True):
 
 
 class _Tables(msgspec.Struct, frozen=True):
-    families: dict[str, _Family]
+    kinds: dict[Kind, _Kind]
+    families: dict[str, Family]
     models: dict[str, _Model]
 
 
@@ -85,41 +107,32 @@ class Catalogue:
     def __repr__(self) -> str:
         return f"<Catalogue {len(self._models)} models, {len(self._own)} own prices>"
 
-    def _family(self, model: str) -> _Family | None:
-        known = self._models.get(model)
-        return None if known is None else _tables().families[known.family]
-
-    def _own_price(self, model: str, size: str | None) -> int | None:
-        own = self._own.get(model)
-        return own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
-
     def price(self, model: str, size: str | None) -> int | None:
         """Return the list price of one image in micro-USD; None when nobody knows it."""
-        own = self._own_price(model, size)
+        own = self.own_price(model, size)
         if own is not None:
             return own
-        family = self._family(model)
+        family = self.family(model)
         usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
         return None if usd is None else _microusd(usd)
 
-    def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
-        """Return what an answer cost by its tokens, in micro-USD, rounded up.
+    def own_price(self, model: str, size: str | None) -> int | None:
+        """Return what a person wrote under `prices:`, in micro-USD an image; None: nothing."""
+        own = self._own.get(model)
+        return own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
 
-        A person's own price is exact and wins. None: no usage, or a model whose rates are not known.
-        """
-        own = self._own_price(model, size)
-        if own is not None:
-            return own
-        family = self._family(model)
-        if family is None or usage is None:
-            return None
-        rates = family.per_million
-        counted = (
-            (usage.image_tokens, rates.image),
-            (usage.text_tokens, rates.text),
-            (usage.prompt_tokens, rates.prompt),
-        )
-        return ceil(sum(tokens * Fraction(str(rate)) for tokens, rate in counted))
+    def family(self, model: str) -> Family | None:
+        """Return the tables of a known model; None for an unknown one."""
+        known = self._models.get(model)
+        return None if known is None else _tables().families[known.family]
+
+    def default_model(self, kind: Kind) -> str:
+        """Return the model that `kind` is asked for where a person names none."""
+        return _tables().kinds[kind].default
+
+    def ratio(self, kind: Kind) -> float:
+        """Return what `kind` bills of the list price, such as 0.8."""
+        return _tables().kinds[kind].ratio
 
     def warning(self, model: str, today: date, *, kind: Kind = Kind.COMETAPI) -> str | None:
         """Say that `kind` stopped or soon stops to offer a model, and name what it offers; None: nothing to say."""
@@ -133,13 +146,29 @@ class Catalogue:
 
     def problem(self, model: str, size: str | None, aspect_ratio: str | None) -> str | None:
         """Say why a known model cannot make this size or ratio; None: it can, or the model is not known."""
-        family = self._family(model)
+        family = self.family(model)
         if family is None:
             return None
         if size is not None and size not in family.sizes:
             return f"model {model} cannot make size {size}; it makes {', '.join(family.sizes)}"
         if aspect_ratio is not None and aspect_ratio not in family.ratios:
             return f"model {model} cannot make aspect_ratio {aspect_ratio}; it makes {', '.join(family.ratios)}"
+        return None
+
+    def unfit(self, task: Task) -> str | None:
+        """Say why a known model cannot do what a task asks; None: it can, or the model is not known."""
+        wrong = self.problem(task.model, task.size, task.aspect_ratio)
+        family = self.family(task.model)
+        if wrong is not None or family is None:
+            return wrong
+        levels = family.thinking.levels
+        if task.thinking is not None and task.thinking not in levels:
+            takes = f"it takes {', '.join(levels)}" if levels else "it does not think; take `thinking` away"
+            return f"model {task.model} cannot think at level {task.thinking}; {takes}"
+        if len(task.images) > family.most_images:
+            return f"model {task.model} takes {family.most_images} input images, this task has {len(task.images)}"
+        if task.tier is not Tier.STANDARD and task.tier not in family.tiers:
+            return f"model {task.model} is not offered at tier {task.tier}; write tier: standard"
         return None
 
     def current_models(self, today: date | None = None, *, kind: Kind = Kind.COMETAPI) -> tuple[str, ...]:
@@ -157,27 +186,27 @@ class Catalogue:
 
     def image_size(self, model: str, size: str | None) -> str | None:
         """Return what to send as `imageSize`; None: send none, for models that make one size and fail when asked."""
-        family = self._family(model)
+        family = self.family(model)
         return None if family is not None and family.sizes == (DEFAULT_SIZE,) else size
 
     def sizes(self, model: str) -> tuple[str, ...]:
         """Return the sizes a known model makes; empty for an unknown one."""
-        family = self._family(model)
+        family = self.family(model)
         return () if family is None else family.sizes
 
     def ratios(self, model: str) -> tuple[str, ...]:
         """Return the aspect ratios a known model makes; empty for an unknown one."""
-        family = self._family(model)
+        family = self.family(model)
         return () if family is None else family.ratios
 
     def pixels(self, model: str, size: str | None, aspect_ratio: str | None) -> tuple[int, int] | None:
         """Return width and height of what a known model makes; None when it does not make that."""
         if self.problem(model, size, aspect_ratio) is not None:
             return None
-        family = self._family(model)
+        family = self.family(model)
         return None if family is None else family.pixels[size or DEFAULT_SIZE].get(aspect_ratio or "1:1")
 
     def tokens(self, model: str, size: str | None) -> int | None:
         """Return the output tokens of one image; None when the model does not make that size."""
-        family = self._family(model)
+        family = self.family(model)
         return None if family is None else family.tokens.get(size or DEFAULT_SIZE)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 import pybase64
 
-from pipeline.model import Task
+from pipeline.model import Task, Tier
 from pipeline.provider.catalogue import Catalogue
 
 IMAGE_BYTES = 7_000_000  # of one input image; more is refused by some of the API's front ends
@@ -33,6 +33,8 @@ def body(task: Task, images: Sequence[Ready], catalogue: Catalogue) -> bytes:
     if task.system is not None:
         request["systemInstruction"] = {"parts": [{"text": task.system}]}
     request["generationConfig"] = generation_config(task, catalogue)
+    if task.tier is not Tier.STANDARD:
+        request["service_tier"] = task.tier  # https://ai.google.dev/gemini-api/docs/flex-inference spells it so
     if task.safety:
         request["safetySettings"] = [{"category": c, "threshold": t} for c, t in task.safety.items()]
     return msgspec.json.encode(request)
@@ -48,6 +50,8 @@ def generation_config(task: Task, catalogue: Catalogue) -> dict[str, object]:
         config["imageConfig"] = image
     numbers = {"seed": task.seed, "temperature": task.temperature}
     config |= {name: number for name, number in numbers.items() if number is not None}
+    if task.thinking is not None:
+        config["thinkingConfig"] = {"thinkingLevel": task.thinking}
     return _merged(config, task.params)
 
 

@@ -75,6 +75,11 @@ def usage(told: Told) -> Usage | None:
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text)
 
 
+def service_tier(told: Told) -> str:
+    """Return the tier that was served, as the answer says it; empty when it does not."""
+    return _text(told.usage, "serviceTier", "service_tier")
+
+
 def _read_root(told: Told, root: Mapping[str, object]) -> None:
     told.error = told.error or root.get("error")
     feedback = _get(root, "promptFeedback", "prompt_feedback")

@@ -47,11 +47,12 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """A whole plan. `max_microusd`: with every repeat that manifest and budgets allow; None: not known."""
+    """A whole plan; None: not known."""
 
     lines: Sequence[PlanLine]
-    min_microusd: int | None
-    max_microusd: int | None
+    min_microusd: int | None  # of the pixels
+    max_microusd: int | None  # of what is reserved, within the budgets: prompts, input images and thoughts as well
+    repeats_microusd: int | None = None  # with every repeat that manifest and budgets allow
     alike: int = 0  # due tasks that ask for the same image as another task: one purchase would serve
     alike_microusd: int | None = 0  # of them; None: not known
     is_play_money: bool = False
@@ -108,16 +109,16 @@ def show_plan(bill: Bill, console: "Console") -> None:
 
 
 def plan_sentence(bill: Bill) -> str:
-    """Return `12 of 100 tasks are due, for $0.468; at most $2.34 with every repeat; about 1 min 12 s at ...`."""
+    """Return `12 of 100 tasks are due, for $0.468 to $0.611; at most $2.34 with every repeat; about 1 min ...`."""
     if bill.due == 0:
         return f"Nothing is due: {count(bill.total, 'task')}, no request, no cost."
     verb = "is" if bill.due == 1 else "are"
-    parts = [f"{bill.due:,} of {count(bill.total, 'task')} {verb} due, {_for(bill.min_microusd, bill)}"]
-    least, most = bill.min_microusd, bill.max_microusd
-    if most is not None and (least is None or most > least):
-        parts.append(f"at most {money(most, bill.is_play_money)} with every repeat")
-    elif most is not None and least is not None and most < least:
+    parts = [f"{bill.due:,} of {count(bill.total, 'task')} {verb} due, {_span(bill)}"]
+    least, most, repeats = bill.min_microusd, bill.max_microusd, bill.repeats_microusd
+    if least is not None and most is not None and most < least:
         parts.append(f"at most {money(most, bill.is_play_money)} in one run")
+    elif repeats is not None and (most is None or repeats > most):
+        parts.append(f"at most {money(repeats, bill.is_play_money)} with every repeat")
     if bill.forecast is not None:
         parts.append(str(bill.forecast))
     return "; ".join(parts) + "."
@@ -189,5 +190,11 @@ def _price(microusd: int | None, bill: Bill) -> str:
     return "not known" if microusd is None else money(microusd, bill.is_play_money)
 
 
-def _for(microusd: int | None, bill: Bill) -> str:
-    return "at an unknown price" if microusd is None else f"for {_price(microusd, bill)}"
+def _span(bill: Bill) -> str:
+    """Return `for $0.468 to $0.611`: what the pixels cost, and what is reserved."""
+    least, most = bill.min_microusd, bill.max_microusd
+    if least is None:
+        return "at an unknown price"
+    if most is None or most <= least:
+        return f"for {_price(least, bill)}"
+    return f"for {_price(least, bill)} to {_price(most, bill)}"

@@ -49,6 +49,11 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
     name = visible(manifest)
     lines = [_first_line(summary)]
     lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons]
+    if summary.overrun_microusd:
+        over = money(summary.overrun_microusd, summary.is_play_money)
+        lines.append(
+            f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
+        )
     lines += _left(summary, name)
     lines += _next_step(summary, name)
     return "\n".join(lines)

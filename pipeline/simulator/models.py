@@ -14,7 +14,7 @@ CATALOGUE = Catalogue.load()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """One served model. Token counts are those of one input image."""
+    """One served model. `input_tokens` are those of one input image."""
 
     name: str
     max_images: int
@@ -22,7 +22,11 @@ class Model:
     thinking: tuple[str, ...] = ()  # levels it takes; empty: it does not think
     default_thinking: str | None = None
     thought_tokens: Mapping[str, tuple[int, int]]  # level -> least and most; a level that is missing reports none
-    input_tokens: int = 258
+
+    @property
+    def input_tokens(self) -> int:
+        family = CATALOGUE.family(self.name)
+        return 0 if family is None else family.input_tokens
 
     @property
     def thinks(self) -> bool:
@@ -88,7 +92,6 @@ def _pro_3(name: str) -> Model:
         thinking=("minimal", "medium", "high"),  # any level is taken and none matters
         default_thinking="high",
         thought_tokens=_PRO_THOUGHTS,
-        input_tokens=560,
     )
 
 

@@ -15,7 +15,7 @@ from pipeline.simulator.models import SERVED, Ask, InputPicture, Model
 
 ROOT = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
-    "model", "labels",
+    "model", "labels", "serviceTier",
 )  # fmt: skip
 CONFIG = (
     "responseModalities", "imageConfig", "thinkingConfig", "temperature", "topP", "topK", "seed", "candidateCount",

@@ -251,6 +251,18 @@ SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
 FROM attempt INDEXED BY attempt_run_money WHERE run = :run
 
+-- name: dearest
+-- The dearest answer of each model, size and tier: what its request asked for stands in the task's record.
+SELECT model, coalesce(json_extract(asked, '$.params.imageConfig.imageSize'), json_extract(asked, '$.size'), '1K') AS size,
+  coalesce(json_extract(asked, '$.tier'), 'standard') AS tier, max(cost_microusd)
+FROM (
+  SELECT attempt.model, attempt.cost_microusd, coalesce(record.record, earlier.record) AS asked
+  FROM attempt INDEXED BY attempt_time_money
+    LEFT JOIN record ON record.task = attempt.task AND record.fingerprint = attempt.fingerprint
+    LEFT JOIN earlier ON earlier.task = attempt.task AND earlier.fingerprint = attempt.fingerprint
+  WHERE attempt.sent_at >= :since AND attempt.state IN ('ok', 'paid') AND attempt.image_tokens IS NOT NULL)
+WHERE json_valid(asked) GROUP BY 1, 2, 3
+
 -- name: costs
 -- By manifest, job, model and quarter of an hour: every time zone's days are made of those.
 SELECT task.manifest, task.job, attempt.model, attempt.sent_at / 900000000, count(*),

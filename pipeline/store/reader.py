@@ -170,6 +170,13 @@ class Reader:
             return self._spend(self._one("spend_all"))
         return self._spend(self._one("spend_since", since=to_us(since)))
 
+    def dearest(self, since: datetime) -> dict[tuple[str, str, str], int]:
+        """Return what the dearest answer since then cost, by model, size and tier; of all manifests.
+
+        Only answers that accounted for their tokens: of others nobody knows it.
+        """
+        return {(model, size, tier): cost for model, size, tier, cost in self._rows("dearest", since=to_us(since))}
+
     def doubt(self, since: datetime) -> tuple[datetime, str] | None:
         """Return since when, and why, more may have been spent than is known; None: all of it is known."""
         row = self._one("doubt", since=to_us(since))

@@ -49,7 +49,8 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in ("images", "digests", "fingerprint"))
+_APART: Final = ("images", "digests", "fingerprint", "is_default_model")
+_RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
 
 
 def record_of(task: Task, state_dir: Path) -> str:

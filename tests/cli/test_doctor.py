@@ -1,6 +1,11 @@
 """doctor: each line ok, warn or bad; the key is never shown, no request is sent, no file is left."""
 
+import contextlib
+import json
 import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -112,3 +117,83 @@ def test_more_requests_in_flight_than_open_files_is_a_warning(
     ended = imgpipe("doctor", imgpipe.manifest(extra="limits: {concurrency: 500}"), "--json")
     assert ended.exit == 0
     assert levels(ended)["open files"] == "warn"
+
+
+@contextlib.contextmanager
+def gateway(body: bytes, status: int = 200) -> Iterator[tuple[str, list[str]]]:
+    """Serve one document at every path; yield the address and what was asked, headers included."""
+    heard: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(f"{self.path} {self.headers}")
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", heard
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+OFFERED = ["gemini-3.1-flash-lite-image", "gemini-3-pro-image", "gemini-nano-banana-2.1"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "says"),
+    [
+        (OFFERED, ["the gateway lists what the catalogue calls offered"]),
+        (OFFERED[:2], ["offered by the catalogue, not in the list: gemini-nano-banana-2.1"]),
+        (
+            [*OFFERED, "gemini-3.1-flash-image", "gemini-9-image", "gemini-9-pro"],
+            [
+                "ended by the catalogue, in the list: gemini-3.1-flash-image",
+                "in the list, not in the catalogue: gemini-9-image",
+            ],
+        ),
+    ],
+    ids=["alike", "one is gone", "one came back, one is new"],
+)
+@pytest.mark.parametrize("shape", ["data of objects", "names as keys"])
+def test_the_catalogue_is_compared_with_the_gateways_list_without_a_key(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, listed: list[str], says: list[str], shape: str
+) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-canary-7f3a")
+    tree = {"data": [{"id": name} for name in listed]} if shape == "data of objects" else {name: {} for name in listed}
+    with gateway(json.dumps(tree).encode()) as (url, heard):
+        ended = imgpipe("doctor", real(imgpipe.folder, url), "--models", "--json")
+    texts = [check["text"] for check in ended.json["checks"] if check["name"] == "models"]
+    assert [text.startswith(begin) for text, begin in zip(texts, says, strict=True)] == [True] * len(says)
+    assert heard[0].startswith("/api/models ")
+    assert "sk-canary" not in heard[0]
+
+
+@pytest.mark.parametrize(("body", "status"), [(b"<html>", 200), (b"[]", 200), (b'["gemini-3-pro-image"]', 302)])
+def test_no_list_of_models_is_told_and_not_bad(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, body: bytes, status: int
+) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-1")
+    with gateway(body, status) as (url, _):
+        ended = imgpipe("doctor", real(imgpipe.folder, url), "--models", "--json")
+    assert (ended.exit, levels(ended)["models"]) == (0, "warn")
+
+
+@pytest.mark.parametrize("flags", [(), ("--simulate",)], ids=["real", "rehearsal"])
+def test_a_retired_model_is_told_once_by_every_verb_that_looks(imgpipe: Imgpipe, flags: tuple[str, ...]) -> None:
+    path = imgpipe.folder / "old.yaml"
+    path.write_text("provider: {model: gemini-2.5-flash-image}\njobs: {a: {items: {x: A mug, y: A cup}}}\n")
+    text = "model gemini-2.5-flash-image was retired by cometapi on 2026-09-30"
+    assert imgpipe("plan", path, *flags, "--json").out.count(text) == 1
+    assert imgpipe("doctor", path, *flags, "--json").out.count(text) == 1
+    assert imgpipe("validate", path).err.count(text) == 1
+    if flags:
+        ended = imgpipe("run", path, *flags)
+        assert (ended.exit, ended.err.count(text)) == (0, 1)

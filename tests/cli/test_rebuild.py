@@ -87,7 +87,7 @@ def test_P9_a_budget_does_not_begin_anew_with_the_ledger(imgpipe: Imgpipe, damag
     if damage is not None:
         ledger.write_bytes(damage)
     ended = imgpipe("rebuild", manifest)
-    assert "counted as play $0.078" in ended.err
+    assert "counted as play $0.0672" in ended.err
     assert "MORE MAY HAVE BEEN SPENT" in ended.err
     manifest.write_text(manifest.read_text().replace("red: A red mug", "red: A red mug, green: A green mug"))
     run = imgpipe("run", manifest)
@@ -95,4 +95,4 @@ def test_P9_a_budget_does_not_begin_anew_with_the_ledger(imgpipe: Imgpipe, damag
     assert "more may have been spent" in run.err
     assert "more may have been spent" in " ".join(imgpipe("plan", manifest).out.split())
     assert "more may have been spent" in " ".join(imgpipe("status", manifest).out.split())
-    assert imgpipe("status", manifest, "--json").json["cost_usd"]["day"] == pytest.approx(0.078)
+    assert imgpipe("status", manifest, "--json").json["cost_usd"]["day"] == pytest.approx(0.0672)

@@ -30,7 +30,7 @@ def image(imgpipe: Imgpipe, stem: str) -> bytes:
 def otherwise(imgpipe: Imgpipe) -> None:
     """Let the simulator, which draws the same for the same request, draw something else from now on."""
     profile = imgpipe.folder / "shop-profile.yaml"
-    profile.write_text(profile.read_text() + "picture_bytes: 4000\n")
+    profile.write_text(profile.read_text() + "picture_bytes: 40000\n")
 
 
 def test_picks_that_were_copied_later_still_mean_the_image_that_was_seen(imgpipe: Imgpipe) -> None:
@@ -100,7 +100,7 @@ def test_when_no_new_image_comes_the_old_one_stays_and_the_task_is_done(imgpipe:
 
 
 def test_P9_a_redo_counts_against_the_budget(imgpipe: Imgpipe) -> None:
-    manifest = imgpipe.made(extra="prices: {gemini-2.5-flash-image: 0.04}")
+    manifest = imgpipe.made(extra="prices: {gemini-nano-banana-2.1: 0.04}")
     reject(imgpipe, "mugs/red", "mugs/blue")
     ended = imgpipe("redo", manifest, "--rejected", "--budget", "0.04", "--json")
     assert (ended.exit, ended.json["images"]) == (8, 1)

@@ -128,7 +128,7 @@ def test_what_costs_nothing_is_told_but_not_to_a_quiet_run(imgpipe: Imgpipe) -> 
     moved(path)
     done = imgpipe("run", path, "-q")
     assert (done.exit, done.err) == (0, "")
-    assert (imgpipe.out / "new" / "row0.png").exists()
+    assert "row0" in [path.stem for path in (imgpipe.out / "new").iterdir()]
 
 
 # -- a selection that selects nothing -----------------------------------------------------------------------------
@@ -171,8 +171,8 @@ def test_an_address_and_a_table_are_told_with_their_place_together_with_the_rest
     assert [line.partition(": ")[0] for line in lines] == [f"{path}:4:22", f"{path}:5:15"]
     path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    each: {csv: no.csv, key: sku}\n")
     assert imgpipe("validate", path).err.startswith(f"{path}:5:17: 'no.csv' cannot be read")
-    path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    size: 4K\n")
-    assert imgpipe("validate", path).err.startswith(f"{path}:3:3: mugs/mugs: model gemini-2.5-flash-image cannot make")
+    path.write_text("version: 1\njobs:\n  mugs:\n    prompt: A mug\n    size: 512\n")
+    assert imgpipe("validate", path).err.startswith(f"{path}:3:3: mugs/mugs: model gemini-nano-banana-2.1 cannot")
 
 
 def test_D18_the_state_directory_is_its_owners(imgpipe: Imgpipe) -> None:

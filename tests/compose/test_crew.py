@@ -11,6 +11,7 @@ from pipeline.compose.signals import Stoppable
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.plan import Spool
+from pipeline.provider.pricing import PriceList
 from pipeline.settings import Budget
 from tests.engine.fakes import FakeLedger, due
 
@@ -30,11 +31,13 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
             yield spool
 
     store.images = None  # type: ignore[attr-defined] # nothing is sent, so nothing is kept
+    setup = prepare(manifest, Flags())
     crew = Crew(
-        setup=prepare(manifest, Flags()),
+        setup=setup,
         key="simulator",
         store=store,  # type: ignore[arg-type]
         wallet=wallet,
+        prices=PriceList(setup.catalogue),
         run=1,
         listen=lambda _: None,
         attend=attended.append,

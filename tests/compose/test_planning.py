@@ -10,6 +10,7 @@ import pytest
 from pipeline.compose import Flags, prepare, run
 from pipeline.compose.planning import make_plan
 from pipeline.engine.events import Event
+from tests.cli.conftest import Imgpipe
 
 VALUES = ", ".join(f"v{n}" for n in range(250))
 
@@ -53,3 +54,12 @@ async def test_R17_a_cancelled_plan_has_ended_when_the_run_has(tmp_path: Path) -
     with pytest.raises(asyncio.CancelledError):
         await running
     assert not is_planning()
+
+
+def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe) -> None:
+    jobs = "{mugs: {items: {red: A red mug, blue: A blue mug}}}"
+    path = imgpipe.made(jobs.replace("{items", "{model: gemini-2.5-flash-image, items"))
+    imgpipe.manifest(jobs)
+    assert imgpipe("plan", path, "--json").json["due"] == 0
+    imgpipe.manifest(jobs.replace("{items", "{model: gemini-nano-banana-2.1, items"))
+    assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it

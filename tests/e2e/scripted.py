@@ -140,9 +140,9 @@ class Shop:
         haste = "" if "retry:" in self.extra else HASTE
         path.write_text(
             "version: 1\nprovider:\n"
-            "  kind: cometapi\n  model: gemini-3-pro-image-preview\n"
+            "  kind: cometapi\n  model: gemini-3-pro-image\n"
             f"  base_url: '{self.url}'\n  timeout: {self.timeout}\n"
-            f"output_dir: out\nprices: {{gemini-3-pro-image-preview: 0.04}}\n{haste}\n{self.extra}\n"
+            f"output_dir: out\nprices: {{gemini-3-pro-image: 0.04}}\n{haste}\n{self.extra}\n"
             f"jobs:\n  mugs:\n    items:\n{items}\n"
         )
         return path

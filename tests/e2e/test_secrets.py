@@ -213,7 +213,7 @@ def poisoned(folder: Path, url: str, *, title: str) -> Path:
         table.writelines(f'"row{n}{POISON}","{title} row{n}"\n' for n in range(3))
     manifest = folder / "shop.yaml"
     manifest.write_text(
-        "version: 1\nprovider: {kind: cometapi, model: gemini-3-pro-image-preview, "
+        "version: 1\nprovider: {kind: cometapi, model: gemini-3-pro-image, "
         f"base_url: '{url}'}}\noutput_dir: out\nlimits: {{concurrency: 1}}\n"
         'jobs:\n  mugs:\n    each: {csv: rows.csv, key: sku}\n    prompt: "{{ row.title }}"\n'
     )

@@ -133,7 +133,7 @@ def test_P10_ctrl_c_twice_leaves_at_once(terminals: Terminals, tmp_path: Path) -
     terminal.until(lambda raw: "once more to stop waiting" in raw)
     terminal.press("\x03")
     assert terminal.end(timeout=10) == 130
-    assert "1 unknown: maybe billed, up to play $0.039" in terminal.screen.text.replace("\n  ", " ")
+    assert "1 unknown: maybe billed, up to play $0.049" in terminal.screen.text.replace("\n  ", " ")
 
 
 # -- escape codes -------------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_spending_above_five_dollars_asks_on_a_terminal(
     terminals: Terminals, servers: Servers, tmp_path: Path, answer: str, code: int, sent: int
 ) -> None:
     server = servers.start()
-    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-2.5-flash-image: 2.00}")
+    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-nano-banana-2.1: 2.00}")
     terminal = terminals("run", path)
     terminal.until(lambda raw: "Go on? [y/N]: " in raw)
     assert not server.bill
@@ -216,7 +216,7 @@ def test_a_signal_ends_the_question_whether_to_spend(
     terminals: Terminals, servers: Servers, tmp_path: Path, number: int, code: int
 ) -> None:
     server = servers.start()
-    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-2.5-flash-image: 2.00}")
+    path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-nano-banana-2.1: 2.00}")
     terminal = terminals("run", path)
     terminal.until(lambda raw: "Go on? [y/N]: " in raw)
     terminal.process.send_signal(number)

@@ -232,7 +232,7 @@ def test_only_a_whole_file_is_without_flaw(data: bytes) -> None:
 
 def test_breakage_of_real_files_is_seen(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
-    extra = "prices: {gemini-2.5-flash-image: 0.039}"
+    extra = "prices: {gemini-nano-banana-2.1: 0.039}"
     assert imgpipe("run", write_manifest(tmp_path, server.base_url, items=3, extra=extra)).returncode == 0
     prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(3)}
     output = tmp_path / "out"

@@ -133,8 +133,8 @@ class FakeLedger:
 class FakePrices:
     """Every image costs the same."""
 
-    def price(self, model: str, size: str | None) -> int | None:
+    def reserve(self, task: Task) -> int | None:
         return PRICE
 
-    def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
+    def settle(self, task: Task, usage: Usage | None) -> int | None:
         return None

@@ -306,3 +306,31 @@ class WalletMachine(RuleBasedStateMachine):
 
 TestWalletMachine = WalletMachine.TestCase
 TestWalletMachine.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_P9_an_answer_dearer_than_reserved_is_summed_up_and_stops_what_follows() -> None:
+    wallet = Wallet(Budget(run=100))
+    first = wallet.reserve(40)
+    assert isinstance(first, Reservation)
+    wallet.settle(first, 130)
+    assert (wallet.overrun_microusd, wallet.spent_microusd, wallet.left_microusd) == (90, 130, 0)
+    refused = wallet.reserve(1)
+    assert isinstance(refused, Refusal)
+    assert refused.is_final
+
+
+def test_P9_a_reservation_does_not_cover_a_price_that_rose() -> None:
+    wallet = Wallet(Budget(run=100))
+    reservation = wallet.reserve(40)
+    assert isinstance(reservation, Reservation)
+    assert wallet.covers(reservation, 40)
+    assert not wallet.covers(reservation, 41)
+
+
+def test_P9_a_reservation_does_not_cover_another_day() -> None:
+    now = datetime(2026, 11, 28, 23, 59, tzinfo=UTC)
+    wallet = Wallet(Budget(day=100), now=lambda: now)
+    reservation = wallet.reserve(40)
+    assert isinstance(reservation, Reservation)
+    now += timedelta(minutes=2)
+    assert not wallet.covers(reservation, 40)

@@ -203,7 +203,7 @@ def test_fingerprint_is_the_documented_one(desk):
     (task,) = desk.tasks("jobs: {a: {prompt: é, size: 1K, images: [a.png]}}\n")
     digest = hashlib.sha256(b"a").hexdigest()
     canonical = (
-        f'{{"inputs":["{digest}"],"model":"gemini-2.5-flash-image","params":{{"size":"1K"}},"prompt":"é","variant":1}}'
+        f'{{"inputs":["{digest}"],"model":"gemini-nano-banana-2.1","params":{{"size":"1K"}},"prompt":"é","variant":1}}'
     )
     assert task.fingerprint == hashlib.sha256(canonical.encode()).hexdigest()
 

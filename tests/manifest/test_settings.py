@@ -16,7 +16,7 @@ def test_smallest_manifest_has_every_default(desk):
     assert (manifest.name, manifest.provider.kind, manifest.provider.model) == (
         "m",
         "cometapi",
-        "gemini-2.5-flash-image",
+        "gemini-nano-banana-2.1",
     )
     assert (manifest.limits, manifest.retry, manifest.prices, manifest.notify) == (Limits(), Retry(), {}, None)
     assert manifest.stages == (("a",),)
@@ -192,3 +192,40 @@ def test_contract_holds_word_for_word(desk):
     assert tasks["posters/oslo@3"].aspect_ratio == "2:3"
     assert tasks["relight/sub/a.JPG-dawn"].name == "relit/sub/a-dawn"
     assert [Path(image.path).name for image in tasks["relight/sub/a.JPG-dawn"].images] == ["a.JPG", "palette.png"]
+
+
+FLEX = "provider: {kind: google}\njobs: {a: {prompt: A, tier: flex}, b: {prompt: B}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "timeout_s"),
+    [
+        (FLEX, 1200),
+        (FLEX.replace("tier: flex", "tier: standard"), 300),
+        (FLEX.replace("google}", "google, timeout: 30s}"), 30),
+        ("provider: {kind: google}\njobs: {a: {items: {x: {prompt: A, tier: flex}}}}\n", 1200),
+    ],
+)
+def test_flex_waits_twenty_minutes_unless_a_timeout_is_written(desk, text, timeout_s):
+    assert desk.load(text).provider.timeout_s == timeout_s
+
+
+@pytest.mark.parametrize("kind", ["cometapi", "simulator"])
+@pytest.mark.parametrize(
+    ("jobs", "place"),
+    [
+        ("defaults: {tier: flex}\njobs: {a: {prompt: A}}\n", "2:18"),
+        ("jobs: {a: {items: {x: {prompt: A, tier: flex}}}}\n", "2:41"),
+    ],
+)
+def test_flex_of_another_kind_than_google_is_an_error_with_its_place(desk, kind, jobs, place):
+    with pytest.raises(InputError) as found:
+        desk.load(f"provider: {{kind: {kind}}}\n{jobs}")
+    assert f":{place}: tier: flex is offered by kind google alone" in str(found.value)
+
+
+def test_thinking_is_part_of_the_fingerprint_and_the_tier_is_not(desk):
+    (plain, _), (slow, _) = (desk.tasks(text) for text in (FLEX.replace(", tier: flex", ""), FLEX))
+    (thought, _) = desk.tasks(FLEX.replace("tier: flex", "thinking: high"))
+    assert plain.fingerprint == slow.fingerprint != thought.fingerprint
+    assert (plain.tier, slow.tier, thought.thinking) == ("standard", "flex", "high")

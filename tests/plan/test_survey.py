@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.model import Digests, Due, Known, Task, TaskState
+from pipeline.model import Digests, Due, Known, Quote, Task, TaskState
 from pipeline.plan import Files, Group, Key, Plan, Row, Rules, Selection, Spool, survey, tally
 
 
@@ -41,25 +41,26 @@ def rows(tasks: Iterable[Task], output_dir: Path, **claims: str) -> Iterable[Row
     return survey(tasks, FakeLedger(claims), Files(output_dir), Rules())
 
 
-def price(task: Task) -> int | None:
-    return {"m": 40_000, "dear": 240_000}.get(task.model)
+def quote(task: Task) -> Quote | None:
+    price = {"m": 40_000, "dear": 240_000}.get(task.model)
+    return None if price is None else Quote(price, 2 * price)
 
 
 def plan(tasks: Iterable[Task], output_dir: Path, spool: Spool | None = None, **claims: str) -> Plan:
-    return tally(rows(tasks, output_dir, **claims), price=price, problem=lambda _: None, spool=spool)
+    return tally(rows(tasks, output_dir, **claims), quote=quote, problem=lambda _: None, spool=spool)
 
 
 def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
     made = plan(TASKS, tmp_path)
     assert (made.total, made.due, made.skip) == (3, 3, 0)
     assert made.reasons == {"new": 3}
-    assert made.price_microusd == 320_000
+    assert (made.least_microusd, made.most_microusd) == (320_000, 640_000)
     assert made.groups[Key("b", "new", True)] == Group(tasks=1, price_microusd=240_000)
 
 
 def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
     made = plan([*TASKS, task("c/1", model="mine")], tmp_path)
-    assert made.price_microusd is None
+    assert (made.least_microusd, made.most_microusd) == (None, None)
     assert made.unpriced == {"mine": 1}
 
 

@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from pipeline.model import Answer, Billed, Failure, Fault, Usage
+from pipeline.model import Answer, Billed, Failure, Fault, Tier, Usage
 from pipeline.provider import Catalogue
 from pipeline.provider.answer import Reader
 from pipeline.provider.scrub import Scrubber
@@ -349,3 +349,34 @@ def test_a_bug_in_judging_keeps_the_body(make_reply, task):
     failure = reader.read(make_reply(b'{"error":{}}', 429), task)
     assert (failure.fault, failure.billed, failure.body) == (Fault.OTHER, Billed.MAYBE, b'{"error":{}}')
     assert "RuntimeError: no time" in failure.reason
+
+
+@pytest.mark.parametrize(
+    ("told", "headers", "served"),
+    [
+        ({"serviceTier": "flex"}, {}, Tier.FLEX),
+        ({"serviceTier": "STANDARD"}, {"x_gemini_service_tier": "flex"}, Tier.STANDARD),
+        ({}, {"x_gemini_service_tier": "flex"}, Tier.FLEX),
+        ({}, {}, Tier.STANDARD),
+    ],
+)
+def test_the_tier_that_was_served_is_the_answers_then_the_headers_else_standard(
+    make_reply, make_task, told, headers, served
+):
+    counted = {"promptTokenCount": 7, "candidatesTokenCount": 1120, **told}
+    answer = judged(make_reply, make_task(tier=Tier.FLEX), whole(inline(SMALL), usageMetadata=counted), **headers)
+    assert isinstance(answer, Answer)
+    assert answer.usage.tier is served
+
+
+@pytest.mark.parametrize(
+    ("tier", "error", "fault"),
+    [
+        (Tier.FLEX, {"status": "UNAVAILABLE", "message": "busy"}, Fault.THROTTLED),
+        (Tier.STANDARD, {"status": "UNAVAILABLE", "message": "busy"}, Fault.OUTAGE),
+        (Tier.FLEX, {"code": "model_not_found", "message": "no"}, Fault.MODEL_MISSING),
+    ],
+)
+def test_a_503_of_flex_is_throttled_and_no_outage(make_reply, make_task, tier, error, fault):
+    failure = judged(make_reply, make_task(tier=tier), {"error": error}, 503)
+    assert (failure.fault, failure.billed) == (fault, Billed.NO)

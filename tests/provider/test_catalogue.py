@@ -4,12 +4,13 @@ from datetime import date
 
 import pytest
 
-from pipeline.model import Usage
+from pipeline.model import InputImage, Tier
 from pipeline.provider import Catalogue
-from pipeline.settings import Kind
+from pipeline.settings import DEFAULT_MODELS, Kind
+from tests.engine.fakes import task
 
 CATALOGUE = Catalogue.load()
-TODAY = date(2026, 11, 22)
+TODAY = date(2026, 11, 28)
 EVERY_MODEL = [
     "gemini-2.5-flash-image-preview",
     "gemini-2.5-flash-image",
@@ -39,43 +40,50 @@ def test_price_is_the_list_price(model, size, microusd):
     assert CATALOGUE.price(model, size) == microusd
 
 
-def test_own_price_wins_and_is_exact():
-    own = Catalogue.load({"my-model": 40_000, "gemini-3-pro-image": {"1K": 107_000}})
-    usage = Usage(prompt_tokens=10, image_tokens=5000, text_tokens=0)
-    assert own.price("my-model", "4K") == own.settle("my-model", "4K", usage) == 40_000
-    assert own.price("gemini-3-pro-image", None) == own.settle("gemini-3-pro-image", None, usage) == 107_000
-    assert own.price("gemini-3-pro-image", "4K") == 240_000
-
-
 def test_free_own_price_is_a_price():
     assert Catalogue.load({"local": 0}).price("local", None) == 0
 
 
-def test_settle_counts_every_token():
-    usage = Usage(prompt_tokens=7, image_tokens=1290, text_tokens=14)
-    assert CATALOGUE.settle("gemini-2.5-flash-image", None, usage) == 38_700 + 35 + 3  # 2.1 rounds up
+@pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])
+def test_the_default_model_is_the_catalogues_and_is_offered(kind):
+    assert CATALOGUE.default_model(kind) == DEFAULT_MODELS[kind] == DEFAULT_MODELS[Kind.SIMULATOR]
+    assert CATALOGUE.default_model(kind) in CATALOGUE.current_models(TODAY, kind=kind)
+    assert CATALOGUE.warning(DEFAULT_MODELS[kind], TODAY, kind=kind) is None
 
 
-def test_settle_gives_up_without_usage_or_rates():
-    usage = Usage(prompt_tokens=1, image_tokens=1, text_tokens=1)
-    assert CATALOGUE.settle("gemini-2.5-flash-image", None, None) is None
-    assert CATALOGUE.settle("my-model", None, usage) is None
+@pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])
+def test_models_that_are_offered_today(kind):
+    offered = ("gemini-3.1-flash-lite-image", "gemini-3-pro-image", "gemini-nano-banana-2.1")
+    assert CATALOGUE.current_models(TODAY, kind=kind) == offered
 
 
-def test_settle_never_exceeds_the_list_price_by_much_for_a_plain_image():
-    for model in EVERY_MODEL:
-        for size in CATALOGUE.sizes(model):
-            tokens, price = CATALOGUE.tokens(model, size), CATALOGUE.price(model, size)
-            usage = Usage(prompt_tokens=0, image_tokens=tokens or 0, text_tokens=0)
-            assert CATALOGUE.settle(model, size, usage) == pytest.approx(price, rel=0.01)
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "gemini-3-pro-image", "thinking": "minimal"}, None),
+        (
+            {"model": "gemini-3.1-flash-image", "thinking": "medium"},
+            "cannot think at level medium; it takes minimal, high",
+        ),
+        ({"model": "gemini-2.5-flash-image", "thinking": "high"}, "it does not think; take `thinking` away"),
+        ({"model": "gemini-2.5-flash-image", "images": 3}, None),
+        ({"model": "gemini-2.5-flash-image", "images": 4}, "takes 3 input images, this task has 4"),
+        ({"model": "gemini-nano-banana-2.1", "images": 14}, None),
+        ({"model": "gemini-nano-banana-2.1", "images": 15}, "takes 14 input images, this task has 15"),
+        ({"model": "my-model", "thinking": "high", "images": 99, "tier": Tier.FLEX}, None),
+    ],
+)
+def test_what_a_model_cannot_do_is_told_before_anything_is_sent(changes, says):
+    image = InputImage("a.png", "0" * 64, 9, 0)
+    text = CATALOGUE.unfit(task(**{**changes, "images": (image,) * changes.get("images", 0)}))
+    assert text is None if says is None else says in (text or "")
 
 
 def test_warning_names_current_models_of_that_provider():
     text = CATALOGUE.warning("gemini-2.5-flash-image", TODAY)
     assert text is not None
     assert "was retired by cometapi on 2026-09-30" in text
-    assert "gemini-3.1-flash-image-preview" in text
-    assert "nano-banana-2.1" not in text
+    assert text.endswith("gemini-3.1-flash-lite-image, gemini-3-pro-image, gemini-nano-banana-2.1")
 
 
 @pytest.mark.parametrize(
@@ -83,7 +91,11 @@ def test_warning_names_current_models_of_that_provider():
     [
         ("gemini-2.5-flash-image", date(2026, 9, 1), Kind.COMETAPI, "will be retired"),
         ("gemini-2.5-flash-image", date(2026, 6, 1), Kind.COMETAPI, None),
-        ("gemini-3-pro-image-preview", TODAY, Kind.COMETAPI, None),
+        ("gemini-3-pro-image-preview", TODAY, Kind.COMETAPI, "was retired by cometapi on 2026-11-19"),
+        ("gemini-3.1-flash-image-preview", TODAY, Kind.COMETAPI, "was retired by cometapi on 2026-11-19"),
+        ("gemini-3.1-flash-image", TODAY, Kind.GOOGLE, "was retired by google on 2026-10-29"),
+        ("gemini-2.5-flash-image-preview", date(2026, 1, 15), Kind.GOOGLE, "was retired by google on 2026-01-15"),
+        ("gemini-2.5-flash-image-preview", date(2026, 5, 28), Kind.COMETAPI, "will be retired"),
         ("gemini-3-pro-image-preview", TODAY, Kind.GOOGLE, "was retired by google on 2026-06-25"),
         ("gemini-2.5-flash-image", TODAY, Kind.SIMULATOR, None),
         ("my-model", TODAY, Kind.COMETAPI, None),

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from pipeline.model import Tier
 from pipeline.provider import Catalogue, request
 from pipeline.provider.request import Ready
 
@@ -61,6 +62,12 @@ def test_everything_a_task_can_say(make_task):
 )
 def test_size_is_left_out_where_it_breaks_the_api(make_task, model, size, sent):
     assert built(make_task(model=model, size=size))["generationConfig"] == {"responseModalities": ["IMAGE"]} | sent
+
+
+def test_thinking_and_tier_have_their_places(make_task):
+    built_one = built(make_task(thinking="minimal", tier=Tier.FLEX))
+    assert built_one["service_tier"] == "flex"
+    assert built_one["generationConfig"]["thinkingConfig"] == {"thinkingLevel": "minimal"}
 
 
 def test_zero_is_a_value(make_task):

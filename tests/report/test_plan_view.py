@@ -16,7 +16,8 @@ BILL = Bill(
         PlanLine(job="mugs", reason="orphaned", tasks=5, is_due=False),
     ),
     min_microusd=507_000,
-    max_microusd=1_521_000,
+    max_microusd=612_000,
+    repeats_microusd=1_521_000,
     forecast=Forecast(seconds=72, basis="at the pace of the last run"),
 )
 
@@ -33,7 +34,7 @@ CONTRACT = {
     "due": 13,
     "skip": 40,
     "reasons": {"new": 11, "prompt changed": 2},
-    "cost_usd": {"min": 0.507, "max": 1.521},
+    "cost_usd": {"min": 0.507, "max": 0.612},
     "problems": ["a: wrong"],
 }
 
@@ -90,23 +91,27 @@ def test_prices_and_words_are_never_broken_whatever_the_width(width: int) -> Non
     ("changes", "text"),
     [
         (
-            {"forecast": Forecast(seconds=12, basis="at the pace of run 3")},
-            "13 of 53 tasks are due, for $0.507; at most $1.521 with every repeat; about 12 s at the pace of run 3.",
+            {"forecast": Forecast(seconds=12, basis="at run 3")},
+            "13 of 53 tasks are due, for $0.507 to $0.612; at most $1.521 with every repeat; about 12 s at run 3.",
         ),
         (
-            {"forecast": Forecast(seconds=9, basis="at 60 requests a minute", is_least=True), "max_microusd": 507_000},
+            {
+                "forecast": Forecast(seconds=9, basis="at 60 requests a minute", is_least=True),
+                "max_microusd": 507_000,
+                "repeats_microusd": 507_000,
+            },
             "13 of 53 tasks are due, for $0.507; at least 9.0 s at 60 requests a minute.",
         ),
         (
-            {"max_microusd": 200_000, "forecast": None},
+            {"max_microusd": 200_000, "repeats_microusd": 200_000, "forecast": None},
             "13 of 53 tasks are due, for $0.507; at most $0.20 in one run.",
         ),
         (
-            {"is_play_money": True, "forecast": None, "max_microusd": 507_000},
+            {"is_play_money": True, "forecast": None, "max_microusd": 507_000, "repeats_microusd": 507_000},
             "13 of 53 tasks are due, for play $0.507.",
         ),
         (
-            {"min_microusd": None, "max_microusd": None, "forecast": None},
+            {"min_microusd": None, "max_microusd": None, "repeats_microusd": None, "forecast": None},
             "13 of 53 tasks are due, at an unknown price.",
         ),
         ({"lines": BILL.lines[:1]}, "Nothing is due: 40 tasks, no request, no cost."),

@@ -109,7 +109,7 @@ def order_canary(base_url: str) -> None:
         "generationConfig": {"responseModalities": ["IMAGE"]},
     }
     request = urllib.request.Request(
-        f"{base_url}/v1beta/models/gemini-2.5-flash-image:generateContent",
+        f"{base_url}/v1beta/models/gemini-nano-banana-2.1:generateContent",
         data=json.dumps(body).encode(),
         headers={"Authorization": CANARY, "Content-Type": "application/json"},
     )
@@ -138,7 +138,7 @@ def make_job(
     manifest.write_text(
         f"version: 1\nprovider: {{kind: cometapi, base_url: '{server.base_url}'}}\noutput_dir: out\n"
         f"retry: {{attempts: 50, wait: {{initial: 5ms, max: 20ms}}, unknown: 100}}\n"
-        f"prices: {{gemini-2.5-flash-image: {PRICE_USD}}}\n"
+        f"prices: {{gemini-nano-banana-2.1: {PRICE_USD}}}\n"
         f"jobs:\n  mugs:\n    items:\n{rows}\n"
     )
     return Job(manifest=manifest, server=server, prompts=prompts)
