@@ -94,16 +94,19 @@ class Fault(StrEnum):
     SILENCE = "silence"  # disconnect, reset, timeout or cut body after the request left; 408, 504, 524
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
     NOT_FOUND = "not_found"  # 404
-    ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code
+    ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code; an account that is limited or disabled
+    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not mend; a relay may have others
     FORBIDDEN = "forbidden"  # 403 other
     THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
     QUOTA = "quota"  # 429 per day, or a delay over 5 minutes
     MODEL_MISSING = "model_missing"  # 503 model_not_found
     OUTAGE = "outage"  # 500, 502, 503, 520-523, 529
-    REFUSED = "refused"  # blocked: 200 with a safety reason
+    REFUSED = "refused"  # blocked: 200 with a safety reason, or an error of any status that says so
     NO_IMAGE = "no_image"  # 200 without an image
     BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole
+    LINK = "link"  # 200 with the address of an image, which is not fetched
     INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
+    LOCAL = "local"  # an input image could not be converted here: time, memory or an extra is lacking; nothing was sent
     OTHER = "other"  # anything else
 
 

@@ -6,7 +6,7 @@ committed, the request sent, the answer judged off the loop and written down. It
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,6 +30,14 @@ WITHDRAWN: Final = Failure(
     reason="withdrawn before it was sent: a pause or a stop began",
     code="withdrawn",
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What one attempt took."""
+
+    seconds: float  # from the intent to the judged answer
+    cost_microusd: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +97,10 @@ class Attempts:
     def close(self) -> None:
         self._readers.shutdown(wait=False)
 
+    async def release(self, ids: Sequence[str]) -> None:
+        """Make failed tasks due again. Raises StorageError, LedgerError."""
+        await self._store.release([TaskState.FAILED], ids)
+
     async def make(
         self,
         task: Task,
@@ -96,7 +108,7 @@ class Attempts:
         *,
         group: asyncio.TaskGroup,
         refused: Callable[[Refusal], None],
-        judged: Callable[[Task, Answer | Failure], None],
+        judged: Callable[[Task, Answer | Failure, Made], None],
     ) -> Step | None:
         """Pass the gates and make one attempt; None when the run stopped before anything was sent.
 
@@ -123,11 +135,12 @@ class Attempts:
         fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
         if fault is not None:
             tally.add(fault)
+        made = Made(seconds=seconds, cost_microusd=self._cost(task, result, reservation))
         try:
             self._gate.finished(ticket, fault, hint_s)
-            judged(task, result)
+            judged(task, result, made)
         finally:  # a bug in who only watches costs no image
-            step = await self._write_down(task, tally, intent, result, reservation=reservation, seconds=seconds)
+            step = await self._write_down(task, tally, intent, result, reservation=reservation, made=made)
         return step
 
     async def _begin(
@@ -249,9 +262,9 @@ class Attempts:
         result: Answer | Failure,
         *,
         reservation: Reservation,
-        seconds: float,
+        made: Made,
     ) -> Step:
-        cost = self._cost(task, result, reservation)
+        cost, seconds = made.cost_microusd, made.seconds
         unknown = reservation.price_microusd if _is_maybe(result) else 0
         if _is_maybe(result):
             await self._moved(self._wallet.keep_unknown, reservation)

@@ -1,5 +1,6 @@
 """What the engine needs of the rooms beside it, written by the engine. It imports none of them."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from pipeline.model import Answer, Artifact, Failure, Reply, Task, TaskState, Usage
@@ -53,6 +54,10 @@ class Store(Protocol):
         seconds: float,
     ) -> None:
         """Write down an attempt that brought no image; keeps its body in rejected/ first."""
+        ...
+
+    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
+        """Make these tasks due again where they are in one of these states; return how many. Their history stays."""
         ...
 
     async def free_bytes(self) -> int:
