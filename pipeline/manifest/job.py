@@ -147,7 +147,9 @@ class Each(Model):
     )
     root: Path | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
     ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
-    hidden: Flag = Field(False, description="Take files and folders whose name starts with a dot.")
+    hidden: Flag = Field(
+        False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
+    )
     allow_empty: Flag = Field(False, description="No match is not an error.")
     min_age: Duration | None = Field(
         None, description="Leave files younger than this for a later run.", examples=["10s"]

@@ -18,7 +18,7 @@ _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u
 
 
 def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
-    """Return the key from the environment, else from `.env` in `dotenv_dir`, stripped of white space, U+FEFF and quotes.
+    """Return the key from the environment, else from `.env` in `dotenv_dir`, without white space, U+FEFF and quotes.
 
     `docker run --env-file` keeps the quotes around a value, and no key has any (moby/moby#46773).
 
