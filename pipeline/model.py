@@ -7,7 +7,7 @@ relative and POSIX, so that outputs and ledger can be moved together.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -158,6 +158,17 @@ class Reply:
     hold: Hold | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
+SIDECAR: Final = ".xmp"  # behind the whole name of an image, as darktable and digiKam write it: fox.png.xmp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What is kept in a file beside an image, because the image itself must stay as it came."""
+
+    data: bytes = field(repr=False)
+    mark: bytes  # a file that has these bytes in it is one of ours, and may be replaced
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """An attempt that brought an image."""
@@ -169,6 +180,7 @@ class Answer:
     request_id: str | None = None
     notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
     hold: Hold | None = field(default=None, repr=False, compare=False)  # the image's, until it is published
+    sidecar: Sidecar | None = None
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 

@@ -1,7 +1,8 @@
 """Where an image comes from, written into its file before it is hashed and published (`metadata: embed`).
 
 In: a provider, and the tasks' own wish. Out: the same provider, whose images carry a record; the hash is that of the
-file as it will lie on disk, so that ledger, `verify` and `explain` agree about it. The engine knows nothing of it.
+file as it will lie on disk, so that ledger, `verify` and `explain` agree about it. A signed image stays as it came, and
+its record goes into a file beside it. The engine knows nothing of it.
 The record names no folder of this machine and no cell of a row: only what the request itself says.
 """
 
@@ -15,9 +16,10 @@ from typing import Final
 from pipeline import __version__
 from pipeline.engine.ports import Provider
 from pipeline.model import Answer, Failure, Reply, Task
-from pipeline.report.provenance import embed
+from pipeline.report.provenance import embed, is_signed, sidecar
 
 Clock = Callable[[], datetime]
+SIGNED: Final = "signed (C2PA), so it is left as it came; its record is in a file beside it"
 FORM: Final = 1  # of the record; a reader may rely on the names below
 
 
@@ -46,8 +48,14 @@ class Embedding:
 
 
 def embedded(answer: Answer, task: Task, *, manifest: str, at: datetime) -> Answer:
-    """Return the answer with the record in its image. An image that takes none is kept as it came, with a note."""
+    """Return the answer with the record in its image; beside it where the image is signed.
+
+    An image that takes none is kept as it came, with a note.
+    """
     image = answer.image
+    if is_signed(image.data):
+        record = record_of(answer, task, manifest=manifest, at=at)
+        return replace(answer, sidecar=sidecar(record), notes=(*answer.notes, SIGNED))
     try:
         data = embed(image.data, image.mime, record_of(answer, task, manifest=manifest, at=at))
     except Exception as error:  # seen in the attempt's notes: an image that was paid for is kept, with a record or not

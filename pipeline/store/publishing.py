@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 from pipeline.errors import Conflict, ImgpipeError, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Failure, TaskState
+from pipeline.model import SIDECAR, Answer, Artifact, Failure, Sidecar, TaskState
 from pipeline.store import rows
 from pipeline.store.clock import to_us
+from pipeline.store.disk import read_all, status_of
 from pipeline.store.opening import Premises, Settings
-from pipeline.store.rejected import Facts
+from pipeline.store.rejected import Facts, write_new
+from pipeline.store.tree import split
 from pipeline.store.writer import Delivery
 
 
@@ -37,6 +39,7 @@ class Publisher:
         self._ledger = premises.ledger
         self._writer = premises.writer
         self._rejected = premises.rejected
+        self._outputs = premises.outputs
 
     def publish(self, parcel: Parcel) -> Artifact:
         """Carry out B3 to B5. Raises Conflict, StorageError, LedgerError, TryLater; the image is kept in every case."""
@@ -47,6 +50,8 @@ class Publisher:
         except StorageError as error:
             self._write_kept(parcel, error)
             raise
+        if parcel.answer.sidecar is not None:
+            self._write_beside(artifact.path + SIDECAR, parcel.answer.sidecar)
         now = to_us(self._clock())
         self._ledger.run(
             lambda c: rows.finish(
@@ -57,6 +62,17 @@ class Publisher:
         self._writer.drop_part(delivery)
         reach("unlink")
         return artifact
+
+    def _write_beside(self, path: str, sidecar: Sidecar) -> None:
+        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
+        folder, name = split(path)
+        disk = self._outputs.disk
+        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+            if status_of(disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
+                    return
+                disk.unlink(name, dir_fd=fd)
+            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def _delivery(self, parcel: Parcel) -> Delivery:
         intent, image = parcel.intent, parcel.answer.image
