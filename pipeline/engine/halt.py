@@ -115,6 +115,7 @@ class Watch:
         self._first: list[Fault | None] = []
         self._in_a_row: Counter[Fault] = Counter()
         self._barren: dict[str, int] = {}  # task -> what its answers without an image cost, since the last image
+        self._has_stopped = False  # for them
         self._has_image = False
         self._closed = 0  # in a row
         self._closed_at = math.inf  # when the first one came, on `clock`
@@ -221,8 +222,9 @@ class Watch:
     def _without_image(self, reason: str) -> Halt | None:
         """Stop when tasks in a row are paid for and none of them has an image."""
         named = self._stop_on.consecutive_failures
-        if len(self._barren) < (BARREN if named is None else named):
+        if self._has_stopped or len(self._barren) < (BARREN if named is None else named):
             return None
+        self._has_stopped = True  # what was in flight says the same again
         paid = sum(self._barren.values()) / 1_000_000
         return Halt(
             Exit.SOME_FAILED,
