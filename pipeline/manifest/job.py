@@ -61,7 +61,9 @@ class Keys(Model):
     rerun_when: Aspects | None = Field(
         None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
     )
-    metadata: Embedding | None = Field(None, description="embed: write provenance into the image file.")
+    metadata: Embedding | None = Field(
+        None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
+    )
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
     )
