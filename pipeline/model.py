@@ -7,7 +7,7 @@ relative and POSIX, so that outputs and ledger can be moved together.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -104,18 +104,21 @@ class Fault(StrEnum):
     SILENCE = "silence"  # disconnect, reset, timeout or cut body after the request left; 408, 504, 524
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
     NOT_FOUND = "not_found"  # 404
-    ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code
+    ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code; an account that is limited or disabled
+    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not mend; a relay may have others
     FORBIDDEN = "forbidden"  # 403 other
     THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
     QUOTA = "quota"  # 429 per day, or a delay over 5 minutes
     MODEL_MISSING = "model_missing"  # 503 model_not_found
     OUTAGE = "outage"  # 500, 502, 503, 520-523, 529
-    REFUSED = "refused"  # blocked: 200 with a safety reason
+    REFUSED = "refused"  # blocked: 200 with a safety reason, or an error of any status that says so
     NO_IMAGE = "no_image"  # 200 without an image
     BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole
+    LINK = "link"  # 200 with the address of an image, which is not fetched
     INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
     CONFLICT = "conflict"  # a whole image was paid for; a file that may not be replaced has its name
     STORAGE = "storage"  # a whole image was paid for; the disk did not take it under its name
+    LOCAL = "local"  # an input image could not be converted here: time, memory or an extra is lacking; nothing was sent
     OTHER = "other"  # anything else
 
 
@@ -175,6 +178,17 @@ class Reply:
     hold: Hold | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
+SIDECAR: Final = ".xmp"  # behind the whole name of an image, as darktable and digiKam write it: fox.png.xmp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sidecar:
+    """What is kept in a file beside an image, because the image itself must stay as it came."""
+
+    data: bytes = field(repr=False)
+    mark: bytes  # a file that has these bytes in it is one of ours, and may be replaced
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """An attempt that brought an image."""
@@ -186,6 +200,7 @@ class Answer:
     request_id: str | None = None
     notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
     hold: Hold | None = field(default=None, repr=False, compare=False)  # the image's, until it is published
+    sidecar: Sidecar | None = None
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 

@@ -7,14 +7,15 @@ by its bytes, else from what the file itself carries. It needs no manifest and c
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from pipeline.compose.retelling import Record, attempt_line, recorded, records_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Artifact, Known
-from pipeline.report import extract, visible
+from pipeline.model import SIDECAR, Artifact, Known
+from pipeline.report import extract, is_signed, visible
 from pipeline.report.asked import Request
 from pipeline.report.explain_view import Explanation, Standing
 from pipeline.report.figures import moment
@@ -45,29 +46,36 @@ def explain(path: Path, *, state_dir: Path | None = None) -> Explanation:
     if path.is_dir():
         raise InputError(Problem(what=f"{path} is a folder", instead="name one image"))
     place = Path(os.path.normpath(path.absolute()))
-    sha256, carried = _look(path)
+    sha256, carried, signed = _look(path)
     for folder in _state_dirs(place) if state_dir is None else [state_dir.absolute()]:
         found = _find(folder, place, sha256)
         if found is not None:
-            return _tell(found, path, sha256, carried)
+            return replace(_tell(found, path, sha256, carried), is_signed=signed)
     if carried is not None:
-        return _carried(path, sha256, carried)
+        return replace(_carried(path, sha256, carried), is_signed=signed)
     what = "is not there, and no ledger above it knows it" if sha256 is None else "is known to no ledger above it"
     raise InputError(Problem(file=str(path), what=f"{what}, nor does it carry a record", instead=ADVICE))
 
 
-def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None]:
-    """Return hash and record of a file; None, None where there is none."""
+def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
+    """Return hash and record of a file, perhaps from the file beside it, and whether it is signed."""
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             file.seek(0)
-            return sha256, extract(file.read(MOST_BYTES))
+            data = file.read(MOST_BYTES)
+            return sha256, extract(data) or _beside(path), is_signed(data)
     except FileNotFoundError:
-        return None, None
+        return None, None, False
     except OSError as error:
         problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="mend its permissions")
         raise InputError(problem) from error
+
+
+def _beside(path: Path) -> Mapping[str, Any] | None:
+    with suppress(OSError), path.with_name(path.name + SIDECAR).open("rb") as file:
+        return extract(file.read(MOST_BYTES))
+    return None
 
 
 def _state_dirs(place: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
 from pipeline.compose.redoing import picks_of
 from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.model import SIDECAR
 from pipeline.report import Picks
 from pipeline.store import Reader
 from pipeline.store.disk import NO_LINKS
@@ -48,6 +49,8 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
             target = folder / source.relative_to(setup.manifest.output_dir)
             try:
                 _place(task_id, source, target, exported)
+                if target in (*exported.copied, *exported.present):
+                    _take_along(source, target)
             except OSError as error:
                 where = error.filename or target
                 raise StorageError(f"{where}: {error.strerror}; mend it, then run the same command") from error
@@ -75,6 +78,13 @@ def _place(task_id: str, source: Path, target: Path, exported: Exported) -> None
         exported.present.append(target)
     else:
         exported.left.append((task_id, f"{target} is another file; move it away or export to another folder"))
+
+
+def _take_along(image: Path, copied: Path) -> None:
+    """Copy the file beside an image, where there is one and its place is free."""
+    source, target = (path.with_name(path.name + SIDECAR) for path in (image, copied))
+    if source.is_file() and not os.path.lexists(target):
+        _copy(source, target)
 
 
 def _copy(source: Path, target: Path) -> bool:

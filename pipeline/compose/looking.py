@@ -4,7 +4,9 @@ Reads the ledger through `Reader`; never locks, never sends.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -15,6 +17,7 @@ from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading,
 from pipeline.compose.preparing import Setup
 from pipeline.model import Task, TaskState
 from pipeline.plan import Row
+from pipeline.report import is_signed
 from pipeline.report.cost_view import CostLine
 from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
@@ -159,7 +162,19 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
+        is_signed=artifact is not None and _is_signed(setup.manifest.output_dir / artifact.path),
     )
+
+
+def _is_signed(path: Path) -> bool:
+    """Whether an image is signed; only the pages with its chunks' heads are read."""
+    with (
+        suppress(OSError, ValueError),  # ValueError: an empty file cannot be mapped
+        path.open("rb") as file,
+        mmap(file.fileno(), 0, access=ACCESS_READ) as data,
+    ):
+        return is_signed(data)
+    return False
 
 
 def _asked_for(reader: Reader, task: Task, made: Attempt | None) -> Mapping[str, object]:

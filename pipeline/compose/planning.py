@@ -1,12 +1,14 @@
 """Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet."""
 
 import hashlib
+import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +25,7 @@ from pipeline.provider.pricing import PriceList
 from pipeline.report.figures import count, money
 from pipeline.store import Reader
 
+HEIC: Final = (".heic", ".heif", ".hif")
 NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
 
@@ -143,7 +146,14 @@ def make_plan(
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
     ids: list[str] = []
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
-    plan = tally(selected, quote=prices_of(setup, reader).quote, problem=setup.problem, spool=spool, free=free)
+    unreadable: dict[str, str] = {}
+    plan = tally(
+        _without_decoder(selected, unreadable),
+        quote=prices_of(setup, reader).quote,
+        problem=setup.problem,
+        spool=spool,
+        free=free,
+    )
     _check_plan(setup, plan)
     return Planned(
         plan=plan,
@@ -151,7 +161,7 @@ def make_plan(
         waiting=tuple(waiting),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
-        warnings=_warnings(setup, reader, plan) if plan.due else [],
+        warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
         is_play_money=setup.is_play_money,
         unmatched="" if plan.total or jobs is not None else _unmatched(setup.flags.selection, ids),
     )
@@ -160,6 +170,32 @@ def make_plan(
 def _warnings(setup: Setup, reader: Reader, plan: Plan) -> list[str]:
     found = doubt(setup, reader)
     return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
+
+
+def _without_decoder(rows: Iterable[Row], found: dict[str, str]) -> Iterator[Row]:
+    """Pass every row on; note the inputs of due ones that the extra `heic` would have to read: digest -> name."""
+    has_decoder = find_spec("pillow_heif") is not None
+    for row in rows:
+        if not has_decoder and row.verdict.reason is not None and not row.task.keep_metadata:
+            for image in row.task.images:
+                if image.path.lower().endswith(HEIC) and image.sha256 not in found and _is_heic(image.path):
+                    found[image.sha256] = os.path.basename(image.path)  # noqa: PTH119 - names that are not UTF-8 stay
+        yield row
+
+
+def _is_heic(path: str) -> bool:
+    from pipeline.provider.image import sniff  # only where a name looks like it
+
+    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 - as above
+        return sniff(file.read(256))[0] in ("image/heic", "image/heif")
+    return False
+
+
+def _heic(found: Mapping[str, str]) -> Iterator[str]:
+    if found:
+        verb = "needs" if len(found) == 1 else "need"
+        what = f"{count(len(found), 'input image')} (such as {next(iter(found.values()))}) {verb} the HEIC decoder"
+        yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
 
 
 def _remembered(rows: Iterable[Row], ids: list[str]) -> Iterator[Row]:

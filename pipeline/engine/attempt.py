@@ -48,6 +48,7 @@ class Begun:
     reservation: Reservation
     ticket: Ticket
     seconds: float = 0.0  # how long it was with the sender
+    cost_microusd: int = 0  # what its answer cost
 
 
 class Attempts:
@@ -111,6 +112,7 @@ class Attempts:
             self.in_flight -= 1
             begun.seconds = time.monotonic() - started
             self._gate.finished(begun.ticket, fault, hint_s)
+        begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
         return result
 
     async def record(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> Step:
@@ -118,8 +120,7 @@ class Attempts:
 
         Raises StorageError: the ledger, or what the sender could not write, after all else is recorded.
         """
-        attempt, reservation = begun.attempt, begun.reservation
-        cost = self._cost(attempt.task, result, reservation)
+        attempt, reservation, cost = begun.attempt, begun.reservation, begun.cost_microusd
         unknown = reservation.price_microusd if _is_maybe(result) else 0
         if _is_maybe(result):
             await self._moved(self._wallet.keep_unknown, reservation)

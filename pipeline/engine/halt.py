@@ -6,17 +6,22 @@ stops, how, and what is still in flight: a halt finishes what is paid and starts
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SEVERITY, Exit, most_severe
-from pipeline.model import Artifact, Failure, Fault, TaskState
+from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
 
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
-IN_A_ROW = 5  # 403
+IN_A_ROW = 5  # 403, 404
+BARREN = 5  # tasks in a row that were paid for and brought no image, where `stop_on` names no other number
+CLOSED = 2  # answers in a row about a key or an account that is not served, before the first image of a run
+CLOSED_LATER = 3  # the same after one: the cause appeared in mid-run
+CLOSED_OF_SEVERAL = 12  # the same once something was served after such an answer: a relay has other keys
 TRIES = 3  # of a model that the provider does not find
 PUSH_BACKS = 10  # in a row, with nothing served in between, and all of them over `patience_s`: the quota is used up
 SPACED_SHARE = 0.5  # of `retry.wait.initial`, which lies between two tries at least; what comes nearer is one try
@@ -25,8 +30,19 @@ LONGEST = timedelta(days=31)
 
 MISTAKES = frozenset({Fault.NOT_FOUND, Fault.BAD_REQUEST})
 SAYS_NOTHING = frozenset(  # about key, address, model and request
-    {Fault.UNREACHABLE, Fault.SILENCE, Fault.THROTTLED, Fault.OUTAGE, Fault.INPUT, Fault.MODEL_MISSING}
+    {
+        Fault.UNREACHABLE,
+        Fault.SILENCE,
+        Fault.THROTTLED,
+        Fault.OUTAGE,
+        Fault.INPUT,
+        Fault.LOCAL,
+        Fault.MODEL_MISSING,
+        Fault.UPSTREAM_ACCOUNT,
+    }
 )
+WITHOUT_IMAGE = frozenset({Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})
+RELEASED = frozenset({Fault.FORBIDDEN, Fault.NOT_FOUND})  # fail a task, until a halt finds that it was not its fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +52,7 @@ class Halt:
     exit: Exit
     reason: str
     not_before: datetime | None = None
+    fault: Fault | None = field(default=None, compare=False)  # not the fault of the tasks that met it: they are pending
 
 
 @dataclass(slots=True)
@@ -96,22 +113,42 @@ class Watch:
         self._push_backs = 0
         self._pushed_back_since = -math.inf
         self._first: list[Fault | None] = []
-        self._forbidden = 0
+        self._in_a_row: Counter[Fault] = Counter()
+        self._barren: dict[str, int] = {}  # task -> what its answers without an image cost, since the last image
+        self._has_stopped = False  # for them
+        self._has_image = False
+        self._closed = 0  # in a row
+        self._closed_at = math.inf  # when the first one came, on `clock`
+        self._has_other_keys = False
         self._missing: dict[str, tuple[int, datetime]] = {}  # model -> spaced tries, when the last one was
         self._failed = 0
         self._ended = 0
         self._failures_in_a_row = 0
 
-    def judged(self, result: Artifact | Failure, *, model: str = "", tries: int = 0) -> Halt | None:
+    def judged(
+        self,
+        result: Artifact | Failure,
+        *,
+        model: str = "",
+        tries: int = 0,
+        task_id: str = "",
+        seconds: float = 0.0,
+        cost_microusd: int = 0,
+    ) -> Halt | None:
         """See one judged result.
 
         `model`: what was asked for, where a manifest names several. `tries`: how often this task met this fault by now.
+        `seconds`: how long ago its request was sent.
         """
         failure = result if isinstance(result, Failure) and result.image_sha256 is None else None
         fault = failure.fault if failure is not None else None
         self._count(fault, model)
+        if failure is None or failure.billed is Billed.YES:
+            self._was_served(seconds, is_image=failure is None)
         if failure is None:
             return None
+        if failure.billed is Billed.YES and failure.fault in WITHOUT_IMAGE:
+            self._barren[task_id] = self._barren.get(task_id, 0) + cost_microusd
         halt = self._halt_for(failure, model, tries)
         if halt is None and failure.hint_s is not None and failure.hint_s > LONG_S:  # whatever it was about
             return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
@@ -122,16 +159,21 @@ class Watch:
         match failure.fault:
             case Fault.ACCOUNT | Fault.ADDRESS:
                 return Halt(Exit.ACCOUNT, failure.reason)
+            case Fault.UPSTREAM_ACCOUNT:
+                return self._is_closed(failure.reason)
             case Fault.QUOTA:
                 return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
-            case Fault.FORBIDDEN if self._forbidden >= IN_A_ROW:
-                return Halt(Exit.ACCOUNT, f"{IN_A_ROW} requests in a row were forbidden: {failure.reason}")
+            case Fault.FORBIDDEN if self._in_a_row[Fault.FORBIDDEN] >= IN_A_ROW:
+                reason = f"{IN_A_ROW} requests in a row were forbidden: {failure.reason}"
+                return Halt(Exit.ACCOUNT, reason, fault=failure.fault)
             case Fault.NOT_FOUND | Fault.BAD_REQUEST:
-                return self._mistaken(failure.reason)
+                return self._mistaken(failure)
             case Fault.THROTTLED:
                 return self._pushed_back(failure.reason)
             case Fault.MODEL_MISSING:
                 return self._model_missing(failure.reason, model, tries)
+            case Fault.NO_IMAGE | Fault.BROKEN | Fault.LINK:
+                return self._without_image(failure.reason)
             case _:
                 return None
 
@@ -156,18 +198,51 @@ class Watch:
         self._push_backs = 0
         if len(self._first) < FIRST:
             self._first.append(fault)
-        self._forbidden = self._forbidden + 1 if fault is Fault.FORBIDDEN else 0
+        in_a_row = 0 if fault is None else self._in_a_row[fault] + 1
+        self._in_a_row.clear()
         if fault is None:
             self._missing.pop(model, None)
+        else:
+            self._in_a_row[fault] = in_a_row
 
-    def _mistaken(self, reason: str) -> Halt | None:
-        """Stop when the first results were all the same kind of mistake, and only then."""
-        if len(self._first) < FIRST or not MISTAKES.issuperset(self._first):
+    def _was_served(self, seconds: float, *, is_image: bool) -> None:
+        self._has_other_keys |= self._clock() - seconds > self._closed_at
+        self._closed = 0
+        if is_image:
+            self._has_image = True
+            self._barren.clear()
+
+    def _is_closed(self, reason: str) -> Halt | None:
+        """Stop when nothing but such answers come. One dead key of several behind a relay stops nothing."""
+        self._closed += 1
+        self._closed_at = min(self._closed_at, self._clock())
+        most = CLOSED_OF_SEVERAL if self._has_other_keys else CLOSED_LATER if self._has_image else CLOSED
+        return Halt(Exit.ACCOUNT, reason) if self._closed >= most else None
+
+    def _without_image(self, reason: str) -> Halt | None:
+        """Stop when tasks in a row are paid for and none of them has an image."""
+        named = self._stop_on.consecutive_failures
+        if self._has_stopped or len(self._barren) < (BARREN if named is None else named):
             return None
-        is_address = all(fault is Fault.NOT_FOUND for fault in self._first)
+        self._has_stopped = True  # what was in flight says the same again
+        paid = sum(self._barren.values()) / 1_000_000
         return Halt(
-            Exit.ACCOUNT if is_address else Exit.SOME_FAILED, f"the first {FIRST} requests all failed: {reason}"
+            Exit.SOME_FAILED,
+            f"{len(self._barren)} tasks in a row were paid for (${paid:.2f}) and brought no image: {reason}; "
+            "their answers are kept in rejected/ (`imgpipe rejected` lists them)",
         )
+
+    def _mistaken(self, failure: Failure) -> Halt | None:
+        """Stop when the first results were all the same kind of mistake; an address may go wrong later as well."""
+        if len(self._first) >= FIRST and all(fault is Fault.NOT_FOUND for fault in self._first):
+            reason = f"the first {FIRST} requests all failed: {failure.reason}"
+            return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
+        if failure.code is not None and self._in_a_row[Fault.NOT_FOUND] >= IN_A_ROW:  # it names what is not there
+            reason = f"{IN_A_ROW} requests in a row were not found: {failure.reason}"
+            return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
+        if len(self._first) >= FIRST and MISTAKES.issuperset(self._first):
+            return Halt(Exit.SOME_FAILED, f"the first {FIRST} requests all failed: {failure.reason}")
+        return None
 
     def _pushed_back(self, reason: str) -> Halt | None:
         """Stop when the server has done nothing else for long: it answers, so the breaker never opens."""

@@ -29,9 +29,13 @@ Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
 MORE = 1.1  # what the server takes may have fallen a little
 GOES_ON = 10  # starts taken within a minute; fewer may be the first ones after a closure
 SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
-NO_VERDICT = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.MODEL_MISSING})  # the next one is a canary too
+NO_VERDICT = frozenset(  # the next one is a canary too
+    {Fault.UNREACHABLE, Fault.SILENCE, Fault.MODEL_MISSING, Fault.UPSTREAM_ACCOUNT}
+)
 PUSHED_BACK = frozenset({Fault.THROTTLED, Fault.QUOTA})
-SERVED = frozenset({None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN})  # a whole 200: the server did the work
+SERVED = frozenset(
+    {None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK}
+)  # a whole 200: the server did the work
 
 
 class Pace:
@@ -131,7 +135,7 @@ class Pace:
 
     def finished(self, ticket: Ticket, outcome: Fault | None, hint_s: float | None) -> None:
         """Give back the slot and learn from how it ended; None is success. `hint_s`: the delay the server named."""
-        if outcome is Fault.INPUT:
+        if outcome in (Fault.INPUT, Fault.LOCAL):
             self.abandoned(ticket)
             return
         self._open.remove(ticket)

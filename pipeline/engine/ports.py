@@ -1,5 +1,6 @@
 """What the engine needs from its neighbours, as protocols. The engine imports none of the implementations."""
 
+from collections.abc import Collection
 from typing import Protocol
 
 from pipeline.model import Artifact, Attempt, Failure, Task, TaskState, Usage
@@ -43,6 +44,10 @@ class AttemptLedger(Protocol):
         seconds: float,
     ) -> None:
         """Record an attempt that left no image under a final name."""
+        ...
+
+    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
+        """Make these tasks due again where they are in one of these states; return how many. Their history stays."""
         ...
 
     async def free_bytes(self) -> int:

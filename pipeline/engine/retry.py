@@ -49,6 +49,7 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.BAD_REQUEST: _FAILS,
     Fault.NOT_FOUND: _FAILS,
     Fault.ACCOUNT: _STOPS,
+    Fault.UPSTREAM_ACCOUNT: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False),
     Fault.FORBIDDEN: _FAILS,
     Fault.THROTTLED: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False, backoff=Backoff.NONE),
     Fault.QUOTA: _STOPS,
@@ -57,13 +58,17 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.REFUSED: Rule(repeats=0, ends_as=TaskState.REFUSED),
     Fault.NO_IMAGE: Rule(repeats=2, ends_as=TaskState.FAILED),
     Fault.BROKEN: Rule(repeats=1, ends_as=TaskState.FAILED),
+    Fault.LINK: _FAILS,
     Fault.INPUT: _FAILS,
     Fault.CONFLICT: Rule(repeats=0, ends_as=TaskState.CONFLICT),
     Fault.STORAGE: _STOPS,
+    Fault.LOCAL: Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False),
     Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, backoff=Backoff.UNKNOWN),
 }
 
-DEFERRABLE: Final = frozenset({Fault.OUTAGE, Fault.THROTTLED, Fault.UNREACHABLE})  # may have a second turn, at the end
+DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
+    {Fault.OUTAGE, Fault.THROTTLED, Fault.UNREACHABLE, Fault.UPSTREAM_ACCOUNT}
+)
 
 
 @dataclass(slots=True, kw_only=True)

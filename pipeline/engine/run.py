@@ -18,14 +18,14 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
 from pipeline.engine.counts import Counts
 from pipeline.engine.events import Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.halt import Halt, Halts, Watch
+from pipeline.engine.halt import RELEASED, Halt, Halts, Watch
 from pipeline.engine.pace import Gate
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Artifact, Due, Failure, Fault, Task, TaskState
+from pipeline.model import Artifact, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -76,6 +76,7 @@ class Engine:
             sleep=self._sleep,
         )
         self._sender = sender
+        self._ledger = ledger
         self._gate = gate
         self._wallet = wallet
         self._watch = watch
@@ -88,6 +89,8 @@ class Engine:
         self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
         self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)
         self._deferred: deque[_Turn] = deque()
+        self._suspended: list[_Turn] = []  # failed by what may prove to be no fault of theirs
+        self._released: set[Fault] = set()  # what proved to be so
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
@@ -148,6 +151,7 @@ class Engine:
             await self._feed_deferred()
             for _ in range(self._crew_size):
                 await self._queue.put(None)
+        await self._end_suspended()
         if self._fed_out is not None:
             self._halt(self._fed_out)
 
@@ -209,7 +213,28 @@ class Engine:
             self._end(turn)
 
     def _end(self, turn: _Turn) -> None:
-        """Count a task whose last turn is over, and tell it."""
+        """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
+        failure = turn.last.failure
+        if failure is not None and failure.fault in RELEASED and turn.last.state is TaskState.FAILED:
+            self._suspended.append(turn)
+        else:
+            self._tell_end(turn)
+
+    async def _end_suspended(self) -> None:
+        """Make tasks due again whose failure ordered a halt that was not their fault; the others have failed."""
+        cleared = [turn for turn in self._suspended if turn.last.failure and turn.last.failure.fault in self._released]
+        for turn in cleared:
+            turn.last = replace(turn.last, state=TaskState.PENDING)
+        try:
+            if cleared:
+                await self._ledger.release([TaskState.FAILED], [turn.due.task.id for turn in cleared])
+        except ImgpipeError as error:
+            self.halt(error.exit_code, str(error))
+        for turn in self._suspended:
+            self._tell_end(turn)
+        self._suspended.clear()
+
+    def _tell_end(self, turn: _Turn) -> None:
         step, task = turn.last, turn.due.task
         self.counts.states[step.state] += 1
         if not turn.attempts:
@@ -258,7 +283,7 @@ class Engine:
         if isinstance(result, Failure):
             turn.tally.add(result.fault)
         try:
-            self._judged(turn.due.task, result, turn.tally)
+            self._judged(begun, result, turn.tally)
         finally:  # a bug here costs no image
             step = await self._attempts.record(begun, result, turn.tally)
         turn.last = step
@@ -286,14 +311,22 @@ class Engine:
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
-    def _judged(self, task: Task, result: Artifact | Failure, tally: Tally) -> None:
-        was_sent = not (isinstance(result, Failure) and result.fault is Fault.INPUT)
+    def _judged(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> None:
+        task = begun.attempt.task
+        was_sent = not (isinstance(result, Failure) and result.fault in (Fault.INPUT, Fault.LOCAL))
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._watch.judged(result, model=task.model, tries=tries):
+        if halt := self._watch.judged(
+            result,
+            model=task.model,
+            tries=tries,
+            task_id=task.id,
+            seconds=begun.seconds,
+            cost_microusd=begun.cost_microusd,
+        ):
             self._halt(halt)
         if isinstance(result, Failure) and standing(result.fault, tally, self._retry) is TaskState.FAILED:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
@@ -323,6 +356,8 @@ class Engine:
 
     def _halt(self, halt: Halt) -> None:
         self._is_halted.set()
+        if halt.fault is not None:
+            self._released.add(halt.fault)
         self._gate.stop()
         if self.halts.add(halt):
             self._emit(Halted(exit=halt.exit, reason=halt.reason))

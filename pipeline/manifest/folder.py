@@ -1,7 +1,8 @@
 """A folder comes in, its matching files come out one by one, sorted by path.
 
 One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
-loops end; our own outputs, state and unfinished files are never inputs. It opens no file.
+loops end; our own outputs, state and unfinished files are never inputs; the folders of thumbnails and recycle bins that
+systems keep are left out like hidden ones. It opens no file.
 """
 
 import os
@@ -16,6 +17,23 @@ from pipeline.manifest.naming import PART_PREFIX
 from pipeline.manifest.reading import reason
 
 Inode = tuple[int, int]
+_SYSTEM_FOLDERS = (
+    frozenset(  # what NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits
+        {
+            "@eadir",
+            "#recycle",
+            "@recycle",
+            "@recently-snapshot",
+            "#snapshot",
+            "$recycle.bin",
+            "recycler",
+            "system volume information",
+            "lost+found",
+            ".trashes",
+            "__macosx",
+        }
+    )
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +100,8 @@ def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
                     continue
                 below = f"{relative}/{entry.name}" if relative else entry.name
                 is_folder = entry.is_dir()
+                if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not wanted.hidden:
+                    continue
                 if (is_folder and not can_go_deeper) or _is_ignored(wanted, below):
                     continue
                 found.append(f"{below}/" if is_folder else below)

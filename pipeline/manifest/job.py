@@ -81,7 +81,9 @@ class Keys(Model):
     rerun_when: Aspects | None = Field(
         None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
     )
-    metadata: Embedding | None = Field(None, description="embed: write provenance into the image file.")
+    metadata: Embedding | None = Field(
+        None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
+    )
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
     )
@@ -167,7 +169,9 @@ class Each(Model):
     )
     root: Path | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
     ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
-    hidden: Flag = Field(False, description="Take files and folders whose name starts with a dot.")
+    hidden: Flag = Field(
+        False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
+    )
     allow_empty: Flag = Field(False, description="No match is not an error.")
     min_age: Duration | None = Field(
         None, description="Leave files younger than this for a later run.", examples=["10s"]

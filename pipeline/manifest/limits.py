@@ -76,7 +76,9 @@ class Budget(Model):
 class StopOn(Model):
     """When to stop a run whose tasks fail for good."""
 
-    consecutive_failures: PositiveInt | None = Field(None, description="Failed tasks in a row.", examples=[15])
+    consecutive_failures: PositiveInt | None = Field(
+        None, description="Tasks in a row that failed, or were paid for without an image (default: 5).", examples=[15]
+    )
     failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
     after: PositiveInt = Field(25, description="Tasks after which `failure_rate` is judged.")
 

@@ -12,7 +12,9 @@ wire                 one exchange: connection, time limits, size limits
 answer               whole answer -> image, or why not
   body, shape        ... bytes -> tree -> facts
   image              ... is it whole
+  embedded           ... images and links in texts
   faults, hints      ... what a refusal means, when to ask again
+  error_words        ... by which names and words errors tell it
 scrub                no key and no control characters in anything shown or kept
 client               all of it, as the engine sees it
 """

@@ -4,29 +4,19 @@ In: a `Reply` and its task. Out: an `Answer` or a `Failure`, never an exception.
 It refuses to know the wire, and what is done about a failure.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task, Tier, Usage
-from pipeline.provider import faults, shape
+from pipeline.provider import embedded, error_words, faults, shape
 from pipeline.provider.body import Document, NotJsonError, decode
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.image import BrokenImageError, inspect, sniff
+from pipeline.provider.image import UNKNOWN, BrokenImageError, inspect, sniff
 from pipeline.provider.scrub import Scrubber
 
-_REFUSALS = frozenset(
-    {
-        "SAFETY",
-        "IMAGE_SAFETY",
-        "PROHIBITED_CONTENT",
-        "IMAGE_PROHIBITED_CONTENT",
-        "BLOCKLIST",
-        "SPII",
-        "RECITATION",
-        "IMAGE_RECITATION",
-    }
-)
+_STRUCTURED = re.compile(rb"[\xef\xbb\xbf\s]*(?:[<{[]|(?:data|event|id|retry)?:\s*[{[])")  # a page, JSON or events
 _TINY = 12  # bytes; nothing this short is an image, so it counts as none
 _KEPT_TEXT = 600  # characters of the model's words
 
@@ -57,20 +47,28 @@ class Reader:
         try:
             document = decode(reply.body)
         except NotJsonError as error:
-            return self._not_json(reply, str(error))
+            return self._not_json(reply, task, str(error))
         told = shape.read(document.tree)
         picked = _pick(told)
-        if picked is not None:
-            return self._image(reply, task, document, told, picked)
-        return self._without_image(reply, document, told)
+        if picked is None:
+            return self._in_text(reply, task, document, told) or self._without_image(reply, document, told)
+        result = self._image(reply, task, document, told, picked)
+        if isinstance(result, Failure) and result.fault is not Fault.REFUSED:
+            return self._in_text(reply, task, document, told) or result
+        return result
 
     def _refusal(self, reply: Reply, status: int, error: faults.ServerError) -> Failure:
-        failure = faults.judge(status, reply.headers, error, scrubber=self.scrubber, now=self.clock())
+        failure = faults.judge(
+            status, reply.headers, error, scrubber=self.scrubber, now=self.clock(), is_first=reply.is_first
+        )
         if failure.fault is not Fault.OTHER:
             return failure
         return replace(failure, body=self.scrubber.body(bytes(reply.body)))
 
-    def _not_json(self, reply: Reply, problem: str) -> Failure:
+    def _not_json(self, reply: Reply, task: Task, problem: str) -> Answer | Failure:
+        data = _bare_image(bytes(reply.body))
+        if data is not None:
+            return self._answer(reply, task, shape.Told(), shape.Inline("", "", False), data)
         if not reply.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             cut = f"HTTP {reply.status} with {len(reply.body)} bytes that are not JSON: {problem}"
             return self._broken(reply, cut)
@@ -84,11 +82,31 @@ class Reader:
         self, reply: Reply, task: Task, document: Document, told: shape.Told, picked: shape.Inline
     ) -> Answer | Failure:
         try:
-            data = document.blob(picked.data)
+            data = embedded.decoded_again(document.blob(picked.data))
         except ValueError as error:
+            if links := embedded.links_in(picked.data):
+                return self._link(reply, told, links)
             return self._broken(reply, f"an image that is not Base64: {error}", told=told)
         if len(data) < _TINY:
             return self._without_image(reply, document, told)
+        return self._answer(reply, task, told, picked, data)
+
+    def _in_text(self, reply: Reply, task: Task, document: Document, told: shape.Told) -> Answer | None:
+        """Return the last whole image that stands in a text of the answer; a refused answer has none."""
+        if told.block or told.finish in error_words.REFUSALS:
+            return None
+        texts = ["".join(told.texts), *_texts(document)]
+        data = next((found[-1] for text in texts if (found := embedded.images_in(text))), None)
+        if data is None:
+            return None
+        picked = shape.Inline("", "", False)
+        told.images.append(picked)
+        result = self._answer(reply, task, told, picked, data)
+        return result if isinstance(result, Answer) else None
+
+    def _answer(
+        self, reply: Reply, task: Task, told: shape.Told, picked: shape.Inline, data: bytes
+    ) -> Answer | Failure:
         try:
             image = inspect(data)
         except BrokenImageError as flaw:
@@ -142,18 +160,30 @@ class Reader:
             return self._refusal(reply, faults.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (told.finish_message, *told.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
+        if limited := next((name for name in (told.finish, told.block) if error_words.is_closed_account(name)), None):
+            billed = Billed.YES if told.usage else Billed.NO
+            reason = f"the account is limited or disabled ({limited}){said}"
+            return self._failure(reply, Fault.ACCOUNT, billed, reason, code=limited, told=told)
         if told.block:
             return self._content(reply, Fault.REFUSED, told, told.block, f"the prompt was blocked ({told.block}){said}")
-        if told.finish in _REFUSALS:
+        if told.finish in error_words.REFUSALS:
             return self._content(reply, Fault.REFUSED, told, told.finish, f"refused ({told.finish}){said}")
         if reply.status != 200:
             return self._failure(reply, Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
-        if told.uris:
-            return self._broken(reply, "the image came as an address, which is not fetched", told=told, code="fileData")
+        named = (link for text in told.texts for link in embedded.links_in(text))
+        if links := [*told.uris, *named, *shape.links(document.tree)]:
+            return self._link(reply, told, links)
         if told.is_odd:
             return self._broken(reply, "an answer of a shape that is not the API's", told=told)
         finish = told.finish or "empty"
-        return self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}")
+        return self._kept(reply, self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}"))
+
+    def _link(self, reply: Reply, told: shape.Told, links: list[str]) -> Failure:
+        reason = f"the image came as an address, which is not fetched: {links[-1]}"
+        return self._kept(reply, self._content(reply, Fault.LINK, told, "link", reason))
+
+    def _kept(self, reply: Reply, failure: Failure) -> Failure:
+        return replace(failure, body=self.scrubber.body(bytes(reply.body)))
 
     def _content(self, reply: Reply, fault: Fault, told: shape.Told, code: str, reason: str) -> Failure:
         return self._failure(reply, fault, Billed.YES, reason, code=code, told=told)
@@ -216,5 +246,24 @@ def _pick(told: shape.Told) -> shape.Inline | None:
     finals = [image for image in told.images if not image.is_thought]
     if finals:
         return finals[-1]
-    is_refused = bool(told.block) or told.finish in _REFUSALS
+    is_refused = bool(told.block) or told.finish in error_words.REFUSALS
     return told.images[-1] if told.images and not is_refused else None
+
+
+def _texts(document: Document) -> Iterator[str]:
+    for text in shape.strings(document.tree):
+        try:
+            yield document.text(text)
+        except ValueError:  # escapes that are not JSON's
+            continue
+
+
+def _bare_image(body: bytes) -> bytes | None:
+    """Return the image that a body is, holds in a text, or is the Base64 of; not that of cut JSON, nor of a page."""
+    data = embedded.decoded_again(body)
+    if sniff(data) != UNKNOWN:
+        return data
+    if _STRUCTURED.match(body):
+        return None
+    found = embedded.images_in(body.decode("utf-8", "replace"))
+    return found[-1] if found else None

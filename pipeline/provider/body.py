@@ -1,7 +1,8 @@
 """From the bytes of an answer to a tree of JSON and the bytes inside it, without copying what is large.
 
 In: a whole body. Out: a `Document`: the tree, with every long string under a `data` key cut out and kept as a view of
-the body. A 2.7 MB answer costs 0.3 ms this way. It refuses to know what the tree means.
+the body. A 2.7 MB answer costs 0.3 ms this way. A stream of events (`data: {...}`) or of lines of JSON, which some
+relays send to a plain request, is the list of what it carries. It refuses to know what the tree means.
 """
 
 import json
@@ -18,6 +19,9 @@ _CUT = "\0cut:"  # no Base64 text looks like this
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_EVENT_FIELD = re.compile(rb"\s*(?:data|event|id|retry)?:")  # how a stream of events begins
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")  # https://html.spec.whatwg.org/multipage/server-sent-events.html
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 class NotJsonError(ValueError):
@@ -35,16 +39,29 @@ class Document(NamedTuple):
 
         Raises: ValueError when it is not Base64.
         """
-        number = text.removeprefix(_CUT)
-        if number == text or not number.isdecimal() or int(number) >= len(self.cuts):
+        cut = self._cut(text)
+        if cut is None:
             return unbase64(text.encode("ascii"))
-        cut = self.cuts[int(number)]
         try:
             return unbase64(cut)
         except ValueError:
             if b"\\" not in bytes(cut):
                 raise
-        return unbase64(json.loads(b'"' + bytes(cut) + b'"', strict=False).encode("ascii"))
+        return unbase64(_unescaped(cut).encode("ascii"))
+
+    def text(self, text: str) -> str:
+        """Return a string of the tree as it was in the body. Raises: ValueError when its escapes are not JSON's."""
+        cut = self._cut(text)
+        return text if cut is None else _unescaped(cut)
+
+    def _cut(self, text: str) -> memoryview | None:
+        number = text.removeprefix(_CUT)
+        is_mark = number != text and number.isdecimal() and int(number) < len(self.cuts)
+        return self.cuts[int(number)] if is_mark else None
+
+
+def _unescaped(cut: memoryview) -> str:
+    return str(json.loads(b'"' + bytes(cut) + b'"', strict=False))
 
 
 def decode(body: bytes | bytearray) -> Document:
@@ -52,13 +69,53 @@ def decode(body: bytes | bytearray) -> Document:
 
     Raises: NotJsonError.
     """
-    skeleton, cuts = _cut(body[len(_BOM) :] if body.startswith(_BOM) else body)
+    plain = body[len(_BOM) :] if body.startswith(_BOM) else body
+    try:
+        return _decode(plain)
+    except NotJsonError:
+        events = _events(bytes(plain))
+        if not events:
+            raise
+    return _decode(b"[" + b",".join(events) + b"]")
+
+
+def _decode(body: bytes | bytearray) -> Document:
+    skeleton, cuts = _cut(body)
     try:
         return Document(msgspec.json.decode(skeleton), cuts)
     except RecursionError as error:
         raise NotJsonError("JSON nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Document(_decode_leniently(skeleton), cuts)
+
+
+def _events(body: bytes) -> list[bytes]:
+    """Return the JSON of each event of a stream, or of each line; `null` for one that is not whole, so that it shows.
+
+    Empty when not one of them is JSON: then it is no stream.
+    """
+    if _EVENT_FIELD.match(body):
+        events = [_event_data(event) for event in _EVENT_END.split(body)]
+    else:
+        events = [line.strip() for line in _LINE_END.split(body)]
+    told = [event for event in events if event and event != b"[DONE]"]
+    checked = [event if _is_json(event) else b"null" for event in told]
+    return checked if any(event != b"null" for event in checked) else []
+
+
+def _event_data(event: bytes) -> bytes:
+    lines = (line.lstrip() for line in _LINE_END.split(event))
+    return b"\n".join(line[len(b"data:") :].strip() for line in lines if line.startswith(b"data:"))
+
+
+def _is_json(event: bytes) -> bool:
+    if not event.startswith((b"{", b"[")):
+        return False
+    try:
+        _decode(event)
+    except NotJsonError:
+        return False
+    return True
 
 
 def unbase64(text: bytes | memoryview) -> bytes:

@@ -17,7 +17,7 @@ from pipeline.provider import keys, request
 from pipeline.provider.address import check_address, find_proxy, model_url
 from pipeline.provider.answer import Reader
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.inputs import Inputs, UnfitError
+from pipeline.provider.inputs import Inputs, LocalTroubleError, UnfitError
 from pipeline.provider.memory import Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.wire import PATIENCE, Patience, Wire
@@ -81,6 +81,8 @@ class Client:
             await share.hold(request.most_bytes(task))
             try:
                 payload = await self._payload(task)
+            except LocalTroubleError as trouble:
+                return self._unsent(Fault.LOCAL, str(trouble))
             except UnfitError as flaw:
                 return self._unsent(Fault.INPUT, str(flaw))
             except UnicodeEncodeError:

@@ -3,13 +3,14 @@
 In: status, headers and the parsed error. Out: a `Failure`. It refuses to know what is done about it.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.model import Billed, Failure, Fault
-from pipeline.provider import hints
+from pipeline.provider import error_words, hints
 from pipeline.provider.body import NotJsonError, decode
 from pipeline.provider.scrub import Scrubber
 
@@ -17,6 +18,7 @@ LONG_DELAY_S = 300.0
 _PARSED_BYTES = 2**20  # of an error body; no honest one is longer
 _CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
 _CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
+_NESTED = 3  # errors within errors, as relays of relays send them
 _CREDIT_WORDS = re.compile(r"credit|balance|quota|billing|insufficient|余额|额度", re.IGNORECASE)
 _PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
@@ -61,6 +63,7 @@ class ServerError:
     kind: str = ""
     message: str = ""
     details: tuple[object, ...] = ()
+    is_page: bool = False  # HTML, not JSON
 
     @property
     def is_exhausted(self) -> bool:
@@ -77,16 +80,45 @@ class ServerError:
         return any(_PER_DAY.search(text) for text in (*named, self.message))
 
     @property
-    def is_about_the_key(self) -> bool:
-        reasons = [d.get("reason") for d in self.details if isinstance(d, Mapping)]
-        return "API_KEY_INVALID" in reasons or "API key not valid" in self.message
+    def names(self) -> tuple[str, ...]:
+        """Return whatever names the error: reasons of its details, code, status and type."""
+        reasons = (_text(d.get("reason")) for d in self.details if isinstance(d, Mapping))
+        return tuple(name for name in (*reasons, self.code, self.status, self.kind) if name)
+
+    @property
+    def refusal(self) -> str | None:
+        """Return the name of the refusal that this is; None when it is none."""
+        return error_words.refusal(self.names, self.message)
+
+    @property
+    def is_about_an_account(self) -> bool:
+        """Whether waiting does not end it: by its names, by a quota of nothing, by its words last."""
+        if any(map(error_words.is_account_name, self.names)) or self._has_no_quota:
+            return True
+        return not error_words.is_refusal_name(self.names) and error_words.is_about_an_account(self.message)
+
+    @property
+    def _has_no_quota(self) -> bool:
+        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
+        values = [v.get("quotaValue", v.get("quota_value")) for v in violations if isinstance(v, Mapping)]
+        metadata = [d.get("metadata") for d in self.details if isinstance(d, Mapping)]
+        values += [m.get("quota_limit_value") for m in metadata if isinstance(m, Mapping)]
+        return any(_text(value) == "0" for value in values)
+
+    @property
+    def is_no_such_path(self) -> bool:
+        is_silent = not (self.message or self.names)
+        return self.is_page or is_silent or error_words.is_no_such_path(self.message)
 
 
 _QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
 
 
-def outcome(status: int, error: ServerError, delay_s: float | None) -> tuple[Fault, Billed]:
-    """Name what a status other than success means, and whether it may have cost money."""
+def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False) -> tuple[Fault, Billed]:
+    """Name what a status other than success means, and whether it may have cost money.
+
+    is_first: no answer came before it in this run.
+    """
     is_long = delay_s is not None and delay_s > LONG_DELAY_S
     match status:
         case 407:
@@ -97,16 +129,24 @@ def outcome(status: int, error: ServerError, delay_s: float | None) -> tuple[Fau
             return Fault.SILENCE, Billed.MAYBE
         case 401 | 402:
             return Fault.ACCOUNT, Billed.NO
-        case 400 if error.is_about_the_key:  # Google's way to say 401
+        case 403 | 429 if error.code in _CREDIT_CODES:  # waiting brings no credit
             return Fault.ACCOUNT, Billed.NO
-        case 403 if error.is_about_credit:
+        case _ if any(map(error_words.is_closed_account, error.names)):
             return Fault.ACCOUNT, Billed.NO
+        case 403 if error.is_about_credit and not error_words.is_refusal_name(error.names):
+            return Fault.ACCOUNT, Billed.NO
+        case _ if error.is_about_an_account:
+            # What has Google's status or details came from Google, or through a relay that drops nothing.
+            is_final = is_first and bool(error.status or error.details)
+            return (Fault.ACCOUNT if is_final else Fault.UPSTREAM_ACCOUNT), Billed.NO
+        case _ if error.refusal is not None:
+            return Fault.REFUSED, Billed.YES
         case 403:
             return Fault.FORBIDDEN, Billed.NO
+        case 404 | 405 if is_first and error.is_no_such_path:
+            return Fault.ADDRESS, Billed.NO
         case 404:
             return Fault.NOT_FOUND, Billed.NO
-        case 429 if error.code in _CREDIT_CODES:  # waiting brings no credit
-            return Fault.ACCOUNT, Billed.NO
         case 503 if error.code == "model_not_found":
             return Fault.MODEL_MISSING, Billed.NO
         case 429 | 503 if is_long or (error.is_per_day and (status == 429 or error.is_exhausted)):
@@ -125,20 +165,35 @@ def outcome(status: int, error: ServerError, delay_s: float | None) -> tuple[Fau
             return Fault.OTHER, Billed.MAYBE
 
 
-def judge(status: int, headers: hints.Headers, error: ServerError, *, scrubber: Scrubber, now: datetime) -> Failure:
+def judge(
+    status: int,
+    headers: hints.Headers,
+    error: ServerError,
+    *,
+    scrubber: Scrubber,
+    now: datetime,
+    is_first: bool = False,
+) -> Failure:
     """Turn a refusal into a `Failure`, with the delay the server named and its request id.
 
-    status: of the answer, or of the error inside a 200. now: for dates when the answer carries none.
+    status: of the answer, or of the error inside a 200. now: for dates when the answer carries none. is_first: no
+    answer came before it in this run.
     """
     says_later = status in (408, 429) or status >= 500  # else its words may be those of a prompt
     delay_s = hints.delay(headers, error.details, error.message if says_later else "", now=now)
-    fault, billed = outcome(status, error, delay_s)
+    fault, billed = outcome(status, error, delay_s, is_first=is_first)
+    if fault in _NOT_ENDED_BY_WAITING:
+        delay_s = None
     if fault is Fault.QUOTA and error.is_per_day:
         delay_s = max(delay_s or 0.0, hints.until_pacific_midnight(hints.server_time(headers, now)))
     if 300 <= status < 400:
         target = next((value for name, value in headers if name == "location"), "nowhere")
         error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")
+    if fault is Fault.ADDRESS and not 300 <= status < 400 and status != 407:
+        error = replace(error, message=f"{error.message or 'no such path'}; is base_url right?")
     named = error.code if error.code and not error.code.isdecimal() else error.status
+    if fault is Fault.REFUSED:
+        named = error.refusal or named
     found = request_id(headers, error.message)
     return Failure(
         fault=fault,
@@ -151,19 +206,49 @@ def judge(status: int, headers: hints.Headers, error: ServerError, *, scrubber: 
     )
 
 
+_NOT_ENDED_BY_WAITING = frozenset({Fault.ACCOUNT, Fault.UPSTREAM_ACCOUNT, Fault.REFUSED, Fault.ADDRESS})
+
+
 def parse_error(body: bytes) -> ServerError:
     """Read an error body of any kind: the gateway's or Google's envelope, a bare message, a page, plain text."""
     try:
         tree = decode(body[:_PARSED_BYTES]).tree
     except NotJsonError:
-        return ServerError(message=page_title(body))
+        return ServerError(message=page_title(body), is_page=body.lstrip().startswith(b"<"))
     return from_tree(tree)
 
 
 def from_tree(tree: object) -> ServerError:
-    """Read the error in a parsed body; everything in it may be missing or of a strange type."""
+    """Read the error in a parsed body; everything in it may be missing or of a strange type.
+
+    Where a relay puts the whole error it got into its message, that one is read, with its own status and details.
+    """
+    error = _from_tree(tree)
+    for _ in range(_NESTED):
+        inner = _inner(error.message)
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
+def _inner(message: str) -> ServerError | None:
+    """Return the error that a message holds as JSON."""
+    start = message.find("{")
+    if start == -1 or '"' not in message:
+        return None
+    try:
+        tree, _ = json.JSONDecoder(strict=False).raw_decode(message[start:])
+    except (ValueError, RecursionError):
+        return None
+    inner = _from_tree(tree)
+    return inner if inner.message else None
+
+
+def _from_tree(tree: object) -> ServerError:
     if isinstance(tree, list):  # streaming endpoints wrap the object
-        tree = next((item for item in tree if isinstance(item, Mapping)), None)
+        items = [item for item in tree if isinstance(item, Mapping)]
+        tree = next((item for item in items if item.get("error")), items[0] if items else None)
     node = tree.get("error", tree) if isinstance(tree, Mapping) else tree
     if not isinstance(node, Mapping):
         return ServerError(message=node if isinstance(node, str) else "")

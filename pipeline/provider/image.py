@@ -31,15 +31,9 @@ _MAGIC = (
     (b"MM\0*", "image/tiff", ".tiff"),
     (b"%PDF-", "application/pdf", ".pdf"),
 )
-_BRANDS = (
-    (b"avif", "image/avif", ".avif"),
-    (b"avis", "image/avif", ".avif"),
-    (b"heic", "image/heic", ".heic"),
-    (b"heix", "image/heic", ".heic"),
-    (b"hevc", "image/heic", ".heic"),
-    (b"mif1", "image/heif", ".heif"),
-    (b"msf1", "image/heif", ".heif"),
-)
+_AVIF_BRANDS = frozenset({b"avif", b"avis", b"avio", b"MA1A", b"MA1B"})
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"})
+_HEIF_BRANDS = frozenset({b"mif1", b"mif2", b"msf1"})
 _WEBP_ANIMATED = 0x02
 _PNG_HEAD = Struct(">I4s")  # of a chunk: how long its content is, and its kind
 _PNG_SUM = Struct(">I")
@@ -65,8 +59,22 @@ def sniff(data: bytes) -> tuple[str, str]:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "image/webp", ".webp"
     if data[4:8] == b"ftyp":
-        return next(((mime, suffix) for brand, mime, suffix in _BRANDS if data[8:12] == brand), UNKNOWN)
+        return _iso_kind(data)
     return next(((mime, suffix) for magic, mime, suffix in _MAGIC if data.startswith(magic)), UNKNOWN)
+
+
+def _iso_kind(data: bytes) -> tuple[str, str]:
+    """Return the kind of an ISO media file by all its brands: the first one may be the general `mif1`.
+
+    https://aomediacodec.github.io/av1-avif/#brands
+    """
+    size = min(int.from_bytes(data[:4]), 256)
+    brands = {bytes(data[8:12]), *(bytes(data[at : at + 4]) for at in range(16, size - 3, 4))}
+    if brands & _AVIF_BRANDS:
+        return "image/avif", ".avif"
+    if brands & _HEIC_BRANDS:
+        return "image/heic", ".heic"
+    return ("image/heif", ".heif") if brands & _HEIF_BRANDS else UNKNOWN
 
 
 def inspect(data: bytes) -> Image:

@@ -8,6 +8,7 @@ processes of their own. It refuses to know how.
 import asyncio
 import multiprocessing
 import os
+import signal
 import stat
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from hashlib import sha256
 from importlib.util import find_spec
 
 from pipeline.model import InputImage
-from pipeline.provider.convert import UnreadableError, convert, prepare_process
+from pipeline.provider.convert import OutOfMemoryError, UnreadableError, convert, prepare_process
 from pipeline.provider.image import MAX_PIXELS, BrokenImageError, measure, sniff
 from pipeline.provider.metadata import strip
 from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES, Ready
@@ -26,11 +27,16 @@ _FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
 _REMEMBERED_BYTES = 32 * 2**20  # of converted pictures: one reference image may serve a thousand tasks
 _PROCESSES = min(4, os.cpu_count() or 1)
 _CONVERTIBLE = frozenset({"image/gif", "image/bmp", "image/tiff", "image/avif"})
+_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
 _HEIC = frozenset({"image/heic", "image/heif"})
 
 
 class UnfitError(Exception):
     """An input image cannot be sent; the text names the file and says why."""
+
+
+class LocalTroubleError(UnfitError):
+    """An input image could not be made fit here and now: time, memory or an extra is lacking; it may be whole."""
 
 
 class Inputs:
@@ -44,7 +50,7 @@ class Inputs:
     async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
         """Return the images in their order, ready to send.
 
-        Raises: UnfitError.
+        Raises: UnfitError, LocalTroubleError.
         """
         ready = [await self._load(image, keep_metadata, IMAGE_BYTES) for image in images]
         if sum(len(one.data) for one in ready) <= REQUEST_BYTES:
@@ -74,6 +80,8 @@ class Inputs:
                 if ready is None or len(ready.data) > most_bytes:
                     ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
                     self._remember(known, ready)
+            except (LocalTroubleError, OutOfMemoryError) as error:
+                raise LocalTroubleError(f"{_shown(image.path)}: {error}") from error
             except (UnfitError, UnreadableError) as error:
                 raise UnfitError(f"{_shown(image.path)}: {error}") from error
             return ready
@@ -86,10 +94,14 @@ class Inputs:
         except BrokenProcessPool:  # this picture killed its process, or one beside it did: alone it shows which
             self._pool = None
         alone = _start(1)
+        converting = loop.run_in_executor(alone, convert, *arguments)
+        process = next(iter((alone._processes or {}).values()), None)
         try:
-            return await loop.run_in_executor(alone, convert, *arguments)
+            return await converting
         except BrokenProcessPool as error:
-            raise UnfitError("cannot be converted: it takes too much time or memory") from error
+            if process is not None and await asyncio.to_thread(_has_crashed, process):
+                raise UnfitError("cannot be converted: its decoder crashes on it") from error
+            raise LocalTroubleError("cannot be converted here: it takes too much time or memory") from error
         finally:
             _end(alone)
 
@@ -107,6 +119,12 @@ class Inputs:
 def _start(processes: int) -> ProcessPoolExecutor:
     """Spawn, not fork: a fork would copy our threads' locks and the ledger's descriptors."""
     return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare_process)
+
+
+def _has_crashed(process: multiprocessing.process.BaseProcess) -> bool:
+    """Whether a process that ended was not ended by a limit or by the system."""
+    process.join(1.0)
+    return process.exitcode is not None and -process.exitcode in _CRASHES
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
@@ -134,7 +152,7 @@ def read_as_planned(image: InputImage) -> bytes:
 def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
     """Return the image as it can be sent without decoding it; None when it has to be converted.
 
-    Raises: UnfitError for what is no image, or a kind that nothing here can read.
+    Raises: UnfitError for what is no image; LocalTroubleError for a kind whose extra is not installed.
     """
     mime = sniff(data)[0]
     if mime in _CONVERTIBLE:
@@ -157,7 +175,7 @@ def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
         return None
     if keep_metadata:
         return Ready(mime, data)
-    raise UnfitError(
+    raise LocalTroubleError(
         "HEIC needs a decoder to take its place and time out; "
         "install imgpipe[heic], or say keep_metadata: true to send it as it is"
     )

@@ -13,10 +13,14 @@ from pipeline.errors import InputError
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
 SIMULATOR_KEY = "simulator"
+_SPACE = "\ufeff \t\r\n\v\f\u00a0"
+_QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u201e\u201c")
 
 
 def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
-    """Return the key from the environment, else from `.env` in `dotenv_dir`, stripped of white space and U+FEFF.
+    """Return the key from the environment, else from `.env` in `dotenv_dir`, without white space, U+FEFF and quotes.
+
+    `docker run --env-file` keeps the quotes around a value, and no key has any (moby/moby#46773).
 
     Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
     """
@@ -29,8 +33,8 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
             f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
         )
     name, key = found
-    if not key.isascii() or not key.isprintable():
-        raise InputError(f"the API key in {name} holds characters no key has; copy it again")
+    if not key.isascii() or not key.isprintable() or any(quote in key for quote in "\"'`"):
+        raise InputError(f"the API key in {name} holds characters no key has, such as a quotation mark; copy it again")
     return key
 
 
@@ -40,8 +44,15 @@ def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
-    stripped = ((name, (values.get(name) or "").strip("\ufeff \t\r\n\v\f\u00a0")) for name in names)
+    stripped = ((name, _unquoted(values.get(name) or "")) for name in names)
     return next(((name, value) for name, value in stripped if value), None)
+
+
+def _unquoted(value: str) -> str:
+    plain = value.strip(_SPACE)
+    while len(plain) >= 2 and f"{plain[0]}{plain[-1]}" in _QUOTES:
+        plain = plain[1:-1].strip(_SPACE)
+    return plain
 
 
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:

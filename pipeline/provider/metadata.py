@@ -34,6 +34,14 @@ def strip(data: bytes, mime: str) -> bytes:
             return data
 
 
+def bare_png(data: bytes) -> bytes:
+    """Return a PNG without metadata and without its colour profile; how it lies stays.
+
+    Raises: BrokenImageError when the image is not whole.
+    """
+    return _strip_png(data, _PNG_DROPPED | {b"iCCP"})
+
+
 def orientation(exif: bytes) -> int:
     """Return how an EXIF block says the picture lies, 1 to 8; 1 (upright) when it does not say."""
     tiff = exif.removeprefix(_EXIF_HEADER)
@@ -72,12 +80,12 @@ def _strip_jpeg(data: bytes) -> bytes:
     return b"".join([b"\xff\xd8", *kept])
 
 
-def _strip_png(data: bytes) -> bytes:
+def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
     kept, lies, view = [memoryview(data)[:8]], 1, memoryview(data)
     for kind, start, end in png_chunks(data):
         if kind == b"eXIf":
             lies = orientation(data[start:end])
-        elif kind not in _PNG_DROPPED:
+        elif kind not in dropped:
             kept.append(view[start - 8 : end + 4])
     if lies != 1:
         block = b"eXIf" + _only_orientation(lies)

@@ -4,8 +4,7 @@ In: parsed JSON of any shape. Out: `Told`, plain facts. Both casings are read; n
 passed over and remembered as `is_odd`. It refuses to judge.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,7 +12,8 @@ from pipeline.model import Usage
 
 _TOKENS_LIMIT = 10**9  # no answer has more; a larger number is a mistake
 LEAST_IMAGE_TOKENS = 500  # the smallest image there is takes 747; a smaller count is not that of an image
-_EMBEDDED = re.compile(r"data:(image/[\w.+-]{1,40});base64,([A-Za-z0-9+/=_-]{16,})")
+_ECHOES = frozenset({"contents", "request", "systemInstruction", "groundingMetadata", "citationMetadata", "error"})
+_LINKS = frozenset({"url", "uri", "image_url", "imageUrl", "imageUri", "fileUri", "file_uri"})
 
 
 class Inline(NamedTuple):
@@ -49,9 +49,33 @@ def read(tree: object) -> Told:
     for root in roots:
         if isinstance(root, Mapping):
             _read_root(told, root)
-    if not told.images:
-        told.images = [Inline(mime, data, False) for text in told.texts for mime, data in _EMBEDDED.findall(text)]
     return told
+
+
+def strings(tree: object) -> Iterator[str]:
+    """Yield every text of an answer of any shape; not its thoughts, and nothing of the request."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, str):
+            yield node
+        elif isinstance(node, list):
+            pending += reversed(node)
+        elif isinstance(node, Mapping) and node.get("thought") is not True:
+            pending += [value for name, value in reversed(list(node.items())) if name not in _ECHOES]
+
+
+def links(tree: object) -> Iterator[str]:
+    """Yield every text of an answer of any shape whose name says that it is an address."""
+    pending = [tree]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, list):
+            pending += reversed(node)
+        elif isinstance(node, Mapping):
+            pending += [value for name, value in reversed(list(node.items())) if name not in _ECHOES]
+            named = (value for name, value in node.items() if name in _LINKS)
+            yield from (value for value in named if isinstance(value, str) and value.startswith("http"))
 
 
 def usage(told: Told) -> Usage | None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pipeline.report.picks import Picks, read_picks
     from pipeline.report.plan_view import Bill, PlanLine, plan_json, show_plan
     from pipeline.report.progress_view import Mode, Progress, progress
-    from pipeline.report.provenance import embed, extract
+    from pipeline.report.provenance import embed, extract, is_signed
     from pipeline.report.row import ReportRow, ReportTotals
     from pipeline.report.status_view import (
         AttemptLine,
@@ -65,6 +65,7 @@ __all__ = [
     "duration",
     "embed",
     "extract",
+    "is_signed",
     "metrics_text",
     "money",
     "paragraph",
@@ -104,7 +105,7 @@ __getattr__ = door(
         "picks": "Picks read_picks",
         "plan_view": "Bill PlanLine plan_json show_plan",
         "progress_view": "Mode Progress progress",
-        "provenance": "embed extract",
+        "provenance": "embed extract is_signed",
         "row": "ReportRow ReportTotals",
         "status_view": "AttemptLine Status StatusTask UnknownAttempt show_history show_status show_tasks status_json"
         " status_lines",

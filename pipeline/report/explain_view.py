@@ -63,6 +63,7 @@ class Explanation:
     task_microusd: int | None = None  # of all attempts of its task
     attempts: Sequence[AttemptLine] = ()
     is_play_money: bool = False
+    is_signed: bool = False  # C2PA, inside the file
     notes: Sequence[str] = ()
 
 
@@ -97,6 +98,7 @@ def explain_json(told: Explanation) -> dict[str, object]:
         "price_usd": usd_or_none(told.price_microusd),
         "task_usd": usd_or_none(told.task_microusd),
         "attempts": [_attempt_json(attempt) for attempt in told.attempts],
+        "signed": told.is_signed,
         "notes": list(told.notes),
     }
 
@@ -131,6 +133,8 @@ def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
     yield "image", f"{told.path} ({MEANINGS[told.standing]})"
     if told.recorded_path is not None and told.standing in (Standing.COPY, Standing.SUPERSEDED):
         yield "now", told.recorded_path
+    if told.is_signed:
+        yield "signature", "C2PA, by who made the image; a conversion or an edit loses it"
     yield "task", told.task
     yield "manifest", told.manifest
     if told.request is not None:

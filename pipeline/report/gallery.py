@@ -120,6 +120,7 @@ def _columns(rows: Sequence[ReportRow], out: Path, thumbs: set[str]) -> dict[str
         "seconds": [None if row.seconds is None else round(row.seconds, 2) for row in rows],
         "attempts": [row.attempts for row in rows],
         "reason": [row.reason for row in rows],
+        "signed": [row.is_signed for row in rows],
         "time": [None if row.finished_at is None else int(row.finished_at.timestamp()) for row in rows],
         "sha256": [row.sha256 for row in rows],
         "fingerprint": [row.fingerprint[:16] for row in rows],

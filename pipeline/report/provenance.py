@@ -1,15 +1,17 @@
 """Where a picture came from, written into its file without touching a pixel.
 
 In: the bytes of a PNG, JPEG or WebP and a record. Out: the same file with an XMP packet in it; or the record of such a
-file. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes and no longer
-fits afterwards, which is why a manifest has to ask for this (`metadata: embed`).
+file. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes and would not fit
+afterwards: a signed file is left as it is, and its record stands in a file beside it (`sidecar`).
 """
 
 import hashlib
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
 
+from pipeline.model import Sidecar
 from pipeline.report import xmp
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -22,6 +24,7 @@ _MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10  # VP8X; WebP container specification
 
 Chunk = tuple[bytes, bytes]
+Bytes = bytes | mmap.mmap
 
 
 def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
@@ -42,12 +45,36 @@ def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
     raise ValueError(f"no place for a record in {mime}")
 
 
+def is_signed(data: Bytes) -> bool:
+    """Whether a C2PA manifest stands in the file; whether it fits is for a verifier to say.
+
+    PNG `caBX`, JPEG APP11 with a JUMBF box of kind `c2pa`, WebP `C2PA`: C2PA specification 2.1, appendix A.
+    """
+    try:
+        if data[:8] == _PNG:
+            return any(kind == b"caBX" for kind, _, _ in _png_chunks(data))
+        if data[:2] == b"\xff\xd8":
+            return any(kind == b"\xeb" and body[:2] == b"JP" and b"c2pa" in body for kind, body in _jpeg_heads(data))
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return any(kind == b"C2PA" for kind, _, _ in _webp_places(data))
+    except (ValueError, struct.error, IndexError):
+        return False
+    return False
+
+
+def sidecar(record: dict[str, object]) -> Sidecar:
+    """Return the record as a file of its own: an XMP packet, as photo programs keep it beside an image."""
+    return Sidecar(data=xmp.packet(record), mark=xmp.MARK)
+
+
 def extract(data: bytes) -> dict[str, object] | None:
     """Return the record of an image; None when it has none, or is none."""
     try:
         packets = list(_packets(data))
     except (ValueError, struct.error, IndexError):
         return None
+    if not packets and data.lstrip().startswith(b"<?xpacket"):  # a file beside an image
+        packets = [data]
     return next((record for found in packets if (record := xmp.read(found)) is not None), None)
 
 
@@ -82,7 +109,7 @@ def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
     return b"".join(out) + data[end:]
 
 
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+def _png_chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yield kind, start and end of every chunk up to IEND."""
     at = len(_PNG)
     while True:
@@ -154,6 +181,15 @@ def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
     return segments, data[at:]
 
 
+def _jpeg_heads(data: Bytes) -> Iterator[Chunk]:
+    """Yield kind and first bytes of every segment before the first scan."""
+    at = 2
+    while data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
+        (length,) = struct.unpack_from(">H", data, at + 2)
+        yield bytes(data[at + 1 : at + 2]), bytes(data[at + 4 : at + 2 + min(length, 256)])
+        at += 2 + length
+
+
 def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
     return b"\xff" + kind + struct.pack(">H", len(body) + 2) + body
 
@@ -198,16 +234,19 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
 
 
 def _webp_chunks(data: bytes) -> Iterator[Chunk]:
-    end = 8 + struct.unpack_from("<I", data, 4)[0]
-    if end > len(data):
-        raise ValueError("not a whole WebP")
+    for kind, start, end in _webp_places(data):
+        yield kind, data[start:end]
+
+
+def _webp_places(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield kind, start and end of the content of every chunk."""
+    whole = 8 + struct.unpack_from("<I", data, 4)[0]
     at = 12
-    while at + 8 <= end:
+    while at + 8 <= whole:
         kind, length = struct.unpack_from("<4sI", data, at)
-        body = data[at + 8 : at + 8 + length]
-        if len(body) != length:
+        if at + 8 + length > min(whole, len(data)):
             raise ValueError("not a whole WebP")
-        yield kind, body
+        yield kind, at + 8, at + 8 + length
         at += 8 + length + length % 2
 
 

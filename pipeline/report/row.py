@@ -33,6 +33,7 @@ class ReportRow:
     finished_at: datetime | None = None
     sha256: str | None = None  # of the image, hex
     fingerprint: str = ""
+    is_signed: bool = False  # C2PA, inside the image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

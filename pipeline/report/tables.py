@@ -17,7 +17,9 @@ from pipeline.report.figures import usd
 from pipeline.report.row import ReportRow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # OWASP, CSV injection
-_COLUMNS = tuple({"price_microusd": "price_usd"}.get(field.name, field.name) for field in fields(ReportRow))
+_COLUMNS = tuple(
+    {"price_microusd": "price_usd", "is_signed": "signed"}.get(field.name, field.name) for field in fields(ReportRow)
+)
 
 
 class Tables:
@@ -83,6 +85,7 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "finished_at": None if row.finished_at is None else row.finished_at.isoformat(),
         "sha256": row.sha256,
         "fingerprint": row.fingerprint,
+        "signed": row.is_signed,
     }
 
 

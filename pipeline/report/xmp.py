@@ -14,6 +14,7 @@ _OURS = "urn:x-imgpipe:1.0#"
 # IPTC Photo Metadata Standard, Digital Source Type
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+MARK = _OURS.encode()  # stands in whatever carries a record of ours
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
 _TAIL = '<?xpacket end="w"?>'
 _END = "</rdf:RDF>"
@@ -54,7 +55,7 @@ def read(found: bytes) -> dict[str, object] | None:
 
 def is_ours(found: bytes) -> bool:
     """Tell whether a packet, or the first piece of an extension, has a record of ours."""
-    return _OURS.encode() in found
+    return MARK in found
 
 
 def _merged(existing: bytes | None, describe: Callable[[str], str]) -> bytes:

@@ -1,10 +1,11 @@
 """A done image whose output name changed: it moves there without a request, and never onto anything."""
 
+import contextlib
 import dataclasses
 import sqlite3
 
 from pipeline.errors import Conflict, StorageError
-from pipeline.model import Artifact, Known
+from pipeline.model import SIDECAR, Artifact, Known
 from pipeline.store import rows
 from pipeline.store.clock import to_us
 from pipeline.store.disk import NO_LINKS, rename_without_clobbering, status_of
@@ -38,6 +39,7 @@ class Mover:
             self._link(old, new)
             self._ledger.run(lambda c: c.execute(query("move_task"), self._row(artifact, task_id, new)).rowcount)
             self._unlink(old)
+            self._move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
         except OSError as error:
@@ -81,6 +83,12 @@ class Mover:
                     raise
                 rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             self._outputs.sync(target)
+
+    def _move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        with contextlib.suppress(OSError):
+            self._link(old, new)
+            self._unlink(old)
 
     def _unlink(self, old: str) -> None:
         folder, name = split(old)

@@ -4,14 +4,17 @@ What is expected to go wrong is returned as a `Failure` that says where the byte
 thread of the writer pool from end to end; a cancelled caller stops only the waiting.
 """
 
+import contextlib
 from dataclasses import replace
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
+from pipeline.model import SIDECAR, Answer, Artifact, Attempt, Billed, Failure, Fault, Sidecar
 from pipeline.store import rows
+from pipeline.store.disk import read_all, status_of
 from pipeline.store.opening import Premises, Settings, WriterPool
-from pipeline.store.rejected import Facts
+from pipeline.store.rejected import Facts, write_new
+from pipeline.store.tree import split
 from pipeline.store.writer import Delivery
 
 
@@ -47,6 +50,8 @@ class FolderImages:
             artifact = self._premises.writer.publish(self._delivery(attempt, answer))
         except StorageError as error:
             return _unpublished(answer, error)
+        if answer.sidecar is not None:
+            self._write_beside(artifact.path + SIDECAR, answer.sidecar)
         return replace(
             artifact,
             usage=answer.usage,
@@ -56,6 +61,18 @@ class FolderImages:
             notes=answer.notes,
             doubts=answer.doubts,
         )
+
+    def _write_beside(self, path: str, sidecar: Sidecar) -> None:
+        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
+        folder, name = split(path)
+        outputs = self._premises.outputs
+        disk = outputs.disk
+        with contextlib.suppress(OSError), outputs.directory(folder) as fd:
+            if status_of(disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
+                    return
+                disk.unlink(name, dir_fd=fd)
+            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None

@@ -6,6 +6,7 @@ import json
 from io import BytesIO
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from tests.cli.conftest import Imgpipe
@@ -31,10 +32,10 @@ def broken(imgpipe: Imgpipe, jobs: str = "{mugs: {items: {red: A red mug}}}") ->
     return manifest, kept
 
 
-def understand(body: Path, data: bytes) -> Path:
+def understand(body: Path, data: bytes, suffix: str = ".json") -> Path:
     """Put an answer that today's parser reads in the place of one it does not: as if the parser had learned."""
     facts = body.with_name(body.name + ".facts.json")
-    name = f"{body.name.partition('-')[0]}-{hashlib.sha256(data).hexdigest()}.json"
+    name = f"{body.name.partition('-')[0]}-{hashlib.sha256(data).hexdigest()}{suffix}"
     new = body.with_name(name)
     new.write_bytes(data)
     facts.rename(new.with_name(new.name + ".facts.json"))
@@ -73,6 +74,44 @@ def test_salvage_publishes_what_is_whole_now_and_sends_nothing(imgpipe: Imgpipe)
     after = imgpipe("status", manifest, "mugs/red", "--json").json
     assert (after["state"], after["attempts"], after["cost_usd"]) == ("done", before["attempts"], before["cost_usd"])
     assert imgpipe("run", manifest, "--json").json["attempts"] == 0
+
+
+def inline(data: str) -> bytes:
+    part = {"inlineData": {"mimeType": "image/png", "data": data}}
+    return json.dumps({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}).encode()
+
+
+def text(words: str) -> bytes:
+    return json.dumps({"candidates": [{"content": {"parts": [{"text": words}]}, "finishReason": "STOP"}]}).encode()
+
+
+PICTURE = json.loads(answer())["candidates"][0]["content"]["parts"][0]["inlineData"]["data"]
+WRAPPED = "\n".join(PICTURE[at : at + 76] for at in range(0, len(PICTURE), 76))
+
+
+@pytest.mark.parametrize(
+    ("body", "suffix"),
+    [
+        pytest.param(b"data: " + answer() + b"\n\ndata: [DONE]\n\n", ".json", id="event-stream"),
+        pytest.param(text(f"![image](data:image/png;base64,{WRAPPED})"), ".json", id="uri-in-text"),
+        pytest.param(inline(base64.b64encode(PICTURE.encode()).decode()), ".json", id="base64-twice"),
+        pytest.param(PICTURE.encode(), ".bin", id="base64-twice-kept-decoded-once"),
+    ],
+)
+def test_salvage_reads_every_way_in_which_an_image_arrives(imgpipe: Imgpipe, body: bytes, suffix: str) -> None:
+    manifest, kept = broken(imgpipe)
+    understand(kept[0], body, suffix)
+    assert imgpipe("rejected", manifest, "--salvage", "--json").json["published"] == ["mugs/red"]
+    assert [path.stem for path in imgpipe.images()] == ["red"]
+
+
+def test_an_answer_with_a_link_is_kept_and_salvage_tells_the_address(imgpipe: Imgpipe) -> None:
+    manifest, kept = broken(imgpipe)
+    link = understand(kept[0], text("![image](https://img.example.net/f/1.png)"))
+    ended = imgpipe("rejected", manifest, "--salvage")
+    assert f"left: {link.name}: the image came as an address" in ended.out
+    assert "https://img.example.net/f/1.png" in ended.out
+    assert link.exists()
 
 
 def test_salvage_leaves_what_is_still_broken_with_the_reason(imgpipe: Imgpipe) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from pipeline.model import Artifact, Attempt, Billed, Digests, Due, Failure, Fault, Task, TaskState, Usage
@@ -14,6 +14,7 @@ BILLED = {
     Fault.REFUSED: Billed.YES,
     Fault.NO_IMAGE: Billed.YES,
     Fault.BROKEN: Billed.YES,
+    Fault.LINK: Billed.YES,
 }
 
 
@@ -128,6 +129,10 @@ class FakeLedger:
 
     def finished(self) -> Iterable[object]:
         return [what for verb, what in self.log if verb == "finish"]
+
+    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
+        self.log.append(("release", sorted(ids)))
+        return len(ids)
 
 
 class FakePrices:

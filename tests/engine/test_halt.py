@@ -41,7 +41,10 @@ def test_one_failure_of_another_kind_stops_nothing(fault: Fault) -> None:
     assert last(Watch(), fault) is None
 
 
-@pytest.mark.parametrize("fault", sorted(HARMLESS - {Fault.MODEL_MISSING, Fault.FORBIDDEN}))
+IN_A_ROW = {Fault.MODEL_MISSING, Fault.FORBIDDEN, Fault.UPSTREAM_ACCOUNT}
+
+
+@pytest.mark.parametrize("fault", sorted(HARMLESS - IN_A_ROW))
 def test_nothing_of_the_kind_stops_a_run_that_had_a_success(fault: Fault) -> None:
     assert last(Watch(), None, *[fault] * 50) is None
 
@@ -72,10 +75,87 @@ def test_five_mistakes_that_are_not_the_first_results_stop_nothing() -> None:
     assert last(Watch(), Fault.NO_IMAGE, *[Fault.BAD_REQUEST] * 20) is None
 
 
-def test_five_forbidden_in_a_row_stop() -> None:
+def test_five_forbidden_in_a_row_stop_and_are_not_the_tasks_fault() -> None:
     four = [Fault.FORBIDDEN] * 4
     halt = last(Watch(), *four, None, *four, Fault.THROTTLED, Fault.FORBIDDEN)  # H17
     assert halt == Halt(Exit.ACCOUNT, "5 requests in a row were forbidden: saw forbidden")
+    assert halt.fault is Fault.FORBIDDEN
+
+
+def test_a_model_that_is_withdrawn_in_mid_run_stops_it_after_five_answers_that_say_so() -> None:
+    watch = Watch()
+    named = Failure(fault=Fault.NOT_FOUND, billed=Billed.NO, reason="no such model", code="NOT_FOUND")
+    assert [watch.judged(each) for each in (IMAGE, *[named] * 4, failure(Fault.BAD_REQUEST), *[named] * 4)] == [
+        None
+    ] * 10
+    halt = watch.judged(named)
+    assert halt == Halt(Exit.ACCOUNT, "5 requests in a row were not found: no such model")
+    assert halt.fault is Fault.NOT_FOUND
+
+
+CLOSED = Fault.UPSTREAM_ACCOUNT
+
+
+@pytest.mark.parametrize(
+    "before",
+    [[CLOSED], [Fault.THROTTLED, CLOSED, Fault.OUTAGE], [None, CLOSED, CLOSED], [None, CLOSED, None, CLOSED, CLOSED]],
+    ids=["first-answers", "push-backs-between", "mid-run", "an-image-sent-before-it-between"],
+)
+def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | None]) -> None:
+    times = itertools.count()
+    watch = Watch(clock=lambda: float(next(times)))
+    halts = [watch.judged(IMAGE if fault is None else failure(fault), seconds=60.0) for fault in (*before, CLOSED)]
+    assert halts == [None] * len(before) + [Halt(Exit.ACCOUNT, "saw upstream_account")]
+
+
+def test_one_closed_key_of_several_stops_nothing() -> None:
+    times = itertools.count()
+    watch = Watch(clock=lambda: float(next(times)))
+    results = [None, CLOSED, None, *[CLOSED] * 11, Fault.REFUSED, *[CLOSED] * 11]  # what is refused was served
+    for fault in results:
+        billed = Billed.YES if fault is Fault.REFUSED else Billed.NO
+        result = IMAGE if fault is None else Failure(fault=fault, billed=billed, reason="")
+        assert watch.judged(result, seconds=0.1) is None
+    assert watch.judged(failure(CLOSED)) is not None
+
+
+def paid(fault: Fault) -> Failure:
+    return Failure(fault=fault, billed=Billed.YES, reason=f"saw {fault}")
+
+
+def without_image(watch: Watch, *tasks: str, fault: Fault = Fault.NO_IMAGE) -> list[Halt | None]:
+    return [watch.judged(paid(fault), task_id=task, cost_microusd=40_000) for task in tasks]
+
+
+@pytest.mark.parametrize("fault", [Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK])
+def test_five_tasks_that_were_paid_for_in_vain_stop_a_run_and_it_says_what_they_cost(fault: Fault) -> None:
+    halts = without_image(Watch(), "a", "a", "b", "c", "d", "e", fault=fault)
+    assert halts[:-1] == [None] * 5
+    assert halts[-1] is not None
+    assert halts[-1].exit is Exit.SOME_FAILED
+    assert f"5 tasks in a row were paid for ($0.24) and brought no image: saw {fault}" in halts[-1].reason
+
+
+def test_repeats_of_one_task_and_refusals_are_no_five_tasks() -> None:
+    watch = Watch()
+    assert without_image(watch, *["a"] * 20) == [None] * 20
+    assert without_image(watch, *"bcdefg", fault=Fault.REFUSED) == [None] * 6
+
+
+def test_an_image_begins_a_new_row_and_a_refusal_does_not() -> None:
+    watch = Watch()
+    assert without_image(watch, *"abcd") == [None] * 4
+    watch.judged(IMAGE)
+    assert without_image(watch, *"efgh") == [None] * 4
+    watch.judged(paid(Fault.REFUSED), task_id="x")
+    assert without_image(watch, "i") != [None]
+
+
+@pytest.mark.parametrize(("most", "tasks"), [(2, "ab"), (8, "abcdefgh")], ids=["tightened", "lifted"])
+def test_stop_on_says_how_many_may_be_paid_for_in_vain(most: int, tasks: str) -> None:
+    halts = without_image(Watch(StopOn(consecutive_failures=most)), *tasks)
+    assert halts[:-1] == [None] * (most - 1)
+    assert halts[-1] is not None
 
 
 class Missing:

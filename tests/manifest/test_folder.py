@@ -58,6 +58,32 @@ def test_pattern_takes(desk, each, expected):
     assert rows(desk, each) == expected
 
 
+SYSTEM_FOLDERS = ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information", "lost+found", ".Trashes"]
+SYSTEM_FOLDERS += ["@Recycle", "$Recycle.Bin", ".@__thumb", "__MACOSX"]
+
+
+@pytest.mark.parametrize("name", SYSTEM_FOLDERS)
+def test_thumbnails_and_recycle_bins_of_systems_are_left_out_like_hidden_ones(desk, name):
+    for path in ("trip/a.jpg", f"{name}/b.jpg", f"trip/{name}/a.jpg/THUMB_XL.jpg"):
+        desk.write(f"photos/{path}")
+    assert rows(desk, "files: 'photos/**/*.jpg'") == ["trip/a.jpg"]
+    assert len(rows(desk, "files: 'photos/**/*.jpg', hidden: true")) == 3
+
+
+def test_a_recycle_bin_that_cannot_be_read_is_not_read(desk, monkeypatch):
+    desk.write("photos/a.jpg")
+    desk.write("photos/lost+found/b.jpg")
+    scan = os.scandir
+
+    def denied(path):
+        if str(path).endswith("lost+found"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    assert rows(desk, "files: 'photos/**/*.jpg'") == ["a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("each", "says"),
     [

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 import zlib
+from urllib.parse import quote
 
 import pytest
 
@@ -60,10 +61,17 @@ def spaced(data):
     return "\n ".join(b64(data)[i : i + 76] for i in range(0, len(b64(data)), 76)) + "\r\n"
 
 
+def events(*told, before=b""):
+    """A stream of server-sent events."""
+    texts = (each if isinstance(each, str) else json.dumps(each) for each in told)
+    return b"".join(before + b"data: " + text.encode() + b"\n\n" for text in texts)
+
+
 def raw_json(template, data):
     return template.replace("@", data).encode()
 
 
+HALVES = ("data:image/png;base64," + b64(LARGE)[:999], b64(LARGE)[999:])
 TEMPLATE = '{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"image/png","data":"@"}}]}}]}'
 SNAKE_PART = {"inline_data": {"mime_type": "image/png", "data": b64(LARGE)}}
 SNAKE = {"candidates": [{"content": {"parts": [SNAKE_PART]}}]}
@@ -113,6 +121,41 @@ WITH_IMAGE = [
     ("mark-as-text", whole({"text": "\0cut:0"}, inline(LARGE)), LARGE),
     ("markdown-in-text", whole({"text": f"![image](data:image/png;base64,{b64(LARGE)})"}), LARGE),
     ("empty-data-last", whole(inline(LARGE), inline("")), LARGE),
+    ("base64-twice", whole(inline(b64(b64(LARGE).encode()))), LARGE),
+    ("base64-twice-small", whole(inline(b64(b64(SMALL).encode()))), SMALL),
+    ("base64-thrice", whole(inline(b64(b64(b64(LARGE).encode()).encode()))), LARGE),
+    ("base64-of-a-data-uri", whole(inline(b64(f"data:image/png;base64,{b64(LARGE)}".encode()))), LARGE),
+    ("uri-wrapped-at-76", whole({"text": f"data:image/png;base64,\n{spaced(LARGE)}\nHere is your picture"}), LARGE),
+    ("uri-then-words", whole({"text": f"data:image/png;base64,{b64(SMALL)} Here is it"}), SMALL),
+    ("uri-then-words-of-base64", whole({"text": f"data:image/png;base64,{b64(LARGE).rstrip('=')}\nDone"}), LARGE),
+    ("uri-in-html", whole({"text": f"<img alt='x' src='data:image/png;base64,{b64(LARGE)}'>"}), LARGE),
+    ("uri-in-a-fence", whole({"text": f"```\ndata:image/png;base64,{b64(LARGE)}\n```"}), LARGE),
+    ("uri-in-json-in-text", whole({"text": json.dumps({"url": f"data:image/png;base64,{spaced(LARGE)}"})}), LARGE),
+    ("uri-quoted", whole({"text": "> data:image/png;base64,\n> " + spaced(LARGE).replace("\n", "\n> ")}), LARGE),
+    ("uri-with-parameters", whole({"text": f"DATA:image/png;charset=utf-8;name=a.png;BASE64,{b64(LARGE)}"}), LARGE),
+    ("uri-without-type", whole({"text": f"data:;base64,{b64(LARGE)}"}), LARGE),
+    ("uri-in-percents", whole({"text": "data:image/png;base64," + quote(b64(LARGE), safe="")}), LARGE),
+    ("uri-url-safe", whole({"text": f"![x](data:image/png;base64,{url_safe(LARGE)})"}), LARGE),
+    ("uri-twice-encoded", whole({"text": f"![x](data:image/png;base64,{b64(b64(LARGE).encode())})"}), LARGE),
+    ("uri-in-two-parts", whole({"text": HALVES[0]}, {"text": HALVES[1]}), LARGE),
+    ("two-uris", whole({"text": f"data:image/png;base64,{b64(OTHER)} and data:image/png;base64,{b64(LARGE)}"}), LARGE),
+    ("bare-base64-in-text", whole({"text": f"Here:\n{spaced(LARGE)}"}), LARGE),
+    ("broken-inline-and-a-whole-uri", whole(inline("%%%"), {"text": f"data:image/png;base64,{b64(LARGE)}"}), LARGE),
+    ("openai-b64-json", {"created": 1, "data": [{"b64_json": b64(LARGE)}]}, LARGE),
+    ("openai-chat", {"choices": [{"message": {"images": [{"image_url": {"url": "".join(HALVES)}}]}}]}, LARGE),
+    ("data-key-elsewhere-is-an-image", {"result": {"image": {"data": b64(LARGE)}}}, LARGE),
+    ("event-stream", events(whole({"text": "a"}, finish=None), whole(inline(LARGE)), {"usageMetadata": {}}), LARGE),
+    ("event-stream-crlf", events(whole(inline(LARGE)), "[DONE]").replace(b"\n", b"\r\n"), LARGE),
+    ("event-stream-named", b": hello\n\n" + events(whole(inline(LARGE)), before=b"event: message\nid: 7\n"), LARGE),
+    ("event-stream-no-space", events(whole(inline(LARGE))).replace(b"data: ", b"data:"), LARGE),
+    ("event-stream-without-an-end", events(whole(inline(LARGE))).rstrip(), LARGE),
+    ("event-stream-bom", b"\xef\xbb\xbf" + events(whole(inline(LARGE))), LARGE),
+    ("event-of-many-lines", events(json.dumps(whole(inline(LARGE)), indent=1).replace("\n", "\ndata: ")), LARGE),
+    ("event-stream-uri-in-pieces", events(*(whole({"text": half}) for half in HALVES)), LARGE),
+    ("lines-of-json", b'{"candidates": []}\n' + json.dumps(whole(inline(LARGE))).encode(), LARGE),
+    ("image-as-the-body", LARGE, LARGE),
+    ("base64-as-the-body", b64(LARGE).encode() + b"\n", LARGE),
+    ("uri-as-the-body", f"data:image/png;base64,{b64(LARGE)}".encode(), LARGE),
 ]  # fmt: skip
 
 
@@ -178,7 +221,25 @@ WITHOUT = [
     ("H58-cut-png", whole(inline(LARGE[:-15])), Fault.BROKEN),
     ("H58-flipped-bit", whole(inline(LARGE[:500] + bytes([LARGE[500] ^ 1]) + LARGE[501:])), Fault.BROKEN),
     ("H58-header-only", whole(inline(LARGE[:16])), Fault.BROKEN),
-    ("H66-file-uri", whole({"fileData": {"fileUri": "https://x/y.png"}}), Fault.BROKEN),
+    ("H66-file-uri", whole({"fileData": {"fileUri": "https://x/y.png"}}), Fault.LINK),
+    ("link-markdown", whole({"text": "It is:\n\n![image](https://img.example.net/f/a1b2.png)\n"}), Fault.LINK),
+    ("link-markdown-no-suffix", whole({"text": "![image](https://img.example.net/f/a1b2?sig=x)"}), Fault.LINK),
+    ("link-html", whole({"text": '<img width=10 src="https://img.example.net/f/1">'}), Fault.LINK),
+    ("link-bare", whole({"text": "Done: https://img.example.net/f/1.JPG?x=1 enjoy"}), Fault.LINK),
+    ("link-alone", whole({"text": "https://img.example.net/f/1"}), Fault.LINK),
+    ("link-named", whole({"text": "[Download your image](https://img.example.net/f/1)"}), Fault.LINK),
+    ("link-as-data", whole(inline("https://img.example.net/f/1.png")), Fault.LINK),
+    ("link-openai", {"data": [{"url": "https://img.example.net/f/1"}]}, Fault.LINK),
+    ("link-in-events", events(whole({"text": "![i](https://img.example.net/1.png)"})), Fault.LINK),
+    ("no-link-of-an-image", whole({"text": "I cannot draw; read https://example.net/help first."}), Fault.NO_IMAGE),
+    ("uri-cut", whole({"text": f"![x](data:image/png;base64,{b64(LARGE)[:900]})"}), Fault.NO_IMAGE),
+    ("uri-of-a-refusal", whole({"text": f"data:image/png;base64,{b64(LARGE)}"}, finish="IMAGE_SAFETY"), Fault.REFUSED),
+    ("uri-in-a-thought", whole({"text": f"data:image/png;base64,{b64(LARGE)}", "thought": True}), Fault.NO_IMAGE),
+    ("request-echoed", {"request": {"contents": [{"parts": [inline(LARGE)]}]}, "candidates": []}, Fault.NO_IMAGE),
+    ("events-cut", events(whole({"text": "a"}), whole(inline(LARGE)))[:-40], Fault.BROKEN),
+    ("events-with-an-error", events(whole({"text": "a"}), {"error": {"code": 429}}), Fault.THROTTLED),
+    ("pup", {"candidates": [{"content": {}, "finishReason": "PUP_LIMITED_DISABLED"}]}, Fault.ACCOUNT),
+    ("account-block", {"promptFeedback": {"blockReason": "ACCOUNT_SUSPENDED"}}, Fault.ACCOUNT),
     ("H49-rate", {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, Fault.THROTTLED),
     ("H49-bad-request", {"error": {"code": "invalid_request"}}, Fault.BAD_REQUEST),
     ("H49-account", {"error": {"code": "insufficient_user_quota", "message": "x"}}, Fault.ACCOUNT),
@@ -192,10 +253,23 @@ def test_no_image_has_its_reason(make_reply, task, body, fault):
     failure = judged(make_reply, task, body)
     assert isinstance(failure, Failure)
     assert failure.fault is fault
-    paid = {Fault.REFUSED: Billed.YES, Fault.NO_IMAGE: Billed.YES, Fault.BROKEN: Billed.YES, Fault.OTHER: Billed.MAYBE}
-    assert failure.billed is paid.get(fault, Billed.NO)
+    paid = dict.fromkeys((Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK), Billed.YES)
+    assert failure.billed is (paid | {Fault.OTHER: Billed.MAYBE}).get(fault, Billed.NO)
     assert failure.reason
-    assert fault is not Fault.BROKEN or failure.body is not None
+    assert (failure.body is not None) == (fault in (Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK, Fault.OTHER))
+
+
+def test_a_link_is_told_and_the_answer_kept_whole(make_reply, task):
+    body = json.dumps(whole({"text": "![image](https://img.example.net/f/a1b2.png)"})).encode()
+    failure = judged(make_reply, task, body)
+    assert "https://img.example.net/f/a1b2.png" in failure.reason
+    assert failure.body == body
+
+
+def test_an_account_that_is_limited_costs_what_its_answer_counts(make_reply, task):
+    limited = {"candidates": [{"finishReason": "PUP_LIMITED_DISABLED"}], "usageMetadata": {"promptTokenCount": 9}}
+    failure = judged(make_reply, task, limited)
+    assert (failure.fault, failure.billed, failure.code) == (Fault.ACCOUNT, Billed.YES, "PUP_LIMITED_DISABLED")
 
 
 @pytest.mark.parametrize("row", ["H45"])

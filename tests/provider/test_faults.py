@@ -50,7 +50,7 @@ TABLE = [
     ("H13-408", 408, b"", Fault.SILENCE, MAYBE),
     *((f"H13-{s}", s, b"", Fault.BAD_REQUEST, NO) for s in (409, 425)),
     ("H14-401", 401, comet("Invalid token"), Fault.ACCOUNT, NO),
-    ("H14-google-400", 400, google(400, "INVALID_ARGUMENT", "API key not valid.", BAD_KEY), Fault.ACCOUNT, NO),
+    ("H14-google-400", 400, google(400, "INVALID_ARGUMENT", "API key not valid.", BAD_KEY), Fault.UPSTREAM_ACCOUNT, NO),
     ("H16-402", 402, b"", Fault.ACCOUNT, NO),
     ("H16-403-quota", 403, comet(code="insufficient_user_quota"), Fault.ACCOUNT, NO),
     ("H16-403-consume", 403, comet(code="pre_consume_token_quota_failed"), Fault.ACCOUNT, NO),
@@ -70,9 +70,9 @@ TABLE = [
 ]
 
 
-def judged(status, body, headers=()):
+def judged(status, body, headers=(), **more):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return faults.judge(status, headers, faults.parse_error(raw), scrubber=Scrubber(""), now=NOW)
+    return faults.judge(status, headers, faults.parse_error(raw), scrubber=Scrubber(""), now=NOW, **more)
 
 
 @pytest.mark.parametrize(("status", "body", "fault", "billed"), [pytest.param(*row[1:], id=row[0]) for row in TABLE])
@@ -159,3 +159,164 @@ def test_any_error_body_is_read_without_an_exception(body):
 )
 def test_an_error_inside_a_200_names_its_status(error, status):
     assert faults.status_inside(faults.from_tree({"error": error})) == status
+
+
+def nested(status, error):
+    """An error as a relay of relays sends it: the whole of it as text in its own message."""
+    return comet(json.dumps({"error": error}, indent=2) + " (request id: 20261128184500123456789AbCdEfGh)", status)
+
+
+LIMIT_0 = (
+    "You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric: "
+    "generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 0, model: m\nPlease retry in 37.3s."
+)
+EXPIRED = "API key expired. Please renew the API key."
+LEAKED = "Your API key was reported as leaked. Please use another API key."
+SUSPENDED = "Permission denied: Consumer 'api_key:AIza' has been suspended."
+CAP = "Your billing account has exceeded its monthly spending cap. Please go to AI Studio at https://ai.studio/billing"
+DEPLETED = "Your prepayment credits are depleted. Please go to AI Studio to manage your project and billing."
+REGION = "User location is not supported for the API use."
+DISABLED = (
+    "Gemini has been disabled in this account for violation of Terms of\n\t\tService. If you believe this is an error"
+)
+UNUSED = (
+    "Generative Language API has not been used in project 123 before or it is disabled. Enable it by visiting https://x"
+)
+DUNNING = "Lightning dunning decision is deny for project: projects/123"
+
+
+def reason(name):
+    return {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": name, "domain": "googleapis.com"}
+
+
+ACCOUNTS = [
+    ("expired", 400, google(400, "INVALID_ARGUMENT", EXPIRED, BAD_KEY)),
+    ("expired-without-details", 400, google(400, "INVALID_ARGUMENT", EXPIRED)),
+    ("expired-relayed", 400, comet(EXPIRED, "bad_response_status_code", "upstream_error")),
+    ("expired-relayed-as-500", 500, comet(EXPIRED, "bad_response_status_code", "upstream_error")),
+    ("not-found", 400, google(400, "INVALID_ARGUMENT", "API Key not found. Please pass a valid API key.")),
+    ("reason-only", 400, google(400, "INVALID_ARGUMENT", "m", BAD_KEY)),
+    ("leaked", 403, google(403, "PERMISSION_DENIED", LEAKED)),
+    ("leaked-nested", 403, nested(403, google(403, "PERMISSION_DENIED", LEAKED)["error"])),
+    ("leaked-relayed-as-429", 429, comet(LEAKED)),
+    ("suspended", 403, google(403, "PERMISSION_DENIED", SUSPENDED, reason("CONSUMER_SUSPENDED"))),
+    ("suspended-relayed", 403, comet(f"status code 403: {SUSPENDED}")),
+    ("service-blocked", 403, google(403, "PERMISSION_DENIED", "m", reason("API_KEY_SERVICE_BLOCKED"))),
+    ("service-blocked-relayed", 403, comet("Requests to this API generativelanguage.googleapis.com are blocked.")),
+    ("service-disabled", 403, google(403, "PERMISSION_DENIED", UNUSED, reason("SERVICE_DISABLED"))),
+    ("service-disabled-relayed", 403, comet(UNUSED)),
+    ("account-disabled", 403, google(403, "PERMISSION_DENIED", DISABLED)),
+    ("account-disabled-nested", 403, {"error": f"HTTP 403: {json.dumps(google(403, 'PERMISSION_DENIED', DISABLED))}"}),
+    ("dunning", 403, google(403, "PERMISSION_DENIED", DUNNING)),
+    ("access-denied", 403, google(403, "PERMISSION_DENIED", "Your project has been denied access.")),
+    ("spending-cap", 429, google(429, "RESOURCE_EXHAUSTED", CAP)),
+    ("spending-cap-relayed", 429, comet(CAP, 429, "upstream_error")),
+    ("spending-cap-with-a-delay", 429, google(429, "RESOURCE_EXHAUSTED", CAP, RETRY)),
+    ("project-cap", 429, google(429, "RESOURCE_EXHAUSTED", "Your project has exceeded its monthly spending cap.")),
+    ("credits-depleted", 429, google(429, "RESOURCE_EXHAUSTED", DEPLETED)),
+    ("credits-depleted-as-503", 503, comet(DEPLETED)),
+    ("limit-0", 429, google(429, "RESOURCE_EXHAUSTED", LIMIT_0, PER_DAY, RETRY)),
+    ("limit-0-relayed", 429, comet(LIMIT_0, 429, "upstream_error")),
+    ("limit-0-in-details", 429, google(429, "RESOURCE_EXHAUSTED", "m", {"violations": [{"quotaValue": "0"}]})),
+    ("limit-0-in-metadata", 429, google(429, "RESOURCE_EXHAUSTED", "m", {"metadata": {"quota_limit_value": "0"}})),
+    ("region", 400, google(400, "FAILED_PRECONDITION", REGION)),
+    ("region-relayed", 400, comet(f"{REGION} (request id: 2026112818450012)", "", "upstream_error")),
+    ("region-as-openrouter", 400, comet("Provider returned error: " + json.dumps({"error": {"message": REGION}}))),
+    ("region-openai", 403, comet("m", "unsupported_country_region_territory")),
+    ("free-tier-region", 400, google(400, "FAILED_PRECONDITION", "The free tier is not available in your country.")),
+    ("channel-key", 500, comet("m", "channel:invalid_key", "new_api_error")),
+    ("no-channel-key", 500, comet("no enabled keys", "channel:no_available_key", "new_api_error")),
+    ("openai-key", 400, comet("Incorrect API key provided: sk-...", "invalid_api_key")),
+    ("chinese", 403, comet("该令牌已过期 (request id: 2026112818450012)")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "body"), [pytest.param(*row[1:], id=row[0]) for row in ACCOUNTS])
+def test_an_account_is_told_from_a_task_in_whatever_words(status, body):
+    failure = judged(status, body)
+    assert (failure.fault, failure.billed, failure.hint_s) == (Fault.UPSTREAM_ACCOUNT, NO, None)
+
+
+def test_googles_own_word_about_an_account_is_final_when_it_is_the_first():
+    assert judged(403, google(403, "PERMISSION_DENIED", LEAKED), is_first=True).fault is Fault.ACCOUNT
+    assert judged(403, comet(LEAKED), is_first=True).fault is Fault.UPSTREAM_ACCOUNT  # a relay may have other keys
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (403, google(403, "PERMISSION_DENIED", "m", reason("BILLING_DISABLED"))),
+        (400, google(400, "PUP_LIMITED_DISABLED")),
+        (403, comet("m", "ACCOUNT_DISABLED")),
+        (500, comet("m", "BILLING_NOT_FOUND")),
+    ],
+    ids=["billing-disabled", "pup", "account", "relayed-as-500"],
+)
+def test_an_account_that_is_limited_or_disabled_by_its_name_is_final(status, body):
+    assert judged(status, body).fault is Fault.ACCOUNT
+
+
+OPENAI = "Your request was rejected as a result of our safety system."
+SAFE = "Gemini image generation blocked [IMAGE_SAFETY]: The generated image was blocked due to safety policy violation"
+REFUSED = [
+    ("channel-error", comet(SAFE, "channel:image_generation_failed", "channel_error"), "IMAGE_SAFETY"),
+    ("prompt-blocked", comet("blocked by Gemini API: PROHIBITED_CONTENT", "prompt_blocked"), "PROHIBITED_CONTENT"),
+    ("prompt-blocked-only", comet("m", "prompt_blocked"), "prompt_blocked"),
+    ("one-api", comet("blocked: prompt: BlockedReasonProhibitedContent ()", "do_request_failed"), "blocked"),
+    ("candidate", comet("Candidate was blocked due to SAFETY"), "SAFETY"),
+    ("google-status", google(400, "PROHIBITED_CONTENT"), "PROHIBITED_CONTENT"),
+    ("openai", comet(OPENAI, "content_policy_violation"), "content_policy_violation"),
+    ("openai-words", comet(OPENAI), "blocked"),
+    ("moderation", comet("m", "moderation_blocked"), "moderation_blocked"),
+    ("vertex", comet("The prompt contains sensitive words that violate Google's Responsible AI practices."), "blocked"),
+    ("new-api-words", comet("user sensitive words detected", "sensitive_words_detected"), "sensitive_words_detected"),
+    ("nested", nested(400, {"message": SAFE}), "IMAGE_SAFETY"),
+    ("chinese", comet("提示词包含敏感词，请修改后重试"), "blocked"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 429, 500, 503, 529])
+@pytest.mark.parametrize(("body", "code"), [pytest.param(*row[1:], id=row[0]) for row in REFUSED])
+def test_a_refusal_is_one_whatever_its_status(status, body, code):
+    failure = judged(status, body)
+    assert (failure.fault, failure.billed, failure.code) == (Fault.REFUSED, Billed.YES, code)
+
+
+HARMLESS = [
+    ("quota-words", 429, google(429, "RESOURCE_EXHAUSTED", LIMIT_0.replace("limit: 0", "limit: 20")), Fault.THROTTLED),
+    ("limit-0.5", 429, comet("rate limit: 0.5 requests per second"), Fault.THROTTLED),
+    ("limit-10", 429, comet("Quota exceeded, limit: 10"), Fault.THROTTLED),
+    ("organization", 429, comet("Rate limit reached for m in organization org-1 on requests per min"), Fault.THROTTLED),
+    ("overloaded", 503, google(503, "UNAVAILABLE", "The model is overloaded. Please try again later."), Fault.OUTAGE),
+    ("disabled-service", 503, comet("The service is temporarily disabled for maintenance"), Fault.OUTAGE),
+    ("bad-field", 400, google(400, "INVALID_ARGUMENT", "Invalid value at safety_settings[0]"), Fault.BAD_REQUEST),
+    ("waf", 403, b"<html><title>Sorry, you have been blocked</title></html>", Fault.FORBIDDEN),
+    ("model", 404, google(404, "NOT_FOUND", "models/x is not found for API version v1beta"), Fault.NOT_FOUND),
+    ("channel", 503, comet("no available channel for group default", "model_not_found"), Fault.MODEL_MISSING),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("is_first", [False, True])
+@pytest.mark.parametrize(("status", "body", "fault"), [pytest.param(*row[1:], id=row[0]) for row in HARMLESS])
+def test_words_alike_are_neither_an_account_nor_a_refusal(status, body, fault, is_first):
+    assert judged(status, body, is_first=is_first).fault is fault
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (404, comet("Invalid URL (POST /v1beta/openai/v1beta/models/m)", kind="invalid_request_error")),
+        (404, b"<html><head><title>404 Not Found</title></head></html>"),
+        (404, b"404 page not found"),
+        (404, b'{"detail":"Not Found"}'),
+        (404, b""),
+        (405, b'{"detail":"Method Not Allowed","error":"no route for POST"}'),
+        (404, b"Cannot POST /v1/v1beta/models"),
+    ],
+    ids=["new-api", "nginx", "go", "fastapi", "silent", "405", "express"],
+)
+def test_a_path_that_is_not_there_is_a_wrong_address_when_it_is_the_first_answer(status, body):
+    first = judged(status, body, is_first=True)
+    assert (first.fault, first.billed) == (Fault.ADDRESS, NO)
+    assert "is base_url right?" in first.reason
+    assert judged(status, body).fault is not Fault.ADDRESS

@@ -3,7 +3,12 @@
 import asyncio
 import io
 import os
+import resource
 import signal
+import struct
+import subprocess
+import sys
+import zlib
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,8 +16,9 @@ import pytest
 from PIL import Image
 
 from pipeline.model import InputImage
-from pipeline.provider.image import measure
-from pipeline.provider.inputs import Inputs, UnfitError, as_it_is, read_as_planned
+from pipeline.provider.convert import OutOfMemoryError
+from pipeline.provider.image import measure, sniff
+from pipeline.provider.inputs import Inputs, LocalTroubleError, UnfitError, as_it_is, read_as_planned
 from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES
 
 
@@ -251,6 +257,74 @@ def test_what_cannot_be_read_says_so(convert, pictures, make, says):
         convert(make(pictures))
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def sixteen_bits(*chunks):
+    """A PNG of 16 bits a channel, which has to be converted, with these chunks before its pixels."""
+    raw = b"".join(b"\0" + b"".join(struct.pack(">HHH", x * 900, y * 900, 30000) for x in range(60)) for y in range(40))
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 60, 40, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(chunks) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+
+
+TURNED = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x0112, 3, 1, 6, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "size"),
+    [
+        pytest.param([chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(range(256)) * 5000))], (60, 40), id="profile"),
+        pytest.param([chunk(b"zTXt", b"workflow\0\0" + zlib.compress(b'{"a":1}' * 450_000))], (60, 40), id="text"),
+        pytest.param([chunk(b"iTXt", b"w\0\1\0\0\0" + zlib.compress(b"a" * 3_000_000))], (60, 40), id="itxt"),
+        pytest.param([chunk(b"eXIf", b"\0\x08\0\2\1\x12\0\3\0\0")], (60, 40), id="broken-exif"),
+        pytest.param(
+            [chunk(b"eXIf", TURNED), chunk(b"zTXt", b"w\0\0" + zlib.compress(b"a" * 3_000_000))],
+            (40, 60),
+            id="text-and-orientation",
+        ),
+    ],
+)
+@pytest.mark.parametrize("keep", [False, True])
+def test_a_png_is_converted_without_what_is_beside_its_pixels(convert, chunks, size, keep):
+    mime, made = convert(sixteen_bits(*chunks), keep=keep)
+    assert mime == "image/png"
+    assert opened_bytes(made).size == size
+
+
+def test_damaged_pixels_are_told_whatever_is_beside_them(convert):
+    from pipeline.provider.convert import UnreadableError
+
+    data = sixteen_bits(chunk(b"zTXt", b"w\0\0" + zlib.compress(b"a" * 3_000_000)))
+    at = data.index(b"IDAT")
+    with pytest.raises(UnreadableError, match="damaged"):
+        convert(data[: at + 20] + b"\xff\xff\xff\xff" + data[at + 24 :])
+
+
+@pytest.mark.parametrize(
+    ("brands", "mime"),
+    [
+        ((b"avif",), "image/avif"),
+        ((b"mif1", b"avif", b"miaf"), "image/avif"),
+        ((b"msf1", b"avis"), "image/avif"),
+        ((b"MA1B", b"mif1"), "image/avif"),
+        ((b"mif1", b"heic"), "image/heic"),
+        ((b"heim",), "image/heic"),
+        ((b"mif1", b"miaf"), "image/heif"),
+        ((b"mp42", b"isom"), "application/octet-stream"),
+    ],
+)
+def test_i06_avif_and_heic_are_told_by_any_of_their_brands(brands, mime):
+    boxes = b"ftyp" + brands[0] + b"\0\0\0\0" + b"".join(brands)
+    assert sniff(struct.pack(">I", len(boxes) + 4) + boxes + b"\0" * 40)[0] == mime
+
+
+async def test_i06_an_avif_of_another_first_brand_is_converted(inputs, planned, pictures):
+    data = pictures.saved("AVIF", "RGB", (64, 48))
+    [ready] = await load(inputs, planned(data[:8] + b"mif1" + data[12:], "in.avif"))
+    assert (ready.mime, opened(ready).size) == ("image/jpeg", (64, 48))
+
+
 # -- with processes
 
 
@@ -276,10 +350,37 @@ async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, mo
     assert REQUEST_BYTES * 4 / 3 < 20_000_000
 
 
-async def test_i07_a_picture_that_kills_its_process_fails_alone(inputs, planned, pictures, monkeypatch):
-    monkeypatch.setattr("pipeline.provider.inputs.convert", _dies)
-    with pytest.raises(UnfitError, match="too much time or memory"):
+@pytest.mark.parametrize(
+    ("end", "kind", "says"),
+    [
+        ("_runs_out_of_time", LocalTroubleError, "too much time or memory"),
+        ("_is_killed", LocalTroubleError, "too much time or memory"),
+        ("_runs_out_of_memory", LocalTroubleError, "too much memory"),
+        ("_crashes", UnfitError, "crashes"),
+    ],
+)
+async def test_i07_a_picture_that_ends_its_process_fails_alone(inputs, planned, pictures, monkeypatch, end, kind, says):
+    monkeypatch.setattr("pipeline.provider.inputs.convert", globals()[end])
+    with pytest.raises(UnfitError, match=says) as caught:
         await load(inputs, planned(pictures.saved("TIFF")))
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(("work", "code"), [("while True: pass", -signal.SIGPROF), ("time.sleep(0.4)", 0)])
+def test_the_time_of_a_conversion_is_cpu_seconds_not_the_clocks(work, code):
+    program = f"""
+import time
+from pipeline.provider import convert
+
+def slow(*_):
+    {work}
+    return "image/png", b""
+
+convert._SECONDS, convert._convert = 0.2, slow
+convert.prepare_process()
+convert.convert(b"", 1, 1, False)
+"""
+    assert subprocess.run([sys.executable, "-c", program], check=False, timeout=15).returncode == code
 
 
 async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictures, monkeypatch, tmp_path):
@@ -298,5 +399,22 @@ def _never_ends(*_):
     signal.pause()
 
 
-def _dies(*_):
-    os._exit(9)
+def _runs_out_of_time(*_):
+    os.kill(os.getpid(), signal.SIGPROF)
+    signal.pause()
+
+
+def _is_killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+    signal.pause()
+
+
+def _runs_out_of_memory(*_):
+    raise OutOfMemoryError("cannot be converted here: it takes too much memory")
+
+
+def _crashes(*_):
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGSEGV)
+    signal.pause()

@@ -18,6 +18,11 @@ def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "sk-1"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\ufeff sk-1\r\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer sk-1"}, "Bearer sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": '"sk-1"'}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": " ' sk-1 '\n"}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "\u201csk-1\u201d"}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "'\"Bearer sk-1\"'"}, "Bearer sk-1"),
+        (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": '""'}, "g"),
         (Kind.COMETAPI, "MY_KEY", {"MY_KEY": "sk-2", "COMETAPI_KEY": "sk-1"}, "sk-2"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g"}, "g"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"}, "m"),
@@ -63,7 +68,7 @@ def test_an_unreadable_dotenv_says_so(tmp_path):
         found(tmp_path, {})
 
 
-@pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00"])
+@pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00", '"sk-1', 'sk-1"', "Bearer 'sk-1'"])
 def test_s01_a_key_no_header_can_carry_is_refused_without_showing_it(tmp_path, key):
     with pytest.raises(InputError) as caught:
         found(tmp_path, {"COMETAPI_KEY": key})

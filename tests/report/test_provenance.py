@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, PngImagePlugin
 
-from pipeline.report.provenance import embed, extract
+from pipeline.report.provenance import embed, extract, is_signed, sidecar
 
 RECORD: dict[str, object] = {"task": "posters/a@2", "prompt": 'A "poster" <b>&amp; café</b> ]]> \x00\u202e', "n": 1}
 EXIF = Image.Exif()
@@ -164,3 +164,46 @@ def test_a_compressed_packet_cannot_explode() -> None:
     chunk = struct.pack(">I4s", len(body), b"iTXt") + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(b"iTXt")))
     before = picture("PNG", {}, "RGB")
     assert extract(before[:33] + chunk + before[33:]) is None
+
+
+JUMBF = struct.pack(">I4sI4s", 60, b"jumb", 30, b"jumd") + b"c2pa\0\x11\0\x10" + b"\x80\0\0\xaa" + b"c2pa\0" * 4
+
+
+def signed(form: str) -> bytes:
+    """A picture with a C2PA manifest where each format has it."""
+    data = picture(form, {}, "RGB")
+    if form == "PNG":
+        chunk = struct.pack(">I4s", len(JUMBF), b"caBX") + JUMBF + struct.pack(">I", zlib.crc32(b"caBX" + JUMBF))
+        return data[:33] + chunk + data[33:]
+    if form == "JPEG":
+        body = b"JP" + struct.pack(">HI", 1, 1) + JUMBF
+        return data[:2] + b"\xff\xeb" + struct.pack(">H", len(body) + 2) + body + data[2:]
+    chunk = b"C2PA" + struct.pack("<I", len(JUMBF)) + JUMBF + b"\0" * (len(JUMBF) % 2)
+    return b"RIFF" + struct.pack("<I", len(data) - 8 + len(chunk)) + data[8:] + chunk
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+def test_a_signature_is_seen_where_the_format_has_it(form: str) -> None:
+    data = signed(form)
+    Image.open(io.BytesIO(data)).load()
+    assert is_signed(data)
+    assert not is_signed(picture(form, {}, "RGB"))
+    assert not is_signed(embed(picture(form, {}, "RGB"), f"image/{form.lower()}", {"prompt": "c2pa caBX C2PA"}))
+
+
+def test_other_application_data_of_a_jpeg_is_no_signature() -> None:
+    data = picture("JPEG", {}, "RGB")
+    hdr = b"\xff\xeb" + struct.pack(">H", 22) + b"HDR_RI ver=11 c2pa  "
+    assert not is_signed(data[:2] + hdr + data[2:])
+
+
+@given(st.binary(max_size=200))
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_anything_at_all_is_signed_or_not(data: bytes) -> None:
+    for start in (b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"RIFF\x80\0\0\0WEBP"):
+        assert is_signed(start + data) in (True, False)
+
+
+def test_a_record_is_read_from_the_file_beside_an_image() -> None:
+    assert extract(sidecar(RECORD).data) == RECORD
+    assert sidecar(RECORD).mark in sidecar(RECORD).data

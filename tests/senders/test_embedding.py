@@ -11,6 +11,7 @@ from PIL import Image as Picture
 from pipeline.model import Answer, Digests, Image, InputImage, Task
 from pipeline.report import extract
 from pipeline.senders.local import embedded
+from tests.report.test_provenance import signed
 
 TASK = Task(
     id="relit/a", job="relit", row="a", variant=1, prompt="At dusk", model="m", name="a", fingerprint="f" * 64,
@@ -56,3 +57,15 @@ def test_a_picture_that_takes_no_record_is_kept_as_it_came() -> None:
     kept = embedded(broken, TASK, manifest="shop", at=NOW)
     assert kept.image == broken.image
     assert "no record was embedded" in kept.notes[0]
+
+
+def test_a_signed_picture_stays_as_it_came_and_its_record_is_beside_it() -> None:
+    plain = answer("PNG")
+    data = signed("PNG")
+    kept = embedded(replace(plain, image=replace(plain.image, data=data)), TASK, manifest="shop", at=NOW)
+    assert kept.image.data == data
+    assert kept.sidecar is not None
+    record = extract(kept.sidecar.data)
+    assert record is not None
+    assert (record["task"], record["prompt"]) == ("relit/a", "At dusk")
+    assert "signed (C2PA)" in kept.notes[0]
