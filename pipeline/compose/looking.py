@@ -39,7 +39,9 @@ def status(setup: Setup) -> Status:
     with reading(setup) as reader:
         states = dict.fromkeys(TaskState, 0)
         missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
-        stream = orphans.watch(rows(setup, reader, DigestMemory(reader), on_end=waiting.extend))
+        stream = orphans.watch(
+            rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
+        )
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing

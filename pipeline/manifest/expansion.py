@@ -31,7 +31,7 @@ class Expansion:
     """The tasks of a manifest, lazily; iterate once.
 
     Raises InputError with every problem when the stream ends. After that, `waiting` holds the files that were younger
-    than `min_age`, relative to the manifest, and `count` the number of tasks.
+    than `min_age`, relative to the manifest, `notes` what a person should know, and `count` the number of tasks.
     """
 
     def __init__(
@@ -63,6 +63,11 @@ class Expansion:
     def waiting(self) -> tuple[str, ...]:
         """Files left for a later run, because they may still be being written."""
         return tuple(self._sources.waiting)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the sources."""
+        return tuple(self._sources.notes)
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()

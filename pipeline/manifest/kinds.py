@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from pipeline.manifest.delimited import ENCODINGS
 from pipeline.manifest.resolution import resolve
 from pipeline.manifest.scalars import (
     MAX_USD,
@@ -25,6 +26,7 @@ from pipeline.manifest.whereabouts import is_name
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
+_DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
 SIZES = ("512", "1K", "2K", "4K")
 ASPECTS = ("prompt", "inputs", "params", "model")
 _MANY = 10**9
@@ -103,6 +105,12 @@ def _address(value: object) -> str:
     if not isinstance(value, str) or not ("{{" in value or is_url(value)):
         raise fault("must be an address that starts with https:// or http://", "write https://host/path")
     return str(value)
+
+
+def _delimiter(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_DELIMITER, value):
+        return str(value)
+    raise fault(f"must be one character, this is {shown(value)}", 'write ";" or "," or "\\t" in double quotes')
 
 
 def _aspects(value: object) -> tuple[str, ...]:
@@ -191,6 +199,8 @@ Kind = Annotated[
     PlainValidator(one_of("cometapi", "google", "simulator")),
     WithJsonSchema({"enum": ["cometapi", "google", "simulator"]}),
 ]
+Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "string", "pattern": _DELIMITER})]
+Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
 Aspects = Annotated[

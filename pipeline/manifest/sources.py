@@ -38,10 +38,14 @@ Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done 
 
 
 class Sources:
-    """Reads the rows of one manifest's jobs. `waiting` holds files that were too young, relative to the manifest."""
+    """Reads the rows of one manifest's jobs.
+
+    `waiting` holds files that were too young, relative to the manifest; `notes` what a person should know.
+    """
 
     def __init__(self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float]) -> None:
         self.waiting: list[str] = []
+        self.notes: list[str] = []
         self._manifest = manifest
         self._folder = manifest.path.absolute().parent.resolve()
         self._upstream = upstream
@@ -77,6 +81,7 @@ class Sources:
         return str(self._manifest.path.parent / getattr(each, each.kind))
 
     def _each(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+        where: tables.Where | None = None
         match each.kind:
             case "files":
                 rows: Iterator[Row | Problem] = self._files(plan, each)
@@ -84,19 +89,36 @@ class Sources:
                 yield from self._images(each)
                 return
             case kind:
-                path = self._manifest.path.parent / getattr(each, kind)
-                needs_key = plan.recipe.id is None
-                found = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
-                rows = (self._at_key(plan, kind, row) for row in found)
+                where = tables.Where(each.where or {})
+                rows = (self._at_key(plan, kind, row) for row in self._table(plan, each, kind, where))
         is_empty = True
         for row in rows:
             is_empty = False
             yield row
         if is_empty and not each.allow_empty:
-            yield self._no_rows(plan, each)
+            yield self._no_rows(plan, each, where)
 
-    def _no_rows(self, plan: JobPlan, each: Each) -> Problem:
+    def _table(self, plan: JobPlan, each: Each, kind: str, where: tables.Where) -> Iterator[Row | Problem]:
+        table = tables.Table(
+            path=self._manifest.path.parent / getattr(each, kind),
+            kind=kind,
+            key=each.key,
+            needs_key=plan.recipe.id is None,
+            delimiter=each.delimiter,
+            encoding=each.encoding,
+            sheet=each.sheet,
+            where=where,
+        )
+        return tables.rows(table, note=self._note)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:  # a table may serve several jobs
+            self.notes.append(text)
+
+    def _no_rows(self, plan: JobPlan, each: Each, where: tables.Where | None) -> Problem:
         what, instead = "the table has no rows" + " that fit `where`" * bool(each.where), "check it"
+        if where is not None and where.seen():
+            instead = f"{where.seen()}; write one of these"
         if each.files is not None:
             bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
             what = "no file matches"

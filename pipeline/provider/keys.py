@@ -40,8 +40,17 @@ def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
 
 
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
-    stripped = ((name, (values.get(name) or "").strip("\ufeff \t\r\n\v\f\u00a0")) for name in names)
+    stripped = ((name, _bare(values.get(name) or "")) for name in names)
     return next(((name, value) for name, value in stripped if value), None)
+
+
+def _bare(value: str) -> str:
+    """Return a key without white space, U+FEFF and the quotes that `docker --env-file` and systemd leave around it."""
+    blank = "\ufeff \t\r\n\v\f\u00a0"
+    key = value.strip(blank)
+    if len(key) >= 2 and key[0] == key[-1] and key[0] in "\"'":
+        key = key[1:-1].strip(blank)
+    return key
 
 
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:

@@ -18,6 +18,8 @@ def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "sk-1"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\ufeff sk-1\r\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer sk-1"}, "Bearer sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": '"sk-1"'}, "sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": " 'Bearer sk-1 '\n"}, "Bearer sk-1"),
         (Kind.COMETAPI, "MY_KEY", {"MY_KEY": "sk-2", "COMETAPI_KEY": "sk-1"}, "sk-2"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g"}, "g"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"}, "m"),
