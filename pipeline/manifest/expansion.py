@@ -48,7 +48,7 @@ class Expansion:
         self._manifest = manifest
         self._sources = Sources(manifest, upstream=upstream, now=now)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.globs())
+        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
             variables=Names("vars", manifest.variables),

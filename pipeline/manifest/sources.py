@@ -15,7 +15,7 @@ from pipeline.errors import Problem
 from pipeline.manifest import tables
 from pipeline.manifest.budget import Names
 from pipeline.manifest.folder import Wanted, own_directories, walk
-from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
+from pipeline.manifest.glob import BadPattern, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.loading import Manifest
@@ -61,17 +61,32 @@ class Sources:
         else:
             yield from self._each(plan, plan.each)
 
-    def globs(self) -> list[Glob]:
-        """Return the patterns of every job, for outputs to keep clear of."""
+    def inputs(self) -> list[Wanted]:
+        """Return which files every job takes, for outputs to keep clear of."""
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
-                try:
-                    glob = compile_globs(plan.each.files, str(self._folder))
-                    found.append(replace(glob, base=os.path.realpath(glob.base)))
-                except BadPattern:
-                    continue  # told when the job's rows are asked for
+                with suppress(BadPattern):  # told when the job's rows are asked for
+                    wanted = self._wanted(plan.each)
+                    glob = replace(wanted.glob, base=os.path.realpath(wanted.glob.base))
+                    found.append(replace(wanted, glob=glob))
         return found
+
+    def _wanted(self, each: Each) -> Wanted:
+        """Return which files a job takes. Raises BadPattern."""
+        folder = str(self._folder)
+        glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
+        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
+        own = own_directories(
+            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
+        )
+        return Wanted(
+            glob=glob,
+            ignore=compile_ignores(each.ignore or ()),
+            hidden=each.hidden,
+            written_base=glob.base if is_absolute else posixpath.relpath(glob.base, folder),
+            own=own,
+        )
 
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
@@ -122,7 +137,10 @@ class Sources:
         if each.files is not None:
             bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
             what = "no file matches"
-            instead = instead if bare is None else f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+            if bare is not None:
+                instead = f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+            elif any("[" in pattern for pattern in each.files):
+                instead = "check it ([ab] is one of these characters; a name that holds [ is written [[])"
         return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
 
     def _is_folder(self, pattern: str) -> bool:
@@ -140,11 +158,11 @@ class Sources:
     def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
         folder = str(self._folder)
         try:
-            glob = compile_globs(each.files or (), folder)
-            ignore = compile_ignores(each.ignore or ())
+            wanted = self._wanted(each)
         except BadPattern as error:
             yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
             return
+        glob, base = wanted.glob, wanted.written_base
         root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, each.root))
         if posixpath.commonpath([root, glob.base]) != root:
             what = f"root {each.root!r} does not hold the files of the pattern"
@@ -158,12 +176,6 @@ class Sources:
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
             yield self._problem(plan, "files", what, _nearest_folder(glob.base))
             return
-        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
-        base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
-        own = own_directories(
-            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
-        )
-        wanted = Wanted(glob=glob, ignore=ignore, hidden=each.hidden, written_base=base, own=own)
         inside = posixpath.relpath(glob.base, root)
         inside = "" if inside == "." else f"{inside}/"
         for found in walk(wanted):
