@@ -18,12 +18,16 @@ from jinja2.utils import Namespace
 
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
-MAX_WORK = 2_000_000  # characters and items handled by one rendering: under a second
+MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
 MAX_BITS = 1024  # of a whole number
 _LONGEST_NAME = 100  # characters of a name that another one is looked for
 _MOST_NAMES = 1000
 _SHOWN = 8
 _PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
+
+
+_CONTAINER = 4  # what a look into a list or a mapping costs, in characters
+_SIZED = (str, list, tuple, dict, range, KeysView, ValuesView, ItemsView)
 
 
 class Names(dict[str, Any]):
@@ -144,6 +148,23 @@ class Budget:
             self.text(len(value))
         elif isinstance(value, list | tuple | dict):
             self.items(len(value))
+            self.weigh(value)
         elif isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise SecurityError("makes a number of more than 300 digits; make it smaller")
+        return value
+
+    def weigh(self, value: Any, times: int = 1) -> Any:
+        """Pay `times` for all that a value holds, however deep, as if nothing in it were shared, and return it.
+
+        `[x, x, x, x]` takes four pointers, but a text, a comparison or a sort of it goes through all four.
+        """
+        pending = [value]
+        while pending:
+            part = pending.pop()
+            cost = 1 if not isinstance(part, _SIZED) else len(part) + (1 if isinstance(part, str) else _CONTAINER)
+            self.spend(times * cost)
+            if isinstance(part, dict):
+                pending += [inner for pair in part.items() for inner in pair if isinstance(inner, _SIZED)]
+            elif isinstance(part, _SIZED) and not isinstance(part, str | range):
+                pending += [inner for inner in part if isinstance(inner, _SIZED)]
         return value

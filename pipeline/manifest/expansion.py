@@ -7,6 +7,7 @@ may use the tasks only after the last one came without an InputError. It knows n
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
@@ -54,6 +55,7 @@ class Expansion:
             variables=Names("vars", manifest.variables),
             inputs=Inputs(manifest.path.absolute().parent.resolve(), digests, promised=promised),
             outputs=self._outputs,
+            secrets=manifest.secrets,
         )
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
@@ -134,7 +136,11 @@ class Expansion:
         return self._manifest.places.problem(("jobs", job), what, instead, is_key=True)
 
     def _note(self, problem: Problem) -> None:
-        """Keep a problem: the first 100, of one place the first 3."""
+        """Keep a problem without a key in it: the first 100, of one place the first 3."""
+        for secret in self._manifest.secrets:
+            if secret in problem.what or secret in problem.instead:
+                what, instead = problem.what.replace(secret, "[key]"), problem.instead.replace(secret, "[key]")
+                problem = replace(problem, what=what, instead=instead)
         place = (problem.file, problem.line, problem.column)
         self._alike[place] = self._alike.get(place, 0) + 1
         if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:

@@ -6,10 +6,11 @@ from outside, so that an unchanged file is not read again.
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.manifest.reading import kind_of, open_regular, reason
+from pipeline.manifest.reading import kind_of, open_regular, reason, secret_reason
 from pipeline.model import InputImage
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
@@ -44,6 +45,7 @@ class Inputs:
         self._digests = digests
         self._promised = None if promised is None else f"{promised}/"
         self._known: dict[str, InputImage | BadInput] = {}
+        self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
     def image(self, rendered: str) -> InputImage:
         """Return one input image. Raises BadInput."""
@@ -70,6 +72,9 @@ class Inputs:
                 f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
             )
         path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+        refused = secret_reason(path, real_folder=self._real_folder)
+        if refused is not None:
+            raise BadInput(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
             kind = kind_of(status.st_mode)

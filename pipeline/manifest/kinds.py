@@ -25,6 +25,7 @@ from pipeline.manifest.scalars import (
 from pipeline.manifest.whereabouts import is_name
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_VARIABLE = r"^(?!AWS_|GITHUB_|GH_|SSH_)(?=[A-Za-z0-9_]{1,64}$)[A-Za-z_][A-Za-z0-9_]*_(KEY|TOKEN)$"
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
 _DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
 SIZES = ("512", "1K", "2K", "4K")
@@ -87,6 +88,9 @@ def _variable(value: object) -> str:
     name = resolved if isinstance(resolved, str) else ""
     if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
         raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
+    if not re.fullmatch(_KEY_VARIABLE, name):
+        what = "must be a name that ends with _KEY or _TOKEN, and none of AWS_, GITHUB_, GH_ or SSH_"
+        raise fault(what, "write COMETAPI_KEY: what it holds is sent to the provider")
     return str(name)
 
 
@@ -191,9 +195,7 @@ Address = Annotated[
     str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})
 ]
 Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
-VariableName = Annotated[
-    str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})
-]
+VariableName = Annotated[str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": _KEY_VARIABLE})]
 Kind = Annotated[
     str,
     PlainValidator(one_of("cometapi", "google", "simulator")),

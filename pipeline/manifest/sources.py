@@ -20,6 +20,7 @@ from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.loading import Manifest
 from pipeline.manifest.matrix import Combinations
+from pipeline.manifest.reading import secret_reason
 from pipeline.manifest.rows import Row, fields_of, printable
 
 
@@ -169,6 +170,10 @@ class Sources:
             yield self._problem(
                 plan, "root", what, f"write {posixpath.relpath(glob.base, folder)!r} or a folder above it"
             )
+            return
+        refused = secret_reason(f"{glob.base}/x")
+        if refused is not None:
+            yield self._problem(plan, "files", f"the folder is refused: {refused}", "name a folder of images")
             return
         if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
             if each.allow_empty and not os.path.lexists(glob.base):

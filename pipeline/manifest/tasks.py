@@ -44,6 +44,7 @@ class Params:
     values: dict[str, Any]
     digest: str
     variant: int
+    text: str  # of the values, for looking through
 
     @classmethod
     def of(cls, recipe: Recipe, aspect_ratio: str | None, size: str | None, variant: int) -> "Params":
@@ -53,7 +54,9 @@ class Params:
         values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         values |= {"params": recipe.params} if recipe.params else {}
         values |= {"safety": recipe.safety} if recipe.safety else {}
-        return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant)
+        return cls(
+            aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant, str(values)
+        )
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -90,11 +93,14 @@ class Asked(msgspec.Struct, frozen=True):
 class TaskMaker:
     """Makes the tasks of one manifest."""
 
-    def __init__(self, *, model: str, variables: Names, inputs: Inputs, outputs: Outputs) -> None:
+    def __init__(
+        self, *, model: str, variables: Names, inputs: Inputs, outputs: Outputs, secrets: tuple[str, ...] = ()
+    ) -> None:
         self._model = model
         self._variables = variables
         self._inputs = inputs
         self._outputs = outputs
+        self._secrets = secrets
         self._known_params: dict[tuple[Any, ...], Params] = {}
         self._heads: dict[str, Template] = {}
 
@@ -140,6 +146,8 @@ class TaskMaker:
         images = self._images(recipe, context) if recipe.images else ()
         asked = Asked(prompt, system, model, params, [image.sha256 for image in images])
         name, key = self._name(recipe, context, task_id)
+        if self._secrets:
+            self._check_secrets(recipe, asked, f"{task_id}\n{name}")
         task = Task(
             id=task_id,
             job=job,
@@ -182,6 +190,16 @@ class TaskMaker:
                 step()
             except TemplateTrouble as trouble:
                 yield trouble
+
+    def _check_secrets(self, recipe: Recipe, asked: Asked, names: str) -> None:
+        """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
+        texts = (("prompt", recipe.prompt, asked.prompt), ("system instruction", recipe.system, asked.system or ""))
+        for secret in self._secrets:
+            for kind, template, text in (*texts, ("model", recipe.model, asked.model), ("name", recipe.output, names)):
+                if secret in text:
+                    raise _located(template, f"the {kind} holds an API key of this machine", "take the key out")
+            if secret in asked.params.text:
+                raise _located(None, "a parameter holds an API key of this machine", "take the key out")
 
     def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
         return tuple([self._image(template, context) for template in recipe.images])

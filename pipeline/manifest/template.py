@@ -14,7 +14,7 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
 from pipeline.manifest.budget import MAX_TEXT, Names, text_of
-from pipeline.manifest.sandbox import Sandbox
+from pipeline.manifest.sandbox import FENCES, Sandbox
 
 Context = Mapping[str, Any]
 _STATEMENT = re.compile(
@@ -114,7 +114,7 @@ def _roots(sandbox: Sandbox, tree: nodes.Template) -> frozenset[str]:
     try:
         return frozenset(meta.find_undeclared_variables(tree)) - sandbox.globals.keys()
     except TemplateSyntaxError as error:
-        known = "filters: " + ", ".join(sorted(sandbox.filters.keys() - {"steps", "joined"}))
+        known = "filters: " + ", ".join(sorted(sandbox.filters.keys() - {*FENCES}))
         raise TemplateTrouble(f"not a template: {error.message}", known, line=error.lineno) from None
 
 
@@ -248,17 +248,58 @@ def _missing(names: Names, key: str) -> TemplateTrouble:
 
 
 class _Fences(NodeTransformer):
-    """Puts the sandbox's fences around loops and `~`, which Jinja does not let an environment intercept."""
+    """Puts the sandbox's fences around what Jinja does not let an environment intercept.
+
+    Loops pay for every turn by what stands in them, `~`, literals, slices and comparisons for what they go through, and
+    blocks (`{% set x %}`) for the text they make.
+    """
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - Jinja's own form
+        cost = 10 + sum(_size(part) for part in node.find_all(nodes.Node))
         self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, "steps", [], [], None, None, lineno=node.lineno)
+        node.iter = _fence(node.iter, "steps", nodes.Const(cost))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 - Jinja's own form
         self.generic_visit(node)
-        parts = nodes.List(node.nodes, lineno=node.lineno)
-        return nodes.Filter(parts, "joined", [], [], None, None, lineno=node.lineno)
+        return _fence(nodes.List(node.nodes, lineno=node.lineno), "joined")
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        node.expr = _fence(node.expr, "held")
+        for operand in node.ops:
+            operand.expr = _fence(operand.expr, "held")
+        return node
+
+    def visit_List(self, node: Any) -> nodes.Filter:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held")
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held") if isinstance(node.arg, nodes.Slice) else node
+
+    visit_Dict = visit_List  # noqa: N815 - Jinja's own form
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held") if node.ctx == "load" else node
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.AssignBlock:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        node.filter = _fence(node.filter, "string")
+        return node
+
+
+def _fence(node: Any, name: str, *arguments: nodes.Expr) -> nodes.Filter:
+    """Return `node|name(arguments)`; node None: what a block makes."""
+    return nodes.Filter(node, name, [*arguments], [], None, None, lineno=node.lineno if node is not None else 1)
+
+
+def _size(node: nodes.Node) -> int:
+    """Return what a node of a loop's body costs in one turn: a step, or the text it writes."""
+    text = node.data if isinstance(node, nodes.TemplateData) else getattr(node, "value", None)
+    return 1 + (len(text) if isinstance(text, str) else 0)
 
 
 def _jinja(sandbox: Sandbox, tree: nodes.Template) -> Callable[[Context], str]:

@@ -13,6 +13,8 @@ from pipeline.errors import InputError
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
 SIMULATOR_KEY = "simulator"
+_SHORTEST = 8  # characters of a key of ours that is looked for in texts
+_SHORTEST_OTHER = 16
 
 
 def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
@@ -32,6 +34,25 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     if not key.isascii() or not key.isprintable():
         raise InputError(f"the API key in {name} holds characters no key has; copy it again")
     return key
+
+
+def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ...]:
+    """Return every API key that is there, whoever's: none may stand in what is asked, named or shown.
+
+    Short ones are left out, because ordinary words would hold them. A `.env` that cannot be read has none.
+    """
+    try:
+        beside = _read_dotenv(dotenv_dir / ".env")
+    except InputError:
+        beside = {}
+    own = {name for names in KEY_NAMES.values() for name in names}
+    found = []
+    for name, value in (*environ.items(), *beside.items()):
+        key = _bare(value or "")
+        bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
+        if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
+            found.append(bare)
+    return tuple(dict.fromkeys(found))
 
 
 def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
@@ -56,6 +77,8 @@ def _bare(value: str) -> str:
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:
     if not path.is_file():
         return {}
+    if not path.resolve().name.startswith(".env"):
+        raise InputError(f"{path} is a link to a file of another name, which may hold other secrets; make it a file")
     try:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

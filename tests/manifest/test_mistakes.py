@@ -133,7 +133,7 @@ CASES = [
     ("json-in-double-braces", "jobs: {a: {prompt: '{{\"a\" 1}}'}}\n", 1, 20, "not a template"),
     # environment
     ("S13-the-key-in-a-prompt", "vars: {x: '${COMETAPI_KEY:-none}'}\n" + JOB, 1, 11, "COMETAPI_KEY is the API key, which must not get into a prompt; name another variable"),
-    ("S13-a-key-of-another-name", "provider: {api_key_env: SHOP}\nvars: {x: '${SHOP}'}\n" + JOB, 2, 11, "SHOP is the API key"),
+    ("S13-a-key-of-another-name", "provider: {api_key_env: SHOP_KEY}\nvars: {x: '${SHOP_KEY}'}\n" + JOB, 2, 11, "SHOP_KEY is the API key"),
     ("M15-missing", "vars: {x: '${NOPE}'}\n" + JOB, 1, 11, "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"),
     ("M15-empty", "vars: {x: '${EMPTY}'}\n" + JOB, 1, 11, "EMPTY is empty"),
     ("M15-why", "vars: {x: '${NOPE:?the season of the catalogue}'}\n" + JOB, 1, 11, "NOPE is not set: the season of the catalogue"),
