@@ -60,6 +60,8 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...], allow_env: tup
             print("\n".join(map(visible, str(error).splitlines())), file=sys.stderr)
         else:
             print(f"{file}: {count(planned.plan.total, 'task')}")
+            for note in planned.said:
+                print(f"note: {visible(note)}", file=sys.stderr)
     return Exit.USAGE if is_bad else Exit.OK
 
 

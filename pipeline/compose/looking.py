@@ -148,6 +148,7 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         model=str(asked["model"]),
         tags=task.tags,
         matrix=task.matrix,
+        fields=task.fields,
         image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
         input_image=task.images[0].path if task.images else None,
         width=artifact.width if artifact else None,

@@ -60,6 +60,8 @@ class Expansion:
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
         self._untold = 0
+        self._broken: list[str] = []
+        self._left_out = 0
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -69,7 +71,8 @@ class Expansion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
-        return tuple(self._sources.notes)
+        untold = self._left_out - len(self._broken)
+        return (*self._sources.notes, *self._broken, *([f"and {untold:,} more are left out"] if untold else []))
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
@@ -122,8 +125,18 @@ class Expansion:
                 yield from self._maker.tasks(plan, row, combination)
             except TemplateTrouble as first:
                 label = combination.label if combination is not None else ""
+                recipe = plan.recipe if plan.items is None else plan.items[row.key]
+                if recipe.skip_broken and all(trouble.is_input for trouble in (first, *first.others)):
+                    self._leave_out(plan, row, label, first)
+                    continue
                 for trouble in (first, *first.others):
                     self._note(self._located(plan, row, label, trouble))
+
+    def _leave_out(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> None:
+        self._left_out += 1
+        if self._left_out <= MAX_PROBLEMS:
+            name = "-".join(part for part in (row.key, label) if part)
+            self._broken.append(f"{plan.name}/{name} is left out: {trouble.what}")
 
     def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
         name = "-".join(part for part in (row.key, label) if part)[:120]

@@ -15,6 +15,9 @@ from pipeline.model import InputImage
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
 
+# PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
 
 class InputDigests(Protocol):
     """Returns the hex SHA-256 of a file; may remember it by path, size and time. OSError when it cannot be read."""
@@ -45,6 +48,7 @@ class Inputs:
         self._digests = digests
         self._promised = None if promised is None else f"{promised}/"
         self._known: dict[str, InputImage | BadInput] = {}
+        self._sound: set[str] = set()
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
     def image(self, rendered: str) -> InputImage:
@@ -61,6 +65,21 @@ class Inputs:
         if isinstance(known, BadInput):
             raise known
         return known
+
+    def check_header(self, rendered: str, image: InputImage) -> None:
+        """Pass when a file begins as an image does. Raises BadInput. What is yet to be made passes."""
+        if not image.sha256 or rendered in self._sound:
+            return
+        try:
+            with open_regular(image.path) as stream:
+                start = stream.read(12)
+        except OSError as error:
+            raise BadInput(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "mend it") from None
+        if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
+            raise BadInput(f"input image {_shown(rendered)} is no image", "name an image file")
+        if len(self._sound) >= _REMEMBERED:
+            self._sound.clear()
+        self._sound.add(rendered)
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():

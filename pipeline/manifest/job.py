@@ -77,6 +77,9 @@ class Keys(Model):
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
     )
+    skip_broken: Flag | None = Field(
+        None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
+    )
 
     exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
 

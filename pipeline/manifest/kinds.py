@@ -40,6 +40,19 @@ class Choice(NamedTuple):
     text: str
 
 
+class MatrixValue(str):
+    """What a matrix value stands for in prompts; `key` is its name: `{{ matrix.scene.key }}`."""
+
+    __slots__ = ("key",)
+    key: str
+
+    def __new__(cls, text: str, key: str) -> "MatrixValue":
+        """Return `text` with its key."""
+        value = super().__new__(cls, text)
+        value.key = key
+        return value
+
+
 def is_template(value: object) -> bool:
     """True for text whose final value is known only when it is rendered."""
     return isinstance(value, str) and "{{" in value

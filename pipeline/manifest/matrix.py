@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from pipeline.manifest.job import Matrix
-from pipeline.manifest.kinds import Choice
+from pipeline.manifest.kinds import Choice, MatrixValue
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row
@@ -99,4 +99,7 @@ class Combinations:
 
     def texts_of(self, names: Mapping[str, str]) -> dict[str, str]:
         """Return what the names of one combination stand for in prompts."""
-        return {key: self._texts[key].get(name, name) if key in self._texts else name for key, name in names.items()}
+        known = self._texts
+        return {
+            key: MatrixValue(known[key].get(name, name) if key in known else name, name) for key, name in names.items()
+        }

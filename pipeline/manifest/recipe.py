@@ -45,6 +45,7 @@ class Recipe:
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
     keep_metadata: bool = False
     embed: bool = False
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from pipeline.manifest.budget import MAX_ITEMS, Budget, Names, check_is_data, json_of, text_of
+from pipeline.manifest.kinds import MatrixValue
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
@@ -143,6 +144,8 @@ class Sandbox(ImmutableSandboxedEnvironment):
             return obj[attribute] if attribute in obj else self.undefined(obj.unknown(attribute))
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
+        if isinstance(obj, MatrixValue) and attribute == "key":
+            return obj.key
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:

@@ -18,6 +18,7 @@ from pipeline.manifest.folder import Wanted, own_directories, walk
 from pipeline.manifest.glob import BadPattern, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan, upstream_of
+from pipeline.manifest.kinds import MatrixValue
 from pipeline.manifest.loading import Manifest
 from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.reading import secret_reason
@@ -221,7 +222,7 @@ class Sources:
 
 def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
     """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last knows best."""
-    texts = dict(names)
+    texts: dict[str, str] = {key: MatrixValue(name, name) for key, name in names.items()}
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
     return texts

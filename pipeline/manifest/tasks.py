@@ -183,7 +183,7 @@ class TaskMaker:
         steps += [partial(_filled, recipe.model, context)] if recipe.model is not None else []
         steps += [partial(_checked, ratio, context, check_aspect_ratio)] if ratio is not None else []
         steps += [partial(_checked, size, context, check_size)] if size is not None else []
-        steps += [partial(self._image, template, context) for template in recipe.images]
+        steps += [partial(self._image, template, context, recipe.skip_broken) for template in recipe.images]
         steps += [lambda: self._name(recipe, context, _task_id(recipe, context)), lambda: _tags(recipe, context)]
         for step in steps:
             try:
@@ -202,13 +202,20 @@ class TaskMaker:
                 raise _located(None, "a parameter holds an API key of this machine", "take the key out")
 
     def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
-        return tuple([self._image(template, context) for template in recipe.images])
+        return tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
 
-    def _image(self, template: Template, context: Context) -> InputImage:
+    def _image(self, template: Template, context: Context, is_opened: bool) -> InputImage:
+        """Return an input image. is_opened: its first bytes are looked at, too."""
+        rendered = _render(template, context)
         try:
-            return self._inputs.image(_render(template, context))
+            image = self._inputs.image(rendered)
+            if is_opened:
+                self._inputs.check_header(rendered, image)
         except BadInput as error:
-            raise _located(template, error.what, error.instead) from None
+            trouble = _located(template, error.what, error.instead)
+            trouble.is_input = True
+            raise trouble from None
+        return image
 
     def _name(self, recipe: Recipe, context: Context, task_id: str) -> tuple[str, str]:
         template = recipe.output

@@ -17,6 +17,7 @@ from pipeline.manifest.budget import MAX_TEXT, Names, text_of
 from pipeline.manifest.sandbox import FENCES, Sandbox
 
 Context = Mapping[str, Any]
+Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
 _STATEMENT = re.compile(
     r"\{%[-+]?\s*(?:if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
     r"include|import|from|extends|block|endblock|macro|endmacro|call|endcall|do)\b"
@@ -44,6 +45,7 @@ class TemplateTrouble(Exception):  # noqa: N818 - becomes a Problem where the fi
     def __init__(self, what: str, instead: str = "", *, line: int = 1, needle: str | None = None) -> None:
         super().__init__(what)
         self.what, self.instead, self.line, self.needle = what, instead, line, needle
+        self.is_input = False  # an input image that cannot be used, which `skip_broken` may leave out
         self.origin: Any = None  # the template's, once it is known
         self.others: tuple[TemplateTrouble, ...] = ()  # what is wrong beside it, in the same row
 
@@ -185,9 +187,9 @@ def _fixed_refs(tree: nodes.Template, roots: frozenset[str]) -> set[tuple[str, s
     return found
 
 
-def _simple_parts(tree: nodes.Template) -> list[str | tuple[str, str | None]] | None:
-    """Return text and (root, key) in order when the template holds nothing else; else None."""
-    parts: list[str | tuple[str, str | None]] = []
+def _simple_parts(tree: nodes.Template) -> list[str | Ref] | None:
+    """Return text and references in order when the template holds nothing else; else None."""
+    parts: list[str | Ref] = []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return None
@@ -199,25 +201,27 @@ def _simple_parts(tree: nodes.Template) -> list[str | tuple[str, str | None]] | 
     return parts
 
 
-def _simple_part(node: nodes.Node) -> str | tuple[str, str | None] | None:
+def _simple_part(node: nodes.Node) -> str | Ref | None:
     match node:
         case nodes.TemplateData(data=text):
             return str(text)
         case nodes.Const(value=str(text)):
             return text
         case nodes.Name(name=("job" | "id" | "variant") as root):
-            return root, None
+            return root, None, False
         case nodes.Getattr(node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), attr=key):
-            return root, key
+            return root, key, False
+        case nodes.Getattr(node=nodes.Getattr(node=nodes.Name(name="matrix" as root), attr=key), attr="key"):
+            return root, key, True
         case nodes.Getitem(
             node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), arg=nodes.Const(value=str(key))
         ):
-            return root, key
+            return root, key, False
         case _:
             return None
 
 
-def _quick(parts: list[str | tuple[str, str | None]]) -> Callable[[Context], str]:
+def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
     """Return a renderer without Jinja: one `%` of a pattern made once."""
     pattern = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
     refs = tuple(part for part in parts if not isinstance(part, str))
@@ -225,12 +229,12 @@ def _quick(parts: list[str | tuple[str, str | None]]) -> Callable[[Context], str
     def render(context: Context) -> str:
         """Fill the pattern. TemplateTrouble for a key that is not there."""
         values = []
-        for root, key in refs:
+        for root, key, is_key in refs:
             names = context[root]
             if key is None:
                 value = names
             elif key in names:
-                value = names[key]
+                value = names[key].key if is_key else names[key]
             else:
                 raise _missing(names, key)
             values.append(value if value.__class__ is str else text_of(value))
