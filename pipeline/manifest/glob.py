@@ -2,6 +2,9 @@
 
 `*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. A name with
 [ ] in it fits as it is written, too: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
+
+Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
+not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
 """
 
 import itertools

@@ -8,7 +8,6 @@ import hashlib
 import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import settle
+from pipeline.manifest.budget import nearest
 from pipeline.manifest.document import Tree, parse
 from pipeline.manifest.interpolate import MissingVariable, interpolate
 from pipeline.manifest.jobs import JobPlan, Planner, stages_of
@@ -215,8 +215,8 @@ class _Reader:
     def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
-            near = get_close_matches(name, declared, n=1, cutoff=0.6)
-            instead = f"did you mean {near[0]!r}?" if near else "write it under `vars:` or take the flag away"
+            near = nearest(name, declared)
+            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or take the flag away"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
 
 

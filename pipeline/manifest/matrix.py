@@ -9,8 +9,8 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from pipeline.manifest.budget import nearest
 from pipeline.manifest.job import Matrix
 from pipeline.manifest.kinds import Choice, MatrixValue
 
@@ -75,9 +75,9 @@ class Combinations:
             known = [choice.name for choice in self.axes[key]] if key in self.axes else [*self.axes]
             wanted = value if key in self.axes else key
             if wanted not in known:
-                near = get_close_matches(wanted, known, n=1, cutoff=0.6)
+                near = nearest(wanted, known)
                 what = f"{value!r} is no value of the axis {key!r}" if key in self.axes else f"there is no axis {key!r}"
-                instead = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known[:8])
+                instead = f"did you mean {near!r}?" if near is not None else "known: " + ", ".join(known[:8])
                 yield ("exclude", index, key), f"excludes nothing: {what}", instead
 
     def _each(self) -> Iterator[Combination]:

@@ -110,6 +110,12 @@ def test_long_names_are_not_searched_for_the_nearest(desk):
     assert "it has: id" in str(problem)
 
 
+def test_long_matrix_values_are_not_compared(desk):
+    one, other = "ab" * 50_000, "ba" * 50_000
+    (problem,) = desk.problems(f"jobs: {{a: {{prompt: p, matrix: {{m: [{one}, x], exclude: [{{m: {other}}}]}}}}}}\n")
+    assert "excludes nothing" in problem.what
+
+
 def test_place_of_a_word_that_is_written_otherwise_is_found_at_once(desk):
     text = 'jobs: {a: {prompt: "' + "{{ job }}" * 9_000 + '{{ \\x73elf }}"}}\n'
     (problem,) = desk.problems(text)  # minutes, if the search began anew at every brace
