@@ -37,8 +37,8 @@ def init(file: Path, example: Any) -> int:
 
 @verb
 @click.argument("files", type=f.FILE, nargs=-1, required=True)
-@click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one.")
-def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
+@f.variables
+def validate(files: tuple[Path, ...], variables: tuple[str, ...], allow_env: tuple[str, ...]) -> int:
     """Check each FILE and all its rows, inputs and output names; list every problem as file:line:column.
 
     Exit code 0: all are well, and how many tasks each makes. 2: what is wrong, and what to write instead.
@@ -47,20 +47,24 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...]) -> int:
     imgpipe validate jobs/*.yaml
     """
     from pipeline import compose
+    from pipeline.report import visible
     from pipeline.report.figures import count
 
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=None)
     is_bad = False
     for file in files:
         try:
-            setup = compose.prepare(file, compose.Flags(variables=f.variables_of(variables)))
+            setup = compose.prepare(file, flags)
             planned = compose.look(setup)
         except InputError as error:
             is_bad = True
-            print(error, file=sys.stderr)
+            print("\n".join(map(visible, str(error).splitlines())), file=sys.stderr)
         else:
             print(f"{file}: {count(planned.plan.total, 'task')}")
             for text in setup.retired(setup.models | planned.plan.models):
                 print(f"{file}: warning: {text}", file=sys.stderr)
+            for note in planned.said:
+                print(f"note: {visible(note)}", file=sys.stderr)
     return Exit.USAGE if is_bad else Exit.OK
 
 

@@ -71,8 +71,17 @@ as_json = click.option("--json", "is_json", is_flag=True, help="One JSON documen
 picks = click.option(
     "--picks", type=FILE, metavar="FILE", help="The saved picks; else report/picks.json beside the images."
 )
-locating = _apply(
+variables = _apply(
     click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
+    click.option(
+        "--allow-env",
+        multiple=True,
+        metavar="NAME",
+        help="Let `vars` read this environment variable although its name looks like a secret's.",
+    ),
+)
+locating = _apply(
+    variables,
     click.option(
         "--simulate",
         is_flag=False,
@@ -168,6 +177,7 @@ def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
 def compose_flags(
     *,
     variables: tuple[str, ...],
+    allow_env: tuple[str, ...] = (),
     profile: str | None,
     select: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
@@ -189,6 +199,7 @@ def compose_flags(
 
     return Flags(
         variables=variables_of(variables),
+        allow_env=frozenset(allow_env),
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,

@@ -68,11 +68,12 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     imgpipe report jobs/demo.yaml --open
     """
     from pipeline import compose
+    from pipeline.report import visible
 
     path, profile = f.file_and_profile(file, simulate)
     told = _count_thumbnails if terminal.is_lively() else None
     page = compose.report(compose.prepare(path, f.compose_flags(profile=profile, **flags)), told=told)
-    print(page)
+    print(visible(str(page)))
     if is_open:
         import webbrowser
 
@@ -157,6 +158,7 @@ def export(
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
 ) -> int:
     """Copy the images of FILE that were picked on the contact sheet. A different file is never replaced.
 
@@ -171,7 +173,7 @@ def export(
     from pipeline.report.figures import count
 
     path, profile = f.file_and_profile(file, simulate)
-    setup = compose.prepare(path, f.compose_flags(variables=variables, profile=profile))
+    setup = compose.prepare(path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile))
     exported = compose.export(setup, folder, picks)
     if is_json:
         f.print_json(
@@ -184,7 +186,7 @@ def export(
         )
         return exported.exit
     for target in exported.copied:
-        print(target)
+        print(visible(str(target)))
     for task_id, reason in exported.left:
         print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)

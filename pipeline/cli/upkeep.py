@@ -20,11 +20,15 @@ SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
-def _setup(file: Path | None, simulate: str | None, variables: tuple[str, ...], **others: Any) -> "tuple[Path, Setup]":
+def _setup(
+    file: Path | None, simulate: str | None, variables: tuple[str, ...], allow_env: tuple[str, ...], **others: Any
+) -> "tuple[Path, Setup]":
     from pipeline import compose
 
     path, profile = f.file_and_profile(file, simulate)
-    return path, compose.prepare(path, f.compose_flags(variables=variables, profile=profile, **others))
+    return path, compose.prepare(
+        path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, **others)
+    )
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -35,7 +39,15 @@ def _setup(file: Path | None, simulate: str | None, variables: tuple[str, ...], 
 @click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
 @f.locating
 @f.as_json
-def verify(*, file: Path | None, decode: bool, is_json: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+def verify(
+    *,
+    file: Path | None,
+    decode: bool,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
     """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
 
     Exit code 0: every image is there, byte for byte. 3: something is missing or changed; what to do is said.
@@ -46,7 +58,7 @@ def verify(*, file: Path | None, decode: bool, is_json: bool, simulate: str | No
     """
     from pipeline import compose
 
-    path, setup = _setup(file, simulate, variables)
+    path, setup = _setup(file, simulate, variables, allow_env)
     verified = compose.verify(setup, decode=decode)
     found = verified.found
     if is_json:
@@ -111,7 +123,13 @@ def _verdict(verified: "Verified", path: Path) -> str:
 @f.locating
 @f.as_json
 def rebuild(
-    *, file: Path | None, wait_lock: float, is_json: bool, simulate: str | None, variables: tuple[str, ...]
+    *,
+    file: Path | None,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
 ) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
 
@@ -125,7 +143,7 @@ def rebuild(
     """
     from pipeline import compose
 
-    path, setup = _setup(file, simulate, variables, wait_lock=wait_lock)
+    path, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
     rebuilt = compose.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
@@ -208,6 +226,7 @@ def rejected(
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
 ) -> int:
     """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
 
@@ -222,7 +241,7 @@ def rejected(
 
     from pipeline import compose
 
-    _, setup = _setup(file, simulate, variables, wait_lock=wait_lock)
+    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
     salvaged = asyncio.run(compose.salvage(setup)) if salvage else None
     kept = compose.rejected(setup)
     if is_json:
@@ -288,7 +307,13 @@ def _kept_line(kept: "Rejected") -> str:
 @f.locating
 @f.as_json
 def doctor(
-    *, file: Path | None, with_models: bool, is_json: bool, simulate: str | None, variables: tuple[str, ...]
+    *,
+    file: Path | None,
+    with_models: bool,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
 ) -> int:
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
@@ -302,7 +327,8 @@ def doctor(
     from pipeline.compose import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    checks = list(surgery.doctor(path, f.compose_flags(variables=variables, profile=profile), with_models=with_models))
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile)
+    checks = list(surgery.doctor(path, flags, with_models=with_models))
     code = surgery.exit_code(checks)
     if is_json:
         lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]

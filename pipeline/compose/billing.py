@@ -35,6 +35,7 @@ def bill(setup: Setup) -> Bill:
             alike_microusd=plan.alike.known_price,
             is_play_money=setup.is_play_money,
             forecast=forecast,
+            samples=plan.samples,
             notes=(
                 *planned.warnings,
                 *_holds(reader),

@@ -7,6 +7,10 @@ machine of one's own nothing is wrong with it.
 import os
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.provider.address import is_loopback, own_address
+from pipeline.settings import KEY_NAMES, ProviderSettings
 
 
 def of_key(folder: Path) -> str | None:
@@ -20,6 +24,17 @@ def of_key(folder: Path) -> str | None:
     if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
         return f"others on this machine can read the key in {path}; write: chmod 600 {path}"
     return None
+
+
+def of_host(provider: ProviderSettings) -> str | None:
+    """Say which key goes to a host that is not the kind's own; None when it is, or this machine."""
+    if provider.base_url is None:
+        return None
+    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, own_address(provider.kind)))
+    if host == own or is_loopback(host):
+        return None
+    names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
+    return f"the key in {' or '.join(names)} goes to {host}, which is not {own}"
 
 
 def of_folder(folder: Path) -> str | None:

@@ -42,7 +42,9 @@ def status(setup: Setup) -> Status:
     with reading(setup) as reader:
         states = dict.fromkeys(TaskState, 0)
         missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
-        stream = orphans.watch(rows(setup, reader, DigestMemory(reader), on_end=waiting.extend))
+        stream = orphans.watch(
+            rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
+        )
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing
@@ -149,6 +151,7 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         model=str(asked["model"]),
         tags=task.tags,
         matrix=task.matrix,
+        fields=task.fields,
         image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
         input_image=task.images[0].path if task.images else None,
         width=artifact.width if artifact else None,

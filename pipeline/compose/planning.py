@@ -17,7 +17,7 @@ from pipeline.compose.consent import doubt, prices_of
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.preparing import Setup
 from pipeline.errors import InputError, Problem
-from pipeline.manifest import InputDigests, UpstreamImage, expand
+from pipeline.manifest import Expansion, InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState
 from pipeline.plan import Files, Plan, Row, Selection, Spool, survey, tally
 from pipeline.plan.totals import LISTED
@@ -48,6 +48,7 @@ class Planned:
     plan: Plan
     orphans: Counter[str] = field(default_factory=Counter)  # by job: tasks the manifest no longer has
     waiting: tuple[str, ...] = ()  # input files too young to be read
+    said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
     digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
     warnings: list[str] = field(default_factory=list)
@@ -58,7 +59,7 @@ class Planned:
     def notes(self) -> list[str]:
         """What a person should know of the plan as a whole."""
         unmatched = [self.unmatched] if self.unmatched else []
-        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting)]
+        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting), *self.said]
 
 
 def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
@@ -105,7 +106,7 @@ def rows(
     digests: DigestMemory,
     *,
     jobs: Collection[str] | None = None,
-    on_end: Callable[[tuple[str, ...]], None] = lambda _waiting: None,
+    on_end: Callable[[Expansion], None] = lambda _expansion: None,
     is_cancelled: threading.Event | None = None,
 ) -> Iterator[Row]:
     """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
@@ -118,7 +119,7 @@ def rows(
         for task in expansion:
             _heed(is_cancelled)
             yield task
-        on_end(expansion.waiting)
+        on_end(expansion)
 
     return survey(tasks(), reader, Files(manifest.output_dir), setup.rules)
 
@@ -141,9 +142,9 @@ def make_plan(
     if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
         _check_chain(setup, reader, is_cancelled)
     digests = DigestMemory(reader)
-    waiting: list[str] = []
+    ended: list[Expansion] = []
     orphans = Orphans(setup.manifest, reader)
-    stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
+    stream = rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
     ids: list[str] = []
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
     unreadable: dict[str, str] = {}
@@ -155,10 +156,12 @@ def make_plan(
         free=free,
     )
     _check_plan(setup, plan)
+    waiting = tuple(name for expansion in ended for name in expansion.waiting)
     return Planned(
         plan=plan,
         orphans=Counter() if jobs is not None else orphans.counted(waiting),
-        waiting=tuple(waiting),
+        waiting=waiting,
+        said=tuple(text for expansion in ended for text in expansion.notes),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],

@@ -14,7 +14,7 @@ from pipeline.errors import InputError
 from pipeline.manifest import Manifest, load
 from pipeline.model import Aspect, Task
 from pipeline.plan import Rules, Selection
-from pipeline.provider import Catalogue, check_address, find_key
+from pipeline.provider import Catalogue, check_address, find_key, known_keys
 from pipeline.settings import Kind, Limits, ProviderSettings, Retry
 
 
@@ -23,6 +23,7 @@ class Flags:
     """What the command line says. None: the manifest decides."""
 
     variables: Mapping[str, str] = field(default_factory=dict)
+    allow_env: frozenset[str] = frozenset()  # variables that `vars` may read although they look like secrets
     selection: Selection = field(default_factory=Selection)
     concurrency: int | None = None
     rpm: float | None = None
@@ -74,7 +75,11 @@ class Setup:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
         told: list[str | None] = [*self.retired(models)]
         if not self.is_play_money:
-            told += [exposure.of_key(self.manifest.path.parent), exposure.of_folder(self.manifest.output_dir)]
+            told += [
+                exposure.of_host(self.provider),
+                exposure.of_key(self.manifest.path.parent),
+                exposure.of_folder(self.manifest.output_dir),
+            ]
         return [text for text in told if text is not None]
 
     @property
@@ -93,7 +98,14 @@ class Setup:
 
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
-    manifest = load(path, variables=flags.variables, simulate=flags.simulate, check=_reachable)
+    manifest = load(
+        path,
+        variables=flags.variables,
+        allow_env=flags.allow_env,
+        simulate=flags.simulate,
+        check=_reachable,
+    )
+    manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if strangers := flags.selection.strangers(manifest.jobs):
         raise InputError(*strangers)
     setup = Setup(

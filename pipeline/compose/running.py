@@ -84,7 +84,8 @@ async def run(
     `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
     arrived is saved, what is in flight becomes unknown).
     """
-    notifier = Notifier(setup.manifest.notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
+    notify = None if setup.flags.simulate else setup.manifest.notify  # a rehearsal may be of a stranger's manifest
+    notifier = Notifier(notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
     try:
         summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, lock=lock, is_main=is_main)
     except TryLater:  # nothing is wrong, and another run may be the one that is told about
@@ -253,6 +254,12 @@ def _unpriced(plan: Plan) -> Iterator[str]:
         yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
 
 
+def _untold(setup: Setup) -> Iterator[str]:
+    """Say that a rehearsal leaves `notify` alone."""
+    if setup.flags.simulate and setup.manifest.notify is not None:
+        yield "a rehearsal calls no webhook or ping and writes no metrics file: `notify` is ignored"
+
+
 async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
     wallet = wallet_of(job.setup, job.reader)
     whole = merged(planned.plan, *(each.plan for each in ahead))
@@ -264,7 +271,14 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
     outcome = Outcome()
     with job.watch(started, view) as listen:
         listen(started)
-        for text in (*_unpriced(whole), *planned.warnings, *planned.notes, *planned.plan.notes, *job.recovery.notes):
+        for text in (
+            *_unpriced(whole),
+            *_untold(job.setup),
+            *planned.warnings,
+            *planned.notes,
+            *planned.plan.notes,
+            *job.recovery.notes,
+        ):
             listen(Warned(text=text))
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)

@@ -4,7 +4,8 @@ In: values. Out: the same values, paid for, or SecurityError. It knows nothing o
 """
 
 import json
-from collections.abc import ItemsView, Iterator, KeysView, Mapping, ValuesView
+import re
+from collections.abc import Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
@@ -17,8 +18,16 @@ from jinja2.utils import Namespace
 
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
-MAX_WORK = 2_000_000  # characters and items handled by one rendering: under a second
+MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
 MAX_BITS = 1024  # of a whole number
+_LONGEST_NAME = 100  # characters of a name that another one is looked for
+_MOST_NAMES = 1000
+_SHOWN = 8
+_PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
+
+
+_CONTAINER = 4  # what a look into a list or a mapping costs, in characters
+_SIZED = (str, list, tuple, dict, range, KeysView, ValuesView, ItemsView)
 
 
 class Names(dict[str, Any]):
@@ -35,10 +44,36 @@ class Names(dict[str, Any]):
         return f"{self.label} has no {key!r}; {_nearest(key, tuple(self))}"
 
 
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant; None when there is none.
+
+    Long texts and long lists are left alone: the search takes the product of both lengths.
+    """
+    if len(name) > _LONGEST_NAME:
+        return None
+    candidates = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]
+    return next(iter(get_close_matches(name, candidates, n=1, cutoff=0.6)), None)
+
+
+def is_plain(text: str) -> bool:
+    """True for a word or two, as columns and choices are named: a message may show it. A password or key is not.
+
+    Tables may be any file that a manifest of a stranger names.
+    """
+    return _PLAIN.fullmatch(text) is not None
+
+
+def plain_names(names: Collection[str]) -> str:
+    """List names for a message; those that are no plain words are counted only."""
+    shown = [name for name in islice(names, _SHOWN) if is_plain(name)]
+    hidden = len(names) - len(shown)
+    return ", ".join(shown + [f"{hidden:,} more"] * bool(shown and hidden)) or (f"{hidden:,}" if hidden else "none")
+
+
 @lru_cache(maxsize=64)  # a column that is misspelt is missing from every row of a table
 def _nearest(key: str, known: tuple[str, ...]) -> str:
-    near = get_close_matches(key, known, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(known[:8]) or 'none'}"
+    near = nearest(key, filter(is_plain, known))
+    return f"did you mean {near!r}?" if near is not None else f"it has: {plain_names(known)}"
 
 
 def text_of(value: Any) -> Any:
@@ -113,6 +148,23 @@ class Budget:
             self.text(len(value))
         elif isinstance(value, list | tuple | dict):
             self.items(len(value))
+            self.weigh(value)
         elif isinstance(value, int) and value.bit_length() > MAX_BITS:
             raise SecurityError("makes a number of more than 300 digits; make it smaller")
+        return value
+
+    def weigh(self, value: Any, times: int = 1) -> Any:
+        """Pay `times` for all that a value holds, however deep, as if nothing in it were shared, and return it.
+
+        `[x, x, x, x]` takes four pointers, but a text, a comparison or a sort of it goes through all four.
+        """
+        pending = [value]
+        while pending:
+            part = pending.pop()
+            cost = 1 if not isinstance(part, _SIZED) else len(part) + (1 if isinstance(part, str) else _CONTAINER)
+            self.spend(times * cost)
+            if isinstance(part, dict):
+                pending += [inner for pair in part.items() for inner in pair if isinstance(inner, _SIZED)]
+            elif isinstance(part, _SIZED) and not isinstance(part, str | range):
+                pending += [inner for inner in part if isinstance(inner, _SIZED)]
         return value

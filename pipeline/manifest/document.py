@@ -199,14 +199,14 @@ class _Builder:
             self._stop(event, "a key must be text, this is a list or a mapping", "write a plain word before the colon")
             return
         frame.key = str(value)
+        if isinstance(value, Plain) and value and not (value[0].isascii() or value[0].isprintable()):
+            self._stop(event, *_indentation(value[0]))
         if value == "":
             self._report(event, "an empty key", "write a name before the colon")
             frame.key = None
         elif frame.key in frame.key_lines:
             first = frame.key_lines[frame.key]
-            self._report(
-                event, f"the key {frame.key!r} stands here again, first on line {first}", "keep one of the two lines"
-            )
+            self._report(event, f"duplicate key {frame.key!r} (first on line {first})", "keep one of the two lines")
             frame.key = None  # the first one is kept, so that its own problems are told too
         else:
             frame.key_lines[frame.key] = line
@@ -257,17 +257,29 @@ def _syntax_problem(error: yaml.YAMLError, text: str, file: str) -> Problem:
         return Problem(file=file, what=f"is not YAML: {error}")
     lines = text.split("\n")
     line = lines[mark.line] if mark.line < len(lines) else ""
-    indentation = line[: len(line) - len(line.lstrip())]
-    if "\t" in indentation:
-        column = indentation.index("\t") + 1
-        what, instead = "a tab is used for indentation", "use spaces"
-        return Problem(file=file, line=mark.line + 1, column=column, what=what, instead=instead)
+    began = getattr(error, "context_mark", None) or mark
+    for number in dict.fromkeys((mark.line, began.line)):  # a bad line may show only on the next one
+        bad = _bad_indentation(lines[number]) if number < len(lines) else None
+        if bad is not None:
+            what, instead = _indentation(lines[number][bad])
+            return Problem(file=file, line=number + 1, column=bad + 1, what=what, instead=instead)
     what = str(getattr(error, "problem", "") or "is not YAML")
     if "nesting depth" in what:  # libyaml's own bound, since 0.2.6: it looks ahead of the events we count
         what, instead = _TOO_DEEP
     else:
         what, instead = f"not YAML: {what}", _syntax_advice(what, line)
     return Problem(file=file, line=mark.line + 1, column=mark.column + 1, what=what, instead=instead)
+
+
+def _bad_indentation(line: str) -> int | None:
+    """Return where a line is indented by something else than spaces."""
+    indentation = line[: len(line) - len(line.lstrip())].rstrip("\r\n")
+    return next((index for index, character in enumerate(indentation) if character != " "), None)
+
+
+def _indentation(character: str) -> tuple[str, str]:
+    name = {"\t": "a tab", "\u00a0": "a no-break space (U+00A0)"}.get(character, f"U+{ord(character):04X}")
+    return f"{name} is used for indentation", "use spaces"
 
 
 def _syntax_advice(what: str, line: str) -> str:

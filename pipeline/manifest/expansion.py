@@ -7,6 +7,7 @@ may use the tasks only after the last one came without an InputError. It knows n
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
@@ -31,7 +32,7 @@ class Expansion:
     """The tasks of a manifest, lazily; iterate once.
 
     Raises InputError with every problem when the stream ends. After that, `waiting` holds the files that were younger
-    than `min_age`, relative to the manifest, and `count` the number of tasks.
+    than `min_age`, relative to the manifest, `notes` what a person should know, and `count` the number of tasks.
     """
 
     def __init__(
@@ -48,22 +49,31 @@ class Expansion:
         self._manifest = manifest
         self._sources = Sources(manifest, upstream=upstream, now=now)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.globs())
+        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
             is_default_model=manifest.provider.is_default_model,
             variables=Names("vars", manifest.variables),
             inputs=Inputs(manifest.path.absolute().parent.resolve(), digests, promised=promised),
             outputs=self._outputs,
+            secrets=manifest.secrets,
         )
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
         self._untold = 0
+        self._broken: list[str] = []
+        self._left_out = 0
 
     @property
     def waiting(self) -> tuple[str, ...]:
         """Files left for a later run, because they may still be being written."""
         return tuple(self._sources.waiting)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know of the sources."""
+        untold = self._left_out - len(self._broken)
+        return (*self._sources.notes, *self._broken, *([f"and {untold:,} more are left out"] if untold else []))
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
@@ -116,8 +126,18 @@ class Expansion:
                 yield from self._maker.tasks(plan, row, combination)
             except TemplateTrouble as first:
                 label = combination.label if combination is not None else ""
+                recipe = plan.recipe if plan.items is None else plan.items[row.key]
+                if recipe.skip_broken and all(trouble.is_input for trouble in (first, *first.others)):
+                    self._leave_out(plan, row, label, first)
+                    continue
                 for trouble in (first, *first.others):
                     self._note(self._located(plan, row, label, trouble))
+
+    def _leave_out(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> None:
+        self._left_out += 1
+        if self._left_out <= MAX_PROBLEMS:
+            name = "-".join(part for part in (row.key, label) if part)
+            self._broken.append(f"{plan.name}/{name} is left out: {trouble.what}")
 
     def _located(self, plan: JobPlan, row: Row, label: str, trouble: TemplateTrouble) -> Problem:
         name = "-".join(part for part in (row.key, label) if part)[:120]
@@ -130,7 +150,11 @@ class Expansion:
         return self._manifest.places.problem(("jobs", job), what, instead, is_key=True)
 
     def _note(self, problem: Problem) -> None:
-        """Keep a problem: the first 100, of one place the first 3."""
+        """Keep a problem without a key in it: the first 100, of one place the first 3."""
+        for secret in self._manifest.secrets:
+            if secret in problem.what or secret in problem.instead:
+                what, instead = problem.what.replace(secret, "[key]"), problem.instead.replace(secret, "[key]")
+                problem = replace(problem, what=what, instead=instead)
         place = (problem.file, problem.line, problem.column)
         self._alike[place] = self._alike.get(place, 0) + 1
         if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:

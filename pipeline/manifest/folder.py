@@ -46,6 +46,21 @@ class Wanted:
     written_base: str  # the folder as it was written, for paths people see
     own: frozenset[Inode] = field(default_factory=frozenset)  # output and state directories
 
+    def takes(self, relative: str) -> bool:
+        """True when a walk would yield this path, if it were there."""
+        segments = relative.split("/")
+        paths = ["/".join(segments[: length + 1]) for length in range(len(segments))]
+        if not self.hidden and any(segment.startswith(".") for segment in segments):
+            return False
+        return self.glob.matches(relative) and not any(self.ignores(path) for path in paths)
+
+    def ignores(self, relative: str) -> bool:
+        """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
+        if self.ignore is None:
+            return False
+        written = posixpath.normpath(posixpath.join(self.written_base, relative))
+        return self.ignore.fullmatch(relative) is not None or self.ignore.fullmatch(written) is not None
+
 
 def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]:
     """Return the directories of ours a walk of `base` must not enter; not those `base` itself lies in."""
@@ -102,20 +117,13 @@ def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
                 is_folder = entry.is_dir()
                 if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not wanted.hidden:
                     continue
-                if (is_folder and not can_go_deeper) or _is_ignored(wanted, below):
+                if (is_folder and not can_go_deeper) or wanted.ignores(below):
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:
         yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="mend its permissions")
     found.sort()
     yield from found
-
-
-def _is_ignored(wanted: Wanted, relative: str) -> bool:
-    if wanted.ignore is None:
-        return False
-    written = posixpath.normpath(posixpath.join(wanted.written_base, relative))
-    return wanted.ignore.fullmatch(relative) is not None or wanted.ignore.fullmatch(written) is not None
 
 
 def _inode(path: str) -> Inode | None:

@@ -1,17 +1,23 @@
 """A pattern such as `photos/**/*.{jpg,png}` comes in, a matcher of relative paths comes out. No I/O.
 
-`*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. Suffixes
-match in any case: `*.jpg` takes `A.JPG`.
+`*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. A name with
+[ ] in it fits as it is written, too: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
+
+Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
+not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
 """
 
 import itertools
 import posixpath
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_BRACES = 1000
 MAX_STARS = 4  # `**` in one pattern
 _WILD = re.compile(r"[*?\[{]")
+_STARS = re.compile(r"[*?]")
+_ONE_OF_ONE = re.compile(r"\[([^!/])\]")  # a choice of one character: how [ itself is written
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -32,12 +38,21 @@ class Glob:
         return self._matcher.fullmatch(relative) is not None
 
 
-def compile_globs(patterns: tuple[str, ...], folder: str) -> Glob:
-    """Return one Glob for all patterns, relative to `folder`. BadPattern when one is malformed."""
-    whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
-    if not whole:
+def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable[[str], bool]) -> Glob:
+    """Return one Glob for all patterns, relative to `folder`. BadPattern when one is malformed.
+
+    is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
+    """
+    if not patterns:
         raise BadPattern("no pattern is written")
-    split = [_split(posixpath.normpath(posixpath.join(folder, pattern))) for pattern in whole]
+    split = [
+        _split(prefix, rest)
+        for pattern in patterns
+        for prefix, whole in [_named(pattern, folder, is_folder)]
+        for rest in _expand(whole)
+    ]
+    if len(split) > MAX_BRACES:
+        raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
     base = posixpath.commonpath([prefix for prefix, _ in split])
     rests = [
         posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
@@ -77,11 +92,32 @@ def _expand(pattern: str) -> list[str]:
     return done
 
 
-def _split(pattern: str) -> tuple[str, str]:
-    """Split into the folder without wildcards and the rest: `/a/b/**/*.png` is `/a/b` and `**/*.png`."""
+def _named(pattern: str, folder: str, is_folder: Callable[[str], bool]) -> tuple[str, str]:
+    """Split a pattern behind the folders that are there under the very name that is written."""
+    whole = posixpath.join(folder, pattern.rstrip("/"))
+    segments = whole.split("/")
+    known = folder.count("/") + 1 if whole.startswith(f"{folder}/") else 1
+    for segment in segments[known:-1]:
+        is_name = not _WILD.search(segment)
+        if not is_name and (_STARS.search(segment) or not is_folder("/".join(segments[: known + 1]))):
+            break
+        known += 1
+    return posixpath.normpath("/".join(segments[:known]) or "/"), "/".join(segments[known:])
+
+
+def _split(prefix: str, pattern: str) -> tuple[str, str]:
+    """Split into the folder without wildcards and the rest: `**/*.png` below `/a` is `/a` and `**/*.png`."""
+    pattern = posixpath.normpath(pattern)
+    while pattern.startswith("../"):
+        prefix, pattern = posixpath.dirname(prefix), pattern[3:]
     segments = pattern.split("/")
-    wild = next((index for index, segment in enumerate(segments) if _WILD.search(segment)), len(segments) - 1)
-    return "/".join(segments[:wild]) or "/", "/".join(segments[wild:])
+    wild = next((index for index, segment in enumerate(segments) if _is_wild(segment)), len(segments) - 1)
+    plain = [_ONE_OF_ONE.sub(r"\1", segment) for segment in segments[:wild]]  # `photos [[]2024]` is `photos [2024]`
+    return posixpath.join(prefix, *plain), "/".join(segments[wild:])
+
+
+def _is_wild(segment: str) -> bool:
+    return _WILD.search(_ONE_OF_ONE.sub("", segment)) is not None
 
 
 def _regex(pattern: str) -> str:
@@ -115,7 +151,8 @@ def _fixed(text: str) -> str:
         end = text.find("]", index + 2) if character == "[" else -1
         if end > 0:
             inside = text[index + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("/", "")
-            pieces.append(f"[{'^/' + inside[1:] if inside[0] == '!' else inside}]")
+            choice = f"[{'^/' + inside[1:] if inside[0] == '!' else inside}]"
+            pieces.append(f"(?:{choice}|{re.escape(text[index : end + 1])})")  # or the name as it is written
             index = end
         else:
             pieces.append("[^/]" if character == "?" else re.escape(character))

@@ -6,13 +6,17 @@ from outside, so that an unchanged file is not read again.
 
 import hashlib
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.manifest.reading import kind_of, open_regular, reason
+from pipeline.manifest.reading import kind_of, open_regular, reason, secret_reason
 from pipeline.model import InputImage
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
+
+# PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
 class InputDigests(Protocol):
@@ -44,6 +48,8 @@ class Inputs:
         self._digests = digests
         self._promised = None if promised is None else f"{promised}/"
         self._known: dict[str, InputImage | BadInput] = {}
+        self._sound: set[str] = set()
+        self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
     def image(self, rendered: str) -> InputImage:
         """Return one input image. Raises BadInput."""
@@ -60,6 +66,21 @@ class Inputs:
             raise known
         return known
 
+    def check_header(self, rendered: str, image: InputImage) -> None:
+        """Pass when a file begins as an image does. Raises BadInput. What is yet to be made passes."""
+        if not image.sha256 or rendered in self._sound:
+            return
+        try:
+            with open_regular(image.path) as stream:
+                start = stream.read(12)
+        except OSError as error:
+            raise BadInput(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "mend it") from None
+        if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
+            raise BadInput(f"input image {_shown(rendered)} is no image", "name an image file")
+        if len(self._sound) >= _REMEMBERED:
+            self._sound.clear()
+        self._sound.add(rendered)
+
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
             raise BadInput("the path of an input image is empty", "fill the cell, or take the row out")
@@ -70,6 +91,9 @@ class Inputs:
                 f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
             )
         path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+        refused = secret_reason(path, real_folder=self._real_folder)
+        if refused is not None:
+            raise BadInput(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
             kind = kind_of(status.st_mode)

@@ -8,6 +8,13 @@ from collections.abc import Collection, Mapping
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 
+# Words of a name that mark a secret; AUTHOR and KEYWORD are none, MONKEY costs a flag.
+_SECRET = re.compile(
+    r"KEY(?!WORD)|TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|CREDENTIAL|AUTH(?!OR(?!I))|PRIVATE|COOKIE|SESSION|SIGNATURE|JWT|DSN"
+    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
+    r"|^(?:AWS|AZURE|DOCKER|GH|GITHUB|GITLAB|NPM|PYPI|SSH)_"
+)
+
 
 class MissingVariable(Exception):  # noqa: N818 - becomes a Problem where the place is known
     """A variable that is not there, or not usable. `what` and `instead` never hold its value."""
@@ -17,16 +24,24 @@ class MissingVariable(Exception):  # noqa: N818 - becomes a Problem where the pl
         self.what, self.instead = what, instead
 
 
-def interpolate(text: str, environ: Mapping[str, str], *, keys: Collection[str] = ()) -> str:
+def looks_secret(name: str) -> bool:
+    """True for a variable whose name says that it holds a key, a token or a password."""
+    return _SECRET.search(name.upper()) is not None
+
+
+def interpolate(
+    text: str, environ: Mapping[str, str], *, keys: Collection[str] = (), allowed: Collection[str] = ()
+) -> str:
     """Return `text` with its variables filled in.
 
-    Raises: MissingVariable when one is unset, empty or several lines, or one of `keys`: what stands in `vars` goes into
-    prompts, and from there into the ledger, the log and the pictures' records.
+    Raises: MissingVariable when one is unset, empty or several lines, one of `keys`, or looks like a secret and is not
+    `allowed`: what stands in `vars` goes into prompts, and from there into the ledger, the log and the
+    pictures' records.
     """
-    return _REFERENCE.sub(lambda match: _value(match, environ, keys), text)
+    return _REFERENCE.sub(lambda match: _value(match, environ, keys, allowed), text)
 
 
-def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[str]) -> str:
+def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[str], allowed: Collection[str]) -> str:
     name, how, rest = match["name"], match["how"], match["rest"]
     if match["open"] is not None:
         raise MissingVariable("${ is not followed by a variable's name and }", "write ${NAME}, or $${ for the text ${")
@@ -34,6 +49,9 @@ def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[st
         return "$"
     if name in keys:
         raise MissingVariable(f"{name} is the API key, which must not get into a prompt", "name another variable")
+    if looks_secret(name) and name not in allowed:
+        what = f"{name} looks like a secret, which must not get into a prompt"
+        raise MissingVariable(what, f"name another variable, or allow this one: --allow-env {name}")
     value = environ.get(name, "")
     if not value and how == "-":
         return str(rest)

@@ -14,8 +14,10 @@ from pipeline.manifest.kinds import (
     AspectRatio,
     Aspects,
     Axis,
+    Delimiter,
     Done,
     Embedding,
+    Encoding,
     Seed,
     Size,
     Temperature,
@@ -86,6 +88,9 @@ class Keys(Model):
     )
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
+    )
+    skip_broken: Flag | None = Field(
+        None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
     )
 
     exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
@@ -159,6 +164,16 @@ class Each(Model):
     parquet: Path | None = Field(
         None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
     )
+    xlsx: Path | None = Field(
+        None, description="Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", examples=["data/products.xlsx"]
+    )
+    sheet: Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
+    delimiter: Delimiter | None = Field(
+        None, description="What separates cells. Default: found from the file.", examples=[";"]
+    )
+    encoding: Encoding | None = Field(
+        None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
+    )
     files: TextList | None = Field(
         None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
     )
@@ -178,10 +193,13 @@ class Each(Model):
     )
     state: Done = Field("done", description="Which images of `job`: done.")
 
-    SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "jsonl", "parquet", "files", "job")
+    SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "xlsx", "jsonl", "parquet", "files", "job")
     _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
-        "key": ("csv", "tsv", "jsonl", "parquet"),
-        "where": ("csv", "tsv", "jsonl", "parquet", "job"),
+        "key": ("csv", "tsv", "xlsx", "jsonl", "parquet"),
+        "where": ("csv", "tsv", "xlsx", "jsonl", "parquet", "job"),
+        "delimiter": ("csv",),
+        "encoding": ("csv", "tsv"),
+        "sheet": ("xlsx",),
         "root": ("files",),
         "ignore": ("files",),
         "hidden": ("files",),
@@ -199,7 +217,7 @@ class Each(Model):
         named = [name for name in self.SOURCES if getattr(self, name) is not None]
         if len(named) != 1:
             what = f"needs one source, this names {len(named)}: {', '.join(named) or 'none'}"
-            raise fault(what, "write one of csv, tsv, jsonl, parquet, files, job")
+            raise fault(what, f"write one of {', '.join(self.SOURCES)}")
         for key in sorted(self.model_fields_set & self._ONLY.keys()):
             if named[0] not in self._ONLY[key]:
                 raise fault(

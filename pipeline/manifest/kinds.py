@@ -11,6 +11,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
 
+from pipeline.manifest.delimited import ENCODINGS
 from pipeline.manifest.resolution import resolve
 from pipeline.manifest.scalars import (
     MAX_USD,
@@ -24,7 +25,9 @@ from pipeline.manifest.scalars import (
 from pipeline.manifest.whereabouts import is_name
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_VARIABLE = r"^(?!AWS_|GITHUB_|GH_|SSH_)(?=[A-Za-z0-9_]{1,64}$)[A-Za-z_][A-Za-z0-9_]*_(KEY|TOKEN)$"
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
+_DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
 SIZES = ("512", "1K", "2K", "4K")
 ASPECTS = ("prompt", "inputs", "params", "model")
 _MANY = 10**9
@@ -35,6 +38,19 @@ class Choice(NamedTuple):
 
     name: str
     text: str
+
+
+class MatrixValue(str):
+    """What a matrix value stands for in prompts; `key` is its name: `{{ matrix.scene.key }}`."""
+
+    __slots__ = ("key",)
+    key: str
+
+    def __new__(cls, text: str, key: str) -> "MatrixValue":
+        """Return `text` with its key."""
+        value = super().__new__(cls, text)
+        value.key = key
+        return value
 
 
 def is_template(value: object) -> bool:
@@ -85,6 +101,9 @@ def _variable(value: object) -> str:
     name = resolved if isinstance(resolved, str) else ""
     if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
         raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
+    if not re.fullmatch(_KEY_VARIABLE, name):
+        what = "must be a name that ends with _KEY or _TOKEN, and none of AWS_, GITHUB_, GH_ or SSH_"
+        raise fault(what, "write COMETAPI_KEY: what it holds is sent to the provider")
     return str(name)
 
 
@@ -103,6 +122,12 @@ def _address(value: object) -> str:
     if not isinstance(value, str) or not ("{{" in value or is_url(value)):
         raise fault("must be an address that starts with https:// or http://", "write https://host/path")
     return str(value)
+
+
+def _delimiter(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_DELIMITER, value):
+        return str(value)
+    raise fault(f"must be one character, this is {shown(value)}", 'write ";" or "," or "\\t" in double quotes')
 
 
 def _aspects(value: object) -> tuple[str, ...]:
@@ -183,9 +208,7 @@ Address = Annotated[
     str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})
 ]
 Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
-VariableName = Annotated[
-    str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": "^[A-Za-z_][A-Za-z0-9_]{0,63}$"})
-]
+VariableName = Annotated[str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": _KEY_VARIABLE})]
 Kind = Annotated[
     str,
     PlainValidator(one_of("cometapi", "google", "simulator")),
@@ -195,6 +218,8 @@ Thinking = Annotated[
     str, PlainValidator(one_of("minimal", "medium", "high")), WithJsonSchema({"enum": ["minimal", "medium", "high"]})
 ]
 Tier = Annotated[str, PlainValidator(one_of("standard", "flex")), WithJsonSchema({"enum": ["standard", "flex"]})]
+Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "string", "pattern": _DELIMITER})]
+Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
 Aspects = Annotated[

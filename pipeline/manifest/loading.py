@@ -6,9 +6,8 @@ look at the rest. Nothing is expanded here, no data file is opened, nothing is s
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from difflib import get_close_matches
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -16,6 +15,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import settle
+from pipeline.manifest.budget import nearest
 from pipeline.manifest.document import Tree, parse
 from pipeline.manifest.interpolate import MissingVariable, interpolate
 from pipeline.manifest.jobs import JobPlan, Planner, stages_of
@@ -50,6 +50,7 @@ class Manifest:
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
     places: Places  # private to this room
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
     def upstream(self) -> Mapping[str, str]:
@@ -71,10 +72,13 @@ def load(
     *,
     variables: Mapping[str, str] = MappingProxyType({}),
     environ: Mapping[str, str] = os.environ,
+    allow_env: Collection[str] = (),
     simulate: bool = False,
     check: Callable[[ProviderSettings], object] = lambda _provider: None,
 ) -> Manifest:
     """Read one manifest. `variables` (`--var`) win over `vars`; `simulate` swaps the provider for the simulator.
+
+    `allow_env` names variables that `vars` may read although they look like secrets.
 
     `check` says what else is wrong with the address, by raising InputError.
     Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
@@ -86,7 +90,7 @@ def load(
     file, damaged, found = _validate(tree, places)
     told = {(problem.line, problem.column) for problem in problems}
     problems += [problem for problem in found if (problem.line, problem.column) not in told]
-    reader = _Reader(path, file, places, damaged, simulate)
+    reader = _Reader(path, file, places, damaged, simulate, frozenset(allow_env))
     manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
     problems += reader.problems
     try:
@@ -128,7 +132,15 @@ def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
 class _Reader:
     """Takes what the models let through; everything else that is wrong goes to `problems`."""
 
-    def __init__(self, path: Path, file: ManifestFile, places: Places, damaged: set[str], simulate: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        file: ManifestFile,
+        places: Places,
+        damaged: set[str],
+        simulate: bool,
+        allow_env: frozenset[str],
+    ) -> None:
         self.problems: list[Problem] = []
         self._path = path
         self._folder = folder_of(path)
@@ -136,6 +148,7 @@ class _Reader:
         self._places = places
         self._damaged = damaged
         self._simulate = simulate
+        self._allow_env = allow_env
 
     def manifest(self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str) -> Manifest:
         """Build the manifest; meaningful only when no problem was found."""
@@ -157,7 +170,7 @@ class _Reader:
             simulate=self._simulate,
         )
         notify, troubles = settle.notify(file, self._folder, known)
-        for key_path, what, instead in (*troubles, *settle.troubles(file, output_dir, state_dir)):
+        for key_path, what, instead in (*troubles, *settle.troubles(file, self._folder, output_dir, state_dir)):
             self.problems.append(places.problem(key_path, what, instead))
         return Manifest(
             path=self._path,
@@ -191,7 +204,9 @@ class _Reader:
             keys.add(self._file.provider.api_key_env)
         for name, text in (self._file.vars or {}).items():
             try:
-                known[name] = given[name] if name in given else interpolate(text, environ, keys=keys)
+                known[name] = (
+                    given[name] if name in given else interpolate(text, environ, keys=keys, allowed=self._allow_env)
+                )
             except MissingVariable as missing:
                 known[name] = ""
                 self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))
@@ -200,8 +215,8 @@ class _Reader:
     def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
-            near = get_close_matches(name, declared, n=1, cutoff=0.6)
-            instead = f"did you mean {near[0]!r}?" if near else "write it under `vars:` or take the flag away"
+            near = nearest(name, declared)
+            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or take the flag away"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
 
 

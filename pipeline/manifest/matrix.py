@@ -9,10 +9,10 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
+from pipeline.manifest.budget import nearest
 from pipeline.manifest.job import Matrix
-from pipeline.manifest.kinds import Choice
+from pipeline.manifest.kinds import Choice, MatrixValue
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row
@@ -75,9 +75,9 @@ class Combinations:
             known = [choice.name for choice in self.axes[key]] if key in self.axes else [*self.axes]
             wanted = value if key in self.axes else key
             if wanted not in known:
-                near = get_close_matches(wanted, known, n=1, cutoff=0.6)
+                near = nearest(wanted, known)
                 what = f"{value!r} is no value of the axis {key!r}" if key in self.axes else f"there is no axis {key!r}"
-                instead = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(known[:8])
+                instead = f"did you mean {near!r}?" if near is not None else "known: " + ", ".join(known[:8])
                 yield ("exclude", index, key), f"excludes nothing: {what}", instead
 
     def _each(self) -> Iterator[Combination]:
@@ -99,4 +99,7 @@ class Combinations:
 
     def texts_of(self, names: Mapping[str, str]) -> dict[str, str]:
         """Return what the names of one combination stand for in prompts."""
-        return {key: self._texts[key].get(name, name) if key in self._texts else name for key, name in names.items()}
+        known = self._texts
+        return {
+            key: MatrixValue(known[key].get(name, name) if key in known else name, name) for key, name in names.items()
+        }

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.manifest.glob import Glob
+from pipeline.manifest.folder import Wanted
 from pipeline.manifest.naming import IMAGE_SUFFIXES, BadName, name_key
 from pipeline.manifest.reading import kind_of
 
@@ -22,10 +22,10 @@ _RECEIVED = (".png", ".jpg", ".webp")
 class Outputs:
     """What may stand under the output directory."""
 
-    def __init__(self, output_dir: Path, state_dir: Path, globs: Sequence[Glob]) -> None:
+    def __init__(self, output_dir: Path, state_dir: Path, inputs: Sequence[Wanted]) -> None:
         self._root = str(output_dir)
         self._exists = output_dir.is_dir()
-        self._globs = [glob for glob in globs if _is_below(glob.base, self._root)]
+        self._inputs = [wanted for wanted in inputs if _is_below(wanted.glob.base, self._root)]
         self._state: str | None = None
         if _is_below(str(state_dir), self._root):
             self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
@@ -35,8 +35,8 @@ class Outputs:
         """Pass when an image may be written under `name`. Raises BadName."""
         if self._state is not None and f"{key}/".startswith(self._state):
             raise BadName(f"the output name {name!r} lies in the state directory", "write another name")
-        if self._globs:
-            self._check_globs(name)
+        if self._inputs:
+            self._check_inputs(name)
         if self._exists:
             folder, _, last = name.rpartition("/")
             in_the_way = self._directory(folder)
@@ -52,12 +52,12 @@ class Outputs:
         stem, suffix = posixpath.splitext(path[len(self._root) + 1 :])
         return name_key(stem) if suffix.lower() in IMAGE_SUFFIXES else None
 
-    def _check_globs(self, name: str) -> None:
-        for glob in self._globs:
+    def _check_inputs(self, name: str) -> None:
+        for wanted in self._inputs:
             for suffix in _RECEIVED:
-                if glob.matches(posixpath.relpath(f"{self._root}/{name}{suffix}", glob.base)):
+                if wanted.takes(posixpath.relpath(f"{self._root}/{name}{suffix}", wanted.glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
-                    raise BadName(what, "write outputs to another directory, or narrow `files`")
+                    raise BadName(what, "write outputs to another directory, or leave them out with `ignore`")
 
     def _directory(self, folder: str) -> dict[str, str] | BadName:
         """Return what stands in the way in a directory: name without extension -> what it is."""

@@ -64,9 +64,10 @@ class Places:
     def _inside(self, node: yaml.Node, trouble: TemplateTrouble) -> tuple[int, int]:
         start, end = node.start_mark, node.end_mark
         raw = self._text[start.index : end.index]
-        found = (
-            re.search(rf"\{{[{{%].*?(?<!\w)({re.escape(trouble.needle)})(?!\w)", raw, re.S) if trouble.needle else None
-        )
+        opened = re.search(r"\{[{%]", raw)
+        found = None
+        if trouble.needle and opened is not None:
+            found = re.compile(rf"(?<!\w)({re.escape(trouble.needle)})(?!\w)").search(raw, opened.end())
         if found is None:
             is_block = getattr(node, "style", None) in ("|", ">")
             return (start.line + 1 + trouble.line, 1) if is_block else (start.line + 1, start.column + 1)

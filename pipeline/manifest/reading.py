@@ -9,6 +9,7 @@ import io
 import os
 import re
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 from pipeline.errors import InputError, Problem
@@ -22,6 +23,9 @@ _KINDS = (
 )
 # C0 controls, DEL and the characters YAML 1.1 readers take for line ends, which editors do not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufffe\uffff]")
+_SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/run/secrets/", "/run/credentials/")
+_SECRET_FOLDERS = frozenset((".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", "gcloud", ".password-store"))
+_SECRET_NAMES = (".env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".npmrc", ".pypirc", ".htpasswd", ".my.cnf")
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -37,8 +41,33 @@ def kind_of(mode: int) -> str | None:
     return next((name for matches, name in _KINDS if matches(mode)), "not a regular file")
 
 
+def secret_reason(path: str, *, real_folder: Callable[[str], str] = os.path.realpath) -> str | None:
+    """Say why a file is refused: it is where systems and tools keep secrets, also through a symlink. None: it is not.
+
+    A manifest may be a stranger's, and what it reads goes into prompts, reports and messages. real_folder: resolves the
+    file's folder; may remember it.
+    """
+    folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - names that are not UTF-8 stay strings
+    real = os.path.join(real_folder(folder), name)  # noqa: PTH118
+    if os.path.islink(real):  # noqa: PTH114
+        real = os.path.realpath(real)
+    parts = real.casefold().split("/")
+    is_secret = (
+        real.startswith(_SYSTEM_FOLDERS)
+        or not _SECRET_FOLDERS.isdisjoint(parts[:-1])
+        or any(part.startswith(_SECRET_NAMES) for part in (parts[-1], name.casefold()))
+    )
+    return "it may hold secrets: /proc, /sys, /dev, .env and the like are refused" if is_secret else None
+
+
 def open_regular(path: Path | str) -> io.BufferedReader:
-    """Open a regular file for reading, following symlinks. OSError with a plain text for anything else."""
+    """Open a regular file for reading, following symlinks. OSError with a plain text for anything else.
+
+    So it is for where secrets are kept (`secret_reason`).
+    """
+    refused = secret_reason(str(path))
+    if refused is not None:
+        raise OSError(refused)
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         kind = kind_of(os.fstat(descriptor).st_mode)

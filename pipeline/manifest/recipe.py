@@ -6,11 +6,11 @@ to; nothing is rendered and no data file is opened.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError, Problem
+from pipeline.manifest.budget import nearest
 from pipeline.manifest.job import Job, Keys
 from pipeline.manifest.places import Origin, Places
 from pipeline.manifest.reading import decode, read_bytes
@@ -47,6 +47,7 @@ class Recipe:
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
     keep_metadata: bool = False
     embed: bool = False
+    skip_broken: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,8 +149,8 @@ _BUILT_IN = Recipe()
 
 def _unknown_key(root: str, key: str, known: Iterable[str]) -> TemplateTrouble:
     known = sorted(known)
-    near = get_close_matches(key, known, n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]!r}?" if near else "known: " + (", ".join(known[:8]) or "none")
+    near = nearest(key, known)
+    instead = f"did you mean {near!r}?" if near is not None else "known: " + (", ".join(known[:8]) or "none")
     return TemplateTrouble(f"{root} has no {key!r}", instead, needle=key)
 
 

@@ -18,6 +18,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from pipeline.manifest.budget import MAX_ITEMS, Budget, Names, check_is_data, json_of, text_of
+from pipeline.manifest.kinds import MatrixValue
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
@@ -113,6 +114,7 @@ _FILTERS = frozenset(
         "wordcount",
     ]
 )
+FENCES = ("steps", "joined", "held")  # filters that only `template` puts in
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
 
@@ -122,23 +124,32 @@ class Sandbox(ImmutableSandboxedEnvironment):
     intercepted_binops = OPERATORS
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=text_of)
         self.budget = Budget()
+        super().__init__(
+            undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=self._printed
+        )
         self.globals = {"range": self._range, "dict": dict, "namespace": Namespace}
         self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS}
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
         self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
-        self.filters |= {"steps": self._steps, "joined": self._joined}
+        self.filters |= {"sum": self._sum}
+        self.filters |= {name: getattr(self, f"_{name}") for name in FENCES}
+        tests: dict[str, Any] = self.tests
+        self.tests = {name: self._paid(test, is_test=True) for name, test in tests.items()}
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """Look into data first, so that a column may be called `items`."""
+        self.budget.spend(1)
         if isinstance(obj, Names):
             return obj[attribute] if attribute in obj else self.undefined(obj.unknown(attribute))
         if isinstance(obj, dict) and attribute in obj:
             return obj[attribute]
+        if isinstance(obj, MatrixValue) and attribute == "key":
+            return obj.key
         return super().getattr(obj, attribute)
 
     def getitem(self, obj: Any, argument: Any) -> Any:
+        self.budget.weigh(argument)
         if isinstance(obj, Names):
             return obj[argument] if argument in obj else self.undefined(obj.unknown(str(argument)))
         return super().getitem(obj, argument)
@@ -163,6 +174,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             self.budget.items(len(left) + len(right))
         elif operator == "%" and isinstance(left, str):
             self._check_format(left)
+            self.budget.weigh(right)
             right = tuple(map(_printable, right)) if isinstance(right, tuple) else _printable(right)
         else:
             self._check_numbers(operator, left, right)
@@ -197,18 +209,42 @@ class Sandbox(ImmutableSandboxedEnvironment):
                 if width == "*" or len(width) > 4 or int(width) > MAX_WIDTH:
                     raise SecurityError(f"a format wider than {MAX_WIDTH:,} characters is refused; use a smaller width")
 
-    def _paid(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Wrap a filter of the library: its input and its result are paid for."""
+    def _paid(self, function: Callable[..., Any], *, is_test: bool = False) -> Callable[..., Any]:
+        """Wrap a filter or test of the library: all it is given, and what it makes, is paid for.
+
+        Sorting goes through its input once for each halving of it.
+        """
         position = 1 if hasattr(function, "jinja_pass_arg") else 0
 
         @functools.wraps(function)
         def paid(*args: Any, **kwargs: Any) -> Any:
-            value = args[position] if len(args) > position else None
-            check_is_data(value)
-            self.budget.spend(len(value) if isinstance(value, str | list | tuple | dict | range) else 1)
+            for value in (*args[position:], *kwargs.values()):
+                if not is_test:  # `x is callable` may ask about anything
+                    check_is_data(value)
+                size = len(value) if isinstance(value, list | tuple | dict | range) else 0
+                self.budget.spend(size)
+                self.budget.weigh(value, 1 + (0 if is_test else size.bit_length()))
             return self.budget.of(function(*args, **kwargs))
 
         return paid
+
+    def _printed(self, value: Any) -> Any:
+        """Pay for what `{{ }}` prints, also into a `{% set %}` block, and return it as it looks in a text."""
+        self.budget.weigh(value)
+        return text_of(value)
+
+    def _held(self, value: Any) -> Any:
+        """Pay for what a literal or a slice holds, and for what is compared."""
+        return self.budget.weigh(value)
+
+    def _sum(self, values: Any, attribute: str | int | None = None, start: int | float = 0) -> Any:
+        """Add numbers up: lists would be copied once for every one of them."""
+        if not isinstance(start, int | float):
+            raise SecurityError("sum adds numbers only; write a loop")
+        items = values if isinstance(values, list | tuple | range) else self.budget.of(iter(values))
+        self.budget.spend(len(items))
+        numbers = [item if attribute is None else self.getitem(item, attribute) for item in items]
+        return self.budget.of(sum(numbers, start))
 
     def _range(self, *args: int) -> range:
         numbers = range(*args)
@@ -217,15 +253,18 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.budget.spend(len(numbers))
         return numbers
 
-    def _steps(self, items: Iterable[Any]) -> Iterator[Any]:
-        """Pass a loop's items through, each paid for: `template` puts this around the iterable of every `for`."""
+    def _steps(self, items: Iterable[Any], cost: int) -> Iterator[Any]:
+        """Pass a loop's items through, each paid for: `template` puts this around the iterable of every `for`.
+
+        cost: of one turn, by the size of the loop's body.
+        """
         for item in items:
-            self.budget.spend(10)
+            self.budget.spend(cost)
             yield item
 
     def _joined(self, parts: Iterable[Any]) -> str:
         """Do what `~` does, paid for."""
-        texts = [str(text_of(part)) for part in parts]
+        texts = [str(self._printed(part)) for part in parts]
         self.budget.text(sum(map(len, texts)))
         return "".join(texts)
 
@@ -246,6 +285,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
 
     def _format(self, pattern: Any, *args: Any, **kwargs: Any) -> str:
         self._check_format(str(pattern))
+        self.budget.weigh([args, kwargs])
         named = {name: _printable(value) for name, value in kwargs.items()}
         return str(self.budget.of(str(pattern) % (named or tuple(map(_printable, args)))))
 
@@ -255,11 +295,12 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return builtin.do_round(value, precision, method)
 
     def _string(self, value: Any) -> str:
-        text = str(text_of(value))
+        text = str(self._printed(value))
         self.budget.text(len(text))
         return text
 
     def _tojson(self, value: Any) -> str:
+        self.budget.weigh(value)
         text = json_of(value)
         self.budget.text(len(text))
         return text

@@ -11,6 +11,7 @@ from typing import Final
 from pipeline.manifest.budget import Names
 from pipeline.manifest.job import Keys
 from pipeline.manifest.kinds import is_url
+from pipeline.manifest.reading import secret_reason
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.template import TemplateTrouble, compile_template
@@ -29,7 +30,7 @@ def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> Pr
     if written is None:
         return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI, timeout_s=timeout_s)
     kind, vendor = Kind.SIMULATOR if simulate else Kind(written.kind), _vendor(file)
-    is_other = kind.value != written.kind  # then the written address and key belong to somebody else
+    is_other = simulate or kind.value != written.kind  # then the written address and key belong to somebody else
     return ProviderSettings(
         kind=kind,
         model=DEFAULT_MODELS[vendor] if written.model is None else written.model,
@@ -124,7 +125,7 @@ def _url(written: str | None, variables: Mapping[str, str]) -> str | None:
     return url
 
 
-def troubles(file: ManifestFile, output_dir: Path, state_dir: Path) -> Iterator[Trouble]:
+def troubles(file: ManifestFile, folder: Path, output_dir: Path, state_dir: Path) -> Iterator[Trouble]:
     """Yield what is wrong with settings that pass one by one."""
     if file.limits is not None:
         try:
@@ -139,6 +140,10 @@ def troubles(file: ManifestFile, output_dir: Path, state_dir: Path) -> Iterator[
             yield keys, "tier: flex is offered by kind google alone", "write tier: standard, or provider.kind: google"
     if state_dir == output_dir:
         yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
+    if file.provider is not None and file.provider.profile is not None:
+        refused = secret_reason(str(folder / file.provider.profile))
+        if refused is not None:
+            yield ("provider", "profile"), f"the profile is refused: {refused}", "name a profile"
     files = set()
     for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
         existing = next(parent for parent in (path, *path.parents) if parent.exists())

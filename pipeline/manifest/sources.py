@@ -15,11 +15,13 @@ from pipeline.errors import Problem
 from pipeline.manifest import tables
 from pipeline.manifest.budget import Names
 from pipeline.manifest.folder import Wanted, own_directories, walk
-from pipeline.manifest.glob import BadPattern, Glob, compile_globs, compile_ignores
+from pipeline.manifest.glob import BadPattern, compile_globs, compile_ignores
 from pipeline.manifest.job import Each
 from pipeline.manifest.jobs import JobPlan, upstream_of
+from pipeline.manifest.kinds import MatrixValue
 from pipeline.manifest.loading import Manifest
 from pipeline.manifest.matrix import Combinations
+from pipeline.manifest.reading import secret_reason
 from pipeline.manifest.rows import Row, fields_of, printable
 
 
@@ -38,10 +40,14 @@ Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done 
 
 
 class Sources:
-    """Reads the rows of one manifest's jobs. `waiting` holds files that were too young, relative to the manifest."""
+    """Reads the rows of one manifest's jobs.
+
+    `waiting` holds files that were too young, relative to the manifest; `notes` what a person should know.
+    """
 
     def __init__(self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float]) -> None:
         self.waiting: list[str] = []
+        self.notes: list[str] = []
         self._manifest = manifest
         self._folder = manifest.path.absolute().parent.resolve()
         self._upstream = upstream
@@ -57,17 +63,32 @@ class Sources:
         else:
             yield from self._each(plan, plan.each)
 
-    def globs(self) -> list[Glob]:
-        """Return the patterns of every job, for outputs to keep clear of."""
+    def inputs(self) -> list[Wanted]:
+        """Return which files every job takes, for outputs to keep clear of."""
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
-                try:
-                    glob = compile_globs(plan.each.files, str(self._folder))
-                    found.append(replace(glob, base=os.path.realpath(glob.base)))
-                except BadPattern:
-                    continue  # told when the job's rows are asked for
+                with suppress(BadPattern):  # told when the job's rows are asked for
+                    wanted = self._wanted(plan.each)
+                    glob = replace(wanted.glob, base=os.path.realpath(wanted.glob.base))
+                    found.append(replace(wanted, glob=glob))
         return found
+
+    def _wanted(self, each: Each) -> Wanted:
+        """Return which files a job takes. Raises BadPattern."""
+        folder = str(self._folder)
+        glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
+        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
+        own = own_directories(
+            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
+        )
+        return Wanted(
+            glob=glob,
+            ignore=compile_ignores(each.ignore or ()),
+            hidden=each.hidden,
+            written_base=glob.base if is_absolute else posixpath.relpath(glob.base, folder),
+            own=own,
+        )
 
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
@@ -77,6 +98,7 @@ class Sources:
         return str(self._manifest.path.parent / getattr(each, each.kind))
 
     def _each(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+        where: tables.Where | None = None
         match each.kind:
             case "files":
                 rows: Iterator[Row | Problem] = self._files(plan, each)
@@ -84,23 +106,43 @@ class Sources:
                 yield from self._images(each)
                 return
             case kind:
-                path = self._manifest.path.parent / getattr(each, kind)
-                needs_key = plan.recipe.id is None
-                found = tables.rows(path, kind, key=each.key, where=each.where or {}, needs_key=needs_key)
-                rows = (self._at_key(plan, kind, row) for row in found)
+                where = tables.Where(each.where or {})
+                rows = (self._at_key(plan, kind, row) for row in self._table(plan, each, kind, where))
         is_empty = True
         for row in rows:
             is_empty = False
             yield row
         if is_empty and not each.allow_empty:
-            yield self._no_rows(plan, each)
+            yield self._no_rows(plan, each, where)
 
-    def _no_rows(self, plan: JobPlan, each: Each) -> Problem:
+    def _table(self, plan: JobPlan, each: Each, kind: str, where: tables.Where) -> Iterator[Row | Problem]:
+        table = tables.Table(
+            path=self._manifest.path.parent / getattr(each, kind),
+            kind=kind,
+            key=each.key,
+            needs_key=plan.recipe.id is None,
+            delimiter=each.delimiter,
+            encoding=each.encoding,
+            sheet=each.sheet,
+            where=where,
+        )
+        return tables.rows(table, note=self._note)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:  # a table may serve several jobs
+            self.notes.append(text)
+
+    def _no_rows(self, plan: JobPlan, each: Each, where: tables.Where | None) -> Problem:
         what, instead = "the table has no rows" + " that fit `where`" * bool(each.where), "check it"
+        if where is not None and where.seen():
+            instead = f"{where.seen()}; write one of these"
         if each.files is not None:
             bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
             what = "no file matches"
-            instead = instead if bare is None else f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+            if bare is not None:
+                instead = f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
+            elif any("[" in pattern for pattern in each.files):
+                instead = "check it ([ab] is one of these characters; a name that holds [ is written [[])"
         return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
 
     def _is_folder(self, pattern: str) -> bool:
@@ -118,11 +160,11 @@ class Sources:
     def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
         folder = str(self._folder)
         try:
-            glob = compile_globs(each.files or (), folder)
-            ignore = compile_ignores(each.ignore or ())
+            wanted = self._wanted(each)
         except BadPattern as error:
             yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
             return
+        glob, base = wanted.glob, wanted.written_base
         root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, each.root))
         if posixpath.commonpath([root, glob.base]) != root:
             what = f"root {each.root!r} does not hold the files of the pattern"
@@ -130,18 +172,16 @@ class Sources:
                 plan, "root", what, f"write {posixpath.relpath(glob.base, folder)!r} or a folder above it"
             )
             return
+        refused = secret_reason(f"{glob.base}/x")
+        if refused is not None:
+            yield self._problem(plan, "files", f"the folder is refused: {refused}", "name a folder of images")
+            return
         if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
             if each.allow_empty and not os.path.lexists(glob.base):
                 return
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
             yield self._problem(plan, "files", what, _nearest_folder(glob.base))
             return
-        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
-        base = glob.base if is_absolute else posixpath.relpath(glob.base, folder)
-        own = own_directories(
-            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
-        )
-        wanted = Wanted(glob=glob, ignore=ignore, hidden=each.hidden, written_base=base, own=own)
         inside = posixpath.relpath(glob.base, root)
         inside = "" if inside == "." else f"{inside}/"
         for found in walk(wanted):
@@ -182,7 +222,7 @@ class Sources:
 
 def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
     """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last knows best."""
-    texts = dict(names)
+    texts: dict[str, str] = {key: MatrixValue(name, name) for key, name in names.items()}
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
     return texts

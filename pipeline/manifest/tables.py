@@ -1,53 +1,93 @@
-"""A table comes in, its rows come out one by one: CSV, TSV, JSON lines, Parquet. None is ever held in memory whole.
+"""Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
 
 A row that cannot be read is a Problem with its line, and the next row is read. It knows nothing of jobs or templates.
 """
 
-import csv
-import io
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from decimal import Decimal
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.budget import Names, text_of
+from pipeline.manifest.budget import Names, is_plain, nearest, plain_names, text_of
+from pipeline.manifest.delimited import Unreadable, dialect_of, records
 from pipeline.manifest.reading import open_regular, reason
 from pipeline.manifest.rows import Row, fields_of
 
 MAX_LINE_BYTES = 16 * 2**20
 DEFAULT_KEY = "id"
 _BATCH_ROWS = 1024
+_PARQUET_BYTES = 2 * 2**30  # of address space while a file is checked
+_PARQUET_S = 120
+_SEEN = 5  # texts of a column that a message shows
 
 
-class Unreadable(Exception):  # noqa: N818 - becomes a Problem at once
-    """The rest of the table cannot be read."""
+class Where:
+    """Which rows of a table are wanted: those whose cells equal one of the texts. An unquoted true fits TRUE."""
 
-    def __init__(self, what: str, instead: str = "", line: int | None = None) -> None:
-        super().__init__(what)
-        self.what, self.instead, self.line = what, instead, line
+    def __init__(self, wanted: Mapping[str, tuple[str, ...]]) -> None:
+        self.columns = tuple(wanted)
+        self._wanted = {name: frozenset(_folded(text) for text in texts) for name, texts in wanted.items()}
+        self._seen: dict[str, dict[str, None]] = {name: {} for name in wanted}
+
+    def fits(self, cells: Mapping[str, Any]) -> bool:
+        """True when a row is wanted."""
+        return not self._wanted or all(self._holds(name, cells.get(name)) for name in self._wanted)
+
+    def seen(self) -> str:
+        """Say what the columns hold, as far as that is plain words."""
+        shown = {name: [repr(text) for text in texts if is_plain(text)] for name, texts in self._seen.items()}
+        parts = [f"the column {name!r} holds {', '.join(texts)}" for name, texts in shown.items() if texts]
+        return " and ".join(parts)
+
+    def _holds(self, name: str, value: Any) -> bool:
+        text = value if value.__class__ is str else str(text_of(value))
+        if len(self._seen[name]) < _SEEN:
+            self._seen[name][text] = None
+        return _folded(text) in self._wanted[name]
 
 
-def rows(
-    path: Path, kind: str, *, key: str | None, where: Mapping[str, tuple[str, ...]], needs_key: bool = True
-) -> Iterator[Row | Problem]:
-    """Yield the rows of a table, and a Problem for each that is not one.
+def _folded(text: str) -> str:
+    """Return `true` for TRUE and True, as spreadsheets write it; any other text as it is."""
+    return text.lower() if text.lower() in ("true", "false") else text
 
-    key: the column that names the row (None: `id`). where: only rows whose cells equal one of the texts. needs_key:
-    False when a template names the rows, so that the column may be absent.
-    """
-    column = DEFAULT_KEY if key is None else key
-    file = str(path)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as `each` names it. None: `key` is `id`, the others are found from the file or the first sheet."""
+
+    path: Path
+    kind: str
+    key: str | None = None
+    needs_key: bool = True  # False when a template names the rows, so that the column may be absent
+    delimiter: str | None = None
+    encoding: str | None = None
+    sheet: str | None = None
+    where: Where = field(default_factory=lambda: Where({}))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that must be there."""
+        key = (DEFAULT_KEY if self.key is None else self.key,) if self.needs_key or self.key is not None else ()
+        return (*self.where.columns, *key)
+
+
+def rows(table: Table, note: Callable[[str], None] = lambda _text: None) -> Iterator[Row | Problem]:
+    """Yield the rows of a table, and a Problem for each that is not one; tell `note` what was guessed."""
+    column = DEFAULT_KEY if table.key is None else table.key
+    file = str(table.path)
     try:
-        for line, cells in _READERS[kind](path, [*where, *([column] if needs_key or key is not None else [])]):
+        for line, cells in _READERS[table.kind](table, note):
             if isinstance(cells, Problem):
                 yield cells
-            elif not where or all(str(text_of(cells.get(name))) in wanted for name, wanted in where.items()):
-                yield _row(cells, line, column, file, needs_key)
+            elif table.where.fits(cells):
+                yield _row(cells, line, column, file, table.needs_key)
     except Unreadable as error:
         yield Problem(file=file, line=error.line, what=error.what, instead=error.instead)
     except OSError as error:
@@ -64,72 +104,70 @@ def _row(cells: Mapping[str, Any], line: int, column: str, file: str, needs_key:
     return Row(name, data, None, f"{file}:{line}", line, False, fields_of(data))
 
 
-def _check_columns(wanted: Collection[str], header: Collection[str], line: int | None) -> None:
-    for name in wanted:
+def _check_columns(table: Table, header: Collection[str], line: int | None) -> None:
+    for name in table.columns:
         if name in header:
             continue
-        near = get_close_matches(name, header, n=1, cutoff=0.6)
-        instead = f"did you mean {near[0]!r}?" if near else "its columns: " + ", ".join(list(header)[:8])
-        if len(header) == 1 and ";" in next(iter(header)):
-            instead = "it is separated by semicolons; save it with commas"
-        elif name == DEFAULT_KEY:
+        near = nearest(name, filter(is_plain, header))
+        instead = f"did you mean {near!r}?" if near is not None else f"its columns: {plain_names(header)}"
+        if name == DEFAULT_KEY:
             instead = f"say which column names the row: `key: ...`; {instead}"
         raise Unreadable(f"there is no column {name!r}", instead, line)
 
 
-def _csv(path: Path, wanted: Collection[str], delimiter: str = ",") -> Iterator[tuple[int, Any]]:
-    with open_regular(path) as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as text:
-        lines = csv.reader(text, delimiter=delimiter, strict=True)
-        try:
-            yield from _records(lines, _header(next(lines, []), wanted), str(path))
-        except csv.Error as error:
-            instead = "put cells with quotes or line ends in quotes"
-            raise Unreadable(f"is not a table: {error}", instead, lines.line_num) from None
-        except UnicodeDecodeError:
-            raise _not_utf_8(path) from None
+def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
+    delimiter = "\t" if table.kind == "tsv" else table.delimiter
+    dialect = dialect_of(table.path, delimiter=delimiter, encoding=table.encoding, columns=table.columns)
+    if dialect.is_guessed:
+        note(f"{table.path.name} is not UTF-8 and is read as {dialect.encoding}; write `encoding:` if that is wrong")
+    return _records(table, records(table.path, dialect))
 
 
-def _not_utf_8(path: Path) -> Unreadable:
-    """Find the line of the first bad byte: what decodes for the csv reader is far ahead of it."""
-    with open_regular(path) as stream:
-        number = 0
-        while data := stream.readline(MAX_LINE_BYTES):
-            number += 1
-            try:
-                data.decode()
-            except UnicodeDecodeError as error:
-                what = f"byte 0x{data[error.start]:02x} is not UTF-8 text"
-                return Unreadable(what, "save the file as UTF-8", number)
-    return Unreadable("is not UTF-8 text", "save the file as UTF-8")
+def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Iterator[tuple[int, Any]]:
+    """Yield each record below the header with its first line.
 
-
-def _records(lines: Any, header: list[str], file: str) -> Iterator[tuple[int, Any]]:
-    """Yield each record with its first line; lines: a csv reader behind the header."""
-    line = lines.line_num + 1
-    for cells in lines:
-        if len(cells) == len(header):
+    found: (first line, last line, cells). Rows and unnamed columns without any content, which spreadsheets pad with,
+    are passed over.
+    """
+    filled = ((line, last, cells) for line, last, cells in found if any(map(str.strip, cells)))
+    first, _, cells = next(filled, (1, 1, []))
+    header = _header(table, cells, first)
+    names = [(index, name) for index, name in enumerate(header) if name]
+    unnamed = [index for index, name in enumerate(header) if not name]
+    width = names[-1][0] + 1
+    is_plain_table = len(names) == len(header)
+    for line, last, cells in filled:
+        if is_plain_table and len(cells) == width:
             yield line, dict(zip(header, cells, strict=True))
-        elif cells:
+            continue
+        extra = next((index for index in unnamed if index < len(cells) and cells[index].strip()), None)
+        if extra is not None:
+            raise Unreadable(f"column {extra + 1} has content here and no name in the header row", "name it", line)
+        if len(cells) < width or any(map(str.strip, cells[len(header) :])):
             what = f"has {len(cells)} cells, the header has {len(header)}"
-            yield line, Problem(file=file, line=line, what=what, instead="put cells with commas in quotes")
-        line = lines.line_num + 1
+            what += f" (its quoted cells reach to line {last})" if last > line else ""
+            instead = "put cells with commas in quotes"
+            yield line, Problem(file=str(table.path), line=line, what=what, instead=instead)
+            continue
+        yield line, {name: cells[index] for index, name in names}
 
 
-def _tsv(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:
-    return _csv(path, wanted, "\t")
-
-
-def _header(cells: list[str], wanted: Collection[str]) -> list[str]:
+def _header(table: Table, cells: list[str], line: int) -> list[str]:
     header = [cell.strip() for cell in cells]
     if not header:
         raise Unreadable("the table is empty", "write a header row", 1)
-    for number, name in enumerate(header, 1):
-        if not name:
-            raise Unreadable(f"column {number} has no name in the header row", "name every column", 1)
-        if header.index(name) < number - 1:
-            raise Unreadable(f"the column {name!r} is named twice in the header row", "name each column once", 1)
-    _check_columns(wanted, header, 1)
+    twice = next((name for number, name in enumerate(header) if name and header.index(name) < number), None)
+    if twice is not None:
+        shown = repr(twice) if is_plain(twice) else f"{header.index(twice) + 1}"
+        raise Unreadable(f"the column {shown} is named twice in the header row", "name each column once", line)
+    _check_columns(table, [name for name in header if name], line)
     return header
+
+
+def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
+    from pipeline.manifest.workbook import sheet_rows  # it brings an extra along
+
+    return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.sheet)))
 
 
 def _number(text: str) -> Decimal | float:
@@ -140,10 +178,10 @@ def _number(text: str) -> Decimal | float:
     return Decimal(text)
 
 
-def _jsonl(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - rows may differ in keys
+def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
     decode = msgspec.json.Decoder(dict[str, Any], float_hook=_number).decode
-    file = str(path)
-    with open_regular(path) as stream:
+    file = str(table.path)
+    with open_regular(table.path) as stream:
         number = 0
         while data := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
@@ -164,37 +202,69 @@ def _jsonl(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:  #
                 yield number, cells
 
 
-def _parquet(path: Path, wanted: Collection[str]) -> Iterator[tuple[int, Any]]:
+def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - as above
     try:
         from arro3.io import read_parquet
     except ImportError:
         raise Unreadable("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
-    open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
+    open_regular(table.path).close()  # a pipe or a folder is refused before the library waits for it
+    _check_parquet(table.path)
     number = 0
     try:
-        for batch in read_parquet(str(path)):
-            _check_columns(wanted, batch.schema.names, None)
+        for batch in read_parquet(str(table.path)):
+            _check_columns(table, batch.schema.names, None)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 part = batch.slice(start, min(_BATCH_ROWS, batch.num_rows - start))
                 columns = [_column(column) for column in part.columns]
                 for values in zip(*columns, strict=True):
                     number += 1
                     yield number, dict(zip(batch.schema.names, values, strict=True))
-    except OSError:
+    except (OSError, Unreadable):
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
-        if isinstance(error, Unreadable):
-            raise
         raise Unreadable(f"is not a Parquet file that can be read: {error}", "write it anew") from None
+
+
+_READ_ONCE = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+except ImportError:
+    pass
+from arro3.io import read_parquet
+for batch in read_parquet(sys.argv[1]):
+    pass
+"""
+
+
+def _check_parquet(path: Path) -> None:
+    """Read the whole file once in a child with bounded memory and time. Raises Unreadable.
+
+    One flipped byte can make the library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack
+    to more than the memory there is.
+    """
+    command = [sys.executable, "-I", "-c", _READ_ONCE, str(path.absolute()), str(_PARQUET_BYTES)]
+    try:
+        child = subprocess.run(command, env={}, capture_output=True, timeout=_PARQUET_S, check=False)  # noqa: S603 - our own text
+    except subprocess.TimeoutExpired:
+        what = f"takes more than {_PARQUET_S} s to read"
+        raise Unreadable(what, "split it, or write JSON lines") from None
+    if child.returncode != 0:
+        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        why = f": {last[:200]}" if child.returncode == 1 else ", the library gives up on it"
+        raise Unreadable(f"is not a Parquet file that can be read{why}", "write it anew")
 
 
 def _column(column: Any) -> list[Any]:
     return [None if isinstance(value, bytes) else value for value in column.to_pylist()]
 
 
-_READERS: Mapping[str, Callable[[Path, Collection[str]], Iterator[tuple[int, Any]]]] = {
-    "csv": _csv,
-    "tsv": _tsv,
+_READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {
+    "csv": _delimited,
+    "tsv": _delimited,
+    "xlsx": _workbook,
     "jsonl": _jsonl,
     "parquet": _parquet,
 }

@@ -44,6 +44,7 @@ class Params:
     values: dict[str, Any]
     digest: str
     variant: int
+    text: str  # of the values, for looking through
 
     @classmethod
     def of(cls, recipe: Recipe, aspect_ratio: str | None, size: str | None, variant: int) -> "Params":
@@ -54,7 +55,9 @@ class Params:
         values: dict[str, Any] = {key: value for key, value in named.items() if value is not None}
         values |= {"params": recipe.params} if recipe.params else {}
         values |= {"safety": recipe.safety} if recipe.safety else {}
-        return cls(aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant)
+        return cls(
+            aspect_ratio, size, seed, values, digest({"params": values, "variant": variant}), variant, str(values)
+        )
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -92,13 +95,21 @@ class TaskMaker:
     """Makes the tasks of one manifest."""
 
     def __init__(
-        self, *, model: str, is_default_model: bool, variables: Names, inputs: Inputs, outputs: Outputs
+        self,
+        *,
+        model: str,
+        is_default_model: bool,
+        variables: Names,
+        inputs: Inputs,
+        outputs: Outputs,
+        secrets: tuple[str, ...] = (),
     ) -> None:
         self._model = model
         self._is_default_model = is_default_model
         self._variables = variables
         self._inputs = inputs
         self._outputs = outputs
+        self._secrets = secrets
         self._known_params: dict[tuple[Any, ...], Params] = {}
         self._heads: dict[str, Template] = {}
 
@@ -144,6 +155,8 @@ class TaskMaker:
         images = self._images(recipe, context) if recipe.images else ()
         asked = Asked(prompt, system, model, params, [image.sha256 for image in images])
         name, key = self._name(recipe, context, task_id)
+        if self._secrets:
+            self._check_secrets(recipe, asked, f"{task_id}\n{name}")
         task = Task(
             id=task_id,
             job=job,
@@ -182,7 +195,7 @@ class TaskMaker:
         steps += [partial(_filled, recipe.model, context)] if recipe.model is not None else []
         steps += [partial(_checked, ratio, context, check_aspect_ratio)] if ratio is not None else []
         steps += [partial(_checked, size, context, check_size)] if size is not None else []
-        steps += [partial(self._image, template, context) for template in recipe.images]
+        steps += [partial(self._image, template, context, recipe.skip_broken) for template in recipe.images]
         steps += [lambda: self._name(recipe, context, _task_id(recipe, context)), lambda: _tags(recipe, context)]
         for step in steps:
             try:
@@ -190,14 +203,31 @@ class TaskMaker:
             except TemplateTrouble as trouble:
                 yield trouble
 
-    def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
-        return tuple([self._image(template, context) for template in recipe.images])
+    def _check_secrets(self, recipe: Recipe, asked: Asked, names: str) -> None:
+        """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
+        texts = (("prompt", recipe.prompt, asked.prompt), ("system instruction", recipe.system, asked.system or ""))
+        for secret in self._secrets:
+            for kind, template, text in (*texts, ("model", recipe.model, asked.model), ("name", recipe.output, names)):
+                if secret in text:
+                    raise _located(template, f"the {kind} holds an API key of this machine", "take the key out")
+            if secret in asked.params.text:
+                raise _located(None, "a parameter holds an API key of this machine", "take the key out")
 
-    def _image(self, template: Template, context: Context) -> InputImage:
+    def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
+        return tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
+
+    def _image(self, template: Template, context: Context, is_opened: bool) -> InputImage:
+        """Return an input image. is_opened: its first bytes are looked at, too."""
+        rendered = _render(template, context)
         try:
-            return self._inputs.image(_render(template, context))
+            image = self._inputs.image(rendered)
+            if is_opened:
+                self._inputs.check_header(rendered, image)
         except BadInput as error:
-            raise _located(template, error.what, error.instead) from None
+            trouble = _located(template, error.what, error.instead)
+            trouble.is_input = True
+            raise trouble from None
+        return image
 
     def _name(self, recipe: Recipe, context: Context, task_id: str) -> tuple[str, str]:
         template = recipe.output

@@ -14,9 +14,10 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
 from pipeline.manifest.budget import MAX_TEXT, Names, text_of
-from pipeline.manifest.sandbox import Sandbox
+from pipeline.manifest.sandbox import FENCES, Sandbox
 
 Context = Mapping[str, Any]
+Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
 _STATEMENT = re.compile(
     r"\{%[-+]?\s*(?:if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
     r"include|import|from|extends|block|endblock|macro|endmacro|call|endcall|do)\b"
@@ -44,6 +45,7 @@ class TemplateTrouble(Exception):  # noqa: N818 - becomes a Problem where the fi
     def __init__(self, what: str, instead: str = "", *, line: int = 1, needle: str | None = None) -> None:
         super().__init__(what)
         self.what, self.instead, self.line, self.needle = what, instead, line, needle
+        self.is_input = False  # an input image that cannot be used, which `skip_broken` may leave out
         self.origin: Any = None  # the template's, once it is known
         self.others: tuple[TemplateTrouble, ...] = ()  # what is wrong beside it, in the same row
 
@@ -114,7 +116,7 @@ def _roots(sandbox: Sandbox, tree: nodes.Template) -> frozenset[str]:
     try:
         return frozenset(meta.find_undeclared_variables(tree)) - sandbox.globals.keys()
     except TemplateSyntaxError as error:
-        known = "filters: " + ", ".join(sorted(sandbox.filters.keys() - {"steps", "joined"}))
+        known = "filters: " + ", ".join(sorted(sandbox.filters.keys() - {*FENCES}))
         raise TemplateTrouble(f"not a template: {error.message}", known, line=error.lineno) from None
 
 
@@ -185,9 +187,9 @@ def _fixed_refs(tree: nodes.Template, roots: frozenset[str]) -> set[tuple[str, s
     return found
 
 
-def _simple_parts(tree: nodes.Template) -> list[str | tuple[str, str | None]] | None:
-    """Return text and (root, key) in order when the template holds nothing else; else None."""
-    parts: list[str | tuple[str, str | None]] = []
+def _simple_parts(tree: nodes.Template) -> list[str | Ref] | None:
+    """Return text and references in order when the template holds nothing else; else None."""
+    parts: list[str | Ref] = []
     for output in tree.body:
         if not isinstance(output, nodes.Output):
             return None
@@ -199,25 +201,27 @@ def _simple_parts(tree: nodes.Template) -> list[str | tuple[str, str | None]] | 
     return parts
 
 
-def _simple_part(node: nodes.Node) -> str | tuple[str, str | None] | None:
+def _simple_part(node: nodes.Node) -> str | Ref | None:
     match node:
         case nodes.TemplateData(data=text):
             return str(text)
         case nodes.Const(value=str(text)):
             return text
         case nodes.Name(name=("job" | "id" | "variant") as root):
-            return root, None
+            return root, None, False
         case nodes.Getattr(node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), attr=key):
-            return root, key
+            return root, key, False
+        case nodes.Getattr(node=nodes.Getattr(node=nodes.Name(name="matrix" as root), attr=key), attr="key"):
+            return root, key, True
         case nodes.Getitem(
             node=nodes.Name(name=("vars" | "row" | "file" | "matrix") as root), arg=nodes.Const(value=str(key))
         ):
-            return root, key
+            return root, key, False
         case _:
             return None
 
 
-def _quick(parts: list[str | tuple[str, str | None]]) -> Callable[[Context], str]:
+def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
     """Return a renderer without Jinja: one `%` of a pattern made once."""
     pattern = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
     refs = tuple(part for part in parts if not isinstance(part, str))
@@ -225,12 +229,12 @@ def _quick(parts: list[str | tuple[str, str | None]]) -> Callable[[Context], str
     def render(context: Context) -> str:
         """Fill the pattern. TemplateTrouble for a key that is not there."""
         values = []
-        for root, key in refs:
+        for root, key, is_key in refs:
             names = context[root]
             if key is None:
                 value = names
             elif key in names:
-                value = names[key]
+                value = names[key].key if is_key else names[key]
             else:
                 raise _missing(names, key)
             values.append(value if value.__class__ is str else text_of(value))
@@ -248,17 +252,58 @@ def _missing(names: Names, key: str) -> TemplateTrouble:
 
 
 class _Fences(NodeTransformer):
-    """Puts the sandbox's fences around loops and `~`, which Jinja does not let an environment intercept."""
+    """Puts the sandbox's fences around what Jinja does not let an environment intercept.
+
+    Loops pay for every turn by what stands in them, `~`, literals, slices and comparisons for what they go through, and
+    blocks (`{% set x %}`) for the text they make.
+    """
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 - Jinja's own form
+        cost = 10 + sum(_size(part) for part in node.find_all(nodes.Node))
         self.generic_visit(node)
-        node.iter = nodes.Filter(node.iter, "steps", [], [], None, None, lineno=node.lineno)
+        node.iter = _fence(node.iter, "steps", nodes.Const(cost))
         return node
 
     def visit_Concat(self, node: nodes.Concat) -> nodes.Filter:  # noqa: N802 - Jinja's own form
         self.generic_visit(node)
-        parts = nodes.List(node.nodes, lineno=node.lineno)
-        return nodes.Filter(parts, "joined", [], [], None, None, lineno=node.lineno)
+        return _fence(nodes.List(node.nodes, lineno=node.lineno), "joined")
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        node.expr = _fence(node.expr, "held")
+        for operand in node.ops:
+            operand.expr = _fence(operand.expr, "held")
+        return node
+
+    def visit_List(self, node: Any) -> nodes.Filter:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held")
+
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held") if isinstance(node.arg, nodes.Slice) else node
+
+    visit_Dict = visit_List  # noqa: N815 - Jinja's own form
+
+    def visit_Tuple(self, node: nodes.Tuple) -> nodes.Node:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        return _fence(node, "held") if node.ctx == "load" else node
+
+    def visit_AssignBlock(self, node: nodes.AssignBlock) -> nodes.AssignBlock:  # noqa: N802 - Jinja's own form
+        self.generic_visit(node)
+        node.filter = _fence(node.filter, "string")
+        return node
+
+
+def _fence(node: Any, name: str, *arguments: nodes.Expr) -> nodes.Filter:
+    """Return `node|name(arguments)`; node None: what a block makes."""
+    return nodes.Filter(node, name, [*arguments], [], None, None, lineno=node.lineno if node is not None else 1)
+
+
+def _size(node: nodes.Node) -> int:
+    """Return what a node of a loop's body costs in one turn: a step, or the text it writes."""
+    text = node.data if isinstance(node, nodes.TemplateData) else getattr(node, "value", None)
+    return 1 + (len(text) if isinstance(text, str) else 0)
 
 
 def _jinja(sandbox: Sandbox, tree: nodes.Template) -> Callable[[Context], str]:

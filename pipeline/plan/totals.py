@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pipeline.model import Quote, TaskState
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from pipeline.plan.survey import Row
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
+SAMPLES: Final = 3  # prompts that a plan shows
 UNCHANGED: Final = "unchanged"
 RENAMED: Final = "renamed"
 ACCEPTED: Final = "accepted"
@@ -77,6 +79,13 @@ class Plan:
     moves: int = 0  # done tasks whose image gets another name, without a request
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
+    due_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of a few jobs: (name, prompt)
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        """A few due tasks as (name of the image, prompt), of different jobs where there are several."""
+        rounds = zip_longest(*self.due_examples.values())
+        return [sample for turn in rounds for sample in turn if sample is not None][:SAMPLES]
 
     @property
     def skip(self) -> int:
@@ -100,6 +109,10 @@ class Plan:
         assert row.verdict.reason is not None
         self.due += 1
         self.models.add(row.task.model)
+        if row.task.job in self.due_examples or len(self.due_examples) < SAMPLES:
+            examples = self.due_examples.setdefault(row.task.job, [])
+            if len(examples) < SAMPLES:
+                examples.append((row.task.name, row.task.prompt))
         self.reasons[row.verdict.reason] += 1
         if quote is None:
             self.unpriced[row.task.model] += 1
@@ -143,6 +156,7 @@ def merged(*plans: Plan) -> Plan:
         whole.problems += plan.problems
         whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
         whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
+        whole.due_examples |= plan.due_examples
     return whole
 
 

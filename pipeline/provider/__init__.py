@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from pipeline.provider.address import check_address
     from pipeline.provider.catalogue import Catalogue
     from pipeline.provider.client import Client
-    from pipeline.provider.keys import find_key
+    from pipeline.provider.keys import find_key, known_keys
 
-__all__ = ["Catalogue", "Client", "check_address", "find_key"]
+__all__ = ["Catalogue", "Client", "check_address", "find_key", "known_keys"]
 
 __getattr__ = door(
     __name__,
@@ -37,6 +37,6 @@ __getattr__ = door(
         "address": "check_address",
         "catalogue": "Catalogue",
         "client": "Client",
-        "keys": "find_key",
+        "keys": "find_key known_keys",
     },
 )

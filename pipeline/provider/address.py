@@ -60,6 +60,11 @@ def check_address(settings: ProviderSettings) -> str:
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
+def own_address(kind: Kind) -> str:
+    """Return where a kind's own API is."""
+    return _OWN[kind]
+
+
 def model_url(base_url: str, model: str) -> str:
     """Return the address that makes images with `model`, which is free text."""
     return f"{base_url}/v1beta/models/{quote(model.removeprefix('models/'), safe='')}:generateContent"

@@ -15,6 +15,8 @@ from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 SIMULATOR_KEY = "simulator"
 _SPACE = "\ufeff \t\r\n\v\f\u00a0"
 _QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u201e\u201c")
+_SHORTEST = 8  # characters of a key of ours that is looked for in texts
+_SHORTEST_OTHER = 16
 
 
 def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
@@ -38,6 +40,25 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     return key
 
 
+def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ...]:
+    """Return every API key that is there, whoever's: none may stand in what is asked, named or shown.
+
+    Short ones are left out, because ordinary words would hold them. A `.env` that cannot be read has none.
+    """
+    try:
+        beside = _read_dotenv(dotenv_dir / ".env")
+    except InputError:
+        beside = {}
+    own = {name for names in KEY_NAMES.values() for name in names}
+    found = []
+    for name, value in (*environ.items(), *beside.items()):
+        key = _unquoted(value or "")
+        bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
+        if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
+            found.append(bare)
+    return tuple(dict.fromkeys(found))
+
+
 def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
     """Return the one header that carries the key. A `Bearer ` prefix is passed on as it is."""
     return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
@@ -58,6 +79,8 @@ def _unquoted(value: str) -> str:
 def _read_dotenv(path: Path) -> Mapping[str, str | None]:
     if not path.is_file():
         return {}
+    if not path.resolve().name.startswith(".env"):
+        raise InputError(f"{path} is a link to a file of another name, which may hold other secrets; make it a file")
     try:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

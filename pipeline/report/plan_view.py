@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.report.figures import count, duration, money, usd_or_none
-from pipeline.report.foreign import visible
+from pipeline.report.foreign import clipped, visible
 from pipeline.report.wrapped import say
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _NARROW = 50  # columns of a terminal, below which the table has no room for padding
+_SAMPLE_WIDTH = 200  # characters of a sample prompt
 _MOST_SHOWN = 10  # problems and notes; the JSON form has all
 
 
@@ -57,6 +58,7 @@ class Bill:
     alike_microusd: int | None = 0  # of them; None: not known
     is_play_money: bool = False
     forecast: Forecast | None = None  # None: not known
+    samples: Sequence[tuple[str, str]] = ()  # a few due tasks: name of the image, prompt
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
 
@@ -88,6 +90,7 @@ def plan_json(bill: Bill) -> dict[str, object]:
         "duplicates": {"tasks": bill.alike, "cost_usd": usd_or_none(bill.alike_microusd)},
         "groups": [_group_json(line) for line in bill.lines],
         "notes": list(bill.notes),
+        "samples": [{"name": name, "prompt": prompt} for name, prompt in bill.samples],
     }
 
 
@@ -101,6 +104,8 @@ def show_plan(bill: Bill, console: "Console") -> None:
     if bill.lines:
         console.print(plan_table(bill, is_narrow=console.width < _NARROW))
     say(plan_sentence(bill), console)
+    for name, prompt in bill.samples:
+        say(f"sample: {visible(name)}: {clipped(' '.join(prompt.split()), _SAMPLE_WIDTH)}", console)
     for title, texts in (("problem", bill.problems), ("note", bill.notes)):
         for text in texts[:_MOST_SHOWN]:
             say(f"{title}: {visible(text)}", console)

@@ -20,6 +20,9 @@ class ReportRow:
     model: str
     tags: tuple[str, ...] = ()
     matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
+    fields: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the cells of its table row, or the parts of its file's path
     image: str | None = None
     input_image: str | None = None  # the first input: what stands before
     width: int | None = None

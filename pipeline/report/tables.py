@@ -1,6 +1,7 @@
 """Every task as CSV and as JSON lines.
 
-In: report rows, one at a time. Out: `tasks.csv` and `tasks.jsonl`, replaced whole at the end. No cell can start a
+Writes `tasks.csv` and `tasks.jsonl` from report rows, one at a time; both are replaced whole at the end.
+ No cell can start a
 formula in a spreadsheet; memory is flat at any number of rows.
 """
 
@@ -9,39 +10,51 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
+from pipeline.model import TaskState
 from pipeline.report.figures import usd
 from pipeline.report.row import ReportRow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # OWASP, CSV injection
-_COLUMNS = tuple(
-    {"price_microusd": "price_usd", "is_signed": "signed"}.get(field.name, field.name) for field in fields(ReportRow)
-)
+_MOST_FIELDS = 1000  # columns of row fields in the CSV; the JSON lines have all
 
 
 class Tables:
-    """The two open files; `add` writes one row to each."""
+    """The two open files: `add` writes a task as a JSON line, `finish` the CSV from those lines.
+
+    Which columns the CSV has is known only when every row was seen.
+    """
 
     def __init__(self, csv_file: IO[str], jsonl_file: IO[str]) -> None:
         self._csv = csv.writer(csv_file, lineterminator="\r\n")
         self._jsonl = jsonl_file
-        self._csv.writerow(_COLUMNS)
+        self._columns = dict.fromkeys(task_record(_NOTHING))
 
     def add(self, row: ReportRow) -> None:
         """Write one task."""
         record = task_record(row)
-        self._csv.writerow([_cell(value) for value in record.values()])
+        if len(self._columns) < _MOST_FIELDS:
+            self._columns |= dict.fromkeys(record)
         self._jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def finish(self) -> None:
+        """Write the CSV."""
+        self._csv.writerow([_cell(name) for name in self._columns])
+        self._jsonl.seek(0)
+        for line in self._jsonl:
+            record = json.loads(line)
+            self._csv.writerow([_cell(record.get(name)) for name in self._columns])
 
 
 @contextmanager
 def tables(folder: Path) -> Iterator[Tables]:
     """Open both tables in `folder`; they take their names only when the block ends well."""
     with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
-        yield Tables(csv_file, jsonl_file)
+        both = Tables(csv_file, jsonl_file)
+        yield both
+        both.finish()
 
 
 @contextmanager
@@ -53,7 +66,7 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoding = "utf-8-sig" if bom else "utf-8"
     try:
-        with part.open("w", encoding=encoding, errors="replace", newline="") as file:
+        with part.open("w+", encoding=encoding, errors="replace", newline="") as file:
             yield file
         part.replace(path)
     finally:
@@ -61,7 +74,7 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
 
 def task_record(row: ReportRow) -> dict[str, object]:
-    """Return one task for machines: dollars, RFC 3339 times, plain names."""
+    """Return one task for machines: dollars, RFC 3339 times, plain names, and each row field as `row.NAME`."""
     return {
         "id": row.id,
         "job": row.job,
@@ -86,7 +99,11 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "sha256": row.sha256,
         "fingerprint": row.fingerprint,
         "signed": row.is_signed,
+        **{f"row.{name}": value for name, value in row.fields.items()},
     }
+
+
+_NOTHING = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
 
 
 def _cell(value: object) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.compose import exposure
+from pipeline.settings import ProviderSettings
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,19 @@ def test_a_folder_that_everybody_can_write_to_is_told(tmp_path: Path, mode: int,
     (tmp_path / "out").mkdir()
     (tmp_path / "out").chmod(mode)
     assert (exposure.of_folder(tmp_path / "out") is not None) is is_told
+
+
+@pytest.mark.parametrize(
+    ("base_url", "told"),
+    [
+        (None, None),
+        ("https://api.cometapi.com/relay", None),
+        ("http://127.0.0.1:8801", None),
+        ("https://relay.example/v1", "the key in COMETAPI_KEY goes to relay.example, which is not api.cometapi.com"),
+        ("https://api.cometapi.com.evil.example", "goes to api.cometapi.com.evil.example, which is not"),
+    ],
+)
+def test_a_host_that_is_not_the_kinds_own_is_told_with_the_name_of_the_key(base_url: str | None, told: str) -> None:
+    said = exposure.of_host(ProviderSettings(base_url=base_url))
+    assert (said is None) is (told is None)
+    assert said is None or told in said

@@ -31,6 +31,14 @@ def test_a_run_that_went_well_pings_start_and_success_and_posts_its_summary(
     assert 'imgpipe_last_run_images{manifest="shop"} 2' in metrics
 
 
+def test_a_rehearsal_tells_nobody_and_says_so(imgpipe: Imgpipe, listener: Listener) -> None:
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener)), "--simulate")
+    assert ended.exit == 0
+    assert listener.paths == []
+    assert not (imgpipe.folder / "metrics.prom").exists()
+    assert "a rehearsal calls no webhook or ping and writes no metrics file" in ended.err
+
+
 def test_a_run_with_losses_pings_fail(imgpipe: Imgpipe, listener: Listener) -> None:
     profile = "latency: 0s\nfaults: [{name: image_safety, every: 1}]\n"
     manifest = imgpipe.manifest(extra=notify(listener), profile=profile)

@@ -134,7 +134,9 @@ def _too_big(path):
         pytest.param(_fifo, "it is a named pipe, not a file", id="M21-fifo"),
         pytest.param(_folder, "it is a folder, not a file", id="M21-folder"),
         pytest.param(_too_big, "is larger than 64 MB; move long lists into a CSV", id="M21-too-big"),
-        pytest.param(lambda path: path.symlink_to("/dev/zero"), "it is a device, not a file", id="M21-device"),
+        pytest.param(
+            lambda path: path.symlink_to("/dev/zero"), "it may hold secrets: /proc, /sys, /dev", id="M21-device"
+        ),
         pytest.param(lambda path: path.symlink_to(path.name), "levels of symbolic links", id="M21-symlink-loop"),
         pytest.param(lambda path: None, "there is no such file", id="M21-missing"),
     ],

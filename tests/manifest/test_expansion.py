@@ -241,7 +241,7 @@ def _fifo(path):
 
 def _device(path):
     path.symlink_to("/dev/null")
-    return "is a device"
+    return "it may hold secrets: /proc, /sys, /dev"
 
 
 def _dangling(path):
@@ -408,3 +408,42 @@ def test_memory_stays_flat_and_checks_stay_exact_m11(desk):
 def test_items_of_ten_thousand_load_in_seconds_m11(desk):
     text = "jobs:\n  a:\n    items:\n" + "".join(f"      row-{n}: A poster of town {n}\n" for n in range(10_000))
     assert len(desk.tasks(text)) == 10_000
+
+
+BROKEN = {
+    "missing.png": None,
+    "empty.png": b"",
+    "text.png": b"<html>no image</html>",
+    "photo.png": b"\x89PNG\r\n\x1a\n...",
+}
+
+
+@pytest.mark.parametrize("where", ["job", "defaults"])
+def test_broken_inputs_are_left_out_and_told(desk, where):
+    for name, content in BROKEN.items():
+        if content is not None:
+            desk.write(name, content)
+    desk.write("t.csv", "id\n" + "".join(f"{name}\n" for name in BROKEN))
+    keys = {"job": "", "defaults": ""} | {where: "skip_broken: true"}
+    text = (
+        f"defaults: {{{keys['defaults']}}}\njobs: {{a: {{each: {{csv: t.csv}}, prompt: p, images: ['{{{{ row.id }}}}'],"
+        f" {keys['job']}}}}}\n"
+    )
+    expansion = expand(desk.load(text), digests=read_digest)
+    assert [task.row for task in expansion] == ["photo.png"]
+    assert expansion.notes == (
+        "a/missing.png is left out: input image 'missing.png' is missing",
+        "a/empty.png is left out: input image 'empty.png' is empty (0 bytes)",
+        "a/text.png is left out: input image 'text.png' is no image",
+    )
+
+
+def test_skip_broken_hides_no_other_mistake(desk):
+    desk.write("t.csv", "id\nmissing.png\n")
+    text = "jobs: {a: {each: {csv: t.csv}, prompt: '{{ row.nope }}', images: ['{{ row.id }}'], skip_broken: true}}\n"
+    assert any("row has no 'nope'" in str(problem) for problem in desk.problems(text))
+
+
+def test_broken_input_is_an_error_by_default(desk):
+    (problem,) = desk.problems("jobs: {a: {prompt: p, images: [missing.png]}}\n")
+    assert "input image 'missing.png' is missing" in problem.what

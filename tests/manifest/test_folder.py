@@ -108,8 +108,58 @@ def test_pattern_that_takes_nothing_is_told(desk, each, says):
     assert problem.line == 1
 
 
+BRACKETS = [
+    ("with-its-root", "files: 'photos [2024]/*.{jpg,png}', root: 'photos [2024]'", ["a.jpg", "b [1].jpg"]),
+    ("without-root", "files: 'photos [2024]/*.{jpg,png}'", ["a.jpg", "b [1].jpg"]),
+    ("escaped", "files: 'photos [[]2024]/*.jpg', root: 'photos [2024]'", ["a.jpg", "b [1].jpg"]),
+    ("below-a-star", "files: '**/photos [2024]/*.jpg'", ["a.jpg", "b [1].jpg"]),
+    ("in-a-file", "files: 'photos [2024]/b [1].jpg'", ["b [1].jpg"]),
+    ("as-a-choice", "files: 'photos [2024]/[ab].jpg'", ["a.jpg"]),
+    ("ignored", "files: 'photos [2024]/*.jpg', ignore: 'b [1].jpg'", ["a.jpg"]),
+    ("braces", "files: 'old {1,2}/*.jpg'", ["c.jpg"]),
+]
+
+
+@pytest.mark.parametrize(("each", "expected"), [c[1:] for c in BRACKETS], ids=[c[0] for c in BRACKETS])
+def test_brackets_in_names_work_as_written(desk, each, expected):
+    for name in ("photos [2024]/a.jpg", "photos [2024]/b [1].jpg", "old {1,2}/c.jpg"):
+        desk.write(name)
+    assert [row.removeprefix("photos [2024]/") for row in rows(desk, each)] == expected
+
+
+def test_manifest_in_a_folder_with_brackets(desk):
+    desk.folder /= "shoot [a]{b,c}*"
+    desk.write("photos/a.jpg")
+    desk.path = desk.folder / "m.yaml"
+    assert rows(desk, "files: 'photos/*.jpg'") == ["a.jpg"]
+
+
+def test_pattern_with_brackets_that_fits_nothing_says_what_they_mean(desk):
+    desk.write("photos/a.jpg")
+    (problem,) = desk.problems("jobs: {a: {prompt: p, each: {files: 'photos/x[12].jpg'}}}\n")
+    assert "a name that holds [ is written [[]" in problem.instead
+
+
+def test_outputs_beside_inputs_are_left_out_by_ignore(desk):
+    desk.write("photos/trip/a.jpg")
+    text = """\
+        output_dir: photos
+        jobs:
+          a:
+            each: {{files: "photos/**/*.jpg", root: photos, ignore: [{ignore}]}}
+            prompt: black and white
+            output: "{{{{ file.dir }}}}/{output}"
+        """
+    for ignore, output in (("'**/*_bw*'", "{{ file.stem }}_bw"), ("'trip/bw'", "bw/{{ file.stem }}")):
+        (task,) = desk.tasks(text.format(ignore=ignore, output=output))
+        assert task.name in ("trip/a_bw", "trip/bw/a")
+    (problem,) = desk.problems(text.format(ignore="'**/*_sw*'", output="{{ file.stem }}_bw"))
+    assert "would match the inputs' own pattern" in problem.what
+    assert "leave them out with `ignore`" in problem.instead
+
+
 def test_pattern_cannot_backtrack(desk):
-    glob = compile_globs(("x/" + "*a" * 30 + "b",), str(desk.folder))
+    glob = compile_globs(("x/" + "*a" * 30 + "b",), str(desk.folder), is_folder=os.path.isdir)
     assert not glob.matches("a" * 250)
 
 

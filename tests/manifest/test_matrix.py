@@ -2,6 +2,8 @@
 
 import pytest
 
+from pipeline.manifest import UpstreamImage, expand, read_digest
+
 DOCUMENTED = """\
 jobs:
   a:
@@ -106,3 +108,46 @@ def test_large_products_are_counted_not_built(desk, axes):
     problems = desk.problems(f"jobs:\n  a:\n    prompt: x\n    variants: 100\n    matrix:\n{lines}")
     assert len(problems) == 1
     assert f"{10**axes * (100 if axes == 6 else 1):,}" in problems[0].what
+
+
+def test_key_of_a_matrix_value_is_its_name(desk):
+    text = """\
+        jobs:
+          a:
+            prompt: "{{ matrix.scene }}|{{ matrix.scene.key }}|{{ matrix.scene.key|upper }}|{{ matrix.thing.key }}"
+            output: "{{ matrix.thing.key }}-{{ matrix.scene.key }}"
+            matrix:
+              thing: [mug]
+              scene: {studio: on white, cafe: on a table}
+              include: [{scene: studio, mood: calm}, {scene: attic, thing: lamp}]
+        """
+    tasks = desk.tasks(text)
+    assert [(task.prompt, task.name) for task in tasks] == [
+        ("on white|studio|STUDIO|mug", "mug-studio"),
+        ("on a table|cafe|CAFE|mug", "mug-cafe"),
+        ("attic|attic|ATTIC|lamp", "lamp-attic"),
+    ]
+    assert all(type(text) is str for task in tasks for text in (task.prompt, task.name, *task.matrix.values()))
+
+
+def test_only_matrix_values_have_a_key(desk):
+    desk.write("t.csv", "id,v\n1,x\n")
+    (problem,) = desk.problems("jobs: {a: {each: {csv: t.csv}, prompt: '{{ row.v.key }}'}}\n")
+    assert "key" in problem.what
+
+
+def test_an_axis_called_key_stays_what_it_is(desk):
+    (task,) = desk.tasks("jobs: {a: {prompt: '{{ matrix.key }} {{ matrix.key.key }}', matrix: {key: {c: C major}}}}\n")
+    assert task.prompt == "C major c"
+
+
+def test_key_of_an_upstream_matrix_value(desk):
+    text = """\
+        jobs:
+          a: {prompt: "{{ matrix.m }}", matrix: {m: {dawn: in the first light}}}
+          b: {each: {job: a}, images: ["{{ file.path }}"], prompt: "{{ matrix.m }} {{ matrix.m.key }}"}
+        """
+    manifest = desk.load(text)
+    image = UpstreamImage(task_id="a/dawn", row="dawn", path=desk.write("a.png"), matrix={"m": "dawn"}, fields={})
+    (task,) = expand(manifest, digests=read_digest, upstream=lambda _job: [image], jobs=["b"])
+    assert task.prompt == "in the first light dawn"

@@ -11,11 +11,15 @@ JOB = "jobs: {a: {prompt: x}}\n"
 # id, manifest, line, column, a part of the text
 CASES = [
     # structure
-    ("M05-root-key-twice", "name: a\njobs: {a: {prompt: x}}\nname: b\n", 3, 1, "'name' stands here again, first on line 1"),
-    ("M05-job-twice", "jobs:\n  a: {prompt: x}\n  a: {prompt: y}\n", 3, 3, "first on line 2; keep one"),
-    ("M05-item-twice", "jobs:\n  a:\n    items:\n      x: p\n      x: q\n", 5, 7, "first on line 4"),
-    ("M05-param-twice", "jobs:\n  a:\n    prompt: x\n    params: {topP: 1, topP: 2}\n", 4, 23, "first on line 4"),
+    ("M05-root-key-twice", "name: a\njobs: {a: {prompt: x}}\nname: b\n", 3, 1, "duplicate key 'name' (first on line 1)"),
+    ("M05-job-twice", "jobs:\n  a: {prompt: x}\n  a: {prompt: y}\n", 3, 3, "duplicate key 'a' (first on line 2); keep one"),
+    ("M05-item-twice", "jobs:\n  a:\n    items:\n      x: p\n      x: q\n", 5, 7, "(first on line 4)"),
+    ("M05-param-twice", "jobs:\n  a:\n    prompt: x\n    params: {topP: 1, topP: 2}\n", 4, 23, "(first on line 4)"),
     ("M06-tab", "jobs:\n\ta: {prompt: x}\n", 2, 1, "a tab is used for indentation; use spaces"),
+    ("M06-no-break-space", "jobs:\n\xa0 cards:\n  \xa0 prompt: A red mug\n", 2, 1, "a no-break space (U+00A0) is used for indentation; use spaces"),
+    ("M06-no-break-space-after-spaces", "jobs:\n  a:\n   \xa0prompt: x\n", 3, 4, "a no-break space (U+00A0) is used for indentation"),
+    ("M06-no-break-space-before-a-list", "jobs:\n  a:\n    prompt: x\n    images:\n\xa0\xa0 - a.png\n    size: 1K\n", 5, 1, "a no-break space (U+00A0) is used for indentation"),
+    ("M06-ideographic-space", "jobs:\n\u3000a:\n    prompt: x\n", 2, 1, "U+3000 is used for indentation"),
     ("M06-tab-after-spaces", "jobs:\n  a:\n  \tprompt: x\n", 3, 3, "a tab is used for indentation"),
     ("M10-empty", "", 1, 1, "the file is empty"),
     ("M10-only-comments", "# nothing\n", 1, 1, "the file is empty"),
@@ -129,7 +133,7 @@ CASES = [
     ("json-in-double-braces", "jobs: {a: {prompt: '{{\"a\" 1}}'}}\n", 1, 20, "not a template"),
     # environment
     ("S13-the-key-in-a-prompt", "vars: {x: '${COMETAPI_KEY:-none}'}\n" + JOB, 1, 11, "COMETAPI_KEY is the API key, which must not get into a prompt; name another variable"),
-    ("S13-a-key-of-another-name", "provider: {api_key_env: SHOP}\nvars: {x: '${SHOP}'}\n" + JOB, 2, 11, "SHOP is the API key"),
+    ("S13-a-key-of-another-name", "provider: {api_key_env: SHOP_KEY}\nvars: {x: '${SHOP_KEY}'}\n" + JOB, 2, 11, "SHOP_KEY is the API key"),
     ("M15-missing", "vars: {x: '${NOPE}'}\n" + JOB, 1, 11, "the environment variable NOPE is not set; set it, or write ${NOPE:-default}"),
     ("M15-empty", "vars: {x: '${EMPTY}'}\n" + JOB, 1, 11, "EMPTY is empty"),
     ("M15-why", "vars: {x: '${NOPE:?the season of the catalogue}'}\n" + JOB, 1, 11, "NOPE is not set: the season of the catalogue"),

@@ -1,8 +1,11 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
 import os
+import zipfile
 
 import pytest
+
+from pipeline.manifest import expand, read_digest
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -85,8 +88,7 @@ CSV_MISTAKES = [
     ("empty", "", 1, "the table is empty"),
     ("only-a-header", "id,title\n", None, "the table has no rows"),
     ("no-key", "sku,title\n1,a\n", 1, "there is no column 'id'; say which column names the row"),
-    ("semicolons", "id;title\n1;a\n", 1, "separated by semicolons"),
-    ("nameless-column", "id,,title\n1,2,3\n", 1, "column 2 has no name"),
+    ("nameless-column", "id,,title\n0,,x\n1,2,3\n", 3, "column 2 has content here and no name in the header row"),
     ("column-twice", "id,title,id\n1,2,3\n", 1, "the column 'id' is named twice"),
     ("empty-key", "id,title\n1,a\n,b\n", 3, "the key 'id' is empty in this row"),
     ("blank-key", "id,title\n1,a\n  ,b\n", 3, "the key 'id' is empty"),
@@ -97,8 +99,30 @@ CSV_MISTAKES = [
         "has 3 cells, the header has 2; put cells with commas in quotes",
     ),
     ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "has 1 cells, the header has 2"),
-    ("open-quote", 'id,title\n1,"a\n2,b\n', 3, "is not a table"),
-    ("latin-1", b"id,title\n1,a\n2,caf\xe9\n", 3, "byte 0xe9 is not UTF-8 text"),
+    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'a cell begins with " here and is never closed'),
+    (
+        "open-quote-behind-a-cell-of-two-lines",
+        'id,title\n"1\n1","a\n2,b\n',
+        3,
+        'a cell begins with " here and is never',
+    ),
+    ("open-quote-in-a-long-table", 'id,title\n1,a\n2,"b\n' + "3,c\n" * 50_000, 3, "is never closed"),
+    ("open-quote-closed-by-the-next", 'id,title\n1,"a\n2,"b"\n', 2, 'its closing " is not the end of the cell'),
+    ("damaged-utf-8", b"id,title\n1,\xc3\xa4\n2,caf\xe9\n", 3, "byte 0xe9 is not UTF-8 text"),
+    ("binary", b"id,title\n1,\0\n", None, "holds NUL bytes"),
+    (
+        "row-of-two-lines",
+        'id,title\n1,"a\nb",c\n',
+        2,
+        "has 3 cells, the header has 2 (its quoted cells reach to line 3)",
+    ),
+    (
+        "workbook",
+        b"PK\x03\x04\x14\0\x06",
+        None,
+        "is an Excel workbook or another ZIP file, not text; write",
+    ),
+    ("old-workbook", b"\xd0\xcf\x11\xe0\xa1", None, "is an old Excel workbook, not text"),
     ("key-twice", "id,title\n1,a\n2,b\n1,c\n", 1, "2 rows of the job 'a' have the id 'a/1': {file}:2 and {file}:4"),
 ]
 
@@ -176,3 +200,158 @@ def test_at_most_a_hundred_problems_are_kept(desk):
     problems = desk.problems(job("csv: p.csv"))
     assert len(problems) == 101
     assert problems[-1].what == "and 400 more problems"
+
+
+DIALECTS = [
+    (
+        "semicolons-with-a-comma",
+        "\ufeffid;title, long;title\r\nA1;Tasse;rote Tasse\r\nA2;Glas;zwei Gläser\r\n".encode(),
+    ),
+    ("semicolons-with-decimal-commas", "id;price;title\nA1;1,50;rote Tasse\nA2;2,00;zwei Gläser\n".encode()),
+    ("tabs", "id\ttitle\nA1\trote Tasse\nA2\tzwei Gläser\n".encode()),
+    ("sep-line", "sep=;\r\nid;title\r\nA1;rote Tasse\r\nA2;zwei Gläser\r\n".encode()),
+    ("sep-line-in-quotes", '"sep=|"\nid|title\nA1|rote Tasse\nA2|zwei Gläser\n'.encode()),
+    ("utf-16", "id\ttitle\r\nA1\trote Tasse\r\nA2\tzwei Gläser\r\n".encode("utf-16")),
+    ("cp1252", "id;title\nA1;rote Tasse\nA2;zwei Gläser\n".encode("cp1252")),
+    ("padding", "id,title,,\n,,,\nA1,rote Tasse,,\n ,,,\nA2,zwei Gläser,,\n,,,\n,,,\n".encode()),
+    ("padding-of-rows-only", "id,title\nA1,rote Tasse,,\n,\nA2,zwei Gläser\n,,,,\n".encode()),
+    ("empty-rows-above", "\n,,\nid,title,\nA1,rote Tasse,\nA2,zwei Gläser,\n".encode()),
+    ("quoted-delimiters", 'id,title\n"A1","rote Tasse"\n"A2","zwei Gläser"\n"A3","a;b;c;d"\n'.encode()),
+]
+
+
+@pytest.mark.parametrize("content", [c[1] for c in DIALECTS], ids=[c[0] for c in DIALECTS])
+def test_dialect_of_a_spreadsheet_is_found(desk, content):
+    desk.write("p.csv", content)
+    tasks = desk.tasks(job("csv: p.csv"))
+    assert [(task.row, task.prompt) for task in tasks][:2] == [("A1", "p rote Tasse"), ("A2", "p zwei Gläser")]
+    assert "" not in tasks[0].fields
+
+
+def test_written_dialect_wins(desk):
+    desk.write("p.csv", "id,a|title\nA1|Gläser\n".encode("cp437"))
+    text = "jobs: {a: {each: {csv: p.csv, delimiter: '|', encoding: cp437, key: 'id,a'}, prompt: '{{ row.title }}'}}\n"
+    assert [task.prompt for task in desk.tasks(text)] == ["Gläser"]
+
+
+def test_guessed_encoding_is_told_once(desk):
+    desk.write("p.csv", "id,title\nA1,Gläser\n".encode("cp1252"))
+    text = "jobs:\n  a: {each: {csv: p.csv}, prompt: '{{ row.title }}'}\n  b: {each: {csv: p.csv}, prompt: x}\n"
+    expansion = expand(desk.load(text), digests=read_digest)
+    assert [task.prompt for task in expansion] == ["Gläser", "x"]
+    assert expansion.notes == ("p.csv is not UTF-8 and is read as cp1252; write `encoding:` if that is wrong",)
+
+
+def test_lines_below_a_sep_line_keep_their_number(desk):
+    desk.write("p.csv", "sep=,\nid,title\n1,a\n2\n")
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert problem.line == 4
+
+
+def test_where_true_fits_what_spreadsheets_write(desk):
+    desk.write("p.csv", "id,title,active\n1,a,TRUE\n2,b,FALSE\n3,c,True\n")
+    assert [task.row for task in desk.tasks(job("csv: p.csv, where: {active: true}"))] == ["1", "3"]
+
+
+def test_where_that_fits_nothing_shows_what_the_column_holds(desk):
+    desk.write("p.csv", "id,title,active\n1,a,WAHR\n2,b,sk-1234567890abcdef\n3,c,WAHR\n")
+    (problem,) = desk.problems(job("csv: p.csv, where: {active: 'yes'}"))
+    assert "the column 'active' holds 'WAHR'; write one of these" in problem.instead
+    assert "sk-" not in str(problem)
+
+
+def test_column_names_that_are_no_words_are_not_shown(desk):
+    desk.write("p.csv", "COMETAPI_KEY=sk-0123456789abcdef,sku\n")
+    (problem,) = desk.problems(job("csv: p.csv"))
+    assert problem.instead.endswith("its columns: sku, 1 more")
+
+
+def sheet(*rows: str) -> str:
+    cells = "".join(f"<row>{''.join(rows_)}</row>" for rows_ in rows)
+    return f'<worksheet xmlns="{MAIN}"><sheetData>{cells}</sheetData></worksheet>'
+
+
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+PACKAGE = "http://schemas.openxmlformats.org/package/2006/relationships"
+
+
+def text_cells(*texts: str) -> str:
+    return "".join(f'<c t="inlineStr"><is><t>{text}</t></is></c>' if text else "<c/>" for text in texts)
+
+
+def workbook(path, **sheets: str) -> None:
+    """Write the least workbook that spreadsheets open."""
+    links = [
+        f'<Relationship Id="r{n}" Type="{RELATIONS}/worksheet" Target="worksheets/s{n}.xml"/>'
+        for n in range(len(sheets))
+    ]
+    names = [f'<sheet name="{name}" sheetId="{n + 1}" r:id="r{n}"/>' for n, name in enumerate(sheets)]
+    with zipfile.ZipFile(path, "w") as book:
+        book.writestr(
+            "[Content_Types].xml", '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types"/>'
+        )
+        book.writestr(
+            "_rels/.rels",
+            f'<Relationships xmlns="{PACKAGE}">'
+            f'<Relationship Id="r" Type="{RELATIONS}/officeDocument" Target="xl/workbook.xml"/>'
+            "</Relationships>",
+        )
+        book.writestr(
+            "xl/workbook.xml",
+            f'<workbook xmlns="{MAIN}" xmlns:r="{RELATIONS}"><sheets>{"".join(names)}</sheets></workbook>',
+        )
+        book.writestr(
+            "xl/_rels/workbook.xml.rels", f'<Relationships xmlns="{PACKAGE}">{"".join(links)}</Relationships>'
+        )
+        for number, content in enumerate(sheets.values()):
+            book.writestr(f"xl/worksheets/s{number}.xml", content)
+
+
+def test_sheet_of_a_workbook_is_read_as_text(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    rows = (
+        text_cells("id", "title", ""),
+        "<c><v>12</v></c>" + text_cells("Mug"),
+        text_cells("", "", ""),
+        "<c><v>1.5</v></c>" + '<c t="b"><v>1</v></c>',
+    )
+    workbook(desk.folder / "p.xlsx", Winter=sheet(text_cells("x")), Spring=sheet(*rows))
+    tasks = desk.tasks(job("xlsx: p.xlsx, sheet: Spring"))
+    assert [(task.row, task.prompt) for task in tasks] == [("12", "p Mug"), ("1.5", "p TRUE")]
+    (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Sprong"))
+    assert "there is no sheet 'Sprong'; did you mean 'Spring'?" in str(problem)
+
+
+def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    desk.write("p.xlsx", b"PK\x03\x04 no archive")
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "is not a workbook that can be read" in str(problem)
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")))
+    monkeypatch.setattr("pipeline.manifest.workbook.MAX_UNPACKED_BYTES", 100)
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "export the sheet as CSV" in str(problem)
+
+
+def test_workbook_without_the_extra_names_it(desk, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, "python_calamine", None)
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "pip install 'imgpipe[excel]'" in problem.instead
+
+
+@pytest.mark.parametrize("position", [4, 770, 780, 843], ids=["data", "panic", "also-panic", "abort"])
+def test_damaged_parquet_is_told_as_such(desk, position):
+    arro3 = pytest.importorskip("arro3.core", reason="the extra `parquet` is not installed")
+    from arro3.io import write_parquet
+
+    table = arro3.Table.from_pydict({"id": arro3.Array([str(n) for n in range(100)], arro3.DataType.utf8())})
+    write_parquet(table, str(desk.folder / "p.parquet"))
+    whole = bytearray((desk.folder / "p.parquet").read_bytes())
+    whole[position] ^= 0xFF
+    desk.write("p.parquet", bytes(whole))
+    (problem,) = desk.problems(job("parquet: p.parquet", "p"))
+    assert "is not a Parquet file that can be read" in problem.what
+    assert "write it anew" in problem.instead

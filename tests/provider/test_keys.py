@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider import find_key
+from pipeline.provider import find_key, known_keys
 from pipeline.provider.keys import headers
 from pipeline.settings import Kind, ProviderSettings
 
@@ -23,6 +23,7 @@ def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\u201csk-1\u201d"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "'\"Bearer sk-1\"'"}, "Bearer sk-1"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": '""'}, "g"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": " 'Bearer sk-1 '\n"}, "Bearer sk-1"),
         (Kind.COMETAPI, "MY_KEY", {"MY_KEY": "sk-2", "COMETAPI_KEY": "sk-1"}, "sk-2"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g"}, "g"),
         (Kind.GOOGLE, None, {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"}, "m"),
@@ -82,3 +83,21 @@ def test_s01_a_key_no_header_can_carry_is_refused_without_showing_it(tmp_path, k
 )
 def test_headers_carry_the_key_as_it_is(kind, name):
     assert headers(ProviderSettings(kind=kind), "Bearer sk-1") == {name: "Bearer sk-1"}
+
+
+def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
+    (tmp_path / "credentials").write_text("COMETAPI_KEY=sk-of-somebody-else\n")
+    (tmp_path / ".env").symlink_to("credentials")
+    with pytest.raises(InputError, match="is a link to a file of another name") as error:
+        found(tmp_path, {})
+    assert "sk-of" not in str(error.value)
+    (tmp_path / ".env").unlink()
+    (tmp_path / "credentials").rename(tmp_path / ".env.shop")
+    (tmp_path / ".env").symlink_to(".env.shop")
+    assert found(tmp_path, {}) == "sk-of-somebody-else"
+
+
+def test_known_keys_are_those_of_every_kind_and_beside_the_manifest(tmp_path):
+    (tmp_path / ".env").write_text("SHOP_KEY=0123456789abcdef\nSHOP_NAME=a-long-name-of-a-shop\nMY_KEY=short\n")
+    environ = {"COMETAPI_KEY": "Bearer sk-12345", "GEMINI_API_KEY": "tiny", "CI_TOKEN": "'fedcba9876543210'"}
+    assert known_keys(environ=environ, dotenv_dir=tmp_path) == ("sk-12345", "fedcba9876543210", "0123456789abcdef")

@@ -29,6 +29,16 @@ def printed(bill: Bill, width: int = 80, *, is_terminal: bool = False) -> str:
     return console.file.getvalue()
 
 
+def test_sample_prompts_are_shown_on_one_line_each() -> None:
+    samples = [("posters/lisbon", "A poster\nof \x1b[31mLisbon"), ("mugs/red", "x" * 500)]
+    text = printed(replace(BILL, samples=samples), width=400)
+    assert r"sample: posters/lisbon: A poster of \x1b[31mLisbon" in text
+    assert f"sample: mugs/red: {'x' * 199}…" in text
+    assert plan_json(replace(BILL, samples=samples))["samples"] == [
+        {"name": name, "prompt": prompt} for name, prompt in samples
+    ]
+
+
 CONTRACT = {
     "tasks": 53,
     "due": 13,
@@ -36,6 +46,7 @@ CONTRACT = {
     "reasons": {"new": 11, "prompt changed": 2},
     "cost_usd": {"min": 0.507, "max": 0.612},
     "problems": ["a: wrong"],
+    "samples": [],
 }
 
 

@@ -34,6 +34,7 @@ def written(*rows: ReportRow) -> tuple[list[dict[str, str]], list[dict[str, obje
     both = Tables(csv_file, jsonl_file)
     for row in rows:
         both.add(row)
+    both.finish()
     csv_file.seek(0)
     return list(csv.DictReader(csv_file)), [json.loads(line) for line in jsonl_file.getvalue().split("\n")[:-1]]
 
@@ -45,6 +46,15 @@ def test_both_tables_say_the_same() -> None:
     assert cells["prompt"] == "A poster,\nin two lines"
     assert (cells["tags"], cells["matrix"], cells["price_usd"]) == ("hero, print", "mood=dawn", "0.039")
     assert (cells["width"], record["finished_at"]) == ("", "2026-11-22T00:00:00+00:00")
+
+
+def test_row_fields_are_columns_of_their_own() -> None:
+    rows = [replace(ROW, fields={"sku": "0123", "=x": "1"}), ROW, replace(ROW, fields={"title": "=1+1", "sku": "2"})]
+    cells, records = written(*rows)
+    assert [(row["row.sku"], row["row.=x"], row["row.title"]) for row in cells] == [
+        ("0123", "1", ""), ("", "", ""), ("2", "", "'=1+1"),
+    ]  # fmt: skip
+    assert (records[0]["row.sku"], records[2]["row.title"], "row.sku" in records[1]) == ("0123", "=1+1", False)
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])

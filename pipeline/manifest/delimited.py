@@ -1,0 +1,199 @@
+"""A delimited text file: its encoding and delimiter are found from its bytes, its records come with their lines.
+
+Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a mark,
+UTF-16 ("Unicode text") or the code page of Windows. A manifest may say which, and is then not second-guessed. The file
+is read as a stream.
+"""
+
+import codecs
+import csv
+import io
+import itertools
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.manifest.reading import open_regular
+
+DELIMITERS = (",", ";", "\t")
+# What programs save tables in; the first is meant to be.
+ENCODINGS = (
+    *("utf-8", "utf-16", "cp1252", "latin-1", "iso8859-15", "cp1250", "cp1251", "cp1253", "cp1254", "cp437", "cp850"),
+    *("mac-roman", "shift_jis", "cp932", "gb18030", "big5", "euc-kr"),
+)
+_SAMPLE = 20  # records that decide the delimiter
+_SAMPLE_CHARACTERS = 256 * 1024
+_CHUNK = 1 << 20
+_MAX_LINE = 16 * 2**20
+_SEP = re.compile(r'"?sep=(.)"?[;,\t]*\r?\n?', re.IGNORECASE)  # Excel's own first line
+_UNDECODED = re.compile("[\udc80-\udcff]")  # what `surrogateescape` makes of a byte that is no UTF-8
+_DECODED = re.compile("[^\x00-\x7f\udc80-\udcff]")
+_OTHER_FILES = (
+    (b"PK\x03\x04", "is an Excel workbook or another ZIP file, not text", "write `each: {xlsx: FILE}`, or export CSV"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook, not text", "write `each: {xlsx: FILE}`, or export it as CSV"),
+    (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
+    (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
+)
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Unreadable(Exception):  # noqa: N818 - becomes a Problem at once
+    """The rest of a table cannot be read."""
+
+    def __init__(self, what: str, instead: str = "", line: int | None = None) -> None:
+        super().__init__(what)
+        self.what, self.instead, self.line = what, instead, line
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a file is written. `has_sep_line`: its first line is `sep=;`. `is_guessed`: neither written nor certain."""
+
+    encoding: str
+    delimiter: str
+    has_sep_line: bool = False
+    is_guessed: bool = False
+
+
+def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, columns: Collection[str]) -> Dialect:
+    """Find how a file is written, as far as it is not given.
+
+    columns: names its header must have, which tell delimiters apart. Raises Unreadable for what is no text; OSError.
+    """
+    found = encoding or _encoding(path)
+    with open_text(path, found) as text:
+        try:
+            sample = text.read(_SAMPLE_CHARACTERS)
+        except UnicodeError:
+            raise not_decodable(path, found) from None
+    sep = _SEP.match(sample)
+    if sep is not None:
+        sample = sample[sep.end() :]
+    chosen = delimiter or (sep[1] if sep is not None else _delimiter(sample, columns))
+    return Dialect(found, chosen, sep is not None, is_guessed=encoding is None and found == "cp1252")
+
+
+def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
+    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text."""
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
+
+
+def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield (first line, last line, cells) of every record. Raises Unreadable, naming the line; OSError."""
+    with open_text(path, dialect.encoding) as text:
+        before = int(dialect.has_sep_line)
+        if before:
+            text.readline()
+        lines = csv.reader(text, delimiter=dialect.delimiter, strict=True)
+        line = before + 1
+        try:
+            for cells in lines:
+                last = before + lines.line_num
+                yield line, last, cells
+                line = last + 1
+        except csv.Error as error:
+            raise _open_quote(path, dialect, line, error) from None
+        except UnicodeError:
+            raise not_decodable(path, dialect.encoding) from None
+
+
+def _encoding(path: Path) -> str:
+    """Tell the encoding from the bytes: a mark, UTF-8, else the code page of Windows.
+
+    A file that holds letters in UTF-8 and a byte that is none is damaged, not of another encoding.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="surrogateescape")
+    is_sound, has_letters = True, False
+    with open_regular(path) as stream:
+        start = stream.read(8)
+        for magic, what, instead in _OTHER_FILES:
+            if start.startswith(magic):
+                raise Unreadable(what, instead)
+        if start.startswith(_UTF_16):
+            return "utf-16"
+        stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
+        while chunk := stream.read(_CHUNK):
+            if b"\0" in chunk:
+                raise Unreadable("holds NUL bytes: it is not text, or UTF-16 without a mark", "save it as UTF-8")
+            text = decoder.decode(chunk)
+            if not text.isascii():
+                is_sound = is_sound and _UNDECODED.search(text) is None
+                has_letters = has_letters or _DECODED.search(text) is not None
+    is_sound = is_sound and not decoder.decode(b"", final=True)
+    if not is_sound and has_letters:
+        raise not_decodable(path, "utf-8")
+    return "utf-8" if is_sound else "cp1252"
+
+
+def not_decodable(path: Path, encoding: str) -> Unreadable:
+    """Say where a file is not what it should be: what decodes for the csv reader is far ahead of it."""
+    decode = codecs.getincrementaldecoder(encoding)().decode
+    name, instead = encoding.upper() if encoding.startswith("utf") else encoding, "save the file as UTF-8"
+    with open_regular(path) as stream:
+        number = 0
+        while data := stream.readline(_MAX_LINE):
+            number += 1
+            try:
+                decode(data)
+            except UnicodeDecodeError as error:
+                byte = error.object[error.start]
+                return Unreadable(f"byte 0x{byte:02x} is not {name} text", instead, number)
+    return Unreadable(f"is not {name} text", instead)
+
+
+def _delimiter(sample: str, columns: Collection[str]) -> str:
+    """Return the delimiter that makes a table of the sample: all columns there, records alike, most columns."""
+    return max(DELIMITERS, key=lambda delimiter: _fit(sample, delimiter, columns))  # the first of equals
+
+
+def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, float, int]:
+    found: list[list[str]] = []
+    try:
+        for cells in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLE):
+            found += [cells] if any(cell.strip() for cell in cells) else []
+    except csv.Error:  # a quote that is never closed: told when the rows are read
+        pass
+    if not found:
+        return False, 0.0, 0
+    header = [cell.strip() for cell in found[0]]
+    alike = sum(len(cells) == len(header) for cells in found) / len(found) if len(header) > 1 else 0.0
+    return all(column in header for column in columns), alike, len(header)
+
+
+def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> Unreadable:
+    """Say where the quoted cell began that the csv reader failed at; `first`: the line on which its record begins."""
+    with open_text(path, dialect.encoding) as text:
+        lines = itertools.islice(text, first - 1, None)
+        line = _quote_line(lines, first, dialect.delimiter)
+    if "unexpected end" in str(error) or "field larger" in str(error):
+        instead = 'write the closing ", or take this one away'
+        return Unreadable('a cell begins with " here and is never closed', instead, line)
+    instead = 'write "" for a quote inside a cell, and one " at each end of it'
+    return Unreadable('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
+
+
+def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
+    """Return the line on which the last quoted cell of a record begins."""
+    began, is_open = number, False
+    for current, line in enumerate(lines, number):
+        position = 0
+        while True:
+            if is_open:
+                end = line.find('"', position)
+                while end >= 0 and line.startswith('""', end):
+                    end = line.find('"', end + 2)
+                if end < 0:
+                    break
+                is_open, position = False, end + 1
+                if line[position : position + 1] not in (delimiter, "\r", "\n", ""):
+                    return began
+            at_start = position == 0 or line[position - 1 : position] == delimiter
+            if at_start and line.startswith('"', position):
+                began, is_open, position = current, True, position + 1
+                continue
+            following = line.find(delimiter, position)
+            if following < 0:
+                break
+            position = following + 1
+    return began
