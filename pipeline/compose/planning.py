@@ -116,7 +116,7 @@ def rows(
             yield task
         on_end(expansion.waiting)
 
-    return survey(tasks(), reader, Files(manifest.output_dir), setup.rules)
+    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)
 
 
 def _heed(is_cancelled: threading.Event | None) -> None:
@@ -232,7 +232,7 @@ def upstream_of(setup: Setup, reader: Reader, digests: InputDigests, job: str) -
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
     )
     with suppress(InputError):
-        for row in survey(tasks, reader, Files(manifest.output_dir), setup.rules):
+        for row in survey(tasks, reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules):
             if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
                 continue
             path = manifest.output_dir / row.known.artifact.path

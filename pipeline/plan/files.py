@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections import OrderedDict
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Final
 
 from pipeline.model import Artifact
 
-PART: Final = ".part-"
+PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
@@ -24,10 +25,11 @@ class Presence(StrEnum):
 
 
 class Files:
-    """Looks into one output directory."""
+    """Looks into one output directory, for one ledger; None: there is none yet."""
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path, *, ledger_id: str | None = None) -> None:
         self._output_dir = output_dir
+        self._ledger_id = ledger_id
         self._listings: OrderedDict[str, dict[str, list[str]]] = OrderedDict()
 
     def presence(self, artifact: Artifact) -> Presence:
@@ -56,13 +58,17 @@ class Files:
         return None
 
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part beside `path` is the same file: a run goes on, or died, and the next start records it."""
+        """Tell whether a part of this ledger is the same file: a run goes on, or died and the next start records it."""
         folder = path.rpartition("/")[0]
         try:
-            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if entry.name.startswith(PART)]
+            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if self._is_part(entry.name)]
         except OSError:
             return False
         return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
+
+    def _is_part(self, name: str) -> bool:
+        match = PART.fullmatch(name)
+        return match is not None and match[1] in (None, self._ledger_id)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:

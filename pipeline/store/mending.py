@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pipeline.model import Image, Task
 from pipeline.store import rows
 from pipeline.store.clock import to_us
-from pipeline.store.finds import Recovery, claimant_of
+from pipeline.store.finds import Recovery, claimant_of, kept_by
 from pipeline.store.opening import Premises, Settings
 from pipeline.store.rejected import Rejected
 from pipeline.store.salvage import Salvager, Source
@@ -54,18 +54,11 @@ class Mender:
         """
         recovery = Recovery()
         claimant = self._ledger.run(lambda c: claimant_of(c, kept.attempt))
-        if claimant is None or claimant.manifest != self._settings.manifest:
+        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
+        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(
-            self._ledger,
-            self._premises.writer,
-            self._premises.rejected,
-            state=self._premises.state,
-            outputs=self._premises.outputs,
-            clock=self._settings.clock,
-            recovery=recovery,
-        )
+        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
         salvager.settle(claimant, image, Source(rejected=kept.name))
         return recovery
 

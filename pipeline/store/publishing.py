@@ -37,6 +37,7 @@ class Publisher:
         self._ledger = premises.ledger
         self._writer = premises.writer
         self._rejected = premises.rejected
+        self._ledger_id = premises.ledger_id
 
     def publish(self, parcel: Parcel) -> Artifact:
         """Carry out B3 to B5. Raises Conflict, StorageError, LedgerError, TryLater; the image is kept in every case."""
@@ -61,6 +62,7 @@ class Publisher:
     def _delivery(self, parcel: Parcel) -> Delivery:
         intent, image = parcel.intent, parcel.answer.image
         return Delivery(
+            ledger_id=self._ledger_id,
             attempt=intent.attempt,
             image=image,
             name=parcel.name,

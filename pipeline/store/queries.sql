@@ -13,10 +13,18 @@ SELECT 'meta' FROM meta WHERE is_play_money NOT IN (0, 1)
 LIMIT 3
 
 -- name: set_meta
-INSERT INTO meta (one, is_play_money, created_at, version) VALUES (1, :is_play_money, :now, :version)
+INSERT INTO meta (one, is_play_money, created_at, version, ledger)
+VALUES (1, :is_play_money, :now, :version, lower(hex(randomblob(4))))
 
 -- name: is_play_money
 SELECT is_play_money FROM meta
+
+-- name: ledger_id
+SELECT ledger FROM meta
+
+-- name: keep_ledger_id
+-- A rebuilt ledger goes on with the numbers of the damaged one, so it has its name as well.
+UPDATE meta SET ledger = :ledger
 
 -- name: set_manifest
 INSERT INTO manifest (manifest, output) VALUES (:manifest, :output)
@@ -111,7 +119,8 @@ WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest
 -- name: claimant
 -- Whose image is it? Asked for every part found on disk.
 SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,
-  attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, task.task, task.id, task.manifest, task.state,
+  attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, attempt.sent_at, attempt.ended_at,
+  task.task, task.id, task.manifest, task.state,
   task.fingerprint AS asked, task.name, task.attempts, task.maker, task.path, task.sha256, task.mime, task.width,
   task.height, task.size_bytes, task.mtime_ns
 FROM attempt JOIN task USING (task) WHERE attempt = :attempt

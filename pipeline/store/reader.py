@@ -74,6 +74,12 @@ class Reader:
         row = self._one("is_play_money")
         return None if row is None else bool(row[0])
 
+    @property
+    def ledger_id(self) -> str | None:
+        """What the names of this ledger's parts begin with; None without a ledger."""
+        row = self._one("ledger_id")
+        return None if row is None else str(row[0])
+
     # --- tasks
 
     def known(self, task_id: str) -> Known | None:

@@ -20,13 +20,14 @@ from pipeline.store.carry import Carried, carry
 from pipeline.store.clock import to_us
 from pipeline.store.disk import read_all, status_of
 from pipeline.store.faults import DamagedLedgerError
-from pipeline.store.finds import Recovery
+from pipeline.store.finds import Recovery, is_named_part
 from pipeline.store.opening import Premises, Settings, open_premises
 from pipeline.store.picture import SUFFIXES, NotAnImageError, look
 from pipeline.store.reader import Reader
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
 from pipeline.store.tree import split
+from pipeline.store.writer import PART
 
 BATCH: Final = 500
 NO_LEDGER: Final = "there was no ledger to read"
@@ -225,7 +226,8 @@ class _Adopter:
 def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
     """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
 
-    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way.
+    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
+    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
     """
     return list(islice(_traces(output_dir, state_dir, names), most))
 
@@ -237,4 +239,4 @@ def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator
         yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
     for name in names:
         yield from (str(path) for suffix in SUFFIXES if (path := output_dir / (name + suffix)).exists())
-    yield from (str(path) for path in output_dir.rglob(".part-*"))
+    yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

@@ -136,3 +136,9 @@ CREATE TABLE earlier (
   record TEXT NOT NULL,
   PRIMARY KEY (task, fingerprint)
 ) STRICT;
+
+-- migration 3: parts say which ledger they belong to
+
+-- Eight hex digits, drawn once: several ledgers may publish into one directory, and each counts its attempts from 1.
+ALTER TABLE meta ADD COLUMN ledger TEXT NOT NULL DEFAULT '';
+UPDATE meta SET ledger = lower(hex(randomblob(4)));

@@ -168,7 +168,7 @@ async def test_P1_parts_of_a_damaged_ledger_are_published(bench: Bench) -> None:
     await bench.open()
     intent = await bench.store.intend(task(MADE), run=bench.run, reserved_microusd=PRICE)
     await bench.store.aclose()
-    (bench.out / "cats" / f".part-{intent.attempt}-{image(1).sha256}").write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(intent.attempt, image(1).sha256)).write_bytes(image(1).data)
     ledger = bench.state / NAME
     spoil(ledger, root_of(ledger, "task_name"))
     assert again(bench).recovery.recovered == 1

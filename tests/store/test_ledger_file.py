@@ -265,6 +265,7 @@ def made_by_the_first_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE earlier")
         connection.execute("ALTER TABLE record DROP COLUMN fingerprint")
+        connection.execute("ALTER TABLE meta DROP COLUMN ledger")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
 
