@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from pipeline.compose import Flags
 
@@ -231,8 +231,8 @@ def groups(text: str, known: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(names)) or [known[0]]
 
 
-def moment(text: str | None) -> "datetime | None":
-    """Read `--since`: a date, or an age such as 30d."""
+def moment(text: str | None, zone: "tzinfo") -> "datetime | None":
+    """Read `--since`: a date, which begins where its zone says, or an age such as 30d."""
     if text is None:
         return None
     from datetime import UTC, datetime, timedelta
@@ -244,4 +244,4 @@ def moment(text: str | None) -> "datetime | None":
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"--since {text!r} is no time; write a date (2026-11-01) or an age (30d, 12h)") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=zone)

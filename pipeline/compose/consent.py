@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from pipeline.compose.preparing import Setup
+from pipeline.days import month_of, zone_of
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
 from pipeline.plan import Plan
@@ -21,20 +21,12 @@ DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the 
 
 def wallet_of(setup: Setup, reader: Reader) -> Wallet:
     """Return what may be spent now: the budgets, less what this day and this month have seen."""
-    limits, day = setup.limits, _today(setup)
-    month = day.replace(day=1)
-    return Wallet(limits.budget, tz=limits.tz, day=reader.spend(since=day), month=reader.spend(since=month))
-
-
-def _today(setup: Setup) -> datetime:
-    """Return when the present day began, where the budgets' days begin."""
-    tz = setup.limits.tz
-    return datetime.now(UTC if tz == "UTC" else ZoneInfo(tz)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
 
 
 def doubt(setup: Setup, reader: Reader) -> str | None:
     """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
-    found = reader.doubt(_today(setup).replace(day=1))
+    found = reader.doubt(month_of(datetime.now(UTC), zone_of(setup.limits.tz)).start)
     if found is None:
         return None
     at, why = found

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading, rows
 from pipeline.compose.preparing import Setup
+from pipeline.days import day_of, month_of, zone_of
 from pipeline.model import Task, TaskState
 from pipeline.plan import Row
 from pipeline.report.cost_view import CostLine
@@ -43,8 +43,7 @@ def status(setup: Setup) -> Status:
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing
-        zone = UTC if setup.limits.tz == "UTC" else ZoneInfo(setup.limits.tz)
-        day = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
         hold = reader.not_before()
         return Status(
@@ -52,8 +51,8 @@ def status(setup: Setup) -> Status:
             missing=missing,
             orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
-            day_microusd=reader.spend(day).spent_microusd,
-            month_microusd=reader.spend(day.replace(day=1)).spent_microusd,
+            day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
+            month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
             unknown_microusd=sum(unknown.price_microusd for unknown in reader.unknowns()),
             unknowns=[
                 UnknownAttempt(
@@ -65,7 +64,7 @@ def status(setup: Setup) -> Status:
                 )
                 for unknown in reader.unknowns()
             ],
-            not_before=moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
+            not_before=moment(hold.not_before) if hold and hold.not_before > now else None,
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
             budget_left_microusd=wallet_of(setup, reader).left_microusd,
@@ -112,7 +111,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
     out = manifest.output_dir / "report"
     with reading(setup) as reader:
         total = reader.spend()
-        by_day = reader.costs(by=["day"])
+        by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
         return write_report(
             out,
             title=manifest.name,
@@ -181,5 +180,5 @@ def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Co
                 spent_microusd=cost.spent_microusd,
                 unknown_microusd=cost.unknown_microusd,
             )
-            for cost in reader.costs(by=by, since=since)
+            for cost in reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))
         ]

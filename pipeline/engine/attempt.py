@@ -105,7 +105,7 @@ class Attempts:
         """
         price = self._prices.price(task.model, task.size)
         begun = await self._begin(task, price, refused)
-        while begun is not None and self._is_held_back():
+        while begun is not None and self._is_held_back(begun[0]):
             await self._withdraw(*begun, tally)
             begun = await self._begin(task, price, refused)
         if begun is None:
@@ -134,21 +134,34 @@ class Attempts:
         self, task: Task, price: int | None, refused: Callable[[Refusal], None]
     ) -> tuple[Reservation, Ticket, Intent] | None:
         """Pass the gates and write the intent down; None when the run stopped."""
-        reservation = await self._reserve(price or 0, refused)
-        if reservation is None:
+        admitted = await self._admitted(task, price or 0, refused)
+        while admitted is not None and not self._wallet.is_current(admitted[0]):  # midnight passed in the wait
+            self._gate.abandoned(admitted[1])
+            await self._moved(self._wallet.release, admitted[0])
+            admitted = await self._admitted(task, price or 0, refused)
+        if admitted is None:
             return None
-        try:
-            ticket = await self._enter(task)
-        except Stopped:
-            await self._moved(self._wallet.release, reservation)
-            return None
-        except BaseException:  # the worker sees it; nothing was sent
-            await self._moved(self._wallet.release, reservation)
-            raise
+        reservation, ticket = admitted
         try:
             return reservation, ticket, await self._store.intend(task, run=self._run, reserved_microusd=price)
         except BaseException:  # the worker sees it; nothing was sent
             self._gate.abandoned(ticket)
+            await self._moved(self._wallet.release, reservation)
+            raise
+
+    async def _admitted(
+        self, task: Task, price: int, refused: Callable[[Refusal], None]
+    ) -> tuple[Reservation, Ticket] | None:
+        """Reserve the price, then wait for a slot; None when the run stopped."""
+        reservation = await self._reserve(price, refused)
+        if reservation is None:
+            return None
+        try:
+            return reservation, await self._enter(task)
+        except Stopped:
+            await self._moved(self._wallet.release, reservation)
+            return None
+        except BaseException:  # the worker sees it; nothing was sent
             await self._moved(self._wallet.release, reservation)
             raise
 
@@ -166,9 +179,10 @@ class Attempts:
                 return ticket
             self._gate.abandoned(ticket)
 
-    def _is_held_back(self) -> bool:
-        """Whether a halt or a pause began while the intent was being written: then it is not sent."""
-        return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
+    def _is_held_back(self, reservation: Reservation) -> bool:
+        """Whether a halt, a pause or another day began while the intent was being written: then it is not sent."""
+        is_another_day = not self._wallet.is_current(reservation)
+        return is_another_day or self._gate.is_stopped or self._gate.pace.pause_left_s > 0
 
     async def _withdraw(self, reservation: Reservation, ticket: Ticket, intent: Intent, tally: Tally) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING

@@ -253,7 +253,7 @@ SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0
 -- name: spend_since
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
-FROM attempt INDEXED BY attempt_time_money WHERE sent_at >= :since
+FROM attempt INDEXED BY attempt_time_money WHERE sent_at BETWEEN :since AND :until
 
 -- name: spend_of_run
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),

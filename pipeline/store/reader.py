@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from pipeline.days import day_of
 from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.clock import from_us, to_us
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's day is made of
 BUSY_S: Final = 30.0
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
@@ -170,11 +172,11 @@ class Reader:
 
     # --- money
 
-    def spend(self, since: datetime | None = None) -> Spend:
-        """Sum what was billed and what may have been, of all manifests; since a moment, or ever."""
+    def spend(self, since: datetime | None = None, until: datetime = LATEST) -> Spend:
+        """Sum what was billed and what may have been, of all manifests; from a moment to another, both included."""
         if since is None:
             return self._spend(self._one("spend_all"))
-        return self._spend(self._one("spend_since", since=to_us(since)))
+        return self._spend(self._one("spend_since", since=to_us(since), until=to_us(until)))
 
     def doubt(self, since: datetime) -> tuple[datetime, str] | None:
         """Return since when, and why, more may have been spent than is known; None: all of it is known."""
@@ -211,7 +213,7 @@ class Reader:
         for manifest, job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
             if not is_all and manifest != self.manifest:
                 continue
-            day = from_us(quarter * QUARTER_US).astimezone(tz).date().isoformat()
+            day = day_of(from_us(quarter * QUARTER_US), tz).label.isoformat()
             names = {"manifest": manifest, "job": job, "model": model, "day": day}
             total = totals.setdefault(tuple(names[name] for name in by), [0, 0, 0, 0])
             for index, number in enumerate(numbers):

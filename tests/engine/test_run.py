@@ -5,6 +5,7 @@ import gc
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -34,12 +35,13 @@ class Bench:
         limits: Limits | None = None,
         retry: Retry = QUICK,
         store: FakeStore | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.provider = provider
         self.limits = limits or Limits(concurrency=4)
         self.store = store or FakeStore()
         self.events: list[Event] = []
-        self.wallet = Wallet(self.limits.budget)
+        self.wallet = Wallet(self.limits.budget, now=now)
         self.engine = Engine(
             run=1,
             provider=provider,
@@ -104,6 +106,39 @@ async def test_the_first_answer_is_awaited_before_others_are_asked() -> None:
     assert provider.hold is not None
     provider.hold.set()
     assert await running == {TaskState.DONE: 8}
+
+
+async def test_what_waited_over_midnight_is_paid_by_the_new_day() -> None:
+    """Money reserved before midnight and sent after it would come on top of the new day's budget."""
+    now = [datetime(2026, 11, 22, 23, 59, tzinfo=UTC)]
+    provider = FakeProvider(hold=asyncio.Event())
+    limits = Limits(concurrency=8, budget=Budget(day=4 * PRICE))
+    bench = Bench(provider, limits=limits, now=lambda: now[0])
+    running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(12))))
+    while bench.wallet.reserved_microusd < 4 * PRICE:
+        await asyncio.sleep(0)
+    now[0] += timedelta(minutes=2)
+    assert provider.hold is not None
+    provider.hold.set()
+    assert (await running)[TaskState.DONE] == 1 + 4
+    assert len(provider.sent) == 1 + 4
+    assert bench.engine.halts.exit is Exit.BUDGET
+
+
+async def test_a_day_that_ends_while_an_intent_is_written_takes_it_back() -> None:
+    now = [datetime(2026, 11, 22, 23, 59, tzinfo=UTC)]
+
+    class Slow(FakeStore):
+        async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> Intent:
+            intent = await super().intend(task, run=run, reserved_microusd=reserved_microusd)
+            if intent.number == 1:
+                now[0] += timedelta(minutes=2)
+            return intent
+
+    bench = Bench(FakeProvider(), limits=Limits(budget=Budget(day=PRICE)), store=Slow(), now=lambda: now[0])
+    assert await bench.run("job/a") == {TaskState.DONE: 1}
+    assert [verb for verb, _ in bench.store.log] == ["intend", "close", "intend", "publish"]
+    assert bench.wallet.left_microusd == 0
 
 
 async def test_an_outage_is_repeated_and_then_deferred_as_pending() -> None:

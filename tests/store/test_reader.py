@@ -54,6 +54,15 @@ async def test_l12_open_reader_sees_new_rows_and_blocks_nobody(bench: Bench) -> 
         assert reader.known("cats/2") is not None
 
 
+async def test_what_is_dated_later_than_now_is_not_part_of_today(bench: Bench, reopen: Reopen) -> None:
+    """A clock that was ahead one night."""
+    await reopen(clock=lambda: datetime(2027, 11, 22, tzinfo=UTC))
+    await bench.make(task(1), 1)
+    with bench.reader() as reader:
+        assert reader.spend(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 22, tzinfo=UTC)).spent_microusd == 0
+        assert reader.spend(datetime(2026, 11, 1, tzinfo=UTC)).spent_microusd == PRICE
+
+
 async def test_reader_cannot_write(bench: Bench) -> None:
     with bench.reader() as reader:
         assert reader._connection is not None
@@ -147,7 +156,7 @@ async def test_days_are_those_of_the_time_zone(bench: Bench, reopen: Reopen) -> 
 async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     with bench.reader() as reader:
         assert reader._connection is not None
-        plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "run": 1}).fetchall()
+        plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "run": 1}).fetchall()
     assert any("USING COVERING INDEX" in row[3] for row in plan)
 
 
