@@ -118,6 +118,7 @@ deciding = _apply(
     ),
 )
 running = _apply(
+    click.option("--now", "is_now", is_flag=True, help="Send although the provider asked to wait (`status` says why)."),
     click.option(
         "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
     ),

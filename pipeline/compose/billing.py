@@ -4,15 +4,15 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
 from pipeline.compose.consent import at_most, wallet_of
+from pipeline.compose.holds import lasting, told, void
 from pipeline.compose.planning import Planned, make_plan, reading
 from pipeline.compose.preparing import Setup
 from pipeline.plan import Plan
 from pipeline.plan.judge import MISSING
-from pipeline.report.figures import count, duration, moment, money
+from pipeline.report.figures import count, duration, money
 from pipeline.report.plan_view import Bill, Forecast, PlanLine
 from pipeline.store import Reader
 
@@ -36,7 +36,7 @@ def bill(setup: Setup) -> Bill:
             forecast=forecast,
             notes=(
                 *planned.warnings,
-                *_holds(reader),
+                *_holds(setup, reader),
                 *_ceilings(setup, plan, left, forecast),
                 *planned.notes,
                 *_behind(planned),
@@ -74,11 +74,10 @@ def _forecast(setup: Setup, reader: Reader, due: int) -> Forecast | None:
 # -- what a person should know ------------------------------------------------------------------------------------
 
 
-def _holds(reader: Reader) -> Iterator[str]:
-    hold = reader.not_before()
-    if hold is not None and hold.not_before > datetime.now(UTC):
-        until = moment(hold.not_before)
-        yield f"the provider asked to wait until {until} ({hold.reason}); a run before that leaves with exit code 75"
+def _holds(setup: Setup, reader: Reader) -> Iterator[str]:
+    for hold in lasting(setup, reader).values():
+        yield f"{told(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+    yield from void(reader)
 
 
 def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | None) -> Iterator[str]:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from pipeline.compose import holds
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading, rows
@@ -45,7 +46,7 @@ def status(setup: Setup) -> Status:
             missing += row.verdict.is_missing
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
-        hold = reader.not_before()
+        held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
             states=states,
             missing=missing,
@@ -64,7 +65,8 @@ def status(setup: Setup) -> Status:
                 )
                 for unknown in reader.unknowns()
             ],
-            not_before=moment(hold.not_before) if hold and hold.not_before > now else None,
+            not_before=moment(max(hold.not_before for hold in held)) if held else None,
+            holds=[*map(holds.told, held), *holds.void(reader, now=now)],
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
             budget_left_microusd=wallet_of(setup, reader).left_microusd,

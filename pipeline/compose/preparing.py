@@ -31,6 +31,7 @@ class Flags:
     drain_s: float = 25.0
     force: bool = False
     repair: bool = False
+    is_now: bool = False  # send although a hold lasts
     accept: frozenset[Aspect] = frozenset()
     simulate: bool = False
     profile: str | None = None  # of the simulator: a path or a built-in name

@@ -8,7 +8,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.compose.consent import at_most, wallet_of, with_consent
+from pipeline.compose.holds import CLOCK_SLACK, lasting, owner_of, told, void
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
@@ -31,8 +32,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
-from pipeline.report.figures import moment
-from pipeline.store import Mender, Reader, Recovery, StateLock, Store, find_traces
+from pipeline.store import Hold, Mender, Reader, Recovery, StateLock, Store, find_traces
 from pipeline.threads import is_short_of_memory
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class _Job:
     watch: Watcher
     confirm: Callable[[str], bool] | None
     recovery: Recovery
+    held: Mapping[str, Hold] = field(default_factory=dict)  # by model
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -131,6 +132,8 @@ async def _run(
                 recovery = await store.recover()
                 await store.mend(Mender.restore)
                 with reading(setup) as reader:
+                    recovery.notes += void(reader)
+                    await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
                         setup = await release(setup, store, reader, retry)
                     job = _Job(
@@ -170,10 +173,9 @@ def _check_directories(output_dir: Path, state_dir: Path) -> None:
 
 
 def _check_state(setup: Setup) -> None:
-    """Refuse while a hold from an earlier run lasts, and where only the ledger of earlier runs is missing."""
+    """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
     with reading(setup) as reader:
-        hold = reader.not_before()
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
         raise InputError(
@@ -182,9 +184,23 @@ def _check_state(setup: Setup) -> None:
                 instead=f"make it anew with: imgpipe rebuild {manifest.path}",
             )
         )
-    if hold is not None and hold.not_before > datetime.now(UTC):
-        why = f"the provider asked to wait until {moment(hold.not_before)} ({hold.reason}); nothing was sent"
-        raise TryLater(why, not_before=hold.not_before)
+
+
+def _held(setup: Setup, reader: Reader, models: Collection[str]) -> Mapping[str, Hold]:
+    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
+    held = {} if setup.flags.is_now else lasting(setup, reader)
+    if held and models and ("" in held or held.keys() >= set(models)):
+        hold = max(held.values(), key=lambda hold: hold.not_before)
+        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.manifest.path} --now` sends all the same"
+        raise TryLater(text, not_before=hold.not_before)
+    return held
+
+
+async def _after_holds(job: _Job, outcome: Outcome) -> None:
+    """Forget a hold that `--now` has shown to be over."""
+    if job.setup.flags.is_now and outcome.counts.images and outcome.halts.not_before is None:
+        owner = owner_of(job.setup)
+        await job.store.forget_holds(provider=owner.provider, key=owner.key or "")
 
 
 async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
@@ -242,8 +258,10 @@ async def _plan_and_go(job: _Job) -> RunSummary:
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
+        whole = merged(planned.plan, *(each.plan for each in ahead))
+        job.held = _held(job.setup, job.reader, whole.models)
         with job.signals.asking():
-            job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
+            job.setup = with_consent(job.setup, whole, job.confirm)
         return await _go(job, planned, ahead, spool)
 
 
@@ -269,6 +287,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
             outcome = await crew.work(_stages(job, planned, spool, listen))
+            await _after_holds(job, outcome)
         summary = summary_of(
             planned.plan,
             outcome,
@@ -326,4 +345,5 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         attend=job.signals.attend,
         view=view,
         until=job.until,
+        held=job.held.keys(),
     )

@@ -42,6 +42,7 @@ class Status:
     unknown_microusd: int
     unknowns: Sequence[UnknownAttempt] = ()
     not_before: str | None = None  # RFC 3339, UTC
+    holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
@@ -152,8 +153,11 @@ def show_status(status: Status, console: "Console") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if len(status.unknowns) > _MOST_UNKNOWN:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
+    for hold in status.holds:
+        say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
-        console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+        text = f"Nothing is sent before {status.not_before}; `imgpipe run FILE --now` sends all the same."
+        console.print(text, highlight=False, markup=False)
 
 
 def status_sentence(status: Status) -> str:

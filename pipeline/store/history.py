@@ -68,8 +68,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Until when nothing may be sent, and why."""
+    """Until when nothing may be sent to a provider with a key for a model, and why. Empty: whichever."""
 
+    provider: str
+    key: str  # the beginning of a digest
+    model: str
+    set_at: datetime
     not_before: datetime
     reason: str
 

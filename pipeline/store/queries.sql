@@ -190,14 +190,26 @@ UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = :state
 
 -- name: set_hold
-INSERT INTO hold (one, not_before, reason) VALUES (1, :not_before, :reason)
-ON CONFLICT (one) DO UPDATE SET not_before = max(not_before, excluded.not_before), reason = excluded.reason
+-- The model is that of the request which was told to wait.
+INSERT INTO hold (provider, key, model, set_at, not_before, reason) VALUES (:provider, :key,
+  coalesce((SELECT model FROM attempt WHERE run = :run AND fault IS NOT NULL AND ended_at IS NOT NULL
+            ORDER BY fault = 'quota' DESC, fault = 'throttled' DESC, attempt DESC LIMIT 1), ''),
+  :now, :not_before, :reason)
+ON CONFLICT (provider, key, model) DO UPDATE SET
+  not_before = CASE WHEN set_at > excluded.set_at THEN excluded.not_before
+                    ELSE max(not_before, excluded.not_before) END,
+  set_at = excluded.set_at, reason = excluded.reason
 
--- name: forget_hold
-DELETE FROM hold
+-- name: forget_holds
+-- What binds one provider and key.
+DELETE FROM hold WHERE provider IN ('', :provider) AND key IN ('', :key)
 
--- name: hold
-SELECT not_before, reason FROM hold
+-- name: forget_void_holds
+-- What a clock that was ahead has dated.
+DELETE FROM hold WHERE set_at > :later
+
+-- name: holds
+SELECT provider, key, model, set_at, not_before, reason FROM hold ORDER BY not_before
 
 -- name: remember_digest
 INSERT INTO digest (path, size_bytes, mtime_ns, sha256) VALUES (:path, :size_bytes, :mtime_ns, :sha256)
@@ -332,7 +344,7 @@ SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY
 SELECT rowid, task, fingerprint, record FROM earlier NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_hold
-SELECT rowid, one, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+SELECT rowid, provider, key, model, set_at, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_attempt
 SELECT rowid, attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd, sent_at,
@@ -370,7 +382,7 @@ INSERT OR IGNORE INTO record (task, record, fingerprint) SELECT task, ?2, finger
 INSERT OR IGNORE INTO earlier (task, fingerprint, record) VALUES (?, ?, ?)
 
 -- name: carry_hold
-INSERT OR IGNORE INTO hold (one, not_before, reason) VALUES (?, ?, ?)
+INSERT OR IGNORE INTO hold (provider, key, model, set_at, not_before, reason) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: carry_attempt
 INSERT OR IGNORE INTO attempt (attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd,

@@ -225,10 +225,19 @@ class Reader:
 
     # --- runs
 
-    def not_before(self) -> Hold | None:
-        """Return until when nothing may be sent; None: no such order (one in the past is returned too)."""
-        row = self._one("hold")
-        return None if row is None else Hold(not_before=from_us(row[0]), reason=row[1])
+    def holds(self) -> list[Hold]:
+        """Return until when nothing may be sent, to whom; those in the past are returned too."""
+        return [
+            Hold(
+                provider=provider,
+                key=key,
+                model=model,
+                set_at=from_us(set_at),
+                not_before=from_us(not_before),
+                reason=reason,
+            )
+            for provider, key, model, set_at, not_before, reason in self._rows("holds")
+        ]
 
     def last_run(self) -> int | None:
         """Return the number of this manifest's last run; a rebuild is none."""

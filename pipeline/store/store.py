@@ -212,14 +212,23 @@ class Store:
 
     # --- between runs
 
-    async def hold(self, not_before: datetime, reason: str) -> None:
-        """Remember that nothing may be sent before a moment; a later moment wins."""
-        values = {"not_before": to_us(not_before), "reason": rows.text(reason)}
+    async def hold(self, not_before: datetime, reason: str, *, run: int, provider: str = "", key: str = "") -> None:
+        """Remember that nothing may be sent before a moment; a later moment wins.
+
+        It binds this provider, key and the model that a request of `run` was refused for.
+        """
+        values = {"not_before": to_us(not_before), "reason": rows.text(reason), "now": self._now()}
+        values |= {"run": run, "provider": rows.text(provider), "key": key}
         await self._committed(lambda c: _execute(c, "set_hold", values))
 
-    async def forget_hold(self) -> None:
-        """Forget it."""
-        await self._committed(lambda c: _execute(c, "forget_hold", {}))
+    async def forget_holds(self, *, provider: str, key: str) -> None:
+        """Forget what binds a provider and key."""
+        values: dict[str, object] = {"provider": rows.text(provider), "key": key}
+        await self._committed(lambda c: _execute(c, "forget_holds", values))
+
+    async def forget_void_holds(self, *, later: datetime) -> None:
+        """Forget holds that were written later than this: by a clock that was ahead."""
+        await self._committed(lambda c: _execute(c, "forget_void_holds", {"later": to_us(later)}))
 
     async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
         """Make tasks of these states due again (None: all of them); return how many. Their history stays."""

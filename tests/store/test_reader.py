@@ -24,7 +24,7 @@ def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
         assert reader.known("x") is None
         assert list(reader.all_known()) == []
         assert reader.spend().spent_microusd == 0
-        assert (reader.runs(), reader.unknowns(), reader.not_before()) == ([], [], None)
+        assert (reader.runs(), reader.unknowns(), reader.holds()) == ([], [], [])
         assert reader.known_among(["x"]) == {}
         assert reader.claimed_elsewhere(["x"]) == {}
     assert list(tmp_path.iterdir()) == []
@@ -156,7 +156,9 @@ async def test_days_are_those_of_the_time_zone(bench: Bench, reopen: Reopen) -> 
 async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     with bench.reader() as reader:
         assert reader._connection is not None
-        plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "run": 1}).fetchall()
+        plan = reader._connection.execute(
+            f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "run": 1}
+        ).fetchall()
     assert any("USING COVERING INDEX" in row[3] for row in plan)
 
 
