@@ -84,6 +84,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     task: Task
     reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
     unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
+    faults: "tuple[Fault, ...]" = ()  # of its paid attempts that brought no image
 
 
 class Fault(StrEnum):
@@ -222,3 +223,4 @@ class Known:
     reason: str
     updated_at: datetime
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
+    faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image

@@ -8,7 +8,7 @@ halt (nothing new is sent, what is in flight is awaited and saved), because rais
 import asyncio
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -160,7 +160,7 @@ class Engine:
                 self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
-            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns)))
+            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns, faults=Counter(item.faults))))
 
     async def _feed_deferred(self) -> None:
         """Give deferred tasks another turn, as long as images have come since their last one began."""

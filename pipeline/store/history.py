@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.model import Digests, Known, TaskState
+from pipeline.model import Digests, Fault, Known, TaskState
 from pipeline.store.clock import from_us
 from pipeline.store.rows import artifact_of
 
@@ -101,7 +101,7 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     *image) = row  # fmt: skip
+     faults, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
@@ -115,6 +115,7 @@ def known_of(row: Row) -> Known:
         cost_microusd=cost,
         reason=reason,
         updated_at=from_us(at),
+        faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 
 

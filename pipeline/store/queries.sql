@@ -183,10 +183,13 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_state
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now WHERE manifest = :manifest AND state = :state
+UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now,
+  released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
+WHERE manifest = :manifest AND state = :state
 
 -- name: release_task
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now
+UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now,
+  released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
 WHERE manifest = :manifest AND id = :id AND state = :state
 
 -- name: set_hold
@@ -221,6 +224,9 @@ SELECT sha256 FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mt
 -- name: known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
@@ -228,6 +234,9 @@ FROM task WHERE manifest = :manifest AND id = :id
 -- `known` for many tasks at once: a plan asks for each of a million, and most of what one question costs is the asking.
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
 
@@ -238,6 +247,9 @@ WHERE manifest = :manifest AND state = 'done' ORDER BY task
 -- name: all_known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
 

@@ -159,3 +159,7 @@ INSERT INTO hold_of SELECT '', '', '',
   not_before, reason FROM hold;
 DROP TABLE hold;
 ALTER TABLE hold_of RENAME TO hold;
+
+-- migration 5: what a task met counts over all runs, until a person asks again
+
+ALTER TABLE task ADD COLUMN released INTEGER NOT NULL DEFAULT 0;   -- attempts up to this one count no more

@@ -1,0 +1,26 @@
+"""Night after night, the same command: what a task that never becomes an image may cost, and who waits for it."""
+
+from tests.cli.conftest import Imgpipe
+
+ONE_IMAGE = "prices: {gemini-2.5-flash-image: 0.04}\nlimits: {budget: {run: 0.05}, concurrency: 1}"
+
+
+def test_a_task_that_never_becomes_an_image_is_paid_as_often_as_in_one_run_and_goes_last(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(
+        "{mugs: {model: gemini-2.5-flash-image, items: {a: 'A mug [[broken_json]]', b: B, c: C}}}", extra=ONE_IMAGE
+    )
+    nights = []
+    for _ in range(6):
+        imgpipe("run", path, "-q")
+        attempts = imgpipe("status", path, "mugs/a", "--json").json["attempts"]
+        nights.append((len(imgpipe.images()), attempts))
+    assert nights == [(0, 1), (1, 1), (2, 1), (2, 2), (2, 2), (2, 2)]
+    assert imgpipe("status", path, "mugs/a", "--json").json["state"] == "failed"
+
+
+def test_who_asks_again_has_all_repeats_again(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {items: {a: 'A mug [[text_only]]'}}}")
+    imgpipe("run", path)
+    assert imgpipe("status", path, "mugs/a", "--json").json["attempts"] == 3
+    imgpipe("retry", path, "--failed")
+    assert imgpipe("status", path, "mugs/a", "--json").json["attempts"] == 6
