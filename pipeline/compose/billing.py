@@ -6,7 +6,7 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.compose.consent import at_most, wallet_of
+from pipeline.compose.consent import at_most, begun_beside, wallet_of
 from pipeline.compose.holds import lasting, told, void
 from pipeline.compose.planning import Planned, make_plan, reading
 from pipeline.compose.preparing import Setup
@@ -36,6 +36,7 @@ def bill(setup: Setup) -> Bill:
             forecast=forecast,
             notes=(
                 *planned.warnings,
+                *_begun_beside(reader, plan),
                 *_holds(setup, reader),
                 *_ceilings(setup, plan, left, forecast),
                 *planned.notes,
@@ -72,6 +73,12 @@ def _forecast(setup: Setup, reader: Reader, due: int) -> Forecast | None:
 
 
 # -- what a person should know ------------------------------------------------------------------------------------
+
+
+def _begun_beside(reader: Reader, plan: Plan) -> Iterator[str]:
+    reason = begun_beside(reader, plan)
+    if reason is not None:
+        yield f"more may have been spent than is known here: {reason}"
 
 
 def _holds(setup: Setup, reader: Reader) -> Iterator[str]:

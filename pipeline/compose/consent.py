@@ -9,13 +9,16 @@ from datetime import UTC, datetime
 from typing import Final
 
 from pipeline.compose.preparing import Setup
-from pipeline.days import month_of, zone_of
+from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
+from pipeline.model import TaskState
 from pipeline.plan import Plan
+from pipeline.report.figures import count
 from pipeline.store import Reader
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DEAREST_MICROUSD: Final = 240_000  # of one image whose price is not known: the dearest list price of the catalogue
 
 
@@ -26,13 +29,34 @@ def wallet_of(setup: Setup, reader: Reader) -> Wallet:
 
 def doubt(setup: Setup, reader: Reader) -> str | None:
     """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
-    found = reader.doubt(month_of(datetime.now(UTC), zone_of(setup.limits.tz)).start)
+    return _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+
+
+def doubt_of_today(setup: Setup, reader: Reader) -> tuple[str, ...]:
+    """Return the same of today, which a quiet run repeats until a day without it."""
+    found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
+    return () if found is None else (found,)
+
+
+def _doubt_since(reader: Reader, span: Span, name: str) -> str | None:
+    found = reader.doubt(span.start)
     if found is None:
         return None
     at, why = found
     return (
-        f"more may have been spent this month than is known here: the ledger was rebuilt on {at:%Y-%m-%d}, and {why};"
-        " compare with the provider's account before you trust a budget for the day or the month"
+        f"more may have been spent {name} than is known here: on {at:%Y-%m-%d}, {why}; compare with the provider's"
+        " account before you trust a budget for the day or the month"
+    )
+
+
+def begun_beside(reader: Reader, plan: Plan) -> str | None:
+    """Say that a ledger begins where images of its tasks stand: they were paid, and nobody knows when and how much."""
+    number = plan.states[TaskState.CONFLICT]
+    if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
+        return None
+    return (
+        f"the ledger began beside {count(number, 'file')} under the names of its tasks, of which it knows no purchase"
+        " (`imgpipe rebuild FILE` takes images over)"
     )
 
 

@@ -19,6 +19,7 @@ def summary_of(
     signalled: Exit | None,
     seconds: float,
     is_play_money: bool,
+    cautions: tuple[str, ...] = (),
 ) -> RunSummary:
     """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
     states = outcome.counts.states
@@ -58,6 +59,7 @@ def summary_of(
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
         reasons=outcome.halts.reasons,
+        cautions=cautions,
     )
 
 

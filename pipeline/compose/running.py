@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pipeline.compose.consent import at_most, wallet_of, with_consent
+from pipeline.compose.consent import at_most, begun_beside, doubt, doubt_of_today, wallet_of, with_consent
 from pipeline.compose.holds import CLOCK_SLACK, lasting, owner_of, told, void
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.notifying import Notifier
@@ -101,8 +101,7 @@ async def run(
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
         await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
         raise
-    await notifier.ended(summary)
-    return summary
+    return await notifier.ended(summary)
 
 
 def _lack(setup: Setup) -> StorageError:
@@ -259,6 +258,9 @@ async def _plan_and_go(job: _Job) -> RunSummary:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
         whole = merged(planned.plan, *(each.plan for each in ahead))
+        if (reason := begun_beside(job.reader, whole)) is not None:
+            await job.store.write_doubt(reason)
+            planned.warnings += [text for text in [doubt(job.setup, job.reader)] if text is not None]
         job.held = _held(job.setup, job.reader, whole.models)
         with job.signals.asking():
             job.setup = with_consent(job.setup, whole, job.confirm)
@@ -296,6 +298,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
             signalled=job.signals.exit,
             seconds=time.monotonic() - job.started_at,
             is_play_money=job.setup.is_play_money,
+            cautions=doubt_of_today(job.setup, job.reader),
         )
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)

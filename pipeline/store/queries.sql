@@ -19,6 +19,9 @@ VALUES (1, :is_play_money, :now, :version, lower(hex(randomblob(4))))
 -- name: is_play_money
 SELECT is_play_money FROM meta
 
+-- name: created_at
+SELECT created_at FROM meta
+
 -- name: ledger_id
 SELECT ledger FROM meta
 
@@ -269,6 +272,9 @@ SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at,
   attempt.request_id
 FROM attempt JOIN task USING (task)
 WHERE attempt.state IN ('sent', 'unknown') AND manifest = :manifest ORDER BY attempt.attempt
+
+-- name: any_attempt
+SELECT 1 FROM attempt LIMIT 1
 
 -- name: spend_all
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),

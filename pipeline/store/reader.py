@@ -183,6 +183,11 @@ class Reader:
         row = self._one("doubt", since=to_us(since))
         return None if row is None else (from_us(row[0]), str(row[1]).removeprefix(f"{rows.REBUILT}: "))
 
+    @property
+    def has_attempts(self) -> bool:
+        """Say whether a request was ever written down here."""
+        return self._one("any_attempt") is not None
+
     def run_spend(self, run: int) -> Spend:
         """Sum the money of one run."""
         return self._spend(self._one("spend_of_run", run=run))

@@ -30,7 +30,7 @@ from pipeline.store.tree import split
 from pipeline.store.writer import PART
 
 BATCH: Final = 500
-NO_LEDGER: Final = "there was no ledger to read"
+NO_LEDGER: Final = "images were taken over that are older than the ledger, and there was no other one to read"
 OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
@@ -58,7 +58,6 @@ def rebuild(settings: Settings, tasks: Iterable[Task], *, price: Price = lambda 
     Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
     """
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
-    is_new = not (settings.state_dir / ledger_file.NAME).exists()
     premises = open_premises(settings, furnish=lambda connection: _carry(connection, settings, rebuilt))
     try:
         _name_manifest(settings, premises)
@@ -69,7 +68,7 @@ def rebuild(settings: Settings, tasks: Iterable[Task], *, price: Price = lambda 
             premises,
             rebuilt,
             price=(lambda _: None) if is_all_counted else price,  # the images' money is among what is nobody's
-            is_blind=is_new and rebuilt.carried is None,
+            is_all_known=rebuilt.carried is not None,
         )
         with Reader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
             stream = iter(tasks)
@@ -187,20 +186,24 @@ class _Adopter:
     """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
 
     def __init__(
-        self, settings: Settings, premises: Premises, rebuilt: Rebuilt, *, price: Price, is_blind: bool
+        self, settings: Settings, premises: Premises, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
     ) -> None:
-        """`is_blind`: no ledger says anything of what was spent before."""
+        """`is_all_known`: a ledger said, or could not say, what was spent before; that is told apart."""
         self._settings = settings
         self._ledger = premises.ledger
         self._rebuilt = rebuilt
         self._price = price
-        self._doubt = NO_LEDGER if is_blind else None
+        (self._born,) = premises.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        self._is_all_known = is_all_known
+        self._doubt: str | None = None
         self._run: int | None = None
 
     def adopt(self, found: list[tuple[Task, Artifact]]) -> None:
         """Write a batch down."""
         if found:
             adopted = [self._adopted(task, artifact) for task, artifact in found]
+            if not self._is_all_known and self._doubt is None and any(each.at <= self._born for each in adopted):
+                self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
             self._run, counted = self._ledger.run(lambda c: self._write(c, adopted))
             self._rebuilt.counted_microusd += counted
             self._rebuilt.doubt = self._rebuilt.doubt or self._doubt

@@ -98,10 +98,7 @@ class Store:
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
         """Write a run down; return its number."""
-        manifest: dict[str, object] = {
-            "manifest": self._settings.manifest,
-            "output": rows.relative_bytes(self._settings.output_dir, self._settings.state_dir),
-        }
+        manifest = self._manifest_row()
         run = {
             "manifest": self._settings.manifest,
             "manifest_sha256": manifest_sha256,
@@ -230,6 +227,17 @@ class Store:
         """Forget holds that were written later than this: by a clock that was ahead."""
         await self._committed(lambda c: _execute(c, "forget_void_holds", {"later": to_us(later)}))
 
+    async def write_doubt(self, reason: str) -> None:
+        """Remember that more may have been spent than is written here, from now on, and why."""
+        manifest, now = self._manifest_row(), self._now()
+        text = f"{rows.REBUILT}: {reason}"
+
+        def work(connection: sqlite3.Connection) -> int:
+            _execute(connection, "set_manifest", manifest)
+            return rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=text, now=now)
+
+        await self._committed(work)
+
     async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
         """Make tasks of these states due again (None: all of them); return how many. Their history stays."""
         values = {"manifest": self._settings.manifest, "now": self._now()}
@@ -258,6 +266,10 @@ class Store:
         return max(0, min(premises.outputs.free_bytes(), free))
 
     # --- waiting
+
+    def _manifest_row(self) -> dict[str, object]:
+        output = rows.relative_bytes(self._settings.output_dir, self._settings.state_dir)
+        return {"manifest": self._settings.manifest, "output": output}
 
     def _now(self) -> int:
         return to_us(self._settings.clock())
