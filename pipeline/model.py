@@ -7,7 +7,7 @@ relative and POSIX, so that outputs and ledger can be moved together.
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -104,8 +104,12 @@ class Fault(StrEnum):
     REFUSED = "refused"  # blocked: 200 with a safety reason
     NO_IMAGE = "no_image"  # 200 without an image
     BROKEN = "broken"  # 200 that does not parse, bad Base64, an image that is not whole
-    INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
+    INPUT = "input"  # an input image cannot be used, or changed since the plan: nothing was sent
+    INPUT_AWAY = "input_away"  # an input image cannot be read now (its folder is gone): nothing was sent
     OTHER = "other"  # anything else
+
+
+UNSENT: Final = frozenset({Fault.INPUT, Fault.INPUT_AWAY})  # found before a request: no attempt of the task
 
 
 class Billed(StrEnum):

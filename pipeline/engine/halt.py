@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SEVERITY, Exit, most_severe
-from pipeline.model import Answer, Failure, Fault, TaskState
+from pipeline.model import UNSENT, Answer, Failure, Fault, TaskState
 from pipeline.settings import StopOn
 
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
@@ -25,7 +25,7 @@ LONGEST = timedelta(days=31)
 
 MISTAKES = frozenset({Fault.NOT_FOUND, Fault.BAD_REQUEST})
 SAYS_NOTHING = frozenset(  # about key, address, model and request
-    {Fault.UNREACHABLE, Fault.SILENCE, Fault.THROTTLED, Fault.OUTAGE, Fault.INPUT, Fault.MODEL_MISSING}
+    {Fault.UNREACHABLE, Fault.SILENCE, Fault.THROTTLED, Fault.OUTAGE, *UNSENT, Fault.MODEL_MISSING}
 )
 
 

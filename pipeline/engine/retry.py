@@ -58,6 +58,7 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.NO_IMAGE: Rule(repeats=2, ends_as=TaskState.FAILED),
     Fault.BROKEN: Rule(repeats=1, ends_as=TaskState.FAILED),
     Fault.INPUT: _FAILS,
+    Fault.INPUT_AWAY: Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False),
     Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, backoff=Backoff.UNKNOWN),
 }
 

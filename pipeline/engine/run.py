@@ -26,7 +26,7 @@ from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
 from pipeline.engine.wallet import Refusal, Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Answer, Due, Failure, Fault, Task, TaskState
+from pipeline.model import UNSENT, Answer, Due, Failure, Task, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -287,7 +287,7 @@ class Engine:
         self.halt(Exit.BUDGET, str(refusal))
 
     def _judged(self, task: Task, result: Answer | Failure, tally: Tally) -> None:
-        was_sent = not (isinstance(result, Failure) and result.fault is Fault.INPUT)
+        was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Answer):
             for text in self._remarks.of(task.id, result):

@@ -22,6 +22,7 @@ class FileView(Protocol):
     def presence(self, artifact: Artifact) -> Presence: ...
     def in_the_way(self, name: str, own: str | None) -> str | None: ...
     def is_half_published(self, path: str) -> bool: ...
+    def barrier(self, name: str) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     note: str = ""
     is_missing: bool = False  # done, but its file is gone or was changed
     moves_to: str | None = None  # done, and its output name changed: the file moves there without a request
+    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must mend it
     is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
 
 
@@ -108,7 +110,9 @@ def _edited(path: str) -> Verdict:
 
 
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
-    """Return `verdict`, or a conflict when a file of somebody else stands under the output name."""
+    """Return `verdict`, or what keeps it from being carried out: a file of somebody else, a folder that is closed."""
+    if verdict.reason is not None and (barrier := files.barrier(task.name)) is not None:
+        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; mend its owner or its permissions")
     blocker = files.in_the_way(task.name, own)
     if blocker is None or (verdict.reason == RETRY and files.is_half_published(blocker)):
         return verdict

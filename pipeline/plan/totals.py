@@ -76,6 +76,7 @@ class Plan:
     moves: int = 0  # done tasks whose image gets another name, without a request
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
+    barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
 
     @property
     def skip(self) -> int:
@@ -91,6 +92,8 @@ class Plan:
         if is_due:
             self._add_due(row, price)
         else:
+            if verdict.barrier is not None:
+                self.barriers[verdict.barrier] += 1
             self.states[verdict.state] += 1
             self.missing += verdict.is_missing
             self._note(row)
@@ -141,6 +144,7 @@ def merged(*plans: Plan) -> Plan:
         whole.moves += plan.moves
         whole.accepted += plan.accepted
         whole.problems += plan.problems
+        whole.barriers += plan.barriers
     prices = [plan.price_microusd for plan in plans]
     whole.price_microusd = None if None in prices else sum(price for price in prices if price is not None)
     return whole

@@ -17,7 +17,7 @@ from pipeline.provider import keys, request
 from pipeline.provider.address import check_address, find_proxy, model_url
 from pipeline.provider.answer import Reader
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.inputs import Inputs, UnfitError
+from pipeline.provider.inputs import AwayError, Inputs, UnfitError
 from pipeline.provider.memory import Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.wire import PATIENCE, Patience, Wire
@@ -82,7 +82,8 @@ class Client:
             try:
                 payload = await self._payload(task)
             except UnfitError as flaw:
-                return self._unsent(Fault.INPUT, str(flaw))
+                fault = Fault.INPUT_AWAY if isinstance(flaw, AwayError) else Fault.INPUT
+                return self._unsent(fault, str(flaw))
             except UnicodeEncodeError:
                 return self._unsent(Fault.BAD_REQUEST, "the prompt or a parameter holds text that is not Unicode")
             result = await self._wire.post(model_url(self._base_url, task.model), payload, share)

@@ -33,6 +33,10 @@ class UnfitError(Exception):
     """An input image cannot be sent; the text names the file and says why."""
 
 
+class AwayError(UnfitError):
+    """An input image cannot be read now: nothing is wrong with its task."""
+
+
 class Inputs:
     """Reads and converts input images; starts its processes when the first picture needs one."""
 
@@ -120,12 +124,12 @@ def _end(pool: ProcessPoolExecutor) -> None:
 def read_as_planned(image: InputImage) -> bytes:
     """Read a file once, whatever it is now.
 
-    Raises: UnfitError when it cannot be read, is no regular file, or has other bytes than the plan saw.
+    Raises: AwayError when it cannot be read. UnfitError when it is no regular file or has other bytes than planned.
     """
     try:
         data = _read(image.path)
     except OSError as error:
-        raise UnfitError(f"{_shown(image.path)}: {error.strerror or error}") from error
+        raise AwayError(f"{_shown(image.path)}: {error.strerror or error}") from error
     if sha256(data).hexdigest() != image.sha256:
         raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
     return data

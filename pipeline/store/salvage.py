@@ -6,7 +6,7 @@ In: the image, whose it is, where it lay. Out: the ledger and the disk agree abo
 import contextlib
 from dataclasses import dataclass
 
-from pipeline.errors import Conflict
+from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Image, TaskState
 from pipeline.store import rows
@@ -83,6 +83,11 @@ class Salvager:
             self._write_conflict(claimant, image, conflict)
             if source.rejected is not None and not conflict.kept.startswith("rejected/"):
                 self._rejected.drop(source.rejected)
+            return
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
             return
         reach("recover-link")
         self.finish(claimant, artifact)

@@ -1,5 +1,9 @@
 """Night after night, the same command: what a task that never becomes an image may cost, and who waits for it."""
 
+import os
+
+import pytest
+
 from tests.cli.conftest import Imgpipe
 
 ONE_IMAGE = "prices: {gemini-2.5-flash-image: 0.04}\nlimits: {budget: {run: 0.05}, concurrency: 1}"
@@ -24,3 +28,20 @@ def test_who_asks_again_has_all_repeats_again(imgpipe: Imgpipe) -> None:
     assert imgpipe("status", path, "mugs/a", "--json").json["attempts"] == 3
     imgpipe("retry", path, "--failed")
     assert imgpipe("status", path, "mugs/a", "--json").json["attempts"] == 6
+
+
+def test_a_folder_of_somebody_else_costs_nothing_and_keeps_only_its_own_job_waiting(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every purchase for it would be paid and could not be put in its place."""
+    path = imgpipe.manifest("{mugs: {items: {a: A, b: B}}, cups: {items: {c: C}}}")
+    (imgpipe.out / "mugs").mkdir(parents=True)
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: place != imgpipe.out / "mugs" and access(place, mode))
+    ended = imgpipe("run", path, "--json")
+    assert (ended.exit, ended.json["attempts"], ended.json["tasks"]["pending"]) == (5, 1, 2)
+    assert "the folder mugs cannot be written to: 2 tasks waited" in ended.err
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    monkeypatch.undo()
+    monkeypatch.chdir(imgpipe.folder)
+    assert imgpipe("run", path, "--json").json["attempts"] == 2

@@ -388,6 +388,12 @@ async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
     assert bench.engine.counts.attempts == 1
 
 
+async def test_an_input_whose_folder_went_away_leaves_its_task_pending() -> None:
+    bench = Bench(FakeProvider(script={"job/a": [Fault.INPUT_AWAY]}))
+    assert await bench.run("job/a", "job/b") == {TaskState.PENDING: 1, TaskState.DONE: 1}
+    assert bench.engine.counts.attempts == 1
+
+
 async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_request_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

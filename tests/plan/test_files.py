@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from pipeline.plan import Files
 
 
@@ -18,3 +20,15 @@ def test_a_file_that_a_part_beside_it_links_to_is_half_published(tmp_path: Path)
     assert files.is_half_published("mugs/red.png")
     assert not files.is_half_published("mugs/blue.png")
     assert not files.is_half_published("gone/red.png")
+
+
+def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != tmp_path / "theirs")  # root may do everything
+    files = Files(tmp_path)
+    assert files.barrier("theirs/deep/a") == "the folder theirs cannot be written to"
+    assert files.barrier("ours/a") is None
+    assert files.barrier("a") is None
+    assert Files(tmp_path / "new").barrier("a") is None

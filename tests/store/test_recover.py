@@ -1,5 +1,6 @@
 """What a start finds and what it makes of it: parts, lost requests, changed files, and deaths in the middle of it."""
 
+import errno
 import os
 import re
 import shutil
@@ -349,3 +350,19 @@ async def test_unreadable_folder_is_said_and_survived(bench: Bench, reopen: Reop
         (bench.out / "secret").chmod(0o700)
     is_root = os.geteuid() == 0
     assert is_root or any(re.search("secret cannot be read", note) for note in bench.recovery.notes)
+
+
+async def test_an_image_whose_folder_is_closed_waits_and_stops_nobody(bench: Bench, reopen: Reopen) -> None:
+    """Every night would else end before it began, for every job."""
+
+    def closed(call: str, place: Path) -> int | None:
+        return errno.EACCES if call == "create" and place.name == "cats" else None
+
+    await reopen(disk=FaultyDisk(closed))
+    with pytest.raises(StorageError, match="rejected/"):
+        await bench.make(task(1), 1)
+    await reopen(disk=FaultyDisk(closed))
+    assert (bench.recovery.recovered, bench.recovery.done) == (0, 0)
+    assert any("Permission denied" in note for note in bench.recovery.notes)
+    await reopen()
+    assert bench.recovery.recovered == 1
