@@ -14,6 +14,7 @@ from pipeline.compose.chain import rehearsed
 from pipeline.compose.consent import doubt
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.preparing import Setup
+from pipeline.compose.renaming import check_name
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState
@@ -140,9 +141,10 @@ def make_plan(
     waiting: list[str] = []
     orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=waiting.extend, is_cancelled=is_cancelled)
-    ids: list[str] = []
-    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
+    asked: list[tuple[str, str]] = []
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked))
     plan = tally(selected, price=setup.price, problem=setup.problem, spool=spool, free=free)
+    check_name(setup, reader, asked)
     _check_plan(setup, plan)
     return Planned(
         plan=plan,
@@ -152,7 +154,9 @@ def make_plan(
         digests=digests.learned,
         warnings=_warnings(setup, reader, plan) if plan.due else [],
         is_play_money=setup.is_play_money,
-        unmatched="" if plan.total or jobs is not None else _unmatched(setup.flags.selection, ids),
+        unmatched=""
+        if plan.total or jobs is not None
+        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked]),
     )
 
 
@@ -161,11 +165,11 @@ def _warnings(setup: Setup, reader: Reader, plan: Plan) -> list[str]:
     return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
 
 
-def _remembered(rows: Iterable[Row], ids: list[str]) -> Iterator[Row]:
-    """Pass every row on; the first ids stay, to find the one that was meant."""
+def _remembered(rows: Iterable[Row], asked: list[tuple[str, str]]) -> Iterator[Row]:
+    """Pass every row on; the first ids and fingerprints stay, to find what was meant."""
     for row in rows:
-        if len(ids) < NEAR:
-            ids.append(row.task.id)
+        if len(asked) < NEAR:
+            asked.append((row.task.id, row.task.fingerprint))
         yield row
 
 

@@ -319,6 +319,11 @@ SELECT name_key, task.manifest, task.id FROM task JOIN manifest USING (manifest)
 WHERE name_key IN (SELECT value FROM json_each(:name_keys)) AND manifest <> :manifest
   AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) ORDER BY task DESC
 
+-- name: twins
+SELECT manifest, count(*) FROM task JOIN json_each(:pairs) AS pair
+  ON task.id = pair.value ->> 0 AND task.fingerprint = pair.value ->> 1
+WHERE manifest <> :manifest GROUP BY manifest
+
 -- name: made_by_path
 SELECT manifest, id, maker FROM task WHERE path = :path
 

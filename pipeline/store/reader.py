@@ -149,6 +149,11 @@ class Reader:
         found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
         return {name: found[key] for name, key in keys.items() if key in found}
 
+    def twins(self, asked: Iterable[tuple[str, str]]) -> Counter[str]:
+        """Count, by other manifest, the tasks it knows with one of these ids and fingerprints."""
+        pairs = msgspec.json.encode([(rows.text(task_id), fingerprint) for task_id, fingerprint in asked]).decode()
+        return Counter(dict(self._rows("twins", pairs=pairs, manifest=self.manifest)))
+
     # --- images
 
     def makers(self, *, path: str | None = None, sha256: str | None = None) -> list[Maker]:
