@@ -227,4 +227,5 @@ class Known:
     reason: str
     updated_at: datetime
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
+    is_accepted: bool = False  # its refusal is taken as it is
     faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image

@@ -106,8 +106,9 @@ deciding = _apply(
     click.option(
         "--accept",
         multiple=True,
-        type=click.Choice(["prompt", "inputs", "params", "model"]),
-        help="Take present images as good although this changed; nothing is paid. plan only shows it, run remembers.",
+        type=click.Choice(["prompt", "inputs", "params", "model", "refused"]),
+        help="Take present images as good although this changed, or refusals (`refused`) as they are; nothing is paid."
+        " plan only shows it, run remembers.",
     ),
     click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
     click.option(
@@ -193,7 +194,8 @@ def compose_flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,
-        accept=frozenset(Aspect(name) for name in accept),
+        accept=frozenset(Aspect(name) for name in accept if name != "refused"),
+        accept_refused="refused" in accept,
         max_duration_s=max_duration,
         drain_s=drain,
         wait_lock_s=wait_lock,

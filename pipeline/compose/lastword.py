@@ -28,7 +28,7 @@ def summary_of(
     asked = sum(states.values())
     pending = states[TaskState.PENDING] + max(0, plan.due - asked) + plan.states[TaskState.PENDING]
     failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
-    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
+    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED] - plan.given_up
     unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
     conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
     exits = [outcome.halts.exit]

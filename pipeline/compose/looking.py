@@ -3,6 +3,7 @@
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -40,21 +41,26 @@ def status(setup: Setup) -> Status:
     with reading(setup) as reader:
         states = dict.fromkeys(TaskState, 0)
         missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
+        to_come = Counter[str]()
         stream = orphans.watch(rows(setup, reader, DigestMemory(reader), on_end=waiting.extend))
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing
+            if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+                to_come[row.verdict.reason] += 1
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
+        unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
         held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
             states=states,
             missing=missing,
+            to_come=to_come,
             orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
             day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
             month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
-            unknown_microusd=sum(unknown.price_microusd for unknown in reader.unknowns()),
+            unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
             unknowns=[
                 UnknownAttempt(
                     task=unknown.task_id,
@@ -63,7 +69,7 @@ def status(setup: Setup) -> Status:
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,
                 )
-                for unknown in reader.unknowns()
+                for unknown in unknowns
             ],
             not_before=moment(max(hold.not_before for hold in held)) if held else None,
             holds=[*map(holds.told, held), *holds.void(reader, now=now)],

@@ -88,6 +88,8 @@ class _Carrier:
                 self._put(table, row)
         if not self._carry_attempts():
             self._carried.is_complete = self._carry_money()
+        elif self._is_contradicted():
+            self._carried.is_complete = False
         self._ledger.execute(query("sum_up_tasks"))
         self._raise_sequence()
 
@@ -140,6 +142,14 @@ class _Carrier:
             elif not self._carry_lost(attempt, state, cost, reserved, sent_at, sha256=rest[-2]):
                 is_whole = False
         return is_whole and not self._is_broken
+
+    def _is_contradicted(self) -> bool:
+        """Say whether the index of money says otherwise of a request: a bit flipped in one of the two."""
+        with contextlib.suppress(*FROM_SQLITE):
+            for attempt, *money, _sent_at in self._damaged.execute(query("read_money_forwards")):
+                if self._ledger.execute(query("money_of"), (attempt,)).fetchone() != tuple(money):
+                    return True
+        return False
 
     def _carry_money(self) -> bool:
         """Read the index of money, a second copy elsewhere in the file; say whether all of it could be read."""

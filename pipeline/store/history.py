@@ -101,7 +101,7 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     faults, *image) = row  # fmt: skip
+     faults, is_accepted, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
@@ -115,6 +115,7 @@ def known_of(row: Row) -> Known:
         cost_microusd=cost,
         reason=reason,
         updated_at=from_us(at),
+        is_accepted=bool(is_accepted),
         faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 

@@ -6,6 +6,7 @@ nothing; each order is durable when it returns.
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from pipeline.model import Image, Task
 from pipeline.store import rows
@@ -15,6 +16,9 @@ from pipeline.store.opening import Premises, Settings
 from pipeline.store.rejected import Rejected
 from pipeline.store.salvage import Salvager, Source
 from pipeline.store.sql import query
+
+SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
+SAID_FREE: Final = "not billed, as the provider said"
 
 
 class Mender:
@@ -26,7 +30,7 @@ class Mender:
         self._ledger = premises.ledger
 
     def accept(self, tasks: Sequence[Task]) -> int:
-        """Take the image of each done task as the one its present request would bring; return how many were.
+        """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
 
         Fingerprint and digests become the present ones; attempts and the record of how the image was made stay.
         """
@@ -34,7 +38,9 @@ class Mender:
         present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
 
         def work(connection: sqlite3.Connection) -> int:
-            return sum(connection.execute(query("accept_task"), row).rowcount for row in present)
+            accepted = [connection.execute(query("accept_task"), row).rowcount for row in present]
+            accepted += [connection.execute(query("accept_refused"), row).rowcount for row in present]
+            return sum(accepted)
 
         return self._ledger.run(work)
 
@@ -45,6 +51,19 @@ class Mender:
         """
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return self._ledger.run(lambda c: c.execute(query("restore_done"), values).rowcount)
+
+    def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
+        """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
+        now = self._now()
+        reason = SAID_BILLED if is_billed else SAID_FREE
+        settled = [{"attempt": each, "is_billed": is_billed, "reason": reason, "now": now} for each in attempts]
+
+        def work(connection: sqlite3.Connection) -> None:
+            for row in settled:
+                connection.execute(query("settle_task"), row)
+                connection.execute(query("settle_attempt"), row)
+
+        self._ledger.run(work)
 
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.

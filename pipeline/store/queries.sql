@@ -160,6 +160,27 @@ UPDATE task SET fingerprint = :fingerprint, made = :fingerprint, prompt_digest =
   reason = 'accepted as it is', updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = 'done'
 
+-- name: accept_refused
+UPDATE task SET accepted = :fingerprint, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'refused' AND fingerprint = :fingerprint
+
+-- name: settle_task
+-- Before `settle_attempt`. What is asked again is bought knowingly: so a billed one waits for `retry`.
+UPDATE task SET unknowns = max(0, unknowns - (attempt.fingerprint = task.fingerprint)),
+  cost_microusd = task.cost_microusd + :is_billed * attempt.reserved_microusd,
+  state = CASE WHEN task.state <> 'unknown' OR attempt.fingerprint <> task.fingerprint THEN task.state
+    WHEN :is_billed THEN 'failed'
+    WHEN EXISTS (SELECT 1 FROM attempt AS other WHERE other.task = task.task AND other.state = 'unknown'
+      AND other.attempt <> :attempt AND other.fingerprint = task.fingerprint) THEN 'unknown'
+    ELSE 'pending' END,
+  reason = CASE WHEN task.state = 'unknown' THEN :reason ELSE task.reason END, updated_at = :now
+FROM attempt WHERE attempt.attempt = :attempt AND attempt.state = 'unknown' AND task.task = attempt.task
+
+-- name: settle_attempt
+UPDATE attempt SET state = CASE WHEN :is_billed THEN 'paid' ELSE 'free' END,
+  cost_microusd = :is_billed * reserved_microusd, reason = :reason
+WHERE attempt = :attempt AND state = 'unknown'
+
 -- name: restore_done
 -- The image of the present request is there: a later attempt that brought none takes nothing away.
 UPDATE task SET state = 'done', updated_at = :now
@@ -186,12 +207,12 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_state
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now,
+UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
   released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
 WHERE manifest = :manifest AND state = :state
 
 -- name: release_task
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now,
+UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
   released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
 WHERE manifest = :manifest AND id = :id AND state = :state
 
@@ -230,6 +251,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
@@ -240,6 +262,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
 
@@ -253,6 +276,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
 
@@ -275,6 +299,13 @@ WHERE attempt.state IN ('sent', 'unknown') AND manifest = :manifest ORDER BY att
 
 -- name: any_attempt
 SELECT 1 FROM attempt LIMIT 1
+
+-- name: unknowns_of_nobody
+-- A rebuild keeps them under the name of the damaged file.
+SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at, attempt.reserved_microusd, attempt.reason,
+  attempt.request_id
+FROM attempt JOIN task USING (task)
+WHERE attempt.state = 'unknown' AND task.fingerprint = '' AND manifest <> :manifest ORDER BY attempt.attempt
 
 -- name: spend_all
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
@@ -383,6 +414,9 @@ WHERE sent_at >= 0 ORDER BY sent_at
 -- name: read_money_backwards
 SELECT attempt, state, cost_microusd, reserved_microusd, sent_at FROM attempt INDEXED BY attempt_time_money
 WHERE sent_at >= 0 ORDER BY sent_at DESC
+
+-- name: money_of
+SELECT state, cost_microusd, reserved_microusd FROM attempt WHERE attempt = ?
 
 -- name: carry_manifest
 INSERT OR IGNORE INTO manifest (manifest, output) VALUES (?, ?)

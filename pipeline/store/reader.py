@@ -197,8 +197,12 @@ class Reader:
         """Sum the money of one run."""
         return self._spend(self._one("spend_of_run", run=run))
 
-    def unknowns(self) -> list[Unknown]:
-        """Return this manifest's requests that may have been billed and brought nothing."""
+    def unknowns(self, *, of_nobody: bool = False) -> list[Unknown]:
+        """Return this manifest's requests that may have been billed and brought nothing.
+
+        `of_nobody`: those of a damaged ledger whose task could not be read; the budgets count them all the same.
+        """
+        name = "unknowns_of_nobody" if of_nobody else "unknowns"
         return [
             Unknown(
                 task_id=task_id,
@@ -211,7 +215,7 @@ class Reader:
                 request_id=request_id,
             )
             for task_id, attempt, number, state, sent_at, price, reason, request_id in self._rows(
-                "unknowns", manifest=self.manifest
+                name, manifest=self.manifest
             )
         ]
 

@@ -163,3 +163,4 @@ ALTER TABLE hold_of RENAME TO hold;
 -- migration 5: what a task met counts over all runs, until a person asks again
 
 ALTER TABLE task ADD COLUMN released INTEGER NOT NULL DEFAULT 0;   -- attempts up to this one count no more
+ALTER TABLE task ADD COLUMN accepted TEXT NOT NULL DEFAULT '';     -- the fingerprint whose refusal is taken as it is

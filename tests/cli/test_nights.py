@@ -45,3 +45,20 @@ def test_a_folder_of_somebody_else_costs_nothing_and_keeps_only_its_own_job_wait
     monkeypatch.undo()
     monkeypatch.chdir(imgpipe.folder)
     assert imgpipe("run", path, "--json").json["attempts"] == 2
+
+
+def test_status_after_a_change_of_model_says_how_many_are_to_come(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made("{mugs: {model: gemini-2.5-flash-image, items: {a: A, b: B}}, cups: {items: {c: C}}}")
+    assert "All 3 images are there." in imgpipe("status", path).out
+    path.write_text(path.read_text().replace("{model: gemini-2.5-flash-image", "{model: gemini-3-pro-image-preview"))
+    assert "1 of 3 images is there; 2 still to come (model changed)." in imgpipe("status", path).out
+
+
+def test_refusals_that_are_accepted_are_silent_until_somebody_asks_again(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {items: {a: 'A mug [[refuse]]', b: B}}}")
+    assert imgpipe("run", path).exit == 3
+    accepted = imgpipe("run", path, "--accept", "refused", "-q")
+    assert (accepted.exit, accepted.err) == (0, "")
+    assert imgpipe("run", path, "-q").exit == 0
+    assert imgpipe("retry", path, "--refused").exit == 3
+    assert imgpipe("run", path, "-q").exit == 3

@@ -105,6 +105,7 @@ def test_l01_the_index_of_money_stands_in_for_the_requests(bench: Bench) -> None
     rebuilt = again(bench)
     assert (rebuilt.doubt, rebuilt.counted_microusd) == (None, 0)
     with bench.reader() as reader:
+        assert len(reader.unknowns(of_nobody=True)) == UNKNOWN
         assert reader.spend() == ALL
         assert reader.states()[TaskState.DONE] == MADE
 

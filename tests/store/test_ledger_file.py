@@ -267,6 +267,7 @@ def made_by_the_first_version(path: Path) -> None:
         connection.execute("ALTER TABLE record DROP COLUMN fingerprint")
         connection.execute("ALTER TABLE meta DROP COLUMN ledger")
         connection.execute("ALTER TABLE task DROP COLUMN released")
+        connection.execute("ALTER TABLE task DROP COLUMN accepted")
         connection.execute("DROP TABLE hold")
         connection.execute("CREATE TABLE hold (one INTEGER PRIMARY KEY, not_before INTEGER, reason TEXT) STRICT")
         connection.execute("INSERT INTO hold VALUES (1, 7, 'quota')")
