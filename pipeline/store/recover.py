@@ -16,7 +16,7 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Image
 from pipeline.store import rows
 from pipeline.store.clock import to_us
-from pipeline.store.disk import read_all
+from pipeline.store.disk import read_all, status_of
 from pipeline.store.finds import LISTED, Claimant, Found, Recovery, claimant_of, find_parts, kept_by, written_by
 from pipeline.store.opening import Premises, Settings
 from pipeline.store.picture import SUFFIXES, NotAnImageError, look
@@ -27,6 +27,7 @@ from pipeline.store.sql import query
 from pipeline.store.standing import Standing, standings
 from pipeline.store.tree import Tree, split
 
+DAY_US: Final = 86_400_000_000
 LOST: Final = "the process ended while this request was in flight; it may have been billed"
 
 
@@ -98,7 +99,7 @@ class Recoverer:
 
     def _settle_part(self, part: Found) -> None:
         if part.ledger_id not in (None, self._ledger_id):
-            self._found.foreign += 1  # of another ledger over this directory: it may be at work right now
+            self._leave(part)
             return
         claimant = self._claimant(part.attempt)
         if claimant is None or not written_by(part, claimant, self._ledger_id):
@@ -116,6 +117,15 @@ class Recoverer:
         image = self._image(data, part.path)
         if image is not None:
             self._salvager.settle(claimant, image, Source(part=part))
+
+    def _leave(self, part: Found) -> None:
+        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        with part.tree.directory(part.folder) as fd:
+            status = status_of(part.tree.disk, part.name, dir_fd=fd)
+        if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
+            self._foreign(part.path)
+        else:
+            self._found.foreign += 1
 
     def _make_durable(self, name: str, dir_fd: int) -> None:
         """The bytes are right in memory; whether they are on the disk nobody has said."""

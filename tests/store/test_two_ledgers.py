@@ -91,6 +91,17 @@ async def test_a_kept_body_of_an_earlier_ledger_is_not_published_as_another_task
     assert len(files(bench.state / "rejected")) == 2
 
 
+async def test_a_part_that_its_ledger_left_for_a_day_is_told(bench: Bench, reopen: Reopen) -> None:
+    part = bench.out / f".part-0123abcd-1-{image(1).sha256}"
+    part.write_bytes(image(1).data)
+    await reopen()
+    assert (bench.recovery.foreign, bench.recovery.notes) == (1, [])
+    yesterday = part.stat().st_mtime - 90_000
+    os.utime(part, (yesterday, yesterday))
+    await reopen()
+    assert (bench.recovery.foreign, len(bench.recovery.notes), part.exists()) == (1, 1, True)
+
+
 async def test_a_ledger_keeps_its_name(bench: Bench, reopen: Reopen) -> None:
     names = set()
     for _ in range(2):
