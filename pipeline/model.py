@@ -94,6 +94,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     task: Task
     reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
     unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
+    faults: "tuple[Fault, ...]" = ()  # of its paid attempts that brought no image
 
 
 class Fault(StrEnum):
@@ -118,8 +119,11 @@ class Fault(StrEnum):
     INPUT = "input"  # an input image cannot be read, or changed since the plan: nothing was sent
     CONFLICT = "conflict"  # a whole image was paid for; a file that may not be replaced has its name
     STORAGE = "storage"  # a whole image was paid for; the disk did not take it under its name
-    LOCAL = "local"  # an input image could not be converted here: time, memory or an extra is lacking; nothing was sent
+    LOCAL = "local"  # an input image cannot be read or converted here and now; nothing was sent
     OTHER = "other"  # anything else
+
+
+UNSENT: Final = frozenset({Fault.INPUT, Fault.LOCAL})  # found before a request: no attempt of the task
 
 
 class Billed(StrEnum):
@@ -278,3 +282,5 @@ class Known:
     reason: str
     updated_at: datetime
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
+    is_accepted: bool = False  # its refusal is taken as it is
+    faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image

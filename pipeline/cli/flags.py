@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from pipeline.compose import Flags
 
@@ -115,8 +115,9 @@ deciding = _apply(
     click.option(
         "--accept",
         multiple=True,
-        type=click.Choice(["prompt", "inputs", "params", "model"]),
-        help="Take present images as good although this changed; nothing is paid. plan only shows it, run remembers.",
+        type=click.Choice(["prompt", "inputs", "params", "model", "refused"]),
+        help="Take present images as good although this changed, or refusals (`refused`) as they are; nothing is paid."
+        " plan only shows it, run remembers.",
     ),
     click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
     click.option(
@@ -127,6 +128,7 @@ deciding = _apply(
     ),
 )
 running = _apply(
+    click.option("--now", "is_now", is_flag=True, help="Send although the provider asked to wait (`status` says why)."),
     click.option(
         "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
     ),
@@ -203,7 +205,8 @@ def compose_flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,
-        accept=frozenset(Aspect(name) for name in accept),
+        accept=frozenset(Aspect(name) for name in accept if name != "refused"),
+        accept_refused="refused" in accept,
         max_duration_s=max_duration,
         drain_s=drain,
         wait_lock_s=wait_lock,
@@ -242,8 +245,8 @@ def groups(text: str, known: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(names)) or [known[0]]
 
 
-def moment(text: str | None) -> "datetime | None":
-    """Read `--since`: a date, or an age such as 30d."""
+def moment(text: str | None, zone: "tzinfo") -> "datetime | None":
+    """Read `--since`: a date, which begins where its zone says, or an age such as 30d."""
     if text is None:
         return None
     from datetime import UTC, datetime, timedelta
@@ -255,4 +258,4 @@ def moment(text: str | None) -> "datetime | None":
         found = datetime.fromisoformat(text)
     except ValueError:
         raise click.UsageError(f"--since {text!r} is no time; write a date (2026-11-01) or an age (30d, 12h)") from None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return found if found.tzinfo else found.replace(tzinfo=zone)

@@ -97,19 +97,21 @@ def _count_thumbnails(number: int, total: int) -> None:
 def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simulate: str | None, **flags: Any) -> int:
     """Sum up what the tasks of FILE did cost, by job, model, day or any of these together.
 
-    What may have been billed (an answer that never came) is a column of its own. Days are those of UTC.
+    What may have been billed (an answer that never came) is a column of its own. Days are those of
+    limits.tz, as for budgets.
 
     \b
     imgpipe cost jobs/nightly.yaml
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline import compose
+    from pipeline.days import zone_of
     from pipeline.report import cost_view as view
 
     path, profile = f.file_and_profile(file, simulate)
     setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     groups = f.groups(by, ("job", "model", "day"))
-    lines = compose.costs(setup, by=groups, since=f.moment(since))
+    lines = compose.costs(setup, by=groups, since=f.moment(since, zone_of(setup.limits.tz)))
     if is_json:
         f.print_json(view.costs_json(groups, lines))
     else:

@@ -33,6 +33,7 @@ VERBS: Final = {  # verb -> (module, what it does)
     "verify": ("upkeep", "Hash every image again and compare."),
     "rebuild": ("upkeep", "Make a ledger from the files on disk."),
     "rejected": ("upkeep", "List answers that could not be published; read them again."),
+    "settle": ("upkeep", "Write down what the provider said of unknown requests."),
     "doctor": ("upkeep", "Check Python, key, address, disk and clock."),
     "simulate": ("simulate", "Serve the API on this machine, for rehearsal."),
     "schema": ("author", "Print the manifest's JSON Schema."),
@@ -42,7 +43,7 @@ TOPICS: Final = {  # in the order people meet them
     "Write": ("init", "validate"),
     "Make": ("plan", "run", "retry", "redo"),
     "Look": ("status", "report", "explain", "cost", "export"),
-    "Keep": ("verify", "rebuild", "rejected"),
+    "Keep": ("verify", "rebuild", "rejected", "settle"),
     "Around": ("doctor", "simulate", "schema", "completion"),
 }
 EXAMPLES: Final = (

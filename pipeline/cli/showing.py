@@ -86,8 +86,11 @@ class Look:
         if self.is_json_log:
             if not is_well:
                 _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
-        elif not (self.is_quiet and is_well):
-            report.say("\n".join([text, *(self.samples if self.is_quiet else [])]), terminal.console(is_stderr=True))
+        elif not self.is_quiet:
+            report.say(text, terminal.console(is_stderr=True))
+        elif not is_well or summary.cautions:
+            cautions = [clipped(caution, 400) for caution in summary.cautions]
+            report.say("\n".join([text, *self.samples, *cautions]), terminal.console(is_stderr=True))
 
     def not_begun(self, error: ImgpipeError) -> bool:
         """Log why a run did not begin or broke off; say whether that is enough for stderr too."""

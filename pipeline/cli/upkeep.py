@@ -14,7 +14,7 @@ from pipeline.errors import Exit
 if TYPE_CHECKING:
     from pipeline.compose import Setup
     from pipeline.compose.upkeep import Verified
-    from pipeline.store import Carried, Rebuilt, Rejected
+    from pipeline.store import Carried, Rebuilt, Rejected, Unknown
 
 SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
@@ -291,6 +291,62 @@ def _kept_line(kept: "Rejected") -> str:
     request = f"  request {visible(facts.request_id)}" if facts.request_id else ""
     what = f"{visible(facts.task)}, attempt {kept.attempt}: {visible(facts.reason)}"
     return f"{facts.at[:19]}  {what}{request}  {visible(str(kept.path))} ({size(kept.size_bytes)})"
+
+
+# -- settle -------------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
+@click.option("--all", "is_all", is_flag=True, help="All unknown requests of FILE.")
+@click.option("--billed/--free", "is_billed", default=None, help="What the provider's support said of them.")
+@f.wait_lock
+@f.locating
+@f.as_json
+def settle(
+    *,
+    file: Path | None,
+    attempts: tuple[str, ...],
+    is_all: bool,
+    is_billed: bool | None,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Write down what the provider's support said of FILE's unknown requests: billed, or free.
+
+    ATTEMPT is what `status` shows: a request id, a task's id, or ID#N for its attempt N. A free one gives its money
+    back to the budgets, and its task is due again. A billed one counts as spent, and its task waits for `retry`.
+
+    \b
+    imgpipe settle jobs/nightly.yaml posters/oslo#2 --free
+    imgpipe settle jobs/nightly.yaml --all --billed
+    """
+    import asyncio
+
+    from pipeline import compose
+    from pipeline.report.figures import count, money
+
+    if is_billed is None:
+        raise click.UsageError("what was said of them? write --billed or --free")
+    if bool(attempts) == is_all:
+        raise click.UsageError("which ones? write their names, or --all")
+    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    found = asyncio.run(compose.settle(setup, attempts, is_billed=is_billed))
+    price = sum(each.price_microusd for each in found)
+    if is_json:
+        f.print_json({"settled": [_settled_json(each) for each in found], "as": "billed" if is_billed else "free"})
+        return Exit.OK
+    what = "counted as spent" if is_billed else "given back to the budgets"
+    print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
+    return Exit.OK
+
+
+def _settled_json(unknown: "Unknown") -> dict[str, object]:
+    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": unknown.price_microusd / 1e6}
 
 
 # -- doctor -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,8 @@ retelling  one task's attempts, and what each of them asked for
 salvaging  kept answers read again, published without a request
 explaining from an image file to how it came to be
 exporting  picked images -> copies in a folder
+unknowns   requests whose end nobody knows, settled by what the provider said
+renaming, holds    a manifest under another name; orders to wait
 upkeep     images and ledger checked, a ledger made from images, what lies in rejected/
 doctor, reaching, offers   is everything there that a run needs, and does the gateway list the models?
 """
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from pipeline.compose.retelling import history
     from pipeline.compose.running import run
     from pipeline.compose.salvaging import salvage
+    from pipeline.compose.unknowns import settle
     from pipeline.compose.upkeep import rebuild, rejected, verify
 
 __all__ = [
@@ -65,6 +68,7 @@ __all__ = [
     "report",
     "run",
     "salvage",
+    "settle",
     "status",
     "status_tasks",
     "verify",
@@ -85,6 +89,7 @@ __getattr__ = door(
         "retelling": "history",
         "running": "run",
         "salvaging": "salvage",
+        "unknowns": "settle",
         "upkeep": "rebuild rejected verify",
     },
 )

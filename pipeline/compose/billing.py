@@ -4,15 +4,15 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 """
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from typing import Final
 
-from pipeline.compose.consent import at_most, wallet_of
+from pipeline.compose.consent import at_most, begun_beside, wallet_of
+from pipeline.compose.holds import lasting, told, void
 from pipeline.compose.planning import Planned, make_plan, reading
 from pipeline.compose.preparing import Setup
 from pipeline.plan import Plan
 from pipeline.plan.judge import MISSING
-from pipeline.report.figures import count, duration, moment, money
+from pipeline.report.figures import count, duration, money
 from pipeline.report.plan_view import Bill, Forecast, PlanLine
 from pipeline.store import Reader
 
@@ -38,8 +38,9 @@ def bill(setup: Setup) -> Bill:
             samples=plan.samples,
             notes=(
                 *planned.warnings,
-                *_holds(reader),
                 *_ratio(setup, plan),
+                *_begun_beside(reader, plan),
+                *_holds(setup, reader),
                 *_ceilings(setup, plan, left, forecast),
                 *planned.notes,
                 *_behind(planned),
@@ -82,11 +83,16 @@ def _forecast(setup: Setup, reader: Reader, due: int) -> Forecast | None:
 # -- what a person should know ------------------------------------------------------------------------------------
 
 
-def _holds(reader: Reader) -> Iterator[str]:
-    hold = reader.not_before()
-    if hold is not None and hold.not_before > datetime.now(UTC):
-        until = moment(hold.not_before)
-        yield f"the provider asked to wait until {until} ({hold.reason}); a run before that leaves with exit code 75"
+def _begun_beside(reader: Reader, plan: Plan) -> Iterator[str]:
+    reason = begun_beside(reader, plan)
+    if reason is not None:
+        yield f"more may have been spent than is known here: {reason}"
+
+
+def _holds(setup: Setup, reader: Reader) -> Iterator[str]:
+    for hold in lasting(setup, reader).values():
+        yield f"{told(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+    yield from void(reader)
 
 
 def _ratio(setup: Setup, plan: Plan) -> Iterator[str]:

@@ -7,17 +7,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
-from zoneinfo import ZoneInfo
 
 from pipeline.compose.preparing import Setup
+from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
-from pipeline.model import Task
+from pipeline.model import Task, TaskState
 from pipeline.plan import Plan
 from pipeline.provider.pricing import PriceList
+from pipeline.report.figures import count
 from pipeline.store import Reader
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DEAREST_MICROUSD: Final = 300_000  # of one image whose price is not known: the dearest reservation of the catalogue
 REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises what is reserved
 
@@ -40,26 +42,39 @@ def list_price(setup: Setup) -> Callable[[Task], int | None]:
 
 def wallet_of(setup: Setup, reader: Reader) -> Wallet:
     """Return what may be spent now: the budgets, less what this day and this month have seen."""
-    limits, day = setup.limits, _today(setup)
-    month = day.replace(day=1)
-    return Wallet(limits.budget, tz=limits.tz, day=reader.spend(since=day), month=reader.spend(since=month))
-
-
-def _today(setup: Setup) -> datetime:
-    """Return when the present day began, where the budgets' days begin."""
-    tz = setup.limits.tz
-    return datetime.now(UTC if tz == "UTC" else ZoneInfo(tz)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
 
 
 def doubt(setup: Setup, reader: Reader) -> str | None:
     """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
-    found = reader.doubt(_today(setup).replace(day=1))
+    return _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+
+
+def doubt_of_today(setup: Setup, reader: Reader) -> tuple[str, ...]:
+    """Return the same of today, which a quiet run repeats until a day without it."""
+    found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
+    return () if found is None else (found,)
+
+
+def _doubt_since(reader: Reader, span: Span, name: str) -> str | None:
+    found = reader.doubt(span.start)
     if found is None:
         return None
     at, why = found
     return (
-        f"more may have been spent this month than is known here: the ledger was rebuilt on {at:%Y-%m-%d}, and {why};"
-        " compare with the provider's account before you trust a budget for the day or the month"
+        f"more may have been spent {name} than is known here: on {at:%Y-%m-%d}, {why}; compare with the provider's"
+        " account before you trust a budget for the day or the month"
+    )
+
+
+def begun_beside(reader: Reader, plan: Plan) -> str | None:
+    """Say that a ledger begins where images of its tasks stand: they were paid, and nobody knows when and how much."""
+    number = plan.states[TaskState.CONFLICT]
+    if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
+        return None
+    return (
+        f"the ledger began beside {count(number, 'file')} under the names of its tasks, of which it knows no purchase"
+        " (`imgpipe rebuild FILE` takes images over)"
     )
 
 

@@ -5,10 +5,11 @@ Imported only when something is due: the network's libraries take longer to impo
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 
+from pipeline.compose.holds import owner_of
 from pipeline.compose.outcome import GaugeOf, Outcome
 from pipeline.compose.preparing import Setup
 from pipeline.compose.process import fit_for_images
@@ -41,6 +42,7 @@ class Crew:
     attend: Callable[[Stoppable], None]  # signals go to the engine from here on
     view: GaugeOf
     until: float | None  # monotonic; nothing new is sent after it
+    held: Collection[str] = ()  # models that nothing is sent for
 
     async def work(self, stages: AsyncGenerator[Spool, None]) -> Outcome:
         """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
@@ -66,13 +68,20 @@ class Crew:
                 try:
                     async for spool in stages:
                         engine = self._engine(sender, gate, watch, outcome)
-                        await engine.run(spool)
+                        await engine.run(due for due in spool if due.task.model not in self.held)
                         if len(outcome.halts):
                             break
                 except InputError as error:
                     self._cannot_go_on(outcome, error)
         if outcome.halts.not_before is not None:
-            await self.store.hold(outcome.halts.not_before, "; ".join(outcome.halts.reasons))
+            owner = owner_of(self.setup)
+            await self.store.hold(
+                outcome.halts.not_before,
+                "; ".join(outcome.halts.reasons),
+                run=self.run,
+                provider=owner.provider,
+                key=owner.key or "",
+            )
         return outcome
 
     def _cannot_go_on(self, outcome: Outcome, error: InputError) -> None:

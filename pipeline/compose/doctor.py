@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compose import exposure
+from pipeline.compose.holds import lasting, told
 from pipeline.compose.offers import is_image_model, listed_models
 from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.provider import Catalogue, find_key
-from pipeline.report.figures import count, moment, size
+from pipeline.report.figures import count, size
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.mounts import refuse_network
 
@@ -306,15 +307,14 @@ def _state(setup: Setup) -> Iterator[Check]:
             if reader.is_missing:
                 yield _ok("ledger", "none yet; the first run makes it")
                 return
-            hold, runs = reader.not_before(), reader.runs()
+            held, runs = list(lasting(setup, reader).values()), reader.runs()
     except ImgpipeError as error:
         yield _bad("ledger", str(error))
         return
     yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
     now = datetime.now(UTC)
-    if hold is not None and hold.not_before > now:
-        until = moment(hold.not_before)
-        yield _warn("quota", f"nothing is sent before {until} ({hold.reason})", "the same command works after that")
+    for hold in held:
+        yield _warn("quota", told(hold), "the same command works after that; `run --now` sends all the same")
     if runs and runs[-1].started_at > now:
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
 

@@ -1,5 +1,7 @@
 """The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told."""
 
+from collections.abc import Iterator
+
 from pipeline.compose.outcome import Outcome
 from pipeline.compose.preparing import Setup
 from pipeline.engine.summary import RunSummary
@@ -7,7 +9,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, most_severe
 from pipeline.model import TaskState
 from pipeline.plan import Plan
-from pipeline.report.figures import moment
+from pipeline.report.figures import count, moment
 
 
 def summary_of(
@@ -19,13 +21,14 @@ def summary_of(
     signalled: Exit | None,
     seconds: float,
     is_play_money: bool,
+    cautions: tuple[str, ...] = (),
 ) -> RunSummary:
     """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
     states = outcome.counts.states
     asked = sum(states.values())
-    pending = states[TaskState.PENDING] + max(0, plan.due - asked)
+    pending = states[TaskState.PENDING] + max(0, plan.due - asked) + plan.states[TaskState.PENDING]
     failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
-    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED]
+    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED] - plan.given_up
     unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
     conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
     exits = [outcome.halts.exit]
@@ -33,6 +36,8 @@ def summary_of(
         exits.append(signalled)
     if failed or refused or unknown or conflict or plan.missing:
         exits.append(Exit.SOME_FAILED)
+    if plan.barriers:
+        exits.append(Exit.STORAGE)
     if pending and not len(outcome.halts):
         exits.append(Exit.TRY_LATER)
     not_before = outcome.halts.not_before
@@ -58,8 +63,14 @@ def summary_of(
         budget_left_microusd=wallet.left_microusd,
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
-        reasons=outcome.halts.reasons,
+        reasons=(*_barred(plan), *outcome.halts.reasons),
+        cautions=cautions,
     )
+
+
+def _barred(plan: Plan) -> Iterator[str]:
+    for barrier, number in plan.barriers.items():
+        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; mend its owner or permissions"
 
 
 def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:

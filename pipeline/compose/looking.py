@@ -3,18 +3,20 @@
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import Final
-from zoneinfo import ZoneInfo
 
+from pipeline.compose import holds
 from pipeline.compose.consent import doubt, wallet_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading, rows
 from pipeline.compose.preparing import Setup
+from pipeline.days import day_of, month_of, zone_of
 from pipeline.model import Task, TaskState
 from pipeline.plan import Row
 from pipeline.report import is_signed
@@ -45,21 +47,25 @@ def status(setup: Setup) -> Status:
         stream = orphans.watch(
             rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
         )
+        to_come = Counter[str]()
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing
-        zone = UTC if setup.limits.tz == "UTC" else ZoneInfo(setup.limits.tz)
-        day = datetime.now(zone).replace(hour=0, minute=0, second=0, microsecond=0)
+            if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+                to_come[row.verdict.reason] += 1
+        now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
-        hold = reader.not_before()
+        unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
             states=states,
             missing=missing,
+            to_come=to_come,
             orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
-            day_microusd=reader.spend(day).spent_microusd,
-            month_microusd=reader.spend(day.replace(day=1)).spent_microusd,
-            unknown_microusd=sum(unknown.price_microusd for unknown in reader.unknowns()),
+            day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
+            month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
+            unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
             unknowns=[
                 UnknownAttempt(
                     task=unknown.task_id,
@@ -68,9 +74,10 @@ def status(setup: Setup) -> Status:
                     price_microusd=unknown.price_microusd,
                     request_id=unknown.request_id,
                 )
-                for unknown in reader.unknowns()
+                for unknown in unknowns
             ],
-            not_before=moment(hold.not_before) if hold and hold.not_before > datetime.now(UTC) else None,
+            not_before=moment(max(hold.not_before for hold in held)) if held else None,
+            holds=[*map(holds.told, held), *holds.void(reader, now=now)],
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
             budget_left_microusd=wallet_of(setup, reader).left_microusd,
@@ -117,7 +124,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
     out = manifest.output_dir / "report"
     with reading(setup) as reader:
         total = reader.spend()
-        by_day = reader.costs(by=["day"])
+        by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
         return write_report(
             out,
             title=manifest.name,
@@ -199,5 +206,5 @@ def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Co
                 spent_microusd=cost.spent_microusd,
                 unknown_microusd=cost.unknown_microusd,
             )
-            for cost in reader.costs(by=by, since=since)
+            for cost in reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))
         ]

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from pipeline.engine.summary import RunSummary
@@ -19,6 +20,8 @@ from pipeline.report.notify import Moment
 from pipeline.settings import Notify
 
 HURRY_S: Final = 1.0  # for all of it, when a signal ended the run
+START_S: Final = 3.0  # for the ping at the beginning: a run does not wait for who does not answer
+END_S: Final = 7.0  # for all of it at the end
 
 
 def _warn(text: str) -> None:
@@ -40,23 +43,33 @@ class Notifier:
         self._notify = notify if notify is not None else Notify()
         self._manifest = manifest
         self._file = file
-        self._warn = warn
+        self._log = warn
         self._now = now
+        self.failures: list[str] = []  # who could not be told, and why
 
     async def started(self) -> None:
         """Ping that the run begins. Cancellation propagates."""
-        await self._ping("start")
-
-    async def ended(self, summary: RunSummary) -> None:
-        """Tell how it ended, all at once; within a second when a signal ended it."""
-        self._write(summary)
-        is_hurried = summary.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
         try:
-            async with asyncio.timeout(HURRY_S if is_hurried else None), asyncio.TaskGroup() as group:
+            async with asyncio.timeout(START_S):
+                await self._ping("start")
+        except TimeoutError:
+            self._warn(f"notify: the ping at the beginning was not answered within {START_S:g} s")
+
+    async def ended(self, summary: RunSummary) -> RunSummary:
+        """Tell how it ended, all at once; within a second when a signal ended it. Return it with what went wrong."""
+        self._write(summary)
+        seconds = HURRY_S if summary.exit in (Exit.INTERRUPTED, Exit.TERMINATED) else END_S
+        try:
+            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
                 group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
                 group.create_task(self._post(summary), name="webhook")
         except TimeoutError:
-            self._warn(f"notify: not everybody was told within {HURRY_S:g} s")
+            self._warn(f"notify: not everybody was told within {seconds:g} s")
+        return replace(summary, cautions=(*summary.cautions, *self.failures))
+
+    def _warn(self, text: str) -> None:
+        self.failures.append(text)
+        self._log(text)
 
     async def _ping(self, moment: Moment) -> None:
         if self._notify.ping is not None:

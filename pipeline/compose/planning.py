@@ -16,6 +16,7 @@ from pipeline.compose.chain import rehearsed
 from pipeline.compose.consent import doubt, prices_of
 from pipeline.compose.orphans import Orphans, behind
 from pipeline.compose.preparing import Setup
+from pipeline.compose.renaming import check_name
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import Expansion, InputDigests, UpstreamImage, expand
 from pipeline.model import Task, TaskState
@@ -121,7 +122,7 @@ def rows(
             yield task
         on_end(expansion)
 
-    return survey(tasks(), reader, Files(manifest.output_dir), setup.rules)
+    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)
 
 
 def _heed(is_cancelled: threading.Event | None) -> None:
@@ -145,8 +146,8 @@ def make_plan(
     ended: list[Expansion] = []
     orphans = Orphans(setup.manifest, reader)
     stream = rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
-    ids: list[str] = []
-    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), ids))
+    asked: list[tuple[str, str]] = []
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked))
     unreadable: dict[str, str] = {}
     plan = tally(
         _without_decoder(selected, unreadable),
@@ -155,6 +156,7 @@ def make_plan(
         spool=spool,
         free=free,
     )
+    check_name(setup, reader, asked)
     _check_plan(setup, plan)
     waiting = tuple(name for expansion in ended for name in expansion.waiting)
     return Planned(
@@ -166,7 +168,9 @@ def make_plan(
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
         is_play_money=setup.is_play_money,
-        unmatched="" if plan.total or jobs is not None else _unmatched(setup.flags.selection, ids),
+        unmatched=""
+        if plan.total or jobs is not None
+        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked]),
     )
 
 
@@ -201,11 +205,11 @@ def _heic(found: Mapping[str, str]) -> Iterator[str]:
         yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
 
 
-def _remembered(rows: Iterable[Row], ids: list[str]) -> Iterator[Row]:
-    """Pass every row on; the first ids stay, to find the one that was meant."""
+def _remembered(rows: Iterable[Row], asked: list[tuple[str, str]]) -> Iterator[Row]:
+    """Pass every row on; the first ids and fingerprints stay, to find what was meant."""
     for row in rows:
-        if len(ids) < NEAR:
-            ids.append(row.task.id)
+        if len(asked) < NEAR:
+            asked.append((row.task.id, row.task.fingerprint))
         yield row
 
 
@@ -272,7 +276,7 @@ def upstream_of(setup: Setup, reader: Reader, digests: InputDigests, job: str) -
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
     )
     with suppress(InputError):
-        for row in survey(tasks, reader, Files(manifest.output_dir), setup.rules):
+        for row in survey(tasks, reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules):
             if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
                 continue
             path = manifest.output_dir / row.known.artifact.path

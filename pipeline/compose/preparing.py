@@ -32,7 +32,9 @@ class Flags:
     drain_s: float = 25.0
     force: bool = False
     repair: bool = False
+    is_now: bool = False  # send although a hold lasts
     accept: frozenset[Aspect] = frozenset()
+    accept_refused: bool = False  # refusals are taken as they are
     simulate: bool = False
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
@@ -116,7 +118,11 @@ def prepare(path: Path, flags: Flags) -> Setup:
         retry=manifest.retry,
         catalogue=Catalogue.load(manifest.prices),
         rules=Rules(
-            repair=flags.repair, force=flags.force, unknown_repeats=manifest.retry.unknown, accept=flags.accept
+            repair=flags.repair,
+            force=flags.force,
+            unknown_repeats=manifest.retry.unknown,
+            accept=flags.accept,
+            accept_refused=flags.accept_refused,
         ),
     )
     if setup.is_play_money and setup.provider.base_url is None and setup.profile is not None:

@@ -8,14 +8,23 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from pipeline.compose.consent import at_most, prices_of, wallet_of, with_consent
+from pipeline.compose.consent import (
+    at_most,
+    begun_beside,
+    doubt,
+    doubt_of_today,
+    prices_of,
+    wallet_of,
+    with_consent,
+)
+from pipeline.compose.holds import CLOCK_SLACK, lasting, owner_of, told, void
 from pipeline.compose.lastword import nothing_done, summary_of
 from pipeline.compose.notifying import Notifier
 from pipeline.compose.opening import opened
@@ -31,8 +40,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import TaskState
 from pipeline.plan import Plan, Spool, merged
-from pipeline.report.figures import moment
-from pipeline.store import Mender, Reader, Recovery, StateLock, Store, find_traces
+from pipeline.store import Hold, Mender, Reader, Recovery, StateLock, Store, find_traces
 from pipeline.threads import is_short_of_memory
 
 if TYPE_CHECKING:
@@ -60,6 +68,7 @@ class _Job:
     watch: Watcher
     confirm: Callable[[str], bool] | None
     recovery: Recovery
+    held: Mapping[str, Hold] = field(default_factory=dict)  # by model
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -101,8 +110,7 @@ async def run(
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
         await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
         raise
-    await notifier.ended(summary)
-    return summary
+    return await notifier.ended(summary)
 
 
 def _lack(setup: Setup) -> StorageError:
@@ -132,6 +140,8 @@ async def _run(
                 recovery = await store.recover()
                 await store.mend(Mender.restore)
                 with reading(setup) as reader:
+                    recovery.notes += void(reader)
+                    await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
                         setup = await release(setup, store, reader, retry)
                     job = _Job(
@@ -171,10 +181,9 @@ def _check_directories(output_dir: Path, state_dir: Path) -> None:
 
 
 def _check_state(setup: Setup) -> None:
-    """Refuse while a hold from an earlier run lasts, and where only the ledger of earlier runs is missing."""
+    """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
     with reading(setup) as reader:
-        hold = reader.not_before()
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
         raise InputError(
@@ -183,9 +192,23 @@ def _check_state(setup: Setup) -> None:
                 instead=f"make it anew with: imgpipe rebuild {manifest.path}",
             )
         )
-    if hold is not None and hold.not_before > datetime.now(UTC):
-        why = f"the provider asked to wait until {moment(hold.not_before)} ({hold.reason}); nothing was sent"
-        raise TryLater(why, not_before=hold.not_before)
+
+
+def _held(setup: Setup, reader: Reader, models: Collection[str]) -> Mapping[str, Hold]:
+    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
+    held = {} if setup.flags.is_now else lasting(setup, reader)
+    if held and models and ("" in held or held.keys() >= set(models)):
+        hold = max(held.values(), key=lambda hold: hold.not_before)
+        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.manifest.path} --now` sends all the same"
+        raise TryLater(text, not_before=hold.not_before)
+    return held
+
+
+async def _after_holds(job: _Job, outcome: Outcome) -> None:
+    """Forget a hold that `--now` has shown to be over."""
+    if job.setup.flags.is_now and outcome.counts.images and outcome.halts.not_before is None:
+        owner = owner_of(job.setup)
+        await job.store.forget_holds(provider=owner.provider, key=owner.key or "")
 
 
 async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
@@ -243,8 +266,13 @@ async def _plan_and_go(job: _Job) -> RunSummary:
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
         planned = await _plan(job, jobs=first if later else None, spool=spool)
         ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
+        whole = merged(planned.plan, *(each.plan for each in ahead))
+        if (reason := begun_beside(job.reader, whole)) is not None:
+            await job.store.write_doubt(reason)
+            planned.warnings += [text for text in [doubt(job.setup, job.reader)] if text is not None]
+        job.held = _held(job.setup, job.reader, whole.models)
         with job.signals.asking():
-            job.setup = with_consent(job.setup, merged(planned.plan, *(each.plan for each in ahead)), job.confirm)
+            job.setup = with_consent(job.setup, whole, job.confirm)
         return await _go(job, planned, ahead, spool)
 
 
@@ -283,6 +311,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
             outcome = await crew.work(_stages(job, planned, spool, listen))
+            await _after_holds(job, outcome)
         summary = summary_of(
             planned.plan,
             outcome,
@@ -291,6 +320,7 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
             signalled=job.signals.exit,
             seconds=time.monotonic() - job.started_at,
             is_play_money=job.setup.is_play_money,
+            cautions=doubt_of_today(job.setup, job.reader),
         )
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
@@ -341,4 +371,5 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         prices=prices_of(job.setup, job.reader),
         view=view,
         until=job.until,
+        held=job.held.keys(),
     )

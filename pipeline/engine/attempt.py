@@ -89,7 +89,7 @@ class Attempts:
         Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
         """
         begun = await self._begin(task)
-        while isinstance(begun, Begun) and self._is_held_back():
+        while isinstance(begun, Begun) and self._is_held_back(begun.reservation):
             await self._withdraw(begun, tally)
             begun = await self._begin(task)
         return begun
@@ -199,9 +199,10 @@ class Attempts:
                 return ticket
             self._gate.abandoned(ticket)
 
-    def _is_held_back(self) -> bool:
-        """Whether a halt or a pause began while the intent was being written: then it is not sent."""
-        return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
+    def _is_held_back(self, reservation: Reservation) -> bool:
+        """Whether a halt, a pause or another day began while the intent was being written: then it is not sent."""
+        is_another_day = not self._wallet.is_current(reservation)
+        return is_another_day or self._gate.is_stopped or self._gate.pace.pause_left_s > 0
 
     async def _withdraw(self, begun: Begun, tally: Tally) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING

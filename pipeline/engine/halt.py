@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.errors import SEVERITY, Exit, most_severe
-from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
+from pipeline.model import UNSENT, Artifact, Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
 
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
@@ -35,10 +35,9 @@ SAYS_NOTHING = frozenset(  # about key, address, model and request
         Fault.SILENCE,
         Fault.THROTTLED,
         Fault.OUTAGE,
-        Fault.INPUT,
-        Fault.LOCAL,
         Fault.MODEL_MISSING,
         Fault.UPSTREAM_ACCOUNT,
+        *UNSENT,
     }
 )
 WITHOUT_IMAGE = frozenset({Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})

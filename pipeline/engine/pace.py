@@ -19,7 +19,7 @@ from pipeline.engine.congestion import Limit, Ramp, Rate
 from pipeline.engine.halt import Halt
 from pipeline.engine.history import History, Ticket
 from pipeline.engine.window import MINUTE_S, Window
-from pipeline.model import Fault
+from pipeline.model import UNSENT, Fault
 from pipeline.settings import Limits, Retry
 
 __all__ = ["Gate", "Pace", "Stopped", "Ticket"]
@@ -135,7 +135,7 @@ class Pace:
 
     def finished(self, ticket: Ticket, outcome: Fault | None, hint_s: float | None) -> None:
         """Give back the slot and learn from how it ended; None is success. `hint_s`: the delay the server named."""
-        if outcome in (Fault.INPUT, Fault.LOCAL):
+        if outcome in UNSENT:
             self.abandoned(ticket)
             return
         self._open.remove(ticket)

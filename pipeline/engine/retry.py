@@ -73,7 +73,7 @@ DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What one task has met. `unknowns` starts with what earlier runs left for the same fingerprint."""
+    """What one task has met. `unknowns` and `faults` start with what earlier runs left for the same fingerprint."""
 
     unknowns: int = 0
     counted: int = 0

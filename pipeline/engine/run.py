@@ -7,7 +7,7 @@ halt (nothing new is sent, what is in flight is awaited and saved), because rais
 import asyncio
 import math
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -25,7 +25,7 @@ from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import Artifact, Due, Failure, Fault, TaskState
+from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -162,7 +162,7 @@ class Engine:
                 self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
-            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns)))
+            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns, faults=Counter(item.faults))))
 
     async def _feed_deferred(self) -> None:
         """Give deferred tasks another turn, as long as images have come since their last one began."""
@@ -313,7 +313,7 @@ class Engine:
 
     def _judged(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> None:
         task = begun.attempt.task
-        was_sent = not (isinstance(result, Failure) and result.fault in (Fault.INPUT, Fault.LOCAL))
+        was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
             for text in self._remarks.of(task.id, result):

@@ -31,3 +31,4 @@ class RunSummary:
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False
     reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
+    cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q

@@ -1,6 +1,6 @@
 """What may still be spent: reserved before an attempt, settled after it.
 
-In: prices, costs and the day. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
+In: prices, costs and the time. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
 ledger and the network. Everything is an integer of micro-dollars; a plain object used on one event loop, so no two
 workers can reserve the same money.
 """
@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from zoneinfo import ZoneInfo
+from typing import Final
 
+from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
 from pipeline.settings import Budget
 
@@ -72,10 +73,16 @@ class _Account:
         return Refusal(self.period, self.budget, max(0, left), price, is_final=price > left + self.reserved)
 
 
-class Wallet:
-    """The budgets of one run. `day` and `month` are what other runs spent in the present day and month.
+Spent = Callable[[datetime, datetime], Spend]
+NOTHING: Final[Spent] = lambda _since, _until: Spend()  # noqa: E731 - a value
 
-    A reservation counts in the day and month in which it was made, also when it is settled later.
+
+class Wallet:
+    """The budgets of one run. `spent` sums what other runs spent from a moment up to another, both included.
+
+    A reservation counts in the day and month in which it was made, also when it is settled later; it may be sent only
+    while it `is_current`. A clock that goes back returns to the earlier day's account, and the later one still binds:
+    nobody can say which of the two the clock was wrong about.
     """
 
     def __init__(
@@ -83,18 +90,18 @@ class Wallet:
         budget: Budget,
         *,
         tz: str = "UTC",
-        day: Spend = Spend(),  # noqa: B008 - frozen
-        month: Spend = Spend(),  # noqa: B008 - frozen
+        spent: Spent = NOTHING,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._budget = budget
-        self._zone = UTC if tz == "UTC" else ZoneInfo(tz)  # a bare container has no time zone data
+        self._zone = zone_of(tz)
+        self._spent = spent
         self._now = now
-        today = self._today()
         self._run = _Account(Period.RUN, budget.run)
-        self._day = _Account(Period.DAY, budget.day, day.spent_microusd, day.unknown_microusd)
-        self._month = _Account(Period.MONTH, budget.month, month.spent_microusd, month.unknown_microusd)
-        self._date = today
+        self._periods: dict[tuple[Period, datetime], _Account] = {}  # by kind and start
+        self._today: Span | None = None
+        self._accounts: tuple[_Account, ...] = (self._run,)
+        self._turn_page()
         self._open: set[int] = set()
         self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
         self._serial = 0
@@ -142,8 +149,7 @@ class Wallet:
 
     def covers(self, reservation: Reservation, price_microusd: int) -> bool:
         """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month."""
-        self._turn_page()
-        return reservation.price_microusd >= price_microusd and reservation.accounts == self._accounts
+        return reservation.price_microusd >= price_microusd and self.is_current(reservation)
 
     def settle(self, reservation: Reservation, cost_microusd: int) -> None:
         """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
@@ -162,9 +168,10 @@ class Wallet:
         """It was provably not billed: its price is free again."""
         self._take(reservation)
 
-    @property
-    def _accounts(self) -> tuple[_Account, ...]:
-        return self._run, self._day, self._month
+    def is_current(self, reservation: Reservation) -> bool:
+        """Say whether it would be made in the same periods now; if not, release it and make another one."""
+        self._turn_page()
+        return reservation.accounts == self._accounts
 
     def _take(self, reservation: Reservation) -> "tuple[_Account, ...]":
         """Close the reservation. Raises KeyError when it was closed before."""
@@ -173,19 +180,26 @@ class Wallet:
             account.reserved -= reservation.price_microusd
         return reservation.accounts
 
-    def _today(self) -> tuple[int, int, int]:
-        now = self._now().astimezone(self._zone)
-        return now.year, now.month, now.day
-
     def _turn_page(self) -> None:
-        """Begin a new day and month when the calendar does. A clock that goes back changes nothing."""
-        today = self._today()
-        if today <= self._date:
+        """See to it that the accounts are those of this moment."""
+        now = self._now()
+        if self._today is not None and now in self._today:
             return
-        if today[:2] > self._date[:2]:
-            self._month = _Account(Period.MONTH, self._budget.month)
-        self._day = _Account(Period.DAY, self._budget.day)
-        self._date = today
+        self._today, month = day_of(now, self._zone), month_of(now, self._zone)
+        self._open_account(Period.DAY, self._budget.day, self._today, now)
+        self._open_account(Period.MONTH, self._budget.month, month, now)
+        self._accounts = (self._run, *self._binding(Period.DAY, self._today), *self._binding(Period.MONTH, month))
+
+    def _binding(self, kind: Period, span: Span) -> list[_Account]:
+        """Return the accounts of this period and of those after it, which only a clock that went back leaves open."""
+        return [account for (period, start), account in self._periods.items() if period is kind and start >= span.start]
+
+    def _open_account(self, period: Period, budget: int | None, span: Span, now: datetime) -> None:
+        """Open the account of a day or month that this run has not been in; what is dated later than now is not."""
+        if (period, span.start) not in self._periods:
+            spent = self._spent(span.start, now)
+            account = _Account(period, budget, spent.spent_microusd, spent.unknown_microusd)
+            self._periods[period, span.start] = account
 
 
 def _usd(microusd: int) -> str:

@@ -38,6 +38,7 @@ class Manifest:
 
     path: Path
     name: str
+    is_named: bool  # `name:` is written; else the file's name is taken
     sha256: str  # of the file's bytes
     provider: ProviderSettings
     limits: Limits
@@ -175,6 +176,7 @@ class _Reader:
         return Manifest(
             path=self._path,
             name=name,
+            is_named=file.name is not None,
             sha256=sha256,
             provider=settle.provider_settings(file, self._folder, simulate=self._simulate),
             limits=settle.limits(file),

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import stat
 from collections import OrderedDict
 from enum import StrEnum
@@ -10,7 +11,7 @@ from typing import Final
 
 from pipeline.model import Artifact
 
-PART: Final = ".part-"
+PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
@@ -24,10 +25,12 @@ class Presence(StrEnum):
 
 
 class Files:
-    """Looks into one output directory."""
+    """Looks into one output directory, for one ledger; None: there is none yet."""
 
-    def __init__(self, output_dir: Path) -> None:
+    def __init__(self, output_dir: Path, *, ledger_id: str | None = None) -> None:
         self._output_dir = output_dir
+        self._ledger_id = ledger_id
+        self._barriers: dict[str, str | None] = {}
         self._listings: OrderedDict[str, dict[str, list[str]]] = OrderedDict()
 
     def presence(self, artifact: Artifact) -> Presence:
@@ -37,6 +40,8 @@ class Files:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return Presence.MISSING
+        except PermissionError:
+            return Presence.CHANGED  # nobody can say
         if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
             return Presence.CHANGED
         if status.st_mtime_ns == artifact.mtime_ns or _sha256(path) == artifact.sha256:
@@ -55,14 +60,34 @@ class Files:
                 return path
         return None
 
+    def barrier(self, name: str) -> str | None:
+        """Say which folder keeps an image from being written under `name`, and why; None: it can be."""
+        folder = name.rpartition("/")[0]
+        if folder not in self._barriers:
+            self._barriers[folder] = self._barrier(self._output_dir / folder)
+        return self._barriers[folder]
+
+    def _barrier(self, folder: Path) -> str | None:
+        there = folder
+        while there != self._output_dir and not os.path.lexists(there):
+            there = there.parent
+        if not os.path.lexists(there) or os.access(there, os.W_OK | os.X_OK):
+            return None
+        place = "." if there == self._output_dir else there.relative_to(self._output_dir).as_posix()
+        return f"the folder {place} cannot be written to"
+
     def is_half_published(self, path: str) -> bool:
-        """Tell whether a part beside `path` is the same file: a run goes on, or died, and the next start records it."""
+        """Tell whether a part of this ledger is the same file: a run goes on, or died and the next start records it."""
         folder = path.rpartition("/")[0]
         try:
-            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if entry.name.startswith(PART)]
+            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if self._is_part(entry.name)]
         except OSError:
             return False
         return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
+
+    def _is_part(self, name: str) -> bool:
+        match = PART.fullmatch(name)
+        return match is not None and match[1] in (None, self._ledger_id)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:
@@ -81,7 +106,7 @@ class Files:
                     stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - twice as fast, 1,000,000 times
                     if suffix.lower() in IMAGE_SUFFIXES:
                         listing.setdefault(stem, []).append(entry.name)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             pass
         self._listings[folder] = listing
         if len(self._listings) > LISTINGS:

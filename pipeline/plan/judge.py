@@ -23,6 +23,7 @@ class FileView(Protocol):
     def presence(self, artifact: Artifact) -> Presence: ...
     def in_the_way(self, name: str, own: str | None) -> str | None: ...
     def is_half_published(self, path: str) -> bool: ...
+    def barrier(self, name: str) -> str | None: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Rules:
     force: bool = False  # replace images that were edited since they were written
     unknown_repeats: int = 1  # `retry.unknown`
     accept: frozenset[Aspect] = frozenset()  # these changes are taken as good without paying
+    accept_refused: bool = False  # refusals are taken as they are
     redo: frozenset[str] = frozenset()  # ids whose image is wanted anew although it is there
 
 
@@ -44,6 +46,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     note: str = ""
     is_missing: bool = False  # done, but its file is gone or was changed
     moves_to: str | None = None  # done, and its output name changed: the file moves there without a request
+    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must mend it
+    is_given_up: bool = False  # refused, and that is taken as it is: no complaint
     is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
 
 
@@ -65,6 +69,8 @@ def judge(task: Task, known: Known | None, files: FileView, rules: Rules) -> Ver
         return _unless_blocked(task, own, files, Verdict(state=known.state, reason=f"{wanted[0]} changed"))
     if known.state is TaskState.UNKNOWN and known.unknowns <= rules.unknown_repeats:
         return _unless_blocked(task, own, files, Verdict(state=TaskState.UNKNOWN, reason=RETRY))
+    if known.state is TaskState.REFUSED and (known.is_accepted or rules.accept_refused):
+        return Verdict(state=TaskState.REFUSED, is_given_up=True, is_accepted=not known.is_accepted)
     return Verdict(state=known.state, note=known.reason)
 
 
@@ -109,7 +115,9 @@ def _edited(path: str) -> Verdict:
 
 
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
-    """Return `verdict`, or a conflict when a file of somebody else stands under the output name."""
+    """Return `verdict`, or what keeps it from being carried out: a file of somebody else, a folder that is closed."""
+    if verdict.reason is not None and (barrier := files.barrier(task.name)) is not None:
+        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; mend its owner or its permissions")
     blocker = files.in_the_way(task.name, own)
     if blocker is None or (verdict.reason == RETRY and files.is_half_published(blocker)):
         return verdict

@@ -42,29 +42,36 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool:
-    """Due tasks on disk: written once, then read in order as often as needed. The file dies with the process."""
+    """Due tasks on disk: written once, then read in order as often as needed. The files die with the process.
+
+    What was paid for before and brought no image comes last: it may do so again, and takes nobody else's money.
+    """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._last: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder = msgspec.msgpack.Decoder(Due)
 
     def add(self, due: Due) -> None:
         frame = self._encoder.encode(due)
-        self._file.write(len(frame).to_bytes(4, "big") + frame)
+        (self._last if due.faults else self._file).write(len(frame).to_bytes(4, "big") + frame)
 
     def clear(self) -> None:
         """Forget what was added."""
-        self._file.seek(0)
-        self._file.truncate()
+        for file in (self._file, self._last):
+            file.seek(0)
+            file.truncate()
 
     def __iter__(self) -> Iterator[Due]:
-        self._file.seek(0)
-        while head := self._file.read(4):
-            yield self._decoder.decode(self._file.read(int.from_bytes(head, "big")))
+        for file in (self._file, self._last):
+            file.seek(0)
+            while head := file.read(4):
+                yield self._decoder.decode(file.read(int.from_bytes(head, "big")))
 
     def close(self) -> None:
         self._file.close()
+        self._last.close()
 
 
 def survey(tasks: Iterable[Task], ledger: Ledger, files: FileView, rules: Rules) -> Iterator[Row]:
@@ -126,7 +133,8 @@ def _spool(row: Row, spool: Spool | None, free: Spool | None) -> None:
     task, verdict, known = row.task, row.verdict, row.known
     if verdict.reason is not None and spool is not None:
         is_same = known is not None and known.fingerprint == task.fingerprint
-        spool.add(Due(task=task, reason=verdict.reason, unknowns=known.unknowns if known and is_same else 0))
+        unknowns, faults = (known.unknowns, known.faults) if known is not None and is_same else (0, ())
+        spool.add(Due(task=task, reason=verdict.reason, unknowns=unknowns, faults=faults))
     if free is not None and verdict.is_accepted:
         free.add(Due(task=task, reason=ACCEPT))
     if free is not None and verdict.moves_to is not None:

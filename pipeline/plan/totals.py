@@ -77,8 +77,10 @@ class Plan:
     alike_example: tuple[str, str] | None = None
     notes: list[str] = field(default_factory=list)
     moves: int = 0  # done tasks whose image gets another name, without a request
+    given_up: int = 0  # refused, and that is taken as it is
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
+    barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
     due_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of a few jobs: (name, prompt)
 
     @property
@@ -101,7 +103,10 @@ class Plan:
         if is_due:
             self._add_due(row, quote)
         else:
+            if verdict.barrier is not None:
+                self.barriers[verdict.barrier] += 1
             self.states[verdict.state] += 1
+            self.given_up += verdict.is_given_up
             self.missing += verdict.is_missing
             self._note(row)
 
@@ -123,7 +128,8 @@ class Plan:
         verdict = row.verdict
         self.moves += verdict.moves_to is not None
         self.accepted += verdict.is_accepted
-        if (verdict.is_missing or verdict.state is not TaskState.DONE) and len(self.notes) < LISTED:
+        is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
+        if is_wrong and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
 
     def sum_of(self, *words: str) -> Group:
@@ -153,10 +159,12 @@ def merged(*plans: Plan) -> Plan:
         whole.notes += plan.notes
         whole.moves += plan.moves
         whole.accepted += plan.accepted
+        whole.given_up += plan.given_up
         whole.problems += plan.problems
         whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
         whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
         whole.due_examples |= plan.due_examples
+        whole.barriers += plan.barriers
     return whole
 
 

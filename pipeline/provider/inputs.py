@@ -36,7 +36,7 @@ class UnfitError(Exception):
 
 
 class LocalTroubleError(UnfitError):
-    """An input image could not be made fit here and now: time, memory or an extra is lacking; it may be whole."""
+    """An input image cannot be read or converted here and now: its folder, time, memory or an extra is lacking."""
 
 
 class Inputs:
@@ -138,12 +138,13 @@ def _end(pool: ProcessPoolExecutor) -> None:
 def read_as_planned(image: InputImage) -> bytes:
     """Read a file once, whatever it is now.
 
-    Raises: UnfitError when it cannot be read, is no regular file, or has other bytes than the plan saw.
+    Raises: LocalTroubleError when it cannot be read. UnfitError when it is no regular file or has other bytes than
+    planned.
     """
     try:
         data = _read(image.path)
     except OSError as error:
-        raise UnfitError(f"{_shown(image.path)}: {error.strerror or error}") from error
+        raise LocalTroubleError(f"{_shown(image.path)}: {error.strerror or error}") from error
     if sha256(data).hexdigest() != image.sha256:
         raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
     return data

@@ -4,7 +4,7 @@ In: plain rows read from the ledger. Out: text for a console or objects for mach
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, TaskState
@@ -42,8 +42,10 @@ class Status:
     unknown_microusd: int
     unknowns: Sequence[UnknownAttempt] = ()
     not_before: str | None = None  # RFC 3339, UTC
+    holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
+    to_come: Mapping[str, int] = field(default_factory=dict)  # done, and asked for anew since, by reason
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
     doubt: str | None = None  # why more may have been spent
     budget_left_microusd: int | None = None  # what a run may still spend; None: there is no budget
@@ -152,16 +154,21 @@ def show_status(status: Status, console: "Console") -> None:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if len(status.unknowns) > _MOST_UNKNOWN:
         console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
+    for hold in status.holds:
+        say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
-        console.print(f"Nothing is sent before {status.not_before}.", highlight=False, markup=False)
+        text = f"Nothing is sent before {status.not_before}; `imgpipe run FILE --now` sends all the same."
+        console.print(text, highlight=False, markup=False)
 
 
 def status_sentence(status: Status) -> str:
     """Return `311 of 313 images are there; 1 unknown, 1 failed.`"""
     total = sum(status.states.values())
-    there = status.states.get(TaskState.DONE, 0) - status.missing
+    there = status.states.get(TaskState.DONE, 0) - status.missing - sum(status.to_come.values())
     others = {state.value: number for state, number in status.states.items() if state is not TaskState.DONE}
-    rest = ", ".join(f"{n:,} {name}" for name, n in {**others, "missing or changed": status.missing}.items() if n)
+    others |= {"missing or changed": status.missing}
+    others |= {f"still to come ({reason})": number for reason, number in status.to_come.items()}
+    rest = ", ".join(f"{n:,} {name}" for name, n in others.items() if n)
     if total == 0:
         return "No task is selected."
     if not rest:

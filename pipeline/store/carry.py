@@ -6,6 +6,7 @@ trusted: it must keep the new ledger's own rules. Money counts also where nobody
 """
 
 import contextlib
+import re
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ Row = tuple[Any, ...]
 FARTHEST: Final = 1 << 40  # no row has a greater number; beyond it the search for readable pages ends
 DEAREST_MICROUSD: Final = 1_000_000_000  # one image cannot cost more: the number was damaged
 EARLIEST_US: Final = 1_577_836_800_000_000  # 2020: the program did not exist
+LEDGER_ID: Final = re.compile(r"[0-9a-f]{8}")
 READING: Final = "reading"  # in the state directory, for as long as a rebuild reads
 LOST: Final = "lost"  # job and id of the task whose attempts have no task any more
 
@@ -80,13 +82,23 @@ class _Carrier:
         self._is_broken = False  # the table that is being read
 
     def run(self) -> None:
+        self._carry_ledger_id()
         for table in ("manifest", "run", "task", "record", "earlier", "hold"):
             for row in self._readable(table):
                 self._put(table, row)
         if not self._carry_attempts():
             self._carried.is_complete = self._carry_money()
+        elif self._is_contradicted():
+            self._carried.is_complete = False
         self._ledger.execute(query("sum_up_tasks"))
         self._raise_sequence()
+
+    def _carry_ledger_id(self) -> None:
+        """Go on under the damaged ledger's name, which its parts carry; one from before parts had it has none."""
+        with contextlib.suppress(*FROM_SQLITE):
+            (ledger_id,) = self._damaged.execute(query("ledger_id")).fetchone() or (None,)
+            if isinstance(ledger_id, str) and LEDGER_ID.fullmatch(ledger_id):
+                self._ledger.execute(query("keep_ledger_id"), {"ledger": ledger_id})
 
     def _readable(self, table: str) -> Iterator[Row]:
         """Walk a table by number; over pages that cannot be read, each time the leap is twice as far.
@@ -130,6 +142,14 @@ class _Carrier:
             elif not self._carry_lost(attempt, state, cost, reserved, sent_at, sha256=rest[-2]):
                 is_whole = False
         return is_whole and not self._is_broken
+
+    def _is_contradicted(self) -> bool:
+        """Say whether the index of money says otherwise of a request: a bit flipped in one of the two."""
+        with contextlib.suppress(*FROM_SQLITE):
+            for attempt, *money, _sent_at in self._damaged.execute(query("read_money_forwards")):
+                if self._ledger.execute(query("money_of"), (attempt,)).fetchone() != tuple(money):
+                    return True
+        return False
 
     def _carry_money(self) -> bool:
         """Read the index of money, a second copy elsewhere in the file; say whether all of it could be read."""

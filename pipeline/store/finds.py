@@ -12,11 +12,13 @@ import msgspec
 
 from pipeline.model import Artifact, TaskState
 from pipeline.store import rows
+from pipeline.store.rejected import Rejected
 from pipeline.store.sql import query
-from pipeline.store.tree import Tree
+from pipeline.store.tree import Tree, split
 from pipeline.store.writer import PART
 
-_PART: Final = re.compile(re.escape(PART) + r"(\d{1,18})-([0-9a-f]{64})")
+_PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
+SLACK_US: Final = 60_000_000  # by which the clocks of a file server and of this machine may differ
 LISTED: Final = 20  # notes of one kind; beyond, they are only counted
 
 
@@ -29,7 +31,7 @@ class Recovery:
     unknown: int = 0  # requests of a dead process whose outcome nobody knows
     unknown_microusd: int = 0
     torn: int = 0  # half-written parts, removed
-    foreign: int = 0  # parts this ledger does not know, left
+    foreign: int = 0  # parts this ledger did not write, left
     missing: list[str] = field(default_factory=list)  # ids: done, and the file is gone
     changed: list[str] = field(default_factory=list)  # ids: done, and the file was edited
     conflicts: list[str] = field(default_factory=list)  # ids: an image is kept, its name is taken
@@ -51,6 +53,8 @@ class Claimant(msgspec.Struct, frozen=True, kw_only=True):
     received: str | None  # hash of an image that got its name by a rename
     kept: str | None  # and that name
     number: int
+    sent_at: int
+    ended_at: int | None
     task: int
     id: str
     manifest: str
@@ -86,6 +90,7 @@ class Found:
     tree: Tree
     folder: str
     name: str
+    ledger_id: str | None  # None: the older form, without it
     attempt: int
     sha256: str
 
@@ -109,7 +114,14 @@ def find_parts(
             if not name.startswith(PART):
                 continue
             if match := _PART.fullmatch(name):
-                yield Found(tree=outputs, folder=relative, name=name, attempt=int(match[1]), sha256=match[2])
+                yield Found(
+                    tree=outputs,
+                    folder=relative,
+                    name=name,
+                    ledger_id=match[1],
+                    attempt=int(match[2]),
+                    sha256=match[3],
+                )
             else:
                 foreign(f"{relative}/{name}".lstrip("/"))
 
@@ -121,3 +133,34 @@ def claimant_of(connection: sqlite3.Connection, attempt: int) -> Claimant | None
     if row is None:
         return None
     return msgspec.convert(dict(zip((column[0] for column in cursor.description), row, strict=True)), Claimant)
+
+
+def is_named_part(name: str) -> bool:
+    """Say whether a file is a part that names the ledger which wrote it."""
+    match = _PART.fullmatch(name)
+    return match is not None and match[1] is not None
+
+
+def written_by(part: Found, claimant: Claimant, ledger_id: str) -> bool:
+    """Say whether a part holds the image of this attempt of this ledger.
+
+    The older form has only a number, which another ledger over the same directory gave as well. Such a part counts if
+    it lies beside the task's name, is what the attempt is known to have brought, and was written while it lasted.
+    """
+    if part.ledger_id is not None:
+        return part.ledger_id == ledger_id
+    if part.folder != split(claimant.name)[0] or claimant.received not in (None, part.sha256):
+        return False
+    with part.tree.directory(part.folder) as fd:
+        written_at = part.tree.disk.stat(part.name, dir_fd=fd).st_mtime_ns // 1000
+    latest = written_at if claimant.ended_at is None else claimant.ended_at
+    return claimant.sent_at - SLACK_US <= written_at <= latest + SLACK_US
+
+
+def kept_by(kept: Rejected, claimant: Claimant, ledger_id: str) -> bool:
+    """Say whether a kept body answered this attempt of this ledger; the older form says whose it was in its facts."""
+    if kept.ledger_id is not None:
+        return kept.ledger_id == ledger_id
+    if kept.facts is None:
+        return claimant.received == kept.sha256
+    return (kept.facts.manifest, kept.facts.task) == (claimant.manifest, claimant.id)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.model import Digests, Known, TaskState
+from pipeline.model import Digests, Fault, Known, TaskState
 from pipeline.store.clock import from_us
 from pipeline.store.rows import artifact_of
 
@@ -68,8 +68,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
-    """Until when nothing may be sent, and why."""
+    """Until when nothing may be sent to a provider with a key for a model, and why. Empty: whichever."""
 
+    provider: str
+    key: str  # the beginning of a digest
+    model: str
+    set_at: datetime
     not_before: datetime
     reason: str
 
@@ -97,7 +101,7 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     *image) = row  # fmt: skip
+     faults, is_accepted, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
@@ -111,6 +115,8 @@ def known_of(row: Row) -> Known:
         cost_microusd=cost,
         reason=reason,
         updated_at=from_us(at),
+        is_accepted=bool(is_accepted),
+        faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 
 

@@ -6,15 +6,19 @@ nothing; each order is durable when it returns.
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Final
 
 from pipeline.model import Image, Task
 from pipeline.store import rows
 from pipeline.store.clock import to_us
-from pipeline.store.finds import Recovery, claimant_of
+from pipeline.store.finds import Recovery, claimant_of, kept_by
 from pipeline.store.opening import Premises, Settings
 from pipeline.store.rejected import Rejected
 from pipeline.store.salvage import Salvager, Source
 from pipeline.store.sql import query
+
+SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
+SAID_FREE: Final = "not billed, as the provider said"
 
 
 class Mender:
@@ -26,7 +30,7 @@ class Mender:
         self._ledger = premises.ledger
 
     def accept(self, tasks: Sequence[Task]) -> int:
-        """Take the image of each done task as the one its present request would bring; return how many were.
+        """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
 
         Fingerprint and digests become the present ones; attempts and the record of how the image was made stay.
         """
@@ -34,7 +38,9 @@ class Mender:
         present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
 
         def work(connection: sqlite3.Connection) -> int:
-            return sum(connection.execute(query("accept_task"), row).rowcount for row in present)
+            accepted = [connection.execute(query("accept_task"), row).rowcount for row in present]
+            accepted += [connection.execute(query("accept_refused"), row).rowcount for row in present]
+            return sum(accepted)
 
         return self._ledger.run(work)
 
@@ -46,6 +52,19 @@ class Mender:
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return self._ledger.run(lambda c: c.execute(query("restore_done"), values).rowcount)
 
+    def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
+        """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
+        now = self._now()
+        reason = SAID_BILLED if is_billed else SAID_FREE
+        settled = [{"attempt": each, "is_billed": is_billed, "reason": reason, "now": now} for each in attempts]
+
+        def work(connection: sqlite3.Connection) -> None:
+            for row in settled:
+                connection.execute(query("settle_task"), row)
+                connection.execute(query("settle_attempt"), row)
+
+        self._ledger.run(work)
+
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
 
@@ -54,18 +73,11 @@ class Mender:
         """
         recovery = Recovery()
         claimant = self._ledger.run(lambda c: claimant_of(c, kept.attempt))
-        if claimant is None or claimant.manifest != self._settings.manifest:
+        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
+        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(
-            self._ledger,
-            self._premises.writer,
-            self._premises.rejected,
-            state=self._premises.state,
-            outputs=self._premises.outputs,
-            clock=self._settings.clock,
-            recovery=recovery,
-        )
+        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
         salvager.settle(claimant, image, Source(rejected=kept.name))
         return recovery
 

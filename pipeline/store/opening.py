@@ -76,6 +76,7 @@ class Premises:
     rejected: RejectedFolder
     writer: Writer
     ledger: Ledger
+    ledger_id: str  # eight hex digits, in the name of every part
 
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
@@ -137,10 +138,19 @@ def open_premises(settings: Settings, *, furnish: Furnish = lambda _: None) -> P
         undo.callback(ledger.close)
         _check_money(ledger, settings)
         ballast.load(settings.warn)
-        rejected = RejectedFolder(state, ballast)
+        (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
+        rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
         writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
         undo.pop_all()
-    return Premises(outputs=outputs, state=state, ballast=ballast, rejected=rejected, writer=writer, ledger=ledger)
+    return Premises(
+        outputs=outputs,
+        state=state,
+        ballast=ballast,
+        rejected=rejected,
+        writer=writer,
+        ledger=ledger,
+        ledger_id=ledger_id,
+    )
 
 
 def _trees(settings: Settings, undo: contextlib.ExitStack) -> tuple[Tree, Tree]:

@@ -84,12 +84,13 @@ class FolderImages:
         return replace(failure, body=None, storage_error=trouble)
 
     def _release(self, attempt: Attempt, artifact: Artifact) -> None:
-        self._premises.writer.drop_part(attempt.id, artifact)
+        self._premises.writer.drop_part(self._premises.ledger_id, attempt.id, artifact)
         reach("unlink")
 
     def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
         image, ledger = answer.image, self._premises.ledger
         return Delivery(
+            ledger_id=self._premises.ledger_id,
             attempt=attempt.id,
             image=image,
             name=attempt.task.name,

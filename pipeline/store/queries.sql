@@ -13,10 +13,21 @@ SELECT 'meta' FROM meta WHERE is_play_money NOT IN (0, 1)
 LIMIT 3
 
 -- name: set_meta
-INSERT INTO meta (one, is_play_money, created_at, version) VALUES (1, :is_play_money, :now, :version)
+INSERT INTO meta (one, is_play_money, created_at, version, ledger)
+VALUES (1, :is_play_money, :now, :version, lower(hex(randomblob(4))))
 
 -- name: is_play_money
 SELECT is_play_money FROM meta
+
+-- name: created_at
+SELECT created_at FROM meta
+
+-- name: ledger_id
+SELECT ledger FROM meta
+
+-- name: keep_ledger_id
+-- A rebuilt ledger goes on with the numbers of the damaged one, so it has its name as well.
+UPDATE meta SET ledger = :ledger
 
 -- name: set_manifest
 INSERT INTO manifest (manifest, output) VALUES (:manifest, :output)
@@ -111,7 +122,8 @@ WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest
 -- name: claimant
 -- Whose image is it? Asked for every part found on disk.
 SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,
-  attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, task.task, task.id, task.manifest, task.state,
+  attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, attempt.sent_at, attempt.ended_at,
+  task.task, task.id, task.manifest, task.state,
   task.fingerprint AS asked, task.name, task.attempts, task.maker, task.path, task.sha256, task.mime, task.width,
   task.height, task.size_bytes, task.mtime_ns
 FROM attempt JOIN task USING (task) WHERE attempt = :attempt
@@ -148,6 +160,27 @@ UPDATE task SET fingerprint = :fingerprint, made = :fingerprint, prompt_digest =
   reason = 'accepted as it is', updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = 'done'
 
+-- name: accept_refused
+UPDATE task SET accepted = :fingerprint, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'refused' AND fingerprint = :fingerprint
+
+-- name: settle_task
+-- Before `settle_attempt`. What is asked again is bought knowingly: so a billed one waits for `retry`.
+UPDATE task SET unknowns = max(0, unknowns - (attempt.fingerprint = task.fingerprint)),
+  cost_microusd = task.cost_microusd + :is_billed * attempt.reserved_microusd,
+  state = CASE WHEN task.state <> 'unknown' OR attempt.fingerprint <> task.fingerprint THEN task.state
+    WHEN :is_billed THEN 'failed'
+    WHEN EXISTS (SELECT 1 FROM attempt AS other WHERE other.task = task.task AND other.state = 'unknown'
+      AND other.attempt <> :attempt AND other.fingerprint = task.fingerprint) THEN 'unknown'
+    ELSE 'pending' END,
+  reason = CASE WHEN task.state = 'unknown' THEN :reason ELSE task.reason END, updated_at = :now
+FROM attempt WHERE attempt.attempt = :attempt AND attempt.state = 'unknown' AND task.task = attempt.task
+
+-- name: settle_attempt
+UPDATE attempt SET state = CASE WHEN :is_billed THEN 'paid' ELSE 'free' END,
+  cost_microusd = :is_billed * reserved_microusd, reason = :reason
+WHERE attempt = :attempt AND state = 'unknown'
+
 -- name: restore_done
 -- The image of the present request is there: a later attempt that brought none takes nothing away.
 UPDATE task SET state = 'done', updated_at = :now
@@ -174,21 +207,36 @@ ON CONFLICT (manifest, id) DO UPDATE SET state = 'done', fingerprint = excluded.
 SELECT task FROM task WHERE manifest = :manifest AND id = :id
 
 -- name: release_state
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now WHERE manifest = :manifest AND state = :state
+UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
+  released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
+WHERE manifest = :manifest AND state = :state
 
 -- name: release_task
-UPDATE task SET state = 'pending', unknowns = 0, updated_at = :now
+UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :now,
+  released = coalesce((SELECT max(attempt) FROM attempt WHERE attempt.task = task.task), 0)
 WHERE manifest = :manifest AND id = :id AND state = :state
 
 -- name: set_hold
-INSERT INTO hold (one, not_before, reason) VALUES (1, :not_before, :reason)
-ON CONFLICT (one) DO UPDATE SET not_before = max(not_before, excluded.not_before), reason = excluded.reason
+-- The model is that of the request which was told to wait.
+INSERT INTO hold (provider, key, model, set_at, not_before, reason) VALUES (:provider, :key,
+  coalesce((SELECT model FROM attempt WHERE run = :run AND fault IS NOT NULL AND ended_at IS NOT NULL
+            ORDER BY fault = 'quota' DESC, fault = 'throttled' DESC, attempt DESC LIMIT 1), ''),
+  :now, :not_before, :reason)
+ON CONFLICT (provider, key, model) DO UPDATE SET
+  not_before = CASE WHEN set_at > excluded.set_at THEN excluded.not_before
+                    ELSE max(not_before, excluded.not_before) END,
+  set_at = excluded.set_at, reason = excluded.reason
 
--- name: forget_hold
-DELETE FROM hold
+-- name: forget_holds
+-- What binds one provider and key.
+DELETE FROM hold WHERE provider IN ('', :provider) AND key IN ('', :key)
 
--- name: hold
-SELECT not_before, reason FROM hold
+-- name: forget_void_holds
+-- What a clock that was ahead has dated.
+DELETE FROM hold WHERE set_at > :later
+
+-- name: holds
+SELECT provider, key, model, set_at, not_before, reason FROM hold ORDER BY not_before
 
 -- name: remember_digest
 INSERT INTO digest (path, size_bytes, mtime_ns, sha256) VALUES (:path, :size_bytes, :mtime_ns, :sha256)
@@ -200,6 +248,10 @@ SELECT sha256 FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mt
 -- name: known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
@@ -207,6 +259,10 @@ FROM task WHERE manifest = :manifest AND id = :id
 -- `known` for many tasks at once: a plan asks for each of a million, and most of what one question costs is the asking.
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
 
@@ -217,6 +273,10 @@ WHERE manifest = :manifest AND state = 'done' ORDER BY task
 -- name: all_known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
   attempts, unknowns, cost_microusd, reason, updated_at, made,
+  CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
+    (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
+      AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
+  accepted = fingerprint,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
 
@@ -237,6 +297,16 @@ SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at,
 FROM attempt JOIN task USING (task)
 WHERE attempt.state IN ('sent', 'unknown') AND manifest = :manifest ORDER BY attempt.attempt
 
+-- name: any_attempt
+SELECT 1 FROM attempt LIMIT 1
+
+-- name: unknowns_of_nobody
+-- A rebuild keeps them under the name of the damaged file.
+SELECT task.id, attempt.attempt, attempt.number, attempt.state, attempt.sent_at, attempt.reserved_microusd, attempt.reason,
+  attempt.request_id
+FROM attempt JOIN task USING (task)
+WHERE attempt.state = 'unknown' AND task.fingerprint = '' AND manifest <> :manifest ORDER BY attempt.attempt
+
 -- name: spend_all
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0) FROM attempt
@@ -244,7 +314,7 @@ SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0
 -- name: spend_since
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
   coalesce(sum(CASE WHEN state IN ('sent', 'unknown') THEN reserved_microusd END), 0)
-FROM attempt INDEXED BY attempt_time_money WHERE sent_at >= :since
+FROM attempt INDEXED BY attempt_time_money WHERE sent_at BETWEEN :since AND :until
 
 -- name: spend_of_run
 SELECT coalesce(sum(CASE WHEN state IN ('ok', 'paid') THEN cost_microusd END), 0),
@@ -292,6 +362,11 @@ SELECT name_key, task.manifest, task.id FROM task JOIN manifest USING (manifest)
 WHERE name_key IN (SELECT value FROM json_each(:name_keys)) AND manifest <> :manifest
   AND output = coalesce(:output, (SELECT output FROM manifest WHERE manifest = :manifest)) ORDER BY task DESC
 
+-- name: twins
+SELECT manifest, count(*) FROM task JOIN json_each(:pairs) AS pair
+  ON task.id = pair.value ->> 0 AND task.fingerprint = pair.value ->> 1
+WHERE manifest <> :manifest GROUP BY manifest
+
 -- name: made_by_path
 SELECT manifest, id, maker FROM task WHERE path = :path
 
@@ -335,7 +410,7 @@ SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY
 SELECT rowid, task, fingerprint, record FROM earlier NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_hold
-SELECT rowid, one, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
+SELECT rowid, provider, key, model, set_at, not_before, reason FROM hold NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
 -- name: read_attempt
 SELECT rowid, attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd, sent_at,
@@ -351,6 +426,9 @@ WHERE sent_at >= 0 ORDER BY sent_at
 -- name: read_money_backwards
 SELECT attempt, state, cost_microusd, reserved_microusd, sent_at FROM attempt INDEXED BY attempt_time_money
 WHERE sent_at >= 0 ORDER BY sent_at DESC
+
+-- name: money_of
+SELECT state, cost_microusd, reserved_microusd FROM attempt WHERE attempt = ?
 
 -- name: carry_manifest
 INSERT OR IGNORE INTO manifest (manifest, output) VALUES (?, ?)
@@ -373,7 +451,7 @@ INSERT OR IGNORE INTO record (task, record, fingerprint) SELECT task, ?2, finger
 INSERT OR IGNORE INTO earlier (task, fingerprint, record) VALUES (?, ?, ?)
 
 -- name: carry_hold
-INSERT OR IGNORE INTO hold (one, not_before, reason) VALUES (?, ?, ?)
+INSERT OR IGNORE INTO hold (provider, key, model, set_at, not_before, reason) VALUES (?, ?, ?, ?, ?, ?)
 
 -- name: carry_attempt
 INSERT OR IGNORE INTO attempt (attempt, run, task, number, state, fingerprint, model, reserved_microusd, cost_microusd,

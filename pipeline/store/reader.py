@@ -16,6 +16,7 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
+from pipeline.days import day_of
 from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.clock import from_us, to_us
@@ -28,6 +29,7 @@ T = TypeVar("T")
 
 QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's day is made of
 BUSY_S: Final = 30.0
+LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
@@ -73,6 +75,12 @@ class Reader:
         """Whether its money is the simulator's; None without a ledger."""
         row = self._one("is_play_money")
         return None if row is None else bool(row[0])
+
+    @property
+    def ledger_id(self) -> str | None:
+        """What the names of this ledger's parts begin with; None without a ledger."""
+        row = self._one("ledger_id")
+        return None if row is None else str(row[0])
 
     # --- tasks
 
@@ -141,6 +149,11 @@ class Reader:
         found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
         return {name: found[key] for name, key in keys.items() if key in found}
 
+    def twins(self, asked: Iterable[tuple[str, str]]) -> Counter[str]:
+        """Count, by other manifest, the tasks it knows with one of these ids and fingerprints."""
+        pairs = msgspec.json.encode([(rows.text(task_id), fingerprint) for task_id, fingerprint in asked]).decode()
+        return Counter(dict(self._rows("twins", pairs=pairs, manifest=self.manifest)))
+
     # --- images
 
     def makers(self, *, path: str | None = None, sha256: str | None = None) -> list[Maker]:
@@ -164,11 +177,11 @@ class Reader:
 
     # --- money
 
-    def spend(self, since: datetime | None = None) -> Spend:
-        """Sum what was billed and what may have been, of all manifests; since a moment, or ever."""
+    def spend(self, since: datetime | None = None, until: datetime = LATEST) -> Spend:
+        """Sum what was billed and what may have been, of all manifests; from a moment to another, both included."""
         if since is None:
             return self._spend(self._one("spend_all"))
-        return self._spend(self._one("spend_since", since=to_us(since)))
+        return self._spend(self._one("spend_since", since=to_us(since), until=to_us(until)))
 
     def dearest(self, since: datetime) -> dict[tuple[str, str, str], int]:
         """Return what the dearest answer since then cost, by model, size and tier; of all manifests.
@@ -182,12 +195,21 @@ class Reader:
         row = self._one("doubt", since=to_us(since))
         return None if row is None else (from_us(row[0]), str(row[1]).removeprefix(f"{rows.REBUILT}: "))
 
+    @property
+    def has_attempts(self) -> bool:
+        """Say whether a request was ever written down here."""
+        return self._one("any_attempt") is not None
+
     def run_spend(self, run: int) -> Spend:
         """Sum the money of one run."""
         return self._spend(self._one("spend_of_run", run=run))
 
-    def unknowns(self) -> list[Unknown]:
-        """Return this manifest's requests that may have been billed and brought nothing."""
+    def unknowns(self, *, of_nobody: bool = False) -> list[Unknown]:
+        """Return this manifest's requests that may have been billed and brought nothing.
+
+        `of_nobody`: those of a damaged ledger whose task could not be read; the budgets count them all the same.
+        """
+        name = "unknowns_of_nobody" if of_nobody else "unknowns"
         return [
             Unknown(
                 task_id=task_id,
@@ -200,7 +222,7 @@ class Reader:
                 request_id=request_id,
             )
             for task_id, attempt, number, state, sent_at, price, reason, request_id in self._rows(
-                "unknowns", manifest=self.manifest
+                name, manifest=self.manifest
             )
         ]
 
@@ -212,7 +234,7 @@ class Reader:
         for manifest, job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
             if not is_all and manifest != self.manifest:
                 continue
-            day = from_us(quarter * QUARTER_US).astimezone(tz).date().isoformat()
+            day = day_of(from_us(quarter * QUARTER_US), tz).label.isoformat()
             names = {"manifest": manifest, "job": job, "model": model, "day": day}
             total = totals.setdefault(tuple(names[name] for name in by), [0, 0, 0, 0])
             for index, number in enumerate(numbers):
@@ -224,10 +246,19 @@ class Reader:
 
     # --- runs
 
-    def not_before(self) -> Hold | None:
-        """Return until when nothing may be sent; None: no such order (one in the past is returned too)."""
-        row = self._one("hold")
-        return None if row is None else Hold(not_before=from_us(row[0]), reason=row[1])
+    def holds(self) -> list[Hold]:
+        """Return until when nothing may be sent, to whom; those in the past are returned too."""
+        return [
+            Hold(
+                provider=provider,
+                key=key,
+                model=model,
+                set_at=from_us(set_at),
+                not_before=from_us(not_before),
+                reason=reason,
+            )
+            for provider, key, model, set_at, not_before, reason in self._rows("holds")
+        ]
 
     def last_run(self) -> int | None:
         """Return the number of this manifest's last run; a rebuild is none."""

@@ -20,16 +20,17 @@ from pipeline.store.carry import Carried, carry
 from pipeline.store.clock import to_us
 from pipeline.store.disk import read_all, status_of
 from pipeline.store.faults import DamagedLedgerError
-from pipeline.store.finds import Recovery
+from pipeline.store.finds import Recovery, is_named_part
 from pipeline.store.opening import Premises, Settings, open_premises
 from pipeline.store.picture import SUFFIXES, NotAnImageError, look
 from pipeline.store.reader import Reader
 from pipeline.store.recover import Recoverer
 from pipeline.store.sql import query
 from pipeline.store.tree import split
+from pipeline.store.writer import PART
 
 BATCH: Final = 500
-NO_LEDGER: Final = "there was no ledger to read"
+NO_LEDGER: Final = "images were taken over that are older than the ledger, and there was no other one to read"
 OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
@@ -57,7 +58,6 @@ def rebuild(settings: Settings, tasks: Iterable[Task], *, price: Price = lambda 
     Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
     """
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
-    is_new = not (settings.state_dir / ledger_file.NAME).exists()
     premises = open_premises(settings, furnish=lambda connection: _carry(connection, settings, rebuilt))
     try:
         _name_manifest(settings, premises)
@@ -68,7 +68,7 @@ def rebuild(settings: Settings, tasks: Iterable[Task], *, price: Price = lambda 
             premises,
             rebuilt,
             price=(lambda _: None) if is_all_counted else price,  # the images' money is among what is nobody's
-            is_blind=is_new and rebuilt.carried is None,
+            is_all_known=rebuilt.carried is not None,
         )
         with Reader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
             stream = iter(tasks)
@@ -186,20 +186,24 @@ class _Adopter:
     """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
 
     def __init__(
-        self, settings: Settings, premises: Premises, rebuilt: Rebuilt, *, price: Price, is_blind: bool
+        self, settings: Settings, premises: Premises, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
     ) -> None:
-        """`is_blind`: no ledger says anything of what was spent before."""
+        """`is_all_known`: a ledger said, or could not say, what was spent before; that is told apart."""
         self._settings = settings
         self._ledger = premises.ledger
         self._rebuilt = rebuilt
         self._price = price
-        self._doubt = NO_LEDGER if is_blind else None
+        (self._born,) = premises.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        self._is_all_known = is_all_known
+        self._doubt: str | None = None
         self._run: int | None = None
 
     def adopt(self, found: list[tuple[Task, Artifact]]) -> None:
         """Write a batch down."""
         if found:
             adopted = [self._adopted(task, artifact) for task, artifact in found]
+            if not self._is_all_known and self._doubt is None and any(each.at <= self._born for each in adopted):
+                self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
             self._run, counted = self._ledger.run(lambda c: self._write(c, adopted))
             self._rebuilt.counted_microusd += counted
             self._rebuilt.doubt = self._rebuilt.doubt or self._doubt
@@ -225,7 +229,8 @@ class _Adopter:
 def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
     """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
 
-    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way.
+    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
+    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
     """
     return list(islice(_traces(output_dir, state_dir, names), most))
 
@@ -237,4 +242,4 @@ def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator
         yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
     for name in names:
         yield from (str(path) for suffix in SUFFIXES if (path := output_dir / (name + suffix)).exists())
-    yield from (str(path) for path in output_dir.rglob(".part-*"))
+    yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

@@ -16,17 +16,18 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Image
 from pipeline.store import rows
 from pipeline.store.clock import to_us
-from pipeline.store.disk import read_all
-from pipeline.store.finds import LISTED, Claimant, Found, Recovery, claimant_of, find_parts
+from pipeline.store.disk import read_all, status_of
+from pipeline.store.finds import LISTED, Claimant, Found, Recovery, claimant_of, find_parts, kept_by, written_by
 from pipeline.store.opening import Premises, Settings
 from pipeline.store.picture import SUFFIXES, NotAnImageError, look
 from pipeline.store.reader import Reader
-from pipeline.store.rejected import list_rejected
+from pipeline.store.rejected import Rejected, list_rejected
 from pipeline.store.salvage import Salvager, Source
 from pipeline.store.sql import query
 from pipeline.store.standing import Standing, standings
 from pipeline.store.tree import Tree, split
 
+DAY_US: Final = 86_400_000_000
 LOST: Final = "the process ended while this request was in flight; it may have been billed"
 
 
@@ -39,15 +40,8 @@ class Recoverer:
         self._outputs = premises.outputs
         self._state = premises.state
         self._found = Recovery()
-        self._salvager = Salvager(
-            premises.ledger,
-            premises.writer,
-            premises.rejected,
-            state=premises.state,
-            outputs=premises.outputs,
-            clock=settings.clock,
-            recovery=self._found,
-        )
+        self._ledger_id = premises.ledger_id
+        self._salvager = Salvager(premises, clock=settings.clock, recovery=self._found)
 
     def run(self) -> Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
@@ -92,19 +86,23 @@ class Recoverer:
     def _foreign(self, path: str) -> None:
         self._found.foreign += 1
         if self._found.foreign <= LISTED:
-            self._found.note(f"{path} is not a part this ledger knows; it was left as it is")
+            self._found.note(f"{path} is not a part this ledger wrote; it was left as it is")
 
     def _keep_numbers_apart(self, parts: list[Found]) -> None:
-        """See to it that a new attempt never gets the number of a part that an older, lost ledger gave."""
-        seen = [part.attempt for part in parts] + [each.attempt for each in list_rejected(self._state.root)]
+        """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
+        found: list[Found | Rejected] = [*parts, *list_rejected(self._state.root)]
+        seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
         (last,) = self._ledger.run(lambda c: c.execute(query("last_attempt")).fetchone())
         if highest > last:
             self._ledger.run(lambda c: _raise_sequence(c, highest))
 
     def _settle_part(self, part: Found) -> None:
+        if part.ledger_id not in (None, self._ledger_id):
+            self._leave(part)
+            return
         claimant = self._claimant(part.attempt)
-        if claimant is None:
+        if claimant is None or not written_by(part, claimant, self._ledger_id):
             self._foreign(part.path)
             return
         disk = part.tree.disk
@@ -119,6 +117,15 @@ class Recoverer:
         image = self._image(data, part.path)
         if image is not None:
             self._salvager.settle(claimant, image, Source(part=part))
+
+    def _leave(self, part: Found) -> None:
+        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        with part.tree.directory(part.folder) as fd:
+            status = status_of(part.tree.disk, part.name, dir_fd=fd)
+        if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
+            self._foreign(part.path)
+        else:
+            self._found.foreign += 1
 
     def _make_durable(self, name: str, dir_fd: int) -> None:
         """The bytes are right in memory; whether they are on the disk nobody has said."""
@@ -144,6 +151,8 @@ class Recoverer:
         for kept in list_rejected(self._state.root):
             claimant = self._claimant(kept.attempt) if kept.suffix in SUFFIXES else None
             if claimant is None or claimant.manifest != self._settings.manifest:
+                continue
+            if not kept_by(kept, claimant, self._ledger_id):
                 continue
             data = kept.path.read_bytes()
             if hashlib.sha256(data).hexdigest() != kept.sha256 or not (kept.facts is None or kept.facts.is_image):

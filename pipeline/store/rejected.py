@@ -1,6 +1,7 @@
 """`rejected/` in the state directory: bytes that were paid for and could not be published (P2).
 
-In: bytes and facts free of secrets. Out: `<attempt>-<sha256>.<ext>` and `<same>.facts.json`, 0600. It judges nothing;
+In: bytes and facts free of secrets. Out: `<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, 0600. It judges
+nothing;
 recovery and people read what lies here.
 """
 
@@ -20,7 +21,7 @@ from pipeline.store.tree import Tree
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"
-_NAME: Final = re.compile(r"(\d+)-([0-9a-f]{64})(\.[a-z0-9]+)")
+_NAME: Final = re.compile(r"(?:([0-9a-f]{8})-)?(\d+)-([0-9a-f]{64})(\.[a-z0-9]+)")
 _SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
 
 
@@ -45,6 +46,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Rejected:
     """One kept body. `facts` None: its small file beside is missing."""
 
+    ledger_id: str | None  # None: kept by a version that did not write it down
     attempt: int
     sha256: str
     suffix: str
@@ -57,14 +59,15 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(self, state: Tree, ballast: Ballast) -> None:
+    def __init__(self, state: Tree, ballast: Ballast, *, ledger_id: str) -> None:
         self._state = state
         self._ballast = ballast
+        self._ledger_id = ledger_id
 
     def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
         """Write bytes durably; return `rejected/<name>`. Once more with freed space. Raises OSError."""
         suffix = suffix if _SUFFIX.fullmatch(suffix) else ".bin"
-        name = f"{facts.attempt}-{hashlib.sha256(data).hexdigest()}{suffix}"
+        name = f"{self._ledger_id}-{facts.attempt}-{hashlib.sha256(data).hexdigest()}{suffix}"
         try:
             self._keep_once(name, data, facts)
         except OSError:
@@ -115,18 +118,22 @@ def list_rejected(state_dir: Path) -> Iterator[Rejected]:
         paths = [path for path in (state_dir / FOLDER).iterdir() if _NAME.fullmatch(path.name)]
     except (FileNotFoundError, NotADirectoryError):
         return
-    for path in sorted(paths, key=lambda path: int(path.name.partition("-")[0])):
-        match = _NAME.fullmatch(path.name)
-        assert match is not None
-        yield Rejected(
-            attempt=int(match[1]),
-            sha256=match[2],
-            suffix=match[3],
-            name=path.name,
-            path=path,
-            size_bytes=path.lstat().st_size,
-            facts=_facts(path.with_name(path.name + FACTS)),
-        )
+    yield from sorted(map(_described, paths), key=lambda kept: (kept.attempt, kept.name))
+
+
+def _described(path: Path) -> Rejected:
+    match = _NAME.fullmatch(path.name)
+    assert match is not None
+    return Rejected(
+        ledger_id=match[1],
+        attempt=int(match[2]),
+        sha256=match[3],
+        suffix=match[4],
+        name=path.name,
+        path=path,
+        size_bytes=path.lstat().st_size,
+        facts=_facts(path.with_name(path.name + FACTS)),
+    )
 
 
 def _facts(path: Path) -> Facts | None:

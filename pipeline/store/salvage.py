@@ -6,18 +6,17 @@ In: the image, whose it is, where it lay. Out: the ledger and the disk agree abo
 import contextlib
 from dataclasses import dataclass
 
-from pipeline.errors import Conflict
+from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.clock import Clock, to_us
 from pipeline.store.finds import Claimant, Found, Recovery
-from pipeline.store.ledger import Ledger
-from pipeline.store.rejected import Facts, RejectedFolder
+from pipeline.store.opening import Premises
+from pipeline.store.rejected import Facts
 from pipeline.store.standing import Standing, standings
 from pipeline.store.superseded import supersede
-from pipeline.store.tree import Tree
-from pipeline.store.writer import Delivery, Writer
+from pipeline.store.writer import Delivery
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,15 +30,13 @@ class Source:
 class Salvager:
     """Settles images one by one, and keeps account in a `Recovery`."""
 
-    def __init__(
-        self, ledger: Ledger, writer: Writer, rejected: RejectedFolder, *, state: Tree, outputs: Tree, clock: Clock,
-        recovery: Recovery,
-    ) -> None:  # fmt: skip
-        self._ledger = ledger
-        self._writer = writer
-        self._rejected = rejected
-        self._state = state
-        self._outputs = outputs
+    def __init__(self, premises: Premises, *, clock: Clock, recovery: Recovery) -> None:
+        self._ledger = premises.ledger
+        self._ledger_id = premises.ledger_id
+        self._writer = premises.writer
+        self._rejected = premises.rejected
+        self._state = premises.state
+        self._outputs = premises.outputs
         self._clock = clock
         self._recovery = recovery
 
@@ -67,6 +64,7 @@ class Salvager:
 
     def _publish(self, claimant: Claimant, image: Image, source: Source) -> None:
         delivery = Delivery(
+            ledger_id=self._ledger_id,
             attempt=claimant.attempt,
             image=image,
             name=claimant.name,
@@ -86,10 +84,15 @@ class Salvager:
             if source.rejected is not None and not conflict.kept.startswith("rejected/"):
                 self._rejected.drop(source.rejected)
             return
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
+            return
         reach("recover-link")
         self.finish(claimant, artifact)
         reach("recover-done")
-        self._writer.drop_part(claimant.attempt, artifact)
+        self._writer.drop_part(self._ledger_id, claimant.attempt, artifact)
         self._drop(source)
 
     def finish(self, claimant: Claimant, artifact: Artifact) -> None:

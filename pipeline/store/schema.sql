@@ -136,3 +136,31 @@ CREATE TABLE earlier (
   record TEXT NOT NULL,
   PRIMARY KEY (task, fingerprint)
 ) STRICT;
+
+-- migration 3: parts say which ledger they belong to
+
+-- Eight hex digits, drawn once: several ledgers may publish into one directory, and each counts its attempts from 1.
+ALTER TABLE meta ADD COLUMN ledger TEXT NOT NULL DEFAULT '';
+UPDATE meta SET ledger = lower(hex(randomblob(4)));
+
+-- migration 4: a hold belongs to the provider, key and model that were told to wait
+
+CREATE TABLE hold_of (
+  provider TEXT NOT NULL,                     -- '': of any, written by an earlier version; so are key and model
+  key TEXT NOT NULL,                          -- the beginning of a digest: it tells keys apart
+  model TEXT NOT NULL,
+  set_at INTEGER NOT NULL,                    -- a clock that was ahead is known by it
+  not_before INTEGER NOT NULL,
+  reason TEXT NOT NULL,
+  PRIMARY KEY (provider, key, model)
+) STRICT;
+INSERT INTO hold_of SELECT '', '', '',
+  coalesce((SELECT max(sent_at) FROM (SELECT sent_at FROM attempt ORDER BY attempt DESC LIMIT 1)), 0),
+  not_before, reason FROM hold;
+DROP TABLE hold;
+ALTER TABLE hold_of RENAME TO hold;
+
+-- migration 5: what a task met counts over all runs, until a person asks again
+
+ALTER TABLE task ADD COLUMN released INTEGER NOT NULL DEFAULT 0;   -- attempts up to this one count no more
+ALTER TABLE task ADD COLUMN accepted TEXT NOT NULL DEFAULT '';     -- the fingerprint whose refusal is taken as it is

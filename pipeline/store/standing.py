@@ -45,15 +45,18 @@ def standings(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tup
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
-                yield key, artifact, Standing.MISSING if fd is None else _guarded(outputs, artifact, fd)
+                yield key, artifact, fd if isinstance(fd, Standing) else _guarded(outputs, artifact, fd)
 
 
-def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | None:
+def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | Standing:
+    """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
+    except PermissionError:
+        return Standing.CHANGED
     except OSError as error:
         if error.errno in GONE:
-            return None
+            return Standing.MISSING
         raise
 
 

@@ -89,10 +89,7 @@ class Store:
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
         """Write a run down; return its number."""
-        manifest: dict[str, object] = {
-            "manifest": self._settings.manifest,
-            "output": rows.relative_bytes(self._settings.output_dir, self._settings.state_dir),
-        }
+        manifest = self._manifest_row()
         run = {
             "manifest": self._settings.manifest,
             "manifest_sha256": manifest_sha256,
@@ -192,14 +189,34 @@ class Store:
 
     # --- between runs
 
-    async def hold(self, not_before: datetime, reason: str) -> None:
-        """Remember that nothing may be sent before a moment; a later moment wins."""
-        values = {"not_before": to_us(not_before), "reason": rows.text(reason)}
+    async def hold(self, not_before: datetime, reason: str, *, run: int, provider: str = "", key: str = "") -> None:
+        """Remember that nothing may be sent before a moment; a later moment wins.
+
+        It binds this provider, key and the model that a request of `run` was refused for.
+        """
+        values = {"not_before": to_us(not_before), "reason": rows.text(reason), "now": self._now()}
+        values |= {"run": run, "provider": rows.text(provider), "key": key}
         await self._committed(lambda c: _execute(c, "set_hold", values))
 
-    async def forget_hold(self) -> None:
-        """Forget it."""
-        await self._committed(lambda c: _execute(c, "forget_hold", {}))
+    async def forget_holds(self, *, provider: str, key: str) -> None:
+        """Forget what binds a provider and key."""
+        values: dict[str, object] = {"provider": rows.text(provider), "key": key}
+        await self._committed(lambda c: _execute(c, "forget_holds", values))
+
+    async def forget_void_holds(self, *, later: datetime) -> None:
+        """Forget holds that were written later than this: by a clock that was ahead."""
+        await self._committed(lambda c: _execute(c, "forget_void_holds", {"later": to_us(later)}))
+
+    async def write_doubt(self, reason: str) -> None:
+        """Remember that more may have been spent than is written here, from now on, and why."""
+        manifest, now = self._manifest_row(), self._now()
+        text = f"{rows.REBUILT}: {reason}"
+
+        def work(connection: sqlite3.Connection) -> int:
+            _execute(connection, "set_manifest", manifest)
+            return rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=text, now=now)
+
+        await self._committed(work)
 
     async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
         """Make tasks of these states due again (None: all of them); return how many. Their history stays."""
@@ -229,6 +246,10 @@ class Store:
         return max(0, min(premises.outputs.free_bytes(), free))
 
     # --- waiting
+
+    def _manifest_row(self) -> dict[str, object]:
+        output = rows.relative_bytes(self._settings.output_dir, self._settings.state_dir)
+        return {"manifest": self._settings.manifest, "output": output}
 
     def _now(self) -> int:
         return to_us(self._settings.clock())

@@ -27,6 +27,7 @@ PART: Final = ".part-"
 class Delivery:
     """One image on its way, and how far it came."""
 
+    ledger_id: str
     attempt: int
     image: Image
     name: str  # output name without extension
@@ -39,7 +40,7 @@ class Delivery:
 
     @property
     def part(self) -> str:
-        return part_name(self.attempt, self.image.sha256)
+        return part_name(self.ledger_id, self.attempt, self.image.sha256)
 
     @property
     def path(self) -> str:
@@ -55,9 +56,9 @@ def _beside(path: str, name: str) -> str:
     return f"{folder}/{name}" if folder else name
 
 
-def part_name(attempt: int, sha256: str) -> str:
-    """Return the name of a part: constant length, in the target's own directory, says what must be in it."""
-    return f"{PART}{attempt}-{sha256}"
+def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
+    """Return the name of a part: in the target's own directory, says whose it is and what must be in it."""
+    return f"{PART}{ledger_id}-{attempt}-{sha256}"
 
 
 class Writer:
@@ -98,11 +99,11 @@ class Writer:
             error = second
         raise self._kept_aside(delivery, error) from error
 
-    def drop_part(self, attempt: int, artifact: Artifact) -> None:
+    def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
         folder, _ = split(artifact.path)
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
-            self._disk.unlink(part_name(attempt, artifact.sha256), dir_fd=fd)
+            self._disk.unlink(part_name(ledger_id, attempt, artifact.sha256), dir_fd=fd)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)

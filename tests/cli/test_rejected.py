@@ -35,7 +35,7 @@ def broken(imgpipe: Imgpipe, jobs: str = "{mugs: {items: {red: A red mug}}}") ->
 def understand(body: Path, data: bytes, suffix: str = ".json") -> Path:
     """Put an answer that today's parser reads in the place of one it does not: as if the parser had learned."""
     facts = body.with_name(body.name + ".facts.json")
-    name = f"{body.name.partition('-')[0]}-{hashlib.sha256(data).hexdigest()}{suffix}"
+    name = f"{body.name.rpartition('-')[0]}-{hashlib.sha256(data).hexdigest()}{suffix}"
     new = body.with_name(name)
     new.write_bytes(data)
     facts.rename(new.with_name(new.name + ".facts.json"))

@@ -90,7 +90,7 @@ async def test_P11_a_hold_is_told(imgpipe: Imgpipe) -> None:
     store = await Store.open(
         output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True
     )
-    await store.hold(datetime.now(UTC) + timedelta(hours=3), "the quota of the day is used up")
+    await store.hold(datetime.now(UTC) + timedelta(hours=3), "the quota of the day is used up", run=0)
     await store.aclose()
     assert "exit code 75" in bill(path).notes[0]
     assert "the quota of the day is used up" in bill(path).notes[0]

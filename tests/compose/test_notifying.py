@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from pipeline.compose import notifying
 from pipeline.compose.notifying import Notifier
 from pipeline.errors import Exit
 from pipeline.settings import Notify
@@ -104,3 +105,31 @@ async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypa
     assert warnings == ["notify: not everybody was told within 0.05 s"]
     await left.wait()
     server.close()
+
+
+def test_a_quiet_run_says_who_could_not_be_told(imgpipe: Imgpipe, listener: Listener) -> None:
+    listener.status = 500
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q")
+    assert ended.exit == 0
+    assert ended.err.count("127.0.0.1 answered 500") == 3
+    listener.status = 200
+    assert imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q").err == ""
+
+
+async def test_a_listener_that_hangs_costs_a_run_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert notifying.START_S + notifying.END_S <= 10
+    monkeypatch.setattr("pipeline.compose.notifying.START_S", 0.05)
+    monkeypatch.setattr("pipeline.compose.notifying.END_S", 0.05)
+
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+        notifier = Notifier(Notify(webhook=url, ping=url), manifest="shop", file="shop.yaml", warn=lambda _: None)
+        await notifier.started()
+        summary = await notifier.ended(SUMMARY)
+    assert len(summary.cautions) == 2
+    assert "the ping at the beginning" in summary.cautions[0]

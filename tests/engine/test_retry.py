@@ -36,6 +36,7 @@ def repeats(fault: Fault, retry: Retry = RETRY) -> int:
         pytest.param(Fault.NO_IMAGE, 2, TaskState.FAILED, id="H62-no-image"),
         pytest.param(Fault.BROKEN, 1, TaskState.FAILED, id="H58-broken"),
         pytest.param(Fault.INPUT, 0, TaskState.FAILED, id="I09-input"),
+        pytest.param(Fault.LOCAL, 0, TaskState.PENDING, id="I09-input-away"),
         pytest.param(Fault.OTHER, 1, TaskState.FAILED, id="other"),
         pytest.param(Fault.UNREACHABLE, 20, TaskState.PENDING, id="H24-unreachable"),
     ],

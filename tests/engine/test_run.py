@@ -3,6 +3,7 @@
 import asyncio
 import gc
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -32,12 +33,13 @@ class Bench:
         limits: Limits | None = None,
         retry: Retry = QUICK,
         ledger: FakeLedger | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.sender = sender
         self.limits = limits or Limits(concurrency=4)
         self.ledger = ledger or FakeLedger()
         self.events: list[Event] = []
-        self.wallet = Wallet(self.limits.budget)
+        self.wallet = Wallet(self.limits.budget, now=now)
         self.engine = Engine(
             run=1,
             sender=sender,
@@ -102,6 +104,39 @@ async def test_the_first_answer_is_awaited_before_others_are_asked() -> None:
     assert sender.hold is not None
     sender.hold.set()
     assert await running == {TaskState.DONE: 8}
+
+
+async def test_what_waited_over_midnight_is_paid_by_the_new_day() -> None:
+    """Money reserved before midnight and sent after it would come on top of the new day's budget."""
+    now = [datetime(2026, 11, 22, 23, 59, tzinfo=UTC)]
+    sender = FakeSender(hold=asyncio.Event())
+    limits = Limits(concurrency=8, budget=Budget(day=4 * PRICE))
+    bench = Bench(sender, limits=limits, now=lambda: now[0])
+    running = asyncio.create_task(bench.run(*(f"job/{n}" for n in range(12))))
+    while bench.wallet.reserved_microusd < 4 * PRICE:
+        await asyncio.sleep(0)
+    now[0] += timedelta(minutes=2)
+    assert sender.hold is not None
+    sender.hold.set()
+    assert (await running)[TaskState.DONE] == 1 + 4
+    assert len(sender.sent) == 1 + 4
+    assert bench.engine.halts.exit is Exit.BUDGET
+
+
+async def test_a_day_that_ends_while_an_attempt_is_written_takes_it_back() -> None:
+    now = [datetime(2026, 11, 22, 23, 59, tzinfo=UTC)]
+
+    class Slow(FakeLedger):
+        async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+            attempt = await super().begin(task, run=run, reserved_microusd=reserved_microusd)
+            if attempt.number == 1:
+                now[0] += timedelta(minutes=2)
+            return attempt
+
+    bench = Bench(FakeSender(), limits=Limits(budget=Budget(day=PRICE)), ledger=Slow(), now=lambda: now[0])
+    assert await bench.run("job/a") == {TaskState.DONE: 1}
+    assert [verb for verb, _ in bench.ledger.log] == ["begin", "close", "begin", "finish"]
+    assert bench.wallet.left_microusd == 0
 
 
 async def test_an_outage_is_repeated_and_then_deferred_as_pending() -> None:
@@ -318,6 +353,12 @@ async def test_stop_on_does_not_wait_for_the_ledger() -> None:
 async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
     bench = Bench(FakeSender(script={"job/a": [Fault.INPUT]}))
     assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
+    assert bench.engine.counts.attempts == 1
+
+
+async def test_an_input_whose_folder_went_away_leaves_its_task_pending() -> None:
+    bench = Bench(FakeSender(script={"job/a": [Fault.LOCAL]}))
+    assert await bench.run("job/a", "job/b") == {TaskState.PENDING: 1, TaskState.DONE: 1}
     assert bench.engine.counts.attempts == 1
 
 

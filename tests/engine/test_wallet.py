@@ -1,7 +1,7 @@
 """Money: nothing is sent that a budget does not cover, whatever the order of things, the day or the zone."""
 
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import cache
 
 import pytest
 from hypothesis import settings
@@ -17,6 +17,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from pipeline.days import day_of, month_of, zone_of
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.model import Spend
 from pipeline.settings import Budget
@@ -36,6 +37,16 @@ def reserved(wallet: Wallet, price: int) -> Reservation:
     reservation = wallet.reserve(price)
     assert isinstance(reservation, Reservation)
     return reservation
+
+
+class Past:
+    """What other runs spent: (when, what); sums it as the ledger does."""
+
+    def __init__(self, *spent: tuple[datetime, int]) -> None:
+        self._spent = spent
+
+    def __call__(self, since: datetime, until: datetime) -> Spend:
+        return Spend(spent_microusd=sum(amount for at, amount in self._spent if since <= at <= until))
 
 
 def refused(wallet: Wallet, price: int) -> Refusal:
@@ -76,7 +87,8 @@ def test_budget_of_zero_is_a_budget() -> None:
     ],
 )
 def test_refusal_names_the_tightest_budget(budget: Budget, period: str, left: int) -> None:
-    wallet = Wallet(budget, day=Spend(spent_microusd=300), month=Spend(spent_microusd=700, unknown_microusd=300))
+    past = Past((NOON, 300), (NOON - timedelta(days=9), 700), (NOON - timedelta(days=40), 900))
+    wallet = Wallet(budget, spent=past, now=Calendar())
     refusal = refused(wallet, 200)
     assert (refusal.period, refusal.left_microusd, refusal.price_microusd) == (period, left, 200)
     assert wallet.left_microusd == left
@@ -84,7 +96,7 @@ def test_refusal_names_the_tightest_budget(budget: Budget, period: str, left: in
 
 
 def test_refusal_says_what_a_person_wants_to_know() -> None:
-    text = str(refused(Wallet(Budget(run=1_500_000), day=Spend()), 1_539_000))
+    text = str(refused(Wallet(Budget(run=1_500_000)), 1_539_000))
     assert text == "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539"
 
 
@@ -98,9 +110,9 @@ def test_refusal_is_not_final_while_something_in_flight_may_free_enough() -> Non
 
 
 def test_refusal_is_final_when_one_budget_cannot_be_freed() -> None:
-    wallet = Wallet(Budget(run=100, day=50), day=Spend(spent_microusd=45))
+    wallet = Wallet(Budget(run=100, day=50), spent=lambda *_: Spend(spent_microusd=45))
     reserved(wallet, 5)
-    wallet2 = Wallet(Budget(run=100, day=50), day=Spend(spent_microusd=50))
+    wallet2 = Wallet(Budget(run=100, day=50), spent=lambda *_: Spend(unknown_microusd=50))
     assert not refused(wallet, 5).is_final
     refusal = refused(wallet2, 5)
     assert (refusal.is_final, refusal.period) == (True, "day")
@@ -150,8 +162,7 @@ def test_negative_money_is_a_bug(amount: int) -> None:
 
 def test_midnight_gives_a_new_day_and_the_month_goes_on() -> None:
     calendar = Calendar()
-    spend = Spend(spent_microusd=90)
-    wallet = Wallet(Budget(day=100, month=150), day=spend, month=spend, now=calendar)
+    wallet = Wallet(Budget(day=100, month=150), spent=Past((NOON, 90)), now=calendar)
     assert wallet.left_microusd == 10
     calendar.now += timedelta(hours=12)
     assert wallet.left_microusd == 60  # of the month
@@ -161,7 +172,7 @@ def test_midnight_gives_a_new_day_and_the_month_goes_on() -> None:
 
 def test_new_year_is_a_new_month() -> None:
     calendar = Calendar(datetime(2026, 12, 31, 23, 59, tzinfo=UTC))
-    wallet = Wallet(Budget(month=100), month=Spend(spent_microusd=100), now=calendar)
+    wallet = Wallet(Budget(month=100), spent=Past((calendar.now, 100)), now=calendar)
     assert wallet.left_microusd == 0
     calendar.now += timedelta(minutes=1)
     assert wallet.left_microusd == 100
@@ -191,7 +202,7 @@ def test_reservation_counts_in_the_day_it_was_made() -> None:
 )
 def test_day_begins_at_midnight_of_the_zone(tz: str, before: datetime, after: datetime) -> None:
     calendar = Calendar(before)
-    wallet = Wallet(Budget(day=100), tz=tz, day=Spend(spent_microusd=100), now=calendar)
+    wallet = Wallet(Budget(day=100), tz=tz, spent=Past((before, 100)), now=calendar)
     assert wallet.left_microusd == 0
     calendar.now = after
     assert wallet.left_microusd == 100
@@ -199,13 +210,61 @@ def test_day_begins_at_midnight_of_the_zone(tz: str, before: datetime, after: da
 
 def test_clock_set_back_gives_no_second_day() -> None:
     calendar = Calendar()
-    wallet = Wallet(Budget(day=100), day=Spend(spent_microusd=100), now=calendar)
+    wallet = Wallet(Budget(day=100), spent=Past((NOON, 100)), now=calendar)
     calendar.now -= timedelta(days=2)
     assert wallet.left_microusd == 0
 
 
+def test_clock_set_back_over_midnight_finds_what_the_earlier_day_spent() -> None:
+    """What is sent now is dated that day: the next run would count it there, beside what was spent before."""
+    calendar = Calendar(datetime(2026, 11, 22, 0, 5, tzinfo=UTC))
+    wallet = Wallet(Budget(day=100), spent=Past((NOON - timedelta(days=1), 70)), now=calendar)
+    wallet.settle(reserved(wallet, 20), 20)
+    calendar.now -= timedelta(minutes=10)
+    assert wallet.left_microusd == 30
+    wallet.settle(reserved(wallet, 30), 30)
+    assert refused(wallet, 1).is_final
+    calendar.now += timedelta(minutes=10)
+    assert wallet.left_microusd == 50
+
+
+def test_money_dated_later_than_now_does_not_count_now() -> None:
+    """A clock was ahead one night; the nights after it are not paid by it."""
+    for ahead in (timedelta(hours=1), timedelta(days=1), timedelta(days=365)):
+        wallet = Wallet(Budget(day=100, month=100), spent=Past((NOON + ahead, 100)), now=Calendar())
+        assert wallet.left_microusd == 100
+
+
+@pytest.mark.parametrize(
+    ("tz", "first"),
+    [
+        ("America/Havana", datetime(2026, 11, 1, 4, 30, tzinfo=UTC)),
+        ("Atlantic/Azores", datetime(2026, 10, 25, 0, 30, tzinfo=UTC)),
+    ],
+)
+def test_a_midnight_that_comes_twice_gives_the_budget_once(tz: str, first: datetime) -> None:
+    calendar = Calendar(first)
+    wallet = Wallet(Budget(day=100), tz=tz, now=calendar)
+    wallet.settle(reserved(wallet, 100), 100)
+    calendar.now = first + timedelta(hours=1)
+    assert wallet.left_microusd == 0
+    assert Wallet(Budget(day=100), tz=tz, spent=Past((first, 100)), now=calendar).left_microusd == 0
+
+
+def test_reservation_that_waited_over_midnight_is_made_again() -> None:
+    calendar = Calendar()
+    wallet = Wallet(Budget(day=100), now=calendar)
+    waiting = reserved(wallet, 100)
+    assert wallet.is_current(waiting)
+    calendar.now += timedelta(hours=12)
+    assert not wallet.is_current(waiting)
+    wallet.release(waiting)
+    assert wallet.is_current(reserved(wallet, 100))
+    assert wallet.left_microusd == 0
+
+
 def test_utc_needs_no_time_zone_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.engine.wallet.ZoneInfo", lambda _: pytest.fail("asked for zone data"))
+    monkeypatch.setattr("pipeline.days.ZoneInfo", lambda _: pytest.fail("asked for zone data"))
     assert Wallet(Budget(run=5)).left_microusd == 5
 
 
@@ -218,90 +277,95 @@ def test_repr_shows_the_state() -> None:
 
 PRICE = st.integers(0, 400)
 CEILING = st.one_of(st.none(), st.integers(0, 1500))
-ZONES = ["UTC", "Europe/Lisbon", "America/New_York", "Pacific/Auckland"]
+ZONES = ["UTC", "Europe/Lisbon", "America/Havana", "Atlantic/Azores", "Africa/Cairo", "Pacific/Auckland"]
+
+
+@cache
+def starts(at: datetime, zone: tzinfo) -> tuple[tuple[str, datetime], ...]:
+    return ("day", day_of(at, zone).start), ("month", month_of(at, zone).start)
 
 
 class WalletMachine(RuleBasedStateMachine):
-    """Reserves, settles, loses, releases and lets days pass in any order; keeps the books by hand."""
+    """Reserves, sends, settles, loses, releases, lets days pass and clocks go back, in any order.
 
+    The ledger is kept by hand: what was sent, dated by the clock of that moment. At every moment, a run that began now
+    would find no day and no month of that ledger above its budget.
+    """
+
+    waiting: Bundle[Reservation] = Bundle("waiting")
     flying: Bundle[Reservation] = Bundle("flying")
 
-    @initialize(budget=st.builds(Budget, run=CEILING, day=CEILING, month=CEILING), tz=st.sampled_from(ZONES), day=PRICE)
-    def open(self, budget: Budget, tz: str, day: int) -> None:
-        self.calendar = Calendar(datetime(2026, 10, 24, 21, tzinfo=UTC))
-        self.budget, self.zone = budget, ZoneInfo(tz)
-        spend = Spend(spent_microusd=day)
-        self.wallet = Wallet(budget, tz=tz, day=spend, month=spend, now=self.calendar)
-        self.before = {"day": (self.today(), day), "month": (self.today(), day)}
-        self.held: dict[int, tuple[tuple[int, int, int], int]] = {}
-        self.gone: list[tuple[tuple[int, int, int], int]] = []
-        self.unknown = 0
+    @initialize(
+        budget=st.builds(Budget, run=CEILING, day=CEILING, month=CEILING),
+        tz=st.sampled_from(ZONES),
+        before=st.integers(0, 1500),
+        start=st.sampled_from([datetime(2026, 10, 23, 21, tzinfo=UTC), datetime(2026, 10, 31, 1, tzinfo=UTC)]),
+    )
+    def open(self, budget: Budget, tz: str, before: int, start: datetime) -> None:
+        self.calendar, self.earliest = Calendar(start), start - timedelta(hours=2)
+        self.budget, self.zone = budget, zone_of(tz)
+        ceilings = [each for each in (budget.day, budget.month) if each is not None]
+        before = min([before, *ceilings])
+        self.ledger = [(start - timedelta(hours=3), before), (start + timedelta(days=400), 9999)]
+        self.sent: dict[int, int] = {}  # serial of a reservation -> its place in the ledger
+        self.wallet = Wallet(budget, tz=tz, spent=Past(*self.ledger), now=self.calendar)
 
-    def today(self) -> tuple[int, int, int]:
-        local = self.calendar.now.astimezone(self.zone)
-        return local.year, local.month, local.day
-
-    def committed(self, parts: int) -> int:
-        """Sum what was taken in the present year (1), month (2) or day (3); 0: ever, by this run."""
-        entries = [*self.held.values(), *self.gone]
-        return sum(amount for date, amount in entries if date[:parts] == self.today()[:parts])
-
-    def earlier(self, period: str, parts: int) -> int:
-        date, amount = self.before[period]
-        return amount if date[:parts] == self.today()[:parts] else 0
-
-    def rooms(self) -> list[int]:
-        budget = self.budget
-        rooms = [(budget.run, self.committed(0)), (budget.day, self.committed(3) + self.earlier("day", 3))]
-        rooms.append((budget.month, self.committed(2) + self.earlier("month", 2)))
-        return [ceiling - used for ceiling, used in rooms if ceiling is not None]
-
-    @rule(target=flying, price=PRICE)
+    @rule(target=waiting, price=PRICE)
     def reserve(self, price: int) -> Reservation | MultipleResults[Reservation]:
-        fits = all(price <= room for room in self.rooms())
+        left = self.wallet.left_microusd
         answer = self.wallet.reserve(price)
-        assert isinstance(answer, Reservation) == fits
-        if isinstance(answer, Refusal):
+        assert isinstance(answer, Reservation) == (left is None or price <= left)
+        return answer if isinstance(answer, Reservation) else multiple()
+
+    @rule(target=flying, one=consumes(waiting))
+    def send(self, one: Reservation) -> Reservation | MultipleResults[Reservation]:
+        if not self.wallet.is_current(one):
+            self.wallet.release(one)
             return multiple()
-        self.held[answer.serial] = (self.today(), price)
-        return answer
+        self.sent[one.serial] = len(self.ledger)
+        self.ledger.append((self.calendar.now, one.price_microusd))
+        return one
 
     @rule(one=consumes(flying), share=st.floats(0, 1))
     def settle(self, one: Reservation, share: float) -> None:
-        date, price = self.held.pop(one.serial)
-        self.wallet.settle(one, int(price * share))
-        self.gone.append((date, int(price * share)))
+        cost, place = int(one.price_microusd * share), self.sent.pop(one.serial)
+        self.wallet.settle(one, cost)
+        self.ledger[place] = (self.ledger[place][0], cost)
 
     @rule(one=consumes(flying))
     def lose(self, one: Reservation) -> None:
         self.wallet.keep_unknown(one)
-        self.gone.append(self.held.pop(one.serial))
-        self.unknown += one.price_microusd
+        del self.sent[one.serial]
 
     @rule(one=consumes(flying))
     def release(self, one: Reservation) -> None:
         self.wallet.release(one)
-        del self.held[one.serial]
+        place = self.sent.pop(one.serial)
+        self.ledger[place] = (self.ledger[place][0], 0)
 
-    @rule(hours=st.integers(1, 30))
-    def pass_time(self, hours: int) -> None:
-        self.calendar.now += timedelta(hours=hours)
+    @rule(minutes=st.integers(-2000, 2000))
+    def pass_time(self, minutes: int) -> None:
+        self.calendar.now = max(self.earliest, self.calendar.now + timedelta(minutes=minutes))
+
+    @invariant()
+    def no_budget_is_overspent(self) -> None:
+        """Also as the next run sees it, by the dates in the ledger."""
+        spans: dict[tuple[str, datetime], int] = {}
+        for at, amount in (entry for place, entry in enumerate(self.ledger) if place != 1):
+            for kind, start in starts(at, self.zone):
+                spans[kind, start] = spans.get((kind, start), 0) + amount
+        for (kind, start), amount in spans.items():
+            ceiling = self.budget.day if kind == "day" else self.budget.month
+            assert ceiling is None or amount <= ceiling, (kind, start)
+        sent = sum(amount for _, amount in self.ledger[2:])
+        assert self.budget.run is None or sent <= self.budget.run
 
     @invariant()
     def books_agree(self) -> None:
         wallet = self.wallet
         used = wallet.spent_microusd + wallet.unknown_microusd + wallet.reserved_microusd
-        assert used == self.committed(0)
-        assert wallet.unknown_microusd == self.unknown
+        assert used >= sum(amount for _, amount in self.ledger[2:])  # the rest waits
         assert min(wallet.spent_microusd, wallet.unknown_microusd, wallet.reserved_microusd) >= 0
-        assert wallet.left_microusd == (max(0, min(self.rooms())) if self.rooms() else None)
-
-    @invariant()
-    def no_budget_is_overspent(self) -> None:
-        """What earlier runs spent above a budget is not this run's doing."""
-        assert self.budget.run is None or self.committed(0) <= self.budget.run
-        assert self.budget.day is None or self.committed(3) <= max(0, self.budget.day - self.earlier("day", 3))
-        assert self.budget.month is None or self.committed(2) <= max(0, self.budget.month - self.earlier("month", 2))
 
 
 TestWalletMachine = WalletMachine.TestCase

@@ -21,12 +21,16 @@ class FakeFiles:
     state: Presence = Presence.WHOLE
     blockers: Mapping[str, str] = field(default_factory=dict)
     half_published: frozenset[str] = frozenset()
+    barred: str | None = None
 
     def presence(self, artifact: Artifact) -> Presence:
         return self.state
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
         return self.blockers.get(name)
+
+    def barrier(self, name: str) -> str | None:
+        return self.barred
 
     def is_half_published(self, path: str) -> bool:
         return path in self.half_published

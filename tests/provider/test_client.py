@@ -85,6 +85,13 @@ async def test_a_changed_input_sends_nothing(api, make_client, make_task, tmp_pa
     assert not api.requests
 
 
+async def test_an_input_that_went_away_sends_nothing_and_is_no_fault_of_its_task(api, make_client, make_task, tmp_path):
+    image = InputImage(path=str(tmp_path / "gone/in.png"), sha256="0" * 64, size_bytes=11, mtime_ns=0)
+    failure = await attempt(make_client, make_task(images=(image,)))
+    assert (failure.fault, failure.billed) == (Fault.LOCAL, Billed.NO)
+    assert not api.requests
+
+
 async def test_input_images_are_sent(api, make_client, make_task, tmp_path, pictures, answer_body):
     data = pictures.saved("JPEG")
     path = tmp_path / "in.jpg"

@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.soak.whole import SUFFIXES
 
-PART = re.compile(r"\.part-(\d+)-([0-9a-f]{64})")
+PART = re.compile(r"\.part-[0-9a-f]{8}-(\d+)-([0-9a-f]{64})")
 CANARY = "canary"  # prompts of the checker's own requests begin with it
 STATE = ".pipeline"
 

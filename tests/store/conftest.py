@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.model import Artifact, Task
 from pipeline.store import Reader, Store
+from pipeline.store.writer import part_name
 from tests.store.fakes import PRICE, SHA, answer, publish
 
 
@@ -37,6 +38,11 @@ class Bench:
         """Ask for a task and publish its image."""
         intent = await self.store.begin(task, run=self.run, reserved_microusd=PRICE)
         return await publish(self.store, intent, answer(number, suffix), cost_microusd=cost, seconds=1.5)
+
+    def part_name(self, attempt: int, sha256: str) -> str:
+        """Return the name of a part of this ledger."""
+        with self.reader() as reader:
+            return part_name(str(reader.ledger_id), attempt, sha256)
 
     def reader(self, manifest: str = "m") -> Reader:
         return Reader(self.state, manifest=manifest, output_dir=self.out)

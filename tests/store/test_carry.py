@@ -105,6 +105,7 @@ def test_l01_the_index_of_money_stands_in_for_the_requests(bench: Bench) -> None
     rebuilt = again(bench)
     assert (rebuilt.doubt, rebuilt.counted_microusd) == (None, 0)
     with bench.reader() as reader:
+        assert len(reader.unknowns(of_nobody=True)) == UNKNOWN
         assert reader.spend() == ALL
         assert reader.states()[TaskState.DONE] == MADE
 
@@ -168,7 +169,7 @@ async def test_P1_parts_of_a_damaged_ledger_are_published(bench: Bench) -> None:
     await bench.open()
     intent = await bench.store.begin(task(MADE), run=bench.run, reserved_microusd=PRICE)
     await bench.store.aclose()
-    (bench.out / "cats" / f".part-{intent.id}-{image(1).sha256}").write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(intent.id, image(1).sha256)).write_bytes(image(1).data)
     ledger = bench.state / NAME
     spoil(ledger, root_of(ledger, "task_name"))
     assert again(bench).recovery.recovered == 1

@@ -20,6 +20,7 @@ from pipeline.store.opening import WriterPool, open_premises
 from pipeline.store.publishing import FolderImages
 from pipeline.store.rows import begin, close, finish, record_of, task_row
 from pipeline.store.sql import query
+from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
 
@@ -171,7 +172,8 @@ def test_a_descriptor_whose_sync_failed_is_never_synced_again(tmp_path: Path) ->
     room.disk = Watching()
     room.before_publish = lambda _: (synced.clear(), created.clear())[0]
     assert room.live((task(1), 1)) == []
-    part = f".part-1-{image(1).sha256}"
+    with Reader(tmp_path / "state", manifest="m") as reader:
+        part = part_name(str(reader.ledger_id), 1, image(1).sha256)
     assert created == [part, part]
     assert files(tmp_path / "out") == {"cats/1.png": image(1).data}
 

@@ -265,6 +265,12 @@ def made_by_the_first_version(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("DROP TABLE earlier")
         connection.execute("ALTER TABLE record DROP COLUMN fingerprint")
+        connection.execute("ALTER TABLE meta DROP COLUMN ledger")
+        connection.execute("ALTER TABLE task DROP COLUMN released")
+        connection.execute("ALTER TABLE task DROP COLUMN accepted")
+        connection.execute("DROP TABLE hold")
+        connection.execute("CREATE TABLE hold (one INTEGER PRIMARY KEY, not_before INTEGER, reason TEXT) STRICT")
+        connection.execute("INSERT INTO hold VALUES (1, 7, 'quota')")
         connection.execute("PRAGMA user_version = 1")
     connection.close()
 
@@ -282,6 +288,8 @@ def test_r34_older_ledger_is_read_as_it_is_and_migrated_by_the_next_run(used: Pa
     assert check(path) == len(MIGRATIONS)
     with Reader(used / "state", manifest="m") as reader:
         assert reader.record(asked.id, fingerprint=asked.fingerprint) == record
+        assert [(hold.model, hold.reason) for hold in reader.holds()] == [("", "quota")]
+        assert reader.ledger_id
 
 
 def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:

@@ -16,6 +16,7 @@ from pipeline.model import Attempt, TaskState
 from pipeline.store import Reader
 from pipeline.store.opening import open_premises
 from pipeline.store.recover import Recoverer
+from pipeline.store.writer import part_name
 from tests.store.fakes import PRICE, files, image, place_of, recover, settings, task
 from tests.store.power import Crash, Op, RecordingDisk, crashes_of
 from tests.store.test_disk_faults import Room
@@ -80,7 +81,9 @@ def film_recovery(root: Path) -> Film:
 
     def die(attempt: Attempt) -> None:
         (root / "out/cats").mkdir()
-        (root / "out/cats" / f".part-{attempt.id}-{image(2).sha256}").write_bytes(NEW)
+        with Reader(root / "state", manifest="m") as reader:
+            name = part_name(str(reader.ledger_id), attempt.id, image(2).sha256)
+        (root / "out/cats" / name).write_bytes(NEW)
         raise Killed
 
     room.before_publish = die

@@ -172,7 +172,7 @@ async def test_part_made_by_an_attacker_is_not_written_through(bench: Bench) -> 
     victim = bench.root / "victim"
     victim.write_bytes(b"precious")
     (bench.out / "cats").mkdir()
-    (bench.out / f"cats/.part-1-{image(1).sha256}").symlink_to(victim)
+    (bench.out / "cats" / bench.part_name(1, image(1).sha256)).symlink_to(victim)
     with pytest.raises(StorageError, match=r"the image is in rejected/"):
         await bench.make(task(1), 1)
     assert victim.read_bytes() == b"precious"

@@ -24,7 +24,7 @@ def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
         assert reader.known("x") is None
         assert list(reader.all_known()) == []
         assert reader.spend().spent_microusd == 0
-        assert (reader.runs(), reader.unknowns(), reader.not_before()) == ([], [], None)
+        assert (reader.runs(), reader.unknowns(), reader.holds()) == ([], [], [])
         assert reader.known_among(["x"]) == {}
         assert reader.claimed_elsewhere(["x"]) == {}
     assert list(tmp_path.iterdir()) == []
@@ -52,6 +52,15 @@ async def test_l12_open_reader_sees_new_rows_and_blocks_nobody(bench: Bench) -> 
         await bench.make(task(2), 2)
         assert list(walk) == []
         assert reader.known("cats/2") is not None
+
+
+async def test_what_is_dated_later_than_now_is_not_part_of_today(bench: Bench, reopen: Reopen) -> None:
+    """A clock that was ahead one night."""
+    await reopen(clock=lambda: datetime(2027, 11, 22, tzinfo=UTC))
+    await bench.make(task(1), 1)
+    with bench.reader() as reader:
+        assert reader.spend(datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 11, 22, tzinfo=UTC)).spent_microusd == 0
+        assert reader.spend(datetime(2026, 11, 1, tzinfo=UTC)).spent_microusd == PRICE
 
 
 async def test_reader_cannot_write(bench: Bench) -> None:
@@ -145,7 +154,9 @@ async def test_days_are_those_of_the_time_zone(bench: Bench, reopen: Reopen) -> 
 async def test_money_is_summed_from_an_index(bench: Bench, name: str) -> None:
     with bench.reader() as reader:
         assert reader._connection is not None
-        plan = reader._connection.execute(f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "run": 1}).fetchall()
+        plan = reader._connection.execute(
+            f"EXPLAIN QUERY PLAN {query(name)}", {"since": 0, "until": 1, "run": 1}
+        ).fetchall()
     assert any("USING COVERING INDEX" in row[3] for row in plan)
 
 

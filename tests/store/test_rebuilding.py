@@ -155,7 +155,8 @@ def test_traces_of_parts_and_kept_images(tmp_path: Path) -> None:
     assert find_traces(tmp_path / "out", tmp_path / "state", ["a"]) == []
     (tmp_path / "out/deep").mkdir(parents=True)
     (tmp_path / "state/rejected").mkdir(parents=True)
-    part = tmp_path / "out/deep" / part_name(3, "a" * 64)
+    part = tmp_path / "out/deep" / f".part-3-{'a' * 64}"
     part.write_bytes(b"?")
+    (part.parent / part_name("0123abcd", 3, "a" * 64)).write_bytes(b"?")  # another ledger's, perhaps at work
     (tmp_path / "state/rejected/3-x.png").write_bytes(b"?")
     assert find_traces(tmp_path / "out", tmp_path / "state") == [str(tmp_path / "state/rejected/3-x.png"), str(part)]

@@ -1,5 +1,6 @@
 """What a start finds and what it makes of it: parts, lost requests, changed files, and deaths in the middle of it."""
 
+import errno
 import os
 import re
 import shutil
@@ -13,7 +14,6 @@ import pytest
 from pipeline.errors import StorageError
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store import Reader, list_rejected
-from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, FaultyDisk, close, files, image, recover, task, without_links
 
@@ -104,7 +104,7 @@ async def test_lost_request_is_unknown_with_its_price(bench: Bench, reopen: Reop
 async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.unknown, bench.recovery.done) == (1, 0, 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
@@ -116,7 +116,7 @@ async def test_whole_part_is_published_at_the_reserved_price(bench: Bench, reope
 async def test_torn_part_is_removed(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / part_name(attempt, image(1).sha256)).write_bytes(image(1).data[:-9])
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data[:-9])
     await reopen()
     assert (bench.recovery.torn, bench.recovery.unknown) == (1, 1)
     assert files(bench.out) == {}
@@ -128,7 +128,7 @@ async def test_part_of_an_unknown_attempt_is_still_published(bench: Bench, reope
     await reopen()
     assert bench.recovery.unknown == 1
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
     await reopen()
     assert bench.recovery.recovered == 1
     with bench.reader() as reader:
@@ -152,14 +152,14 @@ async def test_foreign_parts_are_left_and_reported(bench: Bench, reopen: Reopen)
 
 async def test_numbers_of_foreign_parts_are_never_given_again(bench: Bench, reopen: Reopen) -> None:
     """Else a part of a lost ledger would one day be taken for another task's image."""
-    (bench.out / part_name(900, "a" * 64)).write_bytes(b"?")
+    (bench.out / bench.part_name(900, "a" * 64)).write_bytes(b"?")
     await reopen()
     assert await lose(bench) == 901
 
 
 async def test_part_of_a_done_task_is_the_leftover_of_its_commit(bench: Bench, reopen: Reopen) -> None:
     await bench.make(task(1), 1)
-    os.link(bench.out / "cats/1.png", bench.out / "cats" / part_name(1, image(1).sha256))
+    os.link(bench.out / "cats/1.png", bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.done) == (0, 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
@@ -168,7 +168,7 @@ async def test_part_of_a_done_task_is_the_leftover_of_its_commit(bench: Bench, r
 async def test_part_gives_a_removed_image_back(bench: Bench, reopen: Reopen) -> None:
     """P4: a whole part is the image."""
     await bench.make(task(1), 1)
-    (bench.out / "cats/1.png").rename(bench.out / "cats" / part_name(1, image(1).sha256))
+    (bench.out / "cats/1.png").rename(bench.out / "cats" / bench.part_name(1, image(1).sha256))
     await reopen()
     assert (bench.recovery.recovered, bench.recovery.missing) == (1, [])
     assert files(bench.out) == {"cats/1.png": image(1).data}
@@ -177,7 +177,7 @@ async def test_part_gives_a_removed_image_back(bench: Bench, reopen: Reopen) -> 
 async def test_part_nobody_asks_for_any_more_is_kept_aside(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     await bench.make(task(1, prompt="a dog"), 2)
-    (bench.out / "cats" / part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
     await reopen()
     assert files(bench.out) == {"cats/1.png": image(2).data}
     assert files(bench.state / "superseded") == {f"{attempt}-1.png": image(1).data}
@@ -203,7 +203,7 @@ async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench:
 async def test_part_in_an_earlier_output_directory_is_published_in_the_new_one(bench: Bench, reopen: Reopen) -> None:
     attempt = await lose(bench)
     (bench.out / "cats").mkdir()
-    (bench.out / "cats" / part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
     await reopen(output_dir=bench.root / "new")
     assert (bench.recovery.recovered, bench.recovery.unknown) == (1, 0)
     assert files(bench.root / "new") == {"cats/1.png": image(1).data}
@@ -288,7 +288,7 @@ async def test_state_directory_inside_the_outputs_is_not_searched(bench: Bench, 
     await bench.store.aclose()
     state = bench.out / ".pipeline"
     await bench.open(state_dir=state)
-    (state / part_name(5, "a" * 64)).write_bytes(b"?")
+    (state / bench.part_name(5, "a" * 64)).write_bytes(b"?")
     await bench.store.aclose()
     await bench.open(state_dir=state)
     assert bench.recovery.foreign == 0
@@ -321,7 +321,7 @@ async def test_lost_log_leads_to_no_second_purchase(bench: Bench, tmp_path: Path
     for number in range(5):
         await bench.make(task(number), number)
     attempt = await lose(bench, 5)
-    (bench.out / "cats" / part_name(attempt, image(5).sha256)).write_bytes(image(5).data)
+    (bench.out / "cats" / bench.part_name(attempt, image(5).sha256)).write_bytes(image(5).data)
     crashed = tmp_path / "crashed"
     crash_copy(bench, crashed)
     wal = crashed / "state/ledger.sqlite-wal"
@@ -350,3 +350,19 @@ async def test_unreadable_folder_is_said_and_survived(bench: Bench, reopen: Reop
         (bench.out / "secret").chmod(0o700)
     is_root = os.geteuid() == 0
     assert is_root or any(re.search("secret cannot be read", note) for note in bench.recovery.notes)
+
+
+async def test_an_image_whose_folder_is_closed_waits_and_stops_nobody(bench: Bench, reopen: Reopen) -> None:
+    """Every night would else end before it began, for every job."""
+
+    def closed(call: str, place: Path) -> int | None:
+        return errno.EACCES if call == "create" and place.name == "cats" else None
+
+    await reopen(disk=FaultyDisk(closed))
+    with pytest.raises(StorageError, match="rejected/"):
+        await bench.make(task(1), 1)
+    await reopen(disk=FaultyDisk(closed))
+    assert (bench.recovery.recovered, bench.recovery.done) == (0, 0)
+    assert any("Permission denied" in note for note in bench.recovery.notes)
+    await reopen()
+    assert bench.recovery.recovered == 1

@@ -118,7 +118,7 @@ async def test_cancelled_intent_is_taken_back(bench: Bench) -> None:
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    await bench.store.forget_hold()
+    await bench.store.forget_holds(provider="", key="")
     with bench.reader() as reader:
         assert reader.spend().unknown_microusd == 0
         assert all(attempt.state == "free" for attempt in reader.attempts("cats/1"))
@@ -196,15 +196,27 @@ async def test_release_makes_tasks_due_again(bench: Bench) -> None:
 async def test_hold_is_remembered_and_forgotten(bench: Bench) -> None:
     """H12, P11."""
     moment = datetime(2026, 11, 23, 8, 0, 0, 123, tzinfo=UTC)
-    await bench.store.hold(moment, "the day's quota is used up")
-    await bench.store.hold(moment - timedelta(hours=1), "earlier")
+    await bench.store.hold(moment, "the day's quota is used up", run=bench.run)
+    await bench.store.hold(moment - timedelta(hours=1), "earlier", run=bench.run)
+    await bench.store.hold(moment, "of another key", run=bench.run, provider="google", key="0123abcd")
     with bench.reader() as reader:
-        hold = reader.not_before()
-        assert hold is not None
-        assert (hold.not_before, hold.reason) == (moment, "earlier")
-    await bench.store.forget_hold()
+        assert [(hold.not_before, hold.reason) for hold in reader.holds()] == [
+            (moment, "earlier"),
+            (moment, "of another key"),
+        ]
+    await bench.store.forget_holds(provider="google", key="0123abcd")
     with bench.reader() as reader:
-        assert reader.not_before() is None
+        assert reader.holds() == []
+
+
+async def test_a_hold_names_the_model_that_was_told_to_wait(bench: Bench) -> None:
+    intent = await bench.store.begin(task(1, model="pro"), run=bench.run, reserved_microusd=PRICE)
+    full = Failure(fault=Fault.QUOTA, billed=Billed.NO, reason="used up")
+    await bench.store.close(intent, full, state=TaskState.PENDING, cost_microusd=0, unknown_microusd=0, seconds=1.0)
+    await bench.store.hold(datetime(2030, 1, 1, tzinfo=UTC), "used up", run=bench.run, provider="google", key="k")
+    with bench.reader() as reader:
+        (hold,) = reader.holds()
+    assert (hold.provider, hold.key, hold.model) == ("google", "k", "pro")
 
 
 async def test_digests_are_remembered_by_size_and_time(bench: Bench) -> None:
