@@ -39,7 +39,6 @@ BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in fli
 RELEASED: Final = datetime(2026, 11, 1, tzinfo=UTC)  # a clock before this is wrong
 SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
-    "uvloop": ("fast", "a faster event loop"),
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
 }

@@ -93,12 +93,9 @@ class Client:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread.
 
-        The reply's share of memory goes over to the image, or is given back, and its body to the next answer: judge it
-        once, and drop it.
+        The reply's share of memory goes over to the image, or is given back: judge it once, and drop it.
         """
         result = self._reader.read(reply, task)
-        if isinstance(result, Answer) and isinstance(reply.body, bytearray):
-            self._wire.spares.give(reply.body)
         share = reply.hold
         if isinstance(share, Share) and isinstance(result, Answer):
             share.keep(len(result.image.data))
