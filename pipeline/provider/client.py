@@ -18,7 +18,7 @@ from pipeline.provider.address import check_address, find_proxy, model_url
 from pipeline.provider.answer import Reader
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.inputs import Inputs, UnfitError
-from pipeline.provider.memory import Memory, Share
+from pipeline.provider.memory import CONNECTION_BYTES, Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.wire import PATIENCE, Patience, Wire
 from pipeline.settings import Limits, ProviderSettings
@@ -45,7 +45,7 @@ class Client:
         """
         self._base_url = check_address(settings)
         self._catalogue = catalogue
-        self._memory = Memory(limits.memory_bytes)
+        self._memory = Memory(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
         self._scrubber = Scrubber("" if key == keys.SIMULATOR_KEY else key)
         self._reader = Reader(self._scrubber, catalogue)
         self._inputs = Inputs()
@@ -78,7 +78,7 @@ class Client:
         Cancelled: the connection is closed; whether the request was executed is unknown.
         """
         with self._memory.share() as share:
-            await share.hold(request.most_bytes(task))
+            await share.hold(request.most_bytes(task) + CONNECTION_BYTES)
             try:
                 payload = await self._payload(task)
             except UnfitError as flaw:

@@ -30,7 +30,7 @@ from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.address import Proxy
 from pipeline.provider.faults import request_id
 from pipeline.provider.intake import Intake, begin_intake
-from pipeline.provider.memory import Memory, Share
+from pipeline.provider.memory import CONNECTION_BYTES, Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.watch import Watch
 
@@ -204,6 +204,7 @@ class Wire:
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
             watch.body(lambda: response.content.total_bytes)
             await self._collect(response, share, watch, progress)
+        share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
     async def _collect(self, response: aiohttp.ClientResponse, share: Share, watch: Watch, progress: _Progress) -> None:
         """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
@@ -270,7 +271,7 @@ def _letting_go(payload: io.BytesIO, share: Share) -> Callable[[], None]:
         if payload.getbuffer().nbytes:
             payload.seek(0)
             payload.truncate()
-            share.shrink(share.held_bytes)
+            share.shrink(share.held_bytes - CONNECTION_BYTES)
 
     return let_go
 
