@@ -2,8 +2,8 @@
 
 In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
 
-Every exchange has a share. A share holds its open connection, and its request until that has left, then its answer (all
-of it at once where its length is told, else as it grows) until it has been judged, then its image until that is on disk:
+Every exchange has a share. A share holds its connection, and its request until that has left, then its answer (all of
+it at once where its length is told, else as it grows) until it has been judged, then its image until that is on disk:
 256 answers of 2.7 MB had 700 MB resident while images were not counted. The limit allows for as many connections as may
 be open beside the bodies. What a connection has read while its answer waits for room keeps new requests from being
 sent, but no answer from being read.
