@@ -27,7 +27,7 @@ from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.provider import find_key
-from pipeline.provider.memory import CONNECTION_BYTES
+from pipeline.provider.memory import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.report.figures import count, moment, size
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.mounts import refuse_network
@@ -154,7 +154,7 @@ def _limits(limits: Limits) -> Iterator[Check]:
     else:
         yield _ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,} at once")
     available = _available_bytes()
-    wanted = BASE_MEMORY + limits.memory_bytes + limits.concurrency * CONNECTION_BYTES
+    wanted = BASE_MEMORY + limits.memory_bytes + limits.concurrency * (CONNECTION_BYTES + UNREAD_BYTES)
     if available is not None and available < wanted:
         yield _warn("memory", f"{size(available)} free, a run may take {size(wanted)}", "lower limits.concurrency")
     elif available is not None:
