@@ -47,7 +47,7 @@ e2e: $(STAMP)  ## only the tests that run the installed command
 	$(BIN)/python -m pytest -n $(WORKERS) tests/e2e
 
 bench: $(STAMP)  ## speed and memory, compared within one run (35 minutes on an idle machine)
-	@$(BIN)/python -m pip install --quiet -e '.[bench,fast]'
+	@$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m tests.bench
 
 soak: $(STAMP)  ## the long crash, soak and fuzz runs

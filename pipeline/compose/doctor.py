@@ -29,6 +29,7 @@ from pipeline.compose.preparing import Flags, Setup, prepare
 from pipeline.compose.reaching import reach
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.provider import Catalogue, find_key
+from pipeline.provider.memory import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.report.figures import count, size
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.mounts import refuse_network
@@ -41,7 +42,6 @@ BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in fli
 RELEASED: Final = datetime(2026, 11, 1, tzinfo=UTC)  # a clock before this is wrong
 SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
-    "uvloop": ("fast", "a faster event loop"),
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
 }
@@ -165,7 +165,7 @@ def _limits(limits: Limits) -> Iterator[Check]:
     else:
         yield _ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,} at once")
     available = _available_bytes()
-    wanted = BASE_MEMORY + limits.memory_bytes
+    wanted = BASE_MEMORY + limits.memory_bytes + limits.concurrency * (CONNECTION_BYTES + UNREAD_BYTES)
     if available is not None and available < wanted:
         yield _warn("memory", f"{size(available)} free, a run may take {size(wanted)}", "lower limits.concurrency")
     elif available is not None:

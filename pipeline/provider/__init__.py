@@ -8,7 +8,7 @@ inputs               input images: read once, proven, made fit to send
 request              task -> body
 wire                 one exchange: connection, time limits, size limits
   memory, watch      ... how much at once, how long
-  sockets, intake    ... room for a whole answer; a large one read in place
+  intake             ... a large answer read in place
 answer               whole answer -> image, or why not
   body, shape        ... bytes -> tree -> facts
   image              ... is it whole

@@ -18,7 +18,7 @@ from pipeline.provider.address import check_address, find_proxy, model_url
 from pipeline.provider.answer import Reader
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.inputs import Inputs, LocalTroubleError, UnfitError
-from pipeline.provider.memory import Memory, Share
+from pipeline.provider.memory import CONNECTION_BYTES, Memory, Share
 from pipeline.provider.scrub import Scrubber
 from pipeline.provider.wire import PATIENCE, Patience, Wire
 from pipeline.settings import Limits, ProviderSettings
@@ -45,7 +45,7 @@ class Client:
         """
         self._base_url = check_address(settings)
         self._catalogue = catalogue
-        self._memory = Memory(limits.memory_bytes)
+        self._memory = Memory(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
         self._scrubber = Scrubber("" if key == keys.SIMULATOR_KEY else key)
         self._reader = Reader(self._scrubber, catalogue)
         self._inputs = Inputs()
@@ -78,7 +78,7 @@ class Client:
         Cancelled: the connection is closed; whether the request was executed is unknown.
         """
         with self._memory.share() as share:
-            await share.hold(request.most_bytes(task))
+            await share.hold(request.most_bytes(task) + CONNECTION_BYTES)
             try:
                 payload = await self._payload(task)
             except LocalTroubleError as trouble:
@@ -95,12 +95,12 @@ class Client:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge an answer: parse, decode, hash, prove that the image is whole. Pure computation, for any thread.
 
-        The reply's share of memory goes over to the image, or is given back, and its body to the next answer: judge it
-        once, and drop it.
+        Best in a thread of its own. Measured over TLS (answers of 2.7 MB, 32 in flight): judged in the event loop, an
+        image takes as much CPU (0.98 x), 6 % fewer come a second, and the loop is later (median 12 against 9 ms).
+
+        The reply's share of memory goes over to the image, or is given back: judge it once, and drop it.
         """
         result = self._reader.read(reply, task)
-        if isinstance(result, Answer) and isinstance(reply.body, bytearray):
-            self._wire.spares.give(reply.body)
         share = reply.hold
         if isinstance(share, Share) and isinstance(result, Answer):
             share.keep(len(result.image.data))

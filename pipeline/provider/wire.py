@@ -1,34 +1,40 @@
 """One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
 
 In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nobody else but its helpers `sockets` and `intake` knows aiohttp. It refuses
+network is named here, most specific first; nobody else but its helper `intake` knows aiohttp. It refuses
 to know what an answer means, and it never sends anything twice.
 
-One connection carries one request (`Connection: close`). An idle connection may be closed by the other side at the
-very moment it is used again, and nobody can tell such a loss from a lost paid answer: it would be booked as `maybe` for
-nothing. A fresh connection costs two or three round trips of an exchange of 5 to 60 s, hidden by the requests beside
-it, and 2 ms of CPU (5 ms with TLS; measured with answers of 2.7 MB).
+A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
+nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
+The request is never repeated here: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
 """
 
+import asyncio
 import io
+import select
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Final
+from weakref import WeakSet
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
 
 from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.address import Proxy
 from pipeline.provider.faults import request_id
-from pipeline.provider.intake import Intake, Spares, begin_intake
-from pipeline.provider.memory import Memory, Share
+from pipeline.provider.intake import Intake, begin_intake
+from pipeline.provider.memory import CONNECTION_BYTES, Memory, Share
 from pipeline.provider.scrub import Scrubber
-from pipeline.provider.sockets import open_socket
 from pipeline.provider.watch import Watch
 
+IDLE_S: Final = 2.0  # a connection that was idle for longer is closed: servers close theirs after 5 s and more
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 
 
@@ -70,6 +76,36 @@ class _Progress:
             self.let_go()
 
 
+class _Connections(aiohttp.TCPConnector):
+    """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
+        self._seen: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """Return a new connection, or a kept one on which nothing has come that would be taken for the next answer."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            assert protocol is not None, "a connection that was just made or taken from the pool"
+            if protocol not in self._seen:
+                self._seen.add(protocol)
+                return connection
+            if transport is not None and not protocol.should_close and not _is_readable(transport):
+                return connection
+            connection.close()
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    """Tell whether the kernel has bytes or an end that the event loop has not read yet (a system call, 1 µs)."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class TooLargeError(Exception):
     """The body is longer than allowed."""
 
@@ -89,7 +125,6 @@ class Wire:
         patience: Patience = PATIENCE,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.spares = Spares()
         self._headers = {**headers, "Accept-Encoding": "identity"}
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
         self._timeout_s = timeout_s
@@ -108,15 +143,12 @@ class Wire:
     async def __aenter__(self) -> "Wire":
         trace = aiohttp.TraceConfig()
         trace.on_request_start.append(_on_start)
+        trace.on_connection_create_start.append(_on_connecting)
         trace.on_connection_create_end.append(_on_connected)
+        trace.on_connection_reuseconn.append(_on_reused)
         trace.on_request_chunk_sent.append(_on_sent)
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                limit=0,
-                force_close=True,
-                ssl=True if self._tls is None else self._tls,
-                socket_factory=open_socket,
-            ),
+            connector=_Connections(self._tls),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -172,6 +204,7 @@ class Wire:
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
             watch.body(lambda: response.content.total_bytes)
             await self._collect(response, share, watch, progress)
+        share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
     async def _collect(self, response: aiohttp.ClientResponse, share: Share, watch: Watch, progress: _Progress) -> None:
         """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
@@ -188,7 +221,7 @@ class Wire:
             if progress.size_bytes > room_bytes:
                 await _make_room(share, progress.size_bytes - room_bytes, watch)
                 room_bytes = progress.size_bytes
-            intake = begin_intake(response, progress.size_bytes, self.spares)
+            intake = begin_intake(response, progress.size_bytes)
             if intake is not None:
                 del chunk
                 await _read_straight(intake, watch, progress)
@@ -223,7 +256,7 @@ async def _read_straight(intake: Intake, watch: Watch, progress: _Progress) -> N
     try:
         await intake.read()
     finally:
-        progress.chunks, progress.size_bytes = [intake.arrived()], intake.arrived_bytes
+        progress.chunks, progress.size_bytes = [intake.take()], intake.arrived_bytes
         progress.is_whole = intake.is_whole
 
 
@@ -238,7 +271,7 @@ def _letting_go(payload: io.BytesIO, share: Share) -> Callable[[], None]:
         if payload.getbuffer().nbytes:
             payload.seek(0)
             payload.truncate()
-            share.shrink(share.held_bytes)
+            share.shrink(share.held_bytes - CONNECTION_BYTES)
 
     return let_go
 
@@ -292,6 +325,14 @@ def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
 
 async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
     context.trace_request_ctx.is_traced = True
+
+
+async def _on_connecting(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.has_connected = False  # it may have had a connection that was closed meanwhile
+
+
+async def _on_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.has_connected = True
 
 
 async def _on_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

@@ -1,8 +1,8 @@
 """Speed and memory, compared pair by pair within one run; no test, and nothing here fails a build.
 
 answers     bodies of a given size, each holding a structurally valid PNG
-server      a server on this machine that is not the bottleneck
-contenders  four ways to take images from it; each runs in a child process of its own
+server      a server with TLS on this machine that is not the bottleneck
+contenders  five ways to take images from it; each runs in a child process of its own
 child       one child: start it, wait for it, what it used
 versus      the contenders beside each other, at several sizes and numbers in flight
 lateness    how late the event loop is while they work

@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.bench import bookkeeping, child, growth, memory, startup, versus
 from tests.bench.figures import Figure
-from tests.bench.server import serving
+from tests.bench.server import Serving, serving
 
 PARTS = ("versus", "bookkeeping", "startup", "memory", "growth")
 
@@ -39,11 +39,12 @@ def main() -> None:
         bodies |= {"tiny": 3000, "40MB": 40_000_000}
         named = [f"{name}={size}" for name, size in bodies.items()]
         child.run("-m", "tests.bench.answers", str(scratch / "bodies"), *named, scratch=scratch)
-        with serving(scratch / "bodies", scratch) as (url, server):
-            found["server"] = server
-            print(f"{found['machine']}; the server is {server}")
+        with serving(scratch / "bodies", scratch) as server:
+            found["server"] = server.name
+            os.environ["SSL_CERT_FILE"] = str(server.trusted)  # for everybody who asks it
+            print(f"{found['machine']}; the server is {server.name}")
             for part in asked.only:
-                found[part] = _PARTS[part](url, scratch, disk, asked)
+                found[part] = _PARTS[part](server, scratch, disk, asked)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(disk, ignore_errors=True)
@@ -53,12 +54,12 @@ def main() -> None:
     print(f"\n{path}")
 
 
-def _versus(url: str, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+def _versus(server: Serving, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     told = []
     for case in islice(versus.cases(scratch, disk, is_quick=asked.quick), asked.cases):
-        rows = versus.compare(case, url, scratch)
+        rows = versus.compare(case, server, scratch)
         told.append({"case": str(case), "rows": [asdict(row) for row in rows]})
-        print(f"\n{case}, medians of {case.rounds}; x: imgpipe against it, pair by pair")
+        print(f"\n{case}, medians of {case.rounds}; x: imgpipe against it, pair by pair, CPU of whole processes")
         print("                images/s   CPU ms  whole process  peak MB  late p99    max   x images/s  x CPU")
         for row in rows:
             print(
@@ -78,24 +79,27 @@ def _figures(title: str, figures: Iterator[Figure]) -> list[dict[str, Any]]:
     return told
 
 
-def _bookkeeping(_url: str, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+def _bookkeeping(_server: Serving, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     return _figures("Bookkeeping", bookkeeping.measured(scratch, disk, tasks=3000 if asked.quick else 20_000))
 
 
-def _startup(url: str, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+def _startup(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     rounds = 2 if asked.quick else 9
-    return _figures("Start-up", startup.startup(url, scratch / "start", scratch, rounds=rounds))
+    return _figures("Start-up", startup.startup(server.url, scratch / "start", scratch, rounds=rounds))
 
 
-def _memory(url: str, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+def _memory(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     if asked.quick:
-        return _figures("Memory", memory.many(url, scratch / "many", scratch, rows=20_000))
-    figures = [memory.large(url, scratch / "large", scratch), memory.many(url, scratch / "many", scratch, rows=10**6)]
+        return _figures("Memory", memory.many(server.url, scratch / "many", scratch, rows=20_000))
+    figures = [
+        memory.large(server.url, scratch / "large", scratch),
+        memory.many(server.url, scratch / "many", scratch, rows=10**6),
+    ]
     return _figures("Memory", (figure for group in figures for figure in group))
 
 
-def _growth(url: str, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
-    points = list(growth.grow(url, scratch / "grow", scratch, is_quick=asked.quick))
+def _growth(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    points = list(growth.grow(server.url, scratch / "grow", scratch, is_quick=asked.quick))
     print("\nGrowth")
     for point in points:
         print(f"  {point.at:>9,g} {point.axis:<10} {point.cpu_ms:8.2f} ms CPU an image {point.peak_mb:6.0f} MB")

@@ -1,14 +1,14 @@
-"""Four ways to take N images from one address; a child process runs one of them and prints what it used.
+"""Five ways to take N images from one address; a child process runs one of them and prints what it used.
 
 imgpipe      the product: manifest, plan, ledger, engine, provider, store, every image durable and accounted for
 genai        google-genai's async client, images written plainly; as `pip install google-genai` gives it
 genai-aiohttp  the same beside aiohttp, which it then uses
 plain        aiohttp + json + base64 + aiofiles, the loop one writes first
 bytes        aiohttp, the bodies are read and dropped: what no program can beat
-bytes-fresh  the same with a connection of its own for every request, which is imgpipe's rule (an idle connection that
-             the server closes at the wrong moment looks like a paid answer that was lost)
 
-    python -m tests.bench.contenders NAME URL MODEL ITEMS IN_FLIGHT FOLDER [uvloop]
+Settings are the defaults of each, but for the number in flight. imgpipe runs on the event loop its command chooses.
+
+    python -m tests.bench.contenders NAME URL MODEL ITEMS IN_FLIGHT FOLDER
 """
 
 import asyncio
@@ -21,7 +21,6 @@ import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from tests.bench.lateness import Probe
@@ -60,7 +59,7 @@ MANIFEST = """\
 version: 1
 name: bench
 provider: {{kind: cometapi, model: {model}, base_url: "{url}", api_key_env: BENCH_KEY}}
-limits: {{concurrency: {{start: {in_flight}, max: {in_flight}}}}}
+limits: {{concurrency: {in_flight}}}
 prices: {{{model}: 0.04}}
 output_dir: out
 jobs:
@@ -140,11 +139,11 @@ async def plain(work: Work) -> int:
         return await _in_turn(work, one)
 
 
-async def bytes_alone(work: Work, *, is_fresh: bool = False) -> int:
-    """Read the answers and drop them. `is_fresh`: one connection carries one request."""
+async def bytes_alone(work: Work) -> int:
+    """Read the answers and drop them."""
     import aiohttp
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, force_close=is_fresh)) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
 
         async def one(number: int) -> None:
             question = {"contents": [{"parts": [{"text": f"a picture of noise, number {number}"}]}]}
@@ -161,7 +160,6 @@ CONTENDERS: dict[str, tuple[Contender, tuple[str, ...]]] = {  # and what they im
     "genai-aiohttp": (genai, ("google.genai",)),
     "plain": (plain, ("aiohttp", "aiofiles")),
     "bytes": (bytes_alone, ("aiohttp",)),
-    "bytes-fresh": (partial(bytes_alone, is_fresh=True), ("aiohttp",)),
 }
 
 
@@ -177,7 +175,7 @@ async def _measured(contender: Contender, work: Work) -> dict[str, object]:
     return {"images": images, "seconds": time.monotonic() - start, "cpu_s": _cpu_s() - cpu, "late_ms": probe.figures()}
 
 
-def main(name: str, url: str, model: str, items: str, in_flight: str, folder: str, loop: str = "") -> None:
+def main(name: str, url: str, model: str, items: str, in_flight: str, folder: str) -> None:
     """Be one contender: import, start the clock, work, print the figures as JSON."""
     work = Work(url=url, model=model, items=int(items), in_flight=int(in_flight), folder=Path(folder))
     contender, modules = CONTENDERS[name]
@@ -187,7 +185,7 @@ def main(name: str, url: str, model: str, items: str, in_flight: str, folder: st
         gc.disable()  # as its command does
     for module in modules:
         importlib.import_module(module)
-    factory = importlib.import_module("uvloop").new_event_loop if loop == "uvloop" else None
+    factory = importlib.import_module("pipeline.cli.run").new_event_loop if name == "imgpipe" else None
     with asyncio.Runner(loop_factory=factory) as runner:
         figures = runner.run(_measured(contender, work))
     print(json.dumps(figures), flush=True)

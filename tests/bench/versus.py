@@ -12,9 +12,10 @@ from statistics import median
 
 from tests.bench import child
 from tests.bench.contenders import Work, manifest
+from tests.bench.server import SLOW_S, Serving
 
 SIZES = {"0.4 MB": 400_000, "2.7 MB": 2_700_000, "14 MB": 14_000_000}
-ALL = ("imgpipe", "genai", "genai-aiohttp", "plain", "bytes", "bytes-fresh")
+ALL = ("imgpipe", "genai", "genai-aiohttp", "plain", "bytes")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,11 +29,11 @@ class Case:
     where: str  # its name in the table
     rounds: int
     names: Sequence[str] = ALL
-    loop: str = ""
+    is_slow: bool = False  # each answer takes 2 to 8 s
 
     def __str__(self) -> str:
-        loop = f", {self.loop}" if self.loop else ""
-        return f"{self.size}, {self.in_flight} in flight, {self.items} images, {self.where}{loop}"
+        wait = f", {SLOW_S[0]:g} to {SLOW_S[1]:g} s each" if self.is_slow else ""
+        return f"TLS, {self.size}, {self.in_flight} in flight, {self.items} images, {self.where}{wait}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,15 +48,15 @@ class Row:
     late_p99_ms: float
     late_max_ms: float
     ratio_images_per_s: float = 0.0
-    ratio_cpu: float = 0.0
+    ratio_cpu: float = 0.0  # of whole processes
 
 
-def compare(case: Case, url: str, scratch: Path) -> list[Row]:
+def compare(case: Case, server: Serving, scratch: Path) -> list[Row]:
     """Run every contender `case.rounds` times."""
     seen: dict[str, list[Row]] = {name: [] for name in case.names}
     for number in range(case.rounds):
         for name in case.names if number % 2 == 0 else reversed(case.names):
-            seen[name].append(_one(case, name, url, scratch))
+            seen[name].append(_one(case, name, server.slow_url if case.is_slow else server.url, scratch))
     return [_median(rows, seen.get("imgpipe", rows)) for rows in seen.values()]
 
 
@@ -66,7 +67,7 @@ def _one(case: Case, name: str, url: str, scratch: Path) -> Row:
     work = Work(url=url, model=case.size.replace(" ", ""), items=case.items, in_flight=case.in_flight, folder=folder)
     if name == "imgpipe":
         manifest(work)
-    arguments = [name, url, work.model, str(case.items), str(case.in_flight), str(folder), case.loop]
+    arguments = [name, url, work.model, str(case.items), str(case.in_flight), str(folder)]
     used = child.run("-m", "tests.bench.contenders", *arguments, scratch=scratch)
     shutil.rmtree(folder, ignore_errors=True)
     if used.exit != 0 or used.said["images"] != case.items:
@@ -87,29 +88,27 @@ def _median(rows: list[Row], ours: list[Row]) -> Row:
     figures = {name: median(asdict(row)[name] for row in rows) for name in asdict(rows[0]) if name != "name"}
     pairs = list(zip(ours, rows, strict=True))
     figures["ratio_images_per_s"] = median(a.images_per_s / b.images_per_s for a, b in pairs)
-    figures["ratio_cpu"] = median(a.cpu_ms / b.cpu_ms for a, b in pairs)
+    figures["ratio_cpu"] = median(a.process_cpu_ms / b.process_cpu_ms for a, b in pairs)
     return Row(name=rows[0].name, **figures)
 
 
 def cases(memory: Path, disk: Path, *, is_quick: bool) -> Iterator[Case]:
-    """Yield the goal cases first (CPU and speed; how late the loop is), then every size, number in flight and where."""
+    """Yield the goal case first, then every size, then answers that take as long as a model does, then a real disk."""
     if is_quick:
         yield Case(size="2.7 MB", in_flight=32, items=150, folder=memory, where="memory", rounds=1)
         return
-    yield Case(size="2.7 MB", in_flight=32, items=400, folder=memory, where="memory", rounds=5)
-    names = ("imgpipe", "bytes-fresh")
-    yield Case(size="14 MB", in_flight=32, items=300, folder=memory, where="memory", rounds=5, names=names)
-    yield Case(size="2.7 MB", in_flight=32, items=400, folder=memory, where="memory", rounds=3, loop="uvloop")
-    for size, items in (("0.4 MB", 600), ("2.7 MB", 300), ("14 MB", 64)):
-        for in_flight in (8, 32, 256):
-            for where, folder in (("memory", memory), ("disk", disk)):
-                names = tuple(name for name in ALL if name not in ("genai-aiohttp", "bytes-fresh"))
-                yield Case(
-                    size=size,
-                    in_flight=in_flight,
-                    items=max(items, in_flight),
-                    folder=folder,
-                    where=where,
-                    rounds=2,
-                    names=names,
-                )
+    for size, items in (("2.7 MB", 400), ("0.4 MB", 1000), ("14 MB", 150)):
+        yield Case(size=size, in_flight=32, items=items, folder=memory, where="memory", rounds=5)
+    for in_flight, items, names in ((256, 600, ALL[:3]), (1000, 3000, ALL[:1])):
+        yield Case(
+            size="2.7 MB",
+            in_flight=in_flight,
+            items=items,
+            folder=memory,
+            where="memory",
+            rounds=3,
+            names=names,
+            is_slow=True,
+        )
+    for size, items in (("0.4 MB", 1000), ("2.7 MB", 400), ("14 MB", 150)):
+        yield Case(size=size, in_flight=32, items=items, folder=disk, where="disk", rounds=2, names=ALL[:3])

@@ -77,6 +77,18 @@ class Liar:
 
         self.act = act
 
+    def keeps(self, *answers: bytes) -> None:
+        """Give these answers to the requests of one connection, one each, and close it at the request after them."""
+
+        async def act(liar: "Liar", reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            for answer in answers:
+                await liar.take(reader)
+                writer.write(answer)
+                await writer.drain()
+            await liar.take(reader)
+
+        self.act = act
+
     @staticmethod
     def http(status: int, body: bytes = b"", headers: dict[str, str] | None = None, *, reason: str = "X") -> bytes:
         """Return a whole, honest answer."""

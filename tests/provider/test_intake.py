@@ -6,14 +6,13 @@ import random
 import socket
 import ssl
 import struct
-import sys
 import time
 
 import pytest
 import trustme
 
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.intake import SPARE_BYTES, TURN_BYTES, WORTH_IT_BYTES, Intake, Spares
+from pipeline.provider.intake import TURN_BYTES, WORTH_IT_BYTES, Intake
 from pipeline.provider.wire import PATIENCE
 
 SIZE = 3_000_000
@@ -205,7 +204,7 @@ class FakeHandler:
 
 async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
     """The deadline ends the wait in one turn of the loop, and the last bytes are read in the same."""
-    intake = Intake(asyncio.StreamReader(), FakeHandler(), FakeTransport(), bytearray(100))
+    intake = Intake(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 100)
     intake.begin([b"x" * 60])
     reading = asyncio.create_task(intake.read())
     await asyncio.sleep(0)
@@ -215,12 +214,12 @@ async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
     await asyncio.wait([reading])
     assert reading.cancelled()
     assert intake.is_whole
-    assert intake.arrived() == b"x" * 60 + b"y" * 40
+    assert intake.take() == b"x" * 60 + b"y" * 40
 
 
 async def test_what_tls_has_deciphered_is_taken_whole():
     """uvloop asks once for all it has, and may not ask again when the connection ends then."""
-    intake = Intake(asyncio.StreamReader(), FakeHandler(), FakeTransport(), bytearray(4 * TURN_BYTES))
+    intake = Intake(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
     assert len(intake.get_buffer(-1)) == TURN_BYTES
     assert len(intake.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
 
@@ -255,70 +254,3 @@ def finish(peer: socket.socket) -> None:
     peer.sendall(BODY[-40:])
     peer.close()
     time.sleep(0.05)  # until it has arrived
-
-
-async def test_the_memory_of_a_judged_answer_serves_the_next_one(liar, make_client, task, answer_body, pictures):
-    """Shorter, longer again, and cut off: nothing of one answer is seen in another."""
-    images = [pictures.png(n, n, rows=random.Random(n).randbytes((3 * n + 1) * n)) for n in (420, 410, 415)]
-    async with make_client(liar.url) as client:
-        answers, memory = [], set()
-        for image in images:
-            liar.says(liar.http(200, answer_body(image)))
-            reply = await client.send(task)
-            memory.add(id(reply.body))
-            answers.append(client.read(reply, task))
-        body = answer_body(images[0])
-        liar.says(HEAD % len(body) + body[:-9])
-        cut = await client.send(task)
-    assert [answer.image.data for answer in answers] == images
-    assert len(memory) == 1
-    assert isinstance(cut, Failure)
-    assert f"{len(body) - 9} bytes" in cut.reason
-
-
-async def test_an_answer_that_was_not_accepted_keeps_its_memory(liar, make_client, task):
-    """Its body goes to rejected/."""
-    async with make_client(liar.url) as client:
-        liar.says(HEAD % SIZE + BODY)
-        first = await client.send(task)
-        judged = client.read(first, task)
-        second = await client.send(task)
-    assert isinstance(judged, Failure)
-    assert judged.body == BODY
-    assert second.body is not first.body
-
-
-def test_memory_that_somebody_looks_at_is_not_given_on():
-    spares, body = Spares(), bytearray(b"x" * 1000)
-    view = memoryview(body)
-    spares.give(body)
-    assert spares.take(1000) is not body
-    view.release()
-    spares.give(body)
-    assert spares.take(1000) is body
-
-
-def test_spare_memory_has_an_end():
-    spares = Spares()
-    for _ in range(5):
-        spares.give(bytearray(SPARE_BYTES // 4 - 100))
-    assert repr(spares) == f"<Spares {4 * [SPARE_BYTES // 4 - 101]}>"
-
-
-@pytest.mark.parametrize("size", [10, 888_000, 890_000, 999_900, 999_999, 1_000_000, 1_000_001, 1_100_000, 3_000_000])
-def test_no_answer_gets_memory_of_much_more_than_its_size(size):
-    spares, body = Spares(), bytearray(1_000_000)
-    for _ in range(20):
-        spares.give(body)
-        body = spares.take(size)
-        assert len(body) == size
-        assert sys.getsizeof(body) <= size * 9 // 8 + 64
-
-
-def test_a_body_that_shrinks_time_and_again_is_given_up():
-    spares, body, size = Spares(), bytearray(1_000_000), 1_000_000
-    while size > 100_000:
-        size = size * 19 // 20
-        spares.give(body)
-        body = spares.take(size)
-        assert sys.getsizeof(body) <= size * 9 // 8 + 64

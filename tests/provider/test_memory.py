@@ -6,7 +6,10 @@ import gc
 
 import pytest
 
-from pipeline.provider.memory import Memory
+from pipeline.provider.memory import CONNECTION_BYTES, UNREAD_BYTES, Memory
+from pipeline.settings import Limits
+
+LIMIT = Limits().memory_bytes + Limits().concurrency * CONNECTION_BYTES
 
 
 async def settle():
@@ -86,8 +89,8 @@ async def test_an_answer_carries_the_share_of_its_image(liar, make_client, task,
         held = repr(client)
         del answer
         await settle()
-        assert f"{len(pictures.png())} of 134217728 bytes" in held
-        assert "<Memory 0 of 134217728 bytes" in repr(client)
+        assert f"{len(pictures.png())} of {LIMIT} bytes" in held
+        assert f"<Memory 0 of {LIMIT} bytes" in repr(client)
 
 
 @pytest.mark.parametrize("where", ["here", "in a thread"])
@@ -122,3 +125,38 @@ async def test_a_cancelled_wait_leaves_no_trace():
         await asyncio.wait([waiting])
         old.shrink(10)
     assert repr(memory) == "<Memory 0 of 10 bytes, 0 growing>"
+
+
+async def test_an_answer_that_waits_for_room_holds_back_requests_and_no_answers():
+    memory = Memory(UNREAD_BYTES + 100)
+    with memory.share() as old, memory.share() as young, memory.share() as third:
+        await old.grow(UNREAD_BYTES)
+        waiting = asyncio.ensure_future(young.grow(161))
+        asking = asyncio.ensure_future(third.hold(10))
+        await settle()
+        old.shrink(60)  # room for the request, were it not for what the waiting answer has on its connection
+        await settle()
+        assert not asking.done()
+        assert (waiting.done(), memory.unread_bytes) == (False, UNREAD_BYTES)
+        old.shrink(UNREAD_BYTES - 60)
+        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(asking, 1)
+        assert (memory.used_bytes, memory.unread_bytes) == (171, 0)
+        young.shrink(161)
+        third.shrink(10)
+
+
+async def test_an_open_connection_is_counted_until_its_answer_is_whole(liar, make_client, task):
+    liar.then_hangs()
+    async with make_client(liar.url) as client, asyncio.TaskGroup() as group:
+        sending = group.create_task(client.send(task))
+        while not liar.bodies:
+            await asyncio.sleep(0)
+        during = repr(client)
+        sending.cancel()
+        await asyncio.wait([sending])
+        liar.says(liar.http(200, b"{}"))
+        reply = await client.send(task)
+        after = repr(client)
+    assert f"<Memory {CONNECTION_BYTES} of {LIMIT} bytes" in during
+    assert f"<Memory {len(reply.body)} of {LIMIT} bytes" in after

@@ -1,4 +1,7 @@
-"""One exchange, against a server that can lie. Every row is a way the wire fails, and what is known afterwards."""
+"""One exchange, against a server that can lie. Every row is a way the wire fails, and what is known afterwards.
+
+What is particular to connections that carry one request after another stands in test_kept.
+"""
 
 import asyncio
 import datetime
@@ -52,16 +55,6 @@ async def test_google_gets_its_own_header(liar, make_client, task):
     await asked(make_client, liar, task, kind=Kind.GOOGLE)
     assert b"\r\nx-goog-api-key: sk-canary" in liar.heads[0]
     assert b"authorization" not in liar.heads[0].lower()
-
-
-@pytest.mark.parametrize("row", ["H75"])
-async def test_every_request_has_its_own_connection(liar, make_client, task, row):
-    liar.says(liar.http(200, b"{}", {"Connection": "keep-alive"}))
-    async with make_client(liar.url) as client:
-        for _ in range(3):
-            assert isinstance(await client.send(task), Reply)
-    assert liar.connections == 3
-    assert all(b"\r\nConnection: close\r\n" in head for head in liar.heads)
 
 
 async def test_only_the_first_answer_of_a_run_is_first(liar, make_client, task):
