@@ -89,6 +89,10 @@ def prepare(path: Path, flags: Flags) -> Setup:
     manifest = load(path, variables=flags.variables, simulate=flags.simulate, check=_reachable)
     if strangers := flags.selection.strangers(manifest.jobs):
         raise InputError(*strangers)
+    if flags.selection.has_marks:
+        from pipeline.compose.marking import marks_of  # only here: most commands ask for no marks
+
+        flags = replace(flags, selection=replace(flags.selection, marks=marks_of(manifest)))
     setup = Setup(
         manifest=manifest,
         flags=flags,

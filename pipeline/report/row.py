@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pipeline.model import TaskState
+from pipeline.model import Mark, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An image that the task had before: superseded, never deleted."""
+
+    path: str  # relative to the report's folder, or absolute
+    sha256: str
+    made_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +42,11 @@ class ReportRow:
     finished_at: datetime | None = None
     sha256: str | None = None  # of the image, hex
     fingerprint: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)  # the row's own cells
+    folder: str = ""  # of the output name
+    mark: Mark | None = None  # None: there is none of the image that stands there
+    versions: tuple[Version, ...] = ()  # newest first
+    redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,8 @@
 """Every task as CSV and as JSON lines.
 
 In: report rows, one at a time. Out: `tasks.csv` and `tasks.jsonl`, replaced whole at the end. No cell can start a
-formula in a spreadsheet; memory is flat at any number of rows.
+formula in a spreadsheet; memory is flat at any number of rows. A row's own cells are columns `row.NAME`: which there
+are is known when the last row was seen, so the CSV is written from the JSON lines.
 """
 
 import csv
@@ -9,37 +10,48 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import IO
 
+from pipeline.model import Mark, TaskState
 from pipeline.report.figures import usd
 from pipeline.report.row import ReportRow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # OWASP, CSV injection
-_COLUMNS = tuple({"price_microusd": "price_usd"}.get(field.name, field.name) for field in fields(ReportRow))
+_EMPTY = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
 
 
 class Tables:
-    """The two open files; `add` writes one row to each."""
+    """The open JSON lines; `add` writes one row."""
 
-    def __init__(self, csv_file: IO[str], jsonl_file: IO[str]) -> None:
-        self._csv = csv.writer(csv_file, lineterminator="\r\n")
+    def __init__(self, jsonl_file: IO[str]) -> None:
         self._jsonl = jsonl_file
-        self._csv.writerow(_COLUMNS)
+        self._columns: dict[str, None] = {}  # in the order in which they were seen
 
     def add(self, row: ReportRow) -> None:
         """Write one task."""
         record = task_record(row)
-        self._csv.writerow([_cell(value) for value in record.values()])
+        self._columns |= dict.fromkeys(record)
         self._jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
+
+    def write_csv(self, csv_file: IO[str]) -> None:
+        """Write every task that was added as CSV; the JSON lines are read from their beginning."""
+        writer = csv.writer(csv_file, lineterminator="\r\n")
+        writer.writerow(_cell(name) for name in self._columns or task_record(_EMPTY))
+        self._jsonl.flush()
+        self._jsonl.seek(0)
+        for line in self._jsonl:
+            record = json.loads(line)
+            writer.writerow([_cell(record.get(name)) for name in self._columns])
 
 
 @contextmanager
 def tables(folder: Path) -> Iterator[Tables]:
     """Open both tables in `folder`; they take their names only when the block ends well."""
     with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
-        yield Tables(csv_file, jsonl_file)
+        both = Tables(jsonl_file)
+        yield both
+        both.write_csv(csv_file)
 
 
 @contextmanager
@@ -51,7 +63,7 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     encoding = "utf-8-sig" if bom else "utf-8"
     try:
-        with part.open("w", encoding=encoding, errors="replace", newline="") as file:
+        with part.open("w+", encoding=encoding, errors="replace", newline="") as file:
             yield file
         part.replace(path)
     finally:
@@ -60,6 +72,7 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
 def task_record(row: ReportRow) -> dict[str, object]:
     """Return one task for machines: dollars, RFC 3339 times, plain names."""
+    mark = row.mark if row.mark is not None else Mark()
     return {
         "id": row.id,
         "job": row.job,
@@ -83,6 +96,10 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "finished_at": None if row.finished_at is None else row.finished_at.isoformat(),
         "sha256": row.sha256,
         "fingerprint": row.fingerprint,
+        "mark": mark.kind,
+        "stars": mark.stars,
+        "note": mark.note,
+        **{f"row.{name}": value for name, value in row.fields.items()},
     }
 
 
