@@ -220,8 +220,9 @@ def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[
     The caller starts the process anew with it: a variable that is only deleted still stands in the memory that the
     process was started with (`/proc/PID/environ`).
     """
-    keys = {setup.provider.api_key_env, *(name for names in KEY_NAMES.values() for name in names)}
-    return {name: value for name, value in environ.items() if name not in keys} if keys & environ.keys() else None
+    keys = {name for names in KEY_NAMES.values() for name in names} | {setup.provider.api_key_env}
+    kept = {name: value for name, value in environ.items() if name not in keys}
+    return kept if len(kept) < len(environ) else None
 
 
 async def serve_judge(

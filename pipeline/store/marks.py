@@ -63,7 +63,7 @@ def read_marks(state_dir: Path, *, manifest: str) -> dict[str, Mark]:
     Raises LedgerError: damaged, or another program's. TryLater: locked for long. StorageError.
     """
     path = state_dir / NAME
-    if not os.path.lexists(path):
+    if not os.path.lexists(path) or path.lstat().st_size == 0:  # empty: another process is making it
         return {}
     mode = "rw" if path.with_name(f"{NAME}-journal").exists() else "ro"  # what a killed writer left is rolled back
     with _translated(path), contextlib.closing(_open(path, mode)) as connection:

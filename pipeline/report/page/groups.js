@@ -14,12 +14,14 @@ const besides = new Map([["row", "Variants of a row"]]), sections = new Map([["j
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
-// The id of a row without its value of one axis: `cup-dawn` and `cup-dusk` are both `cup-…`.
+// The id of a row without its value of one axis: `cup-dawn` and `cup-dusk` are both `cup`.
 function without(axis, index) {
   const value = valueOf(axes[axis], index), row = cell("row", index);
   if (value === null) return row;
   const found = [...row.matchAll(new RegExp(`(?<![\\p{L}\\p{N}])${escaped(value)}(?![\\p{L}\\p{N}])`, "gu"))].pop();
-  return found ? `${row.slice(0, found.index)}…${row.slice(found.index + value.length)}` : row;
+  if (!found) return row;
+  const before = row.slice(0, found.index), after = row.slice(found.index + value.length);
+  return before ? before.replace(/[-_ .]$/, "") + after : after.replace(/^[-_ .]/, "");
 }
 
 function besideAxis(axis) {
@@ -33,6 +35,28 @@ function besideAxis(axis) {
   return { key, title, isFamily: true, isSmall: true, tells: (index) => valueOf(axes[axis], index) };
 }
 
+// The fields that group anything: not the same for all, not another one for each; of those that group alike (a name and
+// its path) the shortest.
+function groupingFields() {
+  const found = new Map();
+  for (const [name, column] of Object.entries(fields)) {
+    const numbers = new Map(), parts = [];
+    let sum = 0, filled = 0;
+    for (let index = 0; index < size; index++) {
+      const value = valueOf(column, index);
+      if (!numbers.has(value)) numbers.set(value, numbers.size);
+      parts.push(numbers.get(value));
+      filled += value === null ? 0 : 1;
+      sum += value?.length ?? 0;
+    }
+    numbers.delete(null);
+    const key = parts.join();
+    if (numbers.size < 2 || numbers.size > filled / 2 || found.get(key)?.sum <= sum) continue;
+    found.set(key, { name, column, sum });
+  }
+  return [...found.values()].map(({ name, column }) => [name, column]);
+}
+
 function addGroupings() {
   for (const axis of Object.keys(axes)) {
     groupings.set(`beside:${axis}`, besideAxis(axis));
@@ -40,11 +64,8 @@ function addGroupings() {
     besides.set(`beside:${axis}`, `${axis}: side by side`);
     sections.set(`axis:${axis}`, `By ${axis}`);
   }
-  for (const name of Object.keys(fields)) {
-    const values = new Set();
-    for (let index = 0; index < size; index++) values.add(valueOf(fields[name], index));
-    if (values.size < 2 || values.size > size / 2) continue;  // the same for all, or another one for each
-    groupings.set(`field:${name}`, { key: (index) => valueOf(fields[name], index), title: (key) => key || "(empty)", isFamily: true });
+  for (const [name, column] of groupingFields()) {
+    groupings.set(`field:${name}`, { key: (index) => valueOf(column, index), title: (key) => key || "(empty)", isFamily: true });
     besides.set(`field:${name}`, `Same ${name}`);
   }
   const differ = (column) => Array.isArray(columns[column]);
