@@ -11,83 +11,14 @@ import pytest
 from pipeline.report.picks import read_picks
 
 from .reports import EVIL, make_report
+from .sheets import Sheet
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip(reason="no chromium here: the page of the report is not tested (apt-get install chromium)")
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
-    with driver.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_report(tmp_path_factory.mktemp("report"), 24)
-
-
-class Sheet:
-    """One open page, and everything it said and asked for."""
-
-    def __init__(self, context: Any) -> None:
-        self.page = context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, path: Path) -> "Sheet":
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready]")
-        return self
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def until(self, claim: str) -> None:
-        """Wait for a claim to hold; the page's own policy forbids the driver's way of waiting, which is `eval`."""
-        while not self.page.evaluate(claim):
-            self.page.wait_for_timeout(20)
-
-    def text(self, selector: str) -> str:
-        return str(self.page.inner_text(selector))
-
-    def ids(self) -> list[str]:
-        """The ids on the sheet, in reading order."""
-        tiles = self.page.locator(".tile").evaluate_all(
-            "tiles => tiles.map(tile => [Number(tile.ariaPosInSet), tile.querySelector('.caption').title])"
-        )
-        return [name for _, name in sorted(tiles)]
-
-    def focused(self) -> str:
-        return str(self.page.evaluate("document.activeElement.getAttribute('aria-label') ?? ''"))
-
-
-@pytest.fixture(scope="module")
-def context(browser: Any) -> Iterator[Any]:
-    made = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
-    made.add_init_script("window.showSaveFilePicker = undefined")
-    made.set_default_timeout(8000)
-    yield made
-    made.close()
 
 
 @pytest.fixture

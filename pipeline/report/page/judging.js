@@ -1,7 +1,7 @@
 // Marking: one picture or a range, with undo, going on to the next picture that has no mark yet.
 const undone = [];       // what undo brings back, newest last: [[index, patch]]
 const MOST_UNDO = 500;
-let selected = new Set(), anchor = -1;
+let selected = new Set(), anchor = -1;  // a range, and where it begins
 let isAdvancing = (remembered("imgpipe:advance") ?? (isDesk ? "yes" : "no")) === "yes";
 
 const hasImage = (index) => cell("sha256", index) !== null;
@@ -60,6 +60,7 @@ function advance(from) {
 function select(indexes) {
   const before = selected;
   selected = new Set(indexes);
+  if (!selected.size) anchor = -1;
   for (const index of new Set([...before, ...selected])) redress(index);
   fillTally();
 }

@@ -74,10 +74,11 @@ function makeTile(index) {
   if (cell("state", index) === "done" && cell("reason", index)) {
     button.append(element("i", { class: "badge doubt", title: cell("reason", index), "aria-hidden": "true" }, "!"));
   }
+  button.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); });  // the focus stays where the range begins
   button.addEventListener("click", (event) => {
+    if (event.shiftKey) selectTo(index);
     setCurrent(index);
-    if (event.shiftKey) { selectTo(index); return; }
-    anchor = index;
+    if (event.shiftKey) { focusCurrent(); return; }
     select([]);
     openViewer(index);
   });
