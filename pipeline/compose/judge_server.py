@@ -36,7 +36,9 @@ HOST: Final = "127.0.0.1"
 MOST_BODY: Final = 64 * 1024
 IDLE_S: Final = 1800.0
 SHUTDOWN_S: Final = 0.5  # how long answers that are under way may still take when it ends
-OPEN: Final = frozenset({("GET", "/"), ("GET", "/enter.js"), ("POST", "/session")})  # without the cookie
+OPEN: Final = frozenset(  # without the cookie
+    {("GET", "/"), ("GET", "/enter.js"), ("GET", "/icon.svg"), ("POST", "/session")}
+)
 WRITE_HEADER: Final = "X-Imgpipe-Write"
 HEADERS: Final = {
     "Content-Security-Policy": SERVED_POLICY,

@@ -187,10 +187,16 @@ def _report_row(setup: Setup, reader: Reader, row: Row, mark: Mark | None, super
         fingerprint=str(asked["fingerprint"]),
         fields=task.fields,
         folder=task.name.rpartition("/")[0],
-        mark=mark if mark is not None and mark.is_of(artifact) else None,
+        mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
         versions=tuple(_versions(attempts, artifact, superseded)),
         redo_microusd=setup.price(task),
     )
+
+
+def _is_of(mark: Mark, artifact: Artifact | None, made: Attempt | None) -> bool:
+    """Say whether the image that stands there is the one that was marked, and was not made anew since."""
+    made_at = made.ended_at.timestamp() if made is not None and made.ended_at is not None else 0.0
+    return mark.is_of(artifact) and mark.at_ms >= int(made_at) * 1000
 
 
 def _versions(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -310,6 +311,17 @@ def test_a_redo_adds_the_words_of_a_note_and_the_task_stays_done(imgpipe: Imgpip
     imgpipe("report", made)
     rows = [json.loads(line) for line in (imgpipe.out / "report" / "tasks.jsonl").read_text().splitlines()]
     assert {row["mark"] for row in rows} == {""}  # the mark was of the image that made way
+
+
+def test_the_same_bytes_made_anew_are_not_judged_yet(imgpipe: Imgpipe, made: Path) -> None:
+    mark(imgpipe, "mugs/red", kind="rejected")
+    path = imgpipe.state / "marks.sqlite"
+    with sqlite3.connect(path) as connection:  # rejected an hour before the image was made
+        connection.execute("UPDATE mark SET at_ms = at_ms - 3600000")
+    connection.close()
+    imgpipe("report", made)
+    rows = [json.loads(line) for line in (imgpipe.out / "report" / "tasks.jsonl").read_text().splitlines()]
+    assert {row["mark"] for row in rows} == {""}
 
 
 def test_a_redone_image_has_its_old_version_on_the_page(imgpipe: Imgpipe, made: Path) -> None:

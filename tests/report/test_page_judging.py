@@ -111,7 +111,7 @@ def test_a_loaded_file_is_merged_by_time(sheet: Sheet, tmp_path: Path) -> None:
     sheet.press("Home", "p")
     first, second, third = sheet.ids()[:3]
     path = tmp_path / "picks.json"
-    old, new = 1000, 4_000_000_000_000
+    old, new = int(START.timestamp() * 1000) + 3_600_000, 4_000_000_000_000
     path.write_text(
         json.dumps({"rejected": [first, second], "picked": [third], "at": {first: old, second: new, third: old}})
     )
@@ -122,7 +122,7 @@ def test_a_loaded_file_is_merged_by_time(sheet: Sheet, tmp_path: Path) -> None:
 
 def test_what_the_ledger_says_is_on_the_page(context: Any, tmp_path: Path) -> None:
     def marked(row: ReportRow) -> ReportRow:
-        mark = Mark(kind="picked", stars=2, note="warm", sha256=row.sha256 or "", at_ms=5)
+        mark = Mark(kind="picked", stars=2, note="warm", sha256=row.sha256 or "", at_ms=4_000_000_000_000)
         return replace(row, mark=mark) if row.id.endswith("red-dawn") else row
 
     sheet = Sheet(context).open(write_shop(tmp_path, marked))

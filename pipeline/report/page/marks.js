@@ -4,7 +4,9 @@ const NO_MARK = Object.freeze({ kind: "", stars: 0, note: "", sha256: "", at: 0 
 const KINDS = ["picked", "rejected"];
 const marks = new Map(Object.entries(data.marks));
 
-const isOf = (mark, index) => mark.sha256 === "" || mark.sha256 === (cell("sha256", index) ?? "");
+// Also a redo that brought the same bytes again makes a new image, which nobody has judged yet.
+const madeAt = (index) => (cell("time", index) ?? 0) * 1000;
+const isOf = (mark, index) => (mark.sha256 === "" || mark.sha256 === (cell("sha256", index) ?? "")) && mark.at >= madeAt(index);
 function markOf(index) {
   const mark = marks.get(cell("id", index));
   return mark && isOf(mark, index) ? mark : NO_MARK;
@@ -26,8 +28,8 @@ function takeMarks(found) {
 
 // Lay a change over the present mark of a picture.
 function patched(index, patch) {
-  const sha256 = cell("sha256", index) ?? "";
-  return { ...markOf(index), ...patch, sha256, at: Math.max(Date.now(), (marks.get(cell("id", index))?.at ?? 0) + 1) };
+  const sha256 = cell("sha256", index) ?? "", before = marks.get(cell("id", index))?.at ?? 0;
+  return { ...markOf(index), ...patch, sha256, at: Math.max(Date.now(), madeAt(index), before + 1) };  // clocks may be late
 }
 
 function fromPicks(found, savedAt) {
