@@ -202,7 +202,8 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
 
     It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
     see each other's marks. It buys nothing: `redo` does, and adds a note that begins with + to the prompt. It ends with
-    Ctrl-C, or when no window was open for half an hour.
+    Ctrl-C, or when no window was open for half an hour. On another machine: --port N --no-open there, and
+    ssh -L N:127.0.0.1:N here.
 
     \b
     imgpipe judge jobs/demo.yaml
@@ -225,9 +226,11 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
         print(address, flush=True)
         print("serving this machine; the address works once. Ctrl-C ends it.", file=sys.stderr)
         if not is_silent:
+            import threading
             import webbrowser
 
-            webbrowser.open(address)
+            # A browser of the terminal keeps its caller waiting until it is left.
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
     asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce))
     return Exit.OK

@@ -5,8 +5,9 @@ Who can reach a port of this machine: other users of it, and every web page that
 - it listens on 127.0.0.1 only, on a random port unless one is named; requests must have exactly this `Host` (a page of
   another name that resolves to 127.0.0.1 does not), and writes exactly this `Origin`; no CORS header is ever sent
 - the address has a token in its fragment, which no request and no log contains. The page swaps it, once, for a cookie:
-  HttpOnly, SameSite=Strict, named after the port (cookies do not tell ports apart). Without the cookie there is nothing
-  but the page that does so. A second swap is refused
+  HttpOnly, SameSite=Strict. Without the cookie there is nothing but the page that does so. A second swap is refused
+- cookies do not tell ports apart: another server on 127.0.0.1 would be sent this one, and could come in with it. So
+  everything lies under a random path that the cookie is bound to, and which nobody else's address has
 - a write also names a secret in a header that only a script of this origin can read and set
 - nothing is loaded from elsewhere (`default-src 'self'`), and only raster images are served
 - bodies are at most 64 KB; it ends when no window asked for anything for half an hour
@@ -39,6 +40,7 @@ SHUTDOWN_S: Final = 0.5  # how long answers that are under way may still take wh
 OPEN: Final = frozenset(  # without the cookie
     {("GET", "/"), ("GET", "/enter.js"), ("GET", "/icon.svg"), ("POST", "/session")}
 )
+COOKIE: Final = "imgpipe"
 WRITE_HEADER: Final = "X-Imgpipe-Write"
 HEADERS: Final = {
     "Content-Security-Policy": SERVED_POLICY,
@@ -66,6 +68,7 @@ class JudgeServer:
         self._idle_s = idle_s
         self._token: str | None = secrets.token_urlsafe(32)
         self._cookie = secrets.token_urlsafe(32)
+        self._path = f"/{secrets.token_urlsafe(16)}/"
         self.host = ""  # address and port, once it listens
         self._asked_at = time.monotonic()
         self._page_lock = asyncio.Lock()
@@ -75,27 +78,26 @@ class JudgeServer:
         """Return the address with its token; it opens the desk once."""
         return f"http://{self.host}/#{self._token}"
 
-    @property
-    def _cookie_name(self) -> str:
-        return f"imgpipe-{self.host.rpartition(':')[2]}"
-
     def app(self) -> web.Application:
         """Return the application; it refuses everything until `host` is set."""
         app = web.Application(middlewares=[self._guard], client_max_size=MOST_BODY)
         app.on_response_prepare.append(_harden)
+        here = self._path
         app.add_routes(
             [
-                web.get("/", self._index),
+                web.get("/", _text("enter.html", "text/html")),
                 web.get("/enter.js", _text("enter.js", "text/javascript")),
-                web.post("/session", self._enter),
-                web.get("/page.css", _text("page.css", "text/css")),
                 web.get("/icon.svg", _text("icon.svg", "image/svg+xml")),
-                web.get("/page.js", self._script),
-                web.get("/thumbs/{name:[0-9a-f]{32}[.]webp}", self._thumb),
-                web.get("/image/{sha256:[0-9a-f]{64}}/{task:.+}", self._image),
-                web.get("/input/{task:.+}", self._input),
-                web.get("/marks", self._changes),
-                web.post("/marks", self._mark),
+                web.post("/session", self._enter),
+                web.get(here, self._index),
+                web.get(f"{here}page.css", _text("page.css", "text/css")),
+                web.get(f"{here}icon.svg", _text("icon.svg", "image/svg+xml")),
+                web.get(f"{here}page.js", self._script),
+                web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", self._thumb),
+                web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task:.+}}", self._image),
+                web.get(f"{here}input/{{task:.+}}", self._input),
+                web.get(f"{here}marks", self._changes),
+                web.post(f"{here}marks", self._mark),
             ]
         )
         return app
@@ -122,25 +124,26 @@ class JudgeServer:
             if is_write and not _is_same(request.headers.get(WRITE_HEADER), self._secret):
                 raise web.HTTPForbidden(text="the header is missing\n")
         self._asked_at = time.monotonic()
-        return await handler(request)
+        try:
+            return await handler(request)
+        except (ImgpipeError, OSError) as error:  # a damaged ledger, a full disk: the page shows what is to be done
+            raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
 
     def _has_cookie(self, request: web.Request) -> bool:
-        return _is_same(request.cookies.get(self._cookie_name), self._cookie)
+        return _is_same(request.cookies.get(COOKIE), self._cookie)
 
     async def _enter(self, request: web.Request) -> web.Response:
-        """Swap the token for the cookie, once."""
+        """Swap the token for the cookie, once; say where the desk is."""
         if self._token is None or not _is_same((await request.text()).strip(), self._token):
             raise web.HTTPForbidden(text="this address was used already, or is not the one that was printed\n")
         self._token = None
-        response = web.Response(status=204)
-        response.set_cookie(self._cookie_name, self._cookie, httponly=True, samesite="Strict", path="/")
+        response = web.Response(text=self._path)
+        response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
 
     # --- what is answered
 
-    async def _index(self, request: web.Request) -> web.Response:
-        if not self._has_cookie(request):
-            return web.Response(text=asset("enter.html"), content_type="text/html")
+    async def _index(self, _: web.Request) -> web.Response:
         async with self._page_lock:
             change, marks = self._desk.marks.since(0)
             html = await asyncio.to_thread(self._desk.page, marks, change)
@@ -169,10 +172,7 @@ class JudgeServer:
             body = msgspec.json.decode(await request.read(), type=EditBody)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
-        try:
-            self._desk.edit(body.edits)
-        except ImgpipeError as error:
-            raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
+        self._desk.edit(body.edits)
         return self._marks_since(body.since, new_images=0)
 
     def _marks_since(self, since: int, *, new_images: int) -> web.Response:
