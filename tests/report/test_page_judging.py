@@ -107,6 +107,18 @@ def test_two_tabs_lose_nothing_of_each_other(context: Any, sheet: Sheet, shop: P
     other.page.close()
 
 
+def test_a_tab_that_was_told_nothing_loses_nothing(context: Any, sheet: Sheet, shop: Path) -> None:
+    """A browser may hold back what it tells tabs in the background: they look before they write."""
+    other = Sheet(context)
+    other.page.add_init_script("addEventListener('storage', (event) => event.stopImmediatePropagation(), true)")
+    other.open(shop)
+    sheet.press("Home", "p")
+    other.press("Home", "ArrowRight", "r")
+    other.page.close()
+    sheet.page.reload()
+    assert sheet.text("#tally") == "1 picked, 1 rejected, 2 left"
+
+
 def test_a_loaded_file_is_merged_by_time(sheet: Sheet, tmp_path: Path) -> None:
     sheet.press("Home", "p")
     first, second, third = sheet.ids()[:3]
