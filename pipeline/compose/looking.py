@@ -160,7 +160,7 @@ def _report_row(setup: Setup, reader: Reader, row: Row, mark: Mark | None, super
     artifact = known.artifact if known else None
     attempts = reader.attempts(task.id) if known else []
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
-    asked = _asked_for(reader, task, made)
+    asked = _asked_for(reader, task, made, attempts)
     reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
@@ -209,14 +209,17 @@ def _versions(
             yield Version(path=str(path), sha256=attempt.sha256, made_at=attempt.ended_at)
 
 
-def _asked_for(reader: Reader, task: Task, made: Attempt | None) -> Mapping[str, object]:
+def _asked_for(reader: Reader, task: Task, made: Attempt | None, attempts: Sequence[Attempt]) -> Mapping[str, object]:
     """Return prompt, model and fingerprint of the image that is there.
 
-    The manifest may ask for another one by now, and a redo may have added words to the prompt.
+    The manifest may ask for another one by now, and a redo may have added words to the prompt; those of a redo that
+    brought no image are not the image's.
     """
     record = None
     if made is not None:
-        record = reader.record(task.id, fingerprint=made.fingerprint)
+        is_latest = not any(one.attempt > made.attempt and one.fingerprint == made.fingerprint for one in attempts)
+        if is_latest or made.fingerprint != task.fingerprint:
+            record = reader.record(task.id, fingerprint=made.fingerprint)
     return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
 
 

@@ -333,6 +333,15 @@ def test_a_redo_adds_the_words_of_a_note_and_the_task_stays_done(imgpipe: Imgpip
     assert {row["mark"] for row in rows} == {""}  # the mark was of the image that made way
 
 
+def test_words_of_a_redo_that_brought_nothing_are_not_the_images(imgpipe: Imgpipe, made: Path) -> None:
+    mark(imgpipe, "mugs/red", kind="rejected", note="+ a blue handle")
+    (imgpipe.folder / "shop-profile.yaml").write_text("latency: 0s\nfaults: [{name: image_safety, every: 1}]\n")
+    assert imgpipe("redo", made, "--rejected", "--json").exit == 3
+    imgpipe("report", made)
+    rows = [json.loads(line) for line in (imgpipe.out / "report" / "tasks.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == ["A red mug", "A blue mug"]
+
+
 def test_the_same_bytes_made_anew_are_not_judged_yet(imgpipe: Imgpipe, made: Path) -> None:
     mark(imgpipe, "mugs/red", kind="rejected")
     path = imgpipe.state / "marks.sqlite"

@@ -13,7 +13,7 @@ from tests.cli.conftest import Imgpipe
 from tests.cli.test_judge import setup_of
 from tests.report.sheets import CHROMIUM, FLAGS, Sheet
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]  # a run, a server and a browser are started
 
 
 @pytest.fixture
