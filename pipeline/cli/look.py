@@ -232,5 +232,6 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
             # A browser of the terminal keeps its caller waiting until it is left.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
-    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce))
+    told = _count_thumbnails if terminal.is_lively() else None
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, told=told))
     return Exit.OK

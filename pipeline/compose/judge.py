@@ -8,7 +8,7 @@ import os
 import stat
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -65,13 +65,16 @@ class Picture:
 class Desk:
     """The sheet of one manifest. `page` may run in a thread; everything else belongs to the event loop's."""
 
-    def __init__(self, setup: Setup, *, secret: str) -> None:
+    def __init__(self, setup: Setup, *, secret: str, told: Callable[[int, int], None] | None = None) -> None:
         """Open the marks; what was saved from the static page is merged with them. `secret`: what writes must name.
+
+        `told` hears how many of how many new thumbnails are made.
 
         Raises InputError: nothing was made yet, or a bad picks file. LedgerError, StorageError.
         """
         self._setup = setup
         self._secret = secret
+        self._told = told
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
@@ -93,6 +96,11 @@ class Desk:
 
     # --- the page
 
+    def prepare(self) -> None:
+        """Make the page before anybody asks for it: 10,000 thumbnails take minutes."""
+        change, marks = self.marks.since(0)
+        self.page(marks, change)
+
     def page(self, marks: Mapping[str, Mark], change: int) -> str:
         """Return the page; it is made anew when the ledger has changed. `change`: the last one that `marks` holds."""
         stamp = self._ledger_stamp()
@@ -111,7 +119,7 @@ class Desk:
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
         out.mkdir(parents=True, exist_ok=True)
-        thumbs = make_thumbs(out / "thumbs", wanted_thumbs(rows, out))
+        thumbs = make_thumbs(out / "thumbs", wanted_thumbs(rows, out), told=self._told)
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_dir),

@@ -228,15 +228,23 @@ def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[
 
 
 async def serve_judge(
-    setup: Setup, *, port: int = 0, announce: Callable[[str], None] = lambda _: None, idle_s: float = IDLE_S
+    setup: Setup,
+    *,
+    port: int = 0,
+    announce: Callable[[str], None] = lambda _: None,
+    told: Callable[[int, int], None] | None = None,
+    idle_s: float = IDLE_S,
 ) -> None:
     """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce` is told the address, once.
+
+    `told` hears how many of how many new thumbnails are made; the address comes when they all are.
 
     Raises InputError when the port cannot be had or nothing was made yet, LedgerError, StorageError.
     """
     secret = secrets.token_urlsafe(32)
-    desk = Desk(setup, secret=secret)
+    desk = Desk(setup, secret=secret, told=told)
     try:
+        desk.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once
         await _serve(JudgeServer(desk, secret=secret, idle_s=idle_s), port, announce)
     finally:
         desk.close()
