@@ -284,3 +284,22 @@ class Known:
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
     is_accepted: bool = False  # its refusal is taken as it is
     faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a person said of one image. Taken back: everything but `sha256` and `at_ms` is empty."""
+
+    kind: str = ""  # picked | rejected | "": neither
+    stars: int = 0  # 0 (none) to 5
+    note: str = ""  # one that begins with `+` is added to the prompt when the image is redone
+    sha256: str = ""  # of the image that was seen; empty: whichever stood there at `at_ms`
+    at_ms: int = 0  # milliseconds since 1970 UTC; of two marks of one task the later one counts
+
+    def is_of(self, artifact: "Artifact | None") -> bool:
+        """Say whether the mark is of this image; a mark goes with the image it was for, not with its name."""
+        return self.sha256 == ("" if artifact is None else artifact.sha256) or self.sha256 == ""
+
+    @property
+    def words(self) -> str:
+        """Return what is added to the prompt of a redo; empty: nothing."""
+        return self.note[1:].strip() if self.note.startswith("+") else ""

@@ -69,7 +69,10 @@ wait_lock = click.option(
 )
 as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document on stdout, for programs.")
 picks = click.option(
-    "--picks", type=FILE, metavar="FILE", help="The saved picks; else report/picks.json beside the images."
+    "--picks",
+    type=FILE,
+    metavar="FILE",
+    help="Saved picks, merged with the marks of judge; else report/picks.json beside the images.",
 )
 variables = _apply(
     click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
@@ -97,7 +100,8 @@ selecting = _apply(
         "--select",
         multiple=True,
         metavar="PATTERN",
-        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME. Repeat it for more.",
+        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME, mark:picked (or rejected,"
+        " none). Repeat it for more.",
     ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
     click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),

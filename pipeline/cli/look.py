@@ -1,4 +1,4 @@
-"""The verbs of someone who looks: status, report, explain, cost, export."""
+"""The verbs of someone who looks: status, report, judge, explain, cost, export."""
 
 import sys
 from pathlib import Path
@@ -162,12 +162,13 @@ def export(
     variables: tuple[str, ...],
     allow_env: tuple[str, ...],
 ) -> int:
-    """Copy the images of FILE that were picked on the contact sheet. A different file is never replaced.
+    """Copy the images of FILE that were picked, with `judge` or on the static page. A different file is never replaced.
 
     Exit code 3: some picks stay behind, each with its reason.
 
     \b
-    imgpipe report jobs/demo.yaml --open        mark with p, then Save picks
+    imgpipe judge jobs/demo.yaml                mark with p
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
     """
     from pipeline import compose
@@ -193,3 +194,48 @@ def export(
         print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
     return exported.exit
+
+
+@verb
+@f.manifest
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: any free one.")
+@click.option("--no-open", "is_silent", is_flag=True, help="Only print the address.")
+@f.locating
+def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+    """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate: the marks are kept at once.
+
+    It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
+    see each other's marks. It buys nothing: `redo` does, and adds a note that begins with + to the prompt. It ends with
+    Ctrl-C, or when no window was open for half an hour. On another machine: --port N --no-open there, and
+    ssh -L N:127.0.0.1:N here.
+
+    \b
+    imgpipe judge jobs/demo.yaml
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
+    imgpipe redo jobs/demo.yaml --rejected
+    """
+    import asyncio
+    import os
+
+    from pipeline import compose
+    from pipeline.compose import judge_server
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = compose.prepare(path, f.compose_flags(variables=variables, profile=profile))
+    environment = judge_server.without_keys(setup)
+    if environment is not None:  # judging needs no key, so there is none in the process that browsers can reach
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
+
+    def announce(address: str) -> None:
+        print(address, flush=True)
+        print("serving this machine; the address works once. Ctrl-C ends it.", file=sys.stderr)
+        if not is_silent:
+            import threading
+            import webbrowser
+
+            # A browser of the terminal keeps its caller waiting until it is left.
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
+    told = _count_thumbnails if terminal.is_lively() else None
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, told=told))
+    return Exit.OK

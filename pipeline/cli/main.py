@@ -27,6 +27,7 @@ VERBS: Final = {  # verb -> (module, what it does)
     "redo": ("run", "Buy new images in place of rejected ones."),
     "status": ("look", "Show tasks by state, money spent, unknowns."),
     "report": ("look", "Write the contact sheet: one static page."),
+    "judge": ("look", "Pick, reject and annotate images in a browser."),
     "explain": ("look", "Tell where an image comes from."),
     "cost": ("look", "Sum up money by job, model or day."),
     "export": ("look", "Copy the images that were picked."),
@@ -42,7 +43,7 @@ VERBS: Final = {  # verb -> (module, what it does)
 TOPICS: Final = {  # in the order people meet them
     "Write": ("init", "validate"),
     "Make": ("plan", "run", "retry", "redo"),
-    "Look": ("status", "report", "explain", "cost", "export"),
+    "Look": ("status", "report", "judge", "explain", "cost", "export"),
     "Keep": ("verify", "rebuild", "rejected", "settle"),
     "Around": ("doctor", "simulate", "schema", "completion"),
 }

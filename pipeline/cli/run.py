@@ -89,14 +89,17 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
 @f.running
 @f.as_json
 def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
-    """Buy new images in place of those that were rejected on the contact sheet, and nothing else.
+    """Buy new images in place of those that were rejected with `judge` or on the static page, and nothing else.
+
+    A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
 
     A new image takes the place of the rejected one, which moves to superseded/ in the state directory. If none comes,
     the old one stays. Each is a purchase like any other: it asks, counts against every budget and can be interrupted;
     the same command continues. An image that was made anew already is not bought a third time.
 
     \b
-    imgpipe report jobs/demo.yaml --open        mark with r, then Save picks
+    imgpipe judge jobs/demo.yaml                mark with r
+    imgpipe redo jobs/demo.yaml --rejected
     imgpipe redo jobs/demo.yaml --rejected --picks ~/Downloads/picks.json
     """
     if not rejected:

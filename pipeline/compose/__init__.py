@@ -21,6 +21,9 @@ looking    plans, status, the report, money: nothing is changed
 retelling  one task's attempts, and what each of them asked for
 salvaging  kept answers read again, published without a request
 explaining from an image file to how it came to be
+marking    what a person marked: the marks of `judge` and a picks file, merged
+judge      the contact sheet as it is served: page, pictures, marks
+  judge_server  ... over HTTP, for one person's browser on this machine
 exporting  picked images -> copies in a folder
 unknowns   requests whose end nobody knows, settled by what the provider said
 renaming, holds    a manifest under another name; orders to wait

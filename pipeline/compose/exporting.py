@@ -1,6 +1,6 @@
 """The images a person picked -> copies in a folder of their own. A different file is never replaced.
 
-In: a set-up, picks, a folder. Out: what was copied, what was there already, what stays behind and why. The images keep
+In: a set-up, marks, a folder. Out: what was copied, what was there already, what stays behind and why. The images keep
 the folders and names they have below the output directory.
 """
 
@@ -11,12 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pipeline.compose.marking import marked
 from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
-from pipeline.compose.redoing import picks_of
-from pipeline.errors import Exit, InputError, Problem, StorageError
-from pipeline.model import SIDECAR
-from pipeline.report import Picks
+from pipeline.errors import Exit, StorageError
+from pipeline.model import SIDECAR, Mark
 from pipeline.store import Reader
 from pipeline.store.disk import NO_LINKS
 
@@ -36,13 +35,10 @@ class Exported:
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    path, picks = picks_of(setup, picks_path)
-    if not picks.picked:
-        raise InputError(Problem(file=str(path), what="no image is picked in it", instead="pick some with the key p"))
     exported = Exported()
     with reading(setup) as reader:
-        for task_id in picks.picked:
-            source = _source(setup, reader, task_id, picks)
+        for task_id, mark in marked(setup.manifest, "picked", picks_path).items():
+            source = _source(setup, reader, task_id, mark)
             if isinstance(source, str):
                 exported.left.append((task_id, source))
                 continue
@@ -57,14 +53,14 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     return exported
 
 
-def _source(setup: Setup, reader: Reader, task_id: str, picks: Picks) -> Path | str:
+def _source(setup: Setup, reader: Reader, task_id: str, mark: Mark) -> Path | str:
     """Return the picked image, or why there is none."""
     known = reader.known(task_id)
     if known is None:
         return "no such task was ever run here"
     if known.artifact is None:
         return f"it has no image ({known.state})"
-    if picks.images.get(task_id) not in (None, known.artifact.sha256):
+    if not mark.is_of(known.artifact):
         return "its image was made anew since it was picked; look at it again"
     path = setup.manifest.output_dir / known.artifact.path
     return path if path.is_file() else f"{path} is missing"

@@ -3,6 +3,8 @@
 Reads the ledger through `Reader`; never locks, never sends.
 """
 
+import os
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -12,20 +14,21 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.compose import holds
-from pipeline.compose.consent import doubt, wallet_of
+from pipeline.compose.consent import doubt, prices_of, wallet_of
+from pipeline.compose.marking import marks_of
 from pipeline.compose.orphans import Orphans
 from pipeline.compose.planning import DigestMemory, Planned, make_plan, reading, rows
 from pipeline.compose.preparing import Setup
 from pipeline.days import day_of, month_of, zone_of
-from pipeline.model import Task, TaskState
+from pipeline.model import Artifact, Mark, Quote, Task, TaskState
 from pipeline.plan import Row
 from pipeline.report import is_signed
 from pipeline.report.cost_view import CostLine
 from pipeline.report.figures import moment
 from pipeline.report.gallery import write_report
-from pipeline.report.row import ReportRow, ReportTotals
+from pipeline.report.row import ReportRow, ReportTotals, Version
 from pipeline.report.status_view import Status, StatusTask, UnknownAttempt
-from pipeline.store import Attempt, Reader
+from pipeline.store import Attempt, Reader, superseded_files
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -121,32 +124,63 @@ def status_task(row: Row) -> StatusTask:
 def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> Path:
     """Write page and tables; return the page. `told` hears how many of how many thumbnails are there."""
     manifest = setup.manifest
-    out = manifest.output_dir / "report"
     with reading(setup) as reader:
-        total = reader.spend()
-        by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
+        totals, spend = money_of(setup, reader)
         return write_report(
-            out,
+            manifest.output_dir / "report",
             title=manifest.name,
-            rows=(_report_row(setup, reader, row) for row in _selected(setup, reader)),
-            totals=ReportTotals(
-                spent_microusd=total.spent_microusd,
-                unknown_microusd=total.unknown_microusd,
-                attempts=sum(cost.attempts for cost in by_day),
-            ),
-            spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
+            rows=report_rows(setup, reader, marks_of(manifest)),
+            totals=totals,
+            spend=spend,
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_dir,
+            command=command_of(setup),
             told=told,
         )
 
 
-def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
+def money_of(setup: Setup, reader: Reader) -> tuple[ReportTotals, list[tuple[datetime, int]]]:
+    """Return the money of this manifest's whole life, in all and by day: two sums of the same rows."""
+    by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
+    totals = ReportTotals(
+        spent_microusd=sum(cost.spent_microusd for cost in by_day),
+        unknown_microusd=sum(cost.unknown_microusd for cost in by_day),
+        attempts=sum(cost.attempts for cost in by_day),
+    )
+    return totals, [(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day]
+
+
+def command_of(setup: Setup) -> str:
+    """Return what is typed behind `imgpipe VERB` to mean this manifest, with the flags that make it mean the same."""
+    flags = setup.flags
+    words = [os.path.relpath(setup.manifest.path)]
+    if flags.simulate:
+        words += ["--simulate", *([flags.profile] if flags.profile else [])]
+    words += [word for name, value in flags.variables.items() for word in ("--var", f"{name}={value}")]
+    return shlex.join(words)
+
+
+def report_rows(setup: Setup, reader: Reader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:
+    """Stream the selected tasks as the report shows them."""
+    superseded = superseded_files(setup.manifest.state_dir)
+    quote = prices_of(setup, reader).quote
+    for row in _selected(setup, reader):
+        yield _report_row(setup, reader, row, marks.get(row.task.id), superseded, quote(row.task))
+
+
+def _report_row(
+    setup: Setup,
+    reader: Reader,
+    row: Row,
+    mark: Mark | None,
+    superseded: Mapping[int, Path],
+    quote: Quote | None,
+) -> ReportRow:
     task, known = row.task, row.known
     artifact = known.artifact if known else None
     attempts = reader.attempts(task.id) if known else []
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
-    asked = _asked_for(reader, task, made)
+    asked = _asked_for(reader, task, made, attempts)
     reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
@@ -173,6 +207,10 @@ def _report_row(setup: Setup, reader: Reader, row: Row) -> ReportRow:
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
         is_signed=artifact is not None and _is_signed(setup.manifest.output_dir / artifact.path),
+        folder=task.name.rpartition("/")[0],
+        mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
+        versions=tuple(_versions(attempts, artifact, superseded)),
+        redo_microusd=None if quote is None else quote.most,
     )
 
 
@@ -187,11 +225,33 @@ def _is_signed(path: Path) -> bool:
     return False
 
 
-def _asked_for(reader: Reader, task: Task, made: Attempt | None) -> Mapping[str, object]:
-    """Return prompt, model and fingerprint of the image that is there: the manifest may ask for another one by now."""
+def _is_of(mark: Mark, artifact: Artifact | None, made: Attempt | None) -> bool:
+    """Say whether the image that stands there is the one that was marked, and was not made anew since."""
+    made_at = made.ended_at.timestamp() if made is not None and made.ended_at is not None else 0.0
+    return mark.is_of(artifact) and mark.at_ms >= int(made_at) * 1000
+
+
+def _versions(
+    attempts: Sequence[Attempt], artifact: Artifact | None, superseded: Mapping[int, Path]
+) -> Iterator[Version]:
+    """Yield the images a task had before, newest first."""
+    for attempt in reversed(attempts):
+        path = superseded.get(attempt.attempt)
+        if path is not None and attempt.sha256 is not None and (artifact is None or attempt.sha256 != artifact.sha256):
+            yield Version(path=str(path), sha256=attempt.sha256, made_at=attempt.ended_at)
+
+
+def _asked_for(reader: Reader, task: Task, made: Attempt | None, attempts: Sequence[Attempt]) -> Mapping[str, object]:
+    """Return prompt, model and fingerprint of the image that is there.
+
+    The manifest may ask for another one by now, and a redo may have added words to the prompt; those of a redo that
+    brought no image are not the image's.
+    """
     record = None
-    if made is not None and made.fingerprint != task.fingerprint:
-        record = reader.record(task.id, fingerprint=made.fingerprint)
+    if made is not None:
+        is_latest = not any(one.attempt > made.attempt and one.fingerprint == made.fingerprint for one in attempts)
+        if is_latest or made.fingerprint != task.fingerprint:
+            record = reader.record(task.id, fingerprint=made.fingerprint)
     return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
 
 

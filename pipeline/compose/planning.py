@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from pipeline.compose.chain import rehearsed
 from pipeline.compose.consent import doubt, prices_of
 from pipeline.compose.orphans import Orphans, behind
@@ -36,6 +38,12 @@ def reading(setup: Setup) -> Iterator[Reader]:
     manifest = setup.manifest
     with Reader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
         yield reader
+
+
+def _with_words(task: Task, words: Mapping[str, str]) -> Task:
+    """Add a person's words to what is sent; the fingerprint stays that of the manifest's own prompt."""
+    added = words.get(task.id)
+    return msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}") if added else task
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
@@ -119,7 +127,7 @@ def rows(
         )
         for task in expansion:
             _heed(is_cancelled)
-            yield task
+            yield _with_words(task, setup.rules.redo)
         on_end(expansion)
 
     return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)

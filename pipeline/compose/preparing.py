@@ -110,6 +110,10 @@ def prepare(path: Path, flags: Flags) -> Setup:
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if strangers := flags.selection.strangers(manifest.jobs):
         raise InputError(*strangers)
+    if flags.selection.has_marks:
+        from pipeline.compose.marking import marks_of  # only here: most commands ask for no marks
+
+        flags = replace(flags, selection=replace(flags.selection, marks=marks_of(manifest)))
     setup = Setup(
         manifest=manifest,
         flags=flags,

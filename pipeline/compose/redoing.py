@@ -5,7 +5,7 @@ is bent: it passes the same plan, consent, wallet and ledger as any purchase, th
 when it is whole and durable, and the old one moves to `superseded/`. If no new image comes, the old one stays and the
 task is done as before. A variant of its own (`@2`) would have meant ids that the manifest does not name.
 
-What is rejected is an image, not a task: picks.json says which bytes were seen, and its own time says when. An image
+What is rejected is an image, not a task: the mark says which bytes were seen, and when. An image
 that was made since is not asked for again (not even one with the same bytes: a model with a seed repeats itself), so
 the same command continues after an interruption and a second time finds nothing to do.
 """
@@ -14,11 +14,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pipeline.compose.marking import marked
 from pipeline.compose.planning import reading
 from pipeline.compose.preparing import Setup
-from pipeline.errors import InputError, Problem
-from pipeline.model import Artifact
-from pipeline.report import Picks, read_picks, visible
+from pipeline.model import Artifact, Mark
+from pipeline.report import visible
 from pipeline.store import Reader
 
 
@@ -31,50 +31,37 @@ class Redo:
     notes: tuple[str, ...]
 
 
-def picks_of(setup: Setup, path: Path | None) -> tuple[Path, Picks]:
-    """Read the picks of this manifest: `path`, or where the report lies. Raises InputError with the way to make one."""
-    if path is None:
-        path = setup.manifest.output_dir / "report" / "picks.json"
-        if not path.exists():
-            file = setup.manifest.path
-            instead = (
-                f"imgpipe report {file} --open; mark images with the keys p and r, then Save picks, there or to --picks"
-            )
-            raise InputError(Problem(file=str(path), what="there is no such file", instead=instead))
-    return path, read_picks(path)
-
-
 def redo(setup: Setup, picks_path: Path | None) -> Redo:
-    """Return the set-up of a run that makes rejected images anew. Raises InputError when nothing is rejected."""
-    path, picks = picks_of(setup, picks_path)
-    if not picks.rejected:
-        raise InputError(Problem(file=str(path), what="no image is rejected in it", instead="mark some with the key r"))
-    saved_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
-    ids: set[str] = set()
+    """Return the set-up of a run that makes rejected images anew. Raises InputError when nothing is rejected.
+
+    A note that begins with `+` is added to the prompt of that one request. The task stays what the manifest says: its
+    fingerprint is not touched, so the next run does not take the image for one with another prompt.
+    """
+    words: dict[str, str] = {}
     notes: list[str] = []
     with reading(setup) as reader:
-        for task_id in picks.rejected:
-            why_not = _why_not(reader, task_id, picks, saved_at)
+        for task_id, mark in marked(setup.manifest, "rejected", picks_path).items():
+            why_not = _why_not(reader, task_id, mark)
             if why_not is None:
-                ids.add(task_id)
-                notes += _seeded(reader, task_id)
+                words[task_id] = mark.words
+                notes += [] if mark.words else _seeded(reader, task_id)
             else:
                 notes.append(f"{visible(task_id)}: {why_not}")
-    wanted = frozenset(ids)
+    wanted = frozenset(words)
     flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
-    changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=wanted))
+    changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
     return Redo(setup=changed, ids=wanted, notes=tuple(notes))
 
 
-def _why_not(reader: Reader, task_id: str, picks: Picks, saved_at: datetime) -> str | None:
+def _why_not(reader: Reader, task_id: str, mark: Mark) -> str | None:
     """Say why a rejected task is not asked for anew; None: it is."""
     known = reader.known(task_id)
     if known is None:
         return "no such task was ever run here"
     if known.artifact is None:
         return f"it has no image ({known.state}); imgpipe retry asks for it"
-    seen = picks.images.get(task_id)
-    if seen not in (None, known.artifact.sha256) or _made_at(reader, task_id, known.artifact) > saved_at:
+    rejected_at = datetime.fromtimestamp(mark.at_ms / 1000, UTC)
+    if not mark.is_of(known.artifact) or _made_at(reader, task_id, known.artifact) > rejected_at:
         return "its image was made anew already"
     return None
 

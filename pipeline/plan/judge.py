@@ -1,7 +1,7 @@
 """One task and what the ledger knows of it -> due or not, and why: the states and reasons of the contract."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
@@ -35,7 +35,7 @@ class Rules:
     unknown_repeats: int = 1  # `retry.unknown`
     accept: frozenset[Aspect] = frozenset()  # these changes are taken as good without paying
     accept_refused: bool = False  # refusals are taken as they are
-    redo: frozenset[str] = frozenset()  # ids whose image is wanted anew although it is there
+    redo: Mapping[str, str] = field(default_factory=dict)  # id -> words added to the prompt (or ""); wanted anew
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):

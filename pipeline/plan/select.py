@@ -2,22 +2,25 @@
 
 import hashlib
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import InputError, Problem
-from pipeline.model import TaskState
+from pipeline.model import Mark, TaskState
 
 if TYPE_CHECKING:
     from pipeline.plan.survey import Row
 
+UNMARKED: Final = "none"
+MARKS: Final = ("picked", "rejected", UNMARKED)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Patterns are id globs, `job:NAME`, `tag:NAME` or `state:NAME`; several of one flag mean any of them."""
+    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME` or `mark:NAME`; several of one flag mean any."""
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -25,11 +28,17 @@ class Selection:
     sample: int | None = None
     seed: int = 0
     ids: frozenset[str] | None = None  # exactly these; None: no such list
+    marks: Mapping[str, Mark] = field(default_factory=dict)  # task id -> mark, for `mark:NAME`
 
     def __post_init__(self) -> None:
         problems = [p for pattern in (*self.select, *self.exclude) if (p := _problem(pattern))]
         if problems:
             raise InputError(*problems)
+
+    @property
+    def has_marks(self) -> bool:
+        """Say whether a pattern asks for marks."""
+        return any(pattern.startswith("mark:") for pattern in (*self.select, *self.exclude))
 
     @property
     def is_everything(self) -> bool:
@@ -57,36 +66,45 @@ class Selection:
     def _is_meant(self, row: "Row") -> bool:
         if self.ids is not None and row.task.id not in self.ids:
             return False
-        is_in = not self.select or any(_matches(pattern, row) for pattern in self.select)
-        return is_in and not any(_matches(pattern, row) for pattern in self.exclude)
+        is_in = not self.select or any(self._matches(pattern, row) for pattern in self.select)
+        return is_in and not any(self._matches(pattern, row) for pattern in self.exclude)
+
+    def _matches(self, pattern: str, row: "Row") -> bool:
+        kind, _, name = pattern.partition(":")
+        match kind if name else "":
+            case "job":
+                return row.task.job == name
+            case "tag":
+                return name in row.task.tags
+            case "state":
+                return row.verdict.state == name
+            case "mark":
+                return self._mark(row) == name
+            case _:
+                return fnmatchcase(row.task.id, pattern)
+
+    def _mark(self, row: "Row") -> str:
+        """Return how the image that stands there is marked."""
+        mark = self.marks.get(row.task.id)
+        is_of_it = mark is not None and mark.is_of(row.known.artifact if row.known else None)
+        return (mark.kind if mark is not None and is_of_it else "") or UNMARKED
 
     def _lot(self, task_id: str) -> bytes:
         return hashlib.sha256(f"{self.seed}/{task_id}".encode()).digest()
-
-
-def _matches(pattern: str, row: "Row") -> bool:
-    kind, _, name = pattern.partition(":")
-    match kind if name else "":
-        case "job":
-            return row.task.job == name
-        case "tag":
-            return name in row.task.tags
-        case "state":
-            return row.verdict.state == name
-        case _:
-            return fnmatchcase(row.task.id, pattern)
 
 
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if kind == "state" and name not in list(TaskState):
         return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
+    if kind == "mark" and name not in MARKS:
+        return Problem(what=f"{pattern!r} names no mark", instead=f"write one of {', '.join(MARKS)}")
     return None
 
 
 def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if name and kind in ("tag", "state"):
+    if name and kind in ("tag", "state", "mark"):
         return None
     job = name if name and kind == "job" else pattern.partition("/")[0]
     is_open = kind != "job" and any(char in job for char in "*?[")

@@ -12,7 +12,7 @@ Data comes as engine events or as plain rows that each module defines; nothing f
     cost_view             what was spent, by job, model or day
     asked, explain_view   what was asked for an image; where it comes from
     row, gallery          one task as the report knows it; the contact sheet, of
-      chart, thumbs, tables, picks, page/
+      sheet, chart, thumbs, tables, picks, page/
     provenance, xmp       a record inside an image file
     metrics, notify       numbers for Prometheus; webhooks and pings
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pipeline.report.logs import set_up, tear_down
     from pipeline.report.metrics import metrics_text, write_metrics
     from pipeline.report.notify import address_problem, payload, ping_url, post
-    from pipeline.report.picks import Picks, read_picks
+    from pipeline.report.picks import merge_marks, read_picks
     from pipeline.report.plan_view import Bill, PlanLine, plan_json, show_plan
     from pipeline.report.progress_view import Mode, Progress, progress
     from pipeline.report.provenance import embed, extract, is_signed
@@ -53,7 +53,6 @@ __all__ = [
     "Bill",
     "Journal",
     "Mode",
-    "Picks",
     "PlanLine",
     "Progress",
     "ReportRow",
@@ -66,6 +65,7 @@ __all__ = [
     "embed",
     "extract",
     "is_signed",
+    "merge_marks",
     "metrics_text",
     "money",
     "paragraph",
@@ -102,7 +102,7 @@ __getattr__ = door(
         "logs": "set_up tear_down",
         "metrics": "metrics_text write_metrics",
         "notify": "address_problem payload ping_url post",
-        "picks": "Picks read_picks",
+        "picks": "merge_marks read_picks",
         "plan_view": "Bill PlanLine plan_json show_plan",
         "progress_view": "Mode Progress progress",
         "provenance": "embed extract is_signed",

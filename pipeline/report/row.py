@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from pipeline.model import TaskState
+from pipeline.model import Mark, TaskState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An image that the task had before: superseded, never deleted."""
+
+    path: str  # relative to the report's folder, or absolute
+    sha256: str
+    made_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,9 +29,6 @@ class ReportRow:
     model: str
     tags: tuple[str, ...] = ()
     matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
-    fields: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the cells of its table row, or the parts of its file's path
     image: str | None = None
     input_image: str | None = None  # the first input: what stands before
     width: int | None = None
@@ -37,6 +43,11 @@ class ReportRow:
     sha256: str | None = None  # of the image, hex
     fingerprint: str = ""
     is_signed: bool = False  # C2PA, inside the image
+    fields: Mapping[str, str] = field(default_factory=dict)  # the row's own cells
+    folder: str = ""  # of the output name
+    mark: Mark | None = None  # None: there is none of the image that stands there
+    versions: tuple[Version, ...] = ()  # newest first
+    redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """Every task as CSV and as JSON lines.
 
-Writes `tasks.csv` and `tasks.jsonl` from report rows, one at a time; both are replaced whole at the end.
- No cell can start a
-formula in a spreadsheet; memory is flat at any number of rows.
+In: report rows, one at a time. Out: `tasks.csv` and `tasks.jsonl`, replaced whole at the end. No cell can start a
+formula in a spreadsheet; memory is flat at any number of rows. A row's own cells are columns `row.NAME`: which there
+are is known when the last row was seen, so the CSV is written from the JSON lines.
 """
 
 import csv
@@ -13,48 +13,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from pipeline.model import TaskState
+from pipeline.model import Mark, TaskState
 from pipeline.report.figures import usd
 from pipeline.report.row import ReportRow
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # OWASP, CSV injection
-_MOST_FIELDS = 1000  # columns of row fields in the CSV; the JSON lines have all
+_MOST_COLUMNS = 1000  # of the CSV, which spreadsheets open; the JSON lines have all
+_EMPTY = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
 
 
 class Tables:
-    """The two open files: `add` writes a task as a JSON line, `finish` the CSV from those lines.
+    """The open JSON lines; `add` writes one row."""
 
-    Which columns the CSV has is known only when every row was seen.
-    """
-
-    def __init__(self, csv_file: IO[str], jsonl_file: IO[str]) -> None:
-        self._csv = csv.writer(csv_file, lineterminator="\r\n")
+    def __init__(self, jsonl_file: IO[str]) -> None:
         self._jsonl = jsonl_file
-        self._columns = dict.fromkeys(task_record(_NOTHING))
+        self._columns: dict[str, None] = {}  # in the order in which they were seen
 
     def add(self, row: ReportRow) -> None:
         """Write one task."""
         record = task_record(row)
-        if len(self._columns) < _MOST_FIELDS:
+        if len(self._columns) < _MOST_COLUMNS:
             self._columns |= dict.fromkeys(record)
         self._jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
 
-    def finish(self) -> None:
-        """Write the CSV."""
-        self._csv.writerow([_cell(name) for name in self._columns])
+    def write_csv(self, csv_file: IO[str]) -> None:
+        """Write every task that was added as CSV; the JSON lines are read from their beginning."""
+        writer = csv.writer(csv_file, lineterminator="\r\n")
+        writer.writerow(_cell(name) for name in self._columns or task_record(_EMPTY))
+        self._jsonl.flush()
         self._jsonl.seek(0)
         for line in self._jsonl:
             record = json.loads(line)
-            self._csv.writerow([_cell(record.get(name)) for name in self._columns])
+            writer.writerow([_cell(record.get(name)) for name in self._columns])
 
 
 @contextmanager
 def tables(folder: Path) -> Iterator[Tables]:
     """Open both tables in `folder`; they take their names only when the block ends well."""
     with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
-        both = Tables(csv_file, jsonl_file)
+        both = Tables(jsonl_file)
         yield both
-        both.finish()
+        both.write_csv(csv_file)
 
 
 @contextmanager
@@ -74,7 +73,8 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
 
 def task_record(row: ReportRow) -> dict[str, object]:
-    """Return one task for machines: dollars, RFC 3339 times, plain names, and each row field as `row.NAME`."""
+    """Return one task for machines: dollars, RFC 3339 times, plain names."""
+    mark = row.mark if row.mark is not None else Mark()
     return {
         "id": row.id,
         "job": row.job,
@@ -99,6 +99,9 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "sha256": row.sha256,
         "fingerprint": row.fingerprint,
         "signed": row.is_signed,
+        "mark": mark.kind,
+        "stars": mark.stars,
+        "note": mark.note,
         **{f"row.{name}": value for name, value in row.fields.items()},
     }
 

@@ -38,19 +38,19 @@ def is_drawn(source: Path) -> bool:
     return source.suffix.lower() in _SHOWN
 
 
-def small_input(source: Path) -> tuple[str, Thumb] | None:
-    """Return name and order of a picture that stands for an input where the file is out of reach; None: it is gone.
+def thumb_of(source: Path) -> tuple[str, Thumb] | None:
+    """Return name and order of the thumbnail of the picture that stands at `source`; None: there is none.
 
-    What browsers cannot draw is only ever seen so, and larger. The name changes with the file's place, size and time.
+    The name changes with the file's place, size and time, so that an edited or exchanged picture gets a new one. What
+    browsers cannot draw is only ever seen so, and larger.
     """
     try:
         stat = source.stat()
     except OSError:
         return None
     mark = f"{source}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="surrogateescape")
-    return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(
-        source=source, box=_THUMB if is_drawn(source) else _PREVIEW
-    )
+    box = _THUMB if is_drawn(source) else _PREVIEW
+    return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(source=source, box=box)
 
 
 def make_thumbs(

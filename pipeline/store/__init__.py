@@ -10,6 +10,7 @@ opening             everything a run needs, opened in order
 publishing, moving, mending, store                   what a run does with it
 finds, picture, standing, salvage, recover           what a start finds, brought to order
 reader              the ledger for everybody who only looks
+marks               picked, rejected, stars and notes: a file of their own
 verifying, carry, rebuilding                         files against the ledger, a ledger from what is left
 """
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from pipeline.store.finds import Recovery
     from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
     from pipeline.store.lock import StateLock
+    from pipeline.store.marks import Marks, read_marks
     from pipeline.store.mending import Mender
     from pipeline.store.opening import Settings
     from pipeline.store.reader import Reader
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from pipeline.store.rejected import Rejected, list_rejected
     from pipeline.store.rows import name_key
     from pipeline.store.store import Store
+    from pipeline.store.superseded import superseded_files
     from pipeline.store.verifying import Verification, verify
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "Cost",
     "Hold",
     "Maker",
+    "Marks",
     "Mender",
     "Reader",
     "Rebuilt",
@@ -51,7 +55,9 @@ __all__ = [
     "find_traces",
     "list_rejected",
     "name_key",
+    "read_marks",
     "rebuild",
+    "superseded_files",
     "verify",
 ]
 
@@ -62,6 +68,7 @@ __getattr__ = door(
         "finds": "Recovery",
         "history": "Attempt Cost Hold Maker Run Unknown",
         "lock": "StateLock",
+        "marks": "Marks read_marks",
         "mending": "Mender",
         "opening": "Settings",
         "reader": "Reader",
@@ -69,6 +76,7 @@ __getattr__ = door(
         "rejected": "Rejected list_rejected",
         "rows": "name_key",
         "store": "Store",
+        "superseded": "superseded_files",
         "verifying": "Verification verify",
     },
 )

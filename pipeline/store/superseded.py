@@ -2,7 +2,10 @@
 
 import errno
 import itertools
+import os
+import re
 import stat
+from pathlib import Path
 from typing import Final
 
 from pipeline.model import Artifact
@@ -11,6 +14,18 @@ from pipeline.store.rejected import write_new
 from pipeline.store.tree import Tree, split
 
 FOLDER: Final = "superseded"
+_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
+
+
+def superseded_files(state_dir: Path) -> dict[int, Path]:
+    """Return the superseded images of a state directory by the attempt that made them; plain files only."""
+    try:
+        with os.scandir(state_dir / FOLDER) as entries:
+            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found = ((match, name) for name in names if (match := _NAME.fullmatch(name)) is not None)
+    return {int(match[1]): state_dir / FOLDER / name for match, name in found}
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:

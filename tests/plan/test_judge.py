@@ -169,12 +169,12 @@ def test_accept_takes_only_images_that_are_there_and_whole(presence: Presence) -
 
 
 def test_redo_asks_for_an_image_that_is_there() -> None:
-    verdict = judge(task(), known(TaskState.DONE), FakeFiles(), Rules(redo=frozenset({"j/a"})))
+    verdict = judge(task(), known(TaskState.DONE), FakeFiles(), Rules(redo={"j/a": ""}))
     assert (verdict.state, verdict.reason) == (TaskState.DONE, "rejected")
 
 
 def test_P3_redo_repeats_what_may_have_been_billed_no_oftener_than_a_run() -> None:
-    rules = Rules(redo=frozenset({"j/a"}), unknown_repeats=1)
+    rules = Rules(redo={"j/a": ""}, unknown_repeats=1)
     assert judge(task(), known(TaskState.DONE, unknowns=1), FakeFiles(), rules).reason == "rejected"
     verdict = judge(task(), known(TaskState.DONE, unknowns=2), FakeFiles(), rules)
     assert (verdict.state, verdict.reason) == (TaskState.UNKNOWN, None)

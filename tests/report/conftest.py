@@ -1,7 +1,8 @@
 """Events and gauges as a run would tell them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,8 @@ from pipeline.engine.events import Gauge, RunStarted, TaskEnded
 from pipeline.engine.summary import RunSummary
 from pipeline.errors import Exit
 from pipeline.model import Artifact, TaskState
+
+from .sheets import CHROMIUM, FLAGS
 
 SUMMARY = RunSummary(
     run=7,
@@ -106,3 +109,23 @@ def ended() -> Callable[..., TaskEnded]:
         )
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    if CHROMIUM is None:
+        pytest.skip(reason="no chromium here: the page of the report is not tested (apt-get install chromium)")
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
+    with driver.sync_playwright() as started:
+        running = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def context(browser: Any) -> Iterator[Any]:
+    made = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
+    made.add_init_script("window.showSaveFilePicker = undefined")
+    made.set_default_timeout(8000)
+    yield made
+    made.close()

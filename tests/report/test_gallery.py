@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 
 from pipeline.report import gallery
 from pipeline.report.chart import spend_chart
-from pipeline.report.gallery import script_json, write_report
+from pipeline.report.gallery import write_report
 from pipeline.report.row import ReportTotals
+from pipeline.report.sheet import packed as pack
+from pipeline.report.sheet import script_json
 
 from .reports import EVIL, START, make_report, report_rows
 
@@ -105,7 +107,7 @@ def test_s07_nothing_in_the_data_ends_its_script(data: object) -> None:
 
 @given(st.lists(st.none() | st.integers() | st.text() | st.lists(st.text(), max_size=2), max_size=12))
 def test_a_packed_column_reads_back(values: list[object]) -> None:
-    packed = gallery._packed(values)
+    packed = pack(values)
     if isinstance(packed, dict):
         packed = [packed["d"][place] for place in packed["i"]] or packed["d"] * len(values)
     assert packed == values

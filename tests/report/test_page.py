@@ -11,83 +11,14 @@ import pytest
 from pipeline.report.picks import read_picks
 
 from .reports import EVIL, make_report
+from .sheets import Sheet
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip(reason="no chromium here: the page of the report is not tested (apt-get install chromium)")
-    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
-    with driver.sync_playwright() as started:
-        running = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_report(tmp_path_factory.mktemp("report"), 24)
-
-
-class Sheet:
-    """One open page, and everything it said and asked for."""
-
-    def __init__(self, context: Any) -> None:
-        self.page = context.new_page()
-        self.said: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.said.append(message.text))
-        self.page.on("pageerror", lambda error: self.said.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, path: Path) -> "Sheet":
-        self.page.goto(path.as_uri())
-        self.page.wait_for_selector("html[data-ready]")
-        return self
-
-    def press(self, *keys: str) -> None:
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def until(self, claim: str) -> None:
-        """Wait for a claim to hold; the page's own policy forbids the driver's way of waiting, which is `eval`."""
-        while not self.page.evaluate(claim):
-            self.page.wait_for_timeout(20)
-
-    def text(self, selector: str) -> str:
-        return str(self.page.inner_text(selector))
-
-    def ids(self) -> list[str]:
-        """The ids on the sheet, in reading order."""
-        tiles = self.page.locator(".tile").evaluate_all(
-            "tiles => tiles.map(tile => [Number(tile.ariaPosInSet), tile.querySelector('.caption').title])"
-        )
-        return [name for _, name in sorted(tiles)]
-
-    def focused(self) -> str:
-        return str(self.page.evaluate("document.activeElement.getAttribute('aria-label') ?? ''"))
-
-
-@pytest.fixture(scope="module")
-def context(browser: Any) -> Iterator[Any]:
-    made = browser.new_context(viewport={"width": 1280, "height": 900}, color_scheme="light", accept_downloads=True)
-    made.add_init_script("window.showSaveFilePicker = undefined")
-    made.set_default_timeout(8000)
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -148,7 +79,7 @@ def test_keys_move_pick_reject_zoom_and_leave(sheet: Sheet) -> None:
     sheet.press("r", "p", "Escape")
     assert not sheet.page.locator("#viewer").is_visible()
     assert sheet.focused().startswith("posters/r0@2")
-    assert sheet.text("#tally") == "2 picked, 0 rejected"
+    assert sheet.text("#tally") == "2 picked, 0 rejected, 19 left"
     sheet.press("ArrowDown", "ArrowUp", "End")
     assert sheet.focused().startswith("relight/r23")
 
@@ -207,7 +138,7 @@ def test_variants_stand_side_by_side(sheet: Sheet) -> None:
     assert tops[0] == tops[1]
     sheet.press("Home", "c")
     assert sheet.page.locator(".compare button").count() == 2
-    sheet.press("c", "2")
+    sheet.press("c", "]")
     assert sheet.text("#viewer-title") == "posters/r0@2"
 
 
@@ -226,15 +157,14 @@ def test_before_and_after_slide(sheet: Sheet) -> None:
 def test_picks_outlive_the_page_and_become_a_file(sheet: Sheet, tmp_path: Path) -> None:
     sheet.press("Home", "p", "ArrowRight", "r")
     sheet.page.reload()
-    assert sheet.text("#tally") == "1 picked, 1 rejected"
+    assert sheet.text("#tally") == "1 picked, 1 rejected, 19 left"
     with sheet.page.expect_download() as download:
         sheet.page.click("#save")
     assert download.value.suggested_filename == "picks.json"
     download.value.save_as(tmp_path / "picks.json")
-    picks = read_picks(tmp_path / "picks.json")
-    assert (picks.picked, picks.rejected) == (("posters/r0@1",), ("posters/r0@2",))
-    assert set(picks.images) == {"posters/r0@1", "posters/r0@2"}
-    assert all(len(sha256) == 64 for sha256 in picks.images.values())
+    marks = read_picks(tmp_path / "picks.json")
+    assert {name: mark.kind for name, mark in marks.items()} == {"posters/r0@1": "picked", "posters/r0@2": "rejected"}
+    assert all(len(mark.sha256) == 64 and mark.at_ms for mark in marks.values())
 
 
 def test_picks_are_saved_through_the_file_system_where_there_is_a_way(sheet: Sheet) -> None:
@@ -254,7 +184,7 @@ def test_picks_can_be_loaded_again(sheet: Sheet, tmp_path: Path) -> None:
     path = tmp_path / "picks.json"
     path.write_text(json.dumps({"picked": ["mugs/r8", "not/here"], "rejected": ["mugs/r9"]}))
     sheet.page.set_input_files("#picksfile", path)
-    sheet.until("document.querySelector('#tally').textContent === '2 picked, 1 rejected'")
+    sheet.until("document.querySelector('#tally').textContent === '1 picked, 1 rejected, 19 left'")
     sheet.page.select_option("#marked", "picked")
     assert sheet.ids() == ["mugs/r8"]
     path.write_text('{"picked": 1}')
@@ -267,7 +197,7 @@ def test_a_mark_goes_with_the_image_it_was_for(sheet: Sheet, tmp_path: Path) -> 
     old = {"mugs/r8": "0" * 64}
     path.write_text(json.dumps({"picked": ["mugs/r8"], "rejected": ["mugs/r9"], "images": old}))
     sheet.page.set_input_files("#picksfile", path)
-    sheet.until("document.querySelector('#tally').textContent === '0 picked, 1 rejected'")
+    sheet.until("document.querySelector('#tally').textContent === '0 picked, 1 rejected, 20 left'")
 
 
 def test_the_theme_follows_the_system_and_the_button(sheet: Sheet) -> None:
@@ -397,7 +327,7 @@ def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_b
     sheet.press("Home", "Space")
     sheet.page.focus("#pick")
     sheet.press("Space")
-    assert sheet.text("#tally") == "1 picked, 0 rejected"
+    assert sheet.text("#tally") == "1 picked, 0 rejected, 20 left"
     sheet.page.click("#reject")
     sheet.press("Space")
     assert not sheet.page.locator("#viewer").is_visible()

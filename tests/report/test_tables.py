@@ -31,10 +31,10 @@ ROW = ReportRow(
 
 def written(*rows: ReportRow) -> tuple[list[dict[str, str]], list[dict[str, object]]]:
     csv_file, jsonl_file = io.StringIO(newline=""), io.StringIO()
-    both = Tables(csv_file, jsonl_file)
+    both = Tables(jsonl_file)
     for row in rows:
         both.add(row)
-    both.finish()
+    both.write_csv(csv_file)
     csv_file.seek(0)
     return list(csv.DictReader(csv_file)), [json.loads(line) for line in jsonl_file.getvalue().split("\n")[:-1]]
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.report.thumbs import Thumb, is_drawn, make_thumbs, small_input, thumb_name
+from pipeline.report.thumbs import Thumb, is_drawn, make_thumbs, thumb_name, thumb_of
 
 
 def written(path: Path, size: tuple[int, int] = (1344, 768), mode: str = "RGB", **options: object) -> Path:
@@ -79,7 +79,7 @@ def test_an_input_is_small_but_for_what_browsers_cannot_draw(
 ) -> None:
     source = written(tmp_path / file, (2000, 100))
     assert is_drawn(source) is is_as_it_is
-    made = small_input(source)
+    made = thumb_of(source)
     assert made is not None
     assert make_thumbs(tmp_path / "thumbs", dict([made])) == {made[0]}
     with Image.open(tmp_path / "thumbs" / made[0]) as small:
@@ -87,4 +87,4 @@ def test_an_input_is_small_but_for_what_browsers_cannot_draw(
 
 
 def test_an_input_that_is_gone_has_none(tmp_path: Path) -> None:
-    assert small_input(tmp_path / "gone.tiff") is None
+    assert thumb_of(tmp_path / "gone.tiff") is None

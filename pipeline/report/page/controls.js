@@ -6,61 +6,40 @@ function matches(index, words) {
   if (view.states.size && !view.states.has(cell("state", index))) return false;
   if (view.job && cell("job", index) !== view.job) return false;
   if (view.tag && !cell("tags", index).includes(view.tag)) return false;
-  if (view.marked && (markOf(index) || "none") !== view.marked) return false;
+  if (view.marked && !MARKED[view.marked](index)) return false;
   return words.every((word) => hay(index).includes(word));
 }
 
-const collator = new Intl.Collator("en", { numeric: true });
+const MARKED = {
+  picked: (index) => markOf(index).kind === "picked",
+  rejected: (index) => markOf(index).kind === "rejected",
+  none: (index) => !markOf(index).kind,
+  noted: (index) => markOf(index).note !== "",
+  ...Object.fromEntries([1, 2, 3, 4, 5].map((least) => [`stars${least}`, (index) => markOf(index).stars >= least])),
+};
+
 const orders = {
   order: null,
   id: (a, b) => collator.compare(cell("id", a), cell("id", b)),
   price: (a, b) => cell("price", b) - cell("price", a) || a - b,
   time: (a, b) => (cell("time", b) ?? 0) - (cell("time", a) ?? 0) || a - b,
+  stars: (a, b) => markOf(b).stars - markOf(a).stars || a - b,
   slow: (a, b) => (cell("seconds", b) ?? -1) - (cell("seconds", a) ?? -1) || a - b,
 };
-
-function grouped(chosen) {
-  if (!view.group) return [{ items: chosen }];
-  const groups = new Map();
-  for (const index of chosen) {
-    const key = view.group === "job" ? cell("job", index) : groupKey(index);
-    if (groups.has(key)) groups.get(key).push(index);
-    else groups.set(key, [index]);
-  }
-  const sections = [];
-  for (const [title, items] of groups) {
-    if (view.group === "job") sections.push({ title, items, note: `${whole.format(items.length)}` });
-    else if (items.length > 1) sections.push({ title, items, note: cell("prompt", items[0]) });
-    else if (sections.length && !sections[sections.length - 1].title) sections[sections.length - 1].items.push(items[0]);
-    else sections.push({ items });
-  }
-  return sections;
-}
 
 function refresh() {
   const words = view.text.toLowerCase().split(/\s+/).filter(Boolean);
   const chosen = [];
   for (let index = 0; index < size; index++) if (matches(index, words)) chosen.push(index);
   if (orders[view.sort]) chosen.sort(orders[view.sort]);
-  arrange(grouped(chosen), view.size);
+  arrange(cut(chosen, view.group), view.size);
   const sum = chosen.reduce((total, index) => total + cell("price", index), 0);
   const all = chosen.length === size ? whole.format(size) : `${whole.format(chosen.length)} of ${whole.format(size)}`;
   const rest = data.total > size ? ` (the page shows the first ${whole.format(size)} of ${whole.format(data.total)}; tasks.csv has all)` : "";
   $("count").textContent = `${all} ${size === 1 ? "task" : "tasks"} · ${money(sum)}${rest}`;
   $("empty").hidden = chosen.length > 0;
-}
-
-function fillTally() {
-  $("tally").textContent = `${whole.format(marks.picked.size)} picked, ${whole.format(marks.rejected.size)} rejected`;
-}
-
-function mark(index, kind) {
-  if (index < 0) return;
-  toggleMark(index, kind);
-  redress(index);
-  fillTally();
-  if (viewer.open) fillMark();
-  else if (view.marked) refresh();
+  if (selected.size) select([...selected].filter((index) => places.has(index)));
+  else fillTally();
 }
 
 function clearFilters() {
@@ -74,10 +53,13 @@ function clearFilters() {
 function fillHeader() {
   $("subtitle").textContent = `${whole.format(data.total)} ${data.total === 1 ? "task" : "tasks"}${data.isPlayMoney ? " · a rehearsal with play money" : ""}`;
   $("written").textContent = `Written ${moment(data.written)}.`;
+  let shown = 0, images = 0;
+  for (let index = 0; index < size; index++) { shown += cell("price", index); images += hasImage(index) ? 1 : 0; }
   const figures = [["Images", whole.format(data.states.done ?? 0)], ["Spent", money(data.spent)]];
+  if (data.spent !== shown) figures.push(["Of it for these tasks", money(shown)]);
   if (data.unknown) figures.push(["Maybe billed", money(data.unknown)]);
   if (data.attempts) figures.push(["Attempts", whole.format(data.attempts)]);
-  if (data.states.done) figures.push(["Per image", money(Math.round(data.spent / data.states.done))]);
+  if (images) figures.push(["Per image", money(Math.round(shown / images))]);
   $("figures").replaceChildren(...figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
   $("spend").hidden = !$("spend").querySelector("svg");
 }
@@ -143,7 +125,11 @@ function setTheme(theme) {
 
 function wire() {
   for (const id of ["job", "tag", "marked", "sort", "group"]) {
-    $(id).addEventListener("change", () => { view[id] = $(id).value; refresh(); });
+    $(id).addEventListener("change", () => {
+      view[id] = $(id).value;
+      if (id === "group") chooseFamilies(view.group);
+      refresh();
+    });
   }
   let typing = 0;
   $("search").addEventListener("input", () => {
@@ -157,6 +143,17 @@ function wire() {
   $("clear").addEventListener("click", clearFilters);
   $("pick").addEventListener("click", () => mark(viewed, "picked"));
   $("reject").addEventListener("click", () => mark(viewed, "rejected"));
+  $("undo").addEventListener("click", undo);
+  $("advance").addEventListener("click", () => setAdvance(!isAdvancing));
+  $("redo").addEventListener("click", tellRedo);
+  $("redo-copy").addEventListener("click", copyRedo);
+  $("redo-close").addEventListener("click", () => $("redo-dialog").close());
+  $("reload").addEventListener("click", () => location.reload());
+  for (let stars = 1; stars <= 5; stars++) {
+    const button = element("button", { type: "button", "aria-label": `${stars} ${stars === 1 ? "star" : "stars"}`, "aria-pressed": "false" }, "☆");
+    button.addEventListener("click", () => rate(viewed, stars));
+    $("stars").append(button);
+  }
   $("save").addEventListener("click", saveMarks);
   $("load").addEventListener("click", () => $("picksfile").click());
   $("picksfile").addEventListener("change", loadMarks);
@@ -174,9 +171,7 @@ async function loadMarks() {
   $("picksfile").value = "";
   if (!file) return;
   try {
-    takeMarks(JSON.parse(await file.text()));
-    keepMarks();
-    fillTally();
+    heardMarks(backend.merge(fromPicks(JSON.parse(await file.text()), file.lastModified)));
     refresh();
   } catch (error) {
     $("count").textContent = `${file.name} is not a picks file: ${error.message}`;
@@ -193,14 +188,29 @@ const moves = {
 };
 
 function onKey(event) {
-  if (event.ctrlKey || event.metaKey || event.altKey || $("keys").open) return;
-  const at = event.target;
+  const at = event.target, isDialog = $("keys").open || $("redo-dialog").open;
   const isTyping = at.matches?.("input[type=search], select, textarea");
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey && !isTyping && !isDialog) {
+    undo();
+    event.preventDefault();
+    return;
+  }
+  if (event.ctrlKey || event.metaKey || event.altKey || isDialog) return;
   if (isTyping) {
     if (event.key === "Escape" && at.id === "search") { at.blur(); if (at.value) clearFilters(); focusCurrent(); }
+    if (event.key === "Escape" && at.id === "note") { keepNote(); $("stage").focus({ preventScroll: true }); event.preventDefault(); }
     return;
   }
   if (viewer.open ? viewerKey(event, at) : sheetKey(event, at)) event.preventDefault();
+}
+
+// Keys that mark, the same on the sheet and in the viewer.
+function markKey(key, index) {
+  if (key === "p" || key === "r") mark(index, key === "p" ? "picked" : "rejected");
+  else if (/^[0-5]$/.test(key)) rate(index, Number(key));
+  else if (key === "u") undo();
+  else return false;
+  return true;
 }
 
 const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
@@ -210,15 +220,17 @@ function sheetKey(event, at) {
   const key = keyOf(event);
   if (key === "?") { $("keys").showModal(); return true; }
   if (key === "/") { $("search").focus(); return true; }
-  if (key === "Escape") { clearFilters(); return true; }
+  if (key === "Escape") { if (selected.size) select([]); else clearFilters(); return true; }
   if (isOnControl && (key === " " || key === "Enter" || at.type === "range")) return false;
   if (moves[key] && order.length) {
+    if (event.shiftKey) { if (anchor < 0 || !selected.size) anchor = current; } else select([]);
     setCurrent(at.closest?.(".tile") || !["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"].includes(key) ? moves[key]() : current);
+    if (event.shiftKey) selectTo(current);
     focusCurrent();
     return true;
   }
-  if (key === "p" || key === "r") { mark(current, key === "p" ? "picked" : "rejected"); return true; }
-  if ((key === " " || (key === "c" && siblings.get(groupKey(current))?.length > 1)) && current >= 0) {
+  if (markKey(key, current)) return true;
+  if ((key === " " || (key === "c" && current >= 0 && familyOf(current).length > 1)) && current >= 0) {
     openViewer(current);
     if (key === "c") toggleCompare();
     return true;
@@ -231,15 +243,17 @@ function viewerKey(event, at) {
   if (key === " " && at.matches?.("button, a")) return false;
   if (key === " ") { closeViewer(); return true; }
   if ((key === "ArrowLeft" || key === "ArrowRight") && !isSlider) { stepViewer(key === "ArrowLeft" ? -1 : 1); return true; }
-  if (key === "p" || key === "r") { mark(viewed, key === "p" ? "picked" : "rejected"); return true; }
-  if (key === "c") { toggleCompare(); return true; }
-  if (key === "z") { toggleTrueSize(); return true; }
-  if (key === "?") { $("keys").showModal(); return true; }
-  if (/^[1-9]$/.test(key)) {
-    const other = siblings.get(groupKey(viewed))[Number(key) - 1];
+  if (markKey(key, viewed)) return true;
+  if (key === "n") { $("note").focus(); return true; }
+  if (key === "v" && befores(viewed).length > 1) { under = (under + 1) % befores(viewed).length; fillPicture(viewed); return true; }
+  if (key === "[" || key === "]") {
+    const family = familyOf(viewed), other = family[family.indexOf(viewed) + (key === "[" ? -1 : 1)];
     if (other !== undefined) goTo(other);
     return true;
   }
+  if (key === "c") { toggleCompare(); return true; }
+  if (key === "z") { toggleTrueSize(); return true; }
+  if (key === "?") { $("keys").showModal(); return true; }
   return false;
 }
 
@@ -248,8 +262,11 @@ view.size = Math.min(Math.max(Number(remembered("imgpipe:size")) || (window.inne
 $("size").value = view.size;
 fillHeader();
 fillFilters();
+fillGroups();
 fillReasons();
-fillTally();
+setAdvance(isAdvancing);
+for (const id of ["save", "load"]) $(id).hidden = isDesk;
 wire();
+backend.start(heardMarks);
 refresh();
 document.documentElement.dataset.ready = "yes";

@@ -1,44 +1,70 @@
-// What a person picked and rejected: kept in the browser, saved to picks.json, loaded from it.
-const marksKey = `imgpipe:marks:${data.key}`;
-const marks = { picked: new Set(), rejected: new Set() };
-const seen = new Map();  // id -> hash of the image that stands there now: a mark is for an image, not for its name
-for (let index = 0; index < size; index++) if (cell("sha256", index)) seen.set(cell("id", index), cell("sha256", index));
+// What a person said of images: id -> {kind, stars, note, sha256, at}. A mark is for an image, not for its name; of two
+// marks of one task the later one counts, so that windows, files and the ledger can be merged in any order.
+const NO_MARK = Object.freeze({ kind: "", stars: 0, note: "", sha256: "", at: 0 });
+const KINDS = ["picked", "rejected"];
+const marks = new Map(Object.entries(data.marks));
 
-function takeMarks(found) {
-  for (const kind of ["picked", "rejected"]) {
-    if (!Array.isArray(found?.[kind] ?? [])) throw new Error(`"${kind}" is not a list`);
-  }
-  const images = found?.images ?? {};
-  const isSame = (id) => typeof images[id] !== "string" || !seen.has(id) || images[id] === seen.get(id);
-  const isMine = (id) => typeof id === "string" && isSame(id);
-  marks.picked = new Set((found.picked ?? []).filter(isMine));
-  marks.rejected = new Set((found.rejected ?? []).filter((id) => isMine(id) && !marks.picked.has(id)));
-}
-
-try { takeMarks(JSON.parse(remembered(marksKey) ?? "{}")); } catch { /* what was kept is not ours: start afresh */ }
-
-function marksText() {
-  const picked = [...marks.picked], rejected = [...marks.rejected], images = {};
-  for (const id of [...picked, ...rejected]) if (seen.has(id)) images[id] = seen.get(id);
-  return JSON.stringify({ picked, rejected, images }, null, 1) + "\n";
-}
-const keepMarks = () => remember(marksKey, marksText());
-
+// Also a redo that brought the same bytes again makes a new image, which nobody has judged yet.
+const madeAt = (index) => (cell("time", index) ?? 0) * 1000;
+const isOf = (mark, index) => (mark.sha256 === "" || mark.sha256 === (cell("sha256", index) ?? "")) && mark.at >= madeAt(index);
 function markOf(index) {
-  const id = cell("id", index);
-  return marks.picked.has(id) ? "picked" : marks.rejected.has(id) ? "rejected" : "";
+  const mark = marks.get(cell("id", index));
+  return mark && isOf(mark, index) ? mark : NO_MARK;
 }
 
-function toggleMark(index, kind) {
-  const id = cell("id", index), had = marks[kind].has(id);
-  marks.picked.delete(id);
-  marks.rejected.delete(id);
-  if (!had) marks[kind].add(id);
-  keepMarks();
+// Take over the later marks; returns the ids that changed. A mark of an image that is no longer there replaces none of
+// the image that is.
+function takeMarks(found) {
+  const changed = [];
+  for (const [id, mark] of found) {
+    const there = marks.get(id), index = indexOf.get(id);
+    if (there && there.at > mark.at) continue;
+    if (index !== undefined && !isOf(mark, index) && there && isOf(there, index)) continue;
+    marks.set(id, mark);
+    changed.push(id);
+  }
+  return changed;
+}
+
+// Lay a change over the present mark of a picture.
+function patched(index, patch) {
+  const sha256 = cell("sha256", index) ?? "", before = marks.get(cell("id", index))?.at ?? 0;
+  return { ...markOf(index), ...patch, sha256, at: Math.max(Date.now(), madeAt(index), before + 1) };  // clocks may be late
+}
+
+function fromPicks(found, savedAt) {
+  if (found === null || typeof found !== "object" || Array.isArray(found)) throw new Error("it is no object");
+  const kinds = new Map();
+  for (const kind of KINDS) {
+    if (!Array.isArray(found[kind] ?? [])) throw new Error(`"${kind}" is not a list`);
+    for (const id of found[kind] ?? []) if (typeof id === "string" && !kinds.has(id)) kinds.set(id, kind);
+  }
+  const of = (name) => new Map(Object.entries(found[name] ?? {}));
+  const images = of("images"), stars = of("stars"), notes = of("notes"), at = of("at");
+  const ids = new Set([...kinds.keys(), ...stars.keys(), ...notes.keys(), ...at.keys()]);
+  return new Map([...ids].map((id) => [id, {
+    kind: kinds.get(id) ?? "",
+    stars: Math.min(Math.max(Math.round(Number(stars.get(id))) || 0, 0), 5),
+    note: String(notes.get(id) ?? "").slice(0, 4000),
+    sha256: typeof images.get(id) === "string" ? images.get(id) : "",
+    at: Number(at.get(id)) || savedAt,
+  }]));
+}
+
+function toPicks(found) {
+  const picks = { picked: [], rejected: [], images: {}, stars: {}, notes: {}, at: {} };
+  for (const [id, mark] of found) {
+    if (mark.kind) picks[mark.kind].push(id);
+    if (mark.sha256) picks.images[id] = mark.sha256;
+    if (mark.stars) picks.stars[id] = mark.stars;
+    if (mark.note) picks.notes[id] = mark.note;
+    picks.at[id] = mark.at;
+  }
+  return JSON.stringify(picks, null, 1) + "\n";
 }
 
 async function saveMarks() {
-  const text = marksText();
+  const text = toPicks(marks);
   if (window.showSaveFilePicker) {
     try {
       const handle = await window.showSaveFilePicker({

@@ -22,19 +22,34 @@ function grease(kind) {
 }
 
 function label(index) {
+  const { kind, stars, note } = markOf(index);
   const parts = [cell("id", index), cell("state", index)];
   if (cell("reason", index)) parts.push(cell("reason", index));
   if (cell("price", index)) parts.push(money(cell("price", index)));
-  if (markOf(index)) parts.push(markOf(index));
+  if (hasBefore(index)) parts.push("with a before");
+  if (stars) parts.push(`${stars} ${stars === 1 ? "star" : "stars"}`);
+  if (note) parts.push("with a note");
+  if (selected.has(index)) parts.push("selected");
+  if (kind) parts.push(kind);
   return parts.join(", ");
 }
 
+// A task without an image shows its input photograph, where it has one, and what became of it.
 function frame(index) {
-  const source = cell("thumb", index) ?? cell("image", index);
+  const source = cell("thumb", index) ?? cell("image", index), input = cell("small", index) ?? cell("before", index);
+  if (source === null && cell("state", index) === "pending" && input !== null) return awaiting(index, input);
   if (source === null) return blank(index);
-  const image = element("img", { src: source, alt: "", loading: "lazy", decoding: "async", draggable: "false" });
+  const image = picturesOf(source);
   image.addEventListener("error", () => image.replaceWith(blank(index, "This picture cannot be shown")), { once: true });
   return image;
+}
+
+const picturesOf = (source) => element("img", { src: source, alt: "", loading: "lazy", decoding: "async", draggable: "false" });
+
+function awaiting(index, input) {
+  const image = picturesOf(input), box = element("span", { class: "awaiting" }, image, element("b", {}, cell("state", index)));
+  image.addEventListener("error", () => box.replaceWith(blank(index)), { once: true });
+  return box;
 }
 
 function blank(index, text) {
@@ -43,23 +58,43 @@ function blank(index, text) {
     element("b", {}, state), " ", element("span", {}, text ?? cell("reason", index) ?? ""));
 }
 
+// The end of an id tells tasks apart: where there is no room, its middle goes.
+const TAIL = 14;
+function telling(text) {
+  const at = text.length > TAIL * 1.5 ? text.length - TAIL : text.length;
+  return element("span", { class: "id" }, element("span", {}, text.slice(0, at)), element("span", {}, text.slice(at)));
+}
+
 function makeTile(index) {
   const button = element("button", { type: "button", class: "frame", tabindex: index === current ? "0" : "-1" }, frame(index));
   const tile = element("article", { class: "tile" }, button,
-    element("span", { class: "caption", "aria-hidden": "true", title: cell("id", index) },
-      element("span", {}, shortId(index)), element("span", { class: "cost" }, cell("price", index) ? money(cell("price", index)) : "")));
-  button.addEventListener("click", () => { setCurrent(index); openViewer(index); });
+    element("span", { class: "caption", "aria-hidden": "true", title: cell("id", index) }, telling(shortId(index)),
+      element("span", { class: "stars" }), element("span", { class: "cost" }, cell("price", index) ? money(cell("price", index)) : "")));
+  if (hasBefore(index)) button.append(element("i", { class: "badge before", title: "There is a before", "aria-hidden": "true" }));
+  if (cell("state", index) === "done" && cell("reason", index)) {
+    button.append(element("i", { class: "badge doubt", title: cell("reason", index), "aria-hidden": "true" }, "!"));
+  }
+  button.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); });  // the focus stays where the range begins
+  button.addEventListener("click", (event) => {
+    if (event.shiftKey) selectTo(index);
+    setCurrent(index);
+    if (event.shiftKey) { focusCurrent(); return; }
+    select([]);
+    openViewer(index);
+  });
   button.addEventListener("focus", () => { if (current !== index) setCurrent(index, false); });
   dressTile(tile, index);
   return tile;
 }
 
 function dressTile(tile, index) {
-  const mark = markOf(index), button = tile.firstChild;
-  tile.classList.toggle("picked", mark === "picked");
-  tile.classList.toggle("rejected", mark === "rejected");
+  const { kind, stars, note } = markOf(index), button = tile.firstChild;
+  tile.classList.toggle("picked", kind === "picked");
+  tile.classList.toggle("rejected", kind === "rejected");
+  tile.classList.toggle("selected", selected.has(index));
   button.querySelector(".grease")?.remove();
-  if (mark) button.append(grease(mark));
+  if (kind) button.append(grease(kind));
+  tile.querySelector(".stars").textContent = `${"★".repeat(stars)}${note ? " ✎" : ""}`;
   button.setAttribute("aria-label", label(index));
 }
 
@@ -154,7 +189,7 @@ function focusCurrent() {
 function reveal(index) {
   const spot = places.get(index);
   if (!spot) return;
-  const line = plan.lines[spot.line], margin = 16, bar = document.querySelector(".bar").offsetHeight;
+  const line = plan.lines[spot.line], margin = 16, bar = $("desk").offsetHeight;
   const top = line.y + sheet.offsetTop, bottom = top + line.height;
   if (top < window.scrollY + bar + margin) window.scrollTo(0, top - bar - margin);
   else if (bottom > window.scrollY + window.innerHeight - margin) window.scrollTo(0, bottom - window.innerHeight + margin);

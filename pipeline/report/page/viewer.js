@@ -2,10 +2,12 @@
 const viewer = $("viewer"), picture = $("picture");
 const AWAY = " · the original is not here, this is its thumbnail";
 let viewed = -1, isComparing = false, isTrueSize = false;
+let under = 0;  // what is under the slider: 0 the newest before (the input, where there is one), 1 the one before that
 
 function openViewer(index) {
   viewed = index;
   isComparing = isTrueSize = false;
+  under = 0;
   fillViewer();
   if (!viewer.open) viewer.showModal();
   $("stage").focus({ preventScroll: true });
@@ -14,14 +16,13 @@ function openViewer(index) {
 function stepViewer(step) {
   const next = order.includes(viewed) ? neighbour(step) : order[0];
   if (next === undefined || next === viewed) return;
-  setCurrent(next);
-  viewed = next;
-  isComparing = isTrueSize = false;
-  fillViewer();
+  goTo(next);
 }
 
 function goTo(index) {
+  keepNote();
   viewed = index;
+  under = 0;
   if (places.has(index)) setCurrent(index);
   isComparing = isTrueSize = false;
   fillViewer();
@@ -49,19 +50,68 @@ function fillTrouble(index) {
 }
 
 function fillMark() {
-  const mark = markOf(viewed);
-  $("pick").setAttribute("aria-pressed", String(mark === "picked"));
-  $("reject").setAttribute("aria-pressed", String(mark === "rejected"));
-  viewer.dataset.mark = mark;
+  const { kind, stars, note: text } = markOf(viewed);
+  $("pick").setAttribute("aria-pressed", String(kind === "picked"));
+  $("reject").setAttribute("aria-pressed", String(kind === "rejected"));
+  viewer.dataset.mark = kind;
+  [...$("stars").children].forEach((star, at) => {
+    star.textContent = at < stars ? "★" : "☆";
+    star.setAttribute("aria-pressed", String(at + 1 === stars));
+  });
+  if (document.activeElement !== $("note")) $("note").value = text;
+  fillRedo();
+}
+
+// What is typed is kept when the field is left, and before another picture is shown.
+function keepNote() {
+  if (viewed >= 0) note(viewed, $("note").value.trim());
+}
+
+const wordsOf = (text) => text.trim().replace(/^\+\s*/, "");
+
+// The price stands on the button before it is pressed; what asks for it is a command.
+function fillRedo() {
+  const words = wordsOf($("note").value), price = cell("redo", viewed), { kind, note: kept } = markOf(viewed);
+  const isAsked = kind === "rejected" && kept.startsWith("+") && wordsOf(kept) === words;
+  $("redo-words").hidden = !hasImage(viewed) || !words || isAsked;
+  $("redo-words").textContent = `Redo with these words: ${price === null ? "price unknown" : `about ${money(price)}`}`;
+  $("redo-hint").textContent = isAsked ? `Rejected; its redo adds these words to the prompt: ${redoCommand()}` : "";
+}
+
+function redoWithWords() {
+  const words = `+ ${wordsOf($("note").value)}`;
+  $("note").value = words;
+  change([viewed], () => ({ kind: "rejected", note: words }));
+  fillMark();
+  if (isAdvancing) advance(viewed);
+}
+
+// What can be under the slider: [link, name, the link's thumbnail].
+function befores(index) {
+  const input = cell("before", index), versions = cell("versions", index);
+  const found = versions.map(([link, at], place) => [link, `version ${versions.length - place}${at ? `, ${moment(at)}` : ""}`, null]);
+  if (input !== null) found.unshift([input, "before", cell("small", index)]);
+  return found;
+}
+
+function fillVersions(index) {
+  const found = befores(index), isShown = cell("image", index) !== null && found.length > 1;
+  $("versions").hidden = !isShown;
+  $("versions").replaceChildren(...(isShown ? found.map(([, name], at) => {
+    const button = element("button", { type: "button", class: "quiet", "aria-pressed": String(at === under) }, name);
+    button.addEventListener("click", () => { under = at; isComparing = isTrueSize = false; fillPicture(viewed); });
+    return button;
+  }) : []));
 }
 
 function fillPicture(index) {
-  const source = cell("image", index), before = cell("before", index), family = siblings.get(groupKey(index));
+  const source = cell("image", index), family = familyOf(index), before = befores(index)[under];
   picture.className = `picture${isTrueSize ? " true-size" : ""}`;
   if (isComparing && family.length > 1) picture.replaceChildren(comparison(family));
-  else if (source === null) picture.replaceChildren(before === null ? blank(index) : large(before, "Input image", { small: cell("small", index) }));
-  else if (before !== null && !isTrueSize) picture.replaceChildren(slider(before, source, index));
+  else if (source === null) picture.replaceChildren(cell("before", index) === null ? blank(index) : large(cell("before", index), "Input image", { small: cell("small", index) }));
+  else if (before && !isTrueSize) picture.replaceChildren(slider(before, source, index));
   else picture.replaceChildren(image(source, index));
+  fillVersions(index);
 }
 
 const image = (source, index) => large(source, cell("prompt", index), { small: cell("thumb", index), width: cell("width", index), height: cell("height", index) });
@@ -84,13 +134,13 @@ function insteadOf(made, small, otherwise) {
   });
 }
 
-function slider(before, after, index) {
-  const under = image(after, index), over = element("img", { src: before, alt: "Before", class: "over", draggable: "false" });
-  under.removeEventListener("click", toggleTrueSize);
-  insteadOf(over, cell("small", index), () => over.remove());
+function slider([before, name, small], after, index) {
+  const shown = image(after, index), over = element("img", { src: before, alt: name, class: "over", draggable: "false" });
+  shown.removeEventListener("click", toggleTrueSize);
+  insteadOf(over, small, () => over.remove());
   const range = element("input", { type: "range", min: "0", max: "100", value: "50", step: "0.5", "aria-label": "Before and after", id: "slider" });
-  const box = element("div", { class: "slider" }, under, over, element("i", { class: "handle", "aria-hidden": "true" }),
-    element("span", { class: "tag left", "aria-hidden": "true" }, "before"), element("span", { class: "tag right", "aria-hidden": "true" }, "after"), range);
+  const box = element("div", { class: "slider" }, shown, over, element("i", { class: "handle", "aria-hidden": "true" }),
+    element("span", { class: "tag left", "aria-hidden": "true" }, name), element("span", { class: "tag right", "aria-hidden": "true" }, name === "before" ? "after" : "now"), range);
   box.style.aspectRatio = `${cell("width", index) ?? 1} / ${cell("height", index) ?? 1}`;
   box.style.setProperty("--ratio", String((cell("width", index) ?? 1) / (cell("height", index) ?? 1)));
   const move = () => {
@@ -105,11 +155,13 @@ function slider(before, after, index) {
 function comparison(family) {
   const grid = element("div", { class: "compare" });
   grid.style.setProperty("--columns", String(Math.ceil(Math.sqrt(Math.min(family.length, 9)))));
-  for (const index of family.slice(0, 9)) {
+  const from = Math.floor(Math.max(family.indexOf(viewed), 0) / 9) * 9;
+  for (const index of family.slice(from, from + 9)) {
     const source = cell("image", index);
     const shown = source === null ? blank(index) : element("img", { src: source, alt: "" });
     if (source !== null) insteadOf(shown, cell("thumb", index), () => shown.replaceWith(blank(index, "Not found")));
-    const button = element("button", { type: "button", class: markOf(index), "aria-label": label(index) }, shown, element("span", {}, shortId(index)));
+    const button = element("button", { type: "button", class: markOf(index).kind, "aria-label": label(index), "aria-current": index === viewed ? "true" : null },
+      shown, tellsApart?.(index) ? element("span", { class: "id" }, tellsApart(index)) : telling(shortId(index)));
     button.addEventListener("click", () => goTo(index));
     grid.append(button);
   }
@@ -117,7 +169,7 @@ function comparison(family) {
 }
 
 function fillVariants(index) {
-  const family = siblings.get(groupKey(index));
+  const family = familyOf(index);
   $("variants-box").hidden = family.length < 2;
   $("variants").replaceChildren(...(family.length < 2 ? [] : family.slice(0, 60).map((other) => {
     const button = element("button", { type: "button", "aria-label": label(other), "aria-current": other === index ? "true" : null }, frame(other));
@@ -129,7 +181,7 @@ function fillVariants(index) {
 function fillFacts(index) {
   const rows = [
     ["Model", cell("model", index)],
-    ["Options", cell("matrix", index)],
+    ["Options", pairs(axes, index).map(([axis, value]) => `${axis}: ${value}`).join(", ")],
     ["Tags", cell("tags", index).join(", ")],
     ["Size", cell("width", index) ? `${cell("width", index)} × ${cell("height", index)}` : ""],
     ["File", cell("bytes", index) ? `${bytes(cell("bytes", index))} · ${(cell("mime", index) ?? "").replace("image/", "")}` : ""],
@@ -140,6 +192,7 @@ function fillFacts(index) {
     ["Made", cell("time", index) === null ? "" : moment(cell("time", index))],
     ["SHA-256", (cell("sha256", index) ?? "").slice(0, 16)],
     ["Fingerprint", cell("fingerprint", index)],
+    ...pairs(fields, index),
   ];
   $("facts").replaceChildren(...rows.filter(([, value]) => value).map(([name, value]) => {
     const text = element("dd", {}, value);
@@ -157,7 +210,7 @@ function toggleTrueSize() {
 }
 
 function toggleCompare() {
-  isComparing = !isComparing && siblings.get(groupKey(viewed)).length > 1;
+  isComparing = !isComparing && familyOf(viewed).length > 1;
   fillPicture(viewed);
 }
 
@@ -165,6 +218,8 @@ function toggleCompare() {
 // between would mark the wrong picture. So the focus is set at once.
 function closeViewer() {
   const last = viewed;
+  keepNote();
+  viewed = -1;
   viewer.close();
   picture.replaceChildren();
   if (places.has(last)) setCurrent(last);
@@ -173,6 +228,9 @@ function closeViewer() {
 viewer.addEventListener("cancel", (event) => { event.preventDefault(); closeViewer(); });
 // After a press with a pointer the keys are the viewer's again; the keyboard's own focus stays where it is.
 viewer.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) $("stage").focus({ preventScroll: true }); });
+$("note").addEventListener("input", fillRedo);
+$("note").addEventListener("change", keepNote);
+$("redo-words").addEventListener("click", redoWithWords);
 $("close").addEventListener("click", closeViewer);
 $("prev").addEventListener("click", () => stepViewer(-1));
 $("next").addEventListener("click", () => stepViewer(1));

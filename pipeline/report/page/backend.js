@@ -1,0 +1,127 @@
+// Where marks are kept: in the ledger when the page is served by `imgpipe judge`, else in the browser. Both are given
+// changes of single fields, so that two windows that are open together lose nothing of each other's.
+// start(heard): begin; `heard(ids)` is called when another window changed marks. write([[index, patch]]): keep changes.
+
+function browserBackend() {
+  const key = `imgpipe:marks:${data.key}`;
+  const kept = () => {
+    try { return fromPicks(JSON.parse(remembered(key) ?? "{}"), 0); } catch { return new Map(); /* it is not ours */ }
+  };
+  return {
+    start(heard) {
+      takeMarks(kept());
+      window.addEventListener("storage", (event) => { if (event.key === key) heard(takeMarks(kept())); });
+    },
+    write(changes) {
+      takeMarks(kept());  // what another window wrote since
+      for (const [index, patch] of changes) marks.set(cell("id", index), patched(index, patch));
+      remember(key, toPicks(marks));
+    },
+    merge(found) {
+      takeMarks(kept());
+      const changed = takeMarks(found);
+      remember(key, toPicks(marks));
+      return changed;
+    },
+  };
+}
+
+const POLL_MS = 700, POLL_HIDDEN_MS = 30000, MOST_BODY = 30000;  // bytes; the server takes 64 KB
+
+function ledgerBackend() {
+  let change = data.desk.change, heard = () => {}, isSending = false, timer = 0;
+  let waiting = [];  // changes that the server has not taken yet
+
+  async function ask(body) {
+    const answer = await fetch(body ? "marks" : `marks?since=${change}`, body && {
+      method: "POST", body: JSON.stringify(body),
+      headers: { "Content-Type": "application/json", "X-Imgpipe-Write": data.desk.secret },
+    });
+    if (!answer.ok) throw new Error(await answer.text());
+    const found = await answer.json();
+    change = found.change;
+    return found;
+  }
+
+  function batch() {
+    const edits = {};
+    let count = 0, sum = 0;
+    for (const [id, edit] of waiting) {
+      sum += new Blob([JSON.stringify([id, edit])]).size;
+      if (count && sum > MOST_BODY) break;
+      edits[id] = { ...edits[id], ...edit };
+      count += 1;
+    }
+    return { edits, count };
+  }
+
+  async function flush() {
+    if (isSending) return;
+    isSending = true;
+    try {
+      while (waiting.length) {
+        const { edits, count } = batch();
+        const found = await ask({ since: change, edits });
+        waiting = waiting.slice(count);
+        if (!waiting.length) heard(takeMarks(new Map(Object.entries(found.marks))));
+      }
+      announce("");
+    } catch (error) {
+      announce(`${whole.format(waiting.length)} not saved: ${error instanceof TypeError ? "imgpipe judge has ended" : error.message}`);
+    }
+    isSending = false;
+  }
+
+  async function poll() {
+    clearTimeout(timer);
+    if (waiting.length) await flush();
+    else if (!isSending) {
+      try {
+        const found = await ask();
+        if (!waiting.length) heard(takeMarks(new Map(Object.entries(found.marks))));
+        announce("", found.newImages);
+      } catch (error) {
+        announce(error instanceof TypeError ? "imgpipe judge has ended: start it again to go on" : error.message);
+      }
+    }
+    timer = setTimeout(poll, document.hidden ? POLL_HIDDEN_MS : POLL_MS);
+  }
+
+  return {
+    start(listener) {
+      heard = listener;
+      document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+      window.addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
+      poll();
+    },
+    write(changes) {
+      for (const [index, patch] of changes) {
+        marks.set(cell("id", index), patched(index, patch));
+        waiting.push([cell("id", index), { sha256: cell("sha256", index) ?? "", ...patch }]);
+      }
+      flush();
+    },
+    merge(found) {
+      const changes = [];
+      for (const [id, { kind, stars, note }] of found) {
+        const index = indexOf.get(id), there = marks.get(id);
+        if (index === undefined || !isOf(found.get(id), index) || (there && there.at > found.get(id).at)) continue;
+        changes.push([index, { kind, stars, note }]);
+      }
+      this.write(changes);
+      return changes.map(([index]) => cell("id", index));
+    },
+  };
+}
+
+// One line that stays in sight: what was not saved, or that there are new images.
+function announce(trouble, newImages = 0) {
+  const line = $("announce");
+  line.hidden = !trouble && newImages <= 0;
+  line.classList.toggle("bad", Boolean(trouble));
+  const text = trouble || `${whole.format(newImages)} new ${newImages === 1 ? "image" : "images"}`;
+  if (!line.hidden && $("announced").textContent !== text) $("announced").textContent = text;
+  $("reload").hidden = Boolean(trouble);
+}
+
+const backend = isDesk ? ledgerBackend() : browserBackend();

@@ -1,0 +1,115 @@
+// What belongs together: cuts the sheet into groups, and says what is compared with what.
+// A grouping: {key(index) -> text or null, title(key), isFamily: compared with each other, isSmall: groups of one are
+// not worth a heading, order(a, b)}.
+const rowKey = (index) => `${cell("job", index)}/${cell("row", index)}`;
+const same = (text) => text;
+
+const groupings = new Map([
+  ["job", { key: (index) => cell("job", index), title: same }],
+  ["row", { key: rowKey, title: same, isFamily: true, isSmall: true }],
+  ["folder", { key: (index) => cell("folder", index), title: (key) => key || "no folder" }],
+  ["tag", { key: (index) => cell("tags", index)[0] ?? null, title: same, isFamily: true }],
+]);
+const besides = new Map([["row", "Variants of a row"]]), sections = new Map([["job", "By job"]]);
+
+const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+
+// The id of a row without its value of one axis: `cup-dawn` and `cup-dusk` are both `cup`.
+function without(axis, index) {
+  const value = valueOf(axes[axis], index), row = cell("row", index);
+  if (value === null) return row;
+  const found = [...row.matchAll(new RegExp(`(?<![\\p{L}\\p{N}])${escaped(value)}(?![\\p{L}\\p{N}])`, "gu"))].pop();
+  if (!found) return row;
+  const before = row.slice(0, found.index), after = row.slice(found.index + value.length);
+  return before ? before.replace(/[-_ .]$/, "") + after : after.replace(/^[-_ .]/, "");
+}
+
+function besideAxis(axis) {
+  const rest = Object.keys(axes).filter((name) => name !== axis);
+  const key = (index) => [cell("job", index), without(axis, index), cell("variant", index),
+    ...rest.map((name) => valueOf(axes[name], index) ?? "")].join("\n");
+  const title = (text) => {
+    const [job, row, variant] = text.split("\n");
+    return `${job}/${row}${variant === "1" ? "" : `@${variant}`}`;
+  };
+  return { key, title, isFamily: true, isSmall: true, tells: (index) => valueOf(axes[axis], index) };
+}
+
+// The fields that group anything: not the same for all, not another one for each; of those that group alike (a name and
+// its path) the shortest.
+function groupingFields() {
+  const found = new Map();
+  for (const [name, column] of Object.entries(fields)) {
+    const numbers = new Map(), parts = [];
+    let sum = 0, filled = 0;
+    for (let index = 0; index < size; index++) {
+      const value = valueOf(column, index);
+      if (!numbers.has(value)) numbers.set(value, numbers.size);
+      parts.push(numbers.get(value));
+      filled += value === null ? 0 : 1;
+      sum += value?.length ?? 0;
+    }
+    numbers.delete(null);
+    const key = parts.join();
+    if (numbers.size < 2 || numbers.size > filled / 2 || found.get(key)?.sum <= sum) continue;
+    found.set(key, { name, column, sum });
+  }
+  return [...found.values()].map(({ name, column }) => [name, column]);
+}
+
+function addGroupings() {
+  for (const axis of Object.keys(axes)) {
+    groupings.set(`beside:${axis}`, besideAxis(axis));
+    groupings.set(`axis:${axis}`, { key: (index) => valueOf(axes[axis], index), title: same });
+    besides.set(`beside:${axis}`, `${axis}: side by side`);
+    sections.set(`axis:${axis}`, `By ${axis}`);
+  }
+  for (const [name, column] of groupingFields()) {
+    groupings.set(`field:${name}`, { key: (index) => valueOf(column, index), title: (key) => key || "(empty)", isFamily: true });
+    besides.set(`field:${name}`, `Same ${name}`);
+  }
+  const differ = (column) => Array.isArray(columns[column]);
+  if (differ("folder")) sections.set("folder", "By folder");
+  if (differ("tags")) sections.set("tag", "By tag");
+}
+addGroupings();
+
+function fillGroups() {
+  for (const [label, options] of [["Beside each other", besides], ["Sections", sections]]) {
+    $("group").append(element("optgroup", { label }, ...[...options].map(([value, text]) => element("option", { value }, text))));
+  }
+}
+
+// What is compared with what is said by the chosen grouping; else the variants of a row are.
+let families = new Map(), familyKey = rowKey, tellsApart = null;
+function chooseFamilies(name) {
+  const grouping = groupings.get(name)?.isFamily ? groupings.get(name) : groupings.get("row");
+  familyKey = (index) => grouping.key(index) ?? `\n${index}`;
+  tellsApart = grouping.tells ?? null;
+  families = new Map();
+  for (let index = 0; index < size; index++) {
+    const key = familyKey(index), others = families.get(key);
+    if (others) others.push(index);
+    else families.set(key, [index]);
+  }
+}
+chooseFamilies("row");
+const familyOf = (index) => families.get(familyKey(index)) ?? [index];
+
+function cut(chosen, name) {
+  const grouping = groupings.get(name);
+  if (!grouping) return [{ items: chosen }];
+  const groups = new Map();
+  for (const index of chosen) {
+    const key = grouping.key(index), others = groups.get(key);
+    if (others) others.push(index);
+    else groups.set(key, [index]);
+  }
+  const cuts = [], rest = [];
+  for (const [key, items] of groups) {
+    if (key === null || (grouping.isSmall && items.length < 2)) rest.push(...items);
+    else cuts.push({ title: grouping.title(key), items, note: grouping.isSmall ? cell("prompt", items[0]) : whole.format(items.length) });
+  }
+  if (rest.length) cuts.push(cuts.length ? { title: "Others", items: rest, note: whole.format(rest.length) } : { items: rest });
+  return cuts;
+}

@@ -1,0 +1,114 @@
+"""judge in a headless Chromium: the served page under its own policy, two windows, a server that ends."""
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from pipeline.compose import judge_server
+from pipeline.store import read_marks
+from tests.cli.conftest import Imgpipe
+from tests.cli.test_judge import setup_of
+from tests.report.sheets import CHROMIUM, FLAGS, Sheet
+
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]  # a run, a server and a browser are started
+
+
+@pytest.fixture
+def address(imgpipe: Imgpipe) -> Iterator[str]:
+    """Serve from a thread of its own: the driver of the browser has this one."""
+    setup = setup_of(imgpipe.made())
+    started, addresses, stopping = threading.Event(), list[str](), list[Any]()
+
+    async def serve() -> None:
+        secret = "s" * 43
+        desk = judge_server.Desk(setup, secret=secret)
+        server = judge_server.JudgeServer(desk, secret=secret)
+        runner = judge_server.web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await judge_server.web.TCPSite(runner, judge_server.HOST, 0).start()
+        server.host = f"{judge_server.HOST}:{runner.addresses[0][1]}"
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        stopping.append(lambda: loop.call_soon_threadsafe(stop.set))
+        addresses.append(server.address)
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+        desk.close()
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    started.wait()
+    yield addresses[0]
+    stopping[0]()
+    thread.join()
+
+
+@pytest.fixture
+def context(address: str) -> Iterator[Any]:
+    """Open a browser, after the images are made: the driver's own event loop lets no other one run in this thread."""
+    if CHROMIUM is None:
+        pytest.skip(reason="no chromium here: the page of judge is not tested (apt-get install chromium)")
+    driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
+    with driver.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        made = browser.new_context(viewport={"width": 1280, "height": 900})
+        made.set_default_timeout(8000)
+        yield made
+        browser.close()
+
+
+def open_at(context: Any, address: str) -> Sheet:
+    sheet = Sheet(context)
+    sheet.page.goto(address)
+    sheet.page.wait_for_selector("html[data-ready]")
+    return sheet
+
+
+def test_two_windows_share_their_marks_and_undo_is_kept(context: Any, address: str, imgpipe: Imgpipe) -> None:
+    one = open_at(context, address)
+    origin = address.partition("#")[0]
+    assert "#" not in one.page.url  # the token is in no history
+    two = open_at(context, origin)  # the same browser finds the desk again
+    assert two.page.url == one.page.url
+    one.press("Home", "p", "4")  # goes on after the mark: the stars are the second one's
+    two.until("document.querySelector('#tally').textContent === '1 picked, 0 rejected, 1 left'")
+    assert two.page.locator(".stars:not(:empty)").count() == 1
+    two.press("Home", "Space", "n")
+    two.page.keyboard.type("+ a green handle")
+    two.press("Escape", "Escape")
+    one.until("[...document.querySelectorAll('.stars')].some(at => at.textContent.includes('✎'))")
+    one.press("u", "u")
+    two.until("document.querySelector('#tally').textContent === '0 picked, 0 rejected, 2 left'")
+    marks = read_marks(imgpipe.state, manifest="shop")
+    assert {name: (mark.kind, mark.stars, mark.note) for name, mark in marks.items()} == {
+        "mugs/red": ("", 0, "+ a green handle"),
+        "mugs/blue": ("", 0, ""),
+    }
+    one.until("[...document.querySelectorAll('.frame img')].every(at => at.complete && at.naturalWidth)")
+    assert one.said == two.said == []  # no policy was violated, nothing failed
+    assert {url.split("/")[2] for url in one.asked} == {origin.split("/")[2]}
+
+
+def test_the_address_opens_nothing_a_second_time(context: Any, address: str) -> None:
+    open_at(context, address)
+    stranger = context.browser.new_context()
+    page = stranger.new_page()
+    page.goto(address)
+    page.wait_for_selector("#closed:not([hidden])")
+    assert "works once" in page.inner_text("#closed")
+    assert page.url == address.partition("#")[0]
+    stranger.close()
+
+
+def test_a_mark_that_could_not_be_kept_is_told(context: Any, address: str) -> None:
+    sheet = open_at(context, address)
+    sheet.page.route("**/marks", lambda route: route.abort() if route.request.method == "POST" else route.continue_())
+    sheet.press("Home", "p")
+    sheet.until("document.querySelector('#announce').textContent.includes('1 not saved')")
+    sheet.page.unroute("**/marks")
+    sheet.until("document.querySelector('#announce').hidden")
+    assert sheet.text("#tally") == "1 picked, 0 rejected, 1 left"
