@@ -201,7 +201,7 @@ def export(
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: any free one.")
 @click.option("--no-open", "is_silent", is_flag=True, help="Only print the address.")
 @f.locating
-def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None, variables: tuple[str, ...]) -> int:
+def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None, **flags: Any) -> int:
     """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate: the marks are kept at once.
 
     It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
@@ -221,7 +221,7 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
     from pipeline.compose import judge_server
 
     path, profile = f.file_and_profile(file, simulate)
-    setup = compose.prepare(path, f.compose_flags(variables=variables, profile=profile))
+    setup = compose.prepare(path, f.compose_flags(profile=profile, **flags))
     environment = judge_server.without_keys(setup)
     if environment is not None:  # judging needs no key, so there is none in the process that browsers can reach
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
