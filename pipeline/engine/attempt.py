@@ -1,7 +1,7 @@
 """One attempt of one task, from the gates to the ledger's last word on it.
 
-In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, disk, pace; then the intent is
-committed, the request sent, the answer judged off the loop and written down. It decides nothing about repeating.
+In: a task, and what it has met so far. Out: a `Step`. Order of the gates: halt, wallet, disk, throttle; then the intent
+is committed, the request sent, the answer judged off the loop and written down. It decides nothing about repeating.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
-from pipeline.engine.pace import Gate, Stopped, Ticket
 from pipeline.engine.ports import Intent, Prices, Provider, Store
 from pipeline.engine.retry import Tally, standing
 from pipeline.engine.room import PATIENCE_S, Room
+from pipeline.engine.throttle import Gate, Stopped, Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import Conflict
 from pipeline.model import Answer, Artifact, Billed, Failure, Fault, Reply, Task, TaskState
@@ -30,6 +30,7 @@ WITHDRAWN: Final = Failure(
     reason="withdrawn before it was sent: a pause or a stop began",
     code="withdrawn",
 )
+BUG: Final = Failure(fault=Fault.OTHER, billed=Billed.MAYBE, reason="a bug ended the attempt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +106,7 @@ class Attempts:
         """
         price = self._prices.price(task.model, task.size)
         begun = await self._begin(task, price, refused)
-        while begun is not None and self._is_held_back():
+        while begun is not None and self._is_held_back(begun[1]):
             await self._withdraw(*begun, tally)
             begun = await self._begin(task, price, refused)
         if begun is None:
@@ -118,13 +119,12 @@ class Attempts:
             result = await self._exchange(task, group)
         finally:
             if result is None:
-                self._gate.finished(ticket, Fault.OTHER, None)
+                self._gate.finished(ticket, BUG)
         seconds = time.monotonic() - started
-        fault, hint_s = (result.fault, result.hint_s) if isinstance(result, Failure) else (None, None)
-        if fault is not None:
-            tally.add(fault)
         try:
-            self._gate.finished(ticket, fault, hint_s)
+            result = self._gate.finished(ticket, result if isinstance(result, Failure) else None) or result
+            if isinstance(result, Failure):
+                tally.add(result.fault)
             judged(task, result)
         finally:  # a bug in who only watches costs no image
             step = await self._write_down(task, tally, intent, result, reservation=reservation, seconds=seconds)
@@ -156,7 +156,7 @@ class Attempts:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
         while True:
             await self._wait_for_room(task)
-            ticket = await self._gate.enter()
+            ticket = await self._gate.wait()
             try:
                 lacking = await self._room.lacking_bytes(task.size, self.in_flight)
             except BaseException:  # the worker sees it; nothing was sent
@@ -166,9 +166,9 @@ class Attempts:
                 return ticket
             self._gate.abandoned(ticket)
 
-    def _is_held_back(self) -> bool:
+    def _is_held_back(self, ticket: Ticket) -> bool:
         """Whether a halt or a pause began while the intent was being written: then it is not sent."""
-        return self._gate.is_stopped or self._gate.pace.pause_left_s > 0
+        return self._gate.is_stopped or self._gate.throttle.is_held_back(ticket)
 
     async def _withdraw(self, reservation: Reservation, ticket: Ticket, intent: Intent, tally: Tally) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
