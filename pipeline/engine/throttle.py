@@ -43,27 +43,26 @@ SOON_S = 0.001  # the least wait worth telling: a rounding error must not become
 SPREAD = 0.1  # of a delay, added at random: many clients were told the same second
 
 PROBE_S, PROBE_FAST_S, PROBE_CAP_S = 0.25, 1.0, 20.0  # gaps: the first, doubled up to, at most
-MANY = 100
+MANY = 100  # starts that were taken: with so many, gaps grow slowly; with half as many, twice as fast
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s
 USUAL_S = (1, 2, 5, 6, 10, 12, 15, 20, 30, 60, 120, 180, 300, 600, 900, 1800, 3600)  # lengths that people choose
 LATE_S = 0.1  # how much later than a window's end a probe asks
 
 LOOSE_S = 60.0  # for a rate whose window is not clear
-LONG_S = 2.0
-STRAY = 15
+LONG_S = 2.0  # and an answer's time: a closure longer than both is about starts
 FEW = 8  # starts that were taken: too few to believe the first closure, another run may have used the quota
-SAME = 0.05
+SAME = 0.05  # of a level: refused at the same one again
 NEAR = 0.9  # of a level: the same
 FEW_IN_FLIGHT = 0.4  # of the limit: hardly a limit in flight that names a delay
 MOST_CUT, SOFT_CUT, LEAST_CUT = 0.9, 0.93, 0.97
-HARD_CUT = 0.7
+HARD_CUT = 0.7  # when two closures follow on each other
 
 GROWTH, GROWTH_CAP = 0.05, 0.4  # a step of growth: so much more, and so much more for each step that held
 STARTS = 25  # before a step of growth
-MOST_PRICED = 12
+MOST_PRICED = 12  # refusals of one closure that are counted for it
 PRICE = 15  # starts before a step of growth, for each start that the last closure cost
-GROWTH_S = 25.0
-STEP_S = 10.0
+GROWTH_S = 25.0  # of starts, at most, for the time that a closure cost
+STEP_S = 10.0  # between two steps in a long window, or
 STEPS = 6  # of growth in one window at most: what was asked too much shows at its end
 SEARCH, SEARCH_CAP, SEARCH_STARTS = 1.1, 1.5, 8  # how near to a refused rate, how far in one step, after how many
 QUEUE = 2.5  # times the best latency
@@ -171,22 +170,27 @@ class Closure:
     probe: Ticket | None = None
 
 
+# Are single 503s a limit? Of so many starts at least this share refused: start less; the share must fall to that. Where
+# it is a limit and this share stays refused for long, it was none.
 TRIAL, TRIAL_SHARE, TRIAL_CUT, TRIAL_NONE, TRIAL_FAIL = 50, 0.08, 0.8, 0.02, 0.08
 
 
 def trial_rate(taken: deque[float], now: float) -> float:
+    """Return the starts a second that were taken lately."""
     count = min(len(taken), TRIAL)
     return count / max(0.1, now - taken[-count])
 
 
 @dataclass(slots=True)
 class Trial:
-    verdict: bool | None = None
-    before: float = 0.0
+    """Finds out whether single 503s come from a limit: only those of a limit end when less is sent."""
+
+    verdict: bool | None = None  # whether they are a limit; None: not known
+    before: float = 0.0  # the share refused when the trial began; 0.0: none is under way
     starts: int = 0
     refused: int = 0
-    rest: int = 0
-    strikes: int = 0
+    rest: int = 0  # rounds until a verdict of no is looked at again
+    strikes: int = 0  # rounds in a row that a verdict of yes does not explain
 
 
 class Throttle:
