@@ -544,7 +544,7 @@ class Throttle:
         is_same = abs(closure.level - self._last_level) <= SAME * closure.level
         self._row_same = self._row_same + 1 if is_same else 0
         is_proof = not closure.is_named or accepted.level - 1 >= closure.level / 2  # else all had ended anyway
-        is_clear = self._row_same >= 2 and not self._is_window_long and is_proof
+        is_clear = self._row_same >= 3 and not self._is_window_long and is_proof
         is_small = closure.level < FEW_IN_FLIGHT * self._limit
         is_cap = (
             not is_long
