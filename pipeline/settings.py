@@ -64,7 +64,7 @@ class Limits:
     """Ceilings of one run."""
 
     concurrency: int = 8  # ceiling of requests in flight
-    start: int = 1  # slow start begins here, after the canary
+    start: int | None = None  # slow start begins here, after the canary; None: at 32, or at the ceiling below that
     adaptive: bool = True
     requests_per_minute: float | None = None
     budget: Budget = field(default_factory=Budget)

@@ -1,4 +1,4 @@
-"""The sending part of a run: client, embedded simulator, pace and engine around one spool of due tasks.
+"""The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
 
 Imported only when something is due: the network's libraries take longer to import than a small plan takes to make.
 """
@@ -16,8 +16,8 @@ from pipeline.compose.process import fit_for_images
 from pipeline.compose.signals import Stoppable
 from pipeline.engine.events import Halted, Listener
 from pipeline.engine.halt import SPACED_SHARE, Halt, Watch
-from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.plan import Spool
@@ -57,7 +57,7 @@ class Crew:
                 LocalSender(client, self.store.images, manifest=self.setup.manifest.name)
             )
             clock = asyncio.get_running_loop().time  # that of the gate's sleeps
-            gate = Gate(Pace(self.setup.limits, retry=self.setup.retry, clock=clock))
+            gate = Gate(Throttle(self.setup.limits, retry=self.setup.retry, clock=clock))
             watch = Watch(
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models(kind=self.setup.provider.vendor)),

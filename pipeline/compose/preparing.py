@@ -145,7 +145,7 @@ def _reachable(provider: ProviderSettings) -> ProviderSettings:
 
 def _limits(limits: Limits, flags: Flags) -> Limits:
     if flags.concurrency is not None:
-        limits = replace(limits, concurrency=flags.concurrency, start=min(limits.start, flags.concurrency))
+        limits = replace(limits, concurrency=flags.concurrency)
     if flags.rpm is not None:
         limits = replace(limits, requests_per_minute=flags.rpm)
     if flags.budget_microusd is not None:

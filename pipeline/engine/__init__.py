@@ -1,1 +1,1 @@
-"""Many attempts: queue, workers, retries, pace, wallet."""
+"""Many attempts: queue, workers, retries, throttle, wallet."""

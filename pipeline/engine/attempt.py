@@ -1,7 +1,7 @@
 """One attempt of one task in three steps: `begin`, `send`, `record`.
 
-`begin` passes the gates in this order: halt, wallet, disk, pace; then the attempt is committed as sent. `send` hands it
-to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
+`begin` passes the gates in this order: halt, wallet, disk, throttle; then the attempt is committed as sent. `send`
+hands it to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
-from pipeline.engine.pace import Gate, Stopped, Ticket
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import Tally, standing
 from pipeline.engine.room import PATIENCE_S, Room
+from pipeline.engine.throttle import Gate, Stopped, Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
@@ -26,6 +26,7 @@ WITHDRAWN: Final = Failure(
     reason="withdrawn before it was sent: a pause or a stop began",
     code="withdrawn",
 )
+BUG: Final = Failure(fault=Fault.OTHER, billed=Billed.MAYBE, reason="a bug ended the attempt")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Attempts:
         Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
         """
         begun = await self._begin(task)
-        while isinstance(begun, Begun) and self._is_held_back(begun.reservation):
+        while isinstance(begun, Begun) and self._is_held_back(begun):
             await self._withdraw(begun, tally)
             begun = await self._begin(task)
         return begun
@@ -100,18 +101,18 @@ class Attempts:
         self._emit(
             AttemptStarted(task_id=attempt.task.id, attempt=attempt.id, number=attempt.number, price_microusd=price)
         )
-        fault: Fault | None = Fault.OTHER  # a bug of the sender; raised, once the slot is free
-        hint_s: float | None = None
+        failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
         self.in_flight += 1
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)
-            fault, hint_s = (None, None) if failure is None else (failure.fault, failure.hint_s)
         finally:
             self.in_flight -= 1
             begun.seconds = time.monotonic() - started
-            self._gate.finished(begun.ticket, fault, hint_s)
+            failure = self._gate.finished(begun.ticket, failure)
+        if failure is not None:
+            result = failure  # as the throttle names it: an outage may have been a refusal
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
         return result
 
@@ -189,7 +190,7 @@ class Attempts:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
         while True:
             await self._wait_for_room(task)
-            ticket = await self._gate.enter()
+            ticket = await self._gate.wait()
             try:
                 lacking = await self._room.lacking_bytes(task.size, self.in_flight)
             except BaseException:  # the worker sees it; nothing was sent
@@ -199,10 +200,10 @@ class Attempts:
                 return ticket
             self._gate.abandoned(ticket)
 
-    def _is_held_back(self, reservation: Reservation) -> bool:
-        """Whether a halt, a pause or another day began while the intent was being written: then it is not sent."""
-        is_another_day = not self._wallet.is_current(reservation)
-        return is_another_day or self._gate.is_stopped or self._gate.pace.pause_left_s > 0
+    def _is_held_back(self, begun: Begun) -> bool:
+        """Whether a halt, a pause or another day began while the attempt was being committed: then it is not sent."""
+        is_another_day = not self._wallet.is_current(begun.reservation)
+        return is_another_day or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
 
     async def _withdraw(self, begun: Begun, tally: Tally) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING

@@ -90,7 +90,7 @@ class Watch:
 
     `models` names the models that exist now, in words: `gemini-nano-banana-2.1, gemini-3-pro-image`.
     `spaced_s`: answers that do not find the model and come nearer to each other than this are one try.
-    `patience_s`: how long a server may do nothing but push back; longer than any limit per minute lasts.
+    `patience_s`: how long a server may do nothing but push back; longer than a window of five minutes lasts.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Watch:
         *,
         models: str = "",
         spaced_s: float = SPACED_SHARE,
-        patience_s: float = 300.0,
+        patience_s: float = 600.0,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -244,7 +244,7 @@ class Watch:
         return None
 
     def _pushed_back(self, reason: str) -> Halt | None:
-        """Stop when the server has done nothing else for long: it answers, so the breaker never opens."""
+        """Stop when the server has done nothing else for long."""
         now = self._clock()
         if self._push_backs == 0:
             self._pushed_back_since = now

@@ -20,7 +20,7 @@ PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.att
 class Backoff(StrEnum):
     """The classes of waiting. Base and cap are multiples of `retry.wait`: 1/1, 5/2 and 10/2 times initial/max."""
 
-    NONE = "none"  # the shared pause of the pace is the wait
+    NONE = "none"  # the throttle's closure is the wait
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
 

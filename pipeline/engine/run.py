@@ -19,10 +19,10 @@ from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
 from pipeline.engine.counts import Counts
 from pipeline.engine.events import Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import RELEASED, Halt, Halts, Watch
-from pipeline.engine.pace import Gate
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.remarks import Remarks
 from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
+from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
@@ -109,18 +109,18 @@ class Engine:
 
     def gauge(self) -> Gauge:
         """Return the state of the run at this moment."""
-        pace, wallet = self._gate.pace, self._wallet
+        throttle, wallet = self._gate.throttle, self._wallet
         return Gauge(
             in_flight=self._attempts.in_flight,
-            limit=int(pace.limit),
+            limit=throttle.limit,
             concurrency=self._limits.concurrency,
             spent_microusd=wallet.spent_microusd,
             unknown_microusd=wallet.unknown_microusd,
             reserved_microusd=wallet.reserved_microusd,
             budget_left_microusd=wallet.left_microusd,
             queued=self._queue.qsize() + len(self._deferred),
-            pause_reason=pace.pause_reason,
-            pause_left_s=pace.pause_left_s,
+            pause_reason=throttle.pause_reason,
+            pause_left_s=throttle.pause_left_s,
         )
 
     async def run(self, due: Iterable[Due]) -> Counts:
@@ -339,8 +339,8 @@ class Engine:
             self._halt(halt)
 
     def _hindered(self, failure: Failure) -> None:
-        """Give up when the pace does, saying what was seen last; else tell what it waits for."""
-        verdict = self._gate.pace.verdict
+        """Give up when the throttle does, saying what was seen last; else tell what it waits for."""
+        verdict = self._gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
         else:
@@ -348,11 +348,11 @@ class Engine:
 
     def _tell_pause(self, failure: Failure) -> None:
         """Tell that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
-        now, left_s = asyncio.get_running_loop().time(), self._gate.pace.pause_left_s
+        now, left_s = asyncio.get_running_loop().time(), self._gate.throttle.pause_left_s
         if left_s < TOLD_S or left_s < 2 * (self._paused_until - now):
             return
         self._paused_until = now + left_s
-        self._emit(Paused(reason=f"{self._gate.pace.pause_reason} ({failure.reason})", seconds=left_s))
+        self._emit(Paused(reason=f"{self._gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
         self._is_halted.set()

@@ -52,13 +52,17 @@ class Concurrency(Model):
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
     expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
-    start: Parallel = Field(1, description="Where slow start begins.")
+    start: Parallel | None = Field(
+        None,
+        description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
+        examples=[4],
+    )
     max: Parallel = Field(8, description="Ceiling of requests in flight.")
     adaptive: Flag = Field(True, description="Slow down when the server pushes back, speed up when it does not.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "Concurrency":
-        if self.start > self.max:
+        if self.start is not None and self.start > self.max:
             raise fault(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
         return self
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.engine.halt import Watch
-from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry
@@ -146,7 +146,7 @@ async def _engine(count: int, in_flight: int, _folder: Path) -> None:
         provider=_Provider(),
         store=_Store(),
         prices=_Prices(),
-        gate=Gate(Pace(limits)),
+        gate=Gate(Throttle(limits)),
         wallet=Wallet(Budget(run=10**15)),
         watch=Watch(),
         limits=limits,

@@ -506,7 +506,7 @@ async def test_throttled_tasks_go_to_the_end_of_the_queue(script: Scripted, shop
 
 
 async def test_what_only_met_outages_is_pending_in_the_end(script: Scripted, shop: Shop) -> None:
-    script.scripts = {"row0": [said(503)]}
+    script.scripts = {"row0": [said(502)]}
     shop.rows, shop.extra = 20, "retry: {attempts: 2, wait: {initial: 10ms, max: 50ms}}\nlimits: {concurrency: 1}"
     summary = await shop.run()
     assert (summary.exit, shop.states) == (Exit.TRY_LATER, {"done": 19, "pending": 1})
@@ -515,23 +515,24 @@ async def test_what_only_met_outages_is_pending_in_the_end(script: Scripted, sho
     assert (await shop.run()).exit is Exit.OK
 
 
-def test_H24_H72_a_dead_host_ends_the_run_within_minutes_and_says_why(tmp_path: Path) -> None:
+def test_H24_a_dead_host_ends_the_run_after_a_minute_and_says_why(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "http://127.0.0.1:9", rows=20, extra="retry: {attempts: 5}")
     out = hurried(shop.run)
     assert (out.came.exit, shop.states) == (Exit.TRY_LATER, {"pending": 20})
-    assert 300 <= out.seconds < 480  # 30, 60, 90 and 120 s of pauses
-    assert out.came.attempts == 10 + 4
-    assert "Cannot connect" in out.came.reasons[0]
-    assert ["Cannot connect" in pause.reason for pause in shop.told(Paused)] == [True] * 4
+    assert 60 <= out.seconds < 100
+    assert out.came.attempts < 40
+    assert "nobody could be reached" in out.came.reasons[0]
+    assert "Cannot connect to host 127.0.0.1:9" in out.came.reasons[0]
+    assert all("Cannot connect" in pause.reason for pause in shop.told(Paused))
     assert out.came.spent_microusd == out.came.unknown_microusd == 0
 
 
-def test_H25_a_name_that_nobody_knows_is_asked_for_minutes_and_costs_nothing(tmp_path: Path) -> None:
+def test_H25_a_name_that_nobody_knows_is_asked_for_a_minute_and_costs_nothing(tmp_path: Path) -> None:
     shop = Shop(tmp_path, "https://imgpipe-test.invalid", rows=20, extra="retry: {attempts: 5}")
     out = hurried(shop.run, speed=100.0)  # the resolver does not hurry
     assert (out.came.exit, shop.states) == (Exit.TRY_LATER, {"pending": 20})
-    assert out.came.attempts == 10 + 4
-    assert "the provider is down" in out.came.reasons[0]
+    assert out.came.attempts < 40
+    assert "imgpipe-test.invalid" in out.came.reasons[0]
     assert out.came.spent_microusd == out.came.unknown_microusd == 0
 
 

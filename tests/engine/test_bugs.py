@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Event, Halted, TaskEnded
 from pipeline.engine.halt import Watch
-from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.model import TaskState
@@ -28,7 +28,7 @@ def engine(sender: FakeSender, ledger: FakeLedger, listen: Callable[[Event], Non
         sender=sender,
         ledger=ledger,
         prices=FakePrices(),
-        gate=Gate(Pace(ALL)),
+        gate=Gate(Throttle(ALL)),
         wallet=wallet,
         watch=Watch(ALL.stop_on),
         limits=ALL,

@@ -12,8 +12,8 @@ from tenacity import AsyncRetrying
 from pipeline.engine import room
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
 from pipeline.engine.halt import Watch
-from pipeline.engine.pace import Gate, Pace
 from pipeline.engine.run import Engine
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.model import Attempt, Fault, Task, TaskState
@@ -45,7 +45,7 @@ class Bench:
             sender=sender,
             ledger=self.ledger,
             prices=FakePrices(),
-            gate=Gate(Pace(self.limits, retry=retry)),
+            gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
             watch=Watch(self.limits.stop_on),
             limits=self.limits,
@@ -271,14 +271,14 @@ async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
 
 
 async def test_H72_a_pause_is_told_once_with_what_was_seen() -> None:
-    bench = Bench(FakeSender(always=Fault.UNREACHABLE), limits=Limits(concurrency=1))
+    bench = Bench(FakeSender(script={"job/a": [failure(Fault.THROTTLED, 30.0)]}), limits=Limits(concurrency=1))
     running = asyncio.create_task(bench.run("job/a"))
     while not (paused := [event for event in bench.events if isinstance(event, Paused)]):
         await asyncio.sleep(0)
     bench.engine.halt(Exit.INTERRUPTED, "INT")
     await running
-    assert [pause.reason for pause in paused] == ["the provider is down (it was unreachable)"]
-    assert paused[0].seconds == pytest.approx(30, abs=1)
+    assert [pause.reason for pause in paused] == ["the server asked for 30 s (it was throttled)"]
+    assert 29 <= paused[0].seconds <= 33
 
 
 class SlowLedger(FakeLedger):

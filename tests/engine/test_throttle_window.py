@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.pace import Pace
-from pipeline.engine.window import Window
+from pipeline.engine.throttle import Throttle, Window
 from pipeline.model import Fault
 from pipeline.settings import Limits
+from tests.engine.fakes import failure
 
 IDLE = st.one_of(st.just(0.0), st.floats(0, 3), st.floats(0, 200))
 STEP = st.tuples(IDLE, st.integers(1, 12), st.booleans())
@@ -22,7 +22,7 @@ def most_in_a_minute(starts: list[float], minute_s: float = 60.0) -> int:
 
 @given(rpm=st.integers(1, 40), steps=st.lists(STEP, max_size=30))
 def test_no_minute_holds_more_than_was_told(rpm: int, steps: list[tuple[float, int, bool]]) -> None:
-    window, now, sent = Window(rpm), 0.0, []
+    window, now, sent = Window.told(rpm), 0.0, []
     for idle, wanted, is_sent in steps:
         now += idle
         for _ in range(wanted):
@@ -33,7 +33,7 @@ def test_no_minute_holds_more_than_was_told(rpm: int, steps: list[tuple[float, i
             if is_sent:
                 sent.append(now)
             else:
-                window.abandoned(now)
+                window.forget(now)
     assert most_in_a_minute(sent) <= rpm
 
 
@@ -43,23 +43,23 @@ def test_no_minute_holds_more_than_was_told(rpm: int, steps: list[tuple[float, i
         st.tuples(IDLE, st.sampled_from([None, Fault.THROTTLED, Fault.OUTAGE, Fault.NO_IMAGE])), max_size=80
     ),
 )
-def test_pace_keeps_the_told_rate_whatever_comes_back(rpm: int, steps: list[tuple[float, Fault | None]]) -> None:
+def test_throttle_keeps_the_told_rate_whatever_comes_back(rpm: int, steps: list[tuple[float, Fault | None]]) -> None:
     now, starts = 0.0, []
-    pace = Pace(Limits(concurrency=50, requests_per_minute=rpm), clock=lambda: now, random=lambda: 0.3)
+    throttle = Throttle(Limits(concurrency=50, requests_per_minute=rpm), clock=lambda: now, random=lambda: 0.3)
     tickets = []
     for idle, outcome in steps:
         now += idle
-        while pace.delay() == 0:
+        while throttle.delay() == 0:
             starts.append(now)
-            tickets.append(pace.started())
+            tickets.append(throttle.started())
         if tickets:
-            pace.finished(tickets.pop(0), outcome, None)
-        assert pace.in_flight <= 50
+            throttle.finished(tickets.pop(0), None if outcome is None else failure(outcome))
+        assert throttle.in_flight <= 50
     assert most_in_a_minute(starts) <= rpm
 
 
 def test_first_minute_is_spread_evenly() -> None:
-    window, now, starts = Window(60), 0.0, []
+    window, now, starts = Window.told(60), 0.0, []
     for _ in range(60):
         now += window.delay(now)
         window.started(now)
@@ -69,7 +69,7 @@ def test_first_minute_is_spread_evenly() -> None:
 
 
 def test_lateness_is_made_up_for_but_only_a_little() -> None:
-    window = Window(600)  # one every 0.1017 s
+    window = Window.told(600)  # one every 0.1017 s
     window.started(0.0)
     window.started(10.0)  # long idle: no credit for what was not sent
     burst = 0
@@ -81,7 +81,7 @@ def test_lateness_is_made_up_for_but_only_a_little() -> None:
 
 @pytest.mark.parametrize(("rpm", "gap_s"), [(0.5, 121.0), (1, 61.0), (1.9, 61.0), (2.5, 30.5)])
 def test_fraction_is_rounded_to_the_safe_side(rpm: float, gap_s: float) -> None:
-    window = Window(rpm)
+    window = Window.told(rpm)
     window.started(0.0)
     assert window.delay(0.0) == pytest.approx(gap_s)
 
@@ -89,4 +89,4 @@ def test_fraction_is_rounded_to_the_safe_side(rpm: float, gap_s: float) -> None:
 @pytest.mark.parametrize("rpm", [0, -1, float("inf"), float("nan")])
 def test_rate_that_is_none_is_refused(rpm: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        Window(rpm)
+        Window.told(rpm)

@@ -1,0 +1,251 @@
+"""Servers that limit, and a client of the throttle against them, in simulated time: three minutes take 50 ms.
+
+A server is a list of limits as pure functions of time, a distribution of answer times, and, where it queues, its slots.
+"""
+
+import heapq
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pipeline.engine.throttle import Throttle, Ticket
+from pipeline.model import Billed, Failure, Fault
+from pipeline.settings import Limits
+
+Curve = Callable[[float], float]
+
+
+class Limit(Protocol):
+    """One way to count. `admit` returns None, or the seconds until it would admit; only what all admit is taken."""
+
+    def admit(self, t: float, in_flight: int) -> float | None: ...
+    def take(self, t: float) -> None: ...
+
+
+def flat(value: float) -> Curve:
+    return lambda _: value
+
+
+def at(value: float | Curve, t: float) -> float:
+    return value(t) if callable(value) else value
+
+
+@dataclass
+class Fixed:
+    """So many in each window; windows begin at `phase_s` and every `span_s` after."""
+
+    most: float | Curve
+    span_s: float
+    phase_s: float = 0.0
+    number: int = -1
+    count: int = 0
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        number = math.floor((t - self.phase_s) / self.span_s)
+        if number != self.number:
+            self.number, self.count = number, 0
+        left = self.phase_s + (number + 1) * self.span_s - t
+        return left if self.count >= at(self.most, t) else None
+
+    def take(self, t: float) -> None:
+        self.count += 1
+
+
+@dataclass
+class Rolling:
+    """So many in any window. `used_s`: an earlier run used it up, that long ago."""
+
+    most: float | Curve
+    span_s: float
+    starts: deque[float] = field(default_factory=deque)
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        while self.starts and self.starts[0] <= t - self.span_s:
+            self.starts.popleft()
+        return self.starts[0] + self.span_s - t if len(self.starts) >= at(self.most, t) else None
+
+    def take(self, t: float) -> None:
+        self.starts.append(t)
+
+
+@dataclass
+class Bucket:
+    """A token bucket; with a burst of 1 it is nginx's limit_req without burst."""
+
+    rate: float | Curve
+    burst: float
+    tokens: float = math.inf
+    seen: float = 0.0
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        rate = at(self.rate, t)
+        self.tokens, self.seen = min(self.burst, self.tokens + (t - self.seen) * rate), t
+        return None if self.tokens >= 1 - 1e-9 else max(1.0, (1 - self.tokens) / rate)
+
+    def take(self, t: float) -> None:
+        self.tokens -= 1
+
+
+@dataclass
+class InFlight:
+    most: float | Curve
+    hint_s: float = 1.0
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        return self.hint_s if in_flight >= at(self.most, t) else None
+
+    def take(self, t: float) -> None:
+        pass
+
+
+@dataclass
+class Outage:
+    spans: Sequence[tuple[float, float]]
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        return 1.0 if any(begin <= t < end for begin, end in self.spans) else None
+
+    def take(self, t: float) -> None:
+        pass
+
+
+@dataclass
+class Stray:
+    """Refuses a share of the requests, or the ones by number, for no reason of its own."""
+
+    share: float = 0.0
+    numbers: frozenset[int] = frozenset()
+    count: int = 0
+    die: random.Random = field(default_factory=lambda: random.Random(3))
+
+    def admit(self, t: float, in_flight: int) -> float | None:
+        self.count += 1
+        return 1.0 if self.count in self.numbers or self.die.random() < self.share else None
+
+    def take(self, t: float) -> None:
+        pass
+
+
+@dataclass
+class Part:
+    """A limit, and what its refusals look like. `names`: whether the delay is told (`ceil`: in whole seconds)."""
+
+    limit: Limit
+    status: int = 429
+    names: str = ""
+
+    def hint_s(self, wait_s: float) -> float | None:
+        return None if not self.names else float(math.ceil(wait_s)) if self.names == "ceil" else wait_s
+
+
+@dataclass
+class Server:
+    """`allowed` is what it would take from 0 to t. `slots`: so many are worked on at once, others queue."""
+
+    parts: list[Part]
+    allowed: Callable[[float], float]
+    latency_s: Callable[[random.Random], float]
+    slots: int = 0
+
+
+@dataclass
+class Outcome:
+    throttle: Throttle
+    images: int = 0
+    refused: int = 0
+    down: int = 0
+    sent: int = 0
+    seconds: float = 0.0
+    most_in_flight: int = 0
+    last_at: float = 0.0
+    starts: list[float] = field(default_factory=list)
+    ends: list[float] = field(default_factory=list)
+    refusals: list[float] = field(default_factory=list)
+
+
+def failure(status: int, hint_s: float | None = None) -> Failure:
+    fault = Fault.THROTTLED if status == 429 else Fault.OUTAGE
+    return Failure(fault=fault, billed=Billed.NO, reason=f"HTTP {status}", status=status, hint_s=hint_s)
+
+
+def rehearse(
+    server: Server,
+    limits: Limits,
+    *,
+    seconds: float = 180.0,
+    images: float = math.inf,
+    travel_s: float = 0.01,
+    jitter_s: float = 0.002,
+    late_s: float = 0.002,
+    seed: int = 1,
+) -> Outcome:
+    """Send for `seconds`, or until there are so many images.
+
+    A request travels `travel_s` and an exponential `jitter_s` each way; the client wakes up to `late_s` late.
+    """
+    die = random.Random(seed)
+    now, serial, busy = 0.0, 0, 0
+    queue: deque[Ticket] = deque()
+    throttle = Throttle(limits, clock=lambda: now, random=die.random)
+    out = Outcome(throttle)
+    events: list[tuple[float, int, str, Ticket, Failure | None]] = []
+
+    def push(when: float, what: str, ticket: Ticket, result: Failure | None = None) -> None:
+        nonlocal serial
+        serial += 1
+        heapq.heappush(events, (when, serial, what, ticket, result))
+
+    def way() -> float:
+        return travel_s + die.expovariate(1 / jitter_s)
+
+    def arrive(when: float, ticket: Ticket) -> None:
+        nonlocal busy
+        for part in server.parts:
+            wait_s = part.limit.admit(when, busy)
+            if wait_s is not None:
+                push(when + way(), "refused", ticket, failure(part.status, part.hint_s(wait_s)))
+                return
+        for part in server.parts:
+            part.limit.take(when)
+        busy += 1
+        if server.slots and busy > server.slots:
+            queue.append(ticket)
+        else:
+            push(when + server.latency_s(die), "leaves", ticket)
+
+    while now < seconds and out.images < images and throttle.verdict is None:
+        while out.sent - out.refused - out.down < images and (delay := throttle.delay()) == 0:
+            ticket = throttle.started()
+            out.starts.append(now)
+            out.sent += 1
+            out.most_in_flight = max(out.most_in_flight, throttle.in_flight)
+            push(now + way(), "arrives", ticket)
+        due = events[0][0] if events else math.inf
+        if out.sent - out.refused - out.down >= images:
+            delay = math.inf
+        assert min(due, delay) < math.inf, "nothing will ever happen again"
+        now = max(now, min(due, now + delay + late_s * die.random()))
+        while events and events[0][0] <= now:
+            when, _, what, ticket, result = heapq.heappop(events)
+            if what == "arrives":
+                arrive(when, ticket)
+            elif what == "leaves":
+                busy -= 1
+                push(when + way(), "answered", ticket)
+                if queue:
+                    push(when + server.latency_s(die), "leaves", queue.popleft())
+            else:
+                throttle.finished(ticket, result)
+                out.images += result is None
+                if result is None:
+                    out.ends.append(now)
+                elif result.status == 429 or result.status == 503:
+                    out.refused += 1
+                    out.refusals.append(now)
+                else:
+                    out.down += 1
+    out.seconds = now
+    return out
