@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
 
+
 __version__ = "0.1.0"
 __all__ = ["Generated", "RunFailed", "__version__", "explain", "generate", "plan_manifest", "run_manifest"]
 

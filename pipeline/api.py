@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
-    from pipeline.compose import Flags, Setup
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted
-    from pipeline.engine.summary import RunSummary
-    from pipeline.report.explain_view import Explanation
-    from pipeline.report.plan_view import Bill
+    from pipeline.app.context import Flags, Setup
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.view.explain import Explanation
+    from pipeline.view.plan import Bill
+
 
 Listen = Callable[["Event"], None]
 
@@ -58,9 +58,10 @@ def plan_manifest(path: str | Path, *, variables: Mapping[str, str] | None = Non
 
     Raises InputError for a bad manifest, input or name, LedgerError for a ledger that cannot be read.
     """
-    from pipeline import compose
+    from pipeline.app import context
+    from pipeline.app import plan as app_plan
 
-    return compose.bill(compose.prepare(Path(path), _flags(variables, simulate=simulate)))
+    return app_plan.bill(context.prepare(Path(path), _flags(variables, simulate=simulate)))
 
 
 def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explanation":
@@ -69,9 +70,9 @@ def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explan
     state_dir: whose ledger to ask, for an image that was moved away; None: it is looked for above the image. Raises
     InputError when nobody knows it.
     """
-    from pipeline import compose
+    from pipeline.app import explain as app_explain
 
-    return compose.explain(Path(path), state_dir=None if state_dir is None else Path(state_dir))
+    return app_explain.explain(Path(path), state_dir=None if state_dir is None else Path(state_dir))
 
 
 async def run_manifest(
@@ -87,16 +88,17 @@ async def run_manifest(
     Raises InputError, StorageError, AccountError and TryLater before anything is sent. Cancelling it saves what has
     arrived; requests in flight become unknown.
     """
-    from pipeline import compose
+    from pipeline.app import context
+    from pipeline.app import run as app_run
 
-    setup = compose.prepare(Path(path), _flags(variables, budget_usd=budget_usd, simulate=simulate))
-    return await compose.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
+    setup = context.prepare(Path(path), _flags(variables, budget_usd=budget_usd, simulate=simulate))
+    return await app_run.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
 
 
 def _flags(variables: Mapping[str, str] | None, *, budget_usd: float | None = None, simulate: bool) -> "Flags":
-    from pipeline import compose
+    from pipeline.app import context
 
-    return compose.Flags(
+    return context.Flags(
         variables=dict(variables or {}),
         budget_microusd=None if budget_usd is None else round(budget_usd * 1_000_000),
         simulate=simulate,
@@ -118,11 +120,12 @@ async def generate(
     as model="gemini-3-pro-image", size="2K", aspect_ratio="16:9". Raises RunFailed after the last image when
     some are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
     """
-    from pipeline import compose
+    from pipeline.app import context
+    from pipeline.app import run as app_run
 
     items = dict(prompts) if isinstance(prompts, Mapping) else {_id(prompt): prompt for prompt in prompts}
     manifest = _write_manifest(Path(output_dir), items, provider, defaults)
-    setup = compose.prepare(manifest, compose.Flags(budget_microusd=round(budget_usd * 1_000_000)))
+    setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
     for present in _present(setup, items):
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
@@ -132,7 +135,7 @@ async def generate(
             arrivals.put_nowait(image)
 
     # a generator cannot hold a task group open between two images; the task is awaited below in every case
-    running = asyncio.create_task(compose.run(setup, watch=_Hearing(hear), is_main=False), name="generate")
+    running = asyncio.create_task(app_run.run(setup, watch=_Hearing(hear), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:
         while (image := await arrivals.get()) is not None:
@@ -168,9 +171,9 @@ def _write_manifest(output_dir: Path, items: Mapping[str, str], provider: str, d
 
 
 def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
-    from pipeline import compose
+    from pipeline.app import status
 
-    for task in compose.status_tasks(setup):
+    for task in status.status_tasks(setup):
         if task.state == "done" and task.artifact is not None:
             row = task.id.partition("/")[2]
             yield Generated(

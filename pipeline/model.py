@@ -163,7 +163,7 @@ class Image:
     height: int
 
 
-class Hold(Protocol):
+class HeldMemory(Protocol):
     """Memory that is counted until it is given back."""
 
     def release(self) -> None:
@@ -179,7 +179,7 @@ class Reply:
     body: bytes | bytearray = field(repr=False)
     is_first: bool  # no answer came before it in this run
     seconds: float  # from the first byte sent to the last byte read
-    hold: Hold | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
+    hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the body's, until it is judged
 
 
 SIDECAR: Final = ".xmp"  # behind the whole name of an image, as darktable and digiKam write it: fox.png.xmp
@@ -203,7 +203,7 @@ class Answer:
     response_id: str | None = None
     request_id: str | None = None
     notes: tuple[str, ...] = ()  # what is kept of its oddities: several images, a wrong label
-    hold: Hold | None = field(default=None, repr=False, compare=False)  # the image's, until it is published
+    hold: HeldMemory | None = field(default=None, repr=False, compare=False)  # the image's, until it is published
     sidecar: Sidecar | None = None
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 

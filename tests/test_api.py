@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
+from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
 from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
 

@@ -1,8 +1,11 @@
-"""Verbs, flags, exit codes. It parses, calls `compose`, prints; it decides nothing.
+"""Verbs, flags, help, exit codes. A command parses, calls `app`, prints.
 
-main        the door: verbs are imported when they are called
-endings     whatever a command ends with -> an exit code and a sentence
-interrupts  Ctrl-C while nobody listens, and the last step out
-pages       help pages, drawn by click alone
-flags       the flags that verbs share, and their conversion
+main         finds the verb, turns every ending into an exit code
+flags        the flags that verbs share; help pages
+terminal     streams, signals and encoding as the parent process hands them over
+display      how a run is shown while it lasts
+author       init, validate, schema, simulate
+inspect      plan, status, report, judge, cost, explain, export
+run          run, retry, redo
+maintenance  verify, rebuild, rejected, settle, doctor
 """

@@ -1,4 +1,7 @@
-"""The verbs of someone who writes a manifest: init, validate, schema, completion."""
+"""The verbs of someone who writes a manifest: init, validate, schema, completion.
+
+The verb that serves the API on this machine: simulate.
+"""
 
 import sys
 from pathlib import Path
@@ -7,7 +10,7 @@ from typing import Any
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.pages import verb
+from pipeline.cli.flags import verb
 from pipeline.errors import Exit, InputError
 
 
@@ -27,7 +30,7 @@ def init(file: Path, example: Any) -> int:
     imgpipe init jobs/first.yaml
     imgpipe init --example folder jobs/relight.yaml
     """
-    from pipeline.manifest import write_example
+    from pipeline.manifest.examples import write_example
 
     for path in write_example(example, file):
         print(path)
@@ -46,16 +49,15 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...], allow_env: tup
     \b
     imgpipe validate jobs/*.yaml
     """
-    from pipeline import compose
-    from pipeline.report import visible
-    from pipeline.report.figures import count
+    from pipeline.app import context, plan
+    from pipeline.text import count, visible
 
     flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=None)
     is_bad = False
     for file in files:
         try:
-            setup = compose.prepare(file, flags)
-            planned = compose.look(setup)
+            setup = context.prepare(file, flags)
+            planned = plan.plan(setup)
         except InputError as error:
             is_bad = True
             print("\n".join(map(visible, str(error).splitlines())), file=sys.stderr)
@@ -77,7 +79,7 @@ def schema() -> int:
     """
     import json
 
-    from pipeline.manifest import json_schema
+    from pipeline.manifest.schema import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return Exit.OK
@@ -100,4 +102,33 @@ def completion(shell: str) -> int:
     kind = get_completion_class(shell)
     assert kind is not None  # the choice lists what click knows
     print(kind(cli, {}, "imgpipe", "_IMGPIPE_COMPLETE").source())
+    return Exit.OK
+
+
+@verb
+@click.option("--port", type=click.IntRange(0, 65_535), default=8787, show_default=True, help="0: any free port.")
+@click.option(
+    "--profile",
+    type=f.FILE,
+    metavar="FILE",
+    help="Latency, limits and faults: a YAML file, or busy, calm, quick or stormy.",
+)
+@click.option("--bill", type=f.FILE, help="Append one JSON line per answer to this file.")
+def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
+    """Serve the API on this machine, for rehearsal: the same wire, play money, pictures drawn from the prompt.
+
+    \b
+    imgpipe simulate --port 8787 --bill bill.jsonl
+    provider: {kind: cometapi, base_url: http://127.0.0.1:8787}      # in a manifest
+    """
+    import asyncio
+
+    from pipeline.simulator.profile import load_profile
+    from pipeline.simulator.server import Simulator, serve
+
+    def announce(simulator: Simulator) -> None:
+        print(simulator.base_url, flush=True)
+        print("serving; Ctrl-C ends it. Any key opens the door, every image costs play money.", file=sys.stderr)
+
+    asyncio.run(serve(load_profile(profile), port=port, bill=bill, announce=announce))
     return Exit.OK

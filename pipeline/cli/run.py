@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.pages import verb
+from pipeline.cli.flags import verb
 from pipeline.errors import ImgpipeError
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-    from pipeline.cli.showing import Look
-    from pipeline.compose import Release, Setup
-    from pipeline.engine.events import Gauge, Listener, RunStarted
-    from pipeline.engine.summary import RunSummary
+    from pipeline.app.context import Setup
+    from pipeline.app.retry import Release
+    from pipeline.cli.display import RunDisplay
+    from pipeline.engine.events import Gauge, Listener, RunStarted, RunSummary
+
 
 TURN_S: Final = 0.2
 
@@ -70,7 +71,7 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     imgpipe retry jobs/demo.yaml --failed
     imgpipe retry jobs/demo.yaml posters/lisbon
     """
-    from pipeline.compose import Release
+    from pipeline.app.retry import Release
     from pipeline.model import TaskState
 
     states = {TaskState.FAILED: failed, TaskState.REFUSED: refused, TaskState.UNKNOWN: unknown}
@@ -106,9 +107,9 @@ def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
         raise click.UsageError("nothing to redo was named; write --rejected")
 
     def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
-        from pipeline import compose
+        from pipeline.app import redo as app_redo
 
-        redo = compose.redo(setup, picks)
+        redo = app_redo.redo(setup, picks)
         for text in redo.notes:
             note(text)
         return redo.setup
@@ -129,22 +130,26 @@ def _run(
     change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    from pipeline import compose, report
-    from pipeline.cli.showing import Look
+    from pipeline.app.early_lock import early_lock
+    from pipeline.cli.display import RunDisplay
+    from pipeline.view import run as view
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
-    look = Look(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
+    look = RunDisplay(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
     look.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
     confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
     gc.disable()  # until the run begins: what is made before stays, and to look through it again and again takes 30 ms
     try:
-        with compose.entered(path, simulate=profile is not None, wait_lock_s=flags["wait_lock"]) as lock:
-            setup = change(compose.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
-            summary = _driven(compose.run(setup, watch=partial(_begun, look), confirm=confirm, retry=retry, lock=lock))
+        with early_lock(path, simulate=profile is not None, wait_lock_s=flags["wait_lock"]) as lock:
+            from pipeline.app import context  # the lock comes before what takes long to import
+            from pipeline.app import run as app
+
+            setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
+            summary = _driven(app.run(setup, watch=partial(_begun, look), confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
         is_told = look.not_begun(error)
         if is_json:
-            f.print_json(report.unrun_json(error))
+            f.print_json(view.unrun_json(error))
         if not is_told:
             raise
         return error.exit_code
@@ -152,12 +157,12 @@ def _run(
         gc.enable()
     look.last_word(summary, path)
     if is_json:
-        f.print_json(report.run_json(summary))
+        f.print_json(view.run_json(summary))
     return summary.exit
 
 
 @contextmanager
-def _begun(look: "Look", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
+def _begun(look: "RunDisplay", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
     """Show the run; the garbage collector is let loose on what comes from here on, and on nothing older."""
     gc.freeze()
     gc.enable()
@@ -172,7 +177,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
     """
     import asyncio
 
-    from pipeline.threads import Threads
+    from pipeline.pools import Threads
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.get_loop().set_default_executor(Threads(thread_name_prefix="asyncio"))

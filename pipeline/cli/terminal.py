@@ -1,11 +1,167 @@
-"""Where people read: stdout or stderr as rich sees them, without a single escape code where none is wanted."""
+"""Names and prompts are UTF-8, whatever the locale says: an old server's cron may speak Latin-1 or nothing but ASCII.
 
+Python takes C and POSIX for UTF-8 by itself; for every other locale the command is started again, once, in Python's
+UTF-8 mode. Then a file gets the same name from a terminal and from cron.
+
+Standard streams as a parent may hand them over: closed, full, or a pipe whose reader has left.
+
+In: descriptors 0 to 2. Out: three streams that can be written to, and an exit code that only results can change: what
+is said on stderr is lost silently, results that a full disk does not take are no success, and a reader that has seen
+enough (`imgpipe status | head -1`) is none of our failures. It knows no command.
+
+Signals while nobody listens to them: when the command comes up, and when it leaves.
+
+In: Ctrl-C before a run has its own handlers, any signal after it. Out: an end without a traceback, and never one in the
+middle of what must not be broken off: modules that are being imported (the C code of some swallows an exception, or
+makes another one of it), and Python's own end, which takes threads apart that still work. It knows no command.
+
+Where people read: stdout or stderr as rich sees them, without a single escape code where none is wanted.
+"""
+
+import io
 import os
+import select
+import signal
 import sys
-from typing import TYPE_CHECKING, Literal
+import threading
+import time
+from contextlib import suppress
+from types import FrameType
+from typing import TYPE_CHECKING, Final, Literal, NoReturn, TextIO
+
+from pipeline.errors import Exit
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+def ensure_utf8() -> None:
+    """Start this very command again in UTF-8 mode where file names would not be UTF-8; does not return then."""
+    if sys.getfilesystemencoding().lower().replace("-", "") != "utf8" and not sys.flags.utf8_mode:
+        command = [sys.executable, "-P", "-X", "utf8", "-m", "pipeline", *sys.argv[1:]]
+        os.execv(sys.executable, list(map(os.fsencode, command)))  # noqa: S606 - ourselves
+
+
+STANDARD: Final = (0, 1, 2)
+
+
+class SilencedStream(io.TextIOWrapper):
+    """A stream whose failures reach nobody: the first one ends it."""
+
+    def write(self, text: str) -> int:
+        """Write, or let it go."""
+        with suppress(OSError):
+            return super().write(text)
+        mute(self)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or let it go."""
+        try:
+            super().flush()
+        except OSError:
+            mute(self)
+
+
+def repair_streams() -> None:
+    """Open what the parent closed, so that no other file gets its number, and let nobody stumble over stderr."""
+    for number in STANDARD:
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
+    if sys.stdin is None:
+        sys.stdin = _standard(0, "r")
+    if sys.stdout is None:
+        sys.stdout = _standard(1, "w")
+    if sys.stderr is None:
+        sys.stderr = _standard(2, "w")
+    if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
+        sys.stderr = SilencedStream(
+            sys.stderr.buffer, encoding=sys.stderr.encoding, errors=sys.stderr.errors, write_through=True
+        )
+
+
+def _standard(number: int, mode: str) -> TextIO:
+    stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
+    assert isinstance(stream, io.TextIOWrapper)
+    return stream
+
+
+def mute(stream: TextIO) -> None:
+    """Let what is written to a stream, and what waits in it, go nowhere."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
+
+
+def has_reader_left() -> bool:
+    """Say whether stdout is a pipe that nobody reads any more."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except (OSError, ValueError):  # no descriptor: a test's stream
+        return False
+
+
+def flush_results(exit_code: int) -> int:
+    """Bring results out; return the exit code that then holds."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        mute(sys.stdout)
+    except OSError as error:
+        mute(sys.stdout)
+        print(f"imgpipe: the results could not be written: {error.strerror}", file=sys.stderr)
+        return Exit.STORAGE if exit_code == Exit.OK else exit_code
+    return exit_code
+
+
+NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+IMPORTS: Final = "<frozen importlib._bootstrap>"
+PATIENCE_S: Final = 0.5
+
+
+def handle_interrupts() -> None:
+    """From here on Ctrl-C is a KeyboardInterrupt, except while something is imported: then it ends the process."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    while frame is not None:
+        if frame.f_code.co_filename == IMPORTS:
+            os._exit(Exit.INTERRUPTED)  # nothing was sent: a run has handlers of its own by then
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+def end_on_next_signal(code: int) -> None:
+    """From here on a signal ends the process with `code`, at once: only the last words are left, which may be stuck.
+
+    A signal that the parent had ignored stays ignored.
+    """
+    for number in NUMBERS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: os._exit(code))
+
+
+def end_process(code: int) -> NoReturn:
+    """End the process, without Python's own end: it takes 6 ms, and a thread that still works would crash in it.
+
+    By now everything that lasts is written. Threads that are on their way out get `PATIENCE_S`; one that waits for a
+    name server may take minutes, and one that a signal kept from beginning never ends.
+    """
+    deadline = time.monotonic() + PATIENCE_S
+    for thread in threading.enumerate():
+        if thread is not threading.main_thread() and thread.is_alive() and not thread.daemon:
+            thread.join(max(0.0, deadline - time.monotonic()))
+    if "logging" in sys.modules:
+        sys.modules["logging"].shutdown()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def console(*, is_stderr: bool = False) -> "Console":

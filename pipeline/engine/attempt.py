@@ -1,4 +1,9 @@
-"""One attempt of one task in three steps: `begin`, `send`, `record`.
+"""Is there room on the disk for what is in flight? Asked before each request, looked up at most once a second.
+
+In: free bytes, as the store knows them. Out: a go, or a wait; after a minute without room the run halts, because an
+image that was paid for must find its place. It refuses to know paths.
+
+One attempt of one task in three steps: `begin`, `send`, `record`.
 
 `begin` passes the gates in this order: halt, wallet, disk, throttle; then the attempt is committed as sent. `send`
 hands it to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
@@ -12,13 +17,65 @@ from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
-from pipeline.engine.retry import Tally, standing
-from pipeline.engine.room import PATIENCE_S, Room
+from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.throttle import Gate, Stopped, Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
 from pipeline.settings import Retry
+
+IMAGE_BYTES: Final = {"512": 2 * 2**20, "1K": 4 * 2**20, "2K": 10 * 2**20, "4K": 28 * 2**20}  # twice the usual PNG
+MARGIN_BYTES: Final = 8 * 2**20  # the ledger, the report, somebody else
+LOOK_S: Final = 1.0
+PATIENCE_S: Final = 60.0
+
+
+class DiskSpaceGuard:
+    """Asks for the free bytes and remembers them for a second."""
+
+    def __init__(
+        self, free_bytes: Callable[[], Awaitable[int]], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._free_bytes = free_bytes
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._told_at = float("-inf")
+        self._free = 0
+        self._looking = asyncio.Lock()
+
+    async def lacking_bytes(self, size: str | None, in_flight: int) -> int:
+        """Return how many bytes are missing for one more image beside those in flight; 0: there is room."""
+        if self._is_due():
+            async with self._looking:  # one look serves all who ask meanwhile
+                if self._is_due():
+                    self._free = await self._free_bytes()
+                    self._looked_at = self._clock()
+        wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
+        return max(0, wanted - self._free)
+
+    def _is_due(self) -> bool:
+        return self._clock() - self._looked_at >= LOOK_S
+
+    async def wait(
+        self,
+        size: str | None,
+        in_flight: Callable[[], int],
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        told: Callable[[str, float], None],
+        is_over: Callable[[], bool],
+    ) -> None:
+        """Return when there is room, or at once when the run is over. Raises StorageError after a minute without."""
+        deadline = self._clock() + PATIENCE_S
+        while not is_over() and (lacking := await self.lacking_bytes(size, in_flight())):
+            reason = f"the disk is nearly full: {lacking / 2**20:,.0f} MB more are needed for what is in flight"
+            if self._clock() >= deadline:
+                raise StorageError(f"{reason}; free some space and run again")
+            if self._clock() - self._told_at >= LOOK_S:
+                self._told_at = self._clock()
+                told(reason, LOOK_S)
+            await sleep(LOOK_S)
+
 
 WITHDRAWN: Final = Failure(
     fault=Fault.OTHER,
@@ -77,14 +134,14 @@ class Attempts:
         self._retry = retry
         self._emit = listen
         self._sleep = sleep
-        self._room = Room(ledger.free_bytes)
+        self._room = DiskSpaceGuard(ledger.free_bytes)
         self._money_moved = asyncio.Condition()
         self._has_warned_of_room = False
         self.in_flight = 0  # with the sender
 
     # -- the three steps ------------------------------------------------------------------------------------------
 
-    async def begin(self, task: Task, tally: Tally) -> Begun | Refusal | None:
+    async def begin(self, task: Task, tally: AttemptHistory) -> Begun | Refusal | None:
         """Pass the gates and commit the attempt.
 
         Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
@@ -116,7 +173,7 @@ class Attempts:
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
         return result
 
-    async def record(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> Step:
+    async def record(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> Step:
         """Settle the money and commit how the attempt ended. `tally` has counted it already.
 
         Raises StorageError: the ledger, or what the sender could not write, after all else is recorded.
@@ -132,7 +189,7 @@ class Attempts:
             step = Step(state=TaskState.DONE, artifact=result, number=attempt.number, cost_microusd=cost)
         else:
             step = Step(
-                state=standing(result.fault, tally, self._retry),
+                state=state_after(result.fault, tally, self._retry),
                 failure=result,
                 number=attempt.number,
                 reason=result.reason,
@@ -205,7 +262,7 @@ class Attempts:
         is_another_day = not self._wallet.is_current(begun.reservation)
         return is_another_day or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
 
-    async def _withdraw(self, begun: Begun, tally: Tally) -> None:
+    async def _withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
         self._gate.abandoned(begun.ticket)
         await self._moved(self._wallet.release, begun.reservation)

@@ -85,7 +85,7 @@ class Halts:
         return max((h.not_before for h in self._halts if h.not_before is not None), default=None)
 
 
-class Watch:
+class HaltPolicy:
     """Sees the results of one run and says when it must stop.
 
     `models` names the models that exist now, in words: `gemini-nano-banana-2.1, gemini-3-pro-image`.

@@ -72,7 +72,7 @@ DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
 
 
 @dataclass(slots=True, kw_only=True)
-class Tally:
+class AttemptHistory:
     """What one task has met. `unknowns` and `faults` start with what earlier runs left for the same fingerprint."""
 
     unknowns: int = 0
@@ -92,7 +92,7 @@ class Tally:
         self.counted = sum(count for fault, count in self.faults.items() if RULES[fault].is_counted)
 
 
-def may_repeat(fault: Fault, tally: Tally, retry: Retry) -> bool:
+def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry) -> bool:
     """Return whether the task may be asked once more after `fault`, which `tally` has counted already."""
     rule = RULES[fault]
     if rule.is_counted and tally.counted >= retry.attempts:
@@ -105,14 +105,16 @@ def may_repeat(fault: Fault, tally: Tally, retry: Retry) -> bool:
     return tally.faults[fault] <= repeats
 
 
-def standing(fault: Fault, tally: Tally, retry: Retry) -> TaskState:
+def state_after(fault: Fault, tally: AttemptHistory, retry: Retry) -> TaskState:
     """Return the state to write down after `fault`: what holds if this process dies before the next attempt."""
     if may_repeat(fault, tally, retry) and fault is not Fault.SILENCE:
         return TaskState.PENDING
     return RULES[fault].ends_as
 
 
-def wait_s(fault: Fault, tally: Tally, retry: Retry, *, hint_s: float | None, random: Callable[[], float]) -> float:
+def wait_s(
+    fault: Fault, tally: AttemptHistory, retry: Retry, *, hint_s: float | None, random: Callable[[], float]
+) -> float:
     """Return the wait before the next attempt: max(full jitter over base x 2^(n-1) up to the cap, hint + 0..10 %).
 
     Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/

@@ -1,10 +1,17 @@
-"""One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
+"""What a person should hear of images that were accepted: the answer's own doubts, and what was there before.
+
+In: answers, as they are judged. Out: texts that were not told yet. Another size than asked for, the same bytes for two
+tasks, two answers with one id: that is the server's doing and was paid for, so it is accepted, and told. It refuses to
+know files and the ledger.
+
+One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
 
 Nothing fatal is raised while requests are in flight: it orders a
 halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
 """
 
 import asyncio
+import hashlib
 import math
 import random
 from collections import Counter, deque
@@ -16,17 +23,64 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
-from pipeline.engine.counts import Counts
-from pipeline.engine.events import Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.halt import RELEASED, Halt, Halts, Watch
+from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
+from pipeline.engine.halt import RELEASED, Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
-from pipeline.engine.remarks import Remarks
-from pipeline.engine.retry import DEFERRABLE, Tally, may_repeat, standing, wait_s
+from pipeline.engine.retry import DEFERRABLE, AttemptHistory, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
+
+REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
+MOST_TOLD: Final = 20  # texts of one run; more of them make nothing clearer
+
+
+class Recent:
+    """The last things seen, by 8 bytes of their hash, and whose they were."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._owners: dict[bytes, str] = {}  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def owner(self, digest: bytes, task_id: str) -> str | None:
+        """Return the other task that had it before; remember it as this one's where there is none."""
+        other = self._owners.setdefault(digest, task_id)
+        if len(self._owners) > self._most:
+            del self._owners[next(iter(self._owners))]
+        return None if other == task_id else other
+
+
+class Remarks:
+    """What was told in one run; each text once."""
+
+    def __init__(self) -> None:
+        self._images = Recent()
+        self._answers = Recent()
+        self._told: set[str] = set()
+
+    def of(self, task_id: str, image: Artifact) -> Iterator[str]:
+        """Yield what is new about one image."""
+        for text in (*image.doubts, *self._repetitions(task_id, image)):
+            if text in self._told or len(self._told) > MOST_TOLD:
+                continue
+            self._told.add(text)
+            yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
+
+    def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
+        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
+        if other is not None:
+            yield f"its image is byte for byte that of {other}; it was accepted"
+        if image.response_id is None:
+            return
+        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
+        if other is not None:
+            yield f"its answer has the id of the answer to {other}; it was accepted"
+
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
 TOLD_S: Final = 1.0  # a shorter pause is not worth telling
@@ -37,7 +91,7 @@ class _Turn:
     """A due task in a worker's hands, and what it has met so far."""
 
     due: Due
-    tally: Tally
+    tally: AttemptHistory
     attempts: int = 0
     cost_microusd: int = 0
     images_seen: int = 0  # of the run, when the turn began
@@ -56,7 +110,7 @@ class Engine:
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
-        watch: Watch,
+        watch: HaltPolicy,
         limits: Limits,
         retry: Retry,
         listen: Listener,
@@ -162,7 +216,7 @@ class Engine:
                 self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
-            await self._put(_Turn(due=item, tally=Tally(unknowns=item.unknowns, faults=Counter(item.faults))))
+            await self._put(_Turn(due=item, tally=AttemptHistory(unknowns=item.unknowns, faults=Counter(item.faults))))
 
     async def _feed_deferred(self) -> None:
         """Give deferred tasks another turn, as long as images have come since their last one began."""
@@ -311,7 +365,7 @@ class Engine:
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
-    def _judged(self, begun: Begun, result: Artifact | Failure, tally: Tally) -> None:
+    def _judged(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> None:
         task = begun.attempt.task
         was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
@@ -328,7 +382,7 @@ class Engine:
             cost_microusd=begun.cost_microusd,
         ):
             self._halt(halt)
-        if isinstance(result, Failure) and standing(result.fault, tally, self._retry) is TaskState.FAILED:
+        if isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
         failure = failure_of(result)
         if failure is not None and not self._is_halted.is_set():

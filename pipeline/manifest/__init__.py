@@ -1,61 +1,27 @@
-"""YAML to tasks: what images should exist, checked and counted before anything is sent.
+"""YAML, tables and folders become a lazy stream of tasks, checked and counted before anything is sent.
 
-In data-flow order:
-  loading     a path -> Manifest, or every problem of the file at once
-   reading     bytes and UTF-8 text of regular files only
-   document    YAML text -> tree, bounded; every scalar as it was written
-   resolution  ... and its value by YAML 1.2
-   whereabouts where images and ledger lie, from the checked keys or from a glance
-   scalars     kinds of value: text, number, duration, dollars
-   kinds       values of one key each: names, ratios, sizes, axes, prices
-   mapping     what all mappings have in common
-   limits, job, schema   the keys, their descriptions, the JSON Schema
-   problems, places      what is wrong -> file:line:column, with advice
-   interpolate ${ENV} in vars
-   budget, sandbox, template   Jinja2 with walls, and a quick path around it
-   recipe      item > job > defaults > built-in, compiled
-   matrix, jobs          combinations; plans of jobs and their order
-   settle      the settings other rooms use
-  expansion   Manifest -> Tasks, lazily
-   sources     rows: written in place, tables, folder + glob, other jobs
-   tasks       one row -> Tasks: rendered, named, fingerprinted
-   inputs, outputs, naming, fingerprint, claims   what tasks read, write, are and share
-  example     manifests to start from
+files        bytes and text of plain files, read within limits
+yaml         YAML text to a tree of dict, list and text with places; YAML 1.2 scalars
+fields       the kinds of value a key may have, general ones and those of one key
+keys         the models that keys have in common, and the keys that bound a run
+schema       the keys of a job and of the whole manifest, and their JSON Schema
+settings     checked keys to the settings that other packages use
+problems     what pydantic found, as problems with line and column
+location     where images and ledger lie, before the whole manifest is read
+loader       a path to a checked `Manifest`, or every problem of the file
+templates    Jinja2 templates, compiled once, with errors that name a line
+sandbox      what a template may do, and what it may cost
+jobs         the layers of keys, merged into one recipe a job; the order of chained jobs
+matrix       the combinations of a job's axes
+delimited    the dialect and encoding of a CSV or TSV file
+workbook     the rows of a spreadsheet (extra `excel`)
+tables       CSV, TSV, JSON lines, Parquet and workbooks, row by row
+globbing     patterns, and the files of a folder that match
+sources      the rows of a job: items, a table, a folder, another job's images
+inputs       input images: size, time and digest
+names        portable output names
+outputs      what lies on disk under an output name
+tasks        one row and combination to tasks: rendered, named, fingerprinted
+expand       a manifest to its tasks, with what must be unique proven unique
+examples     commented manifests for `init`
 """
-
-from typing import TYPE_CHECKING
-
-from pipeline.doors import door
-
-if TYPE_CHECKING:
-    from pipeline.manifest.example import write_example
-    from pipeline.manifest.expansion import Expansion, expand
-    from pipeline.manifest.inputs import InputDigests, read_digest
-    from pipeline.manifest.loading import Manifest, load
-    from pipeline.manifest.schema import json_schema
-    from pipeline.manifest.sources import Upstream, UpstreamImage
-
-__all__ = [
-    "Expansion",
-    "InputDigests",
-    "Manifest",
-    "Upstream",
-    "UpstreamImage",
-    "expand",
-    "json_schema",
-    "load",
-    "read_digest",
-    "write_example",
-]
-
-__getattr__ = door(
-    __name__,
-    {
-        "example": "write_example",
-        "expansion": "Expansion expand",
-        "inputs": "InputDigests read_digest",
-        "loading": "Manifest load",
-        "schema": "json_schema",
-        "sources": "Upstream UpstreamImage",
-    },
-)

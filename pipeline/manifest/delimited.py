@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.manifest.reading import open_regular
+from pipeline.manifest.files import open_regular
 
 DELIMITERS = (",", ";", "\t")
 # What programs save tables in; the first is meant to be.

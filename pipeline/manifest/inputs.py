@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.manifest.reading import kind_of, open_regular, reason, secret_reason
+from pipeline.manifest.files import kind_of, open_regular, reason, secret_reason
 from pipeline.model import InputImage
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
@@ -39,7 +39,7 @@ def read_digest(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class Inputs:
+class InputFiles:
     """Looks at the input images of one expansion; paths are relative to the manifest's folder."""
 
     def __init__(self, folder: Path, digests: InputDigests, *, promised: Path | None = None) -> None:

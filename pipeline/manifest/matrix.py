@@ -10,9 +10,9 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pipeline.manifest.budget import nearest
-from pipeline.manifest.job import Matrix
-from pipeline.manifest.kinds import Choice, MatrixValue
+from pipeline.manifest.fields import Choice, MatrixValue
+from pipeline.manifest.sandbox import nearest
+from pipeline.manifest.schema import Matrix
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row

@@ -11,9 +11,9 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from pipeline.manifest.folder import Wanted
-from pipeline.manifest.naming import IMAGE_SUFFIXES, BadName, name_key
-from pipeline.manifest.reading import kind_of
+from pipeline.manifest.files import kind_of
+from pipeline.manifest.globbing import Wanted
+from pipeline.manifest.names import IMAGE_SUFFIXES, BadName, name_key
 
 _REMEMBERED = 1024  # directories
 _RECEIVED = (".png", ".jpg", ".webp")

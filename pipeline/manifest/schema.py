@@ -1,17 +1,289 @@
-"""The whole manifest: its top-level keys, and the JSON Schema of everything for editors.
+"""The keys of a job, of `defaults` and of an `items` entry. In: a tree. Out: checked models; what was written stays
+known.
+
+Descriptions are what an editor shows. Nothing is rendered and nothing is read from disk; which layer wins is decided
+in `recipe`.
+
+The whole manifest: its top-level keys, and the JSON Schema of everything for editors.
 
 In: a tree. Out: a checked `ManifestFile`; or, from `json_schema`, what a YAML language server completes from.
 """
 
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
-from pipeline.manifest.job import Job, Keys
-from pipeline.manifest.kinds import NAME_PATTERN, Name, Price, Version
-from pipeline.manifest.limits import Limits, Notify, Provider, Retry
-from pipeline.manifest.mapping import Model
-from pipeline.manifest.scalars import Path, Written
+from pipeline.manifest.fields import (
+    NAME_PATTERN,
+    AspectRatio,
+    Aspects,
+    Axis,
+    Delimiter,
+    Done,
+    Duration,
+    Embedding,
+    Encoding,
+    Flag,
+    Free,
+    Name,
+    PathText,
+    Price,
+    Seed,
+    Size,
+    Temperature,
+    Text,
+    TextList,
+    Thinking,
+    Tier,
+    Variants,
+    Version,
+    Written,
+    WrittenList,
+    fault,
+)
+from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null
+from pipeline.manifest.yaml import is_null
+
+
+def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
+    """Say in JSON Schema that two keys exclude each other, unless one of them is null."""
+    return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
+
+
+class Keys(Model):
+    """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
+
+    keeps_nulls = True
+    prompt: Text | None = Field(
+        None,
+        description="What to draw. A template: vars, matrix, row, file, job, id, variant.",
+        examples=["A poster of {{ vars.city }}", "Studio photo of {{ row.title }}", "A {{ matrix.colour }} mug"],
+    )
+    prompt_file: PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
+    images: TextList | None = Field(
+        None,
+        description="Input images in order: paths relative to this file, or templates.",
+        examples=[["{{ file.path }}", "refs/palette.png"]],
+    )
+    model: Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
+    aspect_ratio: AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
+    size: Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
+    variants: Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
+    seed: Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
+    temperature: Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
+    system: Text | None = Field(
+        None, description="System instruction; a template.", examples=["You are a product photographer."]
+    )
+    thinking: Thinking | None = Field(
+        None, description="minimal | medium | high: how long the model thinks, which is paid for.", examples=["minimal"]
+    )
+    tier: Tier | None = Field(
+        None,
+        description="standard | flex. flex (kind google): half price, slower. No change of it buys an image again.",
+        examples=["flex"],
+    )
+    params: dict[str, Free] | None = Field(
+        None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
+    )
+    safety: dict[str, Text] | None = Field(
+        None, description="Category: threshold.", examples=[{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}]
+    )
+    output: Text | None = Field(
+        None,
+        description="Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
+        examples=["{{ job }}/{{ id }}", "catalogue/{{ row.sku }}", "relit/{{ file.dir }}/{{ file.stem }}"],
+    )
+    tags: WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
+    id: Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
+    rerun_when: Aspects | None = Field(
+        None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
+    )
+    metadata: Embedding | None = Field(
+        None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
+    )
+    keep_metadata: Flag | None = Field(
+        None, description="Send EXIF data (places!) of input images along. Default false."
+    )
+    skip_broken: Flag | None = Field(
+        None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
+    )
+
+    exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        mapping = schema["anyOf"][1] if "anyOf" in schema else schema
+        mapping["allOf"] = [_not_both(*names) for names in cls.exclusive]
+        return schema
+
+    @model_validator(mode="after")
+    def _one_prompt(self) -> "Keys":
+        if self.prompt is not None and self.prompt_file is not None:
+            raise fault("prompt and prompt_file exclude each other", "keep one of them")
+        return self
+
+
+class Item(Keys):
+    """One row written in place; a text is its prompt."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": ["string", "null"], "description": "The prompt."}
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        if is_null(value):
+            return {}
+        return {"prompt": value} if isinstance(value, str) else value
+
+
+class Matrix(Model):
+    """Every combination of the axes; include and exclude as in GitHub Actions."""
+
+    axes: dict[str, Axis] = Field(default_factory=dict)
+    include: list[dict[str, Written]] = Field(
+        default_factory=list,
+        description="Combinations to add, or keys for those they fit.",
+        examples=[[{"thing": "mug", "colour": "gold"}]],
+    )
+    exclude: list[dict[str, Written]] = Field(
+        default_factory=list,
+        description="Combinations to leave out.",
+        examples=[[{"thing": "bottle", "colour": "navy"}]],
+    )
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        fixed = {key: item for key, item in value.items() if key in ("include", "exclude")}
+        return {"axes": {key: item for key, item in value.items() if key not in fixed}} | fixed
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        axis = schema["properties"].pop("axes")["additionalProperties"]
+        or_null(schema)
+        schema["minProperties"] = 1
+        schema["additionalProperties"] = axis | {"description": "An axis: a list of values, or name: text pairs."}
+        return schema
+
+
+class Each(Model):
+    """One row for each line of a table, each file of a folder, or each image of another job."""
+
+    csv: PathText | None = Field(
+        None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
+    )
+    tsv: PathText | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
+    jsonl: PathText | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
+    parquet: PathText | None = Field(
+        None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
+    )
+    xlsx: PathText | None = Field(
+        None, description="Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", examples=["data/products.xlsx"]
+    )
+    sheet: Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
+    delimiter: Delimiter | None = Field(
+        None, description="What separates cells. Default: found from the file.", examples=[";"]
+    )
+    encoding: Encoding | None = Field(
+        None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
+    )
+    files: TextList | None = Field(
+        None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
+    )
+    job: Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
+    key: Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
+    where: dict[str, WrittenList] | None = Field(
+        None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
+    )
+    root: PathText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
+    ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
+    hidden: Flag = Field(
+        False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
+    )
+    allow_empty: Flag = Field(False, description="No match is not an error.")
+    min_age: Duration | None = Field(
+        None, description="Leave files younger than this for a later run.", examples=["10s"]
+    )
+    state: Done = Field("done", description="Which images of `job`: done.")
+
+    SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "xlsx", "jsonl", "parquet", "files", "job")
+    _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
+        "key": ("csv", "tsv", "xlsx", "jsonl", "parquet"),
+        "where": ("csv", "tsv", "xlsx", "jsonl", "parquet", "job"),
+        "delimiter": ("csv",),
+        "encoding": ("csv", "tsv"),
+        "sheet": ("xlsx",),
+        "root": ("files",),
+        "ignore": ("files",),
+        "hidden": ("files",),
+        "min_age": ("files",),
+        "state": ("job",),
+    }
+
+    @property
+    def kind(self) -> str:
+        """Which of SOURCES this is."""
+        return next(name for name in self.SOURCES if getattr(self, name) is not None)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Each":
+        named = [name for name in self.SOURCES if getattr(self, name) is not None]
+        if len(named) != 1:
+            what = f"needs one source, this names {len(named)}: {', '.join(named) or 'none'}"
+            raise fault(what, f"write one of {', '.join(self.SOURCES)}")
+        for key in sorted(self.model_fields_set & self._ONLY.keys()):
+            if named[0] not in self._ONLY[key]:
+                raise fault(
+                    f"{key} does not go with {named[0]}", f"remove it; it belongs to {', '.join(self._ONLY[key])}"
+                )
+        return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = super().__get_pydantic_json_schema__(core, handler)
+        named = {name: {"required": [name], "not": {"properties": {name: {"type": "null"}}}} for name in cls.SOURCES}
+        together = [
+            {
+                "if": {"not": {"properties": {key: {"type": "null"}}}},
+                "then": {"anyOf": [named[each] for each in sources]},
+            }
+            for key, sources in cls._ONLY.items()
+        ]
+        return schema | {"oneOf": [*named.values()], "allOf": together}
+
+
+class Job(Keys):
+    """A prompt and what multiplies it."""
+
+    exclusive = (*Keys.exclusive, ("items", "each", "object"))
+
+    items: dict[str, Item] | None = Field(
+        None,
+        json_schema_extra={"minProperties": 1},
+        description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
+        examples=[{"oslo": "A poster of Oslo"}],
+    )
+    each: Each | None = Field(
+        None,
+        description="Rows of a table, files of a folder, images of another job.",
+        examples=[{"csv": "data/products.csv", "key": "sku"}, {"files": "photos/**/*.{jpg,png}", "root": "photos"}],
+    )
+    matrix: Matrix | None = Field(
+        None,
+        description="Every combination of these values; include and exclude as in GitHub Actions.",
+        examples=[{"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}}],
+    )
+
+    @model_validator(mode="after")
+    def _one_kind_of_row(self) -> "Job":
+        if self.items is not None and self.each is not None:
+            raise fault("items and each exclude each other", "keep one of them, or make two jobs")
+        if self.items is not None and not self.items:
+            raise fault("items is empty", "write `id: prompt` lines below it")
+        return self
 
 
 class ManifestFile(Model):
@@ -21,25 +293,25 @@ class ManifestFile(Model):
     name: Name | None = Field(
         None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
     )
-    provider: Provider | None = Field(None, description="Whose API is asked, and which key opens the door.")
+    provider: ProviderKeys | None = Field(None, description="Whose API is asked, and which key opens the door.")
     vars: dict[str, Written] | None = Field(
         None,
         description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
         examples=[{"brand": "Acme", "season": "${SEASON:-autumn}"}],
     )
     defaults: Keys | None = Field(None, description="Every job inherits these; a job's own key wins; null unsets.")
-    limits: Limits | None = Field(None, description="Ceilings of one run.")
-    retry: Retry | None = Field(None, description="How often one task may be asked.")
+    limits: LimitsKeys | None = Field(None, description="Ceilings of one run.")
+    retry: RetryKeys | None = Field(None, description="How often one task may be asked.")
     prices: dict[str, Price] | None = Field(
         None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
     )
-    output_dir: Path | None = Field(
+    output_dir: PathText | None = Field(
         None, description="Where images land, relative to this file.", examples=["../outputs/catalogue"]
     )
-    state_dir: Path | None = Field(
+    state_dir: PathText | None = Field(
         None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
     )
-    notify: Notify | None = Field(None, description="Who is told when a run ends.")
+    notify: NotifyKeys | None = Field(None, description="Who is told when a run ends.")
     jobs: dict[Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,

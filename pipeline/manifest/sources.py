@@ -13,16 +13,15 @@ from pathlib import Path
 
 from pipeline.errors import Problem
 from pipeline.manifest import tables
-from pipeline.manifest.budget import Names
-from pipeline.manifest.folder import Wanted, own_directories, walk
-from pipeline.manifest.glob import BadPattern, compile_globs, compile_ignores
-from pipeline.manifest.job import Each
+from pipeline.manifest.fields import MatrixValue
+from pipeline.manifest.files import secret_reason
+from pipeline.manifest.globbing import BadPattern, Wanted, compile_globs, compile_ignores, own_directories, walk
 from pipeline.manifest.jobs import JobPlan, upstream_of
-from pipeline.manifest.kinds import MatrixValue
-from pipeline.manifest.loading import Manifest
+from pipeline.manifest.loader import Manifest
 from pipeline.manifest.matrix import Combinations
-from pipeline.manifest.reading import secret_reason
-from pipeline.manifest.rows import Row, fields_of, printable
+from pipeline.manifest.sandbox import Names
+from pipeline.manifest.schema import Each
+from pipeline.manifest.tables import SourceRow, fields_of, printable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +52,13 @@ class Sources:
         self._upstream = upstream
         self._now = now
 
-    def rows(self, plan: JobPlan) -> Iterator[Row | Problem]:
+    def rows(self, plan: JobPlan) -> Iterator[SourceRow | Problem]:
         """Yield the rows of one job, and what is wrong between them."""
         if plan.items is not None:
             for key in plan.items:
-                yield Row(key)
+                yield SourceRow(key)
         elif plan.each is None:
-            yield Row("" if plan.combinations is not None else plan.name)
+            yield SourceRow("" if plan.combinations is not None else plan.name)
         else:
             yield from self._each(plan, plan.each)
 
@@ -97,11 +96,11 @@ class Sources:
             return None
         return str(self._manifest.path.parent / getattr(each, each.kind))
 
-    def _each(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+    def _each(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
         where: tables.Where | None = None
         match each.kind:
             case "files":
-                rows: Iterator[Row | Problem] = self._files(plan, each)
+                rows: Iterator[SourceRow | Problem] = self._files(plan, each)
             case "job":
                 yield from self._images(each)
                 return
@@ -115,7 +114,7 @@ class Sources:
         if is_empty and not each.allow_empty:
             yield self._no_rows(plan, each, where)
 
-    def _table(self, plan: JobPlan, each: Each, kind: str, where: tables.Where) -> Iterator[Row | Problem]:
+    def _table(self, plan: JobPlan, each: Each, kind: str, where: tables.Where) -> Iterator[SourceRow | Problem]:
         table = tables.Table(
             path=self._manifest.path.parent / getattr(each, kind),
             kind=kind,
@@ -126,7 +125,7 @@ class Sources:
             sheet=each.sheet,
             where=where,
         )
-        return tables.rows(table, note=self._note)
+        return tables.table_rows(table, note=self._note)
 
     def _note(self, text: str) -> None:
         if text not in self.notes:  # a table may serve several jobs
@@ -151,13 +150,13 @@ class Sources:
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
 
-    def _at_key(self, plan: JobPlan, kind: str, row: Row | Problem) -> Row | Problem:
+    def _at_key(self, plan: JobPlan, kind: str, row: SourceRow | Problem) -> SourceRow | Problem:
         """Return a row as it is; what is wrong with a table as a whole is told where the manifest names it."""
-        if isinstance(row, Row) or row.line is not None:
+        if isinstance(row, SourceRow) or row.line is not None:
             return row
         return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
 
-    def _files(self, plan: JobPlan, each: Each) -> Iterator[Row | Problem]:
+    def _files(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
         folder = str(self._folder)
         try:
             wanted = self._wanted(each)
@@ -198,7 +197,7 @@ class Sources:
         except OSError:
             return False  # told when the image is looked at
 
-    def _images(self, each: Each) -> Iterator[Row]:
+    def _images(self, each: Each) -> Iterator[SourceRow]:
         """Yield a row for every done image of another job; none while nobody knows them."""
         if self._upstream is None or each.job is None:
             return
@@ -239,11 +238,11 @@ def _nearest_folder(path: str) -> str:
     return f"did you mean {near[0]!r}?" if near else "patterns are relative to the manifest"
 
 
-def _file_row(path: str, inside: str) -> Row:
+def _file_row(path: str, inside: str) -> SourceRow:
     """Return the row of one file. path: relative to the manifest, as it opens; inside: relative to `root`."""
     path = posixpath.normpath(path)
     folder, _, name = inside.rpartition("/")
     stem, suffix = posixpath.splitext(name)
     names = Names("file", {"path": path, "dir": folder, "stem": stem, "name": name, "suffix": suffix})
     fields = {key: value if value.isprintable() else printable(value) for key, value in names.items()}
-    return Row(printable(inside), None, names, fields["path"], None, False, fields)
+    return SourceRow(printable(inside), None, names, fields["path"], None, False, fields)

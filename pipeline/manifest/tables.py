@@ -1,4 +1,8 @@
-"""Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
+"""One row of a job: what tables, folders and other jobs have in common once they are read.
+
+A source yields rows and, between them, the problems of rows that cannot be used; so one bad line hides no other.
+
+Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
 
 A row that cannot be read is a Problem with its line, and the next row is read. It knows nothing of jobs or templates.
 """
@@ -6,6 +10,7 @@ A row that cannot be read is a Problem with its line, and the next row is read. 
 import math
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -15,10 +20,38 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.budget import Names, is_plain, nearest, plain_names, text_of
 from pipeline.manifest.delimited import Unreadable, dialect_of, records
-from pipeline.manifest.reading import open_regular, reason
-from pipeline.manifest.rows import Row, fields_of
+from pipeline.manifest.files import open_regular, reason
+from pipeline.manifest.sandbox import Names, is_plain, nearest, plain_names, text_of
+
+
+@dataclass(slots=True)
+class SourceRow:
+    """One row: its name in ids, what templates see of it, and where it stands for a person."""
+
+    key: str
+    data: Names | None = None  # `row`
+    file: Names | None = None  # `file`
+    place: str = ""  # `data/products.csv:8`
+    line: int | None = None
+    is_upstream: bool = False  # its image is another task's output
+    fields: dict[str, str] = field(default_factory=dict)
+    matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
+    texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
+
+
+def fields_of(values: Names) -> dict[str, str]:
+    """Return a row's own cells as text, for reports and selections."""
+    return {key: value if value.__class__ is str else str(text_of(value)) for key, value in values.items()}
+
+
+def printable(text: str) -> str:
+    """Return `text` as it may stand in an id: controls and bytes that are not UTF-8 are written out as escapes."""
+    if text.isprintable():
+        return text
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Zl", "Zp") else ascii(c)[1:-1] for c in text)
+
 
 MAX_LINE_BYTES = 16 * 2**20
 DEFAULT_KEY = "id"
@@ -78,7 +111,7 @@ class Table:
         return (*self.where.columns, *key)
 
 
-def rows(table: Table, note: Callable[[str], None] = lambda _text: None) -> Iterator[Row | Problem]:
+def table_rows(table: Table, note: Callable[[str], None] = lambda _text: None) -> Iterator[SourceRow | Problem]:
     """Yield the rows of a table, and a Problem for each that is not one; tell `note` what was guessed."""
     column = DEFAULT_KEY if table.key is None else table.key
     file = str(table.path)
@@ -94,14 +127,14 @@ def rows(table: Table, note: Callable[[str], None] = lambda _text: None) -> Iter
         yield Problem(file=file, what=f"cannot be read: {reason(error)}", instead="paths are relative to the manifest")
 
 
-def _row(cells: Mapping[str, Any], line: int, column: str, file: str, needs_key: bool) -> Row | Problem:
+def _row(cells: Mapping[str, Any], line: int, column: str, file: str, needs_key: bool) -> SourceRow | Problem:
     value = cells.get(column)
     name = value if value.__class__ is str else str(text_of(value))
     if needs_key and not name.strip():
         what = f"the key {column!r} is " + ("empty" if column in cells else "missing")
         return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
     data = Names("row", cells)
-    return Row(name, data, None, f"{file}:{line}", line, False, fields_of(data))
+    return SourceRow(name, data, None, f"{file}:{line}", line, False, fields_of(data))
 
 
 def _check_columns(table: Table, header: Collection[str], line: int | None) -> None:

@@ -1,9 +1,16 @@
-"""One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
+"""What is asked for comes in, its SHA-256 and the digests of its four aspects go out.
+
+Canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON writes them. It does not depend on
+the wire: paths, dates, limits, output names, tags, `tier` (it changes the price, not the picture) and the order of the
+manifest are not in it.
+
+One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
 
 What cannot become a task raises TemplateTrouble with the origin of the key at fault, and with what else is wrong in
 the same row. It keeps no task and knows no other.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,19 +20,43 @@ from typing import Any
 import msgspec
 from pydantic_core import PydanticCustomError
 
-from pipeline.manifest.budget import MAX_TEXT, Names
-from pipeline.manifest.fingerprint import digest, fingerprint, text_digest
-from pipeline.manifest.inputs import BadInput, Inputs
-from pipeline.manifest.jobs import JobPlan
-from pipeline.manifest.kinds import check_aspect_ratio, check_size
+from pipeline.manifest.fields import check_aspect_ratio, check_size
+from pipeline.manifest.inputs import BadInput, InputFiles
+from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
-from pipeline.manifest.naming import BadName, name_key, output_name
+from pipeline.manifest.names import BadName, name_key, output_name
 from pipeline.manifest.outputs import Outputs
-from pipeline.manifest.recipe import Recipe
-from pipeline.manifest.rows import Row, printable
-from pipeline.manifest.sandbox import Sandbox
-from pipeline.manifest.template import Template, TemplateTrouble, compile_template
+from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
+from pipeline.manifest.tables import SourceRow, printable
+from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Digests, InputImage, Task
+
+_encode = msgspec.json.Encoder(order="deterministic").encode
+
+
+def digest(value: object) -> str:
+    """Return 16 hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(_encode(value)).hexdigest()[:16]
+
+
+def fingerprint(
+    *, prompt: str, system: str | None, model: str, params: dict[str, Any], inputs: list[str], variant: int
+) -> str:
+    """Return the hex SHA-256 of one request. `params`: those that are set; `inputs`: hex, in order."""
+    request: dict[str, Any] = {"model": model, "prompt": prompt, "variant": variant}
+    if system is not None:
+        request["system"] = system
+    if params:
+        request["params"] = params
+    if inputs:
+        request["inputs"] = inputs
+    return hashlib.sha256(_encode(request)).hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """Return 16 hex digits of the SHA-256 of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
@@ -60,7 +91,7 @@ class Params:
         )
 
 
-class Asked(msgspec.Struct, frozen=True):
+class RequestContent(msgspec.Struct, frozen=True):
     """Everything one request asks for; what is not in here changes no fingerprint."""
 
     prompt: str
@@ -100,7 +131,7 @@ class TaskMaker:
         model: str,
         is_default_model: bool,
         variables: Names,
-        inputs: Inputs,
+        inputs: InputFiles,
         outputs: Outputs,
         secrets: tuple[str, ...] = (),
     ) -> None:
@@ -113,7 +144,7 @@ class TaskMaker:
         self._known_params: dict[tuple[Any, ...], Params] = {}
         self._heads: dict[str, Template] = {}
 
-    def tasks(self, plan: JobPlan, row: Row, combination: Combination | None) -> Iterator[tuple[Task, str]]:
+    def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination | None) -> Iterator[tuple[Task, str]]:
         """Yield each variant's task with the key of its name. Raises TemplateTrouble."""
         recipe = plan.recipe if plan.items is None else plan.items[row.key]
         context: Context = {"vars": self._variables, "job": plan.name}
@@ -134,7 +165,7 @@ class TaskMaker:
                 raise
             yield task
 
-    def _row_id(self, recipe: Recipe, row: Row, combination: Combination | None, context: Context) -> str:
+    def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination | None, context: Context) -> str:
         key, label = row.key, combination.label if combination is not None else ""
         if recipe.id is not None:
             key = _render(recipe.id, context)
@@ -145,7 +176,9 @@ class TaskMaker:
             raise _located(recipe.id, "the id of the row is empty", "give every row its own id")
         return row_id if row_id.isprintable() else printable(row_id)
 
-    def _task(self, row: Row, recipe: Recipe, combination: Combination | None, context: Context) -> tuple[Task, str]:
+    def _task(
+        self, row: SourceRow, recipe: Recipe, combination: Combination | None, context: Context
+    ) -> tuple[Task, str]:
         job, row_id, variant = context["job"], context["id"], context["variant"]
         task_id = _task_id(recipe, context)
         prompt = _prompt(recipe.prompt, context)
@@ -153,7 +186,7 @@ class TaskMaker:
         model = self._model if recipe.model is None else _filled(recipe.model, context)
         params = self._params(recipe, context)
         images = self._images(recipe, context) if recipe.images else ()
-        asked = Asked(prompt, system, model, params, [image.sha256 for image in images])
+        asked = RequestContent(prompt, system, model, params, [image.sha256 for image in images])
         name, key = self._name(recipe, context, task_id)
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
@@ -203,7 +236,7 @@ class TaskMaker:
             except TemplateTrouble as trouble:
                 yield trouble
 
-    def _check_secrets(self, recipe: Recipe, asked: Asked, names: str) -> None:
+    def _check_secrets(self, recipe: Recipe, asked: RequestContent, names: str) -> None:
         """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
         texts = (("prompt", recipe.prompt, asked.prompt), ("system instruction", recipe.system, asked.system or ""))
         for secret in self._secrets:
@@ -276,7 +309,7 @@ def _task_id(recipe: Recipe, context: Context) -> str:
     return name if recipe.variants == 1 else f"{name}@{context['variant']}"
 
 
-def _matrix(row: Row, combination: Combination | None) -> dict[str, str]:
+def _matrix(row: SourceRow, combination: Combination | None) -> dict[str, str]:
     own = combination.names if combination is not None else {}
     return own if row.matrix is None else {**row.matrix, **own}
 

@@ -9,9 +9,9 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.manifest.budget import is_plain, nearest
 from pipeline.manifest.delimited import Unreadable
-from pipeline.manifest.reading import open_regular
+from pipeline.manifest.files import open_regular
+from pipeline.manifest.sandbox import is_plain, nearest
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 

@@ -1,42 +1,17 @@
-"""One attempt: a task goes out as a paid request, its answer comes back judged.
+"""One attempt over the wire: a task becomes a paid request, its answer comes back judged.
 
-keys, address        the key and where it may go, checked before the first request
-catalogue            what models can do and cost
-pricing              what an attempt costs: at most before it, exactly after it
-inputs               input images: read once, proven, made fit to send
-  metadata, convert  ... without what a camera tells; other kinds and sizes, in a process apart
-request              task -> body
-wire                 one exchange: connection, time limits, size limits
-  memory, watch      ... how much at once, how long
-  intake             ... a large answer read in place
-answer               whole answer -> image, or why not
-  body, shape        ... bytes -> tree -> facts
-  image              ... is it whole
-  embedded           ... images and links in texts
-  faults, hints      ... what a refusal means, when to ask again
-  error_words        ... by which names and words errors tell it
-scrub                no key and no control characters in anything shown or kept
-client               all of it, as the engine sees it
+catalogue    what models can do, what they cost, until when they are offered (catalogue.yaml)
+pricing      what an attempt is reserved at, and what an answer cost
+credentials  the key and the address it may be sent to
+inputs       input images, read once, proven unchanged, made fit to send
+request      a task to the JSON of its request
+byte_budget  how many bytes of bodies may be in memory at once
+transport    one exchange: connection, time and size limits, errors of the network by name
+body_reader  a large body, read from the socket into the memory it stays in
+decoding     the bytes of an answer to a tree of JSON, without copying images
+error_words  what the names and words of an error say of an account or a refusal
+errors       what an error of the server means, and the delay it names
+responses    a whole answer to an image, or the reason why there is none
+redact       no key and no control characters in anything shown or kept
+client       all of it, as a sender uses it
 """
-
-from typing import TYPE_CHECKING
-
-from pipeline.doors import door
-
-if TYPE_CHECKING:
-    from pipeline.provider.address import check_address
-    from pipeline.provider.catalogue import Catalogue
-    from pipeline.provider.client import Client
-    from pipeline.provider.keys import find_key, known_keys
-
-__all__ = ["Catalogue", "Client", "check_address", "find_key", "known_keys"]
-
-__getattr__ = door(
-    __name__,
-    {
-        "address": "check_address",
-        "catalogue": "Catalogue",
-        "client": "Client",
-        "keys": "find_key known_keys",
-    },
-)

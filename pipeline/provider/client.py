@@ -13,14 +13,14 @@ from dataclasses import replace
 
 from pipeline import failpoint
 from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task
-from pipeline.provider import keys, request
-from pipeline.provider.address import check_address, find_proxy, model_url
-from pipeline.provider.answer import Reader
+from pipeline.provider import credentials, request
+from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.inputs import Inputs, LocalTroubleError, UnfitError
-from pipeline.provider.memory import CONNECTION_BYTES, Memory, Share
-from pipeline.provider.scrub import Scrubber
-from pipeline.provider.wire import PATIENCE, Patience, Wire
+from pipeline.provider.credentials import check_address, find_proxy, model_url
+from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError
+from pipeline.provider.redact import Redactor
+from pipeline.provider.responses import AnswerReader
+from pipeline.provider.transport import PATIENCE, Patience, Transport
 from pipeline.settings import Limits, ProviderSettings
 
 
@@ -45,12 +45,12 @@ class Client:
         """
         self._base_url = check_address(settings)
         self._catalogue = catalogue
-        self._memory = Memory(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
-        self._scrubber = Scrubber("" if key == keys.SIMULATOR_KEY else key)
-        self._reader = Reader(self._scrubber, catalogue)
-        self._inputs = Inputs()
-        self._wire = Wire(
-            headers=keys.headers(settings, key),
+        self._memory = ByteBudget(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
+        self._scrubber = Redactor("" if key == credentials.SIMULATOR_KEY else key)
+        self._reader = AnswerReader(self._scrubber, catalogue)
+        self._inputs = InputImages()
+        self._wire = Transport(
+            headers=credentials.headers(settings, key),
             timeout_s=settings.timeout_s,
             max_body_bytes=limits.max_body_bytes,
             memory=self._memory,
@@ -102,10 +102,10 @@ class Client:
         """
         result = self._reader.read(reply, task)
         share = reply.hold
-        if isinstance(share, Share) and isinstance(result, Answer):
+        if isinstance(share, ByteShare) and isinstance(result, Answer):
             share.keep(len(result.image.data))
             result = replace(result, hold=share)
-        elif isinstance(share, Share):
+        elif isinstance(share, ByteShare):
             share.release()
         failpoint.reach("decode")
         return result

@@ -17,10 +17,10 @@ from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from importlib.util import find_spec
 
+from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert, prepare_process
+from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
+from pipeline.imaging.metadata import strip
 from pipeline.model import InputImage
-from pipeline.provider.convert import OutOfMemoryError, UnreadableError, convert, prepare_process
-from pipeline.provider.image import MAX_PIXELS, BrokenImageError, measure, sniff
-from pipeline.provider.metadata import strip
 from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES, Ready
 
 _FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
@@ -39,7 +39,7 @@ class LocalTroubleError(UnfitError):
     """An input image cannot be read or converted here and now: its folder, time, memory or an extra is lacking."""
 
 
-class Inputs:
+class InputImages:
     """Reads and converts input images; starts its processes when the first picture needs one."""
 
     def __init__(self) -> None:

@@ -1,4 +1,9 @@
-"""The contact sheet as a folder: one static page of every task.
+"""Money over time as a small SVG.
+
+In: amounts with their moments. Out: one `<svg>` element for the page, coloured by its style sheet. It computes nothing
+but sums.
+
+The contact sheet as a folder: one static page of every task.
 
 In: report rows, totals and spend. Out: a folder with `index.html` (self-contained, no network, links to the originals),
 `thumbs/`, `tasks.csv` and `tasks.jsonl`. It reads image files to make thumbnails and changes none.
@@ -10,14 +15,81 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from html import escape
+from itertools import accumulate
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.report.chart import Spend, spend_chart
-from pipeline.report.row import ReportRow, ReportTotals
+from pipeline.imaging.thumbnails import Thumb, is_drawn, make_thumbs, thumb_of
 from pipeline.report.sheet import Addresses, Heading, sheet_data, static_page
-from pipeline.report.tables import replaced, tables
-from pipeline.report.thumbs import Thumb, is_drawn, make_thumbs, thumb_of
+from pipeline.report.tables import ReportRow, ReportTotals, replaced, tables
+from pipeline.text import money
+
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 400, 118, 56, 22, 8
+_MOST_POINTS = 200  # about two units each
+
+Spend = Sequence[tuple[datetime, int]]
+
+
+def spend_chart(spend: Spend, *, is_play_money: bool) -> str:
+    """Draw the running total of `spend` (moment, micro-dollars of that moment).
+
+    Empty text where nothing was spent, or all of it at one moment.
+    """
+    points = _running(spend)
+    if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
+        return ""
+    start, end, top = points[0][0], points[-1][0], points[-1][1]
+    line = _path(points)
+    floor = _HEIGHT - _BOTTOM
+    right = _WIDTH - 6
+    total = money(top, is_play_money)
+    label = f"Money spent over time: {total} from {_moment(start)} to {_moment(end)}"
+    ticks = "".join(_tick(amount, top) for amount in (0, top // 2, top))
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">{ticks}'
+        f'<path class="area" d="{line}V{floor}H{_LEFT}Z"/><path class="line" d="{line}"/>'
+        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{_moment(start)}</text>'
+        f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">{_moment(end)}</text></svg>'
+    )
+
+
+def _tick(amount: int, top: int) -> str:
+    y = _y(amount, top)
+    return (
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
+    )
+
+
+def _running(spend: Spend) -> list[tuple[datetime, int]]:
+    """Return moments with running totals, thinned evenly; the last one always stays."""
+    ordered = sorted(spend)
+    totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
+    step = -(-len(totals) // _MOST_POINTS) or 1
+    return totals[::-step][::-1]
+
+
+def _path(points: Sequence[tuple[datetime, int]]) -> str:
+    """Return a step line: money jumps when it is spent."""
+    start, top = points[0][0], points[-1][1]
+    span = (points[-1][0] - start).total_seconds()
+    room = _WIDTH - 6 - _LEFT
+    steps = [f"M{_LEFT},{_y(0, top):.1f}"]
+    for when, total in points:
+        x = _LEFT + room * (when - start).total_seconds() / span
+        steps.append(f"H{x:.1f}V{_y(total, top):.1f}")
+    steps.append(f"H{_WIDTH - 6}")
+    return "".join(steps)
+
+
+def _y(amount: int, top: int) -> float:
+    return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (1 - amount / top)
+
+
+def _moment(when: datetime) -> str:
+    return when.strftime("%Y-%m-%d %H:%M")
+
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
 

@@ -12,7 +12,7 @@ import msgspec
 
 from pipeline.errors import InputError, Problem
 from pipeline.model import Mark
-from pipeline.report.foreign import visible
+from pipeline.text import visible
 
 _INSTEAD = "save it again from the report with the button Save picks"
 

@@ -14,7 +14,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
-from pipeline.report.row import ReportRow, ReportTotals
+from pipeline.report.tables import ReportRow, ReportTotals
 
 MOST_CELL = 300  # characters of a row's own cell: what is searched and grouped by, not read
 STATES = ("done", "failed", "refused", "unknown", "conflict", "pending")

@@ -15,9 +15,9 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from pipeline import __version__
+from pipeline.imaging.provenance import embed, is_signed, sidecar
 from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
-from pipeline.report.provenance import embed, is_signed, sidecar
-from pipeline.threads import whole_pool
+from pipeline.pools import whole_pool
 
 READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one, measured on 2 cores with answers of
 # 14 MB, took 5 % more CPU and doubled the loop's lateness (p99 19 ms, not 10), as three threads shared two cores.
@@ -136,16 +136,16 @@ def embedded(answer: Answer, task: Task, *, manifest: str, at: datetime) -> Answ
     """
     image = answer.image
     if is_signed(image.data):
-        record = record_of(answer, task, manifest=manifest, at=at)
+        record = provenance_record(answer, task, manifest=manifest, at=at)
         return replace(answer, sidecar=sidecar(record), notes=(*answer.notes, SIGNED))
     try:
-        data = embed(image.data, image.mime, record_of(answer, task, manifest=manifest, at=at))
+        data = embed(image.data, image.mime, provenance_record(answer, task, manifest=manifest, at=at))
     except Exception as error:  # seen in the attempt's notes: an image that was paid for is kept, with a record or not
         return replace(answer, notes=(*answer.notes, f"no record was embedded: {error}"))
     return replace(answer, image=replace(image, data=data, sha256=sha256(data).hexdigest()))
 
 
-def record_of(answer: Answer, task: Task, *, manifest: str, at: datetime) -> dict[str, object]:
+def provenance_record(answer: Answer, task: Task, *, manifest: str, at: datetime) -> dict[str, object]:
     """Return what an image says of itself."""
     return {
         "form": FORM,

@@ -1,82 +1,24 @@
 """What must last: the ledger and the images.
 
-disk, tree          the seam to the file system; directories that never lead outside
-schema.sql, queries.sql, sql, clock, faults      the words the ledger understands
-ledger_file, ledger, awaiting                        the file, checked before it is touched; its one writer
-rows, history       nouns to rows, rows to nouns
-lock, mounts        one spender per state directory
-ballast, turns, rejected, superseded, writer         an image to its final name, or kept
-opening             everything a run needs, opened in order
-publishing, moving, mending, store                   what a run does with it
-finds, picture, standing, salvage, recover           what a start finds, brought to order
-reader              the ledger for everybody who only looks
-marks               picked, rejected, stars and notes: a file of their own
-verifying, carry, rebuilding                         files against the ledger, a ledger from what is left
+files           the one seam to the file system; directories that never lead outside
+sqlite          statements by name, time and errors as the ledger has them (schema.sql, queries.sql)
+lock            one spender per state directory
+ledger_file     the ledger as a file: checked before it is touched, created, migrated
+ledger          its one writer thread, with group commit
+rows            tasks, attempts and artifacts to rows and back
+history         what the ledger tells of the past
+reader          the ledger for everybody who only looks
+disk_reserve    space given up on a full disk so that paid images can be saved
+marks           what a person said of images, in a file beside the ledger
+rejected        bodies that were paid for and hold no usable image
+writer          an image in memory to a file under its final name; earlier images moved aside
+images/         where a sender puts images: `folder`
+resources       everything a store is made of, opened and checked in order
+store           what a run records
+maintenance     moves, accepted changes and salvaged bodies, between requests
+parts           images that a dead process left behind
+recovery        what a start finds, brought to order
+integrity       files compared with the ledger
+ledger_salvage  what can still be read of a damaged ledger
+rebuild         a ledger made from images and what is left of the old one
 """
-
-from typing import TYPE_CHECKING
-
-from pipeline.doors import door
-
-if TYPE_CHECKING:
-    from pipeline.store.carry import Carried
-    from pipeline.store.finds import Recovery
-    from pipeline.store.history import Attempt, Cost, Hold, Maker, Run, Unknown
-    from pipeline.store.lock import StateLock
-    from pipeline.store.marks import Marks, read_marks
-    from pipeline.store.mending import Mender
-    from pipeline.store.opening import Settings
-    from pipeline.store.reader import Reader
-    from pipeline.store.rebuilding import Rebuilt, find_traces, rebuild
-    from pipeline.store.rejected import Rejected, list_rejected
-    from pipeline.store.rows import name_key
-    from pipeline.store.store import Store
-    from pipeline.store.superseded import superseded_files
-    from pipeline.store.verifying import Verification, verify
-
-__all__ = [
-    "Attempt",
-    "Carried",
-    "Cost",
-    "Hold",
-    "Maker",
-    "Marks",
-    "Mender",
-    "Reader",
-    "Rebuilt",
-    "Recovery",
-    "Rejected",
-    "Run",
-    "Settings",
-    "StateLock",
-    "Store",
-    "Unknown",
-    "Verification",
-    "find_traces",
-    "list_rejected",
-    "name_key",
-    "read_marks",
-    "rebuild",
-    "superseded_files",
-    "verify",
-]
-
-__getattr__ = door(
-    __name__,
-    {
-        "carry": "Carried",
-        "finds": "Recovery",
-        "history": "Attempt Cost Hold Maker Run Unknown",
-        "lock": "StateLock",
-        "marks": "Marks read_marks",
-        "mending": "Mender",
-        "opening": "Settings",
-        "reader": "Reader",
-        "rebuilding": "Rebuilt find_traces rebuild",
-        "rejected": "Rejected list_rejected",
-        "rows": "name_key",
-        "store": "Store",
-        "superseded": "superseded_files",
-        "verifying": "Verification verify",
-    },
-)

@@ -5,14 +5,14 @@ from datetime import datetime
 from typing import Any
 
 from pipeline.model import Digests, Fault, Known, TaskState
-from pipeline.store.clock import from_us
 from pipeline.store.rows import artifact_of
+from pipeline.store.sqlite import from_us
 
 Row = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Attempt:
+class PastAttempt:
     """One request of a task's history. `state`: sent, ok, free, paid or unknown."""
 
     attempt: int
@@ -52,7 +52,7 @@ class Unknown:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Run:
+class PastRun:
     """One execution. `ended_at` None: it goes on, or it died."""
 
     run: int
@@ -120,10 +120,10 @@ def known_of(row: Row) -> Known:
     )
 
 
-def attempt_of(row: Row) -> Attempt:
+def attempt_of(row: Row) -> PastAttempt:
     """Read the columns of `attempts`."""
-    names = list(Attempt.__dataclass_fields__)
+    names = list(PastAttempt.__dataclass_fields__)
     values = dict(zip(names, row, strict=True))
     values["sent_at"] = from_us(values["sent_at"])
     values["ended_at"] = None if values["ended_at"] is None else from_us(values["ended_at"])
-    return Attempt(**values)
+    return PastAttempt(**values)

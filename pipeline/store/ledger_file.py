@@ -13,10 +13,16 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.errors import LedgerError
-from pipeline.store.disk import Disk, rename_without_clobbering
-from pipeline.store.faults import FROM_SQLITE, damaged, primary_code, translate
-from pipeline.store.sql import APPLICATION_ID, MIGRATIONS, query
-from pipeline.store.tree import Tree
+from pipeline.store.files import Disk, Tree, rename_without_clobbering
+from pipeline.store.sqlite import (
+    APPLICATION_ID,
+    FROM_SQLITE,
+    MIGRATIONS,
+    damaged,
+    primary_code,
+    query,
+    storage_error_of,
+)
 
 NAME: Final = "ledger.sqlite"
 NEW: Final = "ledger.sqlite.new"
@@ -43,7 +49,7 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
             ]
             (meta,) = connection.execute("SELECT count(*) FROM meta").fetchone()
     except FROM_SQLITE as error:
-        raise translate(error, path) or damaged(path, str(error)) from error
+        raise storage_error_of(error, path) or damaged(path, str(error)) from error
     if findings != ["ok"]:
         raise damaged(path, "; ".join(finding.replace("\n", " ") for finding in findings if finding != "ok"))
     if meta != 1:
@@ -67,7 +73,7 @@ def open_for_reading(path: Path, *, busy_s: float = 30.0) -> sqlite3.Connection 
                 raise
         return _open_reader(path, "mode=ro&immutable=1", busy_s)
     except FROM_SQLITE as error:
-        raise translate(error, path) or error from error
+        raise storage_error_of(error, path) or error from error
 
 
 def _open_reader(path: Path, options: str, busy_s: float) -> sqlite3.Connection:
@@ -194,7 +200,7 @@ def create(
             furnish(connection)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
-        raise translate(error, path) or error from error
+        raise storage_error_of(error, path) or error from error
     rename_without_clobbering(disk, NEW, NAME, dir_fd=state.fd, new_dir_fd=state.fd)
     state.sync(state.fd)
 
@@ -211,7 +217,7 @@ def migrate(state: Tree, version: int, *, busy_s: float = 30.0, migrations: Sequ
             connection.execute("PRAGMA synchronous = FULL")
             _apply(connection, migrations, done=version)
     except sqlite3.Error as error:
-        raise translate(error, path) or error from error
+        raise storage_error_of(error, path) or error from error
     state.sync(state.fd)
     return backup
 

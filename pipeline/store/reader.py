@@ -19,10 +19,8 @@ import msgspec
 from pipeline.days import day_of
 from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.clock import from_us, to_us
-from pipeline.store.faults import FROM_SQLITE, damaged, translate
-from pipeline.store.history import Attempt, Cost, Hold, Maker, Row, Run, Unknown, attempt_of, known_of
-from pipeline.store.sql import query
+from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
+from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -39,7 +37,7 @@ def _list(texts: Iterable[str]) -> str:
     return msgspec.json.encode([*texts]).decode()
 
 
-class Reader:
+class LedgerReader:
     """One manifest's view of a ledger. Use it as a context manager; one thread at a time."""
 
     def __init__(self, state_dir: Path, *, manifest: str, output_dir: Path | None = None) -> None:
@@ -115,7 +113,7 @@ class Reader:
         """Count this manifest's tasks by job, those that it no longer has included."""
         return Counter(dict(self._rows("jobs", manifest=self.manifest)))
 
-    def attempts(self, task_id: str) -> list[Attempt]:
+    def attempts(self, task_id: str) -> list[PastAttempt]:
         """Return one task's whole history, in the order it was sent."""
         found = self._rows("attempts", manifest=self.manifest, id=rows.text(task_id))
         return [self._decoded(attempt_of, row) for row in found]
@@ -265,10 +263,10 @@ class Reader:
         row = self._one("last_run", manifest=self.manifest)
         return None if row is None else int(row[0])
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[PastRun]:
         """Return all runs, oldest first."""
         return [
-            Run(
+            PastRun(
                 run=run,
                 manifest=manifest,
                 manifest_sha256=sha256,
@@ -326,4 +324,4 @@ class Reader:
         try:
             yield
         except FROM_SQLITE as error:
-            raise translate(error, self.path) or error from error
+            raise storage_error_of(error, self.path) or error from error

@@ -15,9 +15,8 @@ from typing import Final
 
 import msgspec
 
-from pipeline.store.ballast import Ballast
-from pipeline.store.disk import Disk, read_all, write_all
-from pipeline.store.tree import Tree
+from pipeline.store.disk_reserve import DiskReserve
+from pipeline.store.files import Disk, Tree, read_all, write_all
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"
@@ -59,7 +58,7 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(self, state: Tree, ballast: Ballast, *, ledger_id: str) -> None:
+    def __init__(self, state: Tree, ballast: DiskReserve, *, ledger_id: str) -> None:
         self._state = state
         self._ballast = ballast
         self._ledger_id = ledger_id

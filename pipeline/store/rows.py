@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline import __version__
 from pipeline.model import Artifact, Attempt, Billed, Failure, Image, Task, TaskState, Usage
-from pipeline.store.sql import query
+from pipeline.store.sqlite import query
 
 Row = Mapping[str, object]
 REASON_CHARS: Final = 2000

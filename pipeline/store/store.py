@@ -16,16 +16,14 @@ from pipeline.errors import InputError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
 from pipeline.store import rows
-from pipeline.store.awaiting import Awaiting
-from pipeline.store.clock import to_us
-from pipeline.store.finds import Recovery
-from pipeline.store.mending import Mender
-from pipeline.store.moving import Mover
-from pipeline.store.opening import Options, Premises, Settings, WriterPool, open_premises
-from pipeline.store.publishing import FolderImages
-from pipeline.store.recover import Recoverer
-from pipeline.store.sql import query
-from pipeline.store.tree import components
+from pipeline.store.files import components
+from pipeline.store.images.folder import FolderImages
+from pipeline.store.ledger import Awaiting
+from pipeline.store.maintenance import Maintenance, Mover
+from pipeline.store.parts import Recovery
+from pipeline.store.recovery import Recoverer
+from pipeline.store.resources import StoreOptions, StoreResources, StoreSettings, WriterPool, open_resources
+from pipeline.store.sqlite import query, to_us
 
 T = TypeVar("T")
 
@@ -33,7 +31,7 @@ T = TypeVar("T")
 class Store:
     """What must last. All methods may be called concurrently; every one survives the cancellation of its caller."""
 
-    def __init__(self, settings: Settings, premises: Premises) -> None:
+    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
         """Use `Store.open`."""
         self._settings = settings
         self._premises = premises
@@ -41,7 +39,7 @@ class Store:
         self._pool = WriterPool(settings.workers)
         self.images = FolderImages(settings, premises, self._pool)
         self._mover = Mover(settings, premises)
-        self._mender = Mender(settings, premises)
+        self._mender = Maintenance(settings, premises)
         self._awaiting = Awaiting()
         self._is_closed = False
 
@@ -56,17 +54,17 @@ class Store:
         state_dir: Path,
         manifest: str,
         is_play_money: bool,
-        **options: Unpack[Options],
+        **options: Unpack[StoreOptions],
     ) -> Self:
         """Open or create; `options` are the further fields of `opening.Settings`.
 
         Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
         MemoryError: there are not enough threads.
         """
-        settings = Settings(
+        settings = StoreSettings(
             output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
         )
-        premises = await asyncio.to_thread(open_premises, settings)
+        premises = await asyncio.to_thread(open_resources, settings)
         try:
             return cls(settings, premises)
         except MemoryError:
@@ -183,7 +181,7 @@ class Store:
         """
         return await self._pool.finish(self._mover.move, task_id, name)
 
-    async def mend(self, order: Callable[[Mender], T]) -> T:
+    async def mend(self, order: Callable[[Maintenance], T]) -> T:
         """Carry out one of the Mender's orders; raises what it raises."""
         return await self._pool.finish(order, self._mender)
 

@@ -17,13 +17,13 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engine.halt import Watch
+from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry
-from pipeline.store import Store
+from pipeline.store.store import Store
 from tests.bench import child
 from tests.bench.figures import Figure
 
@@ -148,7 +148,7 @@ async def _engine(count: int, in_flight: int, _folder: Path) -> None:
         prices=_Prices(),
         gate=Gate(Throttle(limits)),
         wallet=Wallet(Budget(run=10**15)),
-        watch=Watch(),
+        watch=HaltPolicy(),
         limits=limits,
         retry=Retry(),
         listen=lambda _event: None,

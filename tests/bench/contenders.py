@@ -83,17 +83,18 @@ async def imgpipe(work: Work) -> int:
     """Run the manifest the way `imgpipe run --yes` does."""
     from contextlib import contextmanager
 
-    from pipeline import compose, report
+    from pipeline.app import context, run
+    from pipeline.view import logs
 
     @contextmanager
     def watch(_started, _gauge):
         gc.freeze()
         gc.enable()
-        yield report.Journal()
+        yield logs.Journal()
 
     os.environ["BENCH_KEY"] = "bench"
-    setup = compose.prepare(work.folder / "bench.yaml", compose.Flags(is_yes=True))
-    summary = await compose.run(setup, watch=watch)
+    setup = context.prepare(work.folder / "bench.yaml", context.Flags(is_yes=True))
+    summary = await run.run(setup, watch=watch)
     return summary.images
 
 
@@ -155,7 +156,7 @@ async def bytes_alone(work: Work) -> int:
 
 Contender = Callable[[Work], Awaitable[int]]
 CONTENDERS: dict[str, tuple[Contender, tuple[str, ...]]] = {  # and what they import, before the clock starts
-    "imgpipe": (imgpipe, ("pipeline.compose.running", "pipeline.compose.crew", "pipeline.provider.client")),
+    "imgpipe": (imgpipe, ("pipeline.app.run", "pipeline.app.sending", "pipeline.provider.client")),
     "genai": (genai, ("google.genai",)),
     "genai-aiohttp": (genai, ("google.genai",)),
     "plain": (plain, ("aiohttp", "aiofiles")),
@@ -190,7 +191,7 @@ def main(name: str, url: str, model: str, items: str, in_flight: str, folder: st
         figures = runner.run(_measured(contender, work))
     print(json.dumps(figures), flush=True)
     if name == "imgpipe":
-        importlib.import_module("pipeline.cli.interrupts").leave(0)  # as its command does: all that lasts is written
+        importlib.import_module("pipeline.cli.terminal").leave(0)  # as its command does: all that lasts is written
 
 
 if __name__ == "__main__":

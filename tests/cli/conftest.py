@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from pipeline import report
 from pipeline.cli.main import main
+from pipeline.view import logs
 
 PROFILE = "picture: tiny\nlatency: 0s\n"
 
@@ -83,4 +83,4 @@ def imgpipe(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     for name in ("COMETAPI_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     yield Imgpipe(tmp_path, capsys)
-    report.tear_down()
+    logs.tear_down()

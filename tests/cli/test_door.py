@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cli.endings import exit_code
-from pipeline.cli.main import TOPICS, VERBS
+from pipeline.cli.main import TOPICS, VERBS, exit_code
 from pipeline.errors import StorageError, TryLater
 from tests.cli.conftest import Imgpipe
 

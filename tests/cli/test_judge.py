@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
-from pipeline import compose
+from pipeline.app import context, judge_server
 from pipeline.cli.flags import compose_flags
-from pipeline.compose import judge_server
-from pipeline.store import Marks, StateLock, read_marks
+from pipeline.store.lock import StateLock
+from pipeline.store.marks import Marks, read_marks
 from tests.cli.conftest import Imgpipe
 from tests.cli.test_redo import image, otherwise
 
@@ -80,8 +80,8 @@ def made(imgpipe: Imgpipe) -> Path:
     return imgpipe.made(JOBS)
 
 
-def setup_of(manifest: Path) -> compose.Setup:
-    return compose.prepare(manifest, compose_flags(variables=(), profile=None))
+def setup_of(manifest: Path) -> context.Setup:
+    return context.prepare(manifest, compose_flags(variables=(), profile=None))
 
 
 @pytest.fixture
@@ -373,7 +373,7 @@ def test_a_redone_image_has_its_old_version_on_the_page(imgpipe: Imgpipe, made: 
 def process(made: Path) -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "COMETAPI_KEY": "sk-secret-of-the-test", "GEMINI_API_KEY": "sk-other-secret"}
     command = [sys.executable, "-m", "pipeline", "judge", str(made), "--no-open"]
-    root = str(Path(compose.__file__).parents[2])
+    root = str(Path(__file__).parents[2])
     with subprocess.Popen(
         command, env={**environment, "PYTHONPATH": root}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as started:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.compose import judge_server
-from pipeline.store import read_marks
+from pipeline.app import judge_server
+from pipeline.store.marks import read_marks
 from tests.cli.conftest import Imgpipe
 from tests.cli.test_judge import setup_of
 from tests.report.sheets import CHROMIUM, FLAGS, Sheet

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.provider.convert import OutOfMemoryError
+from pipeline.imaging.convert import OutOfMemoryError
 from tests.cli.conftest import Imgpipe
 
 JOBS = "{looks: {each: {files: 'photos/*', root: photos}, images: ['{{ file.path }}'], prompt: The same at dusk}}"
@@ -21,7 +21,7 @@ def photo(folder: Path, name: str) -> None:
 
 @pytest.fixture
 def without_heic(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for module in ("pipeline.provider.inputs", "pipeline.compose.planning"):
+    for module in ("pipeline.provider.inputs", "pipeline.app.planning"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     return monkeypatch
 

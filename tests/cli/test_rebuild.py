@@ -70,7 +70,7 @@ def test_a_job_that_takes_another_ones_images_is_rebuilt_too(imgpipe: Imgpipe) -
 
 
 def test_another_run_at_work_makes_it_wait(imgpipe: Imgpipe) -> None:
-    from pipeline.store import StateLock
+    from pipeline.store.lock import StateLock
 
     manifest = imgpipe.made()
     with StateLock(imgpipe.state):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import StateLock
+from pipeline.store.lock import StateLock
 from tests.cli.conftest import Imgpipe
 
 LATER = "picture: tiny\nlatency: 0s\nfaults: [{name: server_error, at: [2]}, {name: rate_limited, at: [4]}]\n"

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compose
-from pipeline.manifest import expand, read_digest
-from pipeline.store import Store
+from pipeline.app import context
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
 PRICE = 0.04
@@ -16,11 +17,11 @@ PRICE = 0.04
 def lost(imgpipe: Imgpipe) -> Path:
     """Write two requests down and forget them, as a process that is killed does."""
     path = imgpipe.manifest("{mugs: {items: {a: A, b: B}}}")
-    asyncio.run(_send(compose.prepare(path, compose.Flags())))
+    asyncio.run(_send(context.prepare(path, context.Flags())))
     return path
 
 
-async def _send(setup: compose.Setup) -> None:
+async def _send(setup: context.Setup) -> None:
     manifest = setup.manifest
     store = await Store.open(
         output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline import compose
-from pipeline.engine.events import Event, Gauge, RunStarted, Warned
-from pipeline.engine.summary import RunSummary
+from pipeline.app import context, rebuild
+from pipeline.app import run as app_run
+from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary, Warned
 from tests.provider.conftest import png
 
 PAST = 1_700_000_000  # seconds: long before any `min_age`
@@ -72,11 +72,11 @@ class Album:
         return path
 
     @property
-    def setup(self) -> compose.Setup:
+    def setup(self) -> context.Setup:
         return self.prepared()
 
-    def prepared(self, **flags: Any) -> compose.Setup:
-        return compose.prepare(self.manifest, compose.Flags(**flags))
+    def prepared(self, **flags: Any) -> context.Setup:
+        return context.prepare(self.manifest, context.Flags(**flags))
 
     def finish(self) -> None:
         """Put an image under every output name, and into a ledger."""
@@ -84,11 +84,11 @@ class Album:
         image = png()
         for number in range(self.photos):
             (self.folder / "out" / f"{number:05}.png").write_bytes(image)
-        assert compose.rebuild(self.setup).adopted == self.photos
+        assert rebuild.rebuild(self.setup).adopted == self.photos
 
     async def run(self, **flags: Any) -> RunSummary:
         self.events.clear()
-        return await compose.run(self.prepared(**flags), watch=self._watch, is_main=False)
+        return await app_run.run(self.prepared(**flags), watch=self._watch, is_main=False)
 
     @contextlib.contextmanager
     def _watch(self, _started: RunStarted, _gauge: Callable[[], Gauge]) -> Iterator[Callable[[Event], None]]:

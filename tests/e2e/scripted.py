@@ -17,12 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline import compose, report
-from pipeline.engine.events import Event, Gauge, RunStarted
-from pipeline.engine.summary import RunSummary
+from pipeline.app import context, retry, status
+from pipeline.app import run as app_run
+from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary
 from pipeline.model import TaskState
-from pipeline.plan import Selection
-from pipeline.report.status_view import AttemptLine, StatusTask, status_json
+from pipeline.plan.selection import Selection
+from pipeline.view import logs
+from pipeline.view.status import AttemptLine, StatusTask, status_json
 from tests.provider.conftest import Liar, answer_json, png
 
 KEY = "sk-canary/7+hard=to~miss"
@@ -148,23 +149,23 @@ class Shop:
         return path
 
     @property
-    def setup(self) -> compose.Setup:
-        return compose.prepare(self.manifest, compose.Flags(is_yes=True))
+    def setup(self) -> context.Setup:
+        return context.prepare(self.manifest, context.Flags(is_yes=True))
 
     async def run(
-        self, retry: compose.Release | None = None, *, select: tuple[str, ...] = (), **flags: Any
+        self, retry: retry.Release | None = None, *, select: tuple[str, ...] = (), **flags: Any
     ) -> RunSummary:
         flags |= {"selection": Selection(select=select)}
-        setup = compose.prepare(self.manifest, compose.Flags(is_yes=True, **flags))
+        setup = context.prepare(self.manifest, context.Flags(is_yes=True, **flags))
         self.events.clear()
-        return await compose.run(setup, watch=self._watch, retry=retry)
+        return await app_run.run(setup, watch=self._watch, retry=retry)
 
     async def retry(self, *states: TaskState) -> RunSummary:
-        return await self.run(retry=compose.Release(states=frozenset(states)))
+        return await self.run(retry=retry.Release(states=frozenset(states)))
 
     @contextlib.contextmanager
     def _watch(self, _started: RunStarted, _gauge: Callable[[], Gauge]) -> Iterator[Callable[[Event], None]]:
-        journal = report.Journal()
+        journal = logs.Journal()
 
         def listen(event: Event) -> None:
             journal(event)
@@ -179,17 +180,17 @@ class Shop:
     @property
     def status(self) -> dict[str, Any]:
         """What `status --json` says."""
-        return dict(status_json(compose.status(self.setup)))
+        return dict(status_json(status.status(self.setup)))
 
     @property
     def states(self) -> dict[str, int]:
         return {state: n for state, n in self.status["tasks"].items() if n}
 
     def task(self, row: str = "row0") -> StatusTask:
-        return compose.history(self.setup, f"mugs/{row}").task
+        return status.task_history(self.setup, f"mugs/{row}").task
 
     def history(self, row: str = "row0") -> list[AttemptLine]:
-        return list(compose.history(self.setup, f"mugs/{row}").attempts)
+        return list(status.task_history(self.setup, f"mugs/{row}").attempts)
 
     def forget_hold(self) -> None:
         """Let the moment before which nothing may be sent be a past one."""

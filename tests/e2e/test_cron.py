@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.store import StateLock
+from pipeline.store.lock import StateLock
 from tests.e2e.conftest import COMMAND, Imgpipe, Servers, images, write_manifest
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +132,7 @@ def test_R23_an_overlapping_run_leaves_before_anything_large_is_imported(imgpipe
         run = imgpipe("run", path, "--json", env={"PYTHONPROFILEIMPORTTIME": "1"})
     imported = {line.rpartition("|")[2].strip() for line in run.stderr.splitlines() if line.startswith("import time")}
     assert run.returncode == 75
-    assert "pipeline.store.mounts" in imported
+    assert "pipeline.store.lock" in imported
     assert not imported & {"pydantic", "jinja2", "aiohttp", "rich", "PIL", "asyncio", "tenacity"}
 
 

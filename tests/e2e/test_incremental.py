@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compose
+from pipeline.app import plan as app_plan
+from pipeline.app import status as app_status
 from pipeline.model import TaskState
-from pipeline.plan import Selection
+from pipeline.plan.selection import Selection
 from tests.e2e.album import Album, Opened
 from tests.provider.conftest import png
 
@@ -49,7 +50,7 @@ async def test_the_first_run_reads_each_photograph_once(tmp_path: Path, opened: 
 
 async def test_one_changed_photograph_is_read_once_and_costs_one_request(album: Album, opened: Opened) -> None:
     album.photo(7).write_bytes(png(24, 24))
-    bill = compose.bill(album.setup)
+    bill = app_plan.bill(album.setup)
     assert [(line.reason, line.tasks) for line in bill.lines if line.is_due] == [("inputs changed", 1)]
     with opened.below(album.folder / "photos") as photos:
         summary = await album.run()
@@ -87,9 +88,9 @@ async def test_a_removed_photograph_leaves_an_orphan_that_is_told_and_not_touche
     album.photo(1).unlink()
     summary = await album.run()
     assert (summary.exit, summary.attempts, summary.total) == (0, 0, PHOTOS - 2)
-    status = compose.status(album.setup)
+    status = app_status.status(album.setup)
     assert (status.orphaned, status.states[TaskState.DONE]) == (2, PHOTOS - 2)
-    orphaned = [line for line in compose.bill(album.setup).lines if line.reason == "orphaned"]
+    orphaned = [line for line in app_plan.bill(album.setup).lines if line.reason == "orphaned"]
     assert [(line.job, line.tasks, line.is_due) for line in orphaned] == [("relit", 2, False)]
     assert (album.folder / "out" / "00000.png").exists()
 
@@ -97,8 +98,8 @@ async def test_a_removed_photograph_leaves_an_orphan_that_is_told_and_not_touche
 async def test_orphans_are_not_told_of_a_selection(album: Album) -> None:
     album.photo(0).unlink()
     setup = album.prepared(selection=Selection(select=["relit/0000*"]))
-    assert compose.status(setup).orphaned == 0
-    assert "orphaned" not in [line.reason for line in compose.bill(setup).lines]
+    assert app_status.status(setup).orphaned == 0
+    assert "orphaned" not in [line.reason for line in app_plan.bill(setup).lines]
 
 
 async def test_a_new_photograph_costs_one_request(album: Album) -> None:
@@ -112,11 +113,11 @@ async def test_a_young_photograph_waits_and_is_told(album: Album) -> None:
     album.photo(5).write_bytes(png(24, 24))
     album.photo(PHOTOS).write_bytes(png(24, 24))
     text = "2 input files are younger than min_age, left for a later run"
-    assert text in compose.bill(album.setup).notes
+    assert text in app_plan.bill(album.setup).notes
     summary = await album.run()
     assert (summary.exit, summary.attempts) == (0, 0)
     assert album.warnings == [text]
-    assert compose.status(album.setup).orphaned == 0
+    assert app_status.status(album.setup).orphaned == 0
     hour_ago = time.time() - 3601
     os.utime(album.photo(5), (hour_ago, hour_ago))
     os.utime(album.photo(PHOTOS), (hour_ago, hour_ago))
@@ -126,8 +127,8 @@ async def test_a_young_photograph_waits_and_is_told(album: Album) -> None:
 async def test_a_missing_image_is_told_without_repair_and_bought_with_it(album: Album) -> None:
     (album.folder / "out" / "00004.png").unlink()
     (album.folder / "out" / "00005.png").write_bytes(png(24, 24))
-    assert compose.status(album.setup).missing == 2
-    bill = compose.bill(album.setup)
+    assert app_status.status(album.setup).missing == 2
+    bill = app_plan.bill(album.setup)
     assert [(line.reason, line.tasks, line.is_due) for line in bill.lines] == [
         ("unchanged", PHOTOS - 2, False),
         ("missing", 2, False),
@@ -142,8 +143,8 @@ async def test_a_missing_image_is_told_without_repair_and_bought_with_it(album: 
 async def test_a_plan_changes_no_file(album: Album) -> None:
     os.utime(album.photo(3))
     before = moments(album.folder)
-    compose.bill(album.setup)
-    compose.status(album.setup)
+    app_plan.bill(album.setup)
+    app_status.status(album.setup)
     assert moments(album.folder) == before
 
 

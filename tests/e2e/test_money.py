@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import compose
+from pipeline.app import context, plan
 from pipeline.errors import Exit, InputError
 from tests.e2e.scripted import Scripted, Shop, Step, hang_up, ok, said, serving
 
@@ -85,7 +85,7 @@ async def test_P9_a_canary_dearer_than_its_reservation_is_told_and_teaches(
         summary = await shop.run()
         assert sum(biller.billed) <= 1_000_000
         assert 50_000 < summary.overrun_microusd < 60_000  # of the first answer alone
-        bill = compose.bill(compose.prepare(shop.manifest, compose.Flags(budget_microusd=100_000_000)))
+        bill = plan.bill(context.prepare(shop.manifest, context.Flags(budget_microusd=100_000_000)))
     assert bill.max_microusd == pytest.approx(bill.due * 3 * PIXELS, rel=0.001)  # as the ledger remembers
     assert bill.min_microusd == bill.due * PIXELS
 
@@ -97,11 +97,11 @@ async def test_P9_a_relay_that_gives_no_usage_is_counted_as_reserved(
     async with serving(Scripted(always=None)) as script:
         script.judge = lambda _number, _row: ok(usageMetadata={})
         shop = TokenShop(tmp_path, script.url, rows=2)
-        reserved = compose.bill(shop.setup).max_microusd
+        reserved = plan.bill(shop.setup).max_microusd
         assert reserved is not None
         summary = await shop.run()
         assert summary.spent_microusd == reserved
-        assert compose.bill(shop.setup).due == 0
+        assert plan.bill(shop.setup).due == 0
 
 
 def test_flex_is_for_google_alone(tmp_path: Path) -> None:
@@ -123,4 +123,4 @@ async def test_flex_is_billed_half_may_be_shed_and_buys_nothing_again(
         assert summary.spent_microusd == (1120 * 30 + 20 * 1.5) / 2
         assert [line.outcome for line in shop.history()] == ["throttled", "ok"]
         shop.job = ""
-        assert compose.bill(shop.setup).due == 0  # another tier is the same picture
+        assert plan.bill(shop.setup).due == 0  # another tier is the same picture

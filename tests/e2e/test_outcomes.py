@@ -13,11 +13,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.events import Paused, Warned
-from pipeline.engine.summary import RunSummary
+from pipeline.engine.events import Paused, RunSummary, Warned
 from pipeline.errors import Exit, TryLater
 from pipeline.model import TaskState
-from pipeline.report.summary import run_json
+from pipeline.view.run import run_json
 from tests.e2e.conftest import Imgpipe
 from tests.e2e.scripted import KEY, Scripted, Shop, Step, hang_up, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.engine.summary import RunSummary
+from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
 from tests.e2e.canary import leaks, spellings, written
 from tests.e2e.conftest import Imgpipe

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import compose
+from pipeline.app import explain, report
 from pipeline.errors import Exit
-from pipeline.report.explain_view import Standing, explain_json
+from pipeline.view.explain import FileState, explain_json
 from tests.e2e.scripted import KEY, Scripted, Shop, ok, serving
-from tests.report.test_provenance import signed
+from tests.imaging.test_provenance import signed
 
 EMBED = "defaults: {metadata: embed}"
 
@@ -37,8 +37,8 @@ async def test_a_signed_image_is_published_as_it_came_with_its_record_beside_it(
     image = shop.folder / "out" / "mugs" / "row0.png"
     assert image.read_bytes() == signed("PNG")
     assert image.with_name("row0.png.xmp").is_file()
-    told = compose.explain(image)
-    assert (told.is_signed, told.standing) == (True, Standing.CURRENT)
+    told = explain.explain(image)
+    assert (told.is_signed, told.standing) == (True, FileState.CURRENT)
     assert explain_json(told)["signed"] is True
 
 
@@ -49,8 +49,8 @@ async def test_a_copy_with_the_file_beside_it_explains_itself(
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     for path in (shop.folder / "out" / "mugs").glob("row0*"):
         shutil.copy(path, elsewhere)
-    told = compose.explain(elsewhere / "row0.png")
-    assert (told.standing, told.task, told.is_signed) == (Standing.CARRIED, "mugs/row0", True)
+    told = explain.explain(elsewhere / "row0.png")
+    assert (told.standing, told.task, told.is_signed) == (FileState.CARRIED, "mugs/row0", True)
     assert told.request is not None
     assert told.request.prompt.endswith("row0")
 
@@ -83,7 +83,7 @@ async def test_the_contact_sheet_says_that_an_image_is_signed(script: Scripted, 
     script.judge = lambda _number, row: ok() if row == "row1" else None
     shop.rows, shop.extra = 2, ""
     await shop.run()
-    page = compose.report(shop.setup)
+    page = report.report(shop.setup)
     lines = [json.loads(line) for line in page.with_name("tasks.jsonl").read_text().splitlines()]
     assert [line["signed"] for line in lines] == [True, False]
     assert '"signed":[true,false]' in page.read_text()

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Event, Halted, TaskEnded
-from pipeline.engine.halt import Watch
+from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
@@ -30,7 +30,7 @@ def engine(sender: FakeSender, ledger: FakeLedger, listen: Callable[[Event], Non
         prices=FakePrices(),
         gate=Gate(Throttle(ALL)),
         wallet=wallet,
-        watch=Watch(ALL.stop_on),
+        watch=HaltPolicy(ALL.stop_on),
         limits=ALL,
         retry=Retry(),
         listen=listen,
@@ -82,7 +82,7 @@ async def test_R21_a_listener_that_fails_at_the_halt_itself_stops_in_order() -> 
 
 async def test_P2_a_bug_in_who_judges_the_run_loses_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     sender, ledger, heard = FakeSender(), FakeLedger(), list[Event]()
-    monkeypatch.setattr(Watch, "judged", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(HaltPolicy, "judged", lambda *_, **__: 1 / 0)
     under_test = engine(sender, ledger, heard.append, Wallet(Budget()))
     with pytest.raises(ZeroDivisionError):
         await under_test.run(due("job/a", "job/b"))

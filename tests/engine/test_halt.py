@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from pipeline.engine.halt import Halt, Halts, Watch, next_midnight, pacific
+from pipeline.engine.halt import Halt, HaltPolicy, Halts, next_midnight, pacific
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
@@ -20,7 +20,7 @@ def failure(fault: Fault, hint_s: float | None = None) -> Failure:
     return Failure(fault=fault, billed=Billed.NO, reason=f"saw {fault}", hint_s=hint_s)
 
 
-def last(watch: Watch, *results: Fault | None) -> Halt | None:
+def last(watch: HaltPolicy, *results: Fault | None) -> Halt | None:
     """Show the results; all but the last must not stop anything."""
     halts = [watch.judged(IMAGE if fault is None else failure(fault)) for fault in results]
     assert halts[:-1] == [None] * (len(halts) - 1)
@@ -29,8 +29,8 @@ def last(watch: Watch, *results: Fault | None) -> Halt | None:
 
 @pytest.mark.parametrize("fault", [Fault.ACCOUNT, Fault.ADDRESS], ids=["H14-H16-account", "H22-H26-H45-address"])
 def test_account_and_address_stop_at_once_also_after_successes(fault: Fault) -> None:
-    assert last(Watch(), fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
-    assert last(Watch(), None, None, fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
+    assert last(HaltPolicy(), fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
+    assert last(HaltPolicy(), None, None, fault) == Halt(Exit.ACCOUNT, f"saw {fault}")
 
 
 HARMLESS = set(Fault) - {Fault.ACCOUNT, Fault.ADDRESS, Fault.QUOTA}
@@ -38,7 +38,7 @@ HARMLESS = set(Fault) - {Fault.ACCOUNT, Fault.ADDRESS, Fault.QUOTA}
 
 @pytest.mark.parametrize("fault", sorted(HARMLESS))
 def test_one_failure_of_another_kind_stops_nothing(fault: Fault) -> None:
-    assert last(Watch(), fault) is None
+    assert last(HaltPolicy(), fault) is None
 
 
 IN_A_ROW = {Fault.MODEL_MISSING, Fault.FORBIDDEN, Fault.UPSTREAM_ACCOUNT}
@@ -46,7 +46,7 @@ IN_A_ROW = {Fault.MODEL_MISSING, Fault.FORBIDDEN, Fault.UPSTREAM_ACCOUNT}
 
 @pytest.mark.parametrize("fault", sorted(HARMLESS - IN_A_ROW))
 def test_nothing_of_the_kind_stops_a_run_that_had_a_success(fault: Fault) -> None:
-    assert last(Watch(), None, *[fault] * 50) is None
+    assert last(HaltPolicy(), None, *[fault] * 50) is None
 
 
 @pytest.mark.parametrize(
@@ -55,12 +55,12 @@ def test_nothing_of_the_kind_stops_a_run_that_had_a_success(fault: Fault) -> Non
     ids=["H18-404", "H19-400"],
 )
 def test_first_five_all_mistaken_stop(fault: Fault, exit_code: Exit) -> None:
-    halt = last(Watch(), *[fault] * 5)
+    halt = last(HaltPolicy(), *[fault] * 5)
     assert halt == Halt(exit_code, f"the first 5 requests all failed: saw {fault}")
 
 
 def test_mixed_mistakes_are_the_tasks_own() -> None:
-    halt = last(Watch(), Fault.NOT_FOUND, Fault.BAD_REQUEST, *[Fault.NOT_FOUND] * 3)
+    halt = last(HaltPolicy(), Fault.NOT_FOUND, Fault.BAD_REQUEST, *[Fault.NOT_FOUND] * 3)
     assert halt is not None
     assert halt.exit is Exit.SOME_FAILED
 
@@ -68,22 +68,22 @@ def test_mixed_mistakes_are_the_tasks_own() -> None:
 @pytest.mark.parametrize("noise", [Fault.THROTTLED, Fault.OUTAGE, Fault.SILENCE, Fault.UNREACHABLE, Fault.INPUT])
 def test_what_says_nothing_is_not_among_the_first_five(noise: Fault) -> None:
     results = [fault for _ in range(4) for fault in (Fault.NOT_FOUND, noise)]
-    assert last(Watch(), *results, Fault.NOT_FOUND) is not None
+    assert last(HaltPolicy(), *results, Fault.NOT_FOUND) is not None
 
 
 def test_five_mistakes_that_are_not_the_first_results_stop_nothing() -> None:
-    assert last(Watch(), Fault.NO_IMAGE, *[Fault.BAD_REQUEST] * 20) is None
+    assert last(HaltPolicy(), Fault.NO_IMAGE, *[Fault.BAD_REQUEST] * 20) is None
 
 
 def test_five_forbidden_in_a_row_stop_and_are_not_the_tasks_fault() -> None:
     four = [Fault.FORBIDDEN] * 4
-    halt = last(Watch(), *four, None, *four, Fault.THROTTLED, Fault.FORBIDDEN)  # H17
+    halt = last(HaltPolicy(), *four, None, *four, Fault.THROTTLED, Fault.FORBIDDEN)  # H17
     assert halt == Halt(Exit.ACCOUNT, "5 requests in a row were forbidden: saw forbidden")
     assert halt.fault is Fault.FORBIDDEN
 
 
 def test_a_model_that_is_withdrawn_in_mid_run_stops_it_after_five_answers_that_say_so() -> None:
-    watch = Watch()
+    watch = HaltPolicy()
     named = Failure(fault=Fault.NOT_FOUND, billed=Billed.NO, reason="no such model", code="NOT_FOUND")
     assert [watch.judged(each) for each in (IMAGE, *[named] * 4, failure(Fault.BAD_REQUEST), *[named] * 4)] == [
         None
@@ -103,14 +103,14 @@ CLOSED = Fault.UPSTREAM_ACCOUNT
 )
 def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | None]) -> None:
     times = itertools.count()
-    watch = Watch(clock=lambda: float(next(times)))
+    watch = HaltPolicy(clock=lambda: float(next(times)))
     halts = [watch.judged(IMAGE if fault is None else failure(fault), seconds=60.0) for fault in (*before, CLOSED)]
     assert halts == [None] * len(before) + [Halt(Exit.ACCOUNT, "saw upstream_account")]
 
 
 def test_one_closed_key_of_several_stops_nothing() -> None:
     times = itertools.count()
-    watch = Watch(clock=lambda: float(next(times)))
+    watch = HaltPolicy(clock=lambda: float(next(times)))
     results = [None, CLOSED, None, *[CLOSED] * 11, Fault.REFUSED, *[CLOSED] * 11]  # what is refused was served
     for fault in results:
         billed = Billed.YES if fault is Fault.REFUSED else Billed.NO
@@ -123,13 +123,13 @@ def paid(fault: Fault) -> Failure:
     return Failure(fault=fault, billed=Billed.YES, reason=f"saw {fault}")
 
 
-def without_image(watch: Watch, *tasks: str, fault: Fault = Fault.NO_IMAGE) -> list[Halt | None]:
+def without_image(watch: HaltPolicy, *tasks: str, fault: Fault = Fault.NO_IMAGE) -> list[Halt | None]:
     return [watch.judged(paid(fault), task_id=task, cost_microusd=40_000) for task in tasks]
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK])
 def test_five_tasks_that_were_paid_for_in_vain_stop_a_run_and_it_says_what_they_cost(fault: Fault) -> None:
-    halts = without_image(Watch(), "a", "a", "b", "c", "d", "e", fault=fault)
+    halts = without_image(HaltPolicy(), "a", "a", "b", "c", "d", "e", fault=fault)
     assert halts[:-1] == [None] * 5
     assert halts[-1] is not None
     assert halts[-1].exit is Exit.SOME_FAILED
@@ -137,13 +137,13 @@ def test_five_tasks_that_were_paid_for_in_vain_stop_a_run_and_it_says_what_they_
 
 
 def test_repeats_of_one_task_and_refusals_are_no_five_tasks() -> None:
-    watch = Watch()
+    watch = HaltPolicy()
     assert without_image(watch, *["a"] * 20) == [None] * 20
     assert without_image(watch, *"bcdefg", fault=Fault.REFUSED) == [None] * 6
 
 
 def test_an_image_begins_a_new_row_and_a_refusal_does_not() -> None:
-    watch = Watch()
+    watch = HaltPolicy()
     assert without_image(watch, *"abcd") == [None] * 4
     watch.judged(IMAGE)
     assert without_image(watch, *"efgh") == [None] * 4
@@ -153,7 +153,7 @@ def test_an_image_begins_a_new_row_and_a_refusal_does_not() -> None:
 
 @pytest.mark.parametrize(("most", "tasks"), [(2, "ab"), (8, "abcdefgh")], ids=["tightened", "lifted"])
 def test_stop_on_says_how_many_may_be_paid_for_in_vain(most: int, tasks: str) -> None:
-    halts = without_image(Watch(StopOn(consecutive_failures=most)), *tasks)
+    halts = without_image(HaltPolicy(StopOn(consecutive_failures=most)), *tasks)
     assert halts[:-1] == [None] * (most - 1)
     assert halts[-1] is not None
 
@@ -163,7 +163,7 @@ class Missing:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.watch = Watch(models="gemini-2.5-flash-image", now=lambda: self.now)
+        self.watch = HaltPolicy(models="gemini-2.5-flash-image", now=lambda: self.now)
 
     def after(self, seconds: float, *, model: str = "", tries: int = 0) -> Halt | None:
         self.now += timedelta(seconds=seconds)
@@ -206,7 +206,7 @@ def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
     ids=["H12-delay", "H12-per-day", "H12-per-day-with-a-minute", "H10-huge"],
 )
 def test_quota_stops_until_it_is_free_again(hint_s: float | None, not_before: datetime) -> None:
-    halt = Watch(now=lambda: NOW).judged(failure(Fault.QUOTA, hint_s))
+    halt = HaltPolicy(now=lambda: NOW).judged(failure(Fault.QUOTA, hint_s))
     assert halt == Halt(Exit.TRY_LATER, "saw quota", not_before)
 
 
@@ -233,7 +233,7 @@ def test_without_zone_data_pacific_is_winter_time(monkeypatch: pytest.MonkeyPatc
     assert pacific().utcoffset(NOW) == timedelta(hours=-8)
 
 
-def ends(watch: Watch, *states: TaskState) -> Halt | None:
+def ends(watch: HaltPolicy, *states: TaskState) -> Halt | None:
     halts = [watch.task_ended(state) for state in states]
     assert halts[:-1] == [None] * (len(halts) - 1)
     return halts[-1]
@@ -243,31 +243,31 @@ DONE, FAILED, REFUSED = TaskState.DONE, TaskState.FAILED, TaskState.REFUSED
 
 
 def test_consecutive_failures_stop_and_a_refusal_between_changes_nothing() -> None:
-    watch = Watch(StopOn(consecutive_failures=3))
+    watch = HaltPolicy(StopOn(consecutive_failures=3))
     halt = ends(watch, FAILED, FAILED, DONE, FAILED, REFUSED, FAILED, REFUSED, FAILED)
     assert halt == Halt(Exit.SOME_FAILED, "3 tasks failed in a row (stop_on)")
 
 
 def test_failure_rate_is_judged_from_after_on() -> None:
-    watch = Watch(StopOn(failure_rate=0.3, after=10))
+    watch = HaltPolicy(StopOn(failure_rate=0.3, after=10))
     halt = ends(watch, *[FAILED] * 3, *[DONE] * 6, FAILED)
     assert halt == Halt(Exit.SOME_FAILED, "4 of 10 tasks failed (stop_on)")
 
 
 def test_failure_rate_below_the_ceiling_goes_on() -> None:
-    watch = Watch(StopOn(failure_rate=0.3, after=10))
+    watch = HaltPolicy(StopOn(failure_rate=0.3, after=10))
     assert ends(watch, *[DONE, DONE, DONE, DONE, FAILED] * 20) is None
 
 
 @pytest.mark.parametrize("state", [s for s in TaskState if s is not FAILED])
 def test_only_failures_for_good_trip_stop_on(state: TaskState) -> None:
-    watch = Watch(StopOn(consecutive_failures=1, failure_rate=0.0, after=0))
+    watch = HaltPolicy(StopOn(consecutive_failures=1, failure_rate=0.0, after=0))
     assert ends(watch, *[state] * 50) is None
     assert ends(watch, FAILED) is not None
 
 
 def test_without_stop_on_any_number_may_fail() -> None:
-    assert ends(Watch(), *[FAILED] * 100) is None
+    assert ends(HaltPolicy(), *[FAILED] * 100) is None
 
 
 def test_most_severe_halt_is_told_first() -> None:
@@ -295,7 +295,7 @@ def test_same_halt_twice_says_nothing_new() -> None:
 
 def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
     minutes = itertools.count()
-    watch = Watch(patience_s=540, clock=lambda: 60.0 * next(minutes))
+    watch = HaltPolicy(patience_s=540, clock=lambda: 60.0 * next(minutes))
     assert last(watch, *[Fault.THROTTLED] * 9) is None
     halt = watch.judged(failure(Fault.THROTTLED))
     assert halt is not None
@@ -305,6 +305,6 @@ def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
 
 def test_H07_push_backs_in_quick_succession_or_around_an_image_end_nothing() -> None:
     minutes = itertools.count()
-    assert last(Watch(clock=lambda: 0.0), *[Fault.THROTTLED] * 50) is None
-    watch = Watch(clock=lambda: 60.0 * next(minutes))
+    assert last(HaltPolicy(clock=lambda: 0.0), *[Fault.THROTTLED] * 50) is None
+    watch = HaltPolicy(clock=lambda: 60.0 * next(minutes))
     assert last(watch, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None

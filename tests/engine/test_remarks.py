@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.engine.remarks import MOST_TOLD, Recent, Remarks
+from pipeline.engine.run import MOST_TOLD, Recent, Remarks
 from pipeline.model import Artifact
 from tests.engine.fakes import artifact
 

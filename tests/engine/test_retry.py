@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipeline.engine.retry import DEFERRABLE, RULES, Tally, may_repeat, standing, wait_s
+from pipeline.engine.retry import DEFERRABLE, RULES, AttemptHistory, may_repeat, state_after, wait_s
 from pipeline.model import Fault, TaskState
 from pipeline.settings import Retry
 
@@ -11,7 +11,7 @@ RETRY = Retry(attempts=5, unknown=1)
 
 def repeats(fault: Fault, retry: Retry = RETRY) -> int:
     """Count how often a task that meets only `fault` is asked again."""
-    tally, count = Tally(), 0
+    tally, count = AttemptHistory(), 0
     tally.add(fault)
     while may_repeat(fault, tally, retry):
         count += 1
@@ -56,7 +56,7 @@ def test_P3_unknown_zero_never_repeats_what_may_have_been_billed(fault: Fault) -
 
 
 def test_unknowns_of_earlier_runs_count() -> None:
-    tally = Tally(unknowns=1)
+    tally = AttemptHistory(unknowns=1)
     tally.add(Fault.SILENCE)
     assert not may_repeat(Fault.SILENCE, tally, RETRY)
 
@@ -67,7 +67,7 @@ def test_attempts_of_one_means_one_request() -> None:
 
 
 def test_mixed_counted_faults_share_the_attempts() -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     for fault in (Fault.OUTAGE, Fault.OUTAGE, Fault.NO_IMAGE, Fault.OUTAGE):
         tally.add(fault)
     assert may_repeat(Fault.OUTAGE, tally, RETRY)
@@ -76,20 +76,20 @@ def test_mixed_counted_faults_share_the_attempts() -> None:
 
 
 def test_silence_stands_as_unknown_even_before_its_repeat() -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     tally.add(Fault.SILENCE)
     assert may_repeat(Fault.SILENCE, tally, RETRY)
-    assert standing(Fault.SILENCE, tally, RETRY) is TaskState.UNKNOWN
+    assert state_after(Fault.SILENCE, tally, RETRY) is TaskState.UNKNOWN
 
 
 def test_a_repeatable_content_failure_stands_as_pending() -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     tally.add(Fault.NO_IMAGE)
-    assert standing(Fault.NO_IMAGE, tally, RETRY) is TaskState.PENDING
+    assert state_after(Fault.NO_IMAGE, tally, RETRY) is TaskState.PENDING
 
 
 def test_a_fresh_turn_forgets_transient_trouble_only() -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     for fault in (Fault.OUTAGE, Fault.OUTAGE, Fault.BROKEN, Fault.THROTTLED):
         tally.add(fault)
     tally.fresh_turn()
@@ -108,7 +108,7 @@ def test_a_fresh_turn_forgets_transient_trouble_only() -> None:
     ],
 )
 def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int, ceiling: float) -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     for _ in range(nth):
         tally.add(fault)
     assert wait_s(fault, tally, RETRY, hint_s=None, random=lambda: 1.0) == ceiling
@@ -116,6 +116,6 @@ def test_the_wait_is_full_jitter_under_a_doubling_ceiling(fault: Fault, nth: int
 
 
 def test_the_servers_hint_is_the_least_wait() -> None:
-    tally = Tally()
+    tally = AttemptHistory()
     tally.add(Fault.OUTAGE)
     assert wait_s(Fault.OUTAGE, tally, RETRY, hint_s=40.0, random=lambda: 0.5) == pytest.approx(42.0)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from tenacity import AsyncRetrying
 
-from pipeline.engine import room
+from pipeline.engine import attempt
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
-from pipeline.engine.halt import Watch
+from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
@@ -47,7 +47,7 @@ class Bench:
             prices=FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
-            watch=Watch(self.limits.stop_on),
+            watch=HaltPolicy(self.limits.stop_on),
             limits=self.limits,
             retry=retry,
             listen=self.events.append,
@@ -365,7 +365,7 @@ async def test_an_input_whose_folder_went_away_leaves_its_task_pending() -> None
 async def test_D08_a_disk_that_fills_up_in_the_wait_for_a_slot_holds_the_next_request_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "LOOK_S", 0.0)  # every question looks
+    monkeypatch.setattr(attempt, "LOOK_S", 0.0)  # every question looks
     bench = Bench(FakeSender(hold=asyncio.Event()), limits=Limits(concurrency=1))
     assert bench.sender.hold is not None
     running = asyncio.create_task(bench.run("job/0", "job/1"))

@@ -6,7 +6,9 @@ from textwrap import dedent
 import pytest
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest import Manifest, expand, load, read_digest
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.loader import Manifest, load
 from pipeline.model import Task
 
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from pipeline.manifest import UpstreamImage, expand, read_digest
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import UpstreamImage
 
 DOCUMENTED = """\
 jobs:

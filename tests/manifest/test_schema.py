@@ -1,5 +1,4 @@
 """The JSON Schema and the loader judge alike, as far as a schema can."""
-
 # ruff: noqa: E501 - tables read better with one case a line
 
 import json
@@ -10,9 +9,10 @@ import pytest
 from jsonschema import Draft7Validator
 
 from pipeline.errors import InputError
-from pipeline.manifest import json_schema, load, write_example
-from pipeline.manifest.document import parse
-from pipeline.manifest.resolution import resolve
+from pipeline.manifest.examples import write_example
+from pipeline.manifest.loader import load
+from pipeline.manifest.schema import json_schema
+from pipeline.manifest.yaml import parse, resolve
 from tests.manifest.test_mistakes import CASES
 
 SCHEMA = json_schema()
@@ -118,14 +118,14 @@ def keys_of(model: str) -> list[str]:
 
 PLACES = [
     *((key,) for key in SCHEMA["properties"]),
-    *(("provider", key) for key in keys_of("Provider")),
-    *(("limits", key) for key in keys_of("Limits")),
-    *(("limits", "concurrency", key) for key in keys_of("Concurrency")),
-    *(("limits", "budget", key) for key in keys_of("Budget")),
-    *(("limits", "stop_on", key) for key in keys_of("StopOn")),
-    *(("retry", key) for key in keys_of("Retry")),
-    *(("retry", "wait", key) for key in keys_of("Wait")),
-    *(("notify", key) for key in keys_of("Notify")),
+    *(("provider", key) for key in keys_of("ProviderKeys")),
+    *(("limits", key) for key in keys_of("LimitsKeys")),
+    *(("limits", "concurrency", key) for key in keys_of("ConcurrencyKeys")),
+    *(("limits", "budget", key) for key in keys_of("BudgetKeys")),
+    *(("limits", "stop_on", key) for key in keys_of("StopOnKeys")),
+    *(("retry", key) for key in keys_of("RetryKeys")),
+    *(("retry", "wait", key) for key in keys_of("WaitKeys")),
+    *(("notify", key) for key in keys_of("NotifyKeys")),
     *(("jobs", "a", key) for key in keys_of("Job")),
     *(("jobs", "b", "items", "i", key) for key in keys_of("Item")),
     *(("jobs", "c", "each", key) for key in keys_of("Each")),

@@ -5,7 +5,8 @@ import zipfile
 
 import pytest
 
-from pipeline.manifest import expand, read_digest
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 

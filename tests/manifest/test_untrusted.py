@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.manifest import expand, read_digest
-from pipeline.manifest.interpolate import looks_secret
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.loader import looks_secret
 from tests.provider.conftest import png
 
 KEY = "sk-0123456789abcdef"

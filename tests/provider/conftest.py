@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from pipeline.model import Digests, Reply, Task
-from pipeline.provider import Catalogue
+from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
-from pipeline.provider.wire import Patience
+from pipeline.provider.transport import Patience
 from pipeline.settings import Kind, Limits, ProviderSettings
 
 KEY = "sk-canary/7+hard=to~miss"

@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider import check_address
-from pipeline.provider.address import find_proxy, model_url
+from pipeline.provider.credentials import check_address, find_proxy, model_url
 from pipeline.settings import Kind, ProviderSettings
 
 

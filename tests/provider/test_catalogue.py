@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from pipeline.model import InputImage, Tier
-from pipeline.provider import Catalogue
+from pipeline.provider.catalogue import Catalogue
 from pipeline.settings import DEFAULT_MODELS, Kind
 from tests.engine.fakes import task
 

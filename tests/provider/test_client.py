@@ -15,7 +15,7 @@ from aioresponses import aioresponses
 
 from pipeline.errors import InputError
 from pipeline.model import Answer, Billed, Failure, Fault, InputImage, Reply
-from pipeline.provider.memory import CONNECTION_BYTES
+from pipeline.provider.byte_budget import CONNECTION_BYTES
 
 ANY = re.compile(r"https://api\.cometapi\.com/v1beta/models/.*:generateContent")
 HOST = "https://api.cometapi.com"
@@ -179,7 +179,7 @@ SCRIPT = """
 import asyncio, sys
 from pipeline.model import Digests, Task
 from pipeline.provider import Catalogue
-from pipeline.provider.memory import CONNECTION_BYTES
+from pipeline.provider.byte_budget import CONNECTION_BYTES
 from pipeline.provider.client import Client
 from pipeline.settings import Limits, ProviderSettings
 

@@ -11,15 +11,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.imaging.formats import BrokenImageError, inspect
+from pipeline.imaging.metadata import orientation, strip
 from pipeline.model import Answer, Digests, Failure, Reply, Task
-from pipeline.provider import Catalogue
-from pipeline.provider.answer import Reader
-from pipeline.provider.body import NotJsonError, decode, unbase64
-from pipeline.provider.image import BrokenImageError, inspect
-from pipeline.provider.metadata import orientation, strip
-from pipeline.provider.scrub import Scrubber
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.decoding import NotJsonError, decode_answer, unbase64
+from pipeline.provider.redact import Redactor
+from pipeline.provider.responses import AnswerReader
 
-READER = Reader(Scrubber("sk-canary-0123456789"), Catalogue.load())
+READER = AnswerReader(Redactor("sk-canary-0123456789"), Catalogue.load())
 TASK = Task(
     id="j/r",
     job="j",
@@ -155,7 +155,7 @@ def test_base64_that_is_none_is_refused_or_decoded_strictly(text):
 def test_cutting_changes_nothing(tree, filler):
     assume(len(msgspec.json.encode(tree)) < 4096)  # a longer one may hold a picture, which is rightly cut out
     body = msgspec.json.encode({"a": tree, "data": "QUJD" * (filler // 4), "b": {"data": tree}})
-    document = decode(body)
+    document = decode_answer(body)
     expected = msgspec.json.decode(body)
     assert isinstance(document.tree, dict)
     assert document.blob(document.tree["data"]) == b"ABC" * (filler // 4)
@@ -175,7 +175,7 @@ def test_h53_escapes_in_a_long_string_mean_what_json_says(odd, url):
         text = text[:at] + what + text[at:]
     text = url + text
     body = b'{"data": "%b", "after": 1}' % text.encode()
-    expected, document = json.loads(body), decode(body)
+    expected, document = json.loads(body), decode_answer(body)
     assert document.tree["after"] == expected["after"]
     assert outcome(document.blob, document.tree["data"]) == outcome(unbase64, expected["data"].encode())
 
@@ -189,4 +189,4 @@ def outcome(function, argument):
 
 def test_bytes_that_are_not_json_are_named():
     with pytest.raises(NotJsonError):
-        decode(gzip.compress(b"{}"))
+        decode_answer(gzip.compress(b"{}"))

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.imaging.convert import OutOfMemoryError
+from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
-from pipeline.provider.convert import OutOfMemoryError
-from pipeline.provider.image import measure, sniff
-from pipeline.provider.inputs import Inputs, LocalTroubleError, UnfitError, as_it_is, read_as_planned
+from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError, as_it_is, read_as_planned
 from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES
 
 
@@ -38,7 +38,7 @@ def planned(tmp_path):
 
 @pytest.fixture
 async def inputs():
-    inputs = Inputs()
+    inputs = InputImages()
     yield inputs
     await inputs.aclose()
 
@@ -137,7 +137,7 @@ CONVERTED = [
 @pytest.fixture(scope="module")
 def convert():
     """The conversion itself, in this process: the tests of processes are apart, they take a second each."""
-    from pipeline.provider.convert import convert
+    from pipeline.imaging.convert import convert
 
     return lambda data, most_bytes=IMAGE_BYTES, keep=False: convert(data, most_bytes, 64_000_000, keep)
 
@@ -232,7 +232,7 @@ def test_too_many_bytes_are_scaled_down(convert, pictures, mode):
 
 
 def test_too_many_pixels_are_scaled_down(pictures):
-    from pipeline.provider.convert import convert
+    from pipeline.imaging.convert import convert
 
     for kind in ("PNG", "JPEG"):
         _, made = convert(pictures.saved(kind, "RGB", (400, 300)), 7 * 2**20, 30_000, False)
@@ -251,7 +251,7 @@ def test_too_many_pixels_are_scaled_down(pictures):
     ],
 )
 def test_what_cannot_be_read_says_so(convert, pictures, make, says):
-    from pipeline.provider.convert import UnreadableError
+    from pipeline.imaging.convert import UnreadableError
 
     with pytest.raises(UnreadableError, match=says):
         convert(make(pictures))
@@ -293,7 +293,7 @@ def test_a_png_is_converted_without_what_is_beside_its_pixels(convert, chunks, s
 
 
 def test_damaged_pixels_are_told_whatever_is_beside_them(convert):
-    from pipeline.provider.convert import UnreadableError
+    from pipeline.imaging.convert import UnreadableError
 
     data = sixteen_bits(chunk(b"zTXt", b"w\0\0" + zlib.compress(b"a" * 3_000_000)))
     at = data.index(b"IDAT")
@@ -385,7 +385,7 @@ convert.convert(b"", 1, 1, False)
 
 async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictures, monkeypatch, tmp_path):
     monkeypatch.setattr("pipeline.provider.inputs.convert", _never_ends)
-    inputs = Inputs()
+    inputs = InputImages()
     loading = asyncio.ensure_future(load(inputs, planned(pictures.saved("TIFF"))))
     while inputs._pool is None:
         await asyncio.sleep(0)

@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider import find_key, known_keys
-from pipeline.provider.keys import headers
+from pipeline.provider.credentials import find_key, headers, known_keys
 from pipeline.settings import Kind, ProviderSettings
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.model import InputImage, Tier, Usage
-from pipeline.provider import Catalogue
+from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.pricing import PriceList
 from tests.engine.fakes import task
 

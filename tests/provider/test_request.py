@@ -6,7 +6,8 @@ import json
 import pytest
 
 from pipeline.model import Tier
-from pipeline.provider import Catalogue, request
+from pipeline.provider import request
+from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.request import Ready
 
 CATALOGUE = Catalogue.load()

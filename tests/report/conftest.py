@@ -6,12 +6,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.engine.events import Gauge, RunStarted, TaskEnded
-from pipeline.engine.summary import RunSummary
+from pipeline.engine.events import Gauge, RunStarted, RunSummary, TaskEnded
 from pipeline.errors import Exit
 from pipeline.model import Artifact, TaskState
-
-from .sheets import CHROMIUM, FLAGS
+from tests.report.sheets import CHROMIUM, FLAGS
 
 SUMMARY = RunSummary(
     run=7,

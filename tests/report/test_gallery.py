@@ -11,13 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.report import gallery
-from pipeline.report.chart import spend_chart
-from pipeline.report.gallery import write_report
-from pipeline.report.row import ReportTotals
+from pipeline.report.gallery import spend_chart, write_report
 from pipeline.report.sheet import packed as pack
 from pipeline.report.sheet import script_json
-
-from .reports import EVIL, START, make_report, report_rows
+from pipeline.report.tables import ReportTotals
+from tests.report.reports import EVIL, START, make_report, report_rows
 
 
 class Page(HTMLParser):

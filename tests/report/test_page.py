@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from pipeline.report.picks import read_picks
-
-from .reports import EVIL, make_report
-from .sheets import Sheet
+from tests.report.reports import EVIL, make_report
+from tests.report.sheets import Sheet
 
 pytestmark = pytest.mark.browser
 

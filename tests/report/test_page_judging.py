@@ -12,10 +12,9 @@ from PIL import Image
 
 from pipeline.model import Mark, TaskState
 from pipeline.report.gallery import write_report
-from pipeline.report.row import ReportRow, ReportTotals, Version
-
-from .reports import START, make_report, picture, report_rows
-from .sheets import Sheet
+from pipeline.report.tables import ReportRow, ReportTotals, Version
+from tests.report.reports import START, make_report, picture, report_rows
+from tests.report.sheets import Sheet
 
 pytestmark = pytest.mark.browser
 

@@ -8,10 +8,10 @@ from io import BytesIO
 import pytest
 from PIL import Image as Picture
 
+from pipeline.imaging.provenance import extract
 from pipeline.model import Answer, Digests, Image, InputImage, Task
-from pipeline.report import extract
 from pipeline.senders.local import embedded
-from tests.report.test_provenance import signed
+from tests.imaging.test_provenance import signed
 
 TASK = Task(
     id="relit/a", job="relit", row="a", variant=1, prompt="At dusk", model="m", name="a", fingerprint="f" * 64,

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.manifest import expand, load
+from pipeline.manifest.expand import expand
+from pipeline.manifest.loader import load
 from pipeline.settings import Kind
 
 JOBS = Path(__file__).parents[2] / "jobs"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipeline.model import Artifact, Task
-from pipeline.store import Reader, Store
+from pipeline.store.reader import LedgerReader
+from pipeline.store.store import Store
 from pipeline.store.writer import part_name
 from tests.store.fakes import PRICE, SHA, answer, publish
 
@@ -44,8 +45,8 @@ class Bench:
         with self.reader() as reader:
             return part_name(str(reader.ledger_id), attempt, sha256)
 
-    def reader(self, manifest: str = "m") -> Reader:
-        return Reader(self.state, manifest=manifest, output_dir=self.out)
+    def reader(self, manifest: str = "m") -> LedgerReader:
+        return LedgerReader(self.state, manifest=manifest, output_dir=self.out)
 
 
 Reopen = Callable[..., Awaitable[Store]]

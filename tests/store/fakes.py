@@ -14,10 +14,11 @@ from PIL import Image as Pillow
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import Answer, Artifact, Attempt, Digests, Failure, Fault, Image, Task, TaskState
-from pipeline.store import Recovery, Settings, Store
-from pipeline.store.disk import Disk
-from pipeline.store.opening import open_premises
-from pipeline.store.recover import Recoverer
+from pipeline.store.files import Disk
+from pipeline.store.parts import Recovery
+from pipeline.store.recovery import Recoverer
+from pipeline.store.resources import StoreSettings, open_resources
+from pipeline.store.store import Store
 
 PRICE = 39_000
 SHA = "0" * 64
@@ -87,7 +88,7 @@ async def close(
         raise StorageError(failure.storage_error)
 
 
-def settings(root: Path, **changes: Any) -> Settings:
+def settings(root: Path, **changes: Any) -> StoreSettings:
     """Return settings for a store in `root`: images in `out`, state in `state`; no ballast unless asked for."""
     fields: dict[str, Any] = {
         "output_dir": root / "out",
@@ -98,13 +99,13 @@ def settings(root: Path, **changes: Any) -> Settings:
         "warn": lambda _: None,
         "mountinfo": lambda: "",
     }
-    return Settings(**fields | changes)
+    return StoreSettings(**fields | changes)
 
 
 def recover(root: Path, **changes: Any) -> Recovery:
     """Open, recover and close, as a start does."""
     chosen = settings(root, **changes)
-    premises = open_premises(chosen)
+    premises = open_resources(chosen)
     try:
         return Recoverer(chosen, premises).run()
     finally:

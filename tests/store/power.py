@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pipeline.store.disk import Disk
+from pipeline.store.files import Disk
 from tests.store.fakes import place_of
 
 Tree = dict[str, "int | None"]  # relative path -> inode number of a file, None for a directory

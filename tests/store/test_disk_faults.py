@@ -14,12 +14,14 @@ import pytest
 
 from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
-from pipeline.store import Reader, ledger_file, list_rejected
-from pipeline.store.disk import Disk
-from pipeline.store.opening import WriterPool, open_premises
-from pipeline.store.publishing import FolderImages
+from pipeline.store import ledger_file
+from pipeline.store.files import Disk
+from pipeline.store.images.folder import FolderImages
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rejected import list_rejected
+from pipeline.store.resources import WriterPool, open_resources
 from pipeline.store.rows import begin, close, finish, record_of, task_row
-from pipeline.store.sql import query
+from pipeline.store.sqlite import query
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task
@@ -43,7 +45,7 @@ class Room:
     def live(self, *tasks: tuple[Task, int], suffix: str = ".png") -> list[ImgpipeError]:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
-        premises = open_premises(chosen)
+        premises = open_resources(chosen)
         images = FolderImages(chosen, premises, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
@@ -135,7 +137,7 @@ def check_completes(root: Path) -> None:
     assert recovery.unknown == 0
     assert files(root / "out") == {"cats/1.png": image(2).data}
     assert list(list_rejected(root / "state")) == []
-    with Reader(root / "state", manifest="m") as reader:
+    with LedgerReader(root / "state", manifest="m") as reader:
         known = reader.known("cats/1")
         assert known is not None
         assert known.state is TaskState.DONE
@@ -172,7 +174,7 @@ def test_a_descriptor_whose_sync_failed_is_never_synced_again(tmp_path: Path) ->
     room.disk = Watching()
     room.before_publish = lambda _: (synced.clear(), created.clear())[0]
     assert room.live((task(1), 1)) == []
-    with Reader(tmp_path / "state", manifest="m") as reader:
+    with LedgerReader(tmp_path / "state", manifest="m") as reader:
         part = part_name(str(reader.ledger_id), 1, image(1).sha256)
     assert created == [part, part]
     assert files(tmp_path / "out") == {"cats/1.png": image(1).data}
@@ -229,7 +231,7 @@ async def test_ballast_goes_with_the_store(bench: Bench, reopen: Reopen) -> None
 def test_unwritable_directory_is_an_input_error_at_start(tmp_path: Path, place: str, code: int) -> None:
     disk = FaultyDisk(lambda call, where: code if call == "create" and where == tmp_path / place else None)
     with pytest.raises(InputError, match="cannot be written"):
-        open_premises(settings(tmp_path, disk=disk))
+        open_resources(settings(tmp_path, disk=disk))
     assert not (tmp_path / "state" / ledger_file.NAME).exists()
 
 

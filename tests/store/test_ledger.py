@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import LedgerError, StorageError, TryLater
-from pipeline.store.disk import Disk
+from pipeline.store.files import Disk, Tree
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import connect, create
-from pipeline.store.tree import Tree
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 
 from pipeline.errors import InputError, LedgerError, TryLater
 from pipeline.model import TaskState
-from pipeline.store import Reader, find_traces
-from pipeline.store.disk import Disk
+from pipeline.store.files import Disk, Tree
 from pipeline.store.ledger_file import check, migrate
-from pipeline.store.opening import open_premises
-from pipeline.store.sql import MIGRATIONS
-from pipeline.store.tree import Tree
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rebuild import find_traces
+from pipeline.store.resources import open_resources
+from pipeline.store.sqlite import MIGRATIONS
 from tests.store.conftest import Bench
 from tests.store.fakes import files, image, recover, settings, task
 from tests.store.test_disk_faults import Room
@@ -65,7 +65,7 @@ def test_damaged_ledger_is_left_as_it_is(used: Path, damage) -> None:
     path.write_bytes(damage(path.read_bytes()))
     before = everything(used / "state")
     with pytest.raises(LedgerError, match="imgpipe rebuild"):
-        open_premises(settings(used))
+        open_resources(settings(used))
     assert everything(used / "state") == before
 
 
@@ -90,11 +90,11 @@ def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str,
         connection.close()
     before = everything(used / "state")
     with pytest.raises(LedgerError, match=text):
-        open_premises(settings(used))
+        open_resources(settings(used))
     after = everything(used / "state")
     after.pop("ledger.sqlite-shm", None)
     assert after == before
-    with pytest.raises(LedgerError), Reader(used / "state", manifest="m") as reader:
+    with pytest.raises(LedgerError), LedgerReader(used / "state", manifest="m") as reader:
         reader.states()
 
 
@@ -121,7 +121,7 @@ def test_l03_the_log_of_a_lost_ledger_is_not_read_into_a_new_one(used: Path) -> 
     (used / "state/ledger.sqlite").unlink()
     shutil.move(used / "log", used / "state/ledger.sqlite-wal")
     with pytest.raises(LedgerError, match="imgpipe rebuild"):
-        open_premises(settings(used))
+        open_resources(settings(used))
     assert [Path(trace).name for trace in find_traces(used / "out", used / "state")] == ["ledger.sqlite-wal"]
 
 
@@ -164,7 +164,7 @@ def check_flips(used: Path, count: int) -> int:
 
 def is_due(used: Path, state: Path, number: int) -> bool:
     """Say whether a plan would send a request: not known as done, and no file in its way."""
-    with Reader(state, manifest="m", output_dir=used / "out") as reader:
+    with LedgerReader(state, manifest="m", output_dir=used / "out") as reader:
         known = reader.known(f"cats/{number}")
         reader.spend()
         reader.attempts(f"cats/{number}")
@@ -205,7 +205,7 @@ def test_ledger_that_is_no_plain_file_is_refused(used: Path, put) -> None:
     put(used / "state/ledger.sqlite")
     before = everything(used / "state")
     with pytest.raises(LedgerError, match=r"hard-linked|not a plain file"):
-        open_premises(settings(used))
+        open_resources(settings(used))
     assert everything(used / "state") == before
 
 
@@ -216,7 +216,7 @@ def test_l04_ledger_locked_at_start_is_try_later(used: Path) -> None:
     other.execute("UPDATE meta SET version = 'shell'")
     try:
         with pytest.raises(TryLater, match="locked by another program"):
-            open_premises(settings(used, busy_s=0.05))
+            open_resources(settings(used, busy_s=0.05))
     finally:
         other.close()
 
@@ -227,7 +227,7 @@ def test_half_made_ledger_never_has_the_name(quick_path: Path) -> None:
     state.mkdir()
     (state / "ledger.sqlite.new").write_bytes(b"half a ledger")
     (state / "ledger.sqlite.new-journal").write_bytes(b"half a journal")
-    open_premises(settings(quick_path)).close()
+    open_resources(settings(quick_path)).close()
     assert sorted(files(state)) == ["ledger.sqlite"]
     assert check(state / "ledger.sqlite") == len(MIGRATIONS)
 
@@ -279,14 +279,14 @@ def test_r34_older_ledger_is_read_as_it_is_and_migrated_by_the_next_run(used: Pa
     path, asked = used / "state/ledger.sqlite", task(1)
     made_by_the_first_version(path)
     before = path.read_bytes()
-    with Reader(used / "state", manifest="m") as reader:
+    with LedgerReader(used / "state", manifest="m") as reader:
         record = reader.record(asked.id, fingerprint=asked.fingerprint)
         assert record is not None
         assert record["prompt"] == asked.prompt
     assert path.read_bytes() == before
-    open_premises(settings(used)).close()
+    open_resources(settings(used)).close()
     assert check(path) == len(MIGRATIONS)
-    with Reader(used / "state", manifest="m") as reader:
+    with LedgerReader(used / "state", manifest="m") as reader:
         assert reader.record(asked.id, fingerprint=asked.fingerprint) == record
         assert [(hold.model, hold.reason) for hold in reader.holds()] == [("", "quota")]
         assert reader.ledger_id
@@ -304,7 +304,7 @@ def test_r34_migration_that_fails_changes_nothing(used: Path) -> None:
 async def test_play_money_and_real_money_never_share_a_ledger(bench: Bench) -> None:
     await bench.store.aclose()
     with pytest.raises(InputError, match="keeps real money and this run would spend play money"):
-        open_premises(settings(bench.root, is_play_money=True))
+        open_resources(settings(bench.root, is_play_money=True))
 
 
 def test_l11_check_of_many_rows_is_quick(used: Path) -> None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError, StorageError, TryLater
-from pipeline.store import StateLock
 from pipeline.store import lock as lock_module
+from pipeline.store.lock import StateLock
 
 HOLDER = """
 import sys

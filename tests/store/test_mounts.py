@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.store import StateLock
-from pipeline.store.mounts import file_system_of, read_mountinfo, refuse_network
-from pipeline.store.opening import open_premises
+from pipeline.store.lock import StateLock, file_system_of, read_mountinfo, refuse_network
+from pipeline.store.resources import open_resources
 from tests.store.fakes import settings
 
 TABLE = """\
@@ -55,7 +54,7 @@ def test_lock_and_store_ask(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         StateLock(tmp_path / "state", mountinfo=lambda: table).acquire()
     with pytest.raises(InputError):
-        open_premises(settings(tmp_path, mountinfo=lambda: table))
+        open_resources(settings(tmp_path, mountinfo=lambda: table))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.model import Attempt, TaskState
-from pipeline.store import Reader
-from pipeline.store.opening import open_premises
-from pipeline.store.recover import Recoverer
+from pipeline.store.reader import LedgerReader
+from pipeline.store.recovery import Recoverer
+from pipeline.store.resources import open_resources
 from pipeline.store.writer import part_name
 from tests.store.fakes import PRICE, files, image, place_of, recover, settings, task
 from tests.store.power import Crash, Op, RecordingDisk, crashes_of
@@ -81,7 +81,7 @@ def film_recovery(root: Path) -> Film:
 
     def die(attempt: Attempt) -> None:
         (root / "out/cats").mkdir()
-        with Reader(root / "state", manifest="m") as reader:
+        with LedgerReader(root / "state", manifest="m") as reader:
             name = part_name(str(reader.ledger_id), attempt.id, image(2).sha256)
         (root / "out/cats" / name).write_bytes(NEW)
         raise Killed
@@ -92,7 +92,7 @@ def film_recovery(root: Path) -> Film:
     (part,) = files(root / "out")
     disk = RecordingDisk(root)
     chosen = settings(root, disk=disk)
-    premises = open_premises(chosen)
+    premises = open_resources(chosen)
     disk.start()
     Recoverer(chosen, premises).run()
     premises.close()
@@ -130,7 +130,7 @@ def broken_promise(crash: Crash, root: Path, old: bytes | None) -> str | None:
 
 
 def _ledger_against(root: Path, found: dict[str, bytes], *, is_promised: bool) -> str | None:
-    with Reader(root / "state", manifest="m") as reader:
+    with LedgerReader(root / "state", manifest="m") as reader:
         known = reader.known("cats/1")
         spend = reader.spend()
         is_open = any(each.is_open for each in reader.unknowns())

@@ -11,14 +11,15 @@ import pytest
 
 from pipeline.errors import LedgerError
 from pipeline.model import Billed, Failure, Fault, TaskState
-from pipeline.store import Reader, rows
-from pipeline.store.sql import query
+from pipeline.store import rows
+from pipeline.store.reader import LedgerReader
+from pipeline.store.sqlite import query
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, close, files, image, task
 
 
 def test_missing_ledger_is_an_empty_one(tmp_path: Path) -> None:
-    with Reader(tmp_path / "state", manifest="m") as reader:
+    with LedgerReader(tmp_path / "state", manifest="m") as reader:
         assert reader.is_missing
         assert reader.is_play_money is None
         assert reader.known("x") is None
@@ -191,7 +192,7 @@ async def test_two_manifests_share_a_directory(bench: Bench, reopen: Reopen) -> 
         assert reader.claimed_elsewhere(["CAFE\u0301/X", "y"]) == {"CAFE\u0301/X": "m: cats/1"}
         assert [known.name for known in reader.all_known()] == ["y"]
         assert reader.is_recorded("Café/x.png")
-    elsewhere = Reader(bench.state, manifest="third", output_dir=bench.root / "third")
+    elsewhere = LedgerReader(bench.state, manifest="third", output_dir=bench.root / "third")
     assert elsewhere.claimed_elsewhere(["y"]) == {}
     elsewhere.close()
 

@@ -9,7 +9,9 @@ import pytest
 
 from pipeline.errors import InputError, StorageError, TryLater
 from pipeline.model import Answer, Billed, Failure, Fault, InputImage, TaskState, Usage
-from pipeline.store import StateLock, Store, list_rejected
+from pipeline.store.lock import StateLock
+from pipeline.store.rejected import list_rejected
+from pipeline.store.store import Store
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, FaultyDisk, answer, close, files, image, publish, task
 

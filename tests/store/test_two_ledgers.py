@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import files, image, recover, task
-from tests.store.test_recover import die, lose
+from tests.store.test_recovery import die, lose
 
 
 def beside(root: Path) -> Bench:

@@ -4,7 +4,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from pipeline.store import StateLock, Store
+from pipeline.store.lock import StateLock
+from pipeline.store.store import Store
 from tests.store.fakes import PRICE, SHA, answer, publish, task
 
 

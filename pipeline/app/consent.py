@@ -1,0 +1,120 @@
+"""May this much be spent? What a run may cost, what the budgets leave, and the yes it needs.
+
+It reads money from the ledger and may ask one question; it writes and sends nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from pipeline.app.context import Setup
+from pipeline.days import Span, day_of, month_of, zone_of
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import InputError, Problem
+from pipeline.model import Task, TaskState
+from pipeline.plan.plan import Plan
+from pipeline.provider.pricing import PriceList
+from pipeline.store.reader import LedgerReader
+from pipeline.text import count
+
+CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
+DEAREST_MICROUSD: Final = 300_000  # of one image whose price is not known: the dearest reservation of the catalogue
+REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises what is reserved
+
+
+def prices_of(setup: Setup, reader: LedgerReader) -> PriceList:
+    """Return what attempts cost, by the catalogue, the manifest's `prices:` and what answers did cost of late."""
+    return PriceList(setup.catalogue, reader.dearest(since=datetime.now(UTC) - REMEMBERED))
+
+
+def list_price(setup: Setup) -> Callable[[Task], int | None]:
+    """Return the list price of a task's image, as a function: what an image costs that nobody accounted for."""
+    prices = PriceList(setup.catalogue)
+
+    def price(task: Task) -> int | None:
+        quote = prices.quote(task)
+        return None if quote is None else quote.least
+
+    return price
+
+
+def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
+    """Return what may be spent now: the budgets, less what this day and this month have seen."""
+    return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
+
+
+def doubt(setup: Setup, reader: LedgerReader) -> str | None:
+    """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
+    return _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+
+
+def doubt_of_today(setup: Setup, reader: LedgerReader) -> tuple[str, ...]:
+    """Return the same of today, which a quiet run repeats until a day without it."""
+    found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
+    return () if found is None else (found,)
+
+
+def _doubt_since(reader: LedgerReader, span: Span, name: str) -> str | None:
+    found = reader.doubt(span.start)
+    if found is None:
+        return None
+    at, why = found
+    return (
+        f"more may have been spent {name} than is known here: on {at:%Y-%m-%d}, {why}; compare with the provider's"
+        " account before you trust a budget for the day or the month"
+    )
+
+
+def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
+    """Say that a ledger begins where images of its tasks stand: they were paid, and nobody knows when and how much."""
+    number = plan.states[TaskState.CONFLICT]
+    if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
+        return None
+    return (
+        f"the ledger began beside {count(number, 'file')} under the names of its tasks, of which it knows no purchase"
+        " (`imgpipe rebuild FILE` takes images over)"
+    )
+
+
+def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
+    """Return the most a run may cost: every task asked as often as `retry.attempts` allows, within the budgets."""
+    if plan.most_microusd is None:
+        return left_microusd
+    most = plan.most_microusd * setup.retry.attempts
+    return most if left_microusd is None else min(most, left_microusd)
+
+
+def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None) -> Setup:
+    """Return `setup` if its cost is agreed to; raise InputError with the remedy if not.
+
+    Nobody agreed to anything below the threshold either: without a yes or a budget the threshold itself is the
+    run's ceiling, so that repeats cannot carry a small run over it.
+    """
+    limits, budget = setup.limits, setup.limits.budget
+    is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
+    if setup.is_play_money or setup.flags.is_yes or is_bounded or not plan.due:
+        return setup
+    price = plan.most_microusd
+    expected = plan.due * DEAREST_MICROUSD if price is None else price
+    if expected > CONSENT_MICROUSD:
+        question = _question(plan)
+        if confirm is None:
+            raise InputError(
+                Problem(what=question, instead="agree with --yes, or set a ceiling with --budget USD or limits.budget")
+            )
+        if not confirm(f"{question}. Go on?"):
+            raise InputError("not agreed to; nothing was sent")
+        return setup
+    if price is None:
+        return setup
+    return replace(setup, limits=replace(limits, budget=replace(budget, run=CONSENT_MICROUSD)))
+
+
+def _question(plan: Plan) -> str:
+    if plan.least_microusd is None or plan.most_microusd is None:
+        return f"{plan.due:,} images of a model whose price is not known"
+    least, most = plan.least_microusd / 1_000_000, plan.most_microusd / 1_000_000
+    price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
+    return f"{plan.due:,} images for {price} or more"

@@ -1,0 +1,202 @@
+"""What other people on this machine could read or put in our way.
+
+In: the places of a manifest. Out: one sentence each, for `run`, `plan` and `doctor`; nothing is refused, because on a
+machine of one's own nothing is wrong with it.
+
+Manifest + flags -> one checked set-up. Nothing is opened, locked or sent here.
+
+The command line wins over the manifest. Raises InputError with every problem found.
+"""
+
+import os
+import stat
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pipeline.errors import InputError
+from pipeline.manifest.loader import Manifest, load
+from pipeline.model import Aspect, Task
+from pipeline.plan.decide import Rules
+from pipeline.plan.selection import Selection
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.credentials import check_address, find_key, is_loopback, known_keys, own_address
+from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings, Retry
+
+
+def key_exposure(folder: Path) -> str | None:
+    """Say who else can read the `.env` beside the manifest, or whose it is; None when all is well or there is none."""
+    path = folder / ".env"
+    status = _status(path)
+    if status is None or not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_uid not in (os.getuid(), 0):
+        return f"{path} belongs to another user, who may change the key; make one of your own"
+    if status.st_mode & (stat.S_IRGRP | stat.S_IROTH):
+        return f"others on this machine can read the key in {path}; write: chmod 600 {path}"
+    return None
+
+
+def of_host(provider: ProviderSettings) -> str | None:
+    """Say which key goes to a host that is not the kind's own; None when it is, or this machine."""
+    if provider.base_url is None:
+        return None
+    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, own_address(provider.kind)))
+    if host == own or is_loopback(host):
+        return None
+    names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
+    return f"the key in {' or '.join(names)} goes to {host}, which is not {own}"
+
+
+def folder_exposure(folder: Path) -> str | None:
+    """Say that everybody may put files where images land; None when all is well or it is not there yet."""
+    status = _status(folder)
+    if status is None or not status.st_mode & stat.S_IWOTH or status.st_mode & stat.S_ISVTX:
+        return None
+    return f"everybody on this machine can write to {folder}; write: chmod o-w {folder}"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except OSError:  # what it means is said by whoever needs the file
+        return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flags:
+    """What the command line says. None: the manifest decides."""
+
+    variables: Mapping[str, str] = field(default_factory=dict)
+    allow_env: frozenset[str] = frozenset()  # variables that `vars` may read although they look like secrets
+    selection: Selection = field(default_factory=Selection)
+    concurrency: int | None = None
+    rpm: float | None = None
+    budget_microusd: int | None = None
+    max_duration_s: float | None = None
+    drain_s: float = 25.0
+    force: bool = False
+    repair: bool = False
+    is_now: bool = False  # send although a hold lasts
+    accept: frozenset[Aspect] = frozenset()
+    accept_refused: bool = False  # refusals are taken as they are
+    simulate: bool = False
+    profile: str | None = None  # of the simulator: a path or a built-in name
+    is_yes: bool = False  # spending above the threshold was agreed to
+    wait_lock_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """One manifest as it will be run."""
+
+    manifest: Manifest
+    flags: Flags
+    provider: ProviderSettings
+    limits: Limits
+    retry: Retry
+    catalogue: Catalogue
+    rules: Rules
+
+    @property
+    def is_play_money(self) -> bool:
+        return self.provider.kind is Kind.SIMULATOR
+
+    @property
+    def profile(self) -> Path | None:
+        """Return the embedded simulator's profile: a file, or the name of a built-in one; None is the default."""
+        return Path(self.flags.profile) if self.flags.profile else self.provider.profile
+
+    def problem(self, task: Task) -> str | None:
+        """Say why a known model cannot do what the task asks."""
+        wrong = self.catalogue.unfit(task)
+        return wrong and f"{task.id}: {wrong}"
+
+    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+        """Find the key; the embedded simulator takes any."""
+        if self.is_play_money and self.provider.base_url is None:
+            return "simulator"
+        return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
+
+    def warnings(self, models: Sequence[str]) -> list[str]:
+        """Say which models are retired or about to be, and, for real money, what others here can reach."""
+        told: list[str | None] = [*self.retired(models)]
+        if not self.is_play_money:
+            told += [
+                of_host(self.provider),
+                key_exposure(self.manifest.path.parent),
+                folder_exposure(self.manifest.output_dir),
+            ]
+        return [text for text in told if text is not None]
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that the manifest names, as far as no row decides them."""
+        recipes = [each for job in self.manifest.jobs.values() for each in (job.items or {"": job.recipe}).values()]
+        named = {self.provider.model if each.model is None else each.model.literal for each in recipes}
+        return frozenset(name for name in named if name is not None)
+
+    def retired(self, models: Iterable[str]) -> list[str]:
+        """Say which models are retired or about to be, in a rehearsal as for real money."""
+        today = datetime.now(UTC).date()
+        told = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
+        return [text for text in told if text is not None]
+
+
+def prepare(path: Path, flags: Flags) -> Setup:
+    """Load a manifest and lay the flags over it."""
+    manifest = load(
+        path,
+        variables=flags.variables,
+        allow_env=flags.allow_env,
+        simulate=flags.simulate,
+        check=_reachable,
+    )
+    manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
+    if strangers := flags.selection.strangers(manifest.jobs):
+        raise InputError(*strangers)
+    if flags.selection.has_marks:
+        from pipeline.app.redo import marks_of  # only here: most commands ask for no marks
+
+        flags = replace(flags, selection=replace(flags.selection, marks=marks_of(manifest)))
+    setup = Setup(
+        manifest=manifest,
+        flags=flags,
+        provider=_reachable(manifest.provider),
+        limits=_limits(manifest.limits, flags),
+        retry=manifest.retry,
+        catalogue=Catalogue.load(manifest.prices),
+        rules=Rules(
+            repair=flags.repair,
+            force=flags.force,
+            unknown_repeats=manifest.retry.unknown,
+            accept=flags.accept,
+            accept_refused=flags.accept_refused,
+        ),
+    )
+    if setup.is_play_money and setup.provider.base_url is None and setup.profile is not None:
+        from pipeline.simulator.profile import load_profile  # late: few runs name a profile
+
+        load_profile(setup.profile)
+    return setup
+
+
+def _reachable(provider: ProviderSettings) -> ProviderSettings:
+    """Return it with its resolved address; the embedded simulator has none. Raises InputError for a bad one."""
+    if provider.kind is Kind.SIMULATOR and provider.base_url is None:
+        return provider
+    return replace(provider, base_url=check_address(provider))
+
+
+def _limits(limits: Limits, flags: Flags) -> Limits:
+    if flags.concurrency is not None:
+        limits = replace(limits, concurrency=flags.concurrency)
+    if flags.rpm is not None:
+        limits = replace(limits, requests_per_minute=flags.rpm)
+    if flags.budget_microusd is not None:
+        limits = replace(limits, budget=replace(limits.budget, run=flags.budget_microusd))
+    if flags.max_duration_s is not None:
+        limits = replace(limits, max_duration_s=flags.max_duration_s)
+    return limits

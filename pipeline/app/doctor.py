@@ -1,0 +1,328 @@
+"""Is everything there that a run needs? Python, packages, manifest, key, address, disk, clock, limits.
+
+In: a manifest, or none. Out: checks, each ok, warn or bad with what to do. It pays for nothing (the address is only
+connected to), shows no key, and leaves no file behind.
+"""
+
+import asyncio
+import importlib.metadata
+import os
+import platform
+import re
+import resource
+import sqlite3
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from pipeline.app import context
+from pipeline.app.context import Flags, Setup, prepare
+from pipeline.app.holds import lasting, told
+from pipeline.app.planning import reading
+from pipeline.app.provider_checks import connect, is_image_model, listed_models
+from pipeline.errors import Exit, ImgpipeError, InputError
+from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
+from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.credentials import find_key
+from pipeline.settings import Kind, Limits, ProviderSettings
+from pipeline.store.lock import refuse_network
+from pipeline.text import count, size
+
+LEAST_FREE: Final = 100 * 10**6
+LITTLE_FREE: Final = 10**9
+LEAST_SQLITE: Final = (3, 37, 0)  # STRICT tables, https://www.sqlite.org/stricttables.html
+SPARE_FILES: Final = 96  # descriptors for the ledger, writers and libraries, beside one for each request in flight
+BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in flight
+RELEASED: Final = datetime(2026, 11, 1, tzinfo=UTC)  # a clock before this is wrong
+SKEW_S: Final = 5.0  # between this machine and the disk
+EXTRAS: Final = {
+    "arro3-io": ("parquet", "each: {parquet: ...}"),
+    "pillow-heif": ("heic", "HEIC input images"),
+}
+
+
+class Level(StrEnum):
+    """How well it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    BAD = "bad"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line. `exit`: what a bad one makes of the whole."""
+
+    name: str
+    level: Level
+    text: str
+    advice: str = ""
+    exit: Exit = Exit.USAGE
+
+
+def _ok(name: str, text: str) -> Check:
+    return Check(name=name, level=Level.OK, text=text)
+
+
+def _warn(name: str, text: str, advice: str) -> Check:
+    return Check(name=name, level=Level.WARN, text=text, advice=advice)
+
+
+def _bad(name: str, text: str, advice: str = "", *, exit_code: Exit = Exit.USAGE) -> Check:
+    return Check(name=name, level=Level.BAD, text=text, advice=advice, exit=exit_code)
+
+
+def doctor(
+    path: Path | None, flags: Flags, *, with_models: bool = False, environ: Mapping[str, str] = os.environ
+) -> Iterator[Check]:
+    """Look at everything, one check at a time. Without a manifest: what is the same for all of them.
+
+    `with_models`: the gateway's public list of models is fetched and compared, without a key.
+    """
+    yield from _programs()
+    setup: Setup | None = None
+    if path is not None:
+        try:
+            setup = prepare(path, flags)
+            yield _ok("manifest", f"{path}: {count(len(setup.manifest.jobs), 'job')}")
+        except InputError as error:
+            yield _bad("manifest", str(error), f"mend it: imgpipe validate {path}")
+    if setup is not None or path is None:
+        yield _key(setup, environ)
+        yield _address(setup, environ)
+    if setup is not None:
+        yield from _models(setup)
+    if with_models and (setup is not None or path is None):
+        yield from _offers(setup, environ)
+    yield from _disk(Path.cwd() if setup is None else setup.manifest.output_dir)
+    if setup is not None:
+        yield from _state(setup)
+    yield from _clock(setup)
+    yield from _limits(Limits() if setup is None else setup.limits)
+
+
+def doctor_exit_code(checks: list[Check]) -> Exit:
+    """Return 2 when something here is bad, 7 when only the account or the way to it is, else 0."""
+    bad = {check.exit for check in checks if check.level is Level.BAD}
+    return Exit.USAGE if Exit.USAGE in bad else Exit.ACCOUNT if bad else Exit.OK
+
+
+def verdict(checks: list[Check]) -> str:
+    """Return the whole in one sentence: `Not ready: 2 of 16 checks are bad (key, address).`"""
+    bad, warn = ([c.name for c in checks if c.level is level] for level in (Level.BAD, Level.WARN))
+    if bad:
+        return (
+            f"Not ready: {len(bad)} of {len(checks)} checks {'is' if len(bad) == 1 else 'are'} bad ({', '.join(bad)})."
+        )
+    return f"Ready, but look at {', '.join(warn)}." if warn else f"Ready: {count(len(checks), 'check')}, all well."
+
+
+# -- this machine -------------------------------------------------------------------------------------------------
+
+
+def _programs() -> Iterator[Check]:
+    yield _ok("python", f"{platform.python_version()}, {sys.executable}")
+    if sqlite3.sqlite_version_info < LEAST_SQLITE:
+        yield _bad("sqlite", sqlite3.sqlite_version, "use a Python that comes with SQLite 3.37 or newer")
+    else:
+        yield _ok("sqlite", sqlite3.sqlite_version)
+    versions = {name: _version(name) for name in _dependencies()}
+    missing = [name for name, version in versions.items() if version is None]
+    if missing:
+        yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
+    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
+    for name, (extra, what) in EXTRAS.items():
+        version = _version(name)
+        missing_text = f"not installed, needed only for {what}: pip install 'imgpipe[{extra}]'"
+        yield _ok(f"extra {extra}", missing_text if version is None else f"{name} {version}")
+
+
+def _dependencies() -> list[str]:
+    """Return the packages imgpipe cannot do without, as its own metadata names them."""
+    required = importlib.metadata.requires("imgpipe") or []
+    return sorted({re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line}, key=str.lower)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _limits(limits: Limits) -> Iterator[Check]:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = limits.concurrency + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        text = f"{soft:,} at once, {needed:,} are needed for {limits.concurrency:,} requests in flight"
+        yield _warn("open files", text, f"ulimit -n {needed}, or lower limits.concurrency")
+    else:
+        yield _ok("open files", "unlimited" if soft == resource.RLIM_INFINITY else f"{soft:,} at once")
+    available = _available_bytes()
+    wanted = BASE_MEMORY + limits.memory_bytes + limits.concurrency * (CONNECTION_BYTES + UNREAD_BYTES)
+    if available is not None and available < wanted:
+        yield _warn("memory", f"{size(available)} free, a run may take {size(wanted)}", "lower limits.concurrency")
+    elif available is not None:
+        yield _ok("memory", f"{size(available)} free, a run takes {size(wanted)} at most")
+
+
+def _available_bytes() -> int | None:
+    """Return what Linux says could be used without swapping; None elsewhere (proc(5), MemAvailable)."""
+    try:
+        match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return None if match is None else int(match[1]) * 1024
+
+
+# -- key and address ----------------------------------------------------------------------------------------------
+
+
+def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+    try:
+        if setup is not None:
+            setup.key(environ)
+        else:
+            find_key(ProviderSettings(), environ=environ, dotenv_dir=Path.cwd())
+    except InputError as error:
+        if setup is None:
+            return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
+        return _bad("key", str(error), "a rehearsal needs none: --simulate", exit_code=Exit.ACCOUNT)
+    if setup is not None and setup.is_play_money:
+        return _ok("key", "none is needed")
+    exposed = context.key_exposure(Path.cwd() if setup is None else setup.manifest.path.parent)
+    return _ok("key", "present") if exposed is None else _warn("key", "present", exposed)
+
+
+def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+    if setup is not None and setup.is_play_money and setup.provider.base_url is None:
+        return _ok("address", "the built-in simulator: no network is needed")
+    provider = ProviderSettings() if setup is None else setup.provider
+    reached = asyncio.run(connect(provider, environ))
+    if reached.is_reached:
+        return _ok("address", reached.text)
+    return _bad("address", reached.text, reached.advice, exit_code=Exit.ACCOUNT)
+
+
+def _models(setup: Setup) -> Iterator[Check]:
+    """Say which models of the manifest are retired or about to be."""
+    retired = setup.retired(setup.models)
+    for text in retired:
+        yield _warn("model", text, "a relay may serve it still; else write one of those")
+    if not retired:
+        yield _ok("model", ", ".join(sorted(setup.models)) or "named by the rows")
+
+
+def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
+    """Compare what the catalogue calls offered with the gateway's own list."""
+    provider = ProviderSettings() if setup is None else setup.provider
+    if provider.kind is not Kind.COMETAPI:
+        yield _ok("models", f"kind {provider.kind} has no list that is read without a key; only cometapi has")
+        return
+    try:
+        listed = asyncio.run(listed_models(provider, environ))
+    except InputError as error:
+        yield _warn("models", str(error), "the catalogue is used as it is")
+        return
+    catalogue = Catalogue.load() if setup is None else setup.catalogue
+    offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
+    gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
+    new = {model for model in listed - offered - back if is_image_model(model)}
+    for names, text, advice in (
+        (gone, "offered by the catalogue, not in the list", "ask for another model, or see whether a run gets one"),
+        (back, "ended by the catalogue, in the list", "the gateway seems to serve it still"),
+        (new, "in the list, not in the catalogue", "name its price under `prices:` to use it with a budget"),
+    ):
+        if names:
+            yield _warn("models", f"{text}: {', '.join(sorted(names))}", advice)
+    if not gone | back | new:
+        yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
+
+
+# -- disk and clock -----------------------------------------------------------------------------------------------
+
+
+def _disk(output_dir: Path) -> Iterator[Check]:
+    folder = next(parent for parent in (output_dir, *output_dir.parents) if parent.exists())
+    where = f"{output_dir}" if folder == output_dir else f"{output_dir} (not there yet; looked at {folder})"
+    try:
+        status = os.statvfs(folder)
+        yield _free(where, status.f_bavail * status.f_frsize)
+        if (exposed := context.folder_exposure(output_dir)) is not None:
+            yield _warn("disk", where, exposed)
+        with tempfile.TemporaryDirectory(prefix=".imgpipe-doctor-", dir=folder) as probe:
+            yield from _abilities(Path(probe))
+    except OSError as error:
+        yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or mend its permissions")
+
+
+def _free(where: str, free: int) -> Check:
+    text = f"{where}: {size(free)} free"
+    if free < LEAST_FREE:
+        return _bad("disk", text, "free some space; an image takes 1 to 3 MB")
+    if free < LITTLE_FREE:
+        return _warn("disk", text, "an image takes 1 to 3 MB; free space before a long run")
+    return _ok("disk", text)
+
+
+def _abilities(probe: Path) -> Iterator[Check]:
+    """Try what an image needs on its way to its name: write, sync, link; compare clocks on the way."""
+    file = probe / "probe"
+    with file.open("wb") as stream:
+        stream.write(b"imgpipe")
+        stream.flush()
+        os.fsync(stream.fileno())
+    skew = file.stat().st_mtime - time.time()
+    try:
+        os.link(file, probe / "link")
+        yield _ok("links", "hard links work")
+    except OSError as error:
+        yield _warn("links", f"no hard links here ({error.strerror})", "images are renamed instead, which is safe too")
+    try:
+        fd = os.open(probe, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        yield _ok("sync", "files and directories can be synced")
+    except OSError as error:
+        text = f"directories cannot be synced ({error.strerror})"
+        yield _warn("sync", text, "a power loss may undo the newest names; use a local disk")
+    if abs(skew) > SKEW_S:
+        yield _warn("clock", f"the disk's clock is {skew:+.0f} s off", "set the clocks of both machines (NTP)")
+
+
+def _state(setup: Setup) -> Iterator[Check]:
+    """Look at the ledger's place, at the ledger itself, and at an order to wait."""
+    manifest = setup.manifest
+    try:
+        refuse_network(manifest.state_dir)
+        with reading(setup) as reader:
+            if reader.is_missing:
+                yield _ok("ledger", "none yet; the first run makes it")
+                return
+            held, runs = list(lasting(setup, reader).values()), reader.runs()
+    except ImgpipeError as error:
+        yield _bad("ledger", str(error))
+        return
+    yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
+    now = datetime.now(UTC)
+    for hold in held:
+        yield _warn("quota", told(hold), "the same command works after that; `run --now` sends all the same")
+    if runs and runs[-1].started_at > now:
+        yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
+
+
+def _clock(setup: Setup | None) -> Iterator[Check]:
+    now = datetime.now(UTC)
+    if now < RELEASED:
+        yield _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
+        return
+    zone = "UTC" if setup is None else setup.limits.tz
+    yield _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")

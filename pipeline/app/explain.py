@@ -1,0 +1,235 @@
+"""From an image file to everything that is known of how it came to be.
+
+In: a path, perhaps a state directory. Out: an `Explanation`: from the ledger that lies above the file, by its place and
+by its bytes, else from what the file itself carries. It needs no manifest and changes nothing.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.app.status import Record, attempt_line, recorded, records_of
+from pipeline.errors import InputError, Problem
+from pipeline.imaging.provenance import extract, is_signed
+from pipeline.model import SIDECAR, Artifact, Known
+from pipeline.store.history import Maker, PastAttempt
+from pipeline.store.ledger_file import NAME
+from pipeline.store.reader import LedgerReader
+from pipeline.text import moment, visible
+from pipeline.view.explain import Explanation, FileState
+from pipeline.view.status import Request
+
+STATE: Final = ".pipeline"
+MOST_BYTES: Final = 64 * 2**20  # of a file whose record is looked for
+ADVICE: Final = "name the state directory it was made in: --state-dir DIR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """Whose image a file is."""
+
+    state_dir: Path
+    maker: Maker
+    standing: FileState
+    others: tuple[str, ...] = ()
+
+
+def explain(path: Path, *, state_dir: Path | None = None) -> Explanation:
+    """Explain one image. Raises InputError when nobody knows it, LedgerError for a ledger that cannot be read."""
+    if state_dir is not None and not (state_dir / NAME).is_file():
+        raise InputError(
+            Problem(what=f"there is no ledger in {state_dir}", instead=f"name the folder with {NAME} in it")
+        )
+    if path.is_dir():
+        raise InputError(Problem(what=f"{path} is a folder", instead="name one image"))
+    place = Path(os.path.normpath(path.absolute()))
+    sha256, carried, signed = _look(path)
+    for folder in _state_dirs(place) if state_dir is None else [state_dir.absolute()]:
+        found = _find(folder, place, sha256)
+        if found is not None:
+            return replace(_tell(found, path, sha256, carried), is_signed=signed)
+    if carried is not None:
+        return replace(_carried(path, sha256, carried), is_signed=signed)
+    what = "is not there, and no ledger above it knows it" if sha256 is None else "is known to no ledger above it"
+    raise InputError(Problem(file=str(path), what=f"{what}, nor does it carry a record", instead=ADVICE))
+
+
+def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
+    """Return hash and record of a file, perhaps from the file beside it, and whether it is signed."""
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            file.seek(0)
+            data = file.read(MOST_BYTES)
+            return sha256, extract(data) or _beside(path), is_signed(data)
+    except FileNotFoundError:
+        return None, None, False
+    except OSError as error:
+        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="mend its permissions")
+        raise InputError(problem) from error
+
+
+def _beside(path: Path) -> Mapping[str, Any] | None:
+    with suppress(OSError), path.with_name(path.name + SIDECAR).open("rb") as file:
+        return extract(file.read(MOST_BYTES))
+    return None
+
+
+def _state_dirs(place: Path) -> Iterator[Path]:
+    """Walk up from the image; a folder may be a state directory itself (superseded images lie in one) or hold one."""
+    for folder in place.parents:
+        for candidate in (folder, folder / STATE):
+            if (candidate / NAME).is_file():
+                yield candidate
+
+
+# -- whose image is it? -------------------------------------------------------------------------------------------
+
+
+def _find(state_dir: Path, place: Path, sha256: str | None) -> _Found | None:
+    """Ask one ledger: first for the place, then for the bytes."""
+    with LedgerReader(state_dir, manifest="") as reader:
+        here = _maker_at(state_dir, reader, place)
+        makers = [] if sha256 is None else reader.makers(sha256=sha256)
+    if here is not None:
+        maker, artifact = here
+        if sha256 == artifact.sha256:
+            return _Found(state_dir=state_dir, maker=maker, standing=FileState.CURRENT)
+        if not makers:
+            standing = FileState.MISSING if sha256 is None else FileState.EDITED
+            return _Found(state_dir=state_dir, maker=maker, standing=standing)
+    if not makers:
+        return None
+    ranked = sorted(makers, key=lambda maker: not _is_present(state_dir, maker, sha256))  # stable: oldest first
+    others = tuple(maker.task_id for maker in ranked[1:] if maker.task_id != ranked[0].task_id)
+    standing = FileState.COPY if _is_present(state_dir, ranked[0], sha256) else FileState.SUPERSEDED
+    return _Found(state_dir=state_dir, maker=ranked[0], standing=standing, others=others)
+
+
+def _maker_at(state_dir: Path, reader: LedgerReader, place: Path) -> tuple[Maker, Artifact] | None:
+    """Return whose image belongs at a place, and that image; the folder it is relative to is its output directory."""
+    for folder in place.parents:
+        for maker in reader.makers(path=place.relative_to(folder).as_posix()):
+            with LedgerReader(state_dir, manifest=maker.manifest) as own:
+                output_dir, known = own.output_dir(), own.known(maker.task_id)
+            if known is not None and known.artifact is not None and folder == output_dir:
+                return maker, known.artifact
+    return None
+
+
+def _is_present(state_dir: Path, maker: Maker, sha256: str | None) -> bool:
+    with LedgerReader(state_dir, manifest=maker.manifest) as reader:
+        known = reader.known(maker.task_id)
+    return known is not None and known.artifact is not None and known.artifact.sha256 == sha256
+
+
+# -- what is known of it ------------------------------------------------------------------------------------------
+
+
+def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, Any] | None) -> Explanation:
+    maker = found.maker
+    with LedgerReader(found.state_dir, manifest=maker.manifest) as reader:
+        attempts = reader.attempts(maker.task_id)
+        known, output_dir = reader.known(maker.task_id), reader.output_dir()
+        is_play_money = reader.is_play_money is True
+        made = next((attempt for attempt in attempts if attempt.attempt == maker.attempt), None)
+        records = records_of(reader, maker.task_id, attempts)
+        record = _record(reader, known, made, records)
+    request, notes = _request(record, made, carried, found.state_dir)
+    place = known.artifact.path if known is not None and known.artifact is not None else None
+    if found.others:
+        notes.append(f"the same bytes were made for {', '.join(map(visible, found.others))} too")
+    return Explanation(
+        path=str(path),
+        standing=found.standing,
+        sha256=sha256,
+        manifest=maker.manifest,
+        task=maker.task_id,
+        job=str((record or {}).get("job", "")),
+        row=str((record or {}).get("row", "")),
+        variant=(record or {}).get("variant"),
+        request=request,
+        state_dir=str(found.state_dir),
+        recorded_path=None if place is None or output_dir is None else str(output_dir / place),
+        run=made.run if made else None,
+        attempt=made.number if made else None,
+        made_at=moment(made.ended_at or made.sent_at) if made else None,
+        model_version=made.model_version if made else None,
+        request_id=made.request_id if made else None,
+        response_id=made.response_id if made else None,
+        price_microusd=made.cost_microusd if made else None,
+        task_microusd=known.cost_microusd if known else None,
+        attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
+        is_play_money=is_play_money,
+        notes=notes,
+    )
+
+
+def _record(
+    reader: LedgerReader, known: Known | None, made: PastAttempt | None, records: Mapping[str, Record]
+) -> Record | None:
+    """Return the record of the request that made an image; one adopted by a rebuild: what was asked then."""
+    if made is not None:
+        return records.get(made.fingerprint)
+    if known is None:
+        return None
+    return reader.record(known.id, fingerprint=known.artifact_fingerprint) or reader.record(known.id)
+
+
+def _request(
+    record: Record | None, made: PastAttempt | None, carried: Mapping[str, Any] | None, state_dir: Path
+) -> tuple[Request | None, list[str]]:
+    """Return what was asked for this image, and what a person should know of that."""
+    note = "adopted by a rebuild: the request is the one the manifest made then, the price is not known"
+    notes = [note] if made is None else []
+    if record is not None:
+        return recorded(record, state_dir), notes
+    if carried is not None:
+        return _carried_request(carried), ["the ledger has no record of the request; it is told by the file"]
+    return None, ["the ledger has no record of the request, and the file carries none"]
+
+
+def _carried(path: Path, sha256: str | None, carried: Mapping[str, Any]) -> Explanation:
+    """Tell what the file itself says."""
+    variant = carried.get("variant")
+    return Explanation(
+        path=str(path),
+        standing=FileState.CARRIED,
+        sha256=sha256,
+        manifest=_text(carried, "manifest"),
+        task=_text(carried, "task"),
+        job=_text(carried, "job"),
+        row=_text(carried, "row"),
+        variant=variant if isinstance(variant, int) else None,
+        request=_carried_request(carried),
+        made_at=_text(carried, "made_at") or None,
+        model_version=_text(carried, "model_version") or None,
+        request_id=_text(carried, "request_id") or None,
+        response_id=_text(carried, "response_id") or None,
+    )
+
+
+def _carried_request(carried: Mapping[str, Any]) -> Request:
+    """Read a record that anybody may have written: what is not of its kind is left out."""
+    parameters, inputs, matrix = (carried.get(name) for name in ("parameters", "inputs", "matrix"))
+    return Request(
+        prompt=_text(carried, "prompt"),
+        system=_text(carried, "system") or None,
+        model=_text(carried, "model"),
+        parameters=parameters if isinstance(parameters, dict) else {},
+        inputs=_carried_inputs(inputs if isinstance(inputs, list) else []),
+        matrix={str(axis): str(name) for axis, name in matrix.items()} if isinstance(matrix, dict) else {},
+    )
+
+
+def _carried_inputs(inputs: Sequence[object]) -> list[tuple[str, str]]:
+    return [(_text(each, "name"), _text(each, "sha256")) for each in inputs if isinstance(each, dict)]
+
+
+def _text(carried: Mapping[str, Any], name: str) -> str:
+    value = carried.get(name)
+    return value if isinstance(value, str) else ""

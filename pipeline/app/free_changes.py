@@ -1,0 +1,67 @@
+"""What a plan finds that costs no request: images that get their new name, changes that are taken as good.
+
+In: a spool of such tasks. Out: a ledger and files that agree with the manifest, and what could not be done. Memory is
+flat: the spool is read in batches.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Final
+
+from pipeline.errors import Conflict
+from pipeline.model import Due, Task
+from pipeline.plan.plan import ACCEPT
+from pipeline.store.maintenance import Maintenance
+from pipeline.store.store import Store
+from pipeline.text import count
+
+BATCH: Final = 500
+LISTED: Final = 20
+
+
+@dataclass(slots=True, kw_only=True)
+class FreeChanges:
+    """What was done. `conflicts` are tasks whose image stays where it is."""
+
+    moved: int = 0
+    accepted: int = 0
+    conflicts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
+    """Move images and accept changes; a name that is taken costs that task its move and nothing else.
+
+    Raises StorageError.
+    """
+    settled = FreeChanges()
+    stream = iter(free)
+    while batch := list(islice(stream, BATCH)):
+        accepted = [due.task for due in batch if due.reason == ACCEPT]
+        if accepted:
+            settled.accepted += await store.mend(partial(_accept, accepted))
+        for due in batch:
+            if due.reason != ACCEPT:
+                await _move(store, due.task, settled)
+    if settled.moved:
+        settled.notes.append(f"{count(settled.moved, 'image')}: moved to a new name, no request")
+    if settled.accepted:
+        settled.notes.append(f"{count(settled.accepted, 'image')}: taken as good for what is asked now, no request")
+    return settled
+
+
+def _accept(tasks: list[Task], mender: Maintenance) -> int:
+    return mender.accept(tasks)
+
+
+async def _move(store: Store, task: Task, settled: FreeChanges) -> None:
+    try:
+        await store.move(task.id, task.name)
+    except Conflict as conflict:
+        settled.conflicts += 1
+        if len(settled.notes) < LISTED:
+            settled.notes.append(str(conflict))
+    else:
+        settled.moved += 1

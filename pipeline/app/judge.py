@@ -1,0 +1,224 @@
+"""What `judge` serves: the contact sheet's page, its pictures, and the marks of a manifest.
+
+In: a set-up. Out: HTML, bytes of raster images that ledger and manifest name, marks read and written. It knows nothing
+of HTTP (`judge_server`), takes no lock, sends no request and changes nothing but the marks: a run may go on beside it.
+"""
+
+import os
+import stat
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from pipeline.app.context import Setup
+from pipeline.app.planning import reading
+from pipeline.app.redo import picks_path
+from pipeline.app.report import command_of, money_of, report_rows
+from pipeline.errors import InputError, Problem
+from pipeline.imaging.thumbnails import make_thumbs
+from pipeline.model import Mark
+from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
+from pipeline.report.picks import read_picks
+from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
+from pipeline.report.tables import ReportRow
+from pipeline.store.ledger_file import NAME as LEDGER
+from pipeline.store.marks import Marks
+from pipeline.store.reader import LedgerReader
+
+MOST_BYTES: Final = 64 * 2**20  # of one picture: as of every answer (P13)
+COUNT_EVERY_S: Final = 3.0  # how often images are counted while a run goes on
+RASTERS: Final = (  # first bytes -> what a browser is told; SVG and HTML, which run scripts, are none
+    (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
+    (b"\xff\xd8\xff", 0, "image/jpeg"),
+    (b"WEBP", 8, "image/webp"),
+    (b"GIF8", 0, "image/gif"),
+    (b"ftypavif", 4, "image/avif"),
+    (b"BM", 0, "image/bmp"),
+)
+
+
+class Edit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What a window changes of one mark; what is not named stays as it is."""
+
+    sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]  # of the image that was seen
+    kind: Literal["", "picked", "rejected"] | msgspec.UnsetType = msgspec.UNSET
+    stars: Annotated[int, msgspec.Meta(ge=0, le=5)] | msgspec.UnsetType = msgspec.UNSET
+    note: Annotated[str, msgspec.Meta(max_length=4000)] | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The bytes of a raster image, and their type by their first bytes."""
+
+    data: bytes
+    mime: str
+    tag: str  # changes with the file
+
+
+class Desk:
+    """The sheet of one manifest. `page` may run in a thread; everything else belongs to the event loop's."""
+
+    def __init__(self, setup: Setup, *, secret: str, told: Callable[[int, int], None] | None = None) -> None:
+        """Open the marks; what was saved from the static page is merged with them. `secret`: what writes must name.
+
+        `told` hears how many of how many new thumbnails are made.
+
+        Raises InputError: nothing was made yet, or a bad picks file. LedgerError, StorageError.
+        """
+        self._setup = setup
+        self._secret = secret
+        self._told = told
+        self._rows: Mapping[str, ReportRow] = {}
+        self._page = ""
+        self._stamp: object = None
+        self._images = self._new = 0
+        self._counted_at = 0.0
+        self._counted_stamp: object = None
+        manifest = setup.manifest
+        if not (manifest.state_dir / LEDGER).exists():
+            what = "there is nothing to judge: no image was made yet"
+            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
+        saved = picks_path(manifest)
+        picks = read_picks(saved) if saved.exists() else {}
+        self.marks = Marks(manifest.state_dir, manifest=manifest.name)
+        if picks:
+            self.marks.merge(picks)
+
+    def close(self) -> None:
+        self.marks.close()
+
+    # --- the page
+
+    def prepare(self) -> None:
+        """Make the page before anybody asks for it: 10,000 thumbnails take minutes."""
+        change, marks = self.marks.since(0)
+        self.page(marks, change)
+
+    def page(self, marks: Mapping[str, Mark], change: int) -> str:
+        """Return the page; it is made anew when the ledger has changed. `change`: the last one that `marks` holds."""
+        stamp = self._ledger_stamp()
+        if stamp != self._stamp or not self._page:
+            self._page = self._made(marks, change)
+            self._stamp = stamp
+        return self._page
+
+    def _made(self, marks: Mapping[str, Mark], change: int) -> str:
+        setup, manifest = self._setup, self._setup.manifest
+        out = manifest.output_dir / "report"
+        with reading(setup) as reader:
+            totals, spend = money_of(self._setup, reader)
+            self._images, self._new = _images(reader), 0
+            stream = report_rows(setup, reader, marks)
+            rows = list(islice(stream, MOST_ROWS))
+            states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
+        out.mkdir(parents=True, exist_ok=True)
+        thumbs = make_thumbs(out / "thumbs", wanted_thumbs(rows, out), told=self._told)
+        heading = Heading(
+            title=manifest.name,
+            key=sheet_key(manifest.name, manifest.output_dir),
+            totals=totals,
+            states=states,
+            is_play_money=setup.is_play_money,
+            written_s=int(time.time()),
+            command=command_of(setup),
+        )
+        data = sheet_data(heading, rows, lambda row: _addresses(row, out, thumbs))
+        self._rows = {row.id: row for row in rows}
+        served = {**data, "desk": {"secret": self._secret, "change": change}}
+        chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
+        return served_page(manifest.name, served, chart)
+
+    def new_images(self) -> int:
+        """Return how many images came since the page was made; counted every few seconds while a run goes on."""
+        now, stamp = time.monotonic(), self._ledger_stamp()
+        if now - self._counted_at >= COUNT_EVERY_S and stamp != self._counted_stamp:
+            self._counted_at, self._counted_stamp = now, stamp
+            with reading(self._setup) as reader:
+                self._new = _images(reader) - self._images
+        return self._new
+
+    def _ledger_stamp(self) -> tuple[object, ...]:
+        """Return what changes with every commit: size and time of the ledger and of its write-ahead log."""
+        path = self._setup.manifest.state_dir / LEDGER
+        return tuple(map(_stamp, (path, path.with_name(f"{LEDGER}-wal"))))
+
+    # --- pictures
+
+    def image(self, task_id: str, sha256: str) -> Picture | None:
+        """Return a task's image as it stands there, or one that it had before; None: the ledger names no such one."""
+        row = self._rows.get(task_id)
+        if row is None:
+            return None
+        if row.sha256 == sha256 and row.image is not None:
+            return _read(Path(row.image))
+        return next((_read(Path(each.path)) for each in row.versions if each.sha256 == sha256), None)
+
+    def input(self, task_id: str) -> Picture | None:
+        """Return a task's first input image; None: there is none, or browsers cannot draw it."""
+        row = self._rows.get(task_id)
+        return None if row is None or row.input_image is None else _read(Path(row.input_image), may_be_link=True)
+
+    def thumb(self, name: str) -> Picture | None:
+        """Return a thumbnail by its file name."""
+        return _read(self._setup.manifest.output_dir / "report" / "thumbs" / name)
+
+    # --- marks
+
+    def edit(self, edits: Mapping[str, Edit]) -> None:
+        """Change marks; a task that is not on the page is passed over."""
+        known = {task_id: edit for task_id, edit in edits.items() if task_id in self._rows}
+        self.marks.edit(
+            {task_id: msgspec.to_builtins(edit) for task_id, edit in known.items()}, at_ms=time.time_ns() // 1_000_000
+        )
+
+
+def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
+    """Return what is asked for by task and hash; the thumbnails have the names that the static page's have."""
+    name, small = quote(row.id, safe="/"), thumb_link(row.input_image, out, thumbs)
+    link = None if row.input_image is None else f"input/{name}"
+    return Addresses(
+        image=None if row.sha256 is None else f"image/{row.sha256}/{name}",
+        input=link,
+        before=before_link(row.input_image, link, small),
+        small=small,
+        thumb=thumb_link(row.image, out, thumbs),
+        versions=tuple(f"image/{version.sha256}/{name}" for version in row.versions),
+    )
+
+
+def _images(reader: LedgerReader) -> int:
+    """Count the images that this manifest's requests brought, superseded ones too."""
+    return sum(cost.images for cost in reader.costs(by=["manifest"]))
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _read(path: Path, *, may_be_link: bool = False) -> Picture | None:
+    """Read a plain file that is a raster image by its first bytes; None for everything else.
+
+    `may_be_link`: a person's inputs may be links, our own images never are.
+    """
+    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if may_be_link else os.O_NOFOLLOW)
+    try:
+        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - by descriptor
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
+                return None
+            data = file.read()
+    except OSError:
+        return None
+    mime = next((mime for magic, at, mime in RASTERS if data[at : at + len(magic)] == magic), None)
+    return None if mime is None else Picture(data, mime, f"{status.st_size:x}-{status.st_mtime_ns:x}")

@@ -1,0 +1,156 @@
+"""What is known, without changing anything: plans, status, the rows of the report, money.
+
+Reads the ledger through `Reader`; never locks, never sends.
+
+A plan as a bill: what a run would buy, why, for how much, how long it takes, and what a person should know first.
+
+Reads manifest, ledger and files; never locks, never sends, changes nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from pipeline.app.consent import at_most, begun_beside, wallet_of
+from pipeline.app.context import Setup
+from pipeline.app.holds import lasting, told, void
+from pipeline.app.planning import Planned, make_plan, reading
+from pipeline.plan.decide import MISSING
+from pipeline.plan.plan import Plan
+from pipeline.store.reader import LedgerReader
+from pipeline.text import count, duration, money
+from pipeline.view.plan import Bill, Forecast, PlanLine
+
+
+def plan(setup: Setup) -> Planned:
+    """Plan everything that is selected. Raises InputError for a bad manifest, input or name."""
+    with reading(setup) as reader:
+        return make_plan(setup, reader)
+
+
+FEWEST: Final = 5  # images of a run, below which its pace says nothing
+
+
+def bill(setup: Setup) -> Bill:
+    """Return what a run of the selected tasks would do. Raises InputError for a bad manifest, input or name."""
+    with reading(setup) as reader:
+        planned = make_plan(setup, reader)
+        plan = planned.plan
+        left = wallet_of(setup, reader).left_microusd
+        forecast = _forecast(setup, reader, plan.due)
+        return Bill(
+            lines=[*_lines(plan), *_orphaned(setup, planned)],
+            min_microusd=plan.least_microusd,
+            max_microusd=_most(plan, left),
+            repeats_microusd=at_most(setup, plan, left),
+            alike=plan.alike.tasks,
+            alike_microusd=plan.alike.known_price,
+            is_play_money=setup.is_play_money,
+            forecast=forecast,
+            samples=plan.samples,
+            notes=(
+                *planned.warnings,
+                *_ratio(setup, plan),
+                *_begun_beside(reader, plan),
+                *_holds(setup, reader),
+                *_ceilings(setup, plan, left, forecast),
+                *planned.notes,
+                *_behind(planned),
+                *_left_alone(setup, plan),
+                *_free(plan),
+                *plan.notes,
+            ),
+        )
+
+
+def _most(plan: Plan, left: int | None) -> int | None:
+    """Return what is reserved for the due tasks, each asked once, within the budgets; None: not known."""
+    return left if plan.most_microusd is None else min(plan.most_microusd, plan.most_microusd if left is None else left)
+
+
+def _lines(plan: Plan) -> Iterator[PlanLine]:
+    for key, group in plan.groups.items():
+        price = group.known_price if key.is_due else 0
+        yield PlanLine(job=key.job, reason=key.why, tasks=group.tasks, is_due=key.is_due, price_microusd=price)
+
+
+def _orphaned(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
+    if setup.flags.selection.is_everything:
+        for job, number in planned.orphans.items():
+            yield PlanLine(job=job, reason="orphaned", tasks=number, is_due=False)
+
+
+def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
+    """Say how long the due tasks take, from the last run or from the manifest's own limit."""
+    rate = setup.limits.requests_per_minute
+    fastest = due * 60 / rate if rate else 0.0
+    pace = reader.pace(fewest=FEWEST)
+    if not due or (pace is None and not rate):
+        return None
+    if pace is None:
+        return Forecast(seconds=fastest, is_least=True, basis=f"at {rate:g} requests a minute")
+    return Forecast(seconds=max(due / pace, fastest), basis="at the pace of the last run")
+
+
+# -- what a person should know ------------------------------------------------------------------------------------
+
+
+def _begun_beside(reader: LedgerReader, plan: Plan) -> Iterator[str]:
+    reason = begun_beside(reader, plan)
+    if reason is not None:
+        yield f"more may have been spent than is known here: {reason}"
+
+
+def _holds(setup: Setup, reader: LedgerReader) -> Iterator[str]:
+    for hold in lasting(setup, reader).values():
+        yield f"{told(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+    yield from void(reader)
+
+
+def _ratio(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say what a gateway bills of the list price; prices that a person wrote are not list prices."""
+    ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
+    if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
+        least = money(round(plan.least_microusd * ratio), setup.is_play_money)
+        yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"
+
+
+def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | None) -> Iterator[str]:
+    """Say what ends the run before everything that is due is done."""
+    limits, price = setup.limits, plan.most_microusd
+    if left is not None and price is not None and price > left:
+        yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
+    if limits.max_tasks is not None and plan.due > limits.max_tasks:
+        yield f"limits.max_tasks is {limits.max_tasks:,}; the rest stays pending"
+    if limits.max_duration_s is not None and forecast is not None and forecast.seconds > limits.max_duration_s:
+        yield f"the run ends after {duration(limits.max_duration_s)} (max_duration); the rest stays pending"
+
+
+def _behind(planned: Planned) -> Iterator[str]:
+    for job in planned.behind:
+        yield f"{job}: more tasks follow from images that are made first; they are not in this plan yet"
+
+
+def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say what is wrong and not due, and which command would pay for it."""
+    file = setup.manifest.path
+    missing = plan.sum_of(MISSING)
+    if missing.tasks:
+        price = _price(setup, missing.known_price)
+        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back, or buy them again"
+        yield f"{what}, {price}: imgpipe run {file} --repair"
+    states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
+    if states:
+        group = plan.sum_of(*states)
+        what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, left alone"
+        flags = " ".join(f"--{state}" for state in states)
+        yield f"{what}; asked again, {_price(setup, group.known_price)}, by: imgpipe retry {file} {flags}"
+
+
+def _price(setup: Setup, microusd: int | None) -> str:
+    return "at an unknown price" if microusd is None else f"for {money(microusd, setup.is_play_money)}"
+
+
+def _free(plan: Plan) -> list[str]:
+    """Say what a run does without a request."""
+    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
+    return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]

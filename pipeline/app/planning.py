@@ -1,0 +1,340 @@
+"""A chain of jobs, expanded as if every image were there: what a later job gets wrong is told before the first one is
+paid for (P8).
+
+In: a manifest. Out: the tasks of all its stages, for looking at only; InputError with every problem of every job. It
+reads no image and no ledger.
+
+Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet.
+"""
+
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.app.consent import doubt, prices_of
+from pipeline.app.context import Setup
+from pipeline.app.orphans import Orphans, behind, check_name
+from pipeline.errors import InputError, Problem
+from pipeline.manifest.expand import Expansion, expand
+from pipeline.manifest.inputs import InputDigests
+from pipeline.manifest.loader import Manifest
+from pipeline.manifest.sources import UpstreamImage
+from pipeline.model import Task, TaskState
+from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
+from pipeline.plan.presence import Files
+from pipeline.plan.selection import Selection
+from pipeline.provider.pricing import PriceList
+from pipeline.store.reader import LedgerReader
+from pipeline.text import count, money
+
+
+def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Iterator[Task]:
+    """Yield the tasks of `jobs` (None: of all) as they will be once the images before them are made.
+
+    Their names and prompts are final, their fingerprints are not. Raises InputError at the end.
+    """
+    yield from expand(
+        manifest,
+        digests=_unread,
+        upstream=lambda job: _promised(manifest, job),
+        jobs=jobs,
+        promised=manifest.output_dir,
+    )
+
+
+def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
+    """Yield the images that `job` will make; what is wrong with it is told where its own rows are read."""
+    with suppress(InputError):
+        for task in rehearsed(manifest, jobs=[job]):
+            yield UpstreamImage(
+                task_id=task.id,
+                row=task.row,
+                path=manifest.output_dir / f"{task.name}.png",  # which kind it will be does not matter here
+                matrix=task.matrix,
+                fields=task.fields,
+            )
+
+
+def _unread(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+    return ""
+
+
+HEIC: Final = (".heic", ".heif", ".hif")
+NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
+
+
+@contextmanager
+def reading(setup: Setup) -> Iterator[LedgerReader]:
+    """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
+    manifest = setup.manifest
+    with LedgerReader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
+        yield reader
+
+
+def _with_words(task: Task, words: Mapping[str, str]) -> Task:
+    """Add a person's words to what is sent; the fingerprint stays that of the manifest's own prompt."""
+    added = words.get(task.id)
+    return msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}") if added else task
+
+
+class Cancelled(Exception):  # noqa: N818 - reads as what happened
+    """Planning was told to stop."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Planned:
+    """A plan and what came with it."""
+
+    plan: Plan
+    orphans: Counter[str] = field(default_factory=Counter)  # by job: tasks the manifest no longer has
+    waiting: tuple[str, ...] = ()  # input files too young to be read
+    said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
+    behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
+    digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
+    warnings: list[str] = field(default_factory=list)
+    is_play_money: bool = False
+    unmatched: str = ""  # why nothing is selected
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know of the plan as a whole."""
+        unmatched = [self.unmatched] if self.unmatched else []
+        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting), *self.said]
+
+
+def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
+    number, price = plan.alike.tasks, plan.alike.known_price
+    if number:
+        verb = "asks" if number == 1 else "ask"
+        pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
+        paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
+        what = f"{count(number, 'task')} {verb} for the same image as another one{pair}"
+        yield f"{what}: one purchase would serve, and each is paid for, {paid}; take them out, or ask for `variants`"
+
+
+def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
+    if waiting:
+        verb = "is" if len(waiting) == 1 else "are"
+        yield f"{count(len(waiting), 'input file')} {verb} younger than min_age, left for a later run"
+
+
+class DigestMemory:
+    """SHA-256 of input files: remembered by path, size and time; only what differs is read, and once."""
+
+    def __init__(self, reader: LedgerReader) -> None:
+        self._reader = reader
+        self._learned: dict[tuple[Path, int, int], str] = {}
+
+    @property
+    def learned(self) -> list[tuple[Path, int, int, str]]:
+        """What the ledger did not know: path, size, time, digest."""
+        return [(*file, digest) for file, digest in self._learned.items()]
+
+    def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
+        file = (path, size_bytes, mtime_ns)
+        known = self._learned.get(file) or self._reader.digest(*file)
+        if known is None:
+            with path.open("rb") as stream:
+                known = hashlib.file_digest(stream, "sha256").hexdigest()
+            self._learned[file] = known
+        return known
+
+
+def plan_rows(
+    setup: Setup,
+    reader: LedgerReader,
+    digests: DigestMemory,
+    *,
+    jobs: Collection[str] | None = None,
+    on_end: Callable[[Expansion], None] = lambda _expansion: None,
+    is_cancelled: threading.Event | None = None,
+) -> Iterator[PlanRow]:
+    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
+    manifest = setup.manifest
+
+    def tasks() -> Iterator[Task]:
+        expansion = expand(
+            manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
+        )
+        for task in expansion:
+            _heed(is_cancelled)
+            yield _with_words(task, setup.rules.redo)
+        on_end(expansion)
+
+    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)
+
+
+def _heed(is_cancelled: threading.Event | None) -> None:
+    if is_cancelled is not None and is_cancelled.is_set():
+        raise Cancelled
+
+
+def make_plan(
+    setup: Setup,
+    reader: LedgerReader,
+    *,
+    jobs: Collection[str] | None = None,
+    spool: Spool | None = None,
+    free: Spool | None = None,
+    is_cancelled: threading.Event | None = None,
+) -> Planned:
+    """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
+    if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
+        _check_chain(setup, reader, is_cancelled)
+    digests = DigestMemory(reader)
+    ended: list[Expansion] = []
+    orphans = Orphans(setup.manifest, reader)
+    stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
+    asked: list[tuple[str, str]] = []
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked))
+    unreadable: dict[str, str] = {}
+    plan = tally(
+        _without_decoder(selected, unreadable),
+        quote=prices_of(setup, reader).quote,
+        problem=setup.problem,
+        spool=spool,
+        free=free,
+    )
+    check_name(setup, reader, asked)
+    _check_plan(setup, plan)
+    waiting = tuple(name for expansion in ended for name in expansion.waiting)
+    return Planned(
+        plan=plan,
+        orphans=Counter() if jobs is not None else orphans.counted(waiting),
+        waiting=waiting,
+        said=tuple(text for expansion in ended for text in expansion.notes),
+        behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
+        digests=digests.learned,
+        warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
+        is_play_money=setup.is_play_money,
+        unmatched=""
+        if plan.total or jobs is not None
+        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked]),
+    )
+
+
+def _warnings(setup: Setup, reader: LedgerReader, plan: Plan) -> list[str]:
+    found = doubt(setup, reader)
+    return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
+
+
+def _without_decoder(rows: Iterable[PlanRow], found: dict[str, str]) -> Iterator[PlanRow]:
+    """Pass every row on; note the inputs of due ones that the extra `heic` would have to read: digest -> name."""
+    has_decoder = find_spec("pillow_heif") is not None
+    for row in rows:
+        if not has_decoder and row.verdict.reason is not None and not row.task.keep_metadata:
+            for image in row.task.images:
+                if image.path.lower().endswith(HEIC) and image.sha256 not in found and _is_heic(image.path):
+                    found[image.sha256] = os.path.basename(image.path)  # noqa: PTH119 - names that are not UTF-8 stay
+        yield row
+
+
+def _is_heic(path: str) -> bool:
+    from pipeline.imaging.formats import sniff  # only where a name looks like it
+
+    with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 - as above
+        return sniff(file.read(256))[0] in ("image/heic", "image/heif")
+    return False
+
+
+def _heic(found: Mapping[str, str]) -> Iterator[str]:
+    if found:
+        verb = "needs" if len(found) == 1 else "need"
+        what = f"{count(len(found), 'input image')} (such as {next(iter(found.values()))}) {verb} the HEIC decoder"
+        yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
+
+
+def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterator[PlanRow]:
+    """Pass every row on; the first ids and fingerprints stay, to find what was meant."""
+    for row in rows:
+        if len(asked) < NEAR:
+            asked.append((row.task.id, row.task.fingerprint))
+        yield row
+
+
+def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
+    """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
+    if selection.is_everything or not ids:
+        return ""
+    near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
+    advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
+    return f"nothing is selected; {advice}"
+
+
+def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Event | None) -> None:
+    """Refuse a chain of jobs of which a later one cannot be asked for, before anything is bought.
+
+    Models and prices are left to the plan where only some tasks were selected: those of the others do not matter.
+    """
+    found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
+    for task in rehearsed(setup.manifest):
+        _heed(is_cancelled)
+        known = reader.known(task.id) if is_everything else None
+        if not is_everything or (known is not None and known.state is TaskState.DONE):
+            continue
+        wrong = setup.problem(task)
+        if wrong is not None and len(found.problems) < LISTED:
+            found.problems.append(wrong)
+        if prices.quote(task) is None:
+            found.unpriced[task.model] += 1
+    _check_plan(setup, found)
+
+
+def _check_plan(setup: Setup, plan: Plan) -> None:
+    """Refuse what a model cannot do, and a budget that cannot be kept."""
+    if plan.problems:
+        raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
+    _check_budget(setup, plan)
+
+
+def _check_budget(setup: Setup, plan: Plan) -> None:
+    """Refuse a budget that cannot be kept: a ceiling needs a price."""
+    budget = setup.limits.budget
+    if not plan.unpriced or (budget.run is None and budget.day is None and budget.month is None):
+        return
+    raise InputError(
+        *(
+            Problem(
+                what=f"a budget is set, but the price of {model} is not known",
+                file=str(setup.manifest.path),
+                instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+            )
+            for model in plan.unpriced
+        )
+    )
+
+
+def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: str) -> Iterator[UpstreamImage]:
+    """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
+
+    The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
+    was taken out takes what follows from it along. What is wrong with `job` is told where its own rows are read.
+    """
+    manifest = setup.manifest
+    tasks = expand(
+        manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
+    )
+    with suppress(InputError):
+        for row in survey(tasks, reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules):
+            if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
+                continue
+            path = manifest.output_dir / row.known.artifact.path
+            if not path.exists():
+                continue  # its own task is told as missing, and `--repair` must be able to run
+            yield UpstreamImage(
+                task_id=row.task.id,
+                row=row.task.row,
+                path=path,
+                matrix=row.task.matrix,
+                fields=row.task.fields,
+            )

@@ -1,0 +1,41 @@
+"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+
+In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+"""
+
+from contextlib import closing
+
+from pipeline.app.consent import list_price
+from pipeline.app.context import Setup
+from pipeline.app.verify import _joined, _tasks
+from pipeline.model import Due
+from pipeline.plan.plan import Spool
+from pipeline.store import rebuild as ledger_rebuild
+from pipeline.store import resources
+from pipeline.store.lock import StateLock
+from pipeline.store.rebuild import Rebuilt
+
+
+def rebuild(setup: Setup) -> Rebuilt:
+    """Make or complete the ledger from the files of the manifest's tasks; no image is touched.
+
+    The manifest is read to its end before anything is changed: a mistake in it leaves all as it was. A job that takes
+    another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
+    """
+    manifest = setup.manifest
+    settings = resources.StoreSettings(
+        output_dir=manifest.output_dir,
+        state_dir=manifest.state_dir,
+        manifest=manifest.name,
+        is_play_money=setup.is_play_money,
+    )
+    whole: Rebuilt | None = None
+    with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):
+        for number, names in enumerate(manifest.stages):
+            with closing(Spool(manifest.state_dir)) as spool:
+                for task in _tasks(setup, names, is_first=number == 0):
+                    spool.add(Due(task=task, reason=""))
+                rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
+            whole = rebuilt if whole is None else _joined(whole, rebuilt)
+    assert whole is not None  # a manifest has a job
+    return whole

@@ -1,0 +1,115 @@
+"""What a person marked of a manifest's images: the marks of `judge` and a picks file, merged.
+
+In: a manifest, perhaps the picks file that was named. Out: marks by task id. Nothing is written: only `judge` writes,
+and a picks file stays as it is.
+
+Images that a person rejected on the contact sheet -> a set-up whose run asks for them anew, and for nothing else.
+
+A redo is another attempt of the same task: same id, same fingerprint, same output name. So nothing of a task's identity
+is bent: it passes the same plan, consent, wallet and ledger as any purchase, the new image replaces the old one only
+when it is whole and durable, and the old one moves to `superseded/`. If no new image comes, the old one stays and the
+task is done as before. A variant of its own (`@2`) would have meant ids that the manifest does not name.
+
+What is rejected is an image, not a task: the mark says which bytes were seen, and when. An image
+that was made since is not asked for again (not even one with the same bytes: a model with a seed repeats itself), so
+the same command continues after an interruption and a second time finds nothing to do.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pipeline.app.context import Setup
+from pipeline.app.planning import reading
+from pipeline.errors import InputError, Problem
+from pipeline.manifest.loader import Manifest
+from pipeline.model import Artifact, Mark
+from pipeline.report.picks import merge_marks, read_picks
+from pipeline.store.marks import read_marks
+from pipeline.store.reader import LedgerReader
+from pipeline.text import visible
+
+
+def picks_path(manifest: Manifest) -> Path:
+    """Return where a picks file is looked for: beside the static page."""
+    return manifest.output_dir / "report" / "picks.json"
+
+
+def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
+    """Return what is marked: what was saved in `named` (None: beside the static page) and the marks of `judge`.
+
+    Of two marks of one task the later one counts. Raises InputError for a bad picks file, LedgerError.
+    """
+    path = named if named is not None else picks_path(manifest)
+    saved = read_picks(path) if named is not None or path.exists() else {}
+    return merge_marks(saved, read_marks(manifest.state_dir, manifest=manifest.name))
+
+
+def marked(manifest: Manifest, kind: str, named: Path | None) -> Mapping[str, Mark]:
+    """Return the marks of one kind. Raises InputError when there is none, with the way to make some."""
+    found = {task_id: mark for task_id, mark in marks_of(manifest, named).items() if mark.kind == kind}
+    if not found:
+        key = "p" if kind == "picked" else "r"
+        instead = f"mark some with the key {key}: imgpipe judge {manifest.path}; or in its report, then Save picks"
+        raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Redo:
+    """What will be asked for anew. `notes`: what a person should know."""
+
+    setup: Setup
+    ids: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def redo(setup: Setup, picks_path: Path | None) -> Redo:
+    """Return the set-up of a run that makes rejected images anew. Raises InputError when nothing is rejected.
+
+    A note that begins with `+` is added to the prompt of that one request. The task stays what the manifest says: its
+    fingerprint is not touched, so the next run does not take the image for one with another prompt.
+    """
+    words: dict[str, str] = {}
+    notes: list[str] = []
+    with reading(setup) as reader:
+        for task_id, mark in marked(setup.manifest, "rejected", picks_path).items():
+            why_not = _why_not(reader, task_id, mark)
+            if why_not is None:
+                words[task_id] = mark.words
+                notes += [] if mark.words else _seeded(reader, task_id)
+            else:
+                notes.append(f"{visible(task_id)}: {why_not}")
+    wanted = frozenset(words)
+    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
+    changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
+    return Redo(setup=changed, ids=wanted, notes=tuple(notes))
+
+
+def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:
+    """Say why a rejected task is not asked for anew; None: it is."""
+    known = reader.known(task_id)
+    if known is None:
+        return "no such task was ever run here"
+    if known.artifact is None:
+        return f"it has no image ({known.state}); imgpipe retry asks for it"
+    rejected_at = datetime.fromtimestamp(mark.at_ms / 1000, UTC)
+    if not mark.is_of(known.artifact) or _made_at(reader, task_id, known.artifact) > rejected_at:
+        return "its image was made anew already"
+    return None
+
+
+def _made_at(reader: LedgerReader, task_id: str, artifact: Artifact) -> datetime:
+    """Return when an image came; for one that was adopted by a rebuild, what its file says."""
+    for attempt in reversed(reader.attempts(task_id)):
+        if attempt.sha256 == artifact.sha256 and attempt.ended_at is not None:
+            return attempt.ended_at
+    return datetime.fromtimestamp(artifact.mtime_ns / 1e9, UTC)
+
+
+def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
+    record = reader.record(task_id)
+    if record is None or record.get("seed") is None:
+        return []
+    return [f"{visible(task_id)}: it has a seed, so the new image may be the same; change `seed` to get another one"]

@@ -1,0 +1,181 @@
+"""What is known, without changing anything: plans, status, the rows of the report, money.
+
+Reads the ledger through `Reader`; never locks, never sends.
+"""
+
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
+
+from pipeline.app.consent import prices_of
+from pipeline.app.context import Setup
+from pipeline.app.planning import reading
+from pipeline.app.redo import marks_of
+from pipeline.app.status import CHANGED, _selected, _state
+from pipeline.days import zone_of
+from pipeline.imaging.provenance import is_signed
+from pipeline.model import Artifact, Mark, Quote, Task
+from pipeline.plan.plan import PlanRow
+from pipeline.report.gallery import write_report
+from pipeline.report.tables import ReportRow, ReportTotals, Version
+from pipeline.store.history import PastAttempt
+from pipeline.store.reader import LedgerReader
+from pipeline.store.writer import superseded_files
+from pipeline.view.cost import CostLine
+
+# -- report and money ---------------------------------------------------------------------------------------------
+
+
+def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> Path:
+    """Write page and tables; return the page. `told` hears how many of how many thumbnails are there."""
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        totals, spend = money_of(setup, reader)
+        return write_report(
+            manifest.output_dir / "report",
+            title=manifest.name,
+            rows=report_rows(setup, reader, marks_of(manifest)),
+            totals=totals,
+            spend=spend,
+            is_play_money=setup.is_play_money,
+            output_dir=manifest.output_dir,
+            command=command_of(setup),
+            told=told,
+        )
+
+
+def money_of(setup: Setup, reader: LedgerReader) -> tuple[ReportTotals, list[tuple[datetime, int]]]:
+    """Return the money of this manifest's whole life, in all and by day: two sums of the same rows."""
+    by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
+    totals = ReportTotals(
+        spent_microusd=sum(cost.spent_microusd for cost in by_day),
+        unknown_microusd=sum(cost.unknown_microusd for cost in by_day),
+        attempts=sum(cost.attempts for cost in by_day),
+    )
+    return totals, [(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day]
+
+
+def command_of(setup: Setup) -> str:
+    """Return what is typed behind `imgpipe VERB` to mean this manifest, with the flags that make it mean the same."""
+    flags = setup.flags
+    words = [os.path.relpath(setup.manifest.path)]
+    if flags.simulate:
+        words += ["--simulate", *([flags.profile] if flags.profile else [])]
+    words += [word for name, value in flags.variables.items() for word in ("--var", f"{name}={value}")]
+    return shlex.join(words)
+
+
+def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:
+    """Stream the selected tasks as the report shows them."""
+    superseded = superseded_files(setup.manifest.state_dir)
+    quote = prices_of(setup, reader).quote
+    for row in _selected(setup, reader):
+        yield _report_row(setup, reader, row, marks.get(row.task.id), superseded, quote(row.task))
+
+
+def _report_row(
+    setup: Setup,
+    reader: LedgerReader,
+    row: PlanRow,
+    mark: Mark | None,
+    superseded: Mapping[int, Path],
+    quote: Quote | None,
+) -> ReportRow:
+    task, known = row.task, row.known
+    artifact = known.artifact if known else None
+    attempts = reader.attempts(task.id) if known else []
+    made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
+    asked = _asked_for(reader, task, made, attempts)
+    reason = row.verdict.note or (known.reason if known else "")
+    return ReportRow(
+        id=task.id,
+        job=task.job,
+        row=task.row,
+        variant=task.variant,
+        state=_state(row),
+        prompt=str(asked["prompt"]),
+        model=str(asked["model"]),
+        tags=task.tags,
+        matrix=task.matrix,
+        fields=task.fields,
+        image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
+        input_image=task.images[0].path if task.images else None,
+        width=artifact.width if artifact else None,
+        height=artifact.height if artifact else None,
+        mime=artifact.mime if artifact else None,
+        size_bytes=artifact.size_bytes if artifact else None,
+        price_microusd=known.cost_microusd if known else 0,
+        seconds=made.seconds if made else None,
+        attempts=known.attempts if known else 0,
+        reason=reason or ("" if asked["fingerprint"] == task.fingerprint else CHANGED),
+        finished_at=made.ended_at if made else None,
+        sha256=artifact.sha256 if artifact else None,
+        fingerprint=str(asked["fingerprint"]),
+        is_signed=artifact is not None and _is_signed(setup.manifest.output_dir / artifact.path),
+        folder=task.name.rpartition("/")[0],
+        mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
+        versions=tuple(_versions(attempts, artifact, superseded)),
+        redo_microusd=None if quote is None else quote.most,
+    )
+
+
+def _is_signed(path: Path) -> bool:
+    """Whether an image is signed; only the pages with its chunks' heads are read."""
+    with (
+        suppress(OSError, ValueError),  # ValueError: an empty file cannot be mapped
+        path.open("rb") as file,
+        mmap(file.fileno(), 0, access=ACCESS_READ) as data,
+    ):
+        return is_signed(data)
+    return False
+
+
+def _is_of(mark: Mark, artifact: Artifact | None, made: PastAttempt | None) -> bool:
+    """Say whether the image that stands there is the one that was marked, and was not made anew since."""
+    made_at = made.ended_at.timestamp() if made is not None and made.ended_at is not None else 0.0
+    return mark.is_of(artifact) and mark.at_ms >= int(made_at) * 1000
+
+
+def _versions(
+    attempts: Sequence[PastAttempt], artifact: Artifact | None, superseded: Mapping[int, Path]
+) -> Iterator[Version]:
+    """Yield the images a task had before, newest first."""
+    for attempt in reversed(attempts):
+        path = superseded.get(attempt.attempt)
+        if path is not None and attempt.sha256 is not None and (artifact is None or attempt.sha256 != artifact.sha256):
+            yield Version(path=str(path), sha256=attempt.sha256, made_at=attempt.ended_at)
+
+
+def _asked_for(
+    reader: LedgerReader, task: Task, made: PastAttempt | None, attempts: Sequence[PastAttempt]
+) -> Mapping[str, object]:
+    """Return prompt, model and fingerprint of the image that is there.
+
+    The manifest may ask for another one by now, and a redo may have added words to the prompt; those of a redo that
+    brought no image are not the image's.
+    """
+    record = None
+    if made is not None:
+        is_latest = not any(one.attempt > made.attempt and one.fingerprint == made.fingerprint for one in attempts)
+        if is_latest or made.fingerprint != task.fingerprint:
+            record = reader.record(task.id, fingerprint=made.fingerprint)
+    return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
+
+
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
+    """Sum the money of this manifest by job, model or day."""
+    with reading(setup) as reader:
+        return [
+            CostLine(
+                key=cost.key,
+                attempts=cost.attempts,
+                images=cost.images,
+                spent_microusd=cost.spent_microusd,
+                unknown_microusd=cost.unknown_microusd,
+            )
+            for cost in reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))
+        ]

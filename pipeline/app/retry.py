@@ -1,0 +1,51 @@
+"""`retry`: tasks that failed, were refused or are unknown become due again, and the run asks for those alone."""
+
+import asyncio
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from pipeline.app.context import Setup
+from pipeline.app.planning import DigestMemory, plan_rows
+from pipeline.errors import InputError, Problem
+from pipeline.model import TaskState
+from pipeline.plan.selection import Selection
+from pipeline.store.reader import LedgerReader
+from pipeline.store.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What `retry` makes due again: tasks in these states; with ids, only those."""
+
+    states: frozenset[TaskState]
+    ids: tuple[str, ...] = ()
+
+
+async def release(setup: Setup, store: Store, reader: LedgerReader, what: Release) -> Setup:
+    """Make the tasks due; return a set-up that selects exactly them. Raises InputError for an id the manifest lacks."""
+    ids = await asyncio.to_thread(_meant, setup, reader, what)
+    await store.release(what.states, ids=ids)
+    return replace(setup, flags=replace(setup.flags, selection=Selection(ids=ids)))
+
+
+def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
+    ids: set[str] = set()
+    missing = set(what.ids)
+    seen: list[str] = []
+    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
+        task_id = row.task.id
+        missing.discard(task_id)
+        seen.append(task_id)
+        is_named = not what.ids or task_id in what.ids
+        if is_named and row.known is not None and row.known.state in what.states:
+            ids.add(task_id)
+    if missing:
+        raise InputError(*(_unknown_id(task_id, seen) for task_id in sorted(missing)))
+    return frozenset(ids)
+
+
+def _unknown_id(task_id: str, ids: Iterable[str]) -> Problem:
+    near = difflib.get_close_matches(task_id, list(ids)[:20_000], n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    return Problem(what=f"no task has the id {task_id!r}", instead=advice)

@@ -1,0 +1,446 @@
+"""The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told.
+
+One run, wired: lock, ledger, recovery, plan, consent, engine, and the last word.
+
+Raises InputError (2), StorageError (5), AccountError (7) and TryLater (75) before anything is sent; afterwards every
+ending is a RunSummary.
+"""
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from pipeline.app.consent import at_most, begun_beside, doubt, doubt_of_today, prices_of, wallet_of, with_consent
+from pipeline.app.context import Setup
+from pipeline.app.free_changes import FreeChanges, apply_free_changes
+from pipeline.app.holds import CLOCK_SLACK, lasting, owner_of, told, void
+from pipeline.app.locking import open_store
+from pipeline.app.notify import Notifier
+from pipeline.app.planning import Cancelled, Planned, make_plan, reading
+from pipeline.app.retry import Release, release
+from pipeline.app.sending import GaugeOf, SendingOutcome
+from pipeline.app.signals import Signals
+from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater, most_severe
+from pipeline.model import TaskState
+from pipeline.plan.plan import Plan, Spool, merged
+from pipeline.pools import is_short_of_memory
+from pipeline.store.history import Hold
+from pipeline.store.lock import StateLock
+from pipeline.store.maintenance import Maintenance
+from pipeline.store.parts import Recovery
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rebuild import find_traces
+from pipeline.store.store import Store
+from pipeline.text import count, moment
+
+if TYPE_CHECKING:
+    from pipeline.app.sending import SendingRun
+
+
+def summary_of(
+    plan: Plan,
+    outcome: SendingOutcome,
+    wallet: Wallet,
+    *,
+    run: int | None,
+    signalled: Exit | None,
+    seconds: float,
+    is_play_money: bool,
+    cautions: tuple[str, ...] = (),
+) -> RunSummary:
+    """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
+    states = outcome.counts.states
+    asked = sum(states.values())
+    pending = states[TaskState.PENDING] + max(0, plan.due - asked) + plan.states[TaskState.PENDING]
+    failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
+    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED] - plan.given_up
+    unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
+    conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
+    exits = [outcome.halts.exit]
+    if signalled is not None:
+        exits.append(signalled)
+    if failed or refused or unknown or conflict or plan.missing:
+        exits.append(Exit.SOME_FAILED)
+    if plan.barriers:
+        exits.append(Exit.STORAGE)
+    if pending and not len(outcome.halts):
+        exits.append(Exit.TRY_LATER)
+    not_before = outcome.halts.not_before
+    return RunSummary(
+        run=run,
+        exit=most_severe(exits),
+        total=plan.total,
+        done=states[TaskState.DONE],
+        skipped=plan.states[TaskState.DONE],
+        failed=failed,
+        refused=refused,
+        unknown=unknown,
+        pending=pending,
+        conflict=conflict,
+        missing=plan.missing,
+        attempts=outcome.counts.attempts,
+        images=outcome.counts.images,
+        bytes=outcome.counts.bytes,
+        seconds=seconds,
+        spent_microusd=wallet.spent_microusd,
+        unknown_microusd=wallet.unknown_microusd,
+        overrun_microusd=wallet.overrun_microusd,
+        budget_left_microusd=wallet.left_microusd,
+        not_before=moment(not_before) if not_before else None,
+        is_play_money=is_play_money,
+        reasons=(*_barred(plan), *outcome.halts.reasons),
+        cautions=cautions,
+    )
+
+
+def _barred(plan: Plan) -> Iterator[str]:
+    for barrier, number in plan.barriers.items():
+        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; mend its owner or permissions"
+
+
+def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
+    """Return the summary of a run that a signal or an error ended before it could say more."""
+    return RunSummary(
+        run=None,
+        exit=exit_code,
+        budget_left_microusd=setup.limits.budget.run,
+        is_play_money=setup.is_play_money,
+        reasons=(reason,),
+    )
+
+
+PASSES: Final = 5  # of a plan whose images move out of each other's way
+
+
+class Watcher(Protocol):
+    """Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end."""
+
+    def __call__(self, started: RunStarted, gauge: Callable[[], Gauge]) -> AbstractContextManager[Listener]: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class _Job:
+    """What the steps of one run share."""
+
+    setup: Setup
+    key: str
+    store: Store
+    reader: LedgerReader
+    signals: Signals
+    watch: Watcher
+    confirm: Callable[[str], bool] | None
+    recovery: Recovery
+    held: Mapping[str, Hold] = field(default_factory=dict)  # by model
+    started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def until(self) -> float | None:
+        """The monotonic moment at which `max_duration` is over."""
+        seconds = self.setup.limits.max_duration_s
+        return None if seconds is None else self.started_at + seconds
+
+
+async def run(
+    setup: Setup,
+    *,
+    watch: Watcher,
+    confirm: Callable[[str], bool] | None = None,
+    retry: Release | None = None,
+    lock: StateLock | None = None,
+    is_main: bool = True,
+) -> RunSummary:
+    """Make the images of a manifest that are missing or changed, once, and tell those who want to be told.
+
+    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`entered`).
+    `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
+    arrived is saved, what is in flight becomes unknown).
+    """
+    notify = None if setup.flags.simulate else setup.manifest.notify  # a rehearsal may be of a stranger's manifest
+    notifier = Notifier(notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
+    try:
+        summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, lock=lock, is_main=is_main)
+    except TryLater:  # nothing is wrong, and another run may be the one that is told about
+        raise
+    except ImgpipeError as error:
+        await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
+        raise
+    except Exception as bug:  # seen by the caller, with its traceback
+        if is_short_of_memory(bug):
+            lack = _lack(setup)
+            await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
+            raise lack from bug
+        bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
+        await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
+        raise
+    return await notifier.ended(summary)
+
+
+def _lack(setup: Setup) -> StorageError:
+    return StorageError(
+        "this process may not take more memory; lower limits.concurrency (-j), or let it have more. What was paid"
+        f" is kept in {setup.manifest.state_dir}, the same command continues from there"
+    )
+
+
+async def _run(
+    setup: Setup,
+    notifier: Notifier,
+    *,
+    watch: Watcher,
+    confirm: Callable[[str], bool] | None,
+    retry: Release | None,
+    lock: StateLock | None,
+    is_main: bool,
+) -> RunSummary:
+    key = setup.key()
+    manifest = setup.manifest
+    _check_directories(manifest.output_dir, manifest.state_dir)
+    with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
+        try:
+            async with open_store(setup, lock=lock, check=_check_state) as store:
+                await notifier.started()
+                recovery = await store.recover()
+                await store.mend(Maintenance.restore)
+                with reading(setup) as reader:
+                    recovery.notes += void(reader)
+                    await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
+                    if retry is not None:
+                        setup = await release(setup, store, reader, retry)
+                    job = _Job(
+                        setup=setup,
+                        key=key,
+                        store=store,
+                        reader=reader,
+                        signals=signals,
+                        watch=watch,
+                        confirm=confirm,
+                        recovery=recovery,
+                    )
+                    summary = await _plan_and_go(job)
+                await store.mend(Maintenance.restore)
+                return summary
+        except asyncio.CancelledError:
+            if signals.exit is None:
+                raise
+            return nothing_done(setup, signals.exit)
+
+
+# -- before anything is sent --------------------------------------------------------------------------------------
+
+
+def _check_directories(output_dir: Path, state_dir: Path) -> None:
+    """Make both where they are not there; what lies in the state directory is nobody else's business."""
+    for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)):
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
+            ) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InputError(Problem(what=f"{folder} cannot be written to", instead="mend its permissions"))
+
+
+def _check_state(setup: Setup) -> None:
+    """Refuse where only the ledger of earlier runs is missing."""
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
+    if traces:
+        raise InputError(
+            Problem(
+                what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
+                instead=f"make it anew with: imgpipe rebuild {manifest.path}",
+            )
+        )
+
+
+def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:
+    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
+    held = {} if setup.flags.is_now else lasting(setup, reader)
+    if held and models and ("" in held or held.keys() >= set(models)):
+        hold = max(held.values(), key=lambda hold: hold.not_before)
+        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.manifest.path} --now` sends all the same"
+        raise TryLater(text, not_before=hold.not_before)
+    return held
+
+
+async def _after_holds(job: _Job, outcome: SendingOutcome) -> None:
+    """Forget a hold that `--now` has shown to be over."""
+    if job.setup.flags.is_now and outcome.counts.images and outcome.halts.not_before is None:
+        owner = owner_of(job.setup)
+        await job.store.forget_holds(provider=owner.provider, key=owner.key or "")
+
+
+async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
+    """Plan, and do what costs no request; where images moved out of the way of others, plan again.
+
+    Images may move in a row (a to b, b to c): a few times are enough for what people rename, and what is then still
+    in the way is a conflict.
+    """
+    planned, settled = await _plan_and_settle(job, jobs, spool)
+    notes = settled.notes
+    for _ in range(PASSES):
+        if not (settled.moved and planned.plan.states[TaskState.CONFLICT]):
+            break
+        if spool is not None:
+            spool.clear()
+        planned, settled = await _plan_and_settle(job, jobs, spool)
+        notes += settled.notes
+    planned.plan.states[TaskState.DONE] -= settled.conflicts
+    planned.plan.states[TaskState.CONFLICT] += settled.conflicts
+    planned.plan.notes += notes
+    return planned
+
+
+async def _plan_and_settle(job: _Job, jobs: Collection[str] | None, spool: Spool | None) -> tuple[Planned, FreeChanges]:
+    with closing(Spool(job.setup.manifest.state_dir)) as free:
+        planned = await _plan_once(job, jobs=jobs, spool=spool, free=free)
+        await job.store.remember_digests(planned.digests)
+        return planned, await apply_free_changes(job.store, free)
+
+
+async def _plan_once(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool) -> Planned:
+    """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task, and is waited for.
+
+    It reads the ledger and writes to the spools, which close when this is left.
+    """
+    is_cancelled = threading.Event()
+    planning = asyncio.to_thread(
+        make_plan, job.setup, job.reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled
+    )
+    task = asyncio.create_task(planning, name="plan")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        is_cancelled.set()
+        with suppress(Cancelled, ImgpipeError):  # what the plan found does not matter any more
+            await task
+        raise
+
+
+# -- the run ------------------------------------------------------------------------------------------------------
+
+
+async def _plan_and_go(job: _Job) -> RunSummary:
+    first, *later = job.setup.manifest.stages
+    with closing(Spool(job.setup.manifest.state_dir)) as spool:
+        planned = await _plan(job, jobs=first if later else None, spool=spool)
+        ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
+        whole = merged(planned.plan, *(each.plan for each in ahead))
+        if (reason := begun_beside(job.reader, whole)) is not None:
+            await job.store.write_doubt(reason)
+            planned.warnings += [text for text in [doubt(job.setup, job.reader)] if text is not None]
+        job.held = _held(job.setup, job.reader, whole.models)
+        with job.signals.asking():
+            job.setup = with_consent(job.setup, whole, job.confirm)
+        return await _go(job, planned, ahead, spool)
+
+
+def _unpriced(plan: Plan) -> Iterator[str]:
+    """Say that money is spent which nobody counts."""
+    if plan.due and plan.most_microusd is None:
+        yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
+
+
+def _untold(setup: Setup) -> Iterator[str]:
+    """Say that a rehearsal leaves `notify` alone."""
+    if setup.flags.simulate and setup.manifest.notify is not None:
+        yield "a rehearsal calls no webhook or ping and writes no metrics file: `notify` is ignored"
+
+
+async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
+    wallet = wallet_of(job.setup, job.reader)
+    whole = merged(planned.plan, *(each.plan for each in ahead))
+    number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
+    if number is None:
+        planned.plan = whole  # else the stages add theirs when they are reached
+    started = _started(job, whole, wallet, number)
+    view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
+    outcome = SendingOutcome()
+    with job.watch(started, view) as listen:
+        listen(started)
+        for text in (
+            *_unpriced(whole),
+            *_untold(job.setup),
+            *planned.warnings,
+            *planned.notes,
+            *planned.plan.notes,
+            *job.recovery.notes,
+        ):
+            listen(Warned(text=text))
+        if number is not None:
+            crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
+            outcome = await crew.work(_stages(job, planned, spool, listen))
+            await _after_holds(job, outcome)
+        summary = summary_of(
+            planned.plan,
+            outcome,
+            wallet,
+            run=number,
+            signalled=job.signals.exit,
+            seconds=time.monotonic() - job.started_at,
+            is_play_money=job.setup.is_play_money,
+            cautions=doubt_of_today(job.setup, job.reader),
+        )
+        if number is not None:
+            await job.store.end_run(number, exit=summary.exit)
+        listen(RunEnded(summary=summary))
+    return summary
+
+
+def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunStarted:
+    return RunStarted(
+        run=number or 0,
+        total=plan.total,
+        due=plan.due,
+        skipped=plan.states[TaskState.DONE] - plan.missing,
+        recovered=job.recovery.recovered,
+        unknown=job.recovery.unknown,
+        unknown_microusd=job.recovery.unknown_microusd,
+        at_most_microusd=at_most(job.setup, plan, wallet.left_microusd),
+        budget_microusd=wallet.left_microusd,
+        is_play_money=job.setup.is_play_money,
+    )
+
+
+async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -> AsyncGenerator[Spool, None]:
+    """Yield the due tasks stage after stage: a job that takes another one's images is planned when those are there.
+
+    What is planned on the way is added to `planned`.
+    """
+    yield spool
+    for names in job.setup.manifest.stages[1:]:
+        with closing(Spool(job.setup.manifest.state_dir)) as following:
+            more = await _plan(job, jobs=names, spool=following)
+            planned.plan = merged(planned.plan, more.plan)
+            listen(StagePlanned(total=planned.plan.total, due=planned.plan.due))
+            yield following
+
+
+def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "SendingRun":
+    from pipeline.app.sending import SendingRun  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
+
+    return SendingRun(
+        setup=job.setup,
+        key=job.key,
+        store=job.store,
+        wallet=wallet,
+        run=run,
+        listen=listen,
+        attend=job.signals.attend,
+        prices=prices_of(job.setup, job.reader),
+        view=view,
+        until=job.until,
+        held=job.held.keys(),
+    )

@@ -1,0 +1,211 @@
+"""The process, made fit for many large images: what lives for the whole run, and how memory is given back.
+
+It changes the process it runs in, so it is called once, when something is going to be sent.
+
+What the sending part of a run hands back, and how it is looked into while it lasts.
+
+The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
+
+Imported only when something is due: the network's libraries take longer to import than a small plan takes to make.
+"""
+
+import asyncio
+import ctypes
+import gc
+import time
+from collections.abc import AsyncGenerator, Callable, Collection
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol
+
+from pipeline.app.context import Setup
+from pipeline.app.holds import owner_of
+from pipeline.app.signals import Stoppable
+from pipeline.engine.events import Counts, Gauge, Halted, Listener
+from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
+from pipeline.engine.run import Engine
+from pipeline.engine.throttle import Gate, Throttle
+from pipeline.engine.wallet import Wallet
+from pipeline.errors import Exit, InputError
+from pipeline.plan.plan import Spool
+from pipeline.provider.client import Client
+from pipeline.provider.pricing import PriceList
+from pipeline.senders.local import LocalSender
+from pipeline.settings import ProviderSettings
+from pipeline.store.store import Store
+
+# glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
+M_TRIM_THRESHOLD: Final = -1
+M_MMAP_THRESHOLD: Final = -3
+M_ARENA_MAX: Final = -8
+
+
+def fit_for_images() -> None:
+    """Spare the garbage collector and the allocator what they would do again for every image."""
+    _spare_the_collector()
+    _settle_the_allocator()
+
+
+def _spare_the_collector() -> None:
+    """Take what is loaded by now, which stays to the end, out of the garbage collector's sight.
+
+    Measured with tiny answers: 10 % less CPU an image, and the longest delay of the event loop fell from 52 to 20 ms.
+    """
+    gc.freeze()
+
+
+def _settle_the_allocator() -> None:
+    """Keep the memory of one image for the next: as it is, glibc gives it back and fetches it again page by page.
+
+    An answer is read in one thread, decoded in another and dropped in a third; each has an arena of its own by default,
+    and none of them sees what the others have to spare. Measured with answers of 0.4 and 2.7 MB, 32 in flight: 7 to
+    15 % less CPU an image and 5 to 18 % more images a second, with no more memory. Other C libraries have no such
+    options, and nothing is changed.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError):
+        return
+    for option, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 64 * 2**20)):
+        mallopt(option, value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendingOutcome:
+    """What a run did, and why it stopped early."""
+
+    counts: Counts = field(default_factory=Counts)
+    halts: Halts = field(default_factory=Halts)
+
+
+class Gauged(Protocol):
+    """Something with a gauge: the engine."""
+
+    def gauge(self) -> Gauge: ...
+
+
+class GaugeOf:
+    """The state of a run at this moment; before the engine stands, only its money."""
+
+    def __init__(self, wallet: Wallet, *, concurrency: int) -> None:
+        self._wallet = wallet
+        self._concurrency = concurrency
+        self.engine: Gauged | None = None
+
+    def __call__(self) -> Gauge:
+        if self.engine is not None:
+            return self.engine.gauge()
+        return Gauge(
+            in_flight=0,
+            limit=0,
+            concurrency=self._concurrency,
+            spent_microusd=0,
+            unknown_microusd=0,
+            reserved_microusd=0,
+            budget_left_microusd=self._wallet.left_microusd,
+            queued=0,
+            pause_reason=None,
+            pause_left_s=0.0,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendingRun:
+    """Everything that sends."""
+
+    setup: Setup
+    key: str
+    store: Store
+    wallet: Wallet
+    prices: PriceList
+    run: int
+    listen: Listener
+    attend: Callable[[Stoppable], None]  # signals go to the engine from here on
+    view: GaugeOf
+    until: float | None  # monotonic; nothing new is sent after it
+    held: Collection[str] = ()  # models that nothing is sent for
+
+    async def work(self, stages: AsyncGenerator[Spool, None]) -> SendingOutcome:
+        """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
+        outcome = SendingOutcome()
+        fit_for_images()
+        async with AsyncExitStack() as stack:
+            provider = await self._provider(stack)
+            client = await stack.enter_async_context(
+                Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
+            )
+            sender = await stack.enter_async_context(
+                LocalSender(client, self.store.images, manifest=self.setup.manifest.name)
+            )
+            clock = asyncio.get_running_loop().time  # that of the gate's sleeps
+            gate = Gate(Throttle(self.setup.limits, retry=self.setup.retry, clock=clock))
+            watch = HaltPolicy(
+                self.setup.limits.stop_on,
+                models=", ".join(self.setup.catalogue.current_models(kind=self.setup.provider.vendor)),
+                spaced_s=SPACED_SHARE * self.setup.retry.wait_initial_s,
+                clock=clock,
+            )
+            async with aclosing(stages):
+                try:
+                    async for spool in stages:
+                        engine = self._engine(sender, gate, watch, outcome)
+                        await engine.run(due for due in spool if due.task.model not in self.held)
+                        if len(outcome.halts):
+                            break
+                except InputError as error:
+                    self._cannot_go_on(outcome, error)
+        if outcome.halts.not_before is not None:
+            owner = owner_of(self.setup)
+            await self.store.hold(
+                outcome.halts.not_before,
+                "; ".join(outcome.halts.reasons),
+                run=self.run,
+                provider=owner.provider,
+                key=owner.key or "",
+            )
+        return outcome
+
+    def _cannot_go_on(self, outcome: SendingOutcome, error: InputError) -> None:
+        """End with what is there: a job whose rows follow from images shows some mistakes only when those are made."""
+        more = f" (and {len(error.problems) - 1:,} more; `imgpipe validate` lists them)" if error.problems[1:] else ""
+        halt = Halt(Exit.SOME_FAILED, f"the jobs behind these cannot be planned: {error.problems[0]}{more}")
+        if outcome.halts.add(halt):
+            self.listen(Halted(exit=halt.exit, reason=halt.reason))
+
+    def _engine(self, sender: LocalSender, gate: Gate, watch: HaltPolicy, outcome: SendingOutcome) -> Engine:
+        engine = Engine(
+            run=self.run,
+            sender=sender,
+            ledger=self.store,
+            prices=self.prices,
+            gate=gate,
+            wallet=self.wallet,
+            watch=watch,
+            limits=self.setup.limits,
+            retry=self.setup.retry,
+            listen=self.listen,
+            counts=outcome.counts,
+            halts=outcome.halts,
+        )
+        self.view.engine = engine
+        self.attend(engine)
+        self._stop_in_time(engine)
+        return engine
+
+    async def _provider(self, stack: AsyncExitStack) -> ProviderSettings:
+        """Return where to send; the embedded simulator is started for a manifest that names no address."""
+        provider = self.setup.provider
+        if not self.setup.is_play_money or provider.base_url is not None:
+            return provider
+        from pipeline.simulator.profile import load_profile
+        from pipeline.simulator.server import Simulator
+
+        simulator = await stack.enter_async_context(Simulator(load_profile(self.setup.profile)))
+        return replace(provider, base_url=simulator.base_url)
+
+    def _stop_in_time(self, engine: Engine) -> None:
+        if self.until is None:
+            return
+        reason = f"limits.max_duration ({self.setup.limits.max_duration_s:g} s) is over"
+        left = max(0.0, self.until - time.monotonic())
+        asyncio.get_running_loop().call_later(left, engine.halt, Exit.MAX_DURATION, reason)

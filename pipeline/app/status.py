@@ -1,0 +1,215 @@
+"""What is known, without changing anything: plans, status, the rows of the report, money.
+
+Reads the ledger through `Reader`; never locks, never sends.
+
+One task's whole history: every attempt, and what each of them asked for.
+
+Reads the ledger and, for what a run would ask next, the manifest; changes nothing.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pipeline.app import holds
+from pipeline.app.consent import doubt, wallet_of
+from pipeline.app.context import Setup
+from pipeline.app.orphans import Orphans
+from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
+from pipeline.days import day_of, month_of, zone_of
+from pipeline.errors import InputError, Problem
+from pipeline.model import Known, TaskState
+from pipeline.plan.plan import PlanRow
+from pipeline.store.history import PastAttempt
+from pipeline.store.reader import LedgerReader
+from pipeline.text import moment
+from pipeline.view.status import AttemptLine, Request, RequestOfTask, Status, StatusTask, TaskHistory, UnknownAttempt
+
+CHANGED: Final = "the manifest asks for something else now"
+
+
+# -- status -------------------------------------------------------------------------------------------------------
+
+
+def status(setup: Setup) -> Status:
+    """Count tasks by state and sum up money."""
+    with reading(setup) as reader:
+        states = dict.fromkeys(TaskState, 0)
+        missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
+        stream = orphans.watch(
+            plan_rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
+        )
+        to_come = Counter[str]()
+        for row in setup.flags.selection.apply(stream):
+            states[_state(row)] += 1
+            missing += row.verdict.is_missing
+            if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+                to_come[row.verdict.reason] += 1
+        now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
+        last = reader.last_run()
+        unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        held = list(holds.lasting(setup, reader, now=now).values())
+        return Status(
+            states=states,
+            missing=missing,
+            to_come=to_come,
+            orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
+            run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
+            day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
+            month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
+            unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
+            unknowns=[
+                UnknownAttempt(
+                    task=unknown.task_id,
+                    attempt=unknown.number,
+                    sent_at=moment(unknown.sent_at),
+                    price_microusd=unknown.price_microusd,
+                    request_id=unknown.request_id,
+                )
+                for unknown in unknowns
+            ],
+            not_before=moment(max(hold.not_before for hold in held)) if held else None,
+            holds=[*map(holds.told, held), *holds.void(reader, now=now)],
+            is_play_money=setup.is_play_money,
+            doubt=doubt(setup, reader),
+            budget_left_microusd=wallet_of(setup, reader).left_microusd,
+        )
+
+
+def status_tasks(setup: Setup) -> Iterator[StatusTask]:
+    """Stream one line per selected task."""
+    with reading(setup) as reader:
+        yield from map(status_task, _selected(setup, reader))
+
+
+def _selected(setup: Setup, reader: LedgerReader) -> Iterator[PlanRow]:
+    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader)))
+
+
+def _state(row: PlanRow) -> TaskState:
+    """Return the ledger's state; a conflict that only the files show comes first."""
+    if row.verdict.state is TaskState.CONFLICT or row.known is None:
+        return row.verdict.state
+    return row.known.state
+
+
+def status_task(row: PlanRow) -> StatusTask:
+    """Return one task as lists show it."""
+    known = row.known
+    return StatusTask(
+        id=row.task.id,
+        job=row.task.job,
+        state=_state(row),
+        artifact=known.artifact if known else None,
+        attempts=known.attempts if known else 0,
+        cost_microusd=known.cost_microusd if known else 0,
+        reason=row.verdict.note or (known.reason if known else ""),
+    )
+
+
+PARAMETERS: Final = ("aspect_ratio", "size", "seed", "temperature", "params", "safety")
+
+Record = Mapping[str, Any]
+
+
+def task_history(setup: Setup, task_id: str) -> TaskHistory:
+    """Return one task, its attempts and requests. Raises InputError for an id that nobody knows."""
+    with reading(setup) as reader:
+        row, near = _find(setup, reader, task_id)
+        known = reader.known(task_id)
+        if row is None and known is None:
+            raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
+        attempts = reader.attempts(task_id)
+        records = records_of(reader, task_id, attempts)
+        return TaskHistory(
+            task=status_task(row) if row is not None else _orphan(known, reader.record(task_id)),
+            attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
+            asked=[*_asked(attempts, records, setup.manifest.state_dir), *_next(row, records)],
+        )
+
+
+def _find(setup: Setup, reader: LedgerReader, task_id: str) -> tuple[PlanRow | None, list[str]]:
+    """Return the task's row; where there is none, the ids to look for the nearest among."""
+    near: list[str] = []
+    for row in plan_rows(setup, reader, DigestMemory(reader)):
+        if row.task.id == task_id:
+            return row, near
+        if len(near) < NEAR:
+            near.append(row.task.id)
+    return None, near
+
+
+def _orphan(known: Known | None, record: Record | None) -> StatusTask:
+    """Return a task that only the ledger knows."""
+    assert known is not None
+    return StatusTask(
+        id=known.id,
+        job=str((record or {}).get("job", "")),
+        state=known.state,
+        artifact=known.artifact,
+        attempts=known.attempts,
+        cost_microusd=known.cost_microusd,
+        reason="orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else ""),
+    )
+
+
+def _nearest(task_id: str, ids: Sequence[str]) -> str:
+    near = get_close_matches(task_id, ids, n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+
+
+def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:
+    """Return what is written down of each request that was sent, by its fingerprint, oldest first."""
+    fingerprints = dict.fromkeys(attempt.fingerprint for attempt in attempts)
+    found = ((each, reader.record(task_id, fingerprint=each)) for each in fingerprints)
+    return {fingerprint: record for fingerprint, record in found if record is not None}
+
+
+def _asked(attempts: Sequence[PastAttempt], records: Mapping[str, Record], state_dir: Path) -> Iterator[RequestOfTask]:
+    for fingerprint, record in records.items():
+        numbers = [attempt.attempt for attempt in attempts if attempt.fingerprint == fingerprint]
+        attempts_are = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        yield RequestOfTask(when=f"{attempts_are} asked for", request=recorded(record, state_dir))
+
+
+def _next(row: PlanRow | None, records: Mapping[str, Record]) -> Iterator[RequestOfTask]:
+    """Yield what the manifest asks for now, where that was never sent."""
+    if row is not None and (task := row.task).fingerprint not in records:
+        when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
+        images = [{"path": str(image.path), "sha256": image.sha256} for image in task.images]
+        record = {name: getattr(task, name) for name in ("prompt", "system", "model", *PARAMETERS)}
+        request = recorded({**record, "images": images, "matrix": task.matrix, "fields": task.fields}, Path("/"))
+        yield RequestOfTask(when=when, request=request)
+
+
+def recorded(record: Record, state_dir: Path) -> Request:
+    """Read the ledger's record of a request."""
+    return Request(
+        prompt=str(record.get("prompt", "")),
+        system=record.get("system"),
+        model=str(record.get("model", "")),
+        parameters={name: record[name] for name in PARAMETERS if record.get(name) not in (None, {})},
+        inputs=[(os.path.normpath(state_dir / image["path"]), image["sha256"]) for image in record.get("images", ())],
+        matrix=record.get("matrix", {}),
+        fields=record.get("fields", {}),
+        tags=record.get("tags", ()),
+    )
+
+
+def attempt_line(attempt: PastAttempt, record: Record | None) -> AttemptLine:
+    """Return one attempt as histories show it; `record` None: nothing says what it asked for."""
+    return AttemptLine(
+        attempt=attempt.number,
+        sent_at=moment(attempt.sent_at),
+        outcome=attempt.fault or attempt.state,
+        seconds=attempt.seconds,
+        cost_microusd=attempt.cost_microusd,
+        unknown_microusd=attempt.reserved_microusd if attempt.state in ("unknown", "sent") else 0,
+        reason=attempt.reason,
+        request_id=attempt.request_id,
+        prompt=None if record is None else str(record.get("prompt", "")),
+    )

@@ -1,0 +1,73 @@
+"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+
+In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from pipeline.app.context import Setup
+from pipeline.app.planning import reading, upstream_of
+from pipeline.errors import Exit
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.model import Task
+from pipeline.store import integrity
+from pipeline.store.integrity import Verification
+from pipeline.store.rebuild import Rebuilt
+
+THUMBNAILS = "report/thumbs/"  # below the output directory: made from images, nobody's own
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """Every image of a manifest against the ledger."""
+
+    found: Verification
+    has_ledger: bool
+
+    @property
+    def exit(self) -> Exit:
+        """All well, or something for a person to do; images without any ledger are one such thing."""
+        is_well = self.found.is_sound and (self.has_ledger or not self.found.unrecorded)
+        return Exit.OK if is_well else Exit.SOME_FAILED
+
+
+def verify(setup: Setup, *, decode: bool = False, progress: Callable[[int], None] = lambda _: None) -> Verified:
+    """Hash every image again; `decode` reads its pixels too. Raises LedgerError, TryLater."""
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        has_ledger = not reader.is_missing
+    found = integrity.verify_images(
+        output_dir=manifest.output_dir,
+        state_dir=manifest.state_dir,
+        manifest=manifest.name,
+        decode=decode,
+        progress=progress,
+    )
+    found.unrecorded = [path for path in found.unrecorded if not path.startswith(THUMBNAILS)]
+    return Verified(found=found, has_ledger=has_ledger)
+
+
+def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
+    """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
+    if is_first:
+        yield from expand(setup.manifest, digests=read_digest, jobs=names)
+        return
+    with reading(setup) as reader:
+        yield from expand(
+            setup.manifest,
+            digests=read_digest,
+            jobs=names,
+            upstream=lambda job: upstream_of(setup, reader, read_digest, job),
+        )
+
+
+def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
+    """Add what a later stage found."""
+    whole.adopted += stage.adopted
+    whole.kept += stage.kept
+    whole.absent += stage.absent
+    whole.doubtful += stage.doubtful
+    whole.counted_microusd += stage.counted_microusd
+    return whole

@@ -1,0 +1,285 @@
+"""The verb that shows what a run would do: plan.
+
+The verbs of someone who looks: status, report, judge, explain, cost, export.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.cli import flags as f
+from pipeline.cli import terminal
+from pipeline.cli.flags import verb
+from pipeline.errors import Exit, InputError
+
+
+@verb
+@f.manifest
+@click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 20 work, 2 invalid.")
+@f.selecting
+@f.deciding
+@f.as_json
+def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
+    """Show what a run of FILE would do, why, and for how much. Reads only; never touches the network.
+
+    \b
+    imgpipe plan jobs/catalogue.yaml
+    imgpipe plan jobs/catalogue.yaml --select 'tag:summer' --json
+    """
+    from pipeline.app import context
+    from pipeline.app import plan as app
+
+    path, profile = f.file_and_profile(file, simulate)
+    try:
+        bill = app.bill(context.prepare(path, f.compose_flags(profile=profile, **flags)))
+    except InputError as error:
+        if is_json:
+            f.print_json(_invalid(error))
+        raise
+    _show(bill, is_json=is_json)
+    return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
+
+
+def _show(bill: Any, *, is_json: bool) -> None:
+    from pipeline.view.plan import plan_json, show_plan
+
+    if is_json:
+        f.print_json(plan_json(bill))
+        return
+    show_plan(bill, terminal.console())
+
+
+def _invalid(error: InputError) -> dict[str, object]:
+    from pipeline.view.plan import Bill, plan_json
+
+    problems = [str(problem) for problem in error.problems]
+    return plan_json(Bill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
+
+
+@verb
+@f.manifest
+@click.argument("task_id", metavar="[ID]", required=False)
+@click.option("--tasks", is_flag=True, help="One line per task as well.")
+@f.selecting
+@f.as_json
+def status(
+    *, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, simulate: str | None, **flags: Any
+) -> int:
+    """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
+
+    It only looks, also while a run writes.
+
+    \b
+    imgpipe status jobs/demo.yaml
+    imgpipe status jobs/demo.yaml posters/lisbon
+    imgpipe status jobs/demo.yaml --tasks --select state:failed
+    """
+
+    from pipeline.app import context, status
+    from pipeline.view import status as view
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    console = terminal.console()
+    if task_id is not None:
+        history = status.task_history(setup, task_id)
+        if is_json:
+            f.print_json({**view.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
+        else:
+            view.show_history(history, console, is_play_money=setup.is_play_money)
+        return Exit.OK
+    found = status.status(setup)
+    if is_json:
+        for line in view.status_lines(found, status.status_tasks(setup) if tasks else ()):
+            f.print_json(line)
+        return Exit.OK
+    view.show_status(found, console)
+    if tasks:
+        view.show_tasks(status.status_tasks(setup), console, is_play_money=setup.is_play_money)
+    return Exit.OK
+
+
+@verb
+@f.manifest
+@click.option("--open", "is_open", is_flag=True, help="Open the page in a browser.")
+@f.selecting
+def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
+    """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
+
+    The page filters by job and state, compares before and after, and saves picks for `export` and `redo`.
+
+    \b
+    imgpipe report jobs/demo.yaml --open
+    """
+    from pipeline.app import context, report
+    from pipeline.text import visible
+
+    path, profile = f.file_and_profile(file, simulate)
+    told = _count_thumbnails if terminal.is_lively() else None
+    page = report.report(context.prepare(path, f.compose_flags(profile=profile, **flags)), told=told)
+    print(visible(str(page)))
+    if is_open:
+        import webbrowser
+
+        webbrowser.open(page.as_uri())
+    return Exit.OK
+
+
+def _count_thumbnails(number: int, total: int) -> None:
+    """Say how far it is, on one line: 10,000 of them take half a minute."""
+    if number % 8 == 0 or number == total:
+        end = "\n" if number == total else ""
+        print(f"\rthumbnails: {number:,} of {total:,}", end=end, file=sys.stderr, flush=True)
+
+
+@verb
+@f.manifest
+@click.option("--since", metavar="TIME", help="A date (2026-11-01) or an age (30d, 12h).")
+@click.option("--by", default="job", show_default=True, metavar="job,model,day", help="Group by any of these.")
+@f.locating
+@f.as_json
+def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simulate: str | None, **flags: Any) -> int:
+    """Sum up what the tasks of FILE did cost, by job, model, day or any of these together.
+
+    What may have been billed (an answer that never came) is a column of its own. Days are those of
+    limits.tz, as for budgets.
+
+    \b
+    imgpipe cost jobs/nightly.yaml
+    imgpipe cost jobs/nightly.yaml --since 30d --by day,model
+    """
+    from pipeline.app import context, report
+    from pipeline.days import zone_of
+    from pipeline.view import cost as view
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    groups = f.groups(by, ("job", "model", "day"))
+    lines = report.costs(setup, by=groups, since=f.moment_option(since, zone_of(setup.limits.tz)))
+    if is_json:
+        f.print_json(view.costs_json(groups, lines))
+    else:
+        view.show_costs(groups, lines, terminal.console(), is_play_money=setup.is_play_money)
+    return Exit.OK
+
+
+@verb
+@click.argument("path", type=f.FILE)
+@click.option("--state-dir", type=f.FILE, metavar="DIR", help="Whose ledger to ask, for an image that was moved away.")
+@f.as_json
+def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
+    """Tell where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
+
+    It needs no manifest: the ledger is looked for in the folders above the image, which is known there by its place
+    and by its bytes, moved and superseded images too. An image that no ledger knows tells what it carries itself, if
+    its manifest said `metadata: embed`.
+
+    \b
+    imgpipe explain outputs/demo/posters/lisbon.png
+    imgpipe explain ~/Desktop/lisbon.png --state-dir outputs/demo/.pipeline
+    """
+    from pipeline.app import explain
+    from pipeline.view import explain as view
+
+    told = explain.explain(path, state_dir=state_dir)
+    if is_json:
+        f.print_json(view.explain_json(told))
+        return Exit.OK
+
+    view.show_explanation(told, terminal.console())
+    return Exit.OK
+
+
+@verb
+@f.manifest
+@click.option("--picked", "folder", type=f.FILE, required=True, metavar="DIR", help="Copy the picked images here.")
+@f.picks
+@f.locating
+@f.as_json
+def export(
+    *,
+    file: Path | None,
+    folder: Path,
+    picks: Path | None,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Copy the images of FILE that were picked, with `judge` or on the static page. A different file is never replaced.
+
+    Exit code 3: some picks stay behind, each with its reason.
+
+    \b
+    imgpipe judge jobs/demo.yaml                mark with p
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
+    """
+    from pipeline.app import context, export
+    from pipeline.text import count, visible
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = context.prepare(path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile))
+    exported = export.export(setup, folder, picks)
+    if is_json:
+        f.print_json(
+            {
+                "copied": [str(path) for path in exported.copied],
+                "present": [str(path) for path in exported.present],
+                "left": [{"task": task_id, "reason": reason} for task_id, reason in exported.left],
+                "exit": int(exported.exit),
+            }
+        )
+        return exported.exit
+    for target in exported.copied:
+        print(visible(str(target)))
+    for task_id, reason in exported.left:
+        print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
+    print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
+    return exported.exit
+
+
+@verb
+@f.manifest
+@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: any free one.")
+@click.option("--no-open", "is_silent", is_flag=True, help="Only print the address.")
+@f.locating
+def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None, **flags: Any) -> int:
+    """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate: the marks are kept at once.
+
+    It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
+    see each other's marks. It buys nothing: `redo` does, and adds a note that begins with + to the prompt. It ends with
+    Ctrl-C, or when no window was open for half an hour. On another machine: --port N --no-open there, and
+    ssh -L N:127.0.0.1:N here.
+
+    \b
+    imgpipe judge jobs/demo.yaml
+    imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
+    imgpipe redo jobs/demo.yaml --rejected
+    """
+    import asyncio
+    import os
+
+    from pipeline.app import context, judge_server
+
+    path, profile = f.file_and_profile(file, simulate)
+    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    environment = judge_server.without_keys(setup)
+    if environment is not None:  # judging needs no key, so there is none in the process that browsers can reach
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
+
+    def announce(address: str) -> None:
+        print(address, flush=True)
+        print("serving this machine; the address works once. Ctrl-C ends it.", file=sys.stderr)
+        if not is_silent:
+            import threading
+            import webbrowser
+
+            # A browser of the terminal keeps its caller waiting until it is left.
+            threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
+
+    told = _count_thumbnails if terminal.is_lively() else None
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, told=told))
+    return Exit.OK

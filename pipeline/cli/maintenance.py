@@ -1,0 +1,411 @@
+"""The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from pipeline.cli import flags as f
+from pipeline.cli import terminal
+from pipeline.cli.flags import verb
+from pipeline.errors import Exit
+
+if TYPE_CHECKING:
+    from pipeline.app.context import Setup
+    from pipeline.app.verify import Verified
+    from pipeline.store.history import Unknown
+    from pipeline.store.ledger_salvage import SalvagedLedger
+    from pipeline.store.rebuild import Rebuilt
+    from pipeline.store.rejected import Rejected
+
+
+SHOWN: Final = 50  # paths of one kind; --json has all
+STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
+
+
+def _setup(
+    file: Path | None, simulate: str | None, variables: tuple[str, ...], allow_env: tuple[str, ...], **others: Any
+) -> "tuple[Path, Setup]":
+    from pipeline.app import context
+
+    path, profile = f.file_and_profile(file, simulate)
+    return path, context.prepare(
+        path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, **others)
+    )
+
+
+# -- verify -------------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
+@f.locating
+@f.as_json
+def verify(
+    *,
+    file: Path | None,
+    decode: bool,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
+
+    Exit code 0: every image is there, byte for byte. 3: something is missing or changed; what to do is said.
+
+    \b
+    imgpipe verify jobs/catalogue.yaml
+    imgpipe verify jobs/catalogue.yaml --decode --json
+    """
+    from pipeline.app import verify
+
+    path, setup = _setup(file, simulate, variables, allow_env)
+    verified = verify.verify(setup, decode=decode)
+    found = verified.found
+    if is_json:
+        f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})
+        return verified.exit
+    kinds = (
+        ("missing", found.missing),
+        ("changed", found.changed),
+        ("unreadable", found.unreadable),
+        ("not an image", found.undecodable),
+        ("unrecorded", found.unrecorded),
+    )
+    for kind, paths in kinds:
+        _list(kind, paths)
+    print(_verdict(verified, path), file=sys.stderr)
+    return verified.exit
+
+
+def _list(kind: str, paths: list[str]) -> None:
+    from pipeline.text import visible
+
+    for path in paths[:SHOWN]:
+        print(f"{kind}: {visible(path)}")
+    if len(paths) > SHOWN:
+        print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
+
+
+def _verdict(verified: "Verified", path: Path) -> str:
+    from pipeline.text import count
+
+    found = verified.found
+    if not verified.has_ledger:
+        if not found.unrecorded:
+            return f"Nothing was made yet: imgpipe run {path}"
+        return (
+            f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
+            " them without a request; until then they are in the way of imgpipe run."
+        )
+    lines = [f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")]
+    if found.missing:
+        lines.append(f"{len(found.missing):,} missing: put them back, or buy them again: imgpipe run {path} --repair")
+    if found.changed:
+        lines.append(
+            f"{len(found.changed):,} changed since they were written: leave them as they are, or buy them again and"
+            f" keep the edited ones in superseded/: imgpipe run {path} --repair --force"
+        )
+    if found.undecodable:
+        lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
+    if found.unreadable:
+        lines.append(f"{len(found.unreadable):,} cannot be read: mend the disk or the permissions.")
+    if found.unrecorded:
+        lines.append(f"{len(found.unrecorded):,} belong to no task of this directory; they are left alone.")
+    return "\n".join(lines)
+
+
+# -- rebuild ------------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@f.wait_lock
+@f.locating
+@f.as_json
+def rebuild(
+    *,
+    file: Path | None,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
+
+    An image that stands under a task's output name is taken as that task's: it is not bought again. A damaged ledger is
+    moved aside, never deleted, and what can still be read of it is carried over: requests, money, what is unknown or
+    refused. An image of which no request is known is counted at its list price, on the day of its file. A ledger of
+    another program or of a newer imgpipe is left alone (exit code 5).
+
+    \b
+    imgpipe rebuild jobs/catalogue.yaml
+    """
+    from pipeline.app import rebuild
+
+    path, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    rebuilt = rebuild.rebuild(setup)
+    exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
+    if is_json:
+        aside = rebuilt.set_aside
+        f.print_json(
+            {
+                "adopted": rebuilt.adopted,
+                "kept": rebuilt.kept,
+                "absent": rebuilt.absent,
+                "doubtful": rebuilt.doubtful,
+                "set_aside": None if aside is None else str(aside),
+                "recovered": rebuilt.recovery.recovered,
+                "carried": _carried_json(rebuilt.carried),
+                "counted_usd": rebuilt.counted_microusd / 1e6,
+                "doubt": rebuilt.doubt,
+                "exit": int(exit_code),
+            }
+        )
+        return exit_code
+    _list("doubtful", rebuilt.doubtful)
+    print(_rebuilt(rebuilt, path, is_play_money=setup.is_play_money), file=sys.stderr)
+    return exit_code
+
+
+def _carried_json(carried: "SalvagedLedger | None") -> dict[str, object] | None:
+    return (
+        None
+        if carried is None
+        else {
+            "attempts": carried.attempts,
+            "spent_usd": carried.spent_microusd / 1e6,
+            "unknown_usd": carried.unknown_microusd / 1e6,
+            "is_complete": carried.is_complete,
+        }
+    )
+
+
+def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
+    from pipeline.text import count, money
+
+    lines = [
+        f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
+    ]
+    if rebuilt.set_aside is not None:
+        lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
+    if (carried := rebuilt.carried) is not None:
+        spent, unknown = (money(each, is_play_money) for each in (carried.spent_microusd, carried.unknown_microusd))
+        lines.append(f"Carried over from it: {count(carried.attempts, 'request')}, {spent} and maybe {unknown} more.")
+    if rebuilt.counted_microusd:
+        counted = money(rebuilt.counted_microusd, is_play_money)
+        lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
+    if rebuilt.doubt is not None:
+        lines.append(
+            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Look at the provider's own account before you"
+            " trust a budget for this day or month."
+        )
+    if rebuilt.recovery.recovered:
+        lines.append(f"{count(rebuilt.recovery.recovered, 'image')} of an interrupted run published.")
+    if rebuilt.doubtful:
+        lines.append("Doubtful ones were left alone: sort them out, then run this again.")
+    elif rebuilt.absent:
+        lines.append(f"What is absent is bought by: imgpipe run {path}")
+    return "\n".join(lines)
+
+
+# -- rejected -----------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@click.option("--salvage", is_flag=True, help="Read them again with today's parser; publish what is whole now.")
+@f.wait_lock
+@f.locating
+@f.as_json
+def rejected(
+    *,
+    file: Path | None,
+    salvage: bool,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
+
+    --salvage reads them again, without a request: a newer imgpipe may understand what an older one did not. An image
+    that is whole is published under its task's name, and its answer goes; everything else stays as it is.
+
+    \b
+    imgpipe rejected jobs/catalogue.yaml
+    imgpipe rejected jobs/catalogue.yaml --salvage
+    """
+    import asyncio
+
+    from pipeline.app import rejected
+
+    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    salvaged = asyncio.run(rejected.salvage(setup)) if salvage else None
+    kept = rejected.rejected(setup)
+    if is_json:
+        document: dict[str, object] = {"rejected": [_kept_json(each) for each in kept]}
+        if salvaged is not None:
+            document |= {"published": salvaged.published, "left": salvaged.left}
+        f.print_json(document)
+        return Exit.OK
+    if salvaged is None:
+        for each in kept:
+            print(_kept_line(each))
+        if kept:
+            print(f"{len(kept):,} kept; --salvage reads them again, without a request.", file=sys.stderr)
+        return Exit.OK
+    _list("published", salvaged.published)
+    _list("left", salvaged.left)
+    print(f"{len(salvaged.published):,} published, {len(kept):,} left.", file=sys.stderr)
+    return Exit.OK
+
+
+def _kept_json(kept: "Rejected") -> dict[str, object]:
+    facts = kept.facts
+    return {
+        "path": str(kept.path),
+        "task": facts and facts.task,
+        "attempt": kept.attempt,
+        "at": facts and facts.at,
+        "reason": facts and facts.reason,
+        "fault": facts and facts.fault,
+        "status": facts and facts.status,
+        "code": facts and facts.code,
+        "request_id": facts and facts.request_id,
+        "is_image": facts is not None and facts.is_image,
+        "size_bytes": kept.size_bytes,
+        "sha256": kept.sha256,
+    }
+
+
+def _kept_line(kept: "Rejected") -> str:
+    from pipeline.text import size, visible
+
+    facts = kept.facts
+    if facts is None:
+        return (
+            f"{visible(str(kept.path))}  {size(kept.size_bytes)}  attempt {kept.attempt}, nothing else is known of it"
+        )
+    request = f"  request {visible(facts.request_id)}" if facts.request_id else ""
+    what = f"{visible(facts.task)}, attempt {kept.attempt}: {visible(facts.reason)}"
+    return f"{facts.at[:19]}  {what}{request}  {visible(str(kept.path))} ({size(kept.size_bytes)})"
+
+
+# -- settle -------------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
+@click.option("--all", "is_all", is_flag=True, help="All unknown requests of FILE.")
+@click.option("--billed/--free", "is_billed", default=None, help="What the provider's support said of them.")
+@f.wait_lock
+@f.locating
+@f.as_json
+def settle(
+    *,
+    file: Path | None,
+    attempts: tuple[str, ...],
+    is_all: bool,
+    is_billed: bool | None,
+    wait_lock: float,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Write down what the provider's support said of FILE's unknown requests: billed, or free.
+
+    ATTEMPT is what `status` shows: a request id, a task's id, or ID#N for its attempt N. A free one gives its money
+    back to the budgets, and its task is due again. A billed one counts as spent, and its task waits for `retry`.
+
+    \b
+    imgpipe settle jobs/nightly.yaml posters/oslo#2 --free
+    imgpipe settle jobs/nightly.yaml --all --billed
+    """
+    import asyncio
+
+    from pipeline.app import settle
+    from pipeline.text import count, money
+
+    if is_billed is None:
+        raise click.UsageError("what was said of them? write --billed or --free")
+    if bool(attempts) == is_all:
+        raise click.UsageError("which ones? write their names, or --all")
+    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    found = asyncio.run(settle.settle(setup, attempts, is_billed=is_billed))
+    price = sum(each.price_microusd for each in found)
+    if is_json:
+        f.print_json({"settled": [_settled_json(each) for each in found], "as": "billed" if is_billed else "free"})
+        return Exit.OK
+    what = "counted as spent" if is_billed else "given back to the budgets"
+    print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
+    return Exit.OK
+
+
+def _settled_json(unknown: "Unknown") -> dict[str, object]:
+    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": unknown.price_microusd / 1e6}
+
+
+# -- doctor -------------------------------------------------------------------------------------------------------
+
+
+@verb
+@click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
+@click.option(
+    "--models",
+    "with_models",
+    is_flag=True,
+    help="Compare the catalogue with the gateway's public list; no key is sent.",
+)
+@f.locating
+@f.as_json
+def doctor(
+    *,
+    file: Path | None,
+    with_models: bool,
+    is_json: bool,
+    simulate: str | None,
+    variables: tuple[str, ...],
+    allow_env: tuple[str, ...],
+) -> int:
+    """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
+
+    The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
+    Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
+
+    \b
+    imgpipe doctor
+    imgpipe doctor jobs/nightly.yaml
+    """
+    from pipeline.app import doctor as surgery
+
+    path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile)
+    checks = list(surgery.doctor(path, flags, with_models=with_models))
+    code = surgery.doctor_exit_code(checks)
+    if is_json:
+        lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]
+        f.print_json({"checks": lines, "exit": int(code)})
+        return code
+    print(surgery.verdict(checks))
+    for check in checks:
+        _show(check.level.value, check.name, check.text, check.advice)
+    return code
+
+
+def _show(level: str, name: str, text: str, advice: str) -> None:
+    from rich.text import Text
+
+    from pipeline.text import visible
+
+    line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
+    if advice:
+        line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
+    terminal.console().print(line, soft_wrap=True, highlight=False)

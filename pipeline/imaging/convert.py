@@ -1,0 +1,207 @@
+"""Pictures of other kinds, made into ones the API takes. Runs in a process of its own.
+
+In: bytes of a picture and the most bytes and pixels it may have. Out: PNG or JPEG, upright, eight bits a channel; the
+same input always gives the same output. It refuses to know files: the original is never touched.
+
+A process of its own, because decoders are the part most easily attacked and overwhelmed: memory and time are limited,
+and if it dies, it dies alone.
+"""
+
+import contextlib
+import io
+import resource
+import signal
+import warnings
+from collections.abc import Iterator
+from importlib.util import find_spec
+from math import sqrt
+from typing import Any
+
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from pipeline.imaging.formats import BrokenImageError
+from pipeline.imaging.metadata import bare_png
+from pipeline.pools import leave_with_parent
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
+_LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
+_PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them passes the byte limit anyway
+_JPEG_PIXELS = 256_000_000  # of a JPEG, which can be read at an eighth of its size
+_PIXELS = 130_000_000  # of other kinds, which are decoded whole
+_QUALITIES = (95, 90, 85)
+_TOLD_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
+_TOLD_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
+_MEMORY_BYTES = 3 * 2**30
+_SECONDS = 60.0  # of CPU, so that a machine with other work gives the same result; 108 megapixels take 6
+
+
+class UnreadableError(Exception):
+    """The picture cannot be read; the text says why."""
+
+
+class OutOfMemoryError(Exception):
+    """The picture takes more memory than there is here; it may be whole."""
+
+
+def prepare_process() -> None:
+    """Set the limits of a converter process. Ctrl-C is its parent's affair, and it does not outlive its parent."""
+    leave_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    with contextlib.suppress(ValueError, OSError):  # some systems do not limit address space
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+
+
+def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:
+    """Return media type and bytes of the picture's first frame, scaled down until it fits.
+
+    Raises: UnreadableError, OutOfMemoryError. A picture that takes more than a minute of CPU ends the process.
+    """
+    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return _convert_anyhow(data, most_bytes, most_pixels, keep_metadata)
+    except MemoryError as error:
+        raise OutOfMemoryError("cannot be converted here: it takes too much memory") from error
+    except UnidentifiedImageError as error:
+        raise UnreadableError("not a picture of a kind that can be read") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise UnreadableError(f"too many pixels; at most {_PIXELS:,} are read, {_JPEG_PIXELS:,} of a JPEG") from error
+    except Exception as error:  # decoders raise whatever they like; the task's reason shows it
+        raise UnreadableError(f"damaged or not readable: {type(error).__name__}: {error}") from None
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+
+
+def _convert_anyhow(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:
+    """Convert a picture; a PNG whose profile, texts or EXIF the decoder refuses, without those."""
+    try:
+        return _convert(data, most_bytes, most_pixels, keep_metadata)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
+        raise
+    except Exception:  # the second try tells what is wrong with the pixels
+        if not data.startswith(b"\x89PNG"):
+            raise
+        try:
+            bare = bare_png(data)
+        except BrokenImageError:
+            bare = data
+        if bare == data:
+            raise
+        return _convert(bare, most_bytes, most_pixels, keep_metadata)
+
+
+def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:
+    is_jpeg = data.startswith(b"\xff\xd8\xff")
+    Image.MAX_IMAGE_PIXELS = _JPEG_PIXELS if is_jpeg else _PIXELS
+    with Image.open(io.BytesIO(data), formats=_formats()) as opened:
+        kind = opened.format or ""
+        if opened.width * opened.height > most_pixels:
+            opened.draft(opened.mode, _fit(opened.size, most_pixels))
+        opened.load()
+        kept: dict[str, Any] = {"exif": _told(opened)} if keep_metadata else {}
+        ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
+    picture = _eight_bits(opened)
+    if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
+        kept["icc_profile"] = picture.info["icc_profile"]
+    if picture.width * picture.height > most_pixels:
+        picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
+    return _encode(picture, kind, most_bytes, kept)
+
+
+def _told(opened: Image.Image) -> bytes:
+    """Return what the camera told, without what describes the file itself and without the orientation, now applied."""
+    told, kept = opened.getexif(), Image.Exif()
+    for tag in _TOLD_TAGS & told.keys():
+        kept[tag] = told[tag]
+    for directory in _TOLD_DIRECTORIES & told.keys():
+        kept[directory] = told.get_ifd(directory)
+    return kept.tobytes()
+
+
+def _formats() -> tuple[str, ...]:
+    if find_spec("pillow_heif") is None:
+        return _FORMATS
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    return (*_FORMATS, "HEIF")
+
+
+def _fit(size: tuple[int, int], most_pixels: float) -> tuple[int, int]:
+    factor = min(1.0, sqrt(most_pixels / (size[0] * size[1])))
+    return max(1, int(size[0] * factor)), max(1, int(size[1] * factor))
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """Return the picture as L, RGB or RGBA."""
+    match picture.mode:
+        case "L" | "RGB" | "RGBA":
+            return picture.convert("RGBA") if "transparency" in picture.info else picture
+        case "1":
+            return picture.convert("L")
+        case "P" | "PA" | "LA" | "La" | "RGBa":
+            is_opaque = picture.mode == "P" and "transparency" not in picture.info
+            return picture.convert("RGB" if is_opaque else "RGBA")
+        case "CMYK":
+            return _from_cmyk(picture)
+        case mode if mode.startswith("I") or mode == "F":
+            return _scaled(picture)
+        case _:
+            return picture.convert("RGB")
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
+    """Return more than eight bits as eight: 16 bits by their upper half, anything wider from its least to its most."""
+    is_sixteen = picture.mode.startswith("I;16")
+    wide = picture.convert("F")
+    low, high = wide.getextrema()
+    assert isinstance(low, float)
+    assert isinstance(high, float)
+    if is_sixteen or (low >= 0 and 255 < high <= 65_535):
+        low, high = 0.0, 65_535.0
+    elif low >= 0 and high <= 255:
+        low, high = 0.0, 255.0
+    factor = 255.0 / (high - low) if high > low else 0.0
+    return wide.point(lambda value: value * factor + (-low * factor + 0.5)).convert("L")
+
+
+def _from_cmyk(picture: Image.Image) -> Image.Image:
+    profile = picture.info.pop("icc_profile", None)
+    if profile:
+        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            screen = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            if screen is not None:
+                return screen
+    return picture.convert("RGB")
+
+
+def _encode(picture: Image.Image, kind: str, most_bytes: int, kept: dict[str, Any]) -> tuple[str, bytes]:
+    """Try the best quality first, then less of it, then fewer pixels."""
+    while True:
+        is_small = picture.width * picture.height <= _PNG_PIXELS
+        data = b""
+        for mime, data in _encodings(picture, kind in _LOSSLESS and is_small, kept):
+            if len(data) <= most_bytes:
+                return mime, data
+        if picture.size == (1, 1):
+            raise UnreadableError(f"cannot be made smaller than {most_bytes} bytes")
+        fewer = picture.width * picture.height * min(0.9 * most_bytes / len(data), 0.8)
+        picture = picture.resize(_fit(picture.size, fewer), Image.Resampling.LANCZOS)
+
+
+def _encodings(picture: Image.Image, is_lossless: bool, kept: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    if picture.mode == "RGBA" or is_lossless:
+        yield "image/png", _saved(picture, "PNG", kept)
+    if picture.mode != "RGBA":
+        for quality in _QUALITIES:
+            yield "image/jpeg", _saved(picture, "JPEG", {**kept, "quality": quality, "subsampling": 0})
+
+
+def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

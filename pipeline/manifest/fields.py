@@ -1,0 +1,412 @@
+"""One scalar as it was written comes in, a value of a known kind goes out: number, duration, dollars, percentage,
+text.
+
+Resolution is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each kind carries its JSON Schema,
+so that editors and the loader agree. It knows no key by name: `schema` says which key holds which kind.
+
+Kinds of value that belong to one key each: names, addresses, ratios, sizes, axes, prices, ranges of numbers.
+
+In: what was written. Out: the checked value, or an error that says what to write instead. `scalars` has the general
+kinds.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from pipeline.manifest.delimited import ENCODINGS
+from pipeline.manifest.location import is_name, path_trouble
+from pipeline.manifest.yaml import FLOAT, PlainText, resolve
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_USD = 10**9
+
+
+def fault(what: str, instead: str) -> PydanticCustomError:
+    """Build the error a validator raises: both halves of `what is wrong; what to write instead`."""
+    return PydanticCustomError("imgpipe", "{what}; {instead}", {"what": what, "instead": instead})
+
+
+def shown(value: object) -> str:
+    """Describe a value in an error: `the text 'abc'`, `the number 12`, `a list`. At most 40 characters of it."""
+    value = resolve(value)
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value[:40] + '…' if len(value) > 40 else value!r}"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
+
+
+def _text(value: object) -> str:
+    resolved = resolve(value)
+    if isinstance(resolved, str):
+        return resolved
+    if isinstance(value, PlainText):
+        raise fault(f"must be text, this is {shown(value)}", f'put it in quotes: "{value}"')
+    raise fault(f"must be text, this is {shown(value)}", "write one text")
+
+
+def _filled(value: object) -> str:
+    text = _text(value)
+    if not text.strip():
+        raise fault("is empty", "write a name, or take the key out")
+    return text.strip()
+
+
+def written(value: object) -> str:
+    """Accept any scalar as the text that was written: `0123`, `3.10`, `no`, `2026-11-22`."""
+    if isinstance(value, str):
+        return str(value)
+    raise fault(f"must be one value, this is {shown(value)}", "write one text or number")
+
+
+def _written_list(value: object) -> tuple[str, ...]:
+    return tuple(written(item) for item in (value if isinstance(value, list) else [value]))
+
+
+def _text_list(value: object) -> tuple[str, ...]:
+    return tuple(_text(item) for item in (value if isinstance(value, list) else [value]))
+
+
+def _path(value: object) -> str:
+    path = _text(value)
+    trouble = path_trouble(path)
+    if trouble is not None:
+        raise fault(*trouble)
+    return path
+
+
+def _flag(value: object) -> bool:
+    resolved = resolve(value)
+    if isinstance(resolved, bool):
+        return resolved
+    raise fault(f"must be true or false, this is {shown(value)}", "write true or false, without quotes")
+
+
+def _number(value: object, *, at_least: float = -math.inf, at_most: float = math.inf) -> float:
+    resolved = resolve(value)
+    if isinstance(resolved, bool) or not isinstance(resolved, int | float):
+        raise fault(f"must be a number, this is {shown(value)}", "write a number, without quotes")
+    if not math.isfinite(resolved) or not at_least <= resolved <= at_most:
+        raise fault(f"{value} is out of range", f"write a number {_range(at_least, at_most)}")
+    return float(resolved)
+
+
+def _range(at_least: float, at_most: float) -> str:
+    if at_most == math.inf:
+        return f"of {at_least:g} or more" if at_least != -math.inf else "that is finite"
+    return f"from {at_least:,.10g} to {at_most:,.10g}"
+
+
+def _whole(value: object, *, at_least: int, at_most: int) -> int:
+    resolved = resolve(value)
+    if isinstance(resolved, bool) or not isinstance(resolved, int):
+        example = f"write a whole number {_range(at_least, at_most)}, without quotes"
+        raise fault(f"must be a whole number, this is {shown(value)}", example)
+    if not at_least <= resolved <= at_most:
+        raise fault(f"{value} is out of range", f"write a whole number {_range(at_least, at_most)}")
+    return resolved
+
+
+def _duration(value: object) -> float:
+    match_ = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match_ is None:
+        unit = (
+            f"{value}s" if isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool) else "300s"
+        )
+        raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d")
+    seconds = float(match_[1]) * _SECONDS[match_[2]]
+    if not 0 < seconds <= 366 * 86400:
+        raise fault(f"{value} is out of range", "write a duration above 0, at most 366d")
+    return seconds
+
+
+def parse_usd(value: object) -> int:
+    """Return micro-dollars, exactly: `0.039` is 39,000."""
+    resolved = resolve(value)
+    if isinstance(resolved, bool) or not isinstance(resolved, int | float):
+        raise fault(f"must be an amount in USD, this is {shown(value)}", "write a plain number: 20.00")
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        amount = Decimal(repr(resolved)) if math.isfinite(resolved) else Decimal(-1)
+    if not 0 <= amount <= MAX_USD:
+        raise fault(f"{value} USD is out of range", f"write a number from 0 to {MAX_USD:,}")
+    microusd = amount * 10**6
+    if microusd != microusd.to_integral_value():
+        raise fault(f"{value} USD is finer than a millionth of a dollar", "round it to six decimals")
+    return int(microusd)
+
+
+def _percentage(value: object) -> float:
+    text = value if isinstance(value, str) else ""
+    number = text.removesuffix("%").strip()
+    if text.endswith("%") and FLOAT.fullmatch(number) and 0 < float(number) <= 100:
+        return float(number) / 100
+    resolved = resolve(value)
+    if isinstance(resolved, float) and 0 < resolved <= 1:
+        return resolved
+    raise fault(f"must be a percentage above 0%, at most 100%, this is {shown(value)}", "write 30%")
+
+
+def whole(at_least: int, at_most: int) -> Callable[[object], int]:
+    """Return a validator of whole numbers in a range."""
+    return lambda value: _whole(value, at_least=at_least, at_most=at_most)
+
+
+def number(at_least: float, at_most: float) -> Callable[[object], float]:
+    """Return a validator of finite numbers in a range."""
+    return lambda value: _number(value, at_least=at_least, at_most=at_most)
+
+
+_SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
+_DURATION_SCHEMA = {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d+)?(ms|s|m|h|d)$"}
+_PERCENT_SCHEMA = {
+    "anyOf": [
+        {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d*)?\s*%$"},
+        {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
+    ]
+}
+_USD_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+
+
+def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [schema, {"type": "array", "items": schema}]}
+
+
+_PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
+
+Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
+Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
+PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
+WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
+TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
+Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
+Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
+Usd = Annotated[int, PlainValidator(parse_usd), WithJsonSchema(_USD_SCHEMA)]
+Percentage = Annotated[float, PlainValidator(_percentage), WithJsonSchema(_PERCENT_SCHEMA)]
+Free = Annotated[Any, PlainValidator(resolve), WithJsonSchema({})]
+
+
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_KEY_VARIABLE = r"^(?!AWS_|GITHUB_|GH_|SSH_)(?=[A-Za-z0-9_]{1,64}$)[A-Za-z_][A-Za-z0-9_]*_(KEY|TOKEN)$"
+_ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
+_DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
+SIZES = ("512", "1K", "2K", "4K")
+ASPECTS = ("prompt", "inputs", "params", "model")
+_MANY = 10**9
+
+
+class Choice(NamedTuple):
+    """One value of a matrix axis: `name` goes in ids, `text` in prompts. They differ only where a map was written."""
+
+    name: str
+    text: str
+
+
+class MatrixValue(str):
+    """What a matrix value stands for in prompts; `key` is its name: `{{ matrix.scene.key }}`."""
+
+    __slots__ = ("key",)
+    key: str
+
+    def __new__(cls, text: str, key: str) -> "MatrixValue":
+        """Return `text` with its key."""
+        value = super().__new__(cls, text)
+        value.key = key
+        return value
+
+
+def is_template(value: object) -> bool:
+    """True for text whose final value is known only when it is rendered."""
+    return isinstance(value, str) and "{{" in value
+
+
+def check_aspect_ratio(value: str) -> str:
+    """Return `16:9` and the like. Raises for anything else; which ratios a model can do is the catalogue's to say."""
+    if _ASPECT_RATIO.fullmatch(value):
+        return value
+    raise fault(f"{value[:40]!r} is not an aspect ratio", "write width:height in whole numbers: 16:9")
+
+
+def check_size(value: str) -> str:
+    """Return one of SIZES. Raises for anything else."""
+    if value in SIZES:
+        return value
+    near = value.upper() if value.upper() in SIZES else "512, 1K, 2K or 4K"
+    raise fault(f"{value[:40]!r} is not a size", f"write {near}")
+
+
+def _unless_template(check: Callable[[str], str]) -> Callable[[object], str]:
+    return lambda value: str(value) if is_template(value) else check(written(value))
+
+
+def one_of(*names: str) -> Callable[[object], str]:
+    """Return a validator of fixed words."""
+
+    def check(value: object) -> str:
+        if isinstance(value, str) and value in names:
+            return str(value)
+        near = get_close_matches(str(value), names, n=1, cutoff=0.6) if isinstance(value, str) else []
+        raise fault(f"{shown(value)} is not known here", f"write {near[0] if near else ', '.join(names)}")
+
+    return check
+
+
+def _name(value: object) -> str:
+    name = written(value)
+    if not is_name(name):
+        raise fault(f"the name {name[:40]!r} is not usable in paths", "use letters, digits, - _ . and inner spaces")
+    return name
+
+
+def _variable(value: object) -> str:
+    resolved = resolve(value)
+    name = resolved if isinstance(resolved, str) else ""
+    if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
+        raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
+    if not re.fullmatch(_KEY_VARIABLE, name):
+        what = "must be a name that ends with _KEY or _TOKEN, and none of AWS_, GITHUB_, GH_ or SSH_"
+        raise fault(what, "write COMETAPI_KEY: what it holds is sent to the provider")
+    return str(name)
+
+
+def is_url(value: object) -> bool:
+    """True for an http or https address with a host."""
+    return isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value) is not None
+
+
+def _url(value: object) -> str:
+    if not is_url(value):
+        raise fault("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
+    return str(value)
+
+
+def _address(value: object) -> str:
+    if not isinstance(value, str) or not ("{{" in value or is_url(value)):
+        raise fault("must be an address that starts with https:// or http://", "write https://host/path")
+    return str(value)
+
+
+def _delimiter(value: object) -> str:
+    if isinstance(value, str) and re.fullmatch(_DELIMITER, value):
+        return str(value)
+    raise fault(f"must be one character, this is {shown(value)}", 'write ";" or "," or "\\t" in double quotes')
+
+
+def _aspects(value: object) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(item, str) and item in ASPECTS for item in value):
+        raise fault("must be a list of prompt, inputs, params, model", "write [prompt, inputs, params, model]")
+    return tuple(dict.fromkeys(str(item) for item in value))
+
+
+def _axis(value: object) -> tuple[Choice, ...]:
+    if isinstance(value, dict):
+        choices = tuple(Choice(name, written(text)) for name, text in value.items())
+    elif isinstance(value, list):
+        choices = tuple(Choice(written(item), written(item)) for item in value)
+    else:
+        raise fault(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
+    names = [choice.name for choice in choices]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if not names or "" in names or twice is not None:
+        what = "is empty" if not names else "holds an empty value" if "" in names else f"holds {twice!r} twice"
+        raise fault(f"the axis {what}", "write each value once: [a, b]")
+    return choices
+
+
+def _version(value: object) -> int:
+    version = resolve(value)
+    if version == 1 and not isinstance(version, bool | float):
+        return 1
+    raise fault(f"version must be 1, this is {shown(value)}", "write version: 1")
+
+
+def _price(value: object) -> int | dict[str, int]:
+    if not isinstance(value, dict):
+        return parse_usd(value)
+    for size in value:
+        check_size(size)
+    return {size: parse_usd(price) for size, price in value.items()}
+
+
+def _integer(at_least: int, at_most: int) -> Any:
+    return WithJsonSchema({"type": "integer", "minimum": at_least, "maximum": at_most})
+
+
+# `_NAME` without `\w`, which is letters of every script in Python and ASCII alone in JavaScript.
+NAME_PATTERN = r"^[^\s!-/:-@\[-^`{-~]([^!-*,/:-@\[-^`{-~]*[^\s!-*,./:-@\[-^`{-~])?$"
+_TEMPLATE = {"type": "string", "pattern": r"\{\{"}
+_CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
+_USD: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+_AXIS: dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": _CELL, "minItems": 1, "uniqueItems": True},
+        {"type": "object", "additionalProperties": _CELL, "minProperties": 1},
+    ]
+}
+_PRICE: dict[str, Any] = {
+    "anyOf": [_USD, {"type": "object", "properties": dict.fromkeys(SIZES, _USD), "additionalProperties": False}]
+}
+_SIZE: dict[str, Any] = {"anyOf": [{"enum": [*SIZES, 512]}, _TEMPLATE]}
+_RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RATIO.pattern}$"}, _TEMPLATE]}
+
+PositiveInt = Annotated[int, PlainValidator(whole(1, _MANY)), _integer(1, _MANY)]
+Seed = Annotated[int, PlainValidator(whole(-(2**31), 2**31 - 1)), _integer(-(2**31), 2**31 - 1)]
+Variants = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
+Parallel = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
+Attempts = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
+Repeats = Annotated[int, PlainValidator(whole(0, 100)), _integer(0, 100)]
+Rate = Annotated[
+    float,
+    PlainValidator(number(0.01, 1_000_000)),
+    WithJsonSchema({"type": "number", "minimum": 0.01, "maximum": 1_000_000}),
+]
+Temperature = Annotated[
+    float, PlainValidator(number(0, 2)), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2})
+]
+Name = Annotated[
+    str, PlainValidator(_name), WithJsonSchema({"type": ["string", "number", "boolean"], "pattern": NAME_PATTERN})
+]
+Address = Annotated[
+    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})
+]
+Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
+VariableName = Annotated[str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": _KEY_VARIABLE})]
+KindKey = Annotated[
+    str,
+    PlainValidator(one_of("cometapi", "google", "simulator")),
+    WithJsonSchema({"enum": ["cometapi", "google", "simulator"]}),
+]
+Thinking = Annotated[
+    str, PlainValidator(one_of("minimal", "medium", "high")), WithJsonSchema({"enum": ["minimal", "medium", "high"]})
+]
+Tier = Annotated[str, PlainValidator(one_of("standard", "flex")), WithJsonSchema({"enum": ["standard", "flex"]})]
+Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "string", "pattern": _DELIMITER})]
+Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
+Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
+Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
+Aspects = Annotated[
+    tuple[str, ...], PlainValidator(_aspects), WithJsonSchema({"type": "array", "items": {"enum": [*ASPECTS]}})
+]
+AspectRatio = Annotated[str, PlainValidator(_unless_template(check_aspect_ratio)), WithJsonSchema(_RATIO)]
+Size = Annotated[str, PlainValidator(_unless_template(check_size)), WithJsonSchema(_SIZE)]
+Axis = Annotated[tuple[Choice, ...], PlainValidator(_axis), WithJsonSchema(_AXIS)]
+Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"enum": [1]})]
+Price = Annotated[int | dict[str, int], PlainValidator(_price), WithJsonSchema(_PRICE)]

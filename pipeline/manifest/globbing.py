@@ -1,0 +1,293 @@
+"""A pattern such as `photos/**/*.{jpg,png}` comes in, a matcher of relative paths comes out. No I/O.
+
+`*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. A name with
+[ ] in it fits as it is written, too: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
+
+Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
+not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
+
+A folder comes in, its matching files come out one by one, sorted by path.
+
+One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
+loops end; our own outputs, state and unfinished files are never inputs; the folders of thumbnails and recycle bins that
+systems keep are left out like hidden ones. It opens no file.
+"""
+
+import itertools
+import os
+import posixpath
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+
+from pipeline.errors import Problem
+from pipeline.manifest.files import reason
+from pipeline.manifest.names import PART_PREFIX
+
+MAX_BRACES = 1000
+MAX_STARS = 4  # `**` in one pattern
+_WILD = re.compile(r"[*?\[{]")
+_STARS = re.compile(r"[*?]")
+_ONE_OF_ONE = re.compile(r"\[([^!/])\]")  # a choice of one character: how [ itself is written
+_BRACES = re.compile(r"\{([^{}]*)\}")
+
+
+class BadPattern(Exception):  # noqa: N818 - becomes a Problem where the place is known
+    """A pattern that cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Glob:
+    """Patterns below one folder. `base` is absolute; `depth` is how many folders deep a match can lie, None for any."""
+
+    base: str
+    depth: int | None
+    _matcher: re.Pattern[str]
+
+    def matches(self, relative: str) -> bool:
+        """True when a path relative to `base` fits."""
+        return self._matcher.fullmatch(relative) is not None
+
+
+def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable[[str], bool]) -> Glob:
+    """Return one Glob for all patterns, relative to `folder`. BadPattern when one is malformed.
+
+    is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
+    """
+    if not patterns:
+        raise BadPattern("no pattern is written")
+    split = [
+        _split(prefix, rest)
+        for pattern in patterns
+        for prefix, whole in [_named(pattern, folder, is_folder)]
+        for rest in _expand(whole)
+    ]
+    if len(split) > MAX_BRACES:
+        raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
+    base = posixpath.commonpath([prefix for prefix, _ in split])
+    rests = [
+        posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
+    ]
+    depths = [None if "**" in rest.split("/") else rest.count("/") + 1 for rest in rests]
+    deepest = None if None in depths else max(depth for depth in depths if depth is not None)
+    return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL))
+
+
+def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Return one expression for all `ignore` patterns; None when there are none. Without a / they fit at any depth."""
+    if not patterns:
+        return None
+    whole = [expanded for pattern in patterns for expanded in _expand(pattern)]
+    anywhere = [pattern.strip("/") if "/" in pattern else f"**/{pattern}" for pattern in whole]
+    return re.compile("|".join(f"(?:{_regex(pattern)})" for pattern in anywhere), re.DOTALL)
+
+
+def _expand(pattern: str) -> list[str]:
+    """Write out `{a,b}`; nested braces too."""
+    if not pattern.strip() or "\0" in pattern:
+        raise BadPattern("the pattern is empty")
+    if "\\" in pattern:
+        raise BadPattern(f"{pattern!r} holds a backslash: folders are separated by /")
+    pending, done = [pattern], []
+    while pending:
+        text = pending.pop()
+        found = _BRACES.search(text)
+        if found is None:
+            done.append(text)
+        else:
+            pending += [
+                text[: found.start()] + choice + text[found.end() :] for choice in reversed(found[1].split(","))
+            ]
+        if len(pending) + len(done) > MAX_BRACES:
+            raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
+    return done
+
+
+def _named(pattern: str, folder: str, is_folder: Callable[[str], bool]) -> tuple[str, str]:
+    """Split a pattern behind the folders that are there under the very name that is written."""
+    whole = posixpath.join(folder, pattern.rstrip("/"))
+    segments = whole.split("/")
+    known = folder.count("/") + 1 if whole.startswith(f"{folder}/") else 1
+    for segment in segments[known:-1]:
+        is_name = not _WILD.search(segment)
+        if not is_name and (_STARS.search(segment) or not is_folder("/".join(segments[: known + 1]))):
+            break
+        known += 1
+    return posixpath.normpath("/".join(segments[:known]) or "/"), "/".join(segments[known:])
+
+
+def _split(prefix: str, pattern: str) -> tuple[str, str]:
+    """Split into the folder without wildcards and the rest: `**/*.png` below `/a` is `/a` and `**/*.png`."""
+    pattern = posixpath.normpath(pattern)
+    while pattern.startswith("../"):
+        prefix, pattern = posixpath.dirname(prefix), pattern[3:]
+    segments = pattern.split("/")
+    wild = next((index for index, segment in enumerate(segments) if _is_wild(segment)), len(segments) - 1)
+    plain = [_ONE_OF_ONE.sub(r"\1", segment) for segment in segments[:wild]]  # `photos [[]2024]` is `photos [2024]`
+    return posixpath.join(prefix, *plain), "/".join(segments[wild:])
+
+
+def _is_wild(segment: str) -> bool:
+    return _WILD.search(_ONE_OF_ONE.sub("", segment)) is not None
+
+
+def _regex(pattern: str) -> str:
+    segments = [segment for segment, _ in itertools.groupby(pattern.split("/"), key=lambda part: part)]
+    if segments.count("**") > MAX_STARS:
+        raise BadPattern(f"{pattern!r} holds more than {MAX_STARS} **")
+    *folders, last = segments
+    parts = [r"(?:[^/]+/)*" if segment == "**" else _segment(segment) + "/" for segment in folders]
+    if last == "**":
+        return "".join(parts) + r"(?:[^/]+/)*[^/]+"
+    stem, dot, suffix = last.rpartition(".")
+    if dot and suffix:
+        return "".join(parts) + _segment(stem) + rf"\.(?i:{_segment(suffix)})"
+    return "".join(parts) + _segment(last)
+
+
+def _segment(text: str) -> str:
+    """Translate one segment. Atomic groups: `a*a*a*b` must not try every way to place its stars."""
+    first, *others = [_fixed(part) for part in text.split("*")]
+    if not others:
+        return first
+    *middle, last = others
+    return first + "".join(f"(?>[^/]*?{part})" for part in middle if part) + "[^/]*" + last
+
+
+def _fixed(text: str) -> str:
+    """Translate text without `*`: `?`, `[a-z]`, `[!a-z]` and themselves."""
+    pieces, index = [], 0
+    while index < len(text):
+        character = text[index]
+        end = text.find("]", index + 2) if character == "[" else -1
+        if end > 0:
+            inside = text[index + 1 : end].replace("\\", r"\\").replace("[", r"\[").replace("/", "")
+            choice = f"[{'^/' + inside[1:] if inside[0] == '!' else inside}]"
+            pieces.append(f"(?:{choice}|{re.escape(text[index : end + 1])})")  # or the name as it is written
+            index = end
+        else:
+            pieces.append("[^/]" if character == "?" else re.escape(character))
+        index += 1
+    try:
+        re.compile("".join(pieces))
+    except re.error as error:
+        raise BadPattern(f"{text!r} is malformed: {error}") from None
+    return "".join(pieces)
+
+
+Inode = tuple[int, int]
+_SYSTEM_FOLDERS = (
+    frozenset(  # what NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits
+        {
+            "@eadir",
+            "#recycle",
+            "@recycle",
+            "@recently-snapshot",
+            "#snapshot",
+            "$recycle.bin",
+            "recycler",
+            "system volume information",
+            "lost+found",
+            ".trashes",
+            "__macosx",
+        }
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which files of a folder are wanted."""
+
+    glob: Glob
+    ignore: re.Pattern[str] | None
+    hidden: bool
+    written_base: str  # the folder as it was written, for paths people see
+    own: frozenset[Inode] = field(default_factory=frozenset)  # output and state directories
+
+    def takes(self, relative: str) -> bool:
+        """True when a walk would yield this path, if it were there."""
+        segments = relative.split("/")
+        paths = ["/".join(segments[: length + 1]) for length in range(len(segments))]
+        if not self.hidden and any(segment.startswith(".") for segment in segments):
+            return False
+        return self.glob.matches(relative) and not any(self.ignores(path) for path in paths)
+
+    def ignores(self, relative: str) -> bool:
+        """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
+        if self.ignore is None:
+            return False
+        written = posixpath.normpath(posixpath.join(self.written_base, relative))
+        return self.ignore.fullmatch(relative) is not None or self.ignore.fullmatch(written) is not None
+
+
+def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]:
+    """Return the directories of ours a walk of `base` must not enter; not those `base` itself lies in."""
+    found = set()
+    for directory in directories:
+        is_inside = posixpath.commonpath([base, directory]) == directory
+        if not is_inside:
+            found.add(_inode(directory))
+    return frozenset(inode for inode in found if inode is not None)
+
+
+def walk(wanted: Wanted) -> Iterator[str | Problem]:
+    """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read."""
+    followed: set[Inode] = set()
+    root = _inode(wanted.glob.base)
+    stack = [(_entries(wanted, ""), frozenset((root,) if root is not None else ()))]
+    while stack:
+        entries, chain = stack[-1]
+        entry = next(entries, None)
+        if entry is None:
+            stack.pop()
+        elif isinstance(entry, Problem) or (not entry.endswith("/") and wanted.glob.matches(entry)):
+            yield entry
+        elif entry.endswith("/"):
+            entered = _enter(wanted, entry[:-1], chain, followed)
+            stack += [(_entries(wanted, entry[:-1]), entered)] if entered is not None else []
+
+
+def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set[Inode]) -> frozenset[Inode] | None:
+    """Return the folders one is inside of after entering `relative`; None when it must not be entered."""
+    path = f"{wanted.glob.base}/{relative}"
+    inode = _inode(path)
+    if inode is None or inode in wanted.own or inode in chain:
+        return None
+    if os.path.islink(path):  # noqa: PTH114 - strings, as scandir gave them
+        if inode in followed:
+            return None
+        followed.add(inode)
+    return chain | {inode}
+
+
+def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
+    """Yield the relative paths of what one folder holds, folders with a `/` behind, in the order of whole paths."""
+    path = f"{wanted.glob.base}/{relative}" if relative else wanted.glob.base
+    depth = relative.count("/") + 2 if relative else 1
+    can_go_deeper = wanted.glob.depth is None or depth < wanted.glob.depth
+    found = []
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not wanted.hidden):
+                    continue
+                below = f"{relative}/{entry.name}" if relative else entry.name
+                is_folder = entry.is_dir()
+                if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not wanted.hidden:
+                    continue
+                if (is_folder and not can_go_deeper) or wanted.ignores(below):
+                    continue
+                found.append(f"{below}/" if is_folder else below)
+    except OSError as error:
+        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="mend its permissions")
+    found.sort()
+    yield from found
+
+
+def _inode(path: str) -> Inode | None:
+    try:
+        status = os.stat(path)  # noqa: PTH116 - strings, as scandir gave them
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

@@ -1,0 +1,202 @@
+"""What every mapping of a manifest has in common: known keys only, `x-` keys ignored, a short form where there is one.
+
+In: a tree. Out: a checked model, or errors that `problems` gives a place. It knows no key by name.
+
+The keys that bound a run: provider, limits, retry, notify. In: a tree. Out: checked models with their defaults.
+
+Descriptions are what an editor shows. It knows nothing of jobs.
+"""
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from pipeline.manifest.fields import (
+    MAX_USD,
+    Address,
+    Attempts,
+    Duration,
+    Filled,
+    Flag,
+    KindKey,
+    Parallel,
+    PathText,
+    Percentage,
+    PositiveInt,
+    Rate,
+    Repeats,
+    Text,
+    Url,
+    Usd,
+    VariableName,
+    fault,
+    shown,
+)
+from pipeline.manifest.yaml import is_null
+from pipeline.settings import DEFAULT_MODELS
+from pipeline.settings import Kind as KindName
+
+
+class Model(BaseModel):
+    """A mapping of known keys. Keys that start with `x-` are ignored; null is as if the key were not there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keeps_nulls: ClassVar[bool] = False
+    short_schema: ClassVar[dict[str, Any] | None] = None  # of the one value that may stand for the mapping
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        """Turn the short form into the mapping it stands for."""
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tidy(cls, value: object) -> object:
+        mapping = cls.expand(value)
+        if not isinstance(mapping, dict):
+            raise fault(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
+        known = {key: None if is_null(item) else item for key, item in mapping.items() if not key.startswith("x-")}
+        if cls.keeps_nulls:
+            return known
+        return {key: item for key, item in known.items() if item is not None or key not in cls.model_fields}
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["patternProperties"] = {"^x-": {}}
+        or_null(schema)
+        if cls.short_schema is None:
+            return schema
+        description = schema.pop("description", None)
+        return {"anyOf": [cls.short_schema, schema]} | ({"description": description} if description else {})
+
+
+def or_null(schema: dict[str, Any]) -> None:
+    """Let every key that may be left out be null as well: `_tidy` reads it so."""
+    for key, value in schema["properties"].items():
+        if key not in schema.get("required", ()) and {"type": "null"} not in value.get("anyOf", ()):
+            about = {name: value.pop(name) for name in ("description", "default", "examples") if name in value}
+            schema["properties"][key] = {"anyOf": [value, {"type": "null"}]} | about
+
+
+def scalar_as(key: str) -> Callable[[object], object]:
+    """Return an `expand` that reads one value as `{key: value}`."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+class ProviderKeys(Model):
+    """Whose API is asked, and which key opens the door."""
+
+    kind: KindKey = Field("cometapi", description="cometapi | google | simulator")
+    model: Filled | None = Field(
+        None,
+        description=f"The model of every job that names none; free text. Default {DEFAULT_MODELS[KindName.COMETAPI]}.",
+        examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
+    )
+    base_url: Url | None = Field(None, description="Where requests go.", examples=["https://api.cometapi.com"])
+    api_key_env: VariableName | None = Field(
+        None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
+    )
+    timeout: Duration | None = Field(
+        None,
+        description="One attempt, whole exchange. Default 300 s; 20 min where a job is of `tier: flex`.",
+        examples=["300s", "5m"],
+    )
+    profile: PathText | None = Field(
+        None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
+    )
+
+
+class ConcurrencyKeys(Model):
+    """Requests in flight."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
+    expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
+    start: Parallel | None = Field(
+        None,
+        description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
+        examples=[4],
+    )
+    max: Parallel = Field(8, description="Ceiling of requests in flight.")
+    adaptive: Flag = Field(True, description="Slow down when the server pushes back, speed up when it does not.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ConcurrencyKeys":
+        if self.start is not None and self.start > self.max:
+            raise fault(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
+        return self
+
+
+class BudgetKeys(Model):
+    """Ceilings in USD; a bare number means `run`."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+    expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
+    run: Usd | None = Field(None, description="USD of one run.", examples=[20.0])
+    day: Usd | None = Field(None, description="USD of one day in `tz`.", examples=[40.0])
+    month: Usd | None = Field(None, description="USD of one month in `tz`.", examples=[500.0])
+
+
+class StopOnKeys(Model):
+    """When to stop a run whose tasks fail for good."""
+
+    consecutive_failures: PositiveInt | None = Field(
+        None, description="Tasks in a row that failed, or were paid for without an image (default: 5).", examples=[15]
+    )
+    failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
+    after: PositiveInt = Field(25, description="Tasks after which `failure_rate` is judged.")
+
+
+class LimitsKeys(Model):
+    """Ceilings of one run."""
+
+    concurrency: ConcurrencyKeys | None = Field(
+        None, description="Requests in flight: a number, or start, max, adaptive."
+    )
+    requests_per_minute: Rate | None = Field(None, description="Exact over any 60 seconds.", examples=[500])
+    budget: BudgetKeys | None = Field(
+        None, description="USD: a number for one run, or run, day, month.", examples=[20.0]
+    )
+    max_tasks: PositiveInt | None = Field(None, description="Tasks of one run.", examples=[100_000])
+    max_duration: Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
+    stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
+    tz: Text = Field(
+        "UTC", description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
+    )
+
+
+class WaitKeys(Model):
+    """Base and cap of the wait between two attempts."""
+
+    initial: Duration = Field(1.0, description="First wait.", examples=["1s"])
+    max: Duration = Field(60.0, description="Longest wait.", examples=["60s"])
+
+
+class RetryKeys(Model):
+    """How often one task may be asked."""
+
+    attempts: Attempts = Field(5, description="Attempts of one task, the first one included.")
+    wait: WaitKeys | None = Field(None, description="Wait between attempts.")
+    unknown: Repeats = Field(
+        1, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
+    )
+
+
+class NotifyKeys(Model):
+    """Who is told when a run ends."""
+
+    webhook: Address | None = Field(
+        None,
+        description="URL that gets the run's summary as JSON; may use {{ vars.* }}.",
+        examples=["https://example.com/hooks/{{ vars.hook }}"],
+    )
+    ping: Address | None = Field(
+        None,
+        description="URL of a dead man's switch; may use {{ vars.* }}.",
+        examples=["https://example.com/ping/{{ vars.check }}"],
+    )
+    prometheus: PathText | None = Field(
+        None, description="Text file for a node exporter.", examples=["/var/lib/x/imgpipe.prom"]
+    )

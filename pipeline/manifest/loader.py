@@ -1,0 +1,290 @@
+"""Environment variables in `vars`: `${X}`, `${X:-default}`, `${X:?why}`, and `$$` for a dollar sign.
+
+In: one value and the environment. Out: its text, or a reason that names the variable and never shows its value.
+
+A path comes in, a `Manifest` goes out; or every problem of the file at once, each with its place.
+
+The steps: bytes, text, tree, models, recipes, settings. What is wrong in one is cut out, so that the next can still
+look at the rest. Nothing is expanded here, no data file is opened, nothing is sent.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
+
+from pipeline.errors import InputError, Problem
+from pipeline.manifest import settings
+from pipeline.manifest.files import decode_utf8, read_bytes
+from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
+from pipeline.manifest.location import directories, folder_of, is_name
+from pipeline.manifest.problems import Places, problems_of, prune
+from pipeline.manifest.sandbox import nearest
+from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.yaml import Tree, parse
+from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
+
+_REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
+
+# Words of a name that mark a secret; AUTHOR and KEYWORD are none, MONKEY costs a flag.
+_SECRET = re.compile(
+    r"KEY(?!WORD)|TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|CREDENTIAL|AUTH(?!OR(?!I))|PRIVATE|COOKIE|SESSION|SIGNATURE|JWT|DSN"
+    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
+    r"|^(?:AWS|AZURE|DOCKER|GH|GITHUB|GITLAB|NPM|PYPI|SSH)_"
+)
+
+
+class MissingVariable(Exception):  # noqa: N818 - becomes a Problem where the place is known
+    """A variable that is not there, or not usable. `what` and `instead` never hold its value."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what)
+        self.what, self.instead = what, instead
+
+
+def looks_secret(name: str) -> bool:
+    """True for a variable whose name says that it holds a key, a token or a password."""
+    return _SECRET.search(name.upper()) is not None
+
+
+def interpolate(
+    text: str, environ: Mapping[str, str], *, keys: Collection[str] = (), allowed: Collection[str] = ()
+) -> str:
+    """Return `text` with its variables filled in.
+
+    Raises: MissingVariable when one is unset, empty or several lines, one of `keys`, or looks like a secret and is not
+    `allowed`: what stands in `vars` goes into prompts, and from there into the ledger, the log and the
+    pictures' records.
+    """
+    return _REFERENCE.sub(lambda match: _value(match, environ, keys, allowed), text)
+
+
+def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[str], allowed: Collection[str]) -> str:
+    name, how, rest = match["name"], match["how"], match["rest"]
+    if match["open"] is not None:
+        raise MissingVariable("${ is not followed by a variable's name and }", "write ${NAME}, or $${ for the text ${")
+    if name is None:
+        return "$"
+    if name in keys:
+        raise MissingVariable(f"{name} is the API key, which must not get into a prompt", "name another variable")
+    if looks_secret(name) and name not in allowed:
+        what = f"{name} looks like a secret, which must not get into a prompt"
+        raise MissingVariable(what, f"name another variable, or allow this one: --allow-env {name}")
+    value = environ.get(name, "")
+    if not value and how == "-":
+        return str(rest)
+    if not value:
+        state = "is empty" if name in environ else "is not set"
+        what = f"the environment variable {name} {state}" + (f": {rest}" if how == "?" and rest else "")
+        raise MissingVariable(what, f"set it, or write ${{{name}:-default}}")
+    if any(character in value for character in "\n\r\0"):
+        raise MissingVariable(f"the environment variable {name} holds several lines", "set it to one line")
+    return value
+
+
+MAX_BYTES = 64 * 2**20
+_ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
+_TOO_BIG = "move long lists into a CSV, JSONL or Parquet file and use `each`"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """One manifest, checked; every default filled in. `expand` turns it into tasks."""
+
+    path: Path
+    name: str
+    is_named: bool  # `name:` is written; else the file's name is taken
+    sha256: str  # of the file's bytes
+    provider: ProviderSettings
+    limits: Limits
+    retry: Retry
+    prices: Mapping[str, int | Mapping[str, int]]  # micro-USD per image, or per size
+    output_dir: Path  # absolute, resolved
+    state_dir: Path
+    notify: Notify | None
+    stages: tuple[tuple[str, ...], ...]  # job names, upstream first
+    variables: Mapping[str, str]
+    jobs: Mapping[str, JobPlan]  # private to this room
+    places: Places  # private to this room
+    secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
+
+    @property
+    def upstream(self) -> Mapping[str, str]:
+        """Jobs that take another one's images -> that job."""
+        return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
+
+    def problem_of(self, job: str, what: str) -> Problem:
+        """Return what is wrong with a task of `job`, with the place of the job."""
+        return self.places.problem(("jobs", job), what, is_key=True)
+
+    @property
+    def patient(self) -> frozenset[str]:
+        """Jobs that leave young files for a later run (`min_age`)."""
+        return frozenset(name for name, plan in self.jobs.items() if plan.each and plan.each.min_age is not None)
+
+
+def load(
+    path: Path,
+    *,
+    variables: Mapping[str, str] = MappingProxyType({}),
+    environ: Mapping[str, str] = os.environ,
+    allow_env: Collection[str] = (),
+    simulate: bool = False,
+    check: Callable[[ProviderSettings], object] = lambda _provider: None,
+) -> Manifest:
+    """Read one manifest. `variables` (`--var`) win over `vars`; `simulate` swaps the provider for the simulator.
+
+    `allow_env` names variables that `vars` may read although they look like secrets.
+
+    `check` says what else is wrong with the address, by raising InputError.
+    Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
+    """
+    data = read_bytes(path, max_bytes=MAX_BYTES, too_big=_TOO_BIG)
+    text = decode_utf8(data, file=str(path))
+    tree, problems = parse(text, file=str(path))
+    places = Places(text, str(path))
+    file, damaged, found = _validate(tree, places)
+    told = {(problem.line, problem.column) for problem in problems}
+    problems += [problem for problem in found if (problem.line, problem.column) not in told]
+    reader = _Reader(path, file, places, damaged, simulate, frozenset(allow_env))
+    manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
+    problems += reader.problems
+    try:
+        check(manifest.provider)
+    except InputError as error:
+        problems += [places.problem(("provider", "base_url"), each.what, each.instead) for each in error.problems]
+    if problems:
+        raise InputError(*_in_order(problems))
+    return manifest
+
+
+def _validate(tree: dict[str, Tree], places: Places) -> tuple[ManifestFile, set[str], list[Problem]]:
+    """Return what of the tree is sound, the names of jobs something was cut out of, and what was wrong."""
+    problems: list[Problem] = []
+    damaged: set[str] = set()
+    cut: set[KeyPath] = set()
+    for _ in range(_ROUNDS):
+        try:
+            return ManifestFile.model_validate(tree), damaged, problems
+        except ValidationError as error:
+            details = [detail for detail in error.errors(include_url=False) if detail["loc"] not in cut]
+            problems += problems_of(details, places)
+            for detail in details:
+                path = detail["loc"]
+                damaged |= _damaged_by(path, tree)
+                cut.update(path[:length] for length in range(1, len(path) + 1))  # what lacks it now is not told again
+            prune(tree, error)
+    return ManifestFile.model_construct(jobs={}), damaged, problems
+
+
+def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
+    """Return the jobs that lack something once `path` is cut out."""
+    jobs = tree.get("jobs")
+    if path[:1] == ("jobs",) and len(path) > 1:
+        return {str(path[1])}
+    return set(jobs) if path[:1] == ("defaults",) and isinstance(jobs, dict) else set()
+
+
+class _Reader:
+    """Takes what the models let through; everything else that is wrong goes to `problems`."""
+
+    def __init__(
+        self,
+        path: Path,
+        file: ManifestFile,
+        places: Places,
+        damaged: set[str],
+        simulate: bool,
+        allow_env: frozenset[str],
+    ) -> None:
+        self.problems: list[Problem] = []
+        self._path = path
+        self._folder = folder_of(path)
+        self._file = file
+        self._places = places
+        self._damaged = damaged
+        self._simulate = simulate
+        self._allow_env = allow_env
+
+    def manifest(self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str) -> Manifest:
+        """Build the manifest; meaningful only when no problem was found."""
+        file, places = self._file, self._places
+        name = self._name()
+        known = self._variables(variables, environ)
+        recipes = Recipes(folder=self._folder, places=places)
+        planner = Planner(recipes, places, variables=known)
+        plans = planner.plans(file, damaged=self._damaged)
+        stages, found = stages_of(file.jobs, places)
+        self.problems += planner.problems + found
+        self._check_unused(variables, recipes.used_variables)
+        output_dir, state_dir = directories(
+            self._folder,
+            name=name,
+            kind=None if file.provider is None else file.provider.kind,
+            output_dir=file.output_dir,
+            state_dir=file.state_dir,
+            simulate=self._simulate,
+        )
+        notify, troubles = settings.notify_settings(file, self._folder, known)
+        for key_path, what, instead in (
+            *troubles,
+            *settings.setting_problems(file, self._folder, output_dir, state_dir),
+        ):
+            self.problems.append(places.problem(key_path, what, instead))
+        return Manifest(
+            path=self._path,
+            name=name,
+            is_named=file.name is not None,
+            sha256=sha256,
+            provider=settings.provider_settings(file, self._folder, simulate=self._simulate),
+            limits=settings.limit_settings(file),
+            retry=settings.retry_settings(file),
+            prices=file.prices or {},
+            output_dir=output_dir,
+            state_dir=state_dir,
+            notify=notify,
+            stages=stages,
+            variables=known,
+            jobs=plans,
+            places=places,
+        )
+
+    def _name(self) -> str:
+        name = self._file.name if self._file.name is not None else self._path.stem
+        if not is_name(name):
+            what = f"the file's name {name[:40]!r} is not usable as the manifest's name"
+            self.problems.append(self._places.problem((), what, "write `name:` with letters, digits, - and _"))
+        return name
+
+    def _variables(self, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+        """Return `vars` with the environment filled in; `given` ones win and need no environment."""
+        known: dict[str, str] = {}
+        keys = {name for names in KEY_NAMES.values() for name in names}
+        if self._file.provider is not None and self._file.provider.api_key_env is not None:
+            keys.add(self._file.provider.api_key_env)
+        for name, text in (self._file.vars or {}).items():
+            try:
+                known[name] = (
+                    given[name] if name in given else interpolate(text, environ, keys=keys, allowed=self._allow_env)
+                )
+            except MissingVariable as missing:
+                known[name] = ""
+                self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))
+        return known | dict(given)
+
+    def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
+        declared = [*(self._file.vars or {}), *sorted(used)]
+        for name in sorted(set(given).difference(declared)):
+            near = nearest(name, declared)
+            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or take the flag away"
+            self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
+
+
+def _in_order(problems: list[Problem]) -> list[Problem]:
+    """Sort by place and drop what was told twice."""
+    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))

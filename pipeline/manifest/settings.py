@@ -1,0 +1,152 @@
+"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify.
+
+It fills defaults and resolves paths against the manifest's folder. It opens no file.
+"""
+
+import zoneinfo
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pipeline.manifest.fields import is_url
+from pipeline.manifest.files import secret_reason
+from pipeline.manifest.sandbox import Names, Sandbox
+from pipeline.manifest.schema import Keys, ManifestFile
+from pipeline.manifest.templates import TemplateTrouble, compile_template
+from pipeline.model import Tier
+from pipeline.settings import DEFAULT_MODELS, Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
+
+TIMEOUT_S: Final = 300.0
+FLEX_TIMEOUT_S: Final = 1200.0  # a flex answer takes 1 to 15 minutes
+SettingProblem = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
+
+
+def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
+    """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
+    timeout_s = FLEX_TIMEOUT_S if any(tier == Tier.FLEX for _, tier in _tiers(file)) else TIMEOUT_S
+    written = file.provider
+    if written is None:
+        return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI, timeout_s=timeout_s)
+    kind, vendor = Kind.SIMULATOR if simulate else Kind(written.kind), _vendor(file)
+    is_other = simulate or kind.value != written.kind  # then the written address and key belong to somebody else
+    return ProviderSettings(
+        kind=kind,
+        model=DEFAULT_MODELS[vendor] if written.model is None else written.model,
+        is_default_model=written.model is None,
+        vendor=vendor,
+        base_url=None if is_other else written.base_url,
+        api_key_env=None if is_other else written.api_key_env,
+        timeout_s=timeout_s if written.timeout is None else written.timeout,
+        profile=None if written.profile is None else _profile(folder, written.profile),
+    )
+
+
+def _vendor(file: ManifestFile) -> Kind:
+    """Return whose models and prices are meant; a manifest of the simulator stands for one of the gateway."""
+    kind = Kind.COMETAPI if file.provider is None else Kind(file.provider.kind)
+    return Kind.COMETAPI if kind is Kind.SIMULATOR else kind
+
+
+def _tiers(file: ManifestFile) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield every `tier` that is written, with its path of keys."""
+    layers: dict[tuple[str, ...], Keys | None] = {("defaults",): file.defaults}
+    for name, job in file.jobs.items():
+        layers[("jobs", name)] = job
+        layers |= {("jobs", name, "items", key): item for key, item in (job.items or {}).items()}
+    for path, keys in layers.items():
+        if keys is not None and keys.tier is not None:
+            yield (*path, "tier"), keys.tier
+
+
+def _profile(folder: Path, written: str) -> Path:
+    """Return a file beside the manifest; a bare word that is none may be a profile that is built in."""
+    beside = folder / written
+    return beside if beside.exists() or "/" in written or "." in written else Path(written)
+
+
+def limit_settings(file: ManifestFile) -> Limits:
+    """Return the ceilings of one run."""
+    written = file.limits
+    if written is None:
+        return Limits()
+    concurrency, budget, stop_on = written.concurrency, written.budget, written.stop_on
+    default = Limits()
+    return Limits(
+        concurrency=default.concurrency if concurrency is None else concurrency.max,
+        start=default.start if concurrency is None else concurrency.start,
+        adaptive=default.adaptive if concurrency is None else concurrency.adaptive,
+        requests_per_minute=written.requests_per_minute,
+        budget=Budget() if budget is None else Budget(run=budget.run, day=budget.day, month=budget.month),
+        tz=written.tz,
+        max_tasks=written.max_tasks,
+        max_duration_s=written.max_duration,
+        stop_on=StopOn() if stop_on is None else StopOn(**stop_on.model_dump()),
+    )
+
+
+def retry_settings(file: ManifestFile) -> Retry:
+    """Return how often one task may be asked."""
+    written = file.retry
+    if written is None:
+        return Retry()
+    wait = written.wait
+    default = Retry()
+    return Retry(
+        attempts=written.attempts,
+        wait_initial_s=default.wait_initial_s if wait is None else wait.initial,
+        wait_max_s=default.wait_max_s if wait is None else wait.max,
+        unknown=written.unknown,
+    )
+
+
+def notify_settings(
+    file: ManifestFile, folder: Path, variables: Mapping[str, str]
+) -> tuple[Notify | None, list[SettingProblem]]:
+    """Return who is told, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
+    if file.notify is None:
+        return None, []
+    troubles: list[SettingProblem] = []
+    urls: dict[str, str | None] = {}
+    for key in ("webhook", "ping"):
+        try:
+            urls[key] = _url(getattr(file.notify, key), variables)
+        except TemplateTrouble as trouble:
+            troubles.append((("notify", key), trouble.what, trouble.instead))
+    prometheus = file.notify.prometheus
+    return Notify(**urls, prometheus=None if prometheus is None else folder / prometheus), troubles
+
+
+def _url(written: str | None, variables: Mapping[str, str]) -> str | None:
+    if written is None:
+        return None
+    url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
+    if not is_url(url):
+        raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
+    return url
+
+
+def setting_problems(file: ManifestFile, folder: Path, output_dir: Path, state_dir: Path) -> Iterator[SettingProblem]:
+    """Yield what is wrong with settings that pass one by one."""
+    if file.limits is not None:
+        try:
+            zoneinfo.ZoneInfo(file.limits.tz)
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            what = f"the time zone {file.limits.tz!r} is not known on this system"
+            yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
+    if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
+        yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
+    for keys, tier in _tiers(file):
+        if tier == Tier.FLEX and _vendor(file) is not Kind.GOOGLE:
+            yield keys, "tier: flex is offered by kind google alone", "write tier: standard, or provider.kind: google"
+    if state_dir == output_dir:
+        yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
+    if file.provider is not None and file.provider.profile is not None:
+        refused = secret_reason(str(folder / file.provider.profile))
+        if refused is not None:
+            yield ("provider", "profile"), f"the profile is refused: {refused}", "name a profile"
+    files = set()
+    for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
+        existing = next(parent for parent in (path, *path.parents) if parent.exists())
+        if not existing.is_dir() and existing not in files:
+            yield (key,), f"{existing} is a file", "name a directory"
+        files.add(existing)

@@ -1,0 +1,359 @@
+"""Rows -> how many tasks, why, and for how much: in total, by job and by reason. It knows no disk and no ledger.
+
+Tasks that ask for the very same image: how many, for how much, and two of them by name.
+
+In: fingerprints, one by one. Out: a count and its price. A fingerprint has the variant in it, so the variants of one
+row are not alike; two rows with one prompt are. Memory: 8 bytes a task, whatever a fingerprint's length; two different
+ones of a million that share 8 bytes are met once in 40 million plans.
+
+A stream of tasks, each beside what the ledger knows -> rows; rows -> totals, and a spool of due tasks.
+
+Memory stays flat at 1,000,000 tasks: rows pass by, due tasks wait on disk. The spool is also the snapshot of the
+manifest: what is edited after the plan was made does not change the run.
+"""
+
+import tempfile
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import zip_longest
+from pathlib import Path
+from typing import IO, Final, NamedTuple, Protocol
+
+import msgspec
+
+from pipeline.errors import InputError
+from pipeline.model import Due, Known, Quote, Task, TaskState
+from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, decide
+
+LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
+SAMPLES: Final = 3  # prompts that a plan shows
+UNCHANGED: Final = "unchanged"
+RENAMED: Final = "renamed"
+ACCEPTED: Final = "accepted"
+SETTLED: Final = frozenset({UNCHANGED, RENAMED, ACCEPTED})  # done, and nothing is missing
+
+
+class Key(NamedTuple):
+    """What the tasks of one group have in common. `why`: a reason of `judge` when due, else where they stand."""
+
+    job: str
+    why: str
+    is_due: bool
+
+
+@dataclass(slots=True)
+class Group:
+    """Tasks of one job that stand alike. The price is that of each one's pixels; `unpriced` are not in it."""
+
+    tasks: int = 0
+    price_microusd: int = 0
+    unpriced: int = 0
+
+    def add(self, other: "Group") -> None:
+        self.tasks += other.tasks
+        self.price_microusd += other.price_microusd
+        self.unpriced += other.unpriced
+
+    @property
+    def known_price(self) -> int | None:
+        """Micro-dollars; None when the price of one of them is not known."""
+        return None if self.unpriced else self.price_microusd
+
+
+def why(verdict: Verdict) -> str:
+    """Return the one word that says where a task stands: `new`, `unchanged`, `missing`, `refused` ..."""
+    if verdict.reason is not None:
+        return verdict.reason
+    if verdict.is_missing:
+        return MISSING
+    if verdict.state is not TaskState.DONE:
+        return verdict.state.value
+    if verdict.moves_to is not None:
+        return RENAMED
+    return ACCEPTED if verdict.is_accepted else UNCHANGED
+
+
+@dataclass(slots=True, kw_only=True)
+class Plan:
+    """What a run would do. Money in micro-dollars; None: a due task's price is not known."""
+
+    total: int = 0
+    due: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    states: Counter[TaskState] = field(default_factory=Counter)  # of the tasks that are not due
+    groups: defaultdict[Key, Group] = field(default_factory=lambda: defaultdict(Group))  # in the order of the stream
+    least_microusd: int | None = 0  # each due task bought once, at the price of its pixels
+    most_microusd: int | None = 0  # each due task bought once, at what is reserved for it
+    unpriced: Counter[str] = field(default_factory=Counter)  # models of due tasks without a price
+    models: set[str] = field(default_factory=set)  # of the due tasks
+    missing: int = 0  # done, their file gone or changed, and not due
+    alike: Group = field(default_factory=Group)  # due tasks whose image another task asks for as well
+    alike_example: tuple[str, str] | None = None
+    notes: list[str] = field(default_factory=list)
+    moves: int = 0  # done tasks whose image gets another name, without a request
+    given_up: int = 0  # refused, and that is taken as it is
+    accepted: int = 0  # done tasks whose change is taken as good, without a request
+    problems: list[str] = field(default_factory=list)
+    barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
+    due_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of a few jobs: (name, prompt)
+
+    @property
+    def samples(self) -> list[tuple[str, str]]:
+        """A few due tasks as (name of the image, prompt), of different jobs where there are several."""
+        rounds = zip_longest(*self.due_examples.values())
+        return [sample for turn in rounds for sample in turn if sample is not None][:SAMPLES]
+
+    @property
+    def skip(self) -> int:
+        return self.total - self.due
+
+    def add(self, row: "PlanRow", quote: Quote | None) -> None:
+        """Count one row; `quote` is what its image costs, None when that is not known."""
+        verdict = row.verdict
+        is_due = verdict.reason is not None
+        self.total += 1
+        group = self.groups[Key(row.task.job, why(verdict), is_due)]
+        group.add(Group(1, 0 if quote is None else quote.least, quote is None))
+        if is_due:
+            self._add_due(row, quote)
+        else:
+            if verdict.barrier is not None:
+                self.barriers[verdict.barrier] += 1
+            self.states[verdict.state] += 1
+            self.given_up += verdict.is_given_up
+            self.missing += verdict.is_missing
+            self._note(row)
+
+    def _add_due(self, row: "PlanRow", quote: Quote | None) -> None:
+        assert row.verdict.reason is not None
+        self.due += 1
+        self.models.add(row.task.model)
+        if row.task.job in self.due_examples or len(self.due_examples) < SAMPLES:
+            examples = self.due_examples.setdefault(row.task.job, [])
+            if len(examples) < SAMPLES:
+                examples.append((row.task.name, row.task.prompt))
+        self.reasons[row.verdict.reason] += 1
+        if quote is None:
+            self.unpriced[row.task.model] += 1
+        self.least_microusd = _sum(self.least_microusd, None if quote is None else quote.least)
+        self.most_microusd = _sum(self.most_microusd, None if quote is None else quote.most)
+
+    def _note(self, row: "PlanRow") -> None:
+        verdict = row.verdict
+        self.moves += verdict.moves_to is not None
+        self.accepted += verdict.is_accepted
+        is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
+        if is_wrong and len(self.notes) < LISTED:
+            self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
+
+    def sum_of(self, *words: str) -> Group:
+        """Sum up the groups that are not due and stand as one of `words` says."""
+        whole = Group()
+        for key, group in self.groups.items():
+            if not key.is_due and key.why in words:
+                whole.add(group)
+        return whole
+
+
+def merged(*plans: Plan) -> Plan:
+    """Return several plans as one."""
+    whole = Plan()
+    for plan in plans:
+        whole.total += plan.total
+        whole.due += plan.due
+        whole.reasons += plan.reasons
+        whole.states += plan.states
+        for key, group in plan.groups.items():
+            whole.groups[key].add(group)
+        whole.unpriced += plan.unpriced
+        whole.models |= plan.models
+        whole.missing += plan.missing
+        whole.alike.add(plan.alike)
+        whole.alike_example = whole.alike_example or plan.alike_example
+        whole.notes += plan.notes
+        whole.moves += plan.moves
+        whole.accepted += plan.accepted
+        whole.given_up += plan.given_up
+        whole.problems += plan.problems
+        whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
+        whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
+        whole.due_examples |= plan.due_examples
+        whole.barriers += plan.barriers
+    return whole
+
+
+def _sum(one: int | None, other: int | None) -> int | None:
+    """Add two prices; None when one of them is not known."""
+    return None if one is None or other is None else one + other
+
+
+NAMED: Final = 10_000  # tasks remembered by name, to tell which ones are meant
+
+_Keys = list["array[int]"]  # 64 bits of each fingerprint, apart by their first byte: sets are made one byte at a time
+
+
+class Alike:
+    """Counts the due tasks whose image is asked for by another task too."""
+
+    def __init__(self) -> None:
+        self._due: dict[int | None, _Keys] = {}  # by price; there are as many as pairs of model and size
+        self._others = _keys()
+        self._names: dict[int, tuple[str, bool]] = {}
+        self.example: tuple[str, str] | None = None  # None: none found beside the first 10,000 tasks
+
+    def add(self, task_id: str, fingerprint: str, *, is_due: bool, price: int | None) -> None:
+        """Note one task. `fingerprint`: hex; `price`: micro-dollars of its image, None: not known."""
+        key = int(fingerprint[:16], 16)
+        if is_due and price not in self._due:
+            self._due[price] = _keys()
+        (self._due[price] if is_due else self._others)[key >> 56].append(key)
+        if self.example is not None:
+            return
+        first, is_first_due = self._names.get(key, ("", False))
+        if first and (is_due or is_first_due):
+            self.example = (first, task_id)
+        elif not first and len(self._names) < NAMED:
+            self._names[key] = (task_id, is_due)
+
+    def sum(self) -> Group:
+        """Sum up the due tasks that ask for an image that another one asks for as well, or has."""
+        whole = Group()
+        for price, keys in self._due.items():
+            tasks = sum(len(due) - len(set(due) - set(others)) for due, others in zip(keys, self._others, strict=True))
+            whole.add(Group(tasks, tasks * (price or 0), tasks if price is None else 0))
+        return whole
+
+
+def _keys() -> _Keys:
+    return [array("Q") for _ in range(256)]
+
+
+MOVE: Final = "move"  # what a run does without a request
+ACCEPT: Final = "accept"
+_FREE: Final = Quote(0, 0)
+BATCH: Final = 500  # tasks the ledger is asked about at once: of one at a time, half of a large plan's CPU was asking
+
+
+class LedgerView(Protocol):
+    """What planning asks of the ledger."""
+
+    def known_among(self, task_ids: Sequence[str]) -> Mapping[str, Known]: ...
+    def claimed_elsewhere(self, names: Sequence[str]) -> Mapping[str, str]:
+        """Return, by name, the id of another manifest's task that claims this output name."""
+        ...
+
+
+class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One task and where it stands."""
+
+    task: Task
+    known: Known | None
+    verdict: Verdict
+    rival: str | None = None  # another manifest's task that claims the same output name
+
+
+class Spool:
+    """Due tasks on disk: written once, then read in order as often as needed. The files die with the process.
+
+    What was paid for before and brought no image comes last: it may do so again, and takes nobody else's money.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._last: IO[bytes] = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by `close`
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder = msgspec.msgpack.Decoder(Due)
+
+    def add(self, due: Due) -> None:
+        frame = self._encoder.encode(due)
+        (self._last if due.faults else self._file).write(len(frame).to_bytes(4, "big") + frame)
+
+    def clear(self) -> None:
+        """Forget what was added."""
+        for file in (self._file, self._last):
+            file.seek(0)
+            file.truncate()
+
+    def __iter__(self) -> Iterator[Due]:
+        for file in (self._file, self._last):
+            file.seek(0)
+            while head := file.read(4):
+                yield self._decoder.decode(file.read(int.from_bytes(head, "big")))
+
+    def close(self) -> None:
+        self._file.close()
+        self._last.close()
+
+
+def survey(tasks: Iterable[Task], ledger: LedgerView, files: FileView, rules: Rules) -> Iterator[PlanRow]:
+    """Set each task beside what is known of it."""
+    for batch in _batches(tasks):
+        known = ledger.known_among([task.id for task in batch])
+        rivals = ledger.claimed_elsewhere([task.name for task in batch])
+        for task in batch:
+            mine = known.get(task.id)
+            verdict = decide(task, mine, files, rules)
+            yield PlanRow(task=task, known=mine, verdict=verdict, rival=rivals.get(task.name))
+
+
+def _batches(tasks: Iterable[Task]) -> Iterator[list[Task]]:
+    """Yield tasks by the batch, also those before an InputError, which is raised behind them."""
+    batch: list[Task] = []
+    try:
+        for task in tasks:
+            batch.append(task)
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    except InputError:
+        yield batch
+        raise
+    yield batch
+
+
+def tally(
+    rows: Iterable[PlanRow],
+    *,
+    quote: Callable[[Task], Quote | None],
+    problem: Callable[[Task], str | None],
+    spool: Spool | None = None,
+    free: Spool | None = None,
+) -> Plan:
+    """Count rows into a plan; due tasks go to `spool`, what is done without a request (MOVE, ACCEPT) to `free`.
+
+    Problems are collected, not raised.
+    """
+    plan, alike = Plan(), Alike()
+    for row in rows:
+        is_due = row.verdict.reason is not None
+        its_quote = _FREE if why(row.verdict) in SETTLED else quote(row.task)
+        plan.add(row, its_quote)
+        price = None if its_quote is None else its_quote.least
+        alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
+        wrong = problem(row.task) if is_due else None
+        if wrong is None and (is_due or row.verdict.moves_to is not None or row.verdict.state is TaskState.CONFLICT):
+            wrong = _claimed(row)
+        if wrong is not None and len(plan.problems) < LISTED:
+            plan.problems.append(wrong)
+        _spool(row, spool, free)
+    plan.alike, plan.alike_example = alike.sum(), alike.example
+    return plan
+
+
+def _spool(row: PlanRow, spool: Spool | None, free: Spool | None) -> None:
+    task, verdict, known = row.task, row.verdict, row.known
+    if verdict.reason is not None and spool is not None:
+        is_same = known is not None and known.fingerprint == task.fingerprint
+        unknowns, faults = (known.unknowns, known.faults) if known is not None and is_same else (0, ())
+        spool.add(Due(task=task, reason=verdict.reason, unknowns=unknowns, faults=faults))
+    if free is not None and verdict.is_accepted:
+        free.add(Due(task=task, reason=ACCEPT))
+    if free is not None and verdict.moves_to is not None:
+        free.add(Due(task=task, reason=MOVE))
+
+
+def _claimed(row: PlanRow) -> str | None:
+    task, other = row.task, row.rival
+    return other and f"{task.id} and {other} claim one output name, {task.name!r}; change `output` of one of them"

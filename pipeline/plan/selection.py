@@ -1,0 +1,118 @@
+"""Which tasks a person means: `--select`, `--exclude`, `--first`, `--sample`."""
+
+import hashlib
+import heapq
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from pipeline.errors import InputError, Problem
+from pipeline.model import Mark, TaskState
+
+if TYPE_CHECKING:
+    from pipeline.plan.plan import PlanRow
+
+
+UNMARKED: Final = "none"
+MARKS: Final = ("picked", "rejected", UNMARKED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Selection:
+    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME` or `mark:NAME`; several of one flag mean any."""
+
+    select: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+    first: int | None = None
+    sample: int | None = None
+    seed: int = 0
+    ids: frozenset[str] | None = None  # exactly these; None: no such list
+    marks: Mapping[str, Mark] = field(default_factory=dict)  # task id -> mark, for `mark:NAME`
+
+    def __post_init__(self) -> None:
+        problems = [p for pattern in (*self.select, *self.exclude) if (p := _problem(pattern))]
+        if problems:
+            raise InputError(*problems)
+
+    @property
+    def has_marks(self) -> bool:
+        """Say whether a pattern asks for marks."""
+        return any(pattern.startswith("mark:") for pattern in (*self.select, *self.exclude))
+
+    @property
+    def is_everything(self) -> bool:
+        """Say whether nothing is left out."""
+        return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
+
+    def strangers(self, jobs: Collection[str]) -> list[Problem]:
+        """Return what is wrong with patterns that no task can match: they name a job that is not among `jobs`.
+
+        A pattern that matches no task today is none of them: rows, tags and states come and go.
+        """
+        return [p for pattern in (*self.select, *self.exclude) if (p := _stranger(pattern, jobs))]
+
+    def apply(self, rows: Iterable["PlanRow"]) -> Iterator["PlanRow"]:
+        """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
+        chosen = (row for row in rows if self._is_meant(row))
+        if self.sample is not None:
+            kept = heapq.nsmallest(self.sample, enumerate(chosen), key=lambda item: self._lot(item[1].task.id))
+            chosen = (row for _, row in sorted(kept, key=lambda item: item[0]))
+        for n, row in enumerate(chosen):
+            if self.first is not None and n >= self.first:
+                continue  # the stream is read to its end: its last problems are found before anything is spent
+            yield row
+
+    def _is_meant(self, row: "PlanRow") -> bool:
+        if self.ids is not None and row.task.id not in self.ids:
+            return False
+        is_in = not self.select or any(self._matches(pattern, row) for pattern in self.select)
+        return is_in and not any(self._matches(pattern, row) for pattern in self.exclude)
+
+    def _matches(self, pattern: str, row: "PlanRow") -> bool:
+        kind, _, name = pattern.partition(":")
+        match kind if name else "":
+            case "job":
+                return row.task.job == name
+            case "tag":
+                return name in row.task.tags
+            case "state":
+                return row.verdict.state == name
+            case "mark":
+                return self._mark(row) == name
+            case _:
+                return fnmatchcase(row.task.id, pattern)
+
+    def _mark(self, row: "PlanRow") -> str:
+        """Return how the image that stands there is marked."""
+        mark = self.marks.get(row.task.id)
+        is_of_it = mark is not None and mark.is_of(row.known.artifact if row.known else None)
+        return (mark.kind if mark is not None and is_of_it else "") or UNMARKED
+
+    def _lot(self, task_id: str) -> bytes:
+        return hashlib.sha256(f"{self.seed}/{task_id}".encode()).digest()
+
+
+def _problem(pattern: str) -> Problem | None:
+    kind, _, name = pattern.partition(":")
+    if kind == "state" and name not in list(TaskState):
+        return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
+    if kind == "mark" and name not in MARKS:
+        return Problem(what=f"{pattern!r} names no mark", instead=f"write one of {', '.join(MARKS)}")
+    return None
+
+
+def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
+    kind, _, name = pattern.partition(":")
+    if name and kind in ("tag", "state", "mark"):
+        return None
+    job = name if name and kind == "job" else pattern.partition("/")[0]
+    is_open = kind != "job" and any(char in job for char in "*?[")
+    if is_open or job in jobs:
+        return None
+    near = get_close_matches(job, jobs, n=1, cutoff=0.5)
+    instead = (
+        f"did you mean {pattern.replace(job, near[0], 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
+    )
+    return Problem(what=f"{pattern!r} matches no task: the manifest has no job {job!r}", instead=instead)

@@ -1,0 +1,75 @@
+"""Pools of threads: one that is whole before it has work, and one that nobody waits for.
+
+In: how many, and a name. Out: executors. A system that grants no more threads is one that is short of memory, and is
+told as that.
+
+A child process that leaves with its parent.
+
+In: the parent of this process. Out: the end of it, when the parent ends in whatever way. A pool's children wait for
+work on a pipe whose other end they hold too, so a parent that is killed would leave them waiting for ever.
+"""
+
+import multiprocessing
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+NO_THREAD: Final = ("can't start new thread",)  # Python's own words, in a RuntimeError
+
+
+class Threads(ThreadPoolExecutor):
+    """A default executor for asyncio, whose close waits without an end for `getaddrinfo`.
+
+    It makes blocking calls of the run (planning, reading inputs, name servers). What must be finished is awaited by the
+    run itself; what is left at its end only looks something up, and may hang for minutes.
+    """
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002
+        """Tell the threads to end after their present work."""
+        super().shutdown(wait=False, cancel_futures=True)
+
+
+def whole_pool(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return an executor all of whose threads have begun: a paid answer in hand must not wait for one that cannot.
+
+    Raises MemoryError.
+    """
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    meeting = threading.Barrier(threads + 1)
+    try:
+        for _ in range(threads):
+            pool.submit(meeting.wait)
+    except RuntimeError as error:
+        meeting.abort()
+        pool.shutdown()
+        if is_short_of_memory(error):
+            raise MemoryError(f"no thread for {name}") from error
+        raise
+    meeting.wait()
+    return pool
+
+
+def is_short_of_memory(error: BaseException) -> bool:
+    """Say whether the system granted no memory: none at all, none for a thread, none for a library."""
+    match error:
+        case MemoryError():
+            return True
+        case RuntimeError():
+            return error.args == NO_THREAD
+        case ImportError():
+            return "failed to map segment" in str(error)
+    return False
+
+
+def leave_with_parent() -> None:
+    """End this process as soon as the one that started it is gone. Call it in a child; elsewhere it does nothing."""
+    if multiprocessing.parent_process() is not None:
+        threading.Thread(target=_watch, name="parent", daemon=True).start()
+
+
+def _watch() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -1,0 +1,203 @@
+"""The key: found, never shown.
+
+In: settings, the environment, the folder of the manifest (for its `.env`). Out: the key, fit for a header. It
+refuses to know where it goes.
+
+Where requests go: checked before the first one, because the key goes there too.
+
+In: settings, proxy variables. Out: the address of a model, the proxy. It refuses to know what is sent.
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # public, missing from typeshed
+
+from dotenv import dotenv_values
+
+from pipeline.errors import InputError, Problem
+from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
+
+SIMULATOR_KEY = "simulator"
+_SPACE = "\ufeff \t\r\n\v\f\u00a0"
+_QUOTES = ('""', "''", "``", "\u201c\u201d", "\u2018\u2019", "\u00ab\u00bb", "\u201e\u201c")
+_SHORTEST = 8  # characters of a key of ours that is looked for in texts
+_SHORTEST_OTHER = 16
+
+
+def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str:
+    """Return the key from the environment, else from `.env` in `dotenv_dir`, without white space, U+FEFF and quotes.
+
+    `docker run --env-file` keeps the quotes around a value, and no key has any (moby/moby#46773).
+
+    Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
+    """
+    names = (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
+    found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
+    if found is None and settings.kind is Kind.SIMULATOR:
+        return SIMULATOR_KEY
+    if found is None:
+        raise InputError(
+            f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
+        )
+    name, key = found
+    if not key.isascii() or not key.isprintable() or any(quote in key for quote in "\"'`"):
+        raise InputError(f"the API key in {name} holds characters no key has, such as a quotation mark; copy it again")
+    return key
+
+
+def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ...]:
+    """Return every API key that is there, whoever's: none may stand in what is asked, named or shown.
+
+    Short ones are left out, because ordinary words would hold them. A `.env` that cannot be read has none.
+    """
+    try:
+        beside = _read_dotenv(dotenv_dir / ".env")
+    except InputError:
+        beside = {}
+    own = {name for names in KEY_NAMES.values() for name in names}
+    found = []
+    for name, value in (*environ.items(), *beside.items()):
+        key = _unquoted(value or "")
+        bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
+        if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
+            found.append(bare)
+    return tuple(dict.fromkeys(found))
+
+
+def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
+    """Return the one header that carries the key. A `Bearer ` prefix is passed on as it is."""
+    return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
+
+
+def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
+    stripped = ((name, _unquoted(values.get(name) or "")) for name in names)
+    return next(((name, value) for name, value in stripped if value), None)
+
+
+def _unquoted(value: str) -> str:
+    plain = value.strip(_SPACE)
+    while len(plain) >= 2 and f"{plain[0]}{plain[-1]}" in _QUOTES:
+        plain = plain[1:-1].strip(_SPACE)
+    return plain
+
+
+def _read_dotenv(path: Path) -> Mapping[str, str | None]:
+    if not path.is_file():
+        return {}
+    if not path.resolve().name.startswith(".env"):
+        raise InputError(f"{path} is a link to a file of another name, which may hold other secrets; make it a file")
+    try:
+        return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); mend it or remove it") from error
+
+
+_OWN = {
+    Kind.COMETAPI: "https://api.cometapi.com",
+    Kind.GOOGLE: "https://generativelanguage.googleapis.com",
+    Kind.SIMULATOR: "http://127.0.0.1",  # the embedded simulator's port is known once it runs
+}
+_VERSIONS = ("/v1beta", "/v1")  # people copy them along from other tools' settings
+
+
+class Proxy(NamedTuple):
+    """A proxy without its password, and the password apart, so that no message can show it."""
+
+    url: str
+    credentials: tuple[str, str] | None = None
+
+
+def check_address(settings: ProviderSettings) -> str:
+    """Return the resolved base URL, without a trailing slash.
+
+    Raises: InputError for anything but https (http only to this machine), and for user, password, query or fragment.
+    The text never repeats the address, which may hold a secret.
+    """
+    given = (settings.base_url or _OWN[settings.kind]).strip("\ufeff \t\r\n")
+    parts = _split(given)
+    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
+        raise InputError(
+            Problem(
+                what="provider.base_url holds a user, password, query or fragment",
+                instead="write only scheme, host and path: the key comes from the environment",
+            )
+        )
+    is_local = is_loopback(parts.hostname or "")
+    if parts.scheme == "http" and not is_local:
+        raise InputError(
+            Problem(what="provider.base_url is http, which would show the key to the network", instead="write https")
+        )
+    if settings.kind is Kind.SIMULATOR and not is_local:
+        raise InputError(
+            Problem(
+                what="provider.base_url of a simulator is not on this machine, its money would be real",
+                instead="write http://127.0.0.1:8787, or take it away",
+            )
+        )
+    path = parts.path.rstrip("/")
+    for version in _VERSIONS:
+        path = path.removesuffix(version).rstrip("/")
+    return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+
+
+def own_address(kind: Kind) -> str:
+    """Return where a kind's own API is."""
+    return _OWN[kind]
+
+
+def model_url(base_url: str, model: str) -> str:
+    """Return the address that makes images with `model`, which is free text."""
+    return f"{base_url}/v1beta/models/{quote(model.removeprefix('models/'), safe='')}:generateContent"
+
+
+def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
+    """Return the proxy of HTTPS_PROXY or ALL_PROXY; None when NO_PROXY, this machine or silence says direct.
+
+    Raises: InputError for a proxy that cannot be used.
+    """
+    parts = urlsplit(base_url)
+    proxies = {name: environ.get(f"{name}_proxy") or environ.get(f"{name.upper()}_PROXY") for name in ("https", "all")}
+    given = proxies["https"] or proxies["all"]
+    excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+    if parts.scheme != "https" or is_loopback(parts.hostname or "") or not given:
+        return None
+    if proxy_bypass_environment(parts.netloc, {"no": excluded}):
+        return None
+    return _read_proxy(given if "://" in given else f"http://{given}")
+
+
+def _read_proxy(given: str) -> Proxy:
+    try:
+        parts = urlsplit(given)
+        port = "" if parts.port is None else f":{parts.port}"
+    except ValueError:
+        parts, port = SplitResult("", "", "", "", ""), ""
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InputError("HTTPS_PROXY is not an http:// or https:// address; write http://HOST:PORT or unset it")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    credentials = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    return Proxy(f"{parts.scheme}://{host}{port}", credentials)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name can only mean this machine."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
+
+
+def _split(given: str) -> SplitResult:
+    try:
+        parts = urlsplit(given)
+        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_usable, parts = False, SplitResult("", "", "", "", "")
+    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
+        raise InputError(
+            Problem(what="provider.base_url is not an address", instead="write for example https://api.cometapi.com")
+        )
+    return parts

@@ -1,0 +1,380 @@
+"""When may we ask again? The delay a server names, wherever it names it.
+
+In: headers, the parsed error and its text. Out: seconds, or None when nothing usable is named. What is malformed,
+negative or zero is as good as unsaid. It refuses to know what is done about it.
+
+Sources, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`, because
+clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please retry in
+36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts.
+
+What a refusal of the server means: one pure function that reads like the table of outcomes.
+
+In: status, headers and the parsed error. Out: a `Failure`. It refuses to know what is done about it.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta, timezone
+from email.utils import parsedate_to_datetime
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from pipeline.model import Billed, Failure, Fault
+from pipeline.provider import error_words
+from pipeline.provider.decoding import NotJsonError, decode_answer
+from pipeline.provider.redact import Redactor
+
+LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
+Headers = Sequence[tuple[str, str]]
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:[eE]\+?\d{1,2})?")
+_STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
+_SENTENCE = re.compile(
+    r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*"
+    r"((?:\d{1,12}(?:\.\d{1,12})?\s*(?:ms|s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:ours?)?|d(?:ays?)?)(?![a-z])[\s,]*)+)",
+    re.IGNORECASE,
+)
+
+
+def delay(headers: Headers, details: Iterable[object], message: str, *, now: datetime) -> float | None:
+    """Return the longest delay named, in seconds, at most a day; None when none is named.
+
+    now: used for dates when the answer carries no `Date` of its own.
+    """
+    named = [
+        *_retry_after(headers, server_time(headers, now)),
+        *_in_details(details),
+        *(parse_delay(found[1]) for found in _SENTENCE.finditer(message[:10_000])),
+    ]
+    usable = [seconds for seconds in named if seconds is not None and seconds > 0]
+    return min(max(usable), LONGEST_S) if usable else None
+
+
+def server_time(headers: Headers, now: datetime) -> datetime:
+    """Return the server's idea of the present, by its `Date` header; else `now`."""
+    return next((date for name, value in headers if name == "date" and (date := _date(value)) is not None), now)
+
+
+def until_pacific_midnight(now: datetime) -> float:
+    """Return the seconds until per-day quotas start anew, which is midnight in Los Angeles."""
+    try:
+        pacific: ZoneInfo | timezone = ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:  # a system without time zone data: an hour late in summer is safe
+        pacific = timezone(timedelta(hours=-8))
+    there = now.astimezone(pacific)
+    midnight = (there + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
+    return (midnight.astimezone(UTC) - now).total_seconds()
+
+
+def parse_delay(text: str) -> float | None:
+    """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
+    steps = list(_STEP.finditer(text.strip().lower()))
+    return sum(float(step[1]) * _UNITS[step[2]] for step in steps) if steps else None
+
+
+def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:
+    for value in (value.strip() for name, value in headers if name == "retry-after"):
+        date = _date(value)
+        if date is not None:
+            yield (date - present).total_seconds()
+        else:
+            yield from (float(part) for part in map(str.strip, value.split(",")) if _NUMBER.fullmatch(part))
+
+
+def _date(value: str) -> datetime | None:
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date
+
+
+def _in_details(details: Iterable[object]) -> Iterator[float | None]:
+    for detail in details:
+        if isinstance(detail, Mapping):
+            metadata = detail.get("metadata")
+            inner = metadata.get("quotaResetDelay") if isinstance(metadata, Mapping) else None
+            for text in (detail.get("retryDelay"), detail.get("retry_delay"), inner):
+                if isinstance(text, str) and len(text) < 64 and not text.lstrip().startswith("-"):
+                    yield parse_delay(text)
+
+
+LONG_DELAY_S = 300.0
+_PARSED_BYTES = 2**20  # of an error body; no honest one is longer
+_CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
+_CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
+_NESTED = 3  # errors within errors, as relays of relays send them
+_CREDIT_WORDS = re.compile(r"credit|balance|quota|billing|insufficient|余额|额度", re.IGNORECASE)
+_PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
+_REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
+_REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
+_TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
+_STATUS_OF = {  # Google's names and the gateway's codes, for errors that come inside a 200
+    "INVALID_ARGUMENT": 400,
+    "FAILED_PRECONDITION": 400,
+    "OUT_OF_RANGE": 400,
+    "UNAUTHENTICATED": 401,
+    "PERMISSION_DENIED": 403,
+    "NOT_FOUND": 404,
+    "ALREADY_EXISTS": 409,
+    "ABORTED": 409,
+    "RESOURCE_EXHAUSTED": 429,
+    "CANCELLED": 499,
+    "INTERNAL": 500,
+    "UNKNOWN": 500,
+    "DATA_LOSS": 500,
+    "UNAVAILABLE": 503,
+    "DEADLINE_EXCEEDED": 504,
+    "invalid_request": 400,
+    "convert_request_failed": 400,
+    "model_not_found": 503,
+    "insufficient_user_quota": 403,
+    "pre_consume_token_quota_failed": 403,
+    "rate_limit_exceeded": 429,
+    "do_request_failed": 502,
+    "bad_response_body": 502,
+    "bad_response_status_code": 502,
+    "get_channel_failed": 503,
+    "count_token_failed": 500,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerError:
+    """What the body of a refusal says; every field may be empty."""
+
+    code: str = ""
+    status: str = ""  # Google's name of it
+    kind: str = ""
+    message: str = ""
+    details: tuple[object, ...] = ()
+    is_page: bool = False  # HTML, not JSON
+
+    @property
+    def is_exhausted(self) -> bool:
+        return "RESOURCE_EXHAUSTED" in (self.status, self.code) or "RESOURCE_EXHAUSTED" in self.message
+
+    @property
+    def is_about_credit(self) -> bool:
+        return self.code in _CREDIT_CODES or bool(_CREDIT_WORDS.search(f"{self.code} {self.kind} {self.message}"))
+
+    @property
+    def is_per_day(self) -> bool:
+        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
+        named = [str(v.get(name, "")) for v in violations if isinstance(v, Mapping) for name in _QUOTA_NAMES]
+        return any(_PER_DAY.search(text) for text in (*named, self.message))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return whatever names the error: reasons of its details, code, status and type."""
+        reasons = (_text(d.get("reason")) for d in self.details if isinstance(d, Mapping))
+        return tuple(name for name in (*reasons, self.code, self.status, self.kind) if name)
+
+    @property
+    def refusal(self) -> str | None:
+        """Return the name of the refusal that this is; None when it is none."""
+        return error_words.refusal(self.names, self.message)
+
+    @property
+    def is_about_an_account(self) -> bool:
+        """Whether waiting does not end it: by its names, by a quota of nothing, by its words last."""
+        if any(map(error_words.is_account_name, self.names)) or self._has_no_quota:
+            return True
+        return not error_words.is_refusal_name(self.names) and error_words.is_about_an_account(self.message)
+
+    @property
+    def _has_no_quota(self) -> bool:
+        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
+        values = [v.get("quotaValue", v.get("quota_value")) for v in violations if isinstance(v, Mapping)]
+        metadata = [d.get("metadata") for d in self.details if isinstance(d, Mapping)]
+        values += [m.get("quota_limit_value") for m in metadata if isinstance(m, Mapping)]
+        return any(_text(value) == "0" for value in values)
+
+    @property
+    def is_no_such_path(self) -> bool:
+        is_silent = not (self.message or self.names)
+        return self.is_page or is_silent or error_words.is_no_such_path(self.message)
+
+
+_QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
+
+
+def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False) -> tuple[Fault, Billed]:
+    """Name what a status other than success means, and whether it may have cost money.
+
+    is_first: no answer came before it in this run.
+    """
+    is_long = delay_s is not None and delay_s > LONG_DELAY_S
+    match status:
+        case 407:
+            return Fault.ADDRESS, Billed.NO
+        case _ if 300 <= status < 400:
+            return Fault.ADDRESS, Billed.NO
+        case 408 | 504 | 524:
+            return Fault.SILENCE, Billed.MAYBE
+        case 401 | 402:
+            return Fault.ACCOUNT, Billed.NO
+        case 403 | 429 if error.code in _CREDIT_CODES:  # waiting brings no credit
+            return Fault.ACCOUNT, Billed.NO
+        case _ if any(map(error_words.is_closed_account, error.names)):
+            return Fault.ACCOUNT, Billed.NO
+        case 403 if error.is_about_credit and not error_words.is_refusal_name(error.names):
+            return Fault.ACCOUNT, Billed.NO
+        case _ if error.is_about_an_account:
+            # What has Google's status or details came from Google, or through a relay that drops nothing.
+            is_final = is_first and bool(error.status or error.details)
+            return (Fault.ACCOUNT if is_final else Fault.UPSTREAM_ACCOUNT), Billed.NO
+        case _ if error.refusal is not None:
+            return Fault.REFUSED, Billed.YES
+        case 403:
+            return Fault.FORBIDDEN, Billed.NO
+        case 404 | 405 if is_first and error.is_no_such_path:
+            return Fault.ADDRESS, Billed.NO
+        case 404:
+            return Fault.NOT_FOUND, Billed.NO
+        case 503 if error.code == "model_not_found":
+            return Fault.MODEL_MISSING, Billed.NO
+        case 429 | 503 if is_long or (error.is_per_day and (status == 429 or error.is_exhausted)):
+            return Fault.QUOTA, Billed.NO
+        case 429:
+            return Fault.THROTTLED, Billed.NO
+        case 503 if error.is_exhausted:
+            return Fault.THROTTLED, Billed.NO
+        case 500 if error.code in _CALLERS_CODES:
+            return Fault.BAD_REQUEST, Billed.NO
+        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
+            return Fault.OUTAGE, Billed.NO
+        case _ if 400 <= status < 500:
+            return Fault.BAD_REQUEST, Billed.NO
+        case _:
+            return Fault.OTHER, Billed.MAYBE
+
+
+def failure_of_answer(
+    status: int,
+    headers: Headers,
+    error: ServerError,
+    *,
+    scrubber: Redactor,
+    now: datetime,
+    is_first: bool = False,
+) -> Failure:
+    """Turn a refusal into a `Failure`, with the delay the server named and its request id.
+
+    status: of the answer, or of the error inside a 200. now: for dates when the answer carries none. is_first: no
+    answer came before it in this run.
+    """
+    says_later = status in (408, 429) or status >= 500  # else its words may be those of a prompt
+    delay_s = delay(headers, error.details, error.message if says_later else "", now=now)
+    fault, billed = outcome(status, error, delay_s, is_first=is_first)
+    if fault in _NOT_ENDED_BY_WAITING:
+        delay_s = None
+    if fault is Fault.QUOTA and error.is_per_day:
+        delay_s = max(delay_s or 0.0, until_pacific_midnight(server_time(headers, now)))
+    if 300 <= status < 400:
+        target = next((value for name, value in headers if name == "location"), "nowhere")
+        error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")
+    if fault is Fault.ADDRESS and not 300 <= status < 400 and status != 407:
+        error = replace(error, message=f"{error.message or 'no such path'}; is base_url right?")
+    named = error.code if error.code and not error.code.isdecimal() else error.status
+    if fault is Fault.REFUSED:
+        named = error.refusal or named
+    found = request_id(headers, error.message)
+    return Failure(
+        fault=fault,
+        billed=billed,
+        reason=scrubber.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
+        status=status,
+        code=scrubber.text(named, 80) or None,
+        request_id=None if found is None else scrubber.text(found, 80),
+        hint_s=delay_s,
+    )
+
+
+_NOT_ENDED_BY_WAITING = frozenset({Fault.ACCOUNT, Fault.UPSTREAM_ACCOUNT, Fault.REFUSED, Fault.ADDRESS})
+
+
+def parse_error(body: bytes) -> ServerError:
+    """Read an error body of any kind: the gateway's or Google's envelope, a bare message, a page, plain text."""
+    try:
+        tree = decode_answer(body[:_PARSED_BYTES]).tree
+    except NotJsonError:
+        return ServerError(message=page_title(body), is_page=body.lstrip().startswith(b"<"))
+    return from_tree(tree)
+
+
+def from_tree(tree: object) -> ServerError:
+    """Read the error in a parsed body; everything in it may be missing or of a strange type.
+
+    Where a relay puts the whole error it got into its message, that one is read, with its own status and details.
+    """
+    error = _from_tree(tree)
+    for _ in range(_NESTED):
+        inner = _inner(error.message)
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
+def _inner(message: str) -> ServerError | None:
+    """Return the error that a message holds as JSON."""
+    start = message.find("{")
+    if start == -1 or '"' not in message:
+        return None
+    try:
+        tree, _ = json.JSONDecoder(strict=False).raw_decode(message[start:])
+    except (ValueError, RecursionError):
+        return None
+    inner = _from_tree(tree)
+    return inner if inner.message else None
+
+
+def _from_tree(tree: object) -> ServerError:
+    if isinstance(tree, list):  # streaming endpoints wrap the object
+        items = [item for item in tree if isinstance(item, Mapping)]
+        tree = next((item for item in items if item.get("error")), items[0] if items else None)
+    node = tree.get("error", tree) if isinstance(tree, Mapping) else tree
+    if not isinstance(node, Mapping):
+        return ServerError(message=node if isinstance(node, str) else "")
+    message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
+    return ServerError(
+        code=_text(node.get("code")),
+        status=_text(node.get("status")),
+        kind=_text(node.get("type")),
+        message=message,
+        details=tuple(_list(node.get("details"))),
+    )
+
+
+def status_inside(error: ServerError) -> int:
+    """Return the HTTP status an error inside a 200 stands for; 0 when it does not say."""
+    if error.code.isdecimal() and 400 <= int(error.code[:4]) <= 599:
+        return int(error.code)
+    return _STATUS_OF.get(error.status) or _STATUS_OF.get(error.code) or 0
+
+
+def request_id(headers: Headers, message: str = "") -> str | None:
+    """Return the id the provider's support desk asks for, from the message or the headers."""
+    in_text = _REQUEST_ID.search(message)
+    if in_text is not None:
+        return in_text[1]
+    given = dict(headers)
+    return next((given[name] for name in _REQUEST_ID_HEADERS if given.get(name)), None)
+
+
+def page_title(body: bytes) -> str:
+    """Return a page's title, or the beginning of a text."""
+    text = body[:4096].decode("utf-8", "replace")
+    title = _TITLE.search(text)
+    return f"a page titled {title[1].strip()!r}" if title is not None else text.strip()[:300]
+
+
+def _text(value: object) -> str:
+    return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []

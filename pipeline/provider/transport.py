@@ -1,0 +1,443 @@
+"""When has a server been silent for too long?
+
+In: a clock and the count of bytes that have arrived. Out: `TimeoutError` in the watched task. It refuses to know HTTP.
+
+Two limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left alone.
+Time in which this process itself did not look (a blocked loop) or did not want to read (no memory) is not held against
+the server.
+
+One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
+
+In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
+network is named here, most specific first; nobody else but its helper `intake` knows aiohttp. It refuses
+to know what an answer means, and it never sends anything twice.
+
+A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
+nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
+The request is never repeated here: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
+"""
+
+import asyncio
+import io
+import select
+import ssl
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import SimpleNamespace, TracebackType
+from typing import Final
+from weakref import WeakSet
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import Connection
+from aiohttp.tracing import Trace
+
+from pipeline import failpoint
+from pipeline.model import Billed, Failure, Fault, Reply
+from pipeline.provider.body_reader import BodyReader, take_over_body
+from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
+from pipeline.provider.credentials import Proxy
+from pipeline.provider.errors import request_id
+from pipeline.provider.redact import Redactor
+
+_LATE_S = 1.0  # a timer this late means that the loop was blocked, and bytes may lie unread
+_AGAIN_S = 0.5
+_EARLY_S = 0.001  # timers may ring this much too soon
+
+
+class ResponseTimeout:
+    """An async context around one exchange. What it interrupts raises `TimeoutError`; `why` says which limit it was."""
+
+    def __init__(self, whole_s: float, *, quiet_s: float, quiet_bytes: int) -> None:
+        self.why = ""
+        self._whole_s = whole_s
+        self._quiet_s = quiet_s
+        self._quiet_bytes = quiet_bytes
+        self._fence = asyncio.timeout(None)
+        self._loop = asyncio.get_running_loop()
+        self._alarm: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._arrived: Callable[[], int] | None = None
+        self._window: tuple[float, int] = (0.0, 0)  # since when, and how much had arrived then
+        self._paused_at: float | None = None
+
+    async def __aenter__(self) -> "ResponseTimeout":
+        await self._fence.__aenter__()
+        self._deadline = self._loop.time() + self._whole_s
+        self._arm(self._deadline)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._arrived = None
+        await self._fence.__aexit__(kind, error, trace)
+
+    def body(self, arrived: Callable[[], int]) -> None:
+        """Watch a body from now on; `arrived` tells how many of its bytes have come."""
+        self._arrived = arrived
+        self._open_window()
+
+    def pause(self) -> None:
+        """Stop the clock: what follows is this process's own wait."""
+        self._paused_at = self._loop.time()
+
+    def resume(self) -> None:
+        """Let the clock run on from where it was paused."""
+        assert self._paused_at is not None
+        self._deadline += self._loop.time() - self._paused_at
+        self._paused_at = None
+        self._open_window()
+
+    def _open_window(self) -> None:
+        now = self._loop.time()
+        self._window = (now, 0 if self._arrived is None else self._arrived())
+        self._arm(min(self._deadline, now + self._quiet_s) if self._arrived is not None else self._deadline)
+
+    def _arm(self, when: float) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self._alarm = self._loop.call_at(when, self._ring, when)
+
+    def _ring(self, due: float) -> None:
+        now = self._loop.time()
+        if self._paused_at is not None:
+            return
+        if now - due > _LATE_S:
+            self._arm(now + _AGAIN_S)
+            return
+        self.why = self._complaint(now)
+        if self.why:
+            self._fence.reschedule(now)
+        else:
+            self._open_window()
+
+    def _complaint(self, now: float) -> str:
+        """Say which limit has been passed; nothing while all is well."""
+        now += _EARLY_S
+        if now >= self._deadline:
+            return f"no whole answer within {self._whole_s:g} s"
+        since, before = self._window
+        is_over = self._arrived is not None and now - since >= self._quiet_s
+        if is_over and self._arrived is not None and self._arrived() - before < self._quiet_bytes:
+            return f"less than {self._quiet_bytes} bytes within {self._quiet_s:g} s"
+        return ""
+
+
+IDLE_S: Final = 2.0  # a connection that was idle for longer is closed: servers close theirs after 5 s and more
+_EVIDENCE_BYTES = 2048  # of a body that was cut
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long the wire is waited for; changed by tests only."""
+
+    connect_s: float = 10.0
+    quiet_s: float = 30.0  # a body that brings less than `quiet_bytes` in this time is given up
+    quiet_bytes: int = 1024
+
+
+PATIENCE = Patience()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far one exchange came."""
+
+    unsent_bytes: int
+    let_go: Callable[[], None]  # of the request, once it has left
+    is_traced: bool = False
+    has_connected: bool = False
+    status: int | None = None
+    headers: tuple[tuple[str, str], ...] = ()
+    chunks: list[bytes | bytearray] = field(default_factory=list)
+    size_bytes: int = 0
+    is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
+
+    def took(self, chunk: bytes) -> None:
+        """Keep more of the body."""
+        self.chunks.append(chunk)
+        self.size_bytes += len(chunk)
+
+    def sent(self, size_bytes: int) -> None:
+        """Count bytes of the request that left."""
+        self.unsent_bytes -= size_bytes
+        if self.unsent_bytes <= 0:
+            self.let_go()
+
+
+class _Connections(aiohttp.TCPConnector):
+    """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
+
+    def __init__(self, tls: ssl.SSLContext | None) -> None:
+        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
+        self._seen: WeakSet[ResponseHandler] = WeakSet()
+
+    async def connect(
+        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
+    ) -> Connection:
+        """Return a new connection, or a kept one on which nothing has come that would be taken for the next answer."""
+        while True:
+            connection = await super().connect(req, traces, timeout)
+            protocol, transport = connection.protocol, connection.transport
+            assert protocol is not None, "a connection that was just made or taken from the pool"
+            if protocol not in self._seen:
+                self._seen.add(protocol)
+                return connection
+            if transport is not None and not protocol.should_close and not _is_readable(transport):
+                return connection
+            connection.close()
+
+
+def _is_readable(transport: asyncio.Transport) -> bool:
+    """Tell whether the kernel has bytes or an end that the event loop has not read yet (a system call, 1 µs)."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+class TooLargeError(Exception):
+    """The body is longer than allowed."""
+
+
+class Transport:
+    """The connections of one client: an async context manager."""
+
+    def __init__(
+        self,
+        *,
+        headers: Mapping[str, str],
+        timeout_s: float,
+        max_body_bytes: int,
+        memory: ByteBudget,
+        scrubber: Redactor,
+        proxy: Proxy | None = None,
+        patience: Patience = PATIENCE,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
+        self._timeout_s = timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._memory = memory
+        self._scrubber = scrubber
+        self._proxy = proxy
+        self._patience = patience
+        self._tls = tls
+        self._session: aiohttp.ClientSession | None = None
+        self._has_answered = False
+
+    def __repr__(self) -> str:
+        return f"<Wire {'closed' if self._session is None else 'open'}, {self._memory!r}>"
+
+    async def __aenter__(self) -> "Transport":
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(_on_start)
+        trace.on_connection_create_start.append(_on_connecting)
+        trace.on_connection_create_end.append(_on_connected)
+        trace.on_connection_reuseconn.append(_on_reused)
+        trace.on_request_chunk_sent.append(_on_sent)
+        self._session = aiohttp.ClientSession(
+            connector=_Connections(self._tls),
+            timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: str, payload: io.BytesIO, share: ByteShare) -> Reply | Failure:
+        """Send `payload` once and return the whole answer, of whatever status; a `Failure` says what came instead.
+
+        share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
+        the request may have been executed.
+        """
+        progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
+        started = time.monotonic()
+        watch = ResponseTimeout(self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes)
+        try:
+            async with watch:
+                await self._exchange(url, payload, share, watch, progress)
+        except (aiohttp.ClientError, OSError, TooLargeError) as error:
+            if not progress.is_whole and (progress.status is None or not 300 <= progress.status < 500):
+                return self._lost(error, progress, watch.why)
+            # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
+        self._has_answered, is_first = True, not self._has_answered
+        chunks = progress.chunks
+        return Reply(
+            status=progress.status or 0,
+            headers=progress.headers,
+            body=chunks[0] if len(chunks) == 1 else b"".join(chunks),
+            is_first=is_first,
+            seconds=time.monotonic() - started,
+            hold=share,
+        )
+
+    async def _exchange(
+        self, url: str, payload: io.BytesIO, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+    ) -> None:
+        assert self._session is not None, "the client is used outside its context"
+        async with self._session.post(
+            url,
+            data=payload,
+            headers=self._headers,
+            allow_redirects=False,
+            proxy=None if self._proxy is None else self._proxy.url,
+            proxy_headers=_proxy_headers(self._proxy),
+            trace_request_ctx=progress,
+        ) as response:
+            progress.let_go()
+            progress.status = response.status
+            progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
+            watch.body(lambda: response.content.total_bytes)
+            await self._collect(response, share, watch, progress)
+        share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
+
+    async def _collect(
+        self, response: aiohttp.ClientResponse, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+    ) -> None:
+        """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
+        has read when it must wait for room is not counted, and was 1 MB each.
+        """
+        room_bytes = response.content_length or 0
+        if room_bytes > self._max_body_bytes:
+            raise TooLargeError
+        await _make_room(share, room_bytes, watch)
+        while chunk := await response.content.readany():
+            progress.took(chunk)
+            if progress.size_bytes > self._max_body_bytes:
+                raise TooLargeError
+            if progress.size_bytes > room_bytes:
+                await _make_room(share, progress.size_bytes - room_bytes, watch)
+                room_bytes = progress.size_bytes
+            intake = take_over_body(response, progress.size_bytes)
+            if intake is not None:
+                del chunk
+                await _read_straight(intake, watch, progress)
+                return
+
+    def _lost(self, error: Exception, progress: _Progress, why: str) -> Failure:
+        """Say what is known when no whole answer came; the beginning of a cut body is kept as evidence."""
+        fault, billed, words = _name(error, progress, why)
+        if isinstance(error, TooLargeError):
+            words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
+        if progress.chunks:
+            words += f" (after {progress.size_bytes} bytes of the body)"
+        beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
+        found = request_id(progress.headers)
+        return Failure(
+            fault=fault,
+            billed=billed,
+            reason=self._scrubber.text(words),
+            status=progress.status,
+            code=type(error).__name__,
+            request_id=None if found is None else self._scrubber.text(found, 80),
+            body=self._scrubber.body(beginning) or None,
+            suffix=".cut",
+        )
+
+
+async def _read_straight(intake: BodyReader, watch: ResponseTimeout, progress: _Progress) -> None:
+    """Read the rest of a large body; what has come of it is kept, however it ends."""
+    intake.begin(progress.chunks)
+    progress.chunks.clear()
+    watch.body(lambda: intake.arrived_bytes)
+    try:
+        await intake.read()
+    finally:
+        progress.chunks, progress.size_bytes = [intake.take()], intake.arrived_bytes
+        progress.is_whole = intake.is_whole
+
+
+def _letting_go(payload: io.BytesIO, share: ByteShare) -> Callable[[], None]:
+    """Return what frees a request and its share of memory, once.
+
+    Nothing is ever sent again, and the answer takes up to a minute: until it came, the requests of 13 photographs of
+    7 MB would hold all the memory there is, and nobody else could send.
+    """
+
+    def let_go() -> None:
+        if payload.getbuffer().nbytes:
+            payload.seek(0)
+            payload.truncate()
+            share.shrink(share.held_bytes - CONNECTION_BYTES)
+
+    return let_go
+
+
+async def _make_room(share: ByteShare, more_bytes: int, watch: ResponseTimeout) -> None:
+    """Take room for more of an answer; the time this waits is not the server's."""
+    if more_bytes > 0 and not share.try_grow(more_bytes):
+        watch.pause()
+        await share.grow(more_bytes)
+        watch.resume()
+
+
+def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Billed, str]:
+    """Name an exception of the network. Whatever came before the connection stood was not executed."""
+    match error:
+        case aiohttp.ClientHttpProxyError(status=407):
+            return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
+        case aiohttp.ClientHttpProxyError():
+            return Fault.UNREACHABLE, Billed.NO, f"the proxy does not let us through ({error.status})"
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+            return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
+        case aiohttp.InvalidURL():
+            return Fault.ADDRESS, Billed.NO, "base_url and model do not make an address"
+        case aiohttp.ClientConnectorError():
+            return Fault.UNREACHABLE, Billed.NO, f"{error}"
+        case aiohttp.ConnectionTimeoutError():
+            return Fault.UNREACHABLE, Billed.NO, "no connection in time"
+        case ssl.SSLError() if not progress.has_connected and progress.is_traced:
+            return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
+        case _ if progress.is_traced and not progress.has_connected:
+            return Fault.UNREACHABLE, Billed.NO, f"no connection: {why or type(error).__name__}"
+        case TooLargeError():
+            return Fault.OTHER, Billed.MAYBE, ""
+        case TimeoutError():
+            return Fault.SILENCE, Billed.MAYBE, why or "no answer in time"
+        case aiohttp.ClientResponseError():  # its status 400 is aiohttp's own, not the server's
+            return Fault.SILENCE, Billed.MAYBE, f"an answer that is not HTTP: {error.message}"
+        case aiohttp.ServerDisconnectedError():
+            return Fault.SILENCE, Billed.MAYBE, "the connection was closed before the answer"
+        case aiohttp.ClientPayloadError():
+            return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
+        case _:
+            return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
+
+
+def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
+    if proxy is None or proxy.credentials is None:
+        return None
+    return {"Proxy-Authorization": aiohttp.encode_basic_auth(*proxy.credentials)}
+
+
+async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.is_traced = True
+
+
+async def _on_connecting(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.has_connected = False  # it may have had a connection that was closed meanwhile
+
+
+async def _on_reused(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.has_connected = True
+
+
+async def _on_connected(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.has_connected = True
+    failpoint.reach("connect")
+
+
+async def _on_sent(
+    _session: aiohttp.ClientSession, context: SimpleNamespace, params: aiohttp.TraceRequestChunkSentParams
+) -> None:
+    context.trace_request_ctx.sent(len(params.chunk))

@@ -1,0 +1,256 @@
+"""The one seam to the file system: every file operation of the store goes through a `Disk`.
+
+In: names relative to an open directory. Out: what the operating system said, errors untouched (`OSError`). It knows no
+images and decides nothing, so tests can record, reorder and fail each call.
+
+A directory below which everything stays: relative POSIX names -> open directories.
+
+No component may be a symbolic link, none may be `..`. Directories are made on request and their entries are synced,
+so that a file that is durable in a directory is durable altogether. It knows nothing of what is put into them.
+"""
+
+import contextlib
+import ctypes
+import errno
+import functools
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+RENAME_NOREPLACE: Final = 1  # linux/fs.h
+CHUNK: Final = 1 << 20
+NO_LINKS: Final = frozenset(
+    {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK}
+)  # what file systems without (more) hard links answer: exFAT, some SMB and FUSE
+NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+
+
+class Disk:
+    """The operating system's file calls. `dir_fd` is an open directory; names are single components."""
+
+    def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
+        """Open a directory; below another one a symbolic link is refused (ENOTDIR or ELOOP)."""
+        no_follow = os.O_NOFOLLOW if dir_fd is not None else 0
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | no_follow, dir_fd=dir_fd)
+
+    def mkdir(self, name: str, *, dir_fd: int, mode: int = 0o777) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def create(self, name: str, *, dir_fd: int, mode: int = 0o666) -> int:
+        """Open a new file for writing; anything that is there already, a link too, is EEXIST."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def open(self, name: str, *, dir_fd: int) -> int:
+        """Open a file for reading. O_NONBLOCK: a fifo in its place must not hang a start."""
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
+
+    def write(self, fd: int, data: memoryview) -> int:
+        """Write some of `data`; the count may be short."""
+        return os.write(fd, data)
+
+    def read(self, fd: int, size_bytes: int) -> bytes:
+        return os.read(fd, size_bytes)
+
+    def fsync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def fsync_dir(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        """Give a file a second name; EEXIST where that name is taken."""
+        os.link(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd, follow_symlinks=False)
+
+    def rename(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        os.rename(name, new_name, src_dir_fd=dir_fd, dst_dir_fd=new_dir_fd)
+
+    def rename_exclusive(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        """Rename without replacing; EEXIST where the new name is taken, EINVAL or ENOSYS where this cannot be done."""
+        renameat2 = _renameat2()
+        if renameat2 is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), new_name)
+        if renameat2(dir_fd, os.fsencode(name), new_dir_fd, os.fsencode(new_name), RENAME_NOREPLACE) != 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), new_name)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        """Look at a name itself, not at what a link points to."""
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
+
+    def stat_open(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def statvfs(self, fd: int) -> os.statvfs_result:
+        return os.statvfs(fd)
+
+    def allocate(self, fd: int, size_bytes: int) -> None:
+        """Give an open file real blocks."""
+        os.posix_fallocate(fd, 0, size_bytes)
+
+
+@functools.cache
+def _renameat2() -> Callable[..., int] | None:
+    """Find renameat2(2) in the C library (glibc 2.28, musl 1.2.4; Linux 3.15). Elsewhere None."""
+    function = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if function is None:
+        return None
+    function.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    function.restype = ctypes.c_int
+    return functools.partial(function)
+
+
+def rename_without_clobbering(disk: Disk, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+    """Rename; EEXIST where the new name is taken. Without renameat2: look, then rename, which the lock makes safe."""
+    try:
+        disk.rename_exclusive(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+    except OSError as error:
+        if error.errno not in NO_EXCLUSIVE:
+            raise
+        if status_of(disk, new_name, dir_fd=new_dir_fd) is not None:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), new_name) from None
+        disk.rename(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+
+def status_of(disk: Disk, name: str, *, dir_fd: int) -> os.stat_result | None:
+    """Return what stands under `name`, None for nothing."""
+    try:
+        return disk.stat(name, dir_fd=dir_fd)
+    except FileNotFoundError:
+        return None
+
+
+def write_all(disk: Disk, fd: int, data: bytes | memoryview) -> None:
+    """Write every byte; a short write is followed by the rest."""
+    rest = memoryview(data)
+    while rest:
+        written = disk.write(fd, rest)
+        if written == 0:
+            raise OSError(errno.EIO, "the file system took no bytes and named no error")
+        rest = rest[written:]
+
+
+def read_all(disk: Disk, name: str, *, dir_fd: int) -> bytes:
+    """Read a whole file."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        return b"".join(iter(functools.partial(disk.read, fd, CHUNK), b""))
+    finally:
+        disk.close(fd)
+
+
+def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
+    """Return the hex digest of a file's bytes; memory stays at one chunk."""
+    digest = hashlib.sha256()
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        while chunk := disk.read(fd, CHUNK):
+            digest.update(chunk)
+    finally:
+        disk.close(fd)
+    return digest.hexdigest()
+
+
+CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})
+IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a file or a symbolic link where a directory belongs
+
+Warn = Callable[[str], None]
+
+
+class Tree:
+    """One root, held open: it may be renamed while a run goes on, and is never made again when it is removed."""
+
+    def __init__(self, root: Path, disk: Disk, *, warn: Warn, dir_mode: int = 0o777) -> None:
+        self.root = root
+        self.disk = disk
+        self._warn = warn
+        self._dir_mode = dir_mode
+        self._fd = disk.open_dir(root)
+        self._durable: set[str] = set()  # directories whose entry was synced by this process
+        self._is_sync_noted = False
+
+    def __repr__(self) -> str:
+        return f"<Tree {self.root}, {len(self._durable)} directories known durable>"
+
+    @property
+    def fd(self) -> int:
+        return self._fd
+
+    @contextmanager
+    def directory(self, relative: str, *, create: bool = False) -> Iterator[int]:
+        """Open the directory `relative` ("" is the root itself) for the time of the block.
+
+        Raises OSError: ENOTDIR or ELOOP where a component is a symbolic link or a file.
+        """
+        fd = self._fd
+        try:
+            path = ""
+            for part in components(relative):
+                path = f"{path}/{part}"
+                child, is_new = self._enter(fd, part, create=create)
+                try:
+                    if create and (is_new or path not in self._durable):
+                        self.sync(fd)
+                        self._durable.add(path)
+                finally:
+                    fd, parent = child, fd
+                    self._leave(parent)
+            yield fd
+        finally:
+            self._leave(fd)
+
+    def _leave(self, fd: int) -> None:
+        if fd != self._fd:
+            self.disk.close(fd)
+
+    def _enter(self, fd: int, part: str, *, create: bool) -> tuple[int, bool]:
+        try:
+            return self.disk.open_dir(part, dir_fd=fd), False
+        except FileNotFoundError:
+            if not create:
+                raise
+        with contextlib.suppress(FileExistsError):  # another thread was faster
+            self.disk.mkdir(part, dir_fd=fd, mode=self._dir_mode)
+        return self.disk.open_dir(part, dir_fd=fd), True
+
+    def sync(self, fd: int) -> None:
+        """Make a directory's entries durable. A file system that cannot is noted once (borg does the same)."""
+        try:
+            self.disk.fsync_dir(fd)
+        except OSError as error:
+            if error.errno not in CANNOT_SYNC:
+                raise
+            if not self._is_sync_noted:
+                self._is_sync_noted = True
+                self._warn(f"{self.root}: this file system cannot sync directories; a power loss may undo new names")
+
+    def free_bytes(self) -> int:
+        """Return what this user may still write here."""
+        status = self.disk.statvfs(self._fd)
+        return status.f_bavail * status.f_frsize
+
+    def close(self) -> None:
+        self.disk.close(self._fd)
+
+
+def components(relative: str) -> tuple[str, ...]:
+    """Split a relative POSIX path; ValueError for one that could lead outside (P15) or is not Unicode."""
+    parts = tuple(relative.encode().decode().split("/")) if relative else ()
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise ValueError(f"not a plain relative path: {relative!r}")
+    return parts
+
+
+def split(path: str) -> tuple[str, str]:
+    """Return folder and file name of a relative POSIX path."""
+    folder, _, name = path.rpartition("/")
+    return folder, name

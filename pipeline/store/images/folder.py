@@ -1,0 +1,140 @@
+"""Images as files: steps 5 to 7 and 9 of a commit for a sender, and the bodies that hold no usable image.
+
+What is expected to go wrong is returned as a `Failure` that says where the bytes were kept. Each call runs in one
+thread of the writer pool from end to end; a cancelled caller stops only the waiting.
+"""
+
+import contextlib
+from dataclasses import replace
+
+from pipeline.errors import Conflict, StorageError
+from pipeline.failpoint import reach
+from pipeline.model import SIDECAR, Answer, Artifact, Attempt, Billed, Failure, Fault, Sidecar
+from pipeline.store import rows
+from pipeline.store.files import read_all, split, status_of
+from pipeline.store.rejected import Facts, write_new
+from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
+from pipeline.store.writer import Delivery
+
+
+class FolderImages:
+    """Images in a folder. All methods may be called concurrently."""
+
+    def __init__(self, settings: StoreSettings, premises: StoreResources, pool: WriterPool) -> None:
+        self._manifest = settings.manifest
+        self._clock = settings.clock
+        self._premises = premises
+        self._pool = pool
+
+    async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+        """Give an image its final name durably (B3, B4); its part stays until `release`.
+
+        A `Failure` with the fault CONFLICT or STORAGE: the image was kept, and the next start publishes it.
+        """
+        return await self._pool.finish(self._put, attempt, answer)
+
+    async def keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
+        """Keep the body of an answer without a usable image in rejected/; return the failure without it.
+
+        Its `storage_error` says when the disk did not take it.
+        """
+        return await self._pool.finish(self._keep_body, attempt, failure)
+
+    async def release(self, attempt: Attempt, artifact: Artifact) -> None:
+        """Remove the part of an image that is recorded as done (step 9)."""
+        await self._pool.finish(self._release, attempt, artifact)
+
+    def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+        try:
+            artifact = self._premises.writer.publish(self._delivery(attempt, answer))
+        except StorageError as error:
+            return _unpublished(answer, error)
+        if answer.sidecar is not None:
+            self._write_beside(artifact.path + SIDECAR, answer.sidecar)
+        return replace(
+            artifact,
+            usage=answer.usage,
+            model_version=answer.model_version,
+            response_id=answer.response_id,
+            request_id=answer.request_id,
+            notes=answer.notes,
+            doubts=answer.doubts,
+        )
+
+    def _write_beside(self, path: str, sidecar: Sidecar) -> None:
+        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
+        folder, name = split(path)
+        outputs = self._premises.outputs
+        disk = outputs.disk
+        with contextlib.suppress(OSError), outputs.directory(folder) as fd:
+            if status_of(disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
+                    return
+                disk.unlink(name, dir_fd=fd)
+            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
+
+    def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
+        assert failure.body is not None
+        trouble: str | None = None
+        try:
+            self._premises.rejected.keep(failure.body, failure.suffix, self._facts_of_body(attempt, failure))
+        except OSError as error:
+            trouble = f"{attempt.task.id}: its answer could not be kept in rejected/: {error.strerror}"
+        return replace(failure, body=None, storage_error=trouble)
+
+    def _release(self, attempt: Attempt, artifact: Artifact) -> None:
+        self._premises.writer.drop_part(self._premises.ledger_id, attempt.id, artifact)
+        reach("unlink")
+
+    def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
+        image, ledger = answer.image, self._premises.ledger
+        return Delivery(
+            ledger_id=self._premises.ledger_id,
+            attempt=attempt.id,
+            image=image,
+            name=attempt.task.name,
+            previous=attempt.previous,
+            previous_maker=attempt.previous_maker,
+            received=lambda path: ledger.run(lambda c: rows.receive(c, attempt.id, sha256=image.sha256, kept=path)),
+            facts=Facts(
+                attempt=attempt.id,
+                manifest=self._manifest,
+                task=attempt.task.id,
+                at=self._clock().isoformat(),
+                reason="the image could not be written to its place",
+                is_image=True,
+                name=attempt.task.name,
+                mime=image.mime,
+                request_id=answer.request_id,
+            ),
+        )
+
+    def _facts_of_body(self, attempt: Attempt, failure: Failure) -> Facts:
+        return Facts(
+            attempt=attempt.id,
+            manifest=self._manifest,
+            task=attempt.task.id,
+            at=self._clock().isoformat(),
+            reason=rows.text(failure.reason),
+            fault=failure.fault.value,
+            status=failure.status,
+            code=failure.code,
+            request_id=failure.request_id,
+        )
+
+
+def _unpublished(answer: Answer, error: StorageError) -> Failure:
+    """Return the failure of an image that was paid for, is kept, and has no final name."""
+    conflict = error if isinstance(error, Conflict) else None
+    return Failure(
+        fault=Fault.STORAGE if conflict is None else Fault.CONFLICT,
+        billed=Billed.YES,
+        reason=str(error),
+        status=200,
+        request_id=answer.request_id,
+        response_id=answer.response_id,
+        usage=answer.usage,
+        image_sha256=answer.image.sha256,
+        kept=None if conflict is None else conflict.kept,
+        storage_error=str(error) if conflict is None else None,
+    )

@@ -1,0 +1,147 @@
+"""What became of recorded files: looked at by size and time first, hashed only where those differ. Read-only.
+
+Every image against the ledger, byte by byte: missing, changed, unrecorded. Read-only, also while a run writes.
+"""
+
+import contextlib
+import errno
+import itertools
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, TypeVar
+
+from pipeline.imaging.formats import IMAGE_SUFFIXES, NotAnImageError, describe
+from pipeline.model import Artifact
+from pipeline.store.files import Disk, Tree, read_all, sha256_of, split, status_of
+from pipeline.store.reader import LedgerReader
+
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class FileComparison(StrEnum):
+    """A file against its record."""
+
+    SAME = "same"
+    TOUCHED = "touched"  # another time, the same bytes
+    MISSING = "missing"
+    CHANGED = "changed"
+
+
+def compare_file(disk: Disk, name: str, artifact: Artifact, *, dir_fd: int) -> FileComparison:
+    """Compare one file of an open directory with its record. Raises OSError where it is there and cannot be read."""
+    status = status_of(disk, name, dir_fd=dir_fd)
+    if status is None:
+        return FileComparison.MISSING
+    if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
+        return FileComparison.CHANGED
+    if status.st_mtime_ns == artifact.mtime_ns:
+        return FileComparison.SAME
+    return FileComparison.TOUCHED if sha256_of(disk, name, dir_fd=dir_fd) == artifact.sha256 else FileComparison.CHANGED
+
+
+T = TypeVar("T")
+
+
+def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
+    """Compare many; neighbours in one folder share one open directory. A file that cannot be read counts as changed."""
+    for folder, group in itertools.groupby(made, key=lambda pair: split(pair[1].path)[0]):
+        with contextlib.ExitStack() as stack:
+            fd = _open_folder(outputs, folder, stack)
+            for key, artifact in group:
+                yield key, artifact, fd if isinstance(fd, FileComparison) else _guarded(outputs, artifact, fd)
+
+
+def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
+    """Open a folder, or say what that makes of its files."""
+    try:
+        return stack.enter_context(outputs.directory(folder))
+    except PermissionError:
+        return FileComparison.CHANGED
+    except OSError as error:
+        if error.errno in GONE:
+            return FileComparison.MISSING
+        raise
+
+
+def _guarded(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
+    try:
+        return compare_file(outputs.disk, split(artifact.path)[1], artifact, dir_fd=dir_fd)
+    except PermissionError:
+        return FileComparison.CHANGED
+
+
+@dataclass(slots=True, kw_only=True)
+class Verification:
+    """What was found. Paths are relative to the output directory."""
+
+    checked: int = 0
+    missing: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)  # other bytes than were written
+    undecodable: list[str] = field(default_factory=list)  # the right bytes, but their pixels cannot be read
+    unreadable: list[str] = field(default_factory=list)  # with the reason
+    unrecorded: list[str] = field(default_factory=list)  # images no task of this directory has
+
+    @property
+    def is_sound(self) -> bool:
+        """Say whether every recorded image is there, unchanged."""
+        return not (self.missing or self.changed or self.undecodable or self.unreadable)
+
+
+def verify_images(
+    *,
+    output_dir: Path,
+    state_dir: Path,
+    manifest: str,
+    decode: bool = False,
+    progress: Callable[[int], None] = lambda _: None,
+) -> Verification:
+    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress` is told the count.
+
+    Raises LedgerError, TryLater.
+    """
+    found = Verification()
+    with LedgerReader(state_dir, manifest=manifest, output_dir=output_dir) as reader:
+        try:
+            outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+        except FileNotFoundError:
+            found.missing = [artifact.path for _, artifact in reader.all_done()]
+            return found
+        try:
+            for _, artifact in reader.all_done():
+                _check(outputs, artifact, found, decode=decode)
+                found.checked += 1
+                progress(found.checked)
+            found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
+        finally:
+            outputs.close()
+    return found
+
+
+def _check(outputs: Tree, artifact: Artifact, found: Verification, *, decode: bool) -> None:
+    folder, name = split(artifact.path)
+    try:
+        with outputs.directory(folder) as fd:
+            if sha256_of(outputs.disk, name, dir_fd=fd) != artifact.sha256:
+                found.changed.append(artifact.path)
+            elif decode:
+                describe(read_all(outputs.disk, name, dir_fd=fd), decode=True)
+    except (FileNotFoundError, NotADirectoryError):
+        found.missing.append(artifact.path)
+    except NotAnImageError:
+        found.undecodable.append(artifact.path)
+    except OSError as error:
+        found.unreadable.append(f"{artifact.path}: {error.strerror}")
+
+
+def _images(output_dir: Path, state_dir: Path) -> Iterator[str]:
+    """Walk the images below the output directory in a stable order."""
+    for folder, folders, names in os.walk(output_dir):
+        here = Path(folder)
+        folders[:] = sorted(name for name in folders if here / name != state_dir)
+        for name in sorted(names):
+            if name.lower().endswith(IMAGE_SUFFIXES):
+                yield (here / name).relative_to(output_dir).as_posix()

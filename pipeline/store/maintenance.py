@@ -1,0 +1,173 @@
+"""A done image whose output name changed: it moves there without a request, and never onto anything.
+
+What a person orders between requests: present images taken as good, bodies in rejected/ that can be read after all.
+
+In: tasks as they are asked for now, images read again. Out: a ledger that agrees. It sends nothing and replaces
+nothing; each order is durable when it returns.
+"""
+
+import contextlib
+import dataclasses
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from pipeline.errors import Conflict, StorageError
+from pipeline.model import SIDECAR, Artifact, Image, Known, Task
+from pipeline.store import rows
+from pipeline.store.files import IN_THE_WAY, NO_LINKS, rename_without_clobbering, split, status_of
+from pipeline.store.history import known_of
+from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
+from pipeline.store.rejected import Rejected
+from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.sqlite import query, to_us
+
+
+class Mover:
+    """Moves images inside one output directory."""
+
+    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+        self._manifest = settings.manifest
+        self._clock = settings.clock
+        self._ledger = premises.ledger
+        self._outputs = premises.outputs
+
+    def move(self, task_id: str, name: str) -> Artifact:
+        """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
+
+        Raises Conflict: the name is taken, the image stays. StorageError.
+        """
+        known = self._ledger.run(lambda c: self._known(c, task_id))
+        artifact = None if known is None else known.artifact
+        if artifact is None:
+            raise StorageError(f"{task_id} has no image that could move")
+        old = artifact.path
+        new = name + "." + old.rpartition(".")[2]
+        try:
+            self._link(old, new)
+            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(artifact, task_id, new)).rowcount)
+            self._unlink(old)
+            self._move_beside(old + SIDECAR, new + SIDECAR)
+        except FileExistsError:
+            raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
+        except OSError as error:
+            if error.errno in IN_THE_WAY:
+                text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
+                raise Conflict(text, kept=old) from error
+            raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
+        return dataclasses.replace(artifact, path=new)
+
+    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
+        row = connection.execute(query("known"), {"manifest": self._manifest, "id": rows.text(task_id)}).fetchone()
+        return None if row is None else known_of(row)
+
+    def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
+        name = path.rpartition(".")[0]
+        return {
+            "manifest": self._manifest,
+            "id": rows.text(task_id),
+            "name": name,
+            "name_key": rows.name_key(name),
+            "path": path,
+            "mtime_ns": artifact.mtime_ns,
+            "now": to_us(self._clock()),
+        }
+
+    def _link(self, old: str, new: str) -> None:
+        disk = self._outputs.disk
+        (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
+        with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
+            try:
+                disk.link(old_name, new_name, dir_fd=source, new_dir_fd=target)
+            except FileExistsError:
+                there, here = (
+                    status_of(disk, new_name, dir_fd=target),
+                    status_of(disk, old_name, dir_fd=source),
+                )
+                if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                    raise
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
+            self._outputs.sync(target)
+
+    def _move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        with contextlib.suppress(OSError):
+            self._link(old, new)
+            self._unlink(old)
+
+    def _unlink(self, old: str) -> None:
+        folder, name = split(old)
+        with self._outputs.directory(folder) as fd:
+            if status_of(self._outputs.disk, name, dir_fd=fd) is not None:
+                self._outputs.disk.unlink(name, dir_fd=fd)
+
+
+SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
+SAID_FREE: Final = "not billed, as the provider said"
+
+
+class Maintenance:
+    """Carries out orders, each in one thread. Thread-safe."""
+
+    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+        self._settings = settings
+        self._premises = premises
+        self._ledger = premises.ledger
+
+    def accept(self, tasks: Sequence[Task]) -> int:
+        """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
+
+        Fingerprint and digests become the present ones; attempts and the record of how the image was made stay.
+        """
+        now = self._now()
+        present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
+
+        def work(connection: sqlite3.Connection) -> int:
+            accepted = [connection.execute(query("accept_task"), row).rowcount for row in present]
+            accepted += [connection.execute(query("accept_refused"), row).rowcount for row in present]
+            return sum(accepted)
+
+        return self._ledger.run(work)
+
+    def restore(self) -> int:
+        """Set tasks to done whose image is that of their present request, whatever a later attempt for it met.
+
+        A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
+        """
+        values = {"manifest": self._settings.manifest, "now": self._now()}
+        return self._ledger.run(lambda c: c.execute(query("restore_done"), values).rowcount)
+
+    def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
+        """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
+        now = self._now()
+        reason = SAID_BILLED if is_billed else SAID_FREE
+        settled = [{"attempt": each, "is_billed": is_billed, "reason": reason, "now": now} for each in attempts]
+
+        def work(connection: sqlite3.Connection) -> None:
+            for row in settled:
+                connection.execute(query("settle_task"), row)
+                connection.execute(query("settle_attempt"), row)
+
+        self._ledger.run(work)
+
+    def publish_again(self, kept: Rejected, image: Image) -> Recovery:
+        """Publish an image that was read from a kept body after all; the body goes when the image stands.
+
+        Nothing happens when the task has an image already, asks for another one, or is not known (a note says so).
+        Raises StorageError, LedgerError.
+        """
+        recovery = Recovery()
+        claimant = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
+        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
+        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
+            recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
+            return recovery
+        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
+        salvager.settle(claimant, image, Source(rejected=kept.name))
+        return recovery
+
+    def _now(self) -> int:
+        return to_us(self._settings.clock())

@@ -1,0 +1,309 @@
+"""What a start can find, as nouns: parts on disk, whose they are, and the account of what was done about them.
+
+A whole image that a dead process left behind -> published without a request, or kept where people find it.
+
+In: the image, whose it is, where it lay. Out: the ledger and the disk agree about it. It does not look for images.
+"""
+
+import contextlib
+import os
+import re
+import sqlite3
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pipeline.errors import Conflict, StorageError
+from pipeline.failpoint import reach
+from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
+from pipeline.store import rows
+from pipeline.store.files import Tree, split
+from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.rejected import Facts, Rejected
+from pipeline.store.resources import StoreResources
+from pipeline.store.sqlite import Clock, query, to_us
+from pipeline.store.writer import PART, Delivery, supersede
+
+_PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
+SLACK_US: Final = 60_000_000  # by which the clocks of a file server and of this machine may differ
+LISTED: Final = 20  # notes of one kind; beyond, they are only counted
+
+
+@dataclass(slots=True, kw_only=True)
+class Recovery:
+    """What a start found and did."""
+
+    done: int = 0  # tasks of this manifest that have their image
+    recovered: int = 0  # images published without a request
+    unknown: int = 0  # requests of a dead process whose outcome nobody knows
+    unknown_microusd: int = 0
+    torn: int = 0  # half-written parts, removed
+    foreign: int = 0  # parts this ledger did not write, left
+    missing: list[str] = field(default_factory=list)  # ids: done, and the file is gone
+    changed: list[str] = field(default_factory=list)  # ids: done, and the file was edited
+    conflicts: list[str] = field(default_factory=list)  # ids: an image is kept, its name is taken
+    notes: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        """Add something a person may want to know."""
+        self.notes.append(rows.text(text))
+
+
+class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The attempt a part belongs to, and its task as it stands; the columns of `claimant`."""
+
+    attempt: int
+    attempt_state: str
+    fingerprint: str
+    reserved_microusd: int
+    cost_microusd: int
+    received: str | None  # hash of an image that got its name by a rename
+    kept: str | None  # and that name
+    number: int
+    sent_at: int
+    ended_at: int | None
+    task: int
+    id: str
+    manifest: str
+    state: TaskState
+    asked: str
+    name: str
+    attempts: int
+    maker: int | None
+    path: str | None
+    sha256: str | None
+    mime: str | None
+    width: int | None
+    height: int | None
+    size_bytes: int | None
+    mtime_ns: int | None
+
+    @property
+    def artifact(self) -> Artifact | None:
+        return rows.artifact_of(
+            (self.path, self.sha256, self.mime, self.width, self.height, self.size_bytes, self.mtime_ns)
+        )
+
+    @property
+    def price_microusd(self) -> int:
+        """What the image cost: the settled price, else the one that was reserved."""
+        return self.cost_microusd if self.attempt_state in ("ok", "paid") else self.reserved_microusd
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundPart:
+    """One part on disk, in this or in an earlier output directory."""
+
+    tree: Tree
+    folder: str
+    name: str
+    ledger_id: str | None  # None: the older form, without it
+    attempt: int
+    sha256: str
+
+    @property
+    def path(self) -> str:
+        return f"{self.folder}/{self.name}" if self.folder else self.name
+
+
+def find_parts(
+    outputs: Tree, besides: Path, *, foreign: Callable[[str], None], unreadable: Callable[[OSError], None]
+) -> Iterator[FoundPart]:
+    """Walk an output directory, not `besides` (the state directory) and no links.
+
+    `foreign` is told of files that are named like parts and are none.
+    """
+    for folder, folders, names in os.walk(outputs.root, onerror=unreadable):
+        here = Path(folder)
+        folders[:] = [name for name in folders if here / name != besides]
+        relative = "" if here == outputs.root else here.relative_to(outputs.root).as_posix()
+        for name in names:
+            if not name.startswith(PART):
+                continue
+            if match := _PART.fullmatch(name):
+                yield FoundPart(
+                    tree=outputs,
+                    folder=relative,
+                    name=name,
+                    ledger_id=match[1],
+                    attempt=int(match[2]),
+                    sha256=match[3],
+                )
+            else:
+                foreign(f"{relative}/{name}".lstrip("/"))
+
+
+def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:
+    """Look up whose image an attempt brought; None: not in this ledger."""
+    cursor = connection.execute(query("claimant"), {"attempt": attempt})
+    row = cursor.fetchone()
+    if row is None:
+        return None
+    return msgspec.convert(dict(zip((column[0] for column in cursor.description), row, strict=True)), AttemptRecord)
+
+
+def is_named_part(name: str) -> bool:
+    """Say whether a file is a part that names the ledger which wrote it."""
+    match = _PART.fullmatch(name)
+    return match is not None and match[1] is not None
+
+
+def written_by(part: FoundPart, claimant: AttemptRecord, ledger_id: str) -> bool:
+    """Say whether a part holds the image of this attempt of this ledger.
+
+    The older form has only a number, which another ledger over the same directory gave as well. Such a part counts if
+    it lies beside the task's name, is what the attempt is known to have brought, and was written while it lasted.
+    """
+    if part.ledger_id is not None:
+        return part.ledger_id == ledger_id
+    if part.folder != split(claimant.name)[0] or claimant.received not in (None, part.sha256):
+        return False
+    with part.tree.directory(part.folder) as fd:
+        written_at = part.tree.disk.stat(part.name, dir_fd=fd).st_mtime_ns // 1000
+    latest = written_at if claimant.ended_at is None else claimant.ended_at
+    return claimant.sent_at - SLACK_US <= written_at <= latest + SLACK_US
+
+
+def kept_by(kept: Rejected, claimant: AttemptRecord, ledger_id: str) -> bool:
+    """Say whether a kept body answered this attempt of this ledger; the older form says whose it was in its facts."""
+    if kept.ledger_id is not None:
+        return kept.ledger_id == ledger_id
+    if kept.facts is None:
+        return claimant.received == kept.sha256
+    return (kept.facts.manifest, kept.facts.task) == (claimant.manifest, claimant.id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where an image was found: one of the two."""
+
+    part: FoundPart | None = None
+    rejected: str | None = None
+
+
+class Salvager:
+    """Settles images one by one, and keeps account in a `Recovery`."""
+
+    def __init__(self, premises: StoreResources, *, clock: Clock, recovery: Recovery) -> None:
+        self._ledger = premises.ledger
+        self._ledger_id = premises.ledger_id
+        self._writer = premises.writer
+        self._rejected = premises.rejected
+        self._state = premises.state
+        self._outputs = premises.outputs
+        self._clock = clock
+        self._recovery = recovery
+
+    def settle(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+        """Publish an image that is whole, or put it where it can be found when its task has moved on."""
+        if claimant.state is TaskState.DONE and claimant.artifact is not None:
+            is_same = claimant.sha256 == image.sha256
+            match self._standing(claimant.artifact):
+                case FileComparison.MISSING if is_same:
+                    pass  # its file was removed: the part is the image
+                case FileComparison.SAME | FileComparison.TOUCHED if is_same:
+                    self._drop(source)
+                    return
+                case _:
+                    self._set_aside(claimant, image, source)
+                    return
+        elif claimant.fingerprint != claimant.asked:
+            self._set_aside(claimant, image, source)
+            return
+        self._publish(claimant, image, source)
+
+    def _standing(self, artifact: Artifact) -> FileComparison:
+        ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
+        return found
+
+    def _publish(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+        delivery = Delivery(
+            ledger_id=self._ledger_id,
+            attempt=claimant.attempt,
+            image=image,
+            name=claimant.name,
+            facts=self._facts(claimant, image),
+            previous=claimant.artifact,
+            previous_maker=claimant.maker,
+            received=lambda path: self._ledger.run(
+                lambda c: rows.receive(c, claimant.attempt, sha256=image.sha256, kept=path)
+            ),
+        )
+        part = source.part
+        delivery.is_part_whole = part is not None and part.tree is self._outputs and part.path == delivery.part_path
+        try:
+            artifact = self._writer.publish(delivery)
+        except Conflict as conflict:
+            self._write_conflict(claimant, image, conflict)
+            if source.rejected is not None and not conflict.kept.startswith("rejected/"):
+                self._rejected.drop(source.rejected)
+            return
+        except StorageError as error:
+            if not isinstance(error.__cause__, PermissionError):
+                raise
+            self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
+            return
+        reach("recover-link")
+        self.finish(claimant, artifact)
+        reach("recover-done")
+        self._writer.drop_part(self._ledger_id, claimant.attempt, artifact)
+        self._drop(source)
+
+    def finish(self, claimant: AttemptRecord, artifact: Artifact) -> None:
+        """Write an image that stands under its final name down as done."""
+        now, cost = to_us(self._clock()), claimant.price_microusd
+        reason = "" if claimant.attempt_state == "ok" else "recovered without a request"
+        self._ledger.run(lambda c: rows.finish(c, claimant.attempt, artifact, cost=cost, now=now, reason=reason))
+        self._recovery.recovered += 1
+
+    def _write_conflict(self, claimant: AttemptRecord, image: Image, conflict: Conflict) -> None:
+        self._recovery.conflicts.append(claimant.id)
+        self._recovery.note(str(conflict))
+        if claimant.state is not TaskState.CONFLICT or claimant.attempt_state != "paid":
+            self._write_kept(claimant, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)
+
+    def _write_kept(self, claimant: AttemptRecord, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
+        """Write down that the image arrived, was paid for, and is kept without a final name."""
+        failure = Failure(
+            fault=Fault.STORAGE,
+            billed=Billed.YES,
+            reason=reason,
+            image_sha256=image.sha256,
+            kept=kept,
+        )
+        now, cost = to_us(self._clock()), claimant.price_microusd
+        self._ledger.run(lambda c: rows.close(c, claimant.attempt, failure, state=state, cost=cost, now=now))
+
+    def _set_aside(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+        """The task has another image, or asks for another one: this one is kept, not published."""
+        if source.part is None:
+            return  # it lies in rejected/ already
+        name = claimant.name.rpartition("/")[2] + image.suffix
+        kept = supersede(source.part.tree, self._state, source.part.path, maker=claimant.attempt, name=name)
+        reason = f"the image of attempt {claimant.attempt} is no longer asked for; it is in {kept}"
+        self._recovery.note(f"{claimant.id}: {reason}")
+        if claimant.attempt_state in ("sent", "unknown"):
+            self._write_kept(claimant, image, claimant.state, reason=reason, kept=kept)
+
+    def _drop(self, source: Source) -> None:
+        if source.rejected is not None:
+            self._rejected.drop(source.rejected)
+        if source.part is not None:
+            tree = source.part.tree
+            with contextlib.suppress(FileNotFoundError), tree.directory(source.part.folder) as fd:
+                tree.disk.unlink(source.part.name, dir_fd=fd)
+
+    def _facts(self, claimant: AttemptRecord, image: Image) -> Facts:
+        return Facts(
+            attempt=claimant.attempt,
+            manifest=claimant.manifest,
+            task=claimant.id,
+            at=self._clock().isoformat(),
+            reason="it could not be published by recovery",
+            is_image=True,
+            name=claimant.name,
+            mime=image.mime,
+        )

@@ -1,0 +1,244 @@
+"""A ledger from files: tasks and the images that stand under their names -> done, without a request (P12, L07).
+
+A damaged ledger is kept aside, and what it still says is carried over: requests, money, unknown and refused tasks. An
+image of which no request is known is counted at its list price, at the time of its file: a budget for the day or the
+month does not begin anew. Where more may have been spent than that, the ledger remembers so.
+"""
+
+import re
+import sqlite3
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
+from pipeline.model import Artifact, Task, TaskState
+from pipeline.store import ledger_file, rows
+from pipeline.store.files import read_all, split, status_of
+from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
+from pipeline.store.parts import Recovery, is_named_part
+from pipeline.store.reader import LedgerReader
+from pipeline.store.recovery import Recoverer
+from pipeline.store.resources import StoreResources, StoreSettings, open_resources
+from pipeline.store.sqlite import DamagedLedgerError, query, to_us
+from pipeline.store.writer import PART
+
+BATCH: Final = 500
+NO_LEDGER: Final = "images were taken over that are older than the ledger, and there was no other one to read"
+OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
+_ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
+Price = Callable[[Task], int | None]
+
+
+@dataclass(slots=True, kw_only=True)
+class Rebuilt:
+    """What a rebuild did."""
+
+    adopted: int = 0  # images written down as done
+    kept: int = 0  # tasks the ledger knew as done
+    absent: int = 0  # tasks without an image
+    doubtful: list[str] = field(default_factory=list)  # one line each: two images for a task, or not an image
+    set_aside: Path | None = None  # where a damaged ledger went
+    carried: SalvagedLedger | None = None  # what it still said
+    counted_microusd: int = 0  # for images of which no request is known
+    doubt: str | None = None  # why more may have been spent than is known now
+    recovery: Recovery = field(default_factory=Recovery)
+
+
+def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Price = lambda _: None) -> Rebuilt:
+    """Make or complete the ledger; under the lock. A file is taken as its task's image if it is a whole, known image.
+
+    `price`: what a task's image costs by the list; None: not known. May be killed anywhere and done again.
+    Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
+    """
+    rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
+    premises = open_resources(settings, furnish=lambda connection: _carry(connection, settings, rebuilt))
+    try:
+        _name_manifest(settings, premises)
+        rebuilt.recovery = Recoverer(settings, premises).run()
+        is_all_counted = rebuilt.carried is not None and rebuilt.carried.is_complete and rebuilt.carried.is_anonymous
+        adopter = _Adopter(
+            settings,
+            premises,
+            rebuilt,
+            price=(lambda _: None) if is_all_counted else price,  # the images' money is among what is nobody's
+            is_all_known=rebuilt.carried is not None,
+        )
+        with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
+            stream = iter(tasks)
+            while batch := list(islice(stream, BATCH)):
+                adopter.adopt(list(_found(batch, premises, reader, rebuilt)))
+    finally:
+        premises.close()
+    return rebuilt
+
+
+def _set_damaged_aside(settings: StoreSettings) -> Path | None:
+    """Move a damaged ledger and what lies beside it to a free name; anything else is judged by `open_premises`.
+
+    The ledger goes first: without its log it could be taken for a sound one of an earlier time.
+    """
+    path = settings.state_dir / ledger_file.NAME
+    try:
+        is_there = ledger_file.check(path, busy_s=settings.busy_s) is not None
+    except DamagedLedgerError:
+        pass
+    else:
+        if is_there or not ledger_file.sides_of(path):
+            return None
+    aside = _aside_of(path)
+    for source in (path, *ledger_file.sides_of(path)):
+        if source.exists():
+            source.rename(aside.with_name(source.name.replace(path.name, aside.name, 1)))
+    return aside
+
+
+def _aside_of(path: Path) -> Path:
+    """Return a free name; without a ledger, the one that an interrupted rebuild has given it."""
+    asides = _asides(path.parent)
+    if not path.exists() and asides and not ledger_file.sides_of(asides[-1]):
+        return asides[-1]
+    last = int(asides[-1].name.rpartition("-")[2]) if asides else 0
+    return path.with_name(f"{path.name}.damaged-{last + 1}")
+
+
+def _asides(state_dir: Path) -> list[Path]:
+    """Return the damaged ledgers that were set aside, the newest last."""
+    found = [(int(match[1]), path) for path in state_dir.iterdir() if (match := _ASIDE.fullmatch(path.name))]
+    return [path for _, path in sorted(found)]
+
+
+def _carry(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: Rebuilt) -> None:
+    """Fill a new ledger from the newest damaged one, also when an earlier rebuild came no further than to move it."""
+    asides = _asides(settings.state_dir)
+    if not asides:
+        return
+    now = to_us(settings.clock())
+    rebuilt.carried = salvage_ledger(connection, asides[-1], now=now)
+    rebuilt.doubt = rebuilt.carried.doubt if rebuilt.set_aside is not None else OLD_LEDGER
+    if rebuilt.doubt is not None:
+        _write_doubt(connection, settings, rebuilt.doubt)
+
+
+def _write_doubt(connection: sqlite3.Connection, settings: StoreSettings, doubt: str) -> None:
+    values = {"manifest": settings.manifest, "output": _output(settings)}
+    connection.execute(query("set_manifest"), values)
+    now = to_us(settings.clock())
+    rows.rebuilt_run(connection, manifest=settings.manifest, reason=f"{rows.REBUILT}: {doubt}", now=now)
+
+
+def _output(settings: StoreSettings) -> bytes:
+    return rows.relative_bytes(settings.output_dir, settings.state_dir)
+
+
+def _name_manifest(settings: StoreSettings, premises: StoreResources) -> None:
+    values = {"manifest": settings.manifest, "output": _output(settings)}
+    premises.ledger.run(lambda c: c.execute(query("set_manifest"), values).rowcount)
+
+
+def _found(
+    batch: list[Task], premises: StoreResources, reader: LedgerReader, rebuilt: Rebuilt
+) -> Iterator[tuple[Task, Artifact]]:
+    for task in batch:
+        known = reader.known(task.id)
+        if known is not None and known.state is TaskState.DONE:
+            rebuilt.kept += 1
+            continue
+        paths = [path for path in _standing(premises, task.name) if not reader.is_recorded(path)]
+        if len(paths) > 1:
+            rebuilt.doubtful.append(f"{task.id}: {' and '.join(paths)} both stand there; leave one")
+        elif not paths:
+            rebuilt.absent += 1
+        elif (artifact := _artifact(premises, paths[0])) is None:
+            rebuilt.doubtful.append(f"{task.id}: {paths[0]} is not a whole image")
+        else:
+            rebuilt.adopted += 1
+            yield task, artifact
+
+
+def _standing(premises: StoreResources, name: str) -> list[str]:
+    """Return the plain files that stand where an image of this name could."""
+    folder, stem = split(name)
+    disk = premises.outputs.disk
+    try:
+        with premises.outputs.directory(folder) as fd:
+            found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in SUFFIXES]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
+
+
+def _artifact(premises: StoreResources, path: str) -> Artifact | None:
+    folder, name = split(path)
+    with premises.outputs.directory(folder) as fd:
+        try:
+            image = describe(read_all(premises.outputs.disk, name, dir_fd=fd), decode=True)
+        except NotAnImageError:
+            return None
+        return rows.artifact(image, path, premises.outputs.disk.stat(name, dir_fd=fd))
+
+
+class _Adopter:
+    """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
+
+    def __init__(
+        self, settings: StoreSettings, premises: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
+    ) -> None:
+        """`is_all_known`: a ledger said, or could not say, what was spent before; that is told apart."""
+        self._settings = settings
+        self._ledger = premises.ledger
+        self._rebuilt = rebuilt
+        self._price = price
+        (self._born,) = premises.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        self._is_all_known = is_all_known
+        self._doubt: str | None = None
+        self._run: int | None = None
+
+    def adopt(self, found: list[tuple[Task, Artifact]]) -> None:
+        """Write a batch down."""
+        if found:
+            adopted = [self._adopted(task, artifact) for task, artifact in found]
+            if not self._is_all_known and self._doubt is None and any(each.at <= self._born for each in adopted):
+                self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
+            self._run, counted = self._ledger.run(lambda c: self._write(c, adopted))
+            self._rebuilt.counted_microusd += counted
+            self._rebuilt.doubt = self._rebuilt.doubt or self._doubt
+
+    def _write(self, connection: sqlite3.Connection, adopted: list[rows.Adopted]) -> tuple[int, int]:
+        run = self._run
+        if run is None:
+            reason = rows.REBUILT if self._doubt is None else f"{rows.REBUILT}: {self._doubt}"
+            now = to_us(self._settings.clock())
+            run = rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=reason, now=now)
+        return run, rows.adopt(connection, adopted, run=run)
+
+    def _adopted(self, task: Task, artifact: Artifact) -> rows.Adopted:
+        now = to_us(self._settings.clock())
+        return rows.Adopted(
+            row=rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(artifact),
+            record=rows.record_of(task, self._settings.state_dir),
+            price=self._price(task),
+            at=min(now, artifact.mtime_ns // 1000),
+        )
+
+
+def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
+    """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
+
+    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
+    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
+    """
+    return list(islice(_traces(output_dir, state_dir, names), most))
+
+
+def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator[str]:
+    yield from (str(path) for path in sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
+    yield from (str(path) for path in ledger_file.sides_of(state_dir / ledger_file.NAME))
+    for folder in ("rejected", "superseded"):
+        yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
+    for name in names:
+        yield from (str(path) for suffix in SUFFIXES if (path := output_dir / (name + suffix)).exists())
+    yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

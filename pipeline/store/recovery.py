@@ -1,0 +1,241 @@
+"""What a start finds -> order: parts published or removed, lost requests counted, files compared with the ledger.
+
+Under the lock, before anything is sent. Every step can be killed and done again; nothing here asks the network. What
+it cannot place (parts of another ledger) it leaves and reports.
+"""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import StorageError
+from pipeline.failpoint import reach
+from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
+from pipeline.model import Artifact, Image
+from pipeline.store import rows
+from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.parts import (
+    LISTED,
+    AttemptRecord,
+    FoundPart,
+    Recovery,
+    Salvager,
+    Source,
+    attempt_record_of,
+    find_parts,
+    kept_by,
+    written_by,
+)
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rejected import Rejected, list_rejected
+from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.sqlite import query, to_us
+
+DAY_US: Final = 86_400_000_000
+LOST: Final = "the process ended while this request was in flight; it may have been billed"
+
+
+class Recoverer:
+    """One recovery of one output directory."""
+
+    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+        self._settings = settings
+        self._ledger = premises.ledger
+        self._outputs = premises.outputs
+        self._state = premises.state
+        self._found = Recovery()
+        self._ledger_id = premises.ledger_id
+        self._salvager = Salvager(premises, clock=settings.clock, recovery=self._found)
+
+    def run(self) -> Recovery:
+        """Bring disk and ledger together. Idempotent; may be killed anywhere.
+
+        Raises StorageError, LedgerError, TryLater.
+        """
+        try:
+            with contextlib.ExitStack() as stack:
+                parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
+                self._keep_numbers_apart(parts)
+                for part in parts:
+                    self._settle_part(part)
+            self._settle_rejected()
+            self._settle_open_attempts()
+            self._compare_files()
+        except OSError as error:
+            place = error.filename or self._outputs.root
+            raise StorageError(f"{place}: {error.strerror}; nothing was sent") from error
+        return self._found
+
+    # --- parts
+
+    def _trees(self, stack: contextlib.ExitStack) -> list[Tree]:
+        """Return the output directory, and the one this manifest had before it was changed."""
+        row = self._ledger.run(
+            lambda c: c.execute(query("output_of"), {"manifest": self._settings.manifest}).fetchone()
+        )
+        root = self._state.root
+        earlier = root if row is None else Path(os.path.normpath(root / os.fsdecode(row[0])))
+        if row is None or earlier == self._outputs.root or not earlier.is_dir():
+            return [self._outputs]
+        tree = Tree(earlier, self._settings.disk, warn=self._settings.warn)
+        stack.callback(tree.close)
+        return [self._outputs, tree]
+
+    def _parts(self, tree: Tree) -> list[FoundPart]:
+        return list(find_parts(tree, self._state.root, foreign=self._foreign, unreadable=self._unreadable))
+
+    def _unreadable(self, error: OSError) -> None:
+        self._found.note(f"{error.filename} cannot be read ({error.strerror}): parts in it are not recovered")
+
+    def _foreign(self, path: str) -> None:
+        self._found.foreign += 1
+        if self._found.foreign <= LISTED:
+            self._found.note(f"{path} is not a part this ledger wrote; it was left as it is")
+
+    def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
+        """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
+        found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
+        seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
+        highest = max(seen, default=0)
+        (last,) = self._ledger.run(lambda c: c.execute(query("last_attempt")).fetchone())
+        if highest > last:
+            self._ledger.run(lambda c: _raise_sequence(c, highest))
+
+    def _settle_part(self, part: FoundPart) -> None:
+        if part.ledger_id not in (None, self._ledger_id):
+            self._leave(part)
+            return
+        claimant = self._claimant(part.attempt)
+        if claimant is None or not written_by(part, claimant, self._ledger_id):
+            self._foreign(part.path)
+            return
+        disk = part.tree.disk
+        with part.tree.directory(part.folder) as fd:
+            data = read_all(disk, part.name, dir_fd=fd)
+            if hashlib.sha256(data).hexdigest() != part.sha256:
+                disk.unlink(part.name, dir_fd=fd)
+                self._found.torn += 1
+                return
+            self._make_durable(part.name, fd)
+        reach("recover-part")
+        image = self._image(data, part.path)
+        if image is not None:
+            self._salvager.settle(claimant, image, Source(part=part))
+
+    def _leave(self, part: FoundPart) -> None:
+        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        with part.tree.directory(part.folder) as fd:
+            status = status_of(part.tree.disk, part.name, dir_fd=fd)
+        if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
+            self._foreign(part.path)
+        else:
+            self._found.foreign += 1
+
+    def _make_durable(self, name: str, dir_fd: int) -> None:
+        """The bytes are right in memory; whether they are on the disk nobody has said."""
+        disk = self._outputs.disk
+        fd = disk.open(name, dir_fd=dir_fd)
+        try:
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+
+    def _image(self, data: bytes, path: str) -> Image | None:
+        try:
+            return describe(data)
+        except NotAnImageError as error:
+            self._found.note(f"{path} is whole but no image this program knows ({error}); it was left as it is")
+            return None
+
+    def _claimant(self, attempt: int) -> AttemptRecord | None:
+        return self._ledger.run(lambda connection: attempt_record_of(connection, attempt))
+
+    def _settle_rejected(self) -> None:
+        """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
+        for kept in list_rejected(self._state.root):
+            claimant = self._claimant(kept.attempt) if kept.suffix in SUFFIXES else None
+            if claimant is None or claimant.manifest != self._settings.manifest:
+                continue
+            if not kept_by(kept, claimant, self._ledger_id):
+                continue
+            data = kept.path.read_bytes()
+            if hashlib.sha256(data).hexdigest() != kept.sha256 or not (kept.facts is None or kept.facts.is_image):
+                continue
+            image = self._image(data, f"rejected/{kept.name}")
+            if image is not None:
+                self._salvager.settle(claimant, image, Source(rejected=kept.name))
+
+    # --- requests without an image
+
+    def _settle_open_attempts(self) -> None:
+        output = rows.relative_bytes(self._outputs.root, self._state.root)
+        scope = {"manifest": self._settings.manifest, "output": output}
+        open_attempts = self._ledger.run(lambda c: c.execute(query("open_attempts"), scope).fetchall())
+        for (attempt,) in open_attempts:
+            claimant = self._claimant(attempt)
+            assert claimant is not None
+            artifact = self._renamed(claimant)
+            if artifact is not None:
+                self._salvager.finish(claimant, artifact)
+            else:
+                self._lose(claimant)
+
+    def _renamed(self, claimant: AttemptRecord) -> Artifact | None:
+        """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
+        if claimant.received is None or claimant.kept is None:
+            return None
+        folder, name = split(claimant.kept)
+        disk = self._outputs.disk
+        try:
+            with self._outputs.directory(folder) as fd:
+                data = read_all(disk, name, dir_fd=fd)
+                if hashlib.sha256(data).hexdigest() != claimant.received:
+                    return None
+                self._make_durable(name, fd)
+                self._outputs.sync(fd)
+                status = disk.stat(name, dir_fd=fd)
+        except FileNotFoundError:
+            return None
+        image = self._image(data, claimant.kept)
+        return None if image is None else rows.artifact(image, claimant.kept, status)
+
+    def _lose(self, claimant: AttemptRecord) -> None:
+        now = to_us(self._settings.clock())
+        self._ledger.run(lambda c: rows.lose(c, claimant.attempt, reason=LOST, now=now))
+        self._found.unknown += 1
+        self._found.unknown_microusd += claimant.reserved_microusd
+        reach("recover-unknown")
+
+    # --- files
+
+    def _compare_files(self) -> None:
+        """Count what is done; tell what is gone or was edited. Hashes only files whose size or time differ."""
+        touched: list[tuple[str, Artifact, int]] = []
+        with LedgerReader(self._state.root, manifest=self._settings.manifest) as reader:
+            for task_id, artifact, found in compare_files(self._outputs, reader.all_done()):
+                self._found.done += 1
+                match found:
+                    case FileComparison.MISSING:
+                        self._found.missing.append(task_id)
+                    case FileComparison.CHANGED:
+                        self._found.changed.append(task_id)
+                    case FileComparison.TOUCHED:
+                        touched.append((task_id, artifact, self._mtime_ns(artifact)))
+                    case FileComparison.SAME:
+                        pass
+        if touched:
+            self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
+
+    def _mtime_ns(self, artifact: Artifact) -> int:
+        folder, name = split(artifact.path)
+        with self._outputs.directory(folder) as fd:
+            return self._outputs.disk.stat(name, dir_fd=fd).st_mtime_ns
+
+
+def _raise_sequence(connection: sqlite3.Connection, attempt: int) -> None:
+    connection.execute(query("start_sequence"), {"attempt": attempt})
+    connection.execute(query("raise_sequence"), {"attempt": attempt})

@@ -1,0 +1,223 @@
+"""Directories and settings -> everything a store is made of, checked and opened in order.
+
+What fails leaves nothing open and nothing changed that matters. Raises InputError for what a person must change before
+anything is sent, StorageError and LedgerError for what the disk says.
+"""
+
+import asyncio
+import contextlib
+import logging
+import sqlite3
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, TypedDict, TypeVar
+
+import aiofiles.os
+
+from pipeline import __version__
+from pipeline.errors import InputError
+from pipeline.pools import whole_pool
+from pipeline.store import ledger_file
+from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
+from pipeline.store.files import Disk, Tree, Warn
+from pipeline.store.ledger import Ledger
+from pipeline.store.lock import make_private, read_mountinfo, refuse_network
+from pipeline.store.rejected import RejectedFolder
+from pipeline.store.sqlite import Clock, query, to_us, unusable, utc_now
+from pipeline.store.writer import Writer
+
+T = TypeVar("T")
+_log: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSettings:
+    """Where a store lies and how it behaves. Directories are absolute and resolved."""
+
+    output_dir: Path
+    state_dir: Path
+    manifest: str
+    is_play_money: bool
+    force: bool = False  # replace images of ours that were edited since (they go to superseded/)
+    disk: Disk = field(default_factory=Disk)
+    clock: Clock = utc_now
+    warn: Warn = _log.warning
+    ballast_bytes: int = SIZE_BYTES
+    busy_s: float = 30.0  # how long another program may lock the ledger
+    workers: int = 8  # images written at once
+    mountinfo: Callable[[], str] = read_mountinfo
+
+
+class StoreOptions(TypedDict, total=False):
+    """The fields of `Settings` that have a default."""
+
+    force: bool
+    disk: Disk
+    clock: Clock
+    warn: Warn
+    ballast_bytes: int
+    busy_s: float
+    workers: int
+    mountinfo: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResources:
+    """What is open while a store is."""
+
+    outputs: Tree
+    state: Tree
+    ballast: DiskReserve
+    rejected: RejectedFolder
+    writer: Writer
+    ledger: Ledger
+    ledger_id: str  # eight hex digits, in the name of every part
+
+    def close(self) -> None:
+        """Close everything; what was handed to the ledger is committed first."""
+        self.ledger.close()
+        self.ballast.give_up()
+        self.outputs.close()
+        self.state.close()
+
+
+class WriterPool:
+    """The threads that write images. What they began is finished even when its caller is cancelled."""
+
+    def __init__(self, threads: int) -> None:
+        """Raises MemoryError: there are not enough threads."""
+        self._threads = whole_pool(threads, "writer")
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<WriterPool, {self._unfinished} unfinished>"
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a whole step in one thread: one hop, however many file operations."""
+        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._threads)
+        return result
+
+    async def finish(self, function: Callable[..., T], *arguments: object) -> T:
+        """As `run`, and once begun it is finished, whether or not its caller is cancelled."""
+        self._unfinished += 1
+        self._idle.clear()
+        return await asyncio.shield(self._counted(self.run(function, *arguments)))
+
+    async def _counted(self, work: Coroutine[object, object, T]) -> T:
+        try:
+            return await work
+        finally:
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._idle.set()
+
+    async def aclose(self) -> None:
+        """Wait for what was begun; end the threads."""
+        await self._idle.wait()
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+Furnish = Callable[[sqlite3.Connection], object]
+
+
+def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None) -> StoreResources:
+    """Open directories, ledger and ballast. `furnish` fills a ledger that did not exist, before it has its name."""
+    refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
+    with contextlib.ExitStack() as undo:
+        outputs, state = _trees(settings, undo)
+        ledger_of = _prepare_ledger(state, settings, furnish)
+        ballast = DiskReserve(state, size_bytes=settings.ballast_bytes)
+        ledger = ledger_of(ballast)
+        undo.callback(ledger.close)
+        _check_money(ledger, settings)
+        ballast.load(settings.warn)
+        (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
+        rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
+        writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
+        undo.pop_all()
+    return StoreResources(
+        outputs=outputs,
+        state=state,
+        ballast=ballast,
+        rejected=rejected,
+        writer=writer,
+        ledger=ledger,
+        ledger_id=ledger_id,
+    )
+
+
+def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, Tree]:
+    outputs = _tree(settings.output_dir, settings)
+    undo.callback(outputs.close)
+    make_private(settings.state_dir)
+    state = _tree(settings.state_dir, settings, dir_mode=0o700)
+    undo.callback(state.close)
+    return outputs, state
+
+
+def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree:
+    """Make and open a directory, its own entry durable, and find out whether it can be written (D05)."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        _sync_entry(root, settings.disk)
+        tree = Tree(root, settings.disk, warn=settings.warn, dir_mode=dir_mode)
+    except OSError as error:
+        raise unusable(root, error) from error
+    try:
+        probe = ".imgpipe-probe"
+        with contextlib.suppress(FileNotFoundError):
+            settings.disk.unlink(probe, dir_fd=tree.fd)
+        settings.disk.close(settings.disk.create(probe, dir_fd=tree.fd, mode=0o600))
+        settings.disk.unlink(probe, dir_fd=tree.fd)
+    except OSError as error:
+        tree.close()
+        raise unusable(root, error) from error
+    return tree
+
+
+def _sync_entry(root: Path, disk: Disk) -> None:
+    """Make the directory's own name durable, as far as its parent lets us."""
+    with contextlib.suppress(OSError):
+        fd = disk.open_dir(root.parent)
+        try:
+            disk.fsync_dir(fd)
+        finally:
+            disk.close(fd)
+
+
+def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> Callable[[DiskReserve], Ledger]:
+    path = state.root / ledger_file.NAME
+    version = ledger_file.check(path, busy_s=settings.busy_s)
+    if version is None:
+        try:
+            ledger_file.create(state, lambda connection: _furnish(connection, settings, furnish))
+        except OSError as error:
+            raise unusable(settings.state_dir, error) from error
+    else:
+        backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
+        if backup is not None:
+            settings.warn(f"the ledger was brought to a new shape; the old one is kept as {backup}")
+    return lambda ballast: Ledger(path, busy_s=settings.busy_s, relieve=ballast.give_up)
+
+
+def _furnish(connection: sqlite3.Connection, settings: StoreSettings, furnish: Furnish) -> None:
+    connection.execute("PRAGMA foreign_keys = ON")
+    values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(query("set_meta"), values)
+    furnish(connection)
+    connection.execute("COMMIT")
+
+
+def _check_money(ledger: Ledger, settings: StoreSettings) -> None:
+    """Keep play money and real money apart for good."""
+    (is_play_money,) = ledger.run(lambda c: c.execute(query("is_play_money")).fetchone())
+    if bool(is_play_money) != settings.is_play_money:
+        theirs, ours = ("play", "real") if is_play_money else ("real", "play")
+        raise InputError(
+            f"{settings.state_dir} keeps {theirs} money and this run would spend {ours} money; give it an output_dir"
+            " and state_dir of its own"
+        )

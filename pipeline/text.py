@@ -1,0 +1,100 @@
+"""Numbers as people read them.
+
+In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
+
+Foreign text made safe for a terminal and for log lines.
+
+In: text from prompts, file names and servers. Out: the same text on one line, with everything that could move a cursor,
+start a line or turn the reading direction written as an escape. It knows nothing of HTML or CSV.
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import ROUND_HALF_UP, Decimal
+
+_CENT = Decimal("0.01")
+_FINEST = Decimal("0.0001")
+
+
+def money(microusd: int, is_play_money: bool = False) -> str:
+    """Write an amount with two to four decimals, as many as it needs: `$1.23`, `$0.039`, `play $0.62`.
+
+    What is smaller than the last digit is `<$0.0001`, never a free lunch.
+    """
+    sign = "-" if microusd < 0 else ""
+    amount = (Decimal(abs(microusd)) / 1_000_000).quantize(_FINEST, ROUND_HALF_UP)
+    if microusd != 0 and amount == 0:
+        text = f"<{sign}${_FINEST}"
+    else:
+        whole, _, decimals = f"{amount:,}".partition(".")
+        text = f"{sign}${whole}.{decimals.rstrip('0').ljust(2, '0')}"
+    return f"play {text}" if is_play_money else text
+
+
+def usd(microusd: int) -> float:
+    """Return dollars for a machine: exact to the micro-dollar in its shortest decimal form."""
+    return round(microusd / 1_000_000, 6)
+
+
+def usd_or_none(microusd: int | None) -> float | None:
+    """Return dollars for a machine, None where there is no amount."""
+    return None if microusd is None else usd(microusd)
+
+
+def duration(seconds: float) -> str:
+    """Write a span: `0.4 s`, `12 s`, `1 min 12 s`, `2 h 03 min`, `3 d 4 h`."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0.0):.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24} h"
+
+
+def moment(at: datetime) -> str:
+    """Write a point in time, for people and machines alike: `2026-11-22T15:08:00Z` (RFC 3339, UTC)."""
+    return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def size(count: int) -> str:
+    """Write a number of bytes in decimal units: `512 B`, `1.2 MB`."""
+    if count < 1000:
+        return f"{count} B"
+    amount, units = count / 1000, ["kB", "MB", "GB", "TB"]
+    while amount >= 999.5 and len(units) > 1:
+        amount, units = amount / 1000, units[1:]
+    return f"{amount:.0f} {units[0]}" if amount >= 99.95 else f"{amount:.1f} {units[0]}"
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """Write a number with its noun: `1 task`, `1,200 tasks`."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
+# C0, DEL and C1 controls, line and paragraph separators, surrogates that UTF-8 cannot write, and the controls of the
+# bidirectional algorithm (Unicode Standard Annex 9, section 2), which can make a line read as something else.
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match[0]
+    code = ord(character)
+    return _SHORT.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def visible(text: str) -> str:
+    r"""Return the text with hidden and directional characters written out: ESC becomes `\x1b`."""
+    return _HIDDEN.sub(_escape, text)
+
+
+def clipped(text: str, most: int) -> str:
+    """Return at most `most` characters of the visible text, ending in `…` where something was left out."""
+    shown = visible(text[: most + 1])
+    return shown if len(shown) <= most else shown[: max(most - 1, 0)] + "…"

@@ -1,0 +1,205 @@
+"""A plan as a bill, and as the JSON of `plan --json`.
+
+In: plain lines, one for each job and reason. Out: what a run would do, why, and for how much. It decides nothing.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pipeline.text import clipped, count, duration, money, usd_or_none, visible
+from pipeline.view.run import say
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+
+_NARROW = 50  # columns of a terminal, below which the table has no room for padding
+_SAMPLE_WIDTH = 200  # characters of a sample prompt
+_MOST_SHOWN = 10  # problems and notes; the JSON form has all
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanLine:
+    """The tasks of one job that share a reason to be asked for, or a reason not to be.
+
+    `reason` is `new`, `prompt changed`, `missing`, `retry`; or `unchanged`, `refused`, `orphaned` ...
+    """
+
+    job: str
+    reason: str
+    tasks: int
+    is_due: bool
+    price_microusd: int | None = 0  # of all of them, each bought once; None: not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forecast:
+    """How long a run takes. `basis`: where that is known from, such as `at the pace of the last run`."""
+
+    seconds: float
+    basis: str
+    is_least: bool = False  # it may take longer, never less
+
+    def __str__(self) -> str:
+        return f"{'at least' if self.is_least else 'about'} {duration(self.seconds)} {self.basis}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bill:
+    """A whole plan; None: not known."""
+
+    lines: Sequence[PlanLine]
+    min_microusd: int | None  # of the pixels
+    max_microusd: int | None  # of what is reserved, within the budgets: prompts, input images and thoughts as well
+    repeats_microusd: int | None = None  # with every repeat that manifest and budgets allow
+    alike: int = 0  # due tasks that ask for the same image as another task: one purchase would serve
+    alike_microusd: int | None = 0  # of them; None: not known
+    is_play_money: bool = False
+    forecast: Forecast | None = None  # None: not known
+    samples: Sequence[tuple[str, str]] = ()  # a few due tasks: name of the image, prompt
+    problems: Sequence[str] = ()
+    notes: Sequence[str] = ()
+
+    @property
+    def due(self) -> int:
+        """Tasks a run would ask for."""
+        return sum(line.tasks for line in self.lines if line.is_due)
+
+    @property
+    def total(self) -> int:
+        """Tasks of the manifest; what is only in the ledger is not among them."""
+        return sum(line.tasks for line in self.lines if line.reason != "orphaned")
+
+
+def plan_json(bill: Bill) -> dict[str, object]:
+    """Return the object of `plan --json`."""
+    reasons: dict[str, int] = {}
+    for line in bill.lines:
+        if line.is_due:
+            reasons[line.reason] = reasons.get(line.reason, 0) + line.tasks
+    return {
+        "tasks": bill.total,
+        "due": bill.due,
+        "skip": bill.total - bill.due,
+        "reasons": reasons,
+        "cost_usd": {"min": usd_or_none(bill.min_microusd), "max": usd_or_none(bill.max_microusd)},
+        "problems": list(bill.problems),
+        "seconds": None if bill.forecast is None else round(bill.forecast.seconds, 1),
+        "duplicates": {"tasks": bill.alike, "cost_usd": usd_or_none(bill.alike_microusd)},
+        "groups": [_group_json(line) for line in bill.lines],
+        "notes": list(bill.notes),
+        "samples": [{"name": name, "prompt": prompt} for name, prompt in bill.samples],
+    }
+
+
+def _group_json(line: PlanLine) -> dict[str, object]:
+    price = usd_or_none(line.price_microusd) if line.is_due else 0.0
+    return {"job": line.job, "why": line.reason, "tasks": line.tasks, "due": line.is_due, "cost_usd": price}
+
+
+def show_plan(bill: Bill, console: "Console") -> None:
+    """Print the bill: a table, the sum in one sentence, then what a person should know."""
+    if bill.lines:
+        console.print(plan_table(bill, is_narrow=console.width < _NARROW))
+    say(plan_sentence(bill), console)
+    for name, prompt in bill.samples:
+        say(f"sample: {visible(name)}: {clipped(' '.join(prompt.split()), _SAMPLE_WIDTH)}", console)
+    for title, texts in (("problem", bill.problems), ("note", bill.notes)):
+        for text in texts[:_MOST_SHOWN]:
+            say(f"{title}: {visible(text)}", console)
+        if len(texts) > _MOST_SHOWN:
+            console.print(f"{title}: and {len(texts) - _MOST_SHOWN:,} more", highlight=False)
+
+
+def plan_sentence(bill: Bill) -> str:
+    """Return `12 of 100 tasks are due, for $0.468 to $0.611; at most $2.34 with every repeat; about 1 min ...`."""
+    if bill.due == 0:
+        return f"Nothing is due: {count(bill.total, 'task')}, no request, no cost."
+    verb = "is" if bill.due == 1 else "are"
+    parts = [f"{bill.due:,} of {count(bill.total, 'task')} {verb} due, {_span(bill)}"]
+    least, most, repeats = bill.min_microusd, bill.max_microusd, bill.repeats_microusd
+    if least is not None and most is not None and most < least:
+        parts.append(f"at most {money(most, bill.is_play_money)} in one run")
+    elif repeats is not None and (most is None or repeats > most):
+        parts.append(f"at most {money(repeats, bill.is_play_money)} with every repeat")
+    if bill.forecast is not None:
+        parts.append(str(bill.forecast))
+    return "; ".join(parts) + "."
+
+
+def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
+    """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
+
+    What is asked for twice is paid for twice, so it has a line of its own.
+    """
+    from rich import box
+    from rich.table import Table
+
+    padding = 0 if is_narrow else (0, 1)
+    table = Table(
+        box=box.SIMPLE_HEAD, padding=padding, show_edge=False, pad_edge=False, show_footer=True, footer_style="bold"
+    )
+    table.add_column("job", "in total", overflow="fold")
+    table.add_column("why", f"{bill.due:,} due", overflow="fold", min_width=len("unchanged"))
+    table.add_column("tasks", f"{bill.total:,}", justify="right", no_wrap=True)
+    table.add_column("price", _price(bill.min_microusd, bill) if bill.due else "", justify="right", no_wrap=True)
+    jobs = _by_job(bill.lines)
+    for job, lines in jobs.items():
+        _add_rows(table, job, lines, bill)
+    if len(jobs) > 1 and len(bill.lines) > len(jobs):
+        table.add_section()
+        _add_rows(table, "all jobs", _sums(bill.lines), bill)
+    if bill.alike:
+        table.add_section()
+        table.add_row("of these", "asked twice", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
+    return table
+
+
+def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: Bill) -> None:
+    from rich.text import Text
+
+    for line in sorted(lines, key=lambda line: not line.is_due):
+        price = _price(line.price_microusd, bill) if line.is_due else ""
+        style = "" if line.is_due else "dim"
+        cells = (Text(line.reason, style), Text(f"{line.tasks:,}", style), Text(price, style))
+        table.add_row(Text(visible(name)), *cells)
+        name = ""
+
+
+def _by_job(lines: Iterable[PlanLine]) -> dict[str, list[PlanLine]]:
+    """Group lines by job in the order of their first line."""
+    jobs: dict[str, list[PlanLine]] = {}
+    for line in lines:
+        jobs.setdefault(line.job, []).append(line)
+    return jobs
+
+
+def _sums(lines: Iterable[PlanLine]) -> list[PlanLine]:
+    """Sum up the lines of one reason over all jobs."""
+    sums: dict[tuple[str, bool], PlanLine] = {}
+    for line in lines:
+        key = (line.reason, line.is_due)
+        sums[key] = line if key not in sums else _joined(sums[key], line)
+    return list(sums.values())
+
+
+def _joined(one: PlanLine, other: PlanLine) -> PlanLine:
+    prices = (one.price_microusd, other.price_microusd)
+    price = None if prices[0] is None or prices[1] is None else prices[0] + prices[1]
+    return replace(one, tasks=one.tasks + other.tasks, price_microusd=price)
+
+
+def _price(microusd: int | None, bill: Bill) -> str:
+    return "not known" if microusd is None else money(microusd, bill.is_play_money)
+
+
+def _span(bill: Bill) -> str:
+    """Return `for $0.468 to $0.611`: what the pixels cost, and what is reserved."""
+    least, most = bill.min_microusd, bill.max_microusd
+    if least is None:
+        return "at an unknown price"
+    if most is None or most <= least:
+        return f"for {_price(least, bill)}"
+    return f"for {_price(least, bill)} to {_price(most, bill)}"

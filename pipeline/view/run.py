@@ -1,0 +1,153 @@
+"""Sentences on a terminal: words stay whole, and so does a command that is meant to be copied.
+
+In: text. Out: the same text with line breaks for a width. Where there is no terminal, nothing is broken.
+
+The last word of a run.
+
+In: the engine's RunSummary. Out: the JSON object of `run --json`, and a paragraph for a person: one line when all is
+well, what to do now when not. It looks nothing up.
+"""
+
+import re
+import textwrap
+from typing import TYPE_CHECKING
+
+from pipeline.engine.events import RunSummary
+from pipeline.errors import Exit, ImgpipeError, TryLater
+from pipeline.text import count, duration, moment, money, size, usd, usd_or_none, visible
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+_COMMAND = re.compile(r"imgpipe (?:[^\s),;`]+ ?)+")  # up to the sign that ends its part of the sentence
+_GLUE = "\0"  # no text on a terminal has one: `visible` writes it out
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return `text` in lines of at most `width`, the second and later ones of a paragraph indented.
+
+    What is longer than a line and may not be broken (a command, a path) is left to the terminal.
+    """
+    glued = _COMMAND.sub(lambda match: match[0].rstrip().replace(" ", _GLUE) + match[0][len(match[0].rstrip()) :], text)
+    lines = [
+        line
+        for paragraph in glued.splitlines()
+        for line in textwrap.wrap(
+            paragraph, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+        )
+        or [""]
+    ]
+    return "\n".join(lines).replace(_GLUE, " ")
+
+
+def say(text: str, console: "Console") -> None:
+    """Print text as sentences; files and pipes get each paragraph on one line."""
+    shown = wrapped(text, console.width) if console.is_terminal else text
+    console.print(shown, highlight=False, markup=False, soft_wrap=True)
+
+
+def run_json(summary: RunSummary) -> dict[str, object]:
+    """Return the object that ends `run --json`; a conflict counts as failed there."""
+    return {
+        "run": summary.run,
+        "exit": int(summary.exit),
+        "tasks": {
+            "total": summary.total,
+            "done": summary.done,
+            "skipped": summary.skipped,
+            "failed": summary.failed + summary.conflict,
+            "refused": summary.refused,
+            "unknown": summary.unknown,
+            "pending": summary.pending,
+        },
+        "attempts": summary.attempts,
+        "cost_usd": {
+            "spent": usd(summary.spent_microusd),
+            "unknown": usd(summary.unknown_microusd),
+            "budget_left": usd_or_none(summary.budget_left_microusd),
+        },
+        "images": summary.images,
+        "bytes": summary.bytes,
+        "seconds": round(summary.seconds, 3),
+        "not_before": summary.not_before,
+    }
+
+
+def unrun_json(error: ImgpipeError) -> dict[str, object]:
+    """Return that object for a run that did not begin: all zeros, and why."""
+    not_before = error.not_before if isinstance(error, TryLater) else None
+    nothing = RunSummary(run=None, exit=error.exit_code, not_before=moment(not_before) if not_before else None)
+    return {**run_json(nothing), "error": str(error)}
+
+
+def paragraph(summary: RunSummary, *, manifest: str) -> str:
+    """Say what the run did and, when something is left, what to do now. `manifest` is the path as it was typed."""
+    name = visible(manifest)
+    lines = [_first_line(summary)]
+    lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons]
+    if summary.overrun_microusd:
+        over = money(summary.overrun_microusd, summary.is_play_money)
+        lines.append(
+            f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
+        )
+    lines += _left(summary, name)
+    lines += _next_step(summary, name)
+    return "\n".join(lines)
+
+
+def _first_line(summary: RunSummary) -> str:
+    if summary.total == 0 and summary.exit is Exit.OK:
+        return "Nothing to do: no task is selected."
+    if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
+        return f"Nothing to do: all {count(summary.total, 'image')} exist already."
+    is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
+    is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
+    verb = "Done" if is_well else "Finished with losses" if is_over else "Not finished"
+    made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
+    cost = money(summary.spent_microusd, summary.is_play_money)
+    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
+    if summary.skipped:
+        text += f" {summary.skipped:,} existed already."
+    if summary.exit is not Exit.OK and summary.budget_left_microusd is not None:
+        text += f" {money(summary.budget_left_microusd, summary.is_play_money)} of the budget is left."
+    return text
+
+
+def _left(summary: RunSummary, manifest: str) -> list[str]:
+    """One line for each group of tasks without an image, with the command that moves it."""
+    price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
+    rows = (
+        (summary.failed, "failed", f"mend them, or ask again: imgpipe retry {manifest} --failed"),
+        (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
+        (summary.unknown, "unknown", f"maybe billed{price}; ask again: imgpipe retry {manifest} --unknown"),
+        (
+            summary.conflict,
+            "conflict",
+            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {manifest}",
+        ),
+        (
+            summary.missing,
+            "missing or changed since",
+            f"put the files back, or buy them again: imgpipe run {manifest} --repair",
+        ),
+        (summary.pending, "pending", "the same command continues"),
+    )
+    return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
+
+
+def _next_step(summary: RunSummary, manifest: str) -> list[str]:
+    """What a person does now, by exit code; nothing where the lines before it have said it."""
+    if summary.not_before is not None:
+        return [f"Nothing is sent before {summary.not_before}; the same command works after that."]
+    match summary.exit:
+        case Exit.ACCOUNT:
+            return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]
+        case Exit.STORAGE:
+            return [f"Free space or mend the disk, check with imgpipe verify {manifest}, then run the same command."]
+        case Exit.BUDGET:
+            return ["Raise the budget or the cap (--budget), then run the same command."]
+        case Exit.BUG:
+            return ["This is a bug in imgpipe: the traceback in the log says where. Nothing that was paid is lost."]
+        case _:
+            return []

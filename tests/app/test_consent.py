@@ -1,0 +1,38 @@
+"""What may be spent now: budgets for day and month less what this day and this month have seen."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.app import context
+from pipeline.app.consent import wallet_of
+from pipeline.app.planning import reading
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.store.store import Store
+from tests.cli.conftest import Imgpipe
+
+AGO = timedelta(minutes=90)
+
+
+def zone_where_it_is(hour: int) -> str:
+    """Return a zone in which the present hour of the day is `hour`; `Etc/GMT+3` is three hours behind UTC."""
+    ahead = (hour - datetime.now(UTC).hour + 12) % 24 - 12
+    return f"Etc/GMT{-ahead:+d}"
+
+
+@pytest.mark.parametrize(("hour", "left"), [(0, 1_000_000), (12, 961_000)], ids=["yesterday", "today"])
+async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, left: int) -> None:
+    zone = zone_where_it_is(hour)
+    path = imgpipe.manifest("{mugs: {items: {red: A red mug}}}", extra=f"limits: {{tz: {zone}, budget: {{day: 1.00}}}}")
+    setup = context.prepare(path, context.Flags())
+    store = await Store.open(
+        output_dir=setup.manifest.output_dir, state_dir=setup.manifest.state_dir, manifest="shop", is_play_money=True,
+        clock=lambda: datetime.now(UTC) - AGO,
+    )  # fmt: skip
+    run = await store.begin_run(manifest_sha256="0" * 64)
+    (task,) = expand(setup.manifest, digests=read_digest)
+    await store.begin(task, run=run, reserved_microusd=39_000)
+    await store.aclose()
+    with reading(setup) as reader:
+        assert wallet_of(setup, reader).left_microusd == left

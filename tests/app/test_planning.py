@@ -1,0 +1,66 @@
+"""A plan that is cancelled: nothing of it goes on behind the back of who closes what it reads."""
+
+import asyncio
+import sys
+from pathlib import Path
+from types import FrameType
+
+import pytest
+
+from pipeline.app.context import Flags, prepare
+from pipeline.app.planning import make_plan
+from pipeline.app.run import run
+from pipeline.engine.events import Event
+from tests.cli.conftest import Imgpipe
+
+VALUES = ", ".join(f"v{n}" for n in range(250))
+
+
+def _is_planning(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code is make_plan.__code__:
+            return True
+        frame = frame.f_back
+    return False
+
+
+def is_planning() -> bool:
+    return any(_is_planning(frame) for frame in sys._current_frames().values())
+
+
+class Watch:
+    """Shows nothing."""
+
+    def __call__(self, *_: object) -> "Watch":
+        return self
+
+    def __enter__(self) -> "Watch":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def listen(self, event: Event) -> None: ...
+
+
+async def test_R17_a_cancelled_plan_has_ended_when_the_run_has(tmp_path: Path) -> None:
+    manifest = tmp_path / "big.yaml"
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator}\njobs:\n  mugs:\n    prompt: A mug {{ matrix.a }} {{ matrix.b }}\n"
+        f"    matrix: {{a: [{VALUES}], b: [{VALUES}]}}\n"
+    )
+    running = asyncio.create_task(run(prepare(manifest, Flags()), watch=Watch(), is_main=False))  # type: ignore[arg-type]
+    while not is_planning():
+        await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not is_planning()
+
+
+def test_images_of_a_retired_default_model_are_not_bought_again(imgpipe: Imgpipe) -> None:
+    jobs = "{mugs: {items: {red: A red mug, blue: A blue mug}}}"
+    path = imgpipe.made(jobs.replace("{items", "{model: gemini-2.5-flash-image, items"))
+    imgpipe.manifest(jobs)
+    assert imgpipe("plan", path, "--json").json["due"] == 0
+    imgpipe.manifest(jobs.replace("{items", "{model: gemini-nano-banana-2.1, items"))
+    assert imgpipe("plan", path, "--json").json["reasons"] == {"model changed": 2}  # a person wrote it

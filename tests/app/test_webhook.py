@@ -1,0 +1,98 @@
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from pipeline.app.notify import address_problem, payload, ping_url, post
+from pipeline.errors import Exit
+from pipeline.view.run import run_json
+
+
+class Listener:
+    """A server that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+        self.status = 200
+
+    async def take(self, request: web.Request) -> web.Response:
+        self.heard.append((request.path, await request.json() if request.can_read_body else None))
+        return web.Response(status=self.status, headers={"Location": "/elsewhere"})
+
+
+@pytest.fixture
+def listener() -> Listener:
+    return Listener()
+
+
+@pytest.fixture
+async def server(listener: Listener) -> AsyncIterator[TestServer]:
+    app = web.Application()
+    app.router.add_post("/{tail:.*}", listener.take)
+    async with TestServer(app) as running:
+        yield running
+
+
+async def test_a_webhook_hears_the_summary(server: TestServer, listener: Listener, summary) -> None:
+    body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest="shop", file="jobs/x.yaml")
+    assert await post(str(server.make_url("/hook")), body) is None
+    [(path, heard)] = listener.heard
+    assert path == "/hook"
+    assert heard["run"] == run_json(summary(exit=Exit.SOME_FAILED, failed=1))
+    assert heard["title"] == "shop: exit 3, 60 images for $2.34"
+    assert "imgpipe retry jobs/x.yaml --failed" in heard["text"]
+
+
+async def test_a_ping_has_no_body(server: TestServer, listener: Listener) -> None:
+    assert await post(ping_url(str(server.make_url("/ping/uuid")), "start")) is None
+    assert listener.heard == [("/ping/uuid/start", None)]
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+async def test_an_answer_that_is_no_success_is_a_warning(server: TestServer, listener: Listener, status: int) -> None:
+    listener.status = status
+    assert await post(str(server.make_url("/token-1234"))) == f"notify: 127.0.0.1 answered {status}"
+    assert len(listener.heard) == 1
+
+
+async def test_h24_nobody_there_is_a_warning_without_the_address() -> None:
+    warning = await post(f"http://127.0.0.1:{unused_port()}/token-1234", {})
+    assert warning == "notify: 127.0.0.1 was not reached (ClientConnectorError)"
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("https://hc-ping.com/uuid", None),
+        ("http://localhost:8000/x", None),
+        ("http://[::1]:8000/x", None),
+        ("http://example.com/x", "would go to example.com unencrypted; use https"),
+        ("ftp://example.com", "is not an https address"),
+        ("https://", "is not an https address"),
+        ("https://user:pass@example.com/", "has a user name in it; put the token into the path"),
+        ("https://[bad/", "is not an address"),
+        ("https://example.com:99999/", "is not an address"),
+    ],
+)
+def test_s08_only_https_or_this_machine(url: str, problem: str | None) -> None:
+    assert address_problem(url) == problem
+
+
+async def test_s05_a_bad_address_is_a_warning_and_never_sent() -> None:
+    assert await post("http://example.com/token") == (
+        "notify: the address would go to example.com unencrypted; use https"
+    )
+
+
+@pytest.mark.parametrize(
+    ("moment", "url"),
+    [
+        ("start", "https://hc-ping.com/uuid/start?rid=1"),
+        ("success", "https://hc-ping.com/uuid?rid=1"),
+        ("fail", "https://hc-ping.com/uuid/fail?rid=1"),
+    ],
+)
+def test_pings_follow_the_convention(moment, url: str) -> None:
+    assert ping_url("https://hc-ping.com/uuid?rid=1", moment) == url

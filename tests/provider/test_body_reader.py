@@ -1,0 +1,256 @@
+"""Large bodies, which are read past aiohttp: the same answers and the same failures as small ones."""
+
+import asyncio
+import gzip
+import random
+import socket
+import ssl
+import struct
+import time
+
+import pytest
+import trustme
+
+from pipeline.model import Billed, Failure, Fault, Reply
+from pipeline.provider.body_reader import TURN_BYTES, WORTH_IT_BYTES, BodyReader
+from pipeline.provider.transport import PATIENCE
+
+SIZE = 3_000_000
+BODY = random.Random(7).randbytes(SIZE)
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+
+
+async def asked(make_client, liar, task, **options):
+    async with make_client(liar.url, **options) as client:
+        return await client.send(task)
+
+
+def is_straight(reply: Reply) -> bool:
+    """Say whether the body was read past aiohttp, which gives `bytes`."""
+    return isinstance(reply.body, bytearray)
+
+
+@pytest.mark.parametrize(
+    "cuts",
+    [
+        pytest.param([], id="in-one"),
+        pytest.param([60], id="in-the-head"),
+        pytest.param([len(HEAD % SIZE)], id="after-the-head"),
+        pytest.param([len(HEAD % SIZE) + 1, SIZE], id="after-a-byte-and-before-the-end"),
+        pytest.param(list(range(1000, SIZE, 70_001)), id="in-many"),
+        pytest.param([TURN_BYTES, 2 * TURN_BYTES, 5 * TURN_BYTES], id="in-turns"),
+    ],
+)
+async def test_a_large_body_arrives_as_it_was_sent(liar, make_client, task, cuts):
+    whole = HEAD % SIZE + BODY
+    liar.says(*(whole[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True)))
+    reply = await asked(make_client, liar, task)
+    assert isinstance(reply, Reply)
+    assert is_straight(reply)
+    assert reply.body == BODY
+
+
+async def test_many_at_once_are_not_mixed_up(liar, make_client, task):
+    async def act(liar, reader, writer):
+        mark = b"%08d" % liar.connections
+        await liar.take(reader)
+        writer.write(HEAD % SIZE + mark * (SIZE // 8))
+
+    liar.act = act
+    async with make_client(liar.url) as client, asyncio.TaskGroup() as group:
+        asking = [group.create_task(client.send(task)) for _ in range(12)]
+    bodies = [bytes(each.result().body) for each in asking]
+    assert all(body == body[:8] * (SIZE // 8) for body in bodies)
+    assert len(set(bodies)) == 12
+
+
+@pytest.mark.parametrize("size", [WORTH_IT_BYTES - 1, 3], ids=["just-too-small", "small"])
+async def test_a_small_body_is_left_to_aiohttp(liar, make_client, task, size):
+    liar.says(HEAD % size + BODY[:size])
+    reply = await asked(make_client, liar, task)
+    assert not is_straight(reply)
+    assert reply.body == BODY[:size]
+
+
+async def test_what_comes_after_the_body_is_not_part_of_it(liar, make_client, task):
+    liar.says(HEAD % SIZE + BODY + b"HTTP/1.1 500 X\r\n" + b"x" * 100_000)
+    reply = await asked(make_client, liar, task)
+    assert (reply.status, reply.body) == (200, BODY)
+
+
+async def test_a_body_of_unknown_length_is_left_to_aiohttp(liar, make_client, task):
+    liar.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n" % SIZE + BODY + b"\r\n0\r\n\r\n")
+    reply = await asked(make_client, liar, task)
+    assert not is_straight(reply)
+    assert reply.body == BODY
+
+
+@pytest.mark.parametrize("name", ["Content-Encoding", "content-encoding"])
+async def test_a_compressed_body_is_left_to_aiohttp(liar, make_client, task, name):
+    packed = gzip.compress(BODY, 1)
+    liar.says(liar.http(200, packed, {name: "gzip"}))
+    reply = await asked(make_client, liar, task)
+    assert not is_straight(reply)
+    assert reply.body == BODY
+
+
+async def reset(writer: asyncio.StreamWriter) -> None:
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("arrived", [10_000, 700_000, SIZE - 1], ids=["H33-early", "H33-middle", "H33-last-byte"])
+async def test_a_cut_body_may_have_been_billed_and_its_beginning_is_kept(liar, make_client, task, arrived):
+    liar.says(HEAD % SIZE + BODY[:arrived])
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Failure)
+    assert (result.fault, result.billed, result.code) == (Fault.SILENCE, Billed.MAYBE, "ClientPayloadError")
+    assert f"{arrived} of {SIZE} bytes came" in result.reason
+    assert result.body == BODY[:2048]
+
+
+async def test_h32_a_reset_in_a_large_body_is_silence(liar, make_client, task):
+    half_way = asyncio.Event()
+
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(HEAD % SIZE + BODY[: SIZE // 2])
+        await half_way.wait()
+        await reset(writer)
+
+    liar.act = act
+    async with make_client(liar.url, timeout_s=20) as client, asyncio.TaskGroup() as group:
+        sending = group.create_task(client.send(task))
+        while not liar.heads:
+            await asyncio.sleep(0)
+        half_way.set()
+    result = sending.result()
+    assert isinstance(result, Failure)
+    assert (result.fault, result.billed) == (Fault.SILENCE, Billed.MAYBE)
+
+
+async def test_a_large_body_that_stops_is_silence(liar, make_client, task):
+    liar.then_hangs(HEAD % SIZE + BODY[:1_000_000])
+    result = await asked(make_client, liar, task, timeout_s=60)
+    assert isinstance(result, Failure)
+    assert (result.fault, result.billed) == (Fault.SILENCE, Billed.MAYBE)
+    assert "less than 1024 bytes within 0.3 s (after 1000000 bytes of the body)" in result.reason
+
+
+async def test_the_whole_timeout_holds_for_a_large_body(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(HEAD % SIZE + BODY[:500_000])
+        while not liar.release.is_set():
+            writer.write(b"x" * 2000)
+            await asyncio.sleep(0.05)
+
+    liar.act = act
+    result = await asked(make_client, liar, task, timeout_s=0.6)
+    assert isinstance(result, Failure)
+    assert (result.fault, result.billed) == (Fault.SILENCE, Billed.MAYBE)
+    assert "no whole answer within 0.6 s" in result.reason
+
+
+async def test_a_large_refusal_that_is_cut_is_still_a_refusal(liar, make_client, task):
+    liar.says(HEAD.replace(b"200 OK", b"404 X") % SIZE + b'{"error": {"message": "no such model"}}' + BODY[:900_000])
+    reply = await asked(make_client, liar, task)
+    assert isinstance(reply, Reply)
+    assert (reply.status, len(reply.body)) == (404, 900_039)
+
+
+async def test_cancellation_closes_the_connection(liar, make_client, task):
+    liar.then_hangs(HEAD % SIZE + BODY[:1_000_000])
+    async with make_client(liar.url) as client, asyncio.TaskGroup() as group:
+        sending = group.create_task(client.send(task))
+        while not liar.heads:
+            await asyncio.sleep(0)
+        sending.cancel()
+        done, _ = await asyncio.wait([sending])
+        assert done.pop().cancelled()
+        liar.says(HEAD % SIZE + BODY)
+        again = await client.send(task)
+    assert again.body == BODY
+
+
+async def test_a_large_body_over_tls_arrives_as_it_was_sent(serve, make_client, task):
+    authority, server, client_tls = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(client_tls)
+    async with serve(server) as liar:
+        liar.says(HEAD % SIZE + BODY)
+        reply = await asked(make_client, liar, task, tls=client_tls)
+        assert is_straight(reply)
+        assert reply.body == BODY
+        liar.says(HEAD % SIZE + BODY[:700_000])
+        cut = await asked(make_client, liar, task, tls=client_tls)
+    assert isinstance(cut, Failure)
+    assert (cut.fault, cut.billed) == (Fault.SILENCE, Billed.MAYBE)
+
+
+class FakeTransport:
+    """What a transport is asked by an intake."""
+
+    def set_protocol(self, protocol: object) -> None:
+        self.protocol = protocol
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
+
+
+class FakeHandler:
+    transport = None
+
+
+async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
+    """The deadline ends the wait in one turn of the loop, and the last bytes are read in the same."""
+    intake = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 100)
+    intake.begin([b"x" * 60])
+    reading = asyncio.create_task(intake.read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    intake.get_buffer(-1)[:40] = b"y" * 40
+    intake.buffer_updated(40)
+    await asyncio.wait([reading])
+    assert reading.cancelled()
+    assert intake.is_whole
+    assert intake.take() == b"x" * 60 + b"y" * 40
+
+
+async def test_what_tls_has_deciphered_is_taken_whole():
+    """uvloop asks once for all it has, and may not ask again when the connection ends then."""
+    intake = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
+    assert len(intake.get_buffer(-1)) == TURN_BYTES
+    assert len(intake.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
+
+
+async def test_P2_an_answer_whose_last_bytes_come_with_the_deadline_is_kept(make_client, task):
+    """The loop is late: the deadline rings, the last bytes arrive, and both are seen in the same turn."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepted = asyncio.get_running_loop().run_in_executor(None, served_but_for_the_end, listener)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with make_client(url, timeout_s=1.5, patience=PATIENCE) as client:
+            loop = asyncio.get_running_loop()
+            sending = asyncio.create_task(client.send(task))
+            peer = await accepted
+            loop.call_later(1.4, time.sleep, 0.3)  # over the deadline
+            loop.call_later(1.6, finish, peer)  # due in the same turn, after it
+            reply = await sending
+    assert isinstance(reply, Reply)
+    assert reply.body == BODY
+
+
+def served_but_for_the_end(listener: socket.socket) -> socket.socket:
+    """Take a request and send all of the answer but its last 40 bytes."""
+    peer, _ = listener.accept()
+    received = b""
+    while b"\r\n\r\n" not in received:
+        received += peer.recv(65536)
+    peer.sendall(HEAD % SIZE + BODY[:-40])
+    return peer
+
+
+def finish(peer: socket.socket) -> None:
+    peer.sendall(BODY[-40:])
+    peer.close()
+    time.sleep(0.05)  # until it has arrived

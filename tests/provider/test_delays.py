@@ -1,0 +1,88 @@
+"""The delay a server names: what counts, what is ignored."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from pipeline.provider import errors
+
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+def delay(*headers, details=(), message=""):
+    return errors.delay(headers, details, message, now=NOW)
+
+
+def after(value):
+    return ("retry-after", value)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        pytest.param([after("3")], 3.0, id="H08"),
+        pytest.param([after(" 3 ")], 3.0, id="H08-spaces"),
+        pytest.param([after("-1")], None, id="H10-negative"),
+        pytest.param([after("0")], None, id="H10-zero"),
+        pytest.param([after("abc")], None, id="H10-word"),
+        pytest.param([after("")], None, id="H10-empty"),
+        pytest.param([after("nan")], None, id="H10-nan"),
+        pytest.param([after("inf")], None, id="H10-inf"),
+        pytest.param([after("1" * 500)], None, id="H10-endless"),
+        pytest.param([after("3.5")], 3.5, id="H10-fraction"),
+        pytest.param([after("1e9")], errors.LONGEST_S, id="H10-huge"),
+        pytest.param([after("1000000000")], errors.LONGEST_S, id="H10-huge-digits"),
+        pytest.param([after("3"), after("7")], 7.0, id="H10-two-headers"),
+        pytest.param([after("3, 7")], 7.0, id="H10-joined"),
+        pytest.param([after("abc"), after("7")], 7.0, id="H10-one-bad"),
+        pytest.param([after("Sun, 22 Nov 2026 12:00:30 GMT")], 30.0, id="H09-own-clock"),
+        pytest.param([after("Sun, 22 Nov 2026 11:00:00 GMT")], None, id="H09-past"),
+        pytest.param([after("Sun, 99 Nov 2026 11:00:00 GMT")], None, id="H09-no-date"),
+    ],
+)
+def test_retry_after(headers, seconds):
+    assert delay(*headers) == seconds
+
+
+def test_h09_a_date_is_read_against_the_servers_own_clock():
+    ahead = ("date", "Sun, 22 Nov 2026 13:00:00 GMT")
+    assert delay(ahead, after("Sun, 22 Nov 2026 13:00:20 GMT")) == 20.0
+
+
+@pytest.mark.parametrize(
+    ("details", "message", "seconds"),
+    [
+        pytest.param([{"retryDelay": "36.711919173s"}], "", 36.711919173, id="H11-RetryInfo"),
+        pytest.param([{"metadata": {"quotaResetDelay": "373.8ms"}}], "", 0.3738, id="H11-ErrorInfo"),
+        pytest.param([{"metadata": {"quotaResetDelay": "18h31m10.5s"}}], "", 66_670.5, id="H11-ErrorInfo-hours"),
+        pytest.param([], "Please retry in 36.7s.", 36.7, id="H11-text"),
+        pytest.param([], "x\nPlease retry in 36.711919173s.", 36.711919173, id="H11-text-long"),
+        pytest.param([], "Your quota will reset after 45s.", 45.0, id="H11-reset"),
+        pytest.param([], "Your quota will reset after 1h2m3s.", 3723.0, id="H11-reset-hours"),
+        pytest.param([], "Please try again in 20 seconds", 20.0, id="H11-again"),
+        pytest.param([], "try again in 2 minutes", 120.0, id="H11-minutes"),
+        pytest.param([], "try again in 6m0s", 360.0, id="H11-again-minutes"),
+        pytest.param([{"retryDelay": "1s"}], "Please retry in 9s.", 9.0, id="H11-the-longest-counts"),
+        pytest.param([{"retryDelay": "0s"}], "", None, id="H10-RetryInfo-zero"),
+        pytest.param([{"retryDelay": "-5s"}], "", None, id="H10-RetryInfo-negative"),
+        pytest.param([{"retryDelay": "soon"}, None, 5, {"metadata": []}], "", None, id="H10-RetryInfo-nonsense"),
+        pytest.param([], "Please try again later.", None, id="H07-no-number"),
+        pytest.param([], "limit: 20 requests, retry in a while", None, id="H07-another-number"),
+        pytest.param([], "retry in 5 medium steps", None, id="H07-another-word"),
+    ],
+)
+def test_delay_in_the_body(details, message, seconds):
+    found = delay(details=details, message=message)
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize("month", [1, 7])
+def test_until_pacific_midnight_is_less_than_a_day_and_ends_at_midnight(month):
+    now = datetime(2026, month, 22, 3, 4, 5, tzinfo=UTC)
+    seconds = errors.until_pacific_midnight(now)
+    assert 0 < seconds <= 86_400
+    assert (now + timedelta(seconds=seconds)).hour == (8 if month == 1 else 7)
+
+
+def test_hint_sentences_cost_linear_time():
+    assert delay(message="retry in " + "1s " * 3000 + "x") == 3000

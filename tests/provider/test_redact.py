@@ -1,0 +1,92 @@
+"""The key and control characters: nowhere, in no spelling."""
+
+import base64
+import html
+import json
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+from pipeline.provider.redact import MASK, Redactor
+
+KEY = 'sk-canary/7+hard="to\\miss&~'
+SCRUB = Redactor(KEY)
+
+SPELLINGS = {
+    "raw": KEY,
+    "quoted": quote(KEY),
+    "quoted-whole": quote(KEY, safe=""),
+    "quoted-lower": quote(KEY, safe="").replace("%2F", "%2f").replace("%2B", "%2b").replace("%3D", "%3d"),
+    "plus": quote_plus(KEY),
+    "json": json.dumps(KEY)[1:-1],
+    "json-slash": KEY.replace("/", "\\/"),
+    "unicode-escapes": "".join(f"\\u{ord(c):04x}" for c in KEY),
+    "json-twice": json.dumps(json.dumps(KEY).replace("/", "\\/"))[3:-3],
+    "quoted-twice": quote(quote(KEY, safe=""), safe=""),
+    "html": html.escape(KEY),
+    "base64": base64.b64encode(KEY.encode()).decode(),
+    "base64-bare": base64.b64encode(KEY.encode()).decode().rstrip("="),
+    "base64-url": base64.urlsafe_b64encode(KEY.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("spelling", [pytest.param(s, id=f"S02-{name}") for name, s in SPELLINGS.items()])
+def test_no_spelling_of_the_key_survives(spelling):
+    text, body = SCRUB.text(f"before {spelling} after"), SCRUB.body(b"before " + spelling.encode() + b" after")
+    assert MASK in text
+    assert text.startswith("before ")
+    assert MASK.encode() in body
+    for one in SPELLINGS.values():
+        assert one not in text
+        assert one.encode() not in body
+
+
+@pytest.mark.parametrize("offset", range(3), ids=["S01-aligned", "S01-one-off", "S01-two-off"])
+def test_the_key_is_found_inside_other_base64(offset):
+    wrapped = base64.b64encode(b"x" * offset + KEY.encode() + b" tail").decode()
+    assert MASK in SCRUB.text(wrapped)
+
+
+@pytest.mark.parametrize("length", [8, 15, len(KEY) - 1], ids=lambda n: f"S02-{n}-characters")
+def test_a_key_that_was_cut_does_not_survive_either(length):
+    cut = KEY[:length]
+    assert SCRUB.text(f"a page titled '{cut}' instead") == f"a page titled '{MASK}' instead"
+    assert SCRUB.body(b"dump: " + cut.encode()) == b"dump: " + MASK.encode()
+
+
+def test_many_echoes_are_found_in_linear_time():
+    assert SCRUB.body(KEY.encode() * 20_000) == MASK.encode() * 20_000
+
+
+def test_a_bearer_prefix_hides_nothing():
+    assert Redactor(f"Bearer {KEY}").text(f"got {KEY}") == f"got {MASK}"
+
+
+def test_ordinary_words_stay():
+    assert Redactor("").text("the simulator says no") == "the simulator says no"
+    assert Redactor("short").body(b"short") == b"short"
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        pytest.param("a\r\nb\tc", "a b c", id="S06-lines"),
+        pytest.param("\x1b[31mred\x1b[0m", "\\x1b[31mred\\x1b[0m", id="S06-escape"),
+        pytest.param("bell\x07", "bell\\x07", id="S06-bell"),
+        pytest.param("\u202egnp.exe", "\\u202egnp.exe", id="S06-bidi"),
+        pytest.param("a\u200bb", "a\\u200bb", id="S06-invisible"),
+        pytest.param("\ud800", "\\ud800", id="S06-surrogate"),
+        pytest.param("当前 café 🍎", "当前 café 🍎", id="S06-words-stay"),
+    ],
+)
+def test_text_is_one_harmless_line(raw, shown):
+    assert SCRUB.text(raw) == shown
+    SCRUB.text(raw).encode()
+
+
+def test_a_long_text_is_cut_where_it_can_be_seen():
+    assert SCRUB.text("x" * 5000, 100) == "x" * 99 + "…"
+
+
+def test_the_repr_shows_no_key():
+    assert "canary" not in repr(SCRUB)

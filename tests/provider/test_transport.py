@@ -1,0 +1,505 @@
+"""One exchange, against a server that can lie. Every row is a way the wire fails, and what is known afterwards.
+
+What is particular to connections that carry one request after another stands in test_kept.
+"""
+
+import asyncio
+import datetime
+import gzip
+import socket
+import ssl
+import struct
+import tracemalloc
+
+import pytest
+import trustme
+
+from pipeline.model import Answer, Billed, Failure, Fault, Reply
+from pipeline.provider.transport import Patience
+from pipeline.settings import Kind
+
+OK = b"HTTP/1.1 200 OK\r\n"
+JSON = b"Content-Type: application/json\r\n"
+
+
+def seen(result):
+    """Return what a failure says, short enough for a table."""
+    assert isinstance(result, Failure), result
+    return result.fault, result.billed
+
+
+async def asked(make_client, liar, task, **options):
+    async with make_client(liar.url, **options) as client:
+        return await client.send(task)
+
+
+# -- an honest exchange
+
+
+async def test_send_posts_once_with_the_key_in_one_header(liar, make_client, task, pictures, answer_body):
+    liar.says(liar.http(200, answer_body(pictures.png())))
+    async with make_client(liar.url) as client:
+        reply = await client.send(task)
+        answer = client.read(reply, task)
+    head = liar.heads[0].decode()
+    assert head.startswith("POST /v1beta/models/gemini-2.5-flash-image:generateContent HTTP/1.1\r\n")
+    assert head.count("sk-canary") == 1
+    assert "\r\nAuthorization: sk-canary/7+hard=to~miss\r\n" in head
+    assert "\r\nAccept-Encoding: identity\r\n" in head
+    assert isinstance(answer, Answer)
+    assert answer.image.data == pictures.png()
+
+
+async def test_google_gets_its_own_header(liar, make_client, task):
+    liar.says(liar.http(200, b"{}"))
+    await asked(make_client, liar, task, kind=Kind.GOOGLE)
+    assert b"\r\nx-goog-api-key: sk-canary" in liar.heads[0]
+    assert b"authorization" not in liar.heads[0].lower()
+
+
+async def test_only_the_first_answer_of_a_run_is_first(liar, make_client, task):
+    liar.says(liar.http(429, b"{}"))
+    async with make_client(liar.url) as client:
+        replies = [await client.send(task) for _ in range(3)]
+    assert [reply.is_first for reply in replies] == [True, False, False]
+
+
+# -- what came instead of a whole answer
+
+
+async def rst(liar, reader, writer):
+    """Reset the connection the hard way."""
+    sock = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+async def h28(liar, reader, writer):
+    await liar.take(reader)
+
+
+async def h29(liar, reader, writer):
+    await liar.take(reader)
+    await rst(liar, reader, writer)
+
+
+async def h30(liar, reader, writer):
+    await reader.read(1024)
+    await rst(liar, reader, writer)
+
+
+async def h32(liar, reader, writer):
+    await liar.take(reader)
+    writer.write(OK + b"Content-Length: 100000\r\n\r\n" + b'{"candidates"' + b" " * 5000)
+    await writer.drain()
+    await asyncio.sleep(0)
+    await rst(liar, reader, writer)
+
+
+def after_request(*pieces):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.writelines(pieces)
+        await writer.drain()
+
+    return act
+
+
+LOST = [
+    pytest.param(h28, "ServerDisconnectedError", id="H28-closed-before-headers"),
+    pytest.param(h29, "ClientOSError", id="H29-reset-before-headers"),
+    pytest.param(h30, None, id="H30-reset-while-uploading"),
+    pytest.param(h32, None, id="H32-reset-in-the-body"),
+    pytest.param(after_request(OK, b"Content-Length: 99\r\n\r\n{"), "ClientPayloadError", id="H33-short-length"),
+    pytest.param(
+        after_request(OK, b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+        "ClientPayloadError",
+        id="H33-no-last-chunk",
+    ),
+    pytest.param(
+        after_request(OK, b"Transfer-Encoding: chunked\r\n\r\nff\r\n{}"), "ClientPayloadError", id="H33-cut-chunk"
+    ),
+    pytest.param(after_request(OK, b"X: ", b"x" * 100_000, b"\r\n\r\n{}"), "ClientResponseError", id="H42-long-header"),
+    pytest.param(after_request(OK, b"X: x\r\n" * 10_000, b"\r\n{}"), "ClientResponseError", id="H42-many-headers"),
+    pytest.param(after_request(b"HTTP/1.1 banana\r\n\r\n"), "ClientResponseError", id="H42-bad-status-line"),
+    pytest.param(after_request(b"SSH-2.0-OpenSSH_9.7\r\n\r\n"), "ClientResponseError", id="H42-not-http"),
+]
+
+
+@pytest.mark.parametrize(("act", "code"), LOST)
+async def test_silence_after_the_request_left_may_have_been_billed(liar, make_client, make_task, act, code):
+    liar.act = act
+    result = await asked(make_client, liar, make_task(prompt="x" * 5_000_000))
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert liar.connections == 1  # never sent twice
+    assert code is None or result.code == code
+
+
+async def test_h32_keeps_the_beginning_of_a_cut_body_without_the_key(liar, make_client, task):
+    liar.says(OK, b"Content-Length: 99999\r\n\r\n", b"sk-canary/7+hard=to~miss", b"x" * 9000)
+    result = await asked(make_client, liar, task)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "9024 bytes" in result.reason
+    assert result.body is not None
+    assert result.body.startswith(b"[key]xxx")
+    assert len(result.body) <= 2048
+
+
+@pytest.mark.parametrize(
+    "pieces", [pytest.param((), id="H36-no-headers"), pytest.param((OK, b"Content-Le"), id="H36-half-a-header")]
+)
+async def test_silence_lasts_until_the_timeout(liar, make_client, task, pieces):
+    liar.then_hangs(*pieces)
+    result = await asked(make_client, liar, task, timeout_s=0.3)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "no whole answer within 0.3 s" in result.reason
+
+
+@pytest.mark.parametrize("row", ["H37"])
+async def test_a_trickle_is_silence(liar, make_client, task, row):
+    liar.then_hangs(OK, b"Content-Length: 9000\r\n\r\n", b"{" * 100)
+    result = await asked(make_client, liar, task, timeout_s=60)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "less than 1024 bytes within 0.3 s" in result.reason
+
+
+@pytest.mark.parametrize("row", ["H38"])
+async def test_a_slow_but_steady_body_succeeds(liar, make_client, task, row):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(OK + b"Content-Length: 20000\r\n\r\n")
+        for _ in range(10):
+            writer.write(b" " * 2000)
+            await asyncio.sleep(0.08)  # 25 KB a second, 0.8 s in all: nearly three windows of 0.3 s
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert len(result.body) == 20_000
+
+
+@pytest.mark.parametrize("row", ["H74"])
+async def test_a_late_answer_is_ignored(liar, make_client, task, row):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        await liar.release.wait()
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    async with make_client(liar.url, timeout_s=0.1) as client:
+        result = await client.send(task)
+        liar.release.set()
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+
+
+async def test_cancellation_passes_through(liar, make_client, task):
+    liar.then_hangs()
+    async with make_client(liar.url) as client, asyncio.TaskGroup() as group:
+        sending = group.create_task(client.send(task))
+        while not liar.heads:
+            await asyncio.sleep(0)
+        sending.cancel()
+        done, _ = await asyncio.wait([sending])
+    assert done.pop().cancelled()
+
+
+# -- refusals that arrive although the exchange breaks
+
+
+@pytest.mark.parametrize(
+    ("status", "fault"),
+    [
+        pytest.param(413, Fault.BAD_REQUEST, id="H31-early-413"),
+        pytest.param(401, Fault.ACCOUNT, id="H31-early-401"),
+    ],
+)
+async def test_an_early_refusal_is_read_while_we_upload(liar, make_client, make_task, status, fault):
+    async def act(liar, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(liar.http(status, b'{"error":{"message":"no"}}'))
+        await writer.drain()
+        while await reader.read(2**20):  # an honest server lets the upload run out before it closes
+            pass
+
+    liar.act = act
+    task = make_task(prompt="x" * 3_000_000)
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (fault, Billed.NO)
+
+
+@pytest.mark.parametrize("status", [pytest.param(413, id="H31-413"), pytest.param(401, id="H31-401")])
+async def test_a_refusal_that_closes_while_we_upload_is_read_if_it_arrives(liar, make_client, make_task, status):
+    async def act(liar, reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(liar.http(status, b'{"error":{"message":"no"}}'))
+        await writer.drain()
+
+    liar.act = act
+    task = make_task(prompt="x" * 3_000_000)
+    async with make_client(liar.url) as client:
+        result = await client.send(task)
+        result = client.read(result, task) if isinstance(result, Reply) else result
+    refused = Fault.BAD_REQUEST if status == 413 else Fault.ACCOUNT
+    assert seen(result) in ((refused, Billed.NO), (Fault.SILENCE, Billed.MAYBE))  # the reset may overtake the answer
+    assert liar.connections == 1
+
+
+@pytest.mark.parametrize("row", ["H21"])
+async def test_a_flood_of_interim_answers_lasts_no_longer_than_the_timeout(liar, make_client, task, row):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        while not writer.transport.is_closing():
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+            await writer.drain()
+
+    liar.act = act
+    tracemalloc.start()
+    try:
+        result = await asked(make_client, liar, task, timeout_s=0.4)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert peak < 20 * 2**20
+
+
+async def test_a_cut_refusal_is_still_a_refusal(liar, make_client, task):
+    liar.says(b"HTTP/1.1 401 No\r\nContent-Length: 500\r\n\r\n", b'{"error":')
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (Fault.ACCOUNT, Billed.NO)
+
+
+@pytest.mark.parametrize("status", [pytest.param(s, id=f"H22-{s}") for s in (301, 302, 303, 307, 308)])
+async def test_redirects_are_not_followed(liar, other_liar, make_client, task, status):
+    other_liar.says(other_liar.http(200, b"{}"))
+    liar.says(liar.http(status, b"", {"Location": other_liar.url + "/v1beta/x"}))
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (Fault.ADDRESS, Billed.NO)
+    assert f"a redirect to {other_liar.url}/v1beta/x, not followed" in result.reason
+    assert other_liar.connections == 0
+
+
+@pytest.mark.parametrize("row", ["H23"])
+async def test_a_redirect_to_the_same_host_is_not_followed_either(liar, make_client, task, row):
+    liar.says(liar.http(308, b"", {"Location": "/elsewhere"}))
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert seen(result) == (Fault.ADDRESS, Billed.NO)
+    assert liar.connections == 1
+
+
+# -- bodies that are whole by the wire and still not right
+
+
+def gzipped(body, cut=None):
+    packed = gzip.compress(body)[:cut]
+    return OK + JSON + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed) + packed
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        pytest.param([OK, JSON, b'\r\n{"candidates":[{"conte'], id="H34-close-delimited-and-cut"),
+        pytest.param([gzipped(b'{"candidates":' + b" " * 9000 + b"[]}", -20)], id="H35-truncated-gzip"),
+        pytest.param([OK, b"Content-Length: 0\r\n\r\n"], id="H44-empty"),
+        pytest.param([OK, JSON, b'Content-Length: 15\r\n\r\n{"candidates":['], id="H47-truncated-json"),
+    ],
+)
+async def test_a_short_body_is_found_by_its_json(liar, make_client, task, pieces):
+    liar.says(*pieces)
+    async with make_client(liar.url) as client:
+        result = await client.send(task)
+        result = client.read(result, task) if isinstance(result, Reply) else result
+    assert result.fault in (Fault.BROKEN, Fault.SILENCE)
+    assert result.billed is not Billed.NO
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="H43-http-1.0"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", id="H43-text-plain"),
+        pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=latin-1\r\n\r\n", id="H43-latin-1"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + b"HTTP/1.1 200 OK\r\n\r\n", id="H21-five-times-100"),
+    ],
+)
+async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pictures, answer_body, head):
+    liar.says(head, b"\xef\xbb\xbf" + answer_body(pictures.png()))
+    async with make_client(liar.url) as client:
+        answer = client.read(await client.send(task), task)
+    assert isinstance(answer, Answer)
+
+
+@pytest.mark.parametrize("row", ["H41"])
+async def test_a_body_of_60_mib_succeeds(liar, make_client, task, row):
+    piece = b" " * 2**20
+    liar.says(OK, b"Content-Length: %d\r\n\r\n" % (60 * 2**20), *[piece] * 60)
+    result = await asked(make_client, liar, task, timeout_s=18)
+    assert isinstance(result, Reply)
+    assert len(result.body) == 60 * 2**20
+
+
+def bomb():
+    return gzipped(b"\0" * 300 * 2**20)
+
+
+async def endless(liar, reader, writer):
+    await liar.take(reader)
+    writer.write(OK + b"\r\n")
+    while not writer.transport.is_closing():
+        writer.write(b" " * 2**16)
+        await writer.drain()
+
+
+@pytest.mark.parametrize("row", ["H39", "H40"])
+async def test_a_body_without_end_stops_at_the_cap(liar, make_client, task, row):
+    if row == "H39":
+        liar.says(bomb())
+    else:
+        liar.act = endless
+    tracemalloc.start()
+    try:
+        result = await asked(make_client, liar, task, max_body_bytes=8 * 2**20, timeout_s=18)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert seen(result) == (Fault.OTHER, Billed.MAYBE)
+    assert "more than 8388608 bytes" in result.reason
+    assert peak < 40 * 2**20
+
+
+# -- no connection at all
+
+
+async def test_h24_connection_refused_was_not_sent(make_client, task, unused_tcp_port):
+    async with make_client(f"http://127.0.0.1:{unused_tcp_port}") as client:
+        result = await client.send(task)
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+
+
+async def test_h25_unknown_host_was_not_sent(make_client, task):
+    async with make_client("https://imgpipe-test.invalid") as client:
+        result = await client.send(task)
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+
+
+async def test_h27_connect_timeout_was_not_sent(make_client, task):
+    listener = socket.socket()  # nobody accepts, and the backlog is full
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(0)
+    full = [socket.socket() for _ in range(3)]
+    for one in full:
+        one.setblocking(False)
+        one.connect_ex(listener.getsockname())
+    try:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with make_client(url, patience=Patience(connect_s=0.2)) as client:
+            result = await client.send(task)
+    finally:
+        for one in (*full, listener):
+            one.close()
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+
+
+async def test_the_whole_timeout_during_connect_was_not_sent(make_client, task, serve):
+    async with serve() as silent:  # accepts, and never answers the handshake
+        silent.then_hangs()
+        async with make_client(silent.url.replace("http:", "https:"), timeout_s=0.2) as client:
+            result = await client.send(task)
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+
+
+# -- TLS
+
+
+def _tls(host, *, is_trusted, expired=False):
+    authority = trustme.CA()
+    until = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC) if expired else None
+    since = datetime.datetime(2019, 1, 1, tzinfo=datetime.UTC) if expired else None
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert(host, not_before=since, not_after=until).configure_cert(server)
+    if is_trusted:
+        authority.configure_trust(client)
+    return server, client
+
+
+async def test_a_trusted_certificate_is_accepted(serve, make_client, task):
+    server, client_tls = _tls("127.0.0.1", is_trusted=True)
+    async with serve(server) as liar:
+        liar.says(liar.http(200, b"{}"))
+        assert isinstance(await asked(make_client, liar, task, tls=client_tls), Reply)
+
+
+@pytest.mark.parametrize(
+    ("host", "options"),
+    [
+        pytest.param("127.0.0.1", {"is_trusted": False}, id="H26-self-signed"),
+        pytest.param("127.0.0.1", {"is_trusted": True, "expired": True}, id="H26-expired"),
+        pytest.param("wrong.example", {"is_trusted": True}, id="H26-wrong-host"),
+    ],
+)
+async def test_a_bad_certificate_stops_before_the_key_is_sent(serve, make_client, task, host, options):
+    server, client_tls = _tls(host, **options)
+    async with serve(server) as liar:
+        liar.says(liar.http(200, b"{}"))
+        result = await asked(make_client, liar, task, tls=client_tls)
+        assert seen(result) == (Fault.ADDRESS, Billed.NO)
+        assert liar.heads == []
+
+
+async def test_https_asked_of_plain_http_is_an_address_fault(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await reader.read(1)
+        writer.write(liar.http(400, b"The plain HTTP request was sent to HTTPS port"))
+
+    liar.act = act
+    async with make_client(liar.url.replace("http:", "https:")) as client:
+        result = await client.send(task)
+    assert seen(result) == (Fault.ADDRESS, Billed.NO)
+
+
+# -- proxies
+
+
+async def through(proxy_url, make_client, task, **environ):
+    environ = {"HTTPS_PROXY": proxy_url, **environ}
+    async with make_client("https://imgpipe-test.invalid", environ=environ) as client:
+        return await client.send(task)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault"),
+    [
+        pytest.param(b"HTTP/1.1 407 Auth\r\nContent-Length: 0\r\n\r\n", Fault.ADDRESS, id="H71-407"),
+        pytest.param(b"HTTP/1.1 502 Bad\r\nContent-Length: 4\r\n\r\nhtml", Fault.UNREACHABLE, id="H71-proxy-html"),
+        pytest.param(b"", Fault.UNREACHABLE, id="H71-proxy-closes"),
+    ],
+)
+async def test_what_a_proxy_refuses_was_not_sent(liar, make_client, task, answer, fault):
+    liar.says(answer)
+    result = await through(liar.url.replace("//", "//user:pa%40ss@"), make_client, task)
+    assert seen(result) == (fault, Billed.NO)
+    assert liar.heads[0].startswith(b"CONNECT imgpipe-test.invalid:443 ")
+    assert b"Proxy-Authorization: Basic dXNlcjpwYUBzcw==" in liar.heads[0]
+    assert b"canary" not in b"".join(liar.heads)
+    assert "pa@ss" not in result.reason
+    assert "pa%40ss" not in result.reason
+
+
+async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
+    result = await through(f"http://127.0.0.1:{unused_tcp_port}", make_client, task)
+    assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+
+
+async def test_the_netrc_of_the_user_is_never_read(liar, make_client, task, tmp_path, monkeypatch):
+    netrc = tmp_path / ".netrc"
+    netrc.write_text("machine 127.0.0.1 login me password netrc-secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    liar.says(liar.http(200, b"{}"))
+    await asked(make_client, liar, task, kind=Kind.GOOGLE)
+    assert b"authorization" not in liar.heads[0].lower()

@@ -1,0 +1,29 @@
+"""What starts fast imports late: a package costs nothing until one of its modules is used."""
+
+import subprocess
+import sys
+
+import pytest
+
+
+def imported(code: str) -> set[str]:
+    """Return the modules that a fresh interpreter has after `code`."""
+    script = f"{code}\nimport sys; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize("package", ["store", "manifest", "provider", "report", "view", "app", "cli", "imaging"])
+def test_a_package_is_imported_without_its_modules(package: str) -> None:
+    found = imported(f"import pipeline.{package}")
+    assert not {name for name in found if name.startswith(f"pipeline.{package}.")}
+    assert not found & {"sqlite3", "pydantic", "rich", "aiohttp", "PIL"}
+
+
+def test_a_plan_imports_no_network() -> None:
+    assert not imported("import pipeline.app.plan, pipeline.app.context") & {"aiohttp", "PIL", "rich"}
+
+
+def test_a_lock_is_looked_at_before_anything_large_is_imported() -> None:
+    large = {"pydantic", "aiohttp", "rich", "asyncio", "jinja2", "PIL", "tenacity"}
+    assert not imported("import pipeline.app.early_lock, pipeline.cli.run, pipeline.cli.display") & large
