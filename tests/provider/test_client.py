@@ -178,8 +178,7 @@ async def test_p13_a_request_takes_no_room_while_its_answer_is_awaited(liar, mak
 SCRIPT = """
 import asyncio, sys
 from pipeline.model import Digests, Task
-from pipeline.provider import Catalogue
-from pipeline.provider.byte_budget import CONNECTION_BYTES
+from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.settings import Limits, ProviderSettings
 

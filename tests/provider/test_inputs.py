@@ -370,7 +370,7 @@ async def test_i07_a_picture_that_ends_its_process_fails_alone(inputs, planned, 
 def test_the_time_of_a_conversion_is_cpu_seconds_not_the_clocks(work, code):
     program = f"""
 import time
-from pipeline.provider import convert
+from pipeline.imaging import convert
 
 def slow(*_):
     {work}
