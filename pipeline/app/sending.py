@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
+from socket import NI_NUMERICHOST, NI_NUMERICSERV
 from typing import Final, Protocol
 
 from pipeline.app.context import Setup
@@ -109,6 +110,14 @@ class GaugeOf:
         )
 
 
+async def _begin_resolver_threads() -> None:
+    """Have libuv begin its threads while there is memory; where it cannot, it aborts the process (src/threadpool.c).
+
+    A numeric name is asked for, so nothing is looked up.
+    """
+    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendingRun:
     """Everything that sends."""
@@ -129,6 +138,7 @@ class SendingRun:
         """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
         outcome = SendingOutcome()
         fit_for_images()
+        await _begin_resolver_threads()
         async with AsyncExitStack() as stack:
             provider = await self._provider(stack)
             client = await stack.enter_async_context(
