@@ -24,9 +24,9 @@ WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
     "Which tasks": ("select", "exclude", "first", "sample", "seed"),
     "What is asked again": ("force", "repair", "accept"),
-    "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
+    "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock", "is_now"),
     "What is said": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
-    "The manifest": ("variables", "simulate"),
+    "The manifest": ("variables", "allow_env", "simulate"),
 }
 
 
