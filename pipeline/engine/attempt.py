@@ -164,6 +164,9 @@ class Attempts:
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)
+        except BaseException:  # the worker sees it; the next start finds the attempt as sent, so maybe billed
+            await self._moved(self._wallet.keep_unknown, begun.reservation)
+            raise
         finally:
             self.in_flight -= 1
             begun.seconds = time.monotonic() - started

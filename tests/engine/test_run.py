@@ -249,6 +249,15 @@ async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
     assert bench.engine.halts.exit is Exit.BUG
 
 
+async def test_a_bug_of_the_sender_leaves_nobody_waiting_for_its_money() -> None:
+    sender = FakeSender(script={"job/0": [ZeroDivisionError("a bug")]})
+    bench = Bench(sender, limits=Limits(concurrency=4, start=4, budget=Budget(run=PRICE)))
+    with pytest.raises(ZeroDivisionError):
+        await bench.run("job/0", "job/1", "job/2")
+    assert (bench.wallet.reserved_microusd, bench.wallet.unknown_microusd) == (0, PRICE)
+    assert sender.sent == ["job/0"]
+
+
 async def test_every_asked_task_ends_with_one_event() -> None:
     bench = Bench(FakeSender(script={"job/1": [Fault.BAD_REQUEST], "job/2": [Fault.OUTAGE]}))
     await bench.run("job/0", "job/1", "job/2")
