@@ -94,6 +94,7 @@ def summary_of(
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,
         overrun_microusd=wallet.overrun_microusd,
+        exceeded=wallet.exceeded,
         budget_left_microusd=wallet.left_microusd,
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,

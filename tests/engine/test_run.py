@@ -16,7 +16,7 @@ from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
-from pipeline.model import Attempt, Fault, Task, TaskState
+from pipeline.model import Attempt, Fault, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry, StopOn
 from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, unpublished
 
@@ -33,6 +33,7 @@ class Bench:
         limits: Limits | None = None,
         retry: Retry = QUICK,
         ledger: FakeLedger | None = None,
+        prices: FakePrices | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.sender = sender
@@ -44,7 +45,7 @@ class Bench:
             run=1,
             sender=sender,
             ledger=self.ledger,
-            prices=FakePrices(),
+            prices=prices or FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
             watch=HaltPolicy(self.limits.stop_on),
@@ -179,6 +180,30 @@ async def test_the_budget_is_never_overshot_by_concurrent_workers() -> None:
     states = await bench.run(*(f"job/{n}" for n in range(40)))
     assert states[TaskState.DONE] == 7 == len(bench.sender.sent)
     assert bench.engine.halts.exit is Exit.BUDGET
+
+
+class RisingPrices(FakePrices):
+    """Every answer after the first costs three times what was reserved, and teaches so."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def reserve(self, task: Task) -> int | None:
+        return 3 * PRICE if self.answers > 1 else PRICE
+
+    def settle(self, task: Task, usage: Usage | None) -> int | None:
+        self.answers += 1
+        return 3 * PRICE if self.answers > 1 else PRICE
+
+
+async def test_P9_requests_in_flight_are_topped_up_when_their_like_proves_dearer() -> None:
+    limits = Limits(concurrency=4, start=4, budget=Budget(run=20 * PRICE))
+    bench = Bench(FakeSender(), limits=limits, prices=RisingPrices())
+    await bench.run(*(f"job/{n}" for n in range(40)))
+    sent = len(bench.sender.sent)
+    assert bench.wallet.spent_microusd == PRICE * (1 + 3 * (sent - 1)) <= 20 * PRICE  # at their first price: more
+    assert bench.wallet.overrun_microusd > 0
+    assert bench.wallet.reserved_microusd == 0
 
 
 async def test_a_worker_waits_for_money_that_may_come_free() -> None:
