@@ -12,9 +12,10 @@ from tenacity import AsyncRetrying
 from pipeline.engine import attempt
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
 from pipeline.engine.halt import HaltPolicy
+from pipeline.engine.retry import AttemptHistory
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
-from pipeline.engine.wallet import Wallet
+from pipeline.engine.wallet import Period, Refusal, Wallet
 from pipeline.errors import Exit
 from pipeline.model import Attempt, Fault, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry, StopOn
@@ -33,7 +34,6 @@ class Bench:
         limits: Limits | None = None,
         retry: Retry = QUICK,
         ledger: FakeLedger | None = None,
-        prices: FakePrices | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.sender = sender
@@ -45,7 +45,7 @@ class Bench:
             run=1,
             sender=sender,
             ledger=self.ledger,
-            prices=prices or FakePrices(),
+            prices=FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
             watch=HaltPolicy(self.limits.stop_on),
@@ -182,8 +182,8 @@ async def test_the_budget_is_never_overshot_by_concurrent_workers() -> None:
     assert bench.engine.halts.exit is Exit.BUDGET
 
 
-class RisingPrices(FakePrices):
-    """Every answer after the first costs three times what was reserved, and teaches so."""
+class LearningPrices(FakePrices):
+    """The first answer costs what was reserved for it, the others three times as much, and they teach so."""
 
     def __init__(self) -> None:
         self.answers = 0
@@ -193,17 +193,50 @@ class RisingPrices(FakePrices):
 
     def settle(self, task: Task, usage: Usage | None) -> int | None:
         self.answers += 1
-        return 3 * PRICE if self.answers > 1 else PRICE
+        return self.reserve(task)
 
 
-async def test_P9_requests_in_flight_are_topped_up_when_their_like_proves_dearer() -> None:
-    limits = Limits(concurrency=4, start=4, budget=Budget(run=20 * PRICE))
-    bench = Bench(FakeSender(), limits=limits, prices=RisingPrices())
-    await bench.run(*(f"job/{n}" for n in range(40)))
-    sent = len(bench.sender.sent)
-    assert bench.wallet.spent_microusd == PRICE * (1 + 3 * (sent - 1)) <= 20 * PRICE  # at their first price: more
-    assert bench.wallet.overrun_microusd > 0
-    assert bench.wallet.reserved_microusd == 0
+async def test_P9_a_request_in_flight_is_topped_up_when_its_like_proves_dearer() -> None:
+    wallet, limits, slow = (
+        Wallet(Budget(run=6 * PRICE)),
+        Limits(concurrency=4, start=4),
+        FakeSender(hold=asyncio.Event()),
+    )
+    attempts = attempt.Attempts(
+        run=1,
+        sender=slow,
+        ledger=FakeLedger(),
+        prices=LearningPrices(),
+        gate=Gate(Throttle(limits, retry=QUICK)),
+        wallet=wallet,
+        retry=QUICK,
+        listen=lambda _event: None,
+        sleep=asyncio.sleep,
+    )
+
+    async def sent(name: str, *, is_held: bool) -> asyncio.Task[None]:
+        begun = await attempts.begin(due(name)[0].task, AttemptHistory())
+        assert isinstance(begun, attempt.Begun)
+        slow.hold = asyncio.Event() if is_held else None
+
+        async def rest() -> None:
+            await attempts.record(begun, await attempts.send(begun), AttemptHistory())
+
+        task = asyncio.create_task(rest())
+        await asyncio.sleep(0)
+        return task
+
+    await (await sent("job/canary", is_held=False))
+    in_flight = await sent("job/slow", is_held=True)
+    held = slow.hold
+    assert wallet.reserved_microusd == PRICE
+    await (await sent("job/dear", is_held=False))
+    assert (wallet.spent_microusd, wallet.reserved_microusd) == (4 * PRICE, 3 * PRICE)
+    assert isinstance(wallet.reserve(1), Refusal)  # at its first price there was room for one more
+    assert held is not None
+    held.set()
+    await in_flight
+    assert (wallet.exceeded, wallet.overrun_microusd) == (((Period.RUN, PRICE),), 4 * PRICE)
 
 
 async def test_a_worker_waits_for_money_that_may_come_free() -> None:
