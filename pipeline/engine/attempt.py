@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
+from pipeline.engine.halt import RELEASED
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.throttle import Gate, Stopped, Ticket
@@ -204,7 +205,7 @@ class Attempts:
             await self._ledger.close(
                 attempt,
                 result,
-                state=step.state,
+                state=TaskState.PENDING if is_suspended(step) else step.state,
                 cost_microusd=cost,
                 unknown_microusd=unknown,
                 seconds=begun.seconds,
@@ -340,6 +341,14 @@ class Attempts:
 def failure_of(result: Artifact | Failure) -> Failure | None:
     """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
     return result if isinstance(result, Failure) and result.image_sha256 is None else None
+
+
+def is_suspended(step: Step) -> bool:
+    """Whether the step failed its task with what a halt may yet prove to be no fault of the task.
+
+    Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
+    """
+    return step.state is TaskState.FAILED and step.failure is not None and step.failure.fault in RELEASED
 
 
 def _is_maybe(result: Artifact | Failure) -> bool:

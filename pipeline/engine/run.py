@@ -22,9 +22,9 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
+from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.halt import RELEASED, Halt, HaltPolicy, Halts
+from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
@@ -268,20 +268,22 @@ class Engine:
 
     def _end(self, turn: _Turn) -> None:
         """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
-        failure = turn.last.failure
-        if failure is not None and failure.fault in RELEASED and turn.last.state is TaskState.FAILED:
+        if is_suspended(turn.last):
             self._suspended.append(turn)
         else:
             self._tell_end(turn)
 
     async def _end_suspended(self) -> None:
-        """Make tasks due again whose failure ordered a halt that was not their fault; the others have failed."""
-        cleared = [turn for turn in self._suspended if turn.last.failure and turn.last.failure.fault in self._released]
-        for turn in cleared:
-            turn.last = replace(turn.last, state=TaskState.PENDING)
+        """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
+        failed: list[str] = []
+        for turn in self._suspended:
+            if turn.last.failure is not None and turn.last.failure.fault in self._released:
+                turn.last = replace(turn.last, state=TaskState.PENDING)
+            else:
+                failed.append(turn.due.task.id)
         try:
-            if cleared:
-                await self._ledger.release([TaskState.FAILED], [turn.due.task.id for turn in cleared])
+            if failed:
+                await self._ledger.fail(failed)
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:

@@ -111,6 +111,9 @@ UPDATE attempt SET state = :attempt_state, cost_microusd = :cost, reserved_micro
   text_tokens = :text_tokens, reason = :reason, sha256 = :sha256, kept = :kept
 WHERE attempt = :attempt
 
+-- name: fail_task
+UPDATE task SET state = 'failed', updated_at = :now WHERE manifest = :manifest AND id = :id AND state = 'pending'
+
 -- name: owner_of_attempt
 SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt = :attempt
 

@@ -408,6 +408,22 @@ async def test_stop_on_does_not_wait_for_the_ledger() -> None:
     assert (counts[TaskState.FAILED], len(bench.sender.sent)) == (3, 4)
 
 
+@pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.NOT_FOUND])
+async def test_what_may_be_no_fault_of_a_task_fails_it_only_when_the_run_ends(fault: Fault) -> None:
+    bench = Bench(FakeSender(script={"job/1": [fault]}))
+    states = await bench.run(*(f"job/{n}" for n in range(3)))
+    assert states == {TaskState.DONE: 2, TaskState.FAILED: 1}
+    assert set(bench.ledger.states.values()) == {TaskState.PENDING}  # what a kill before the end leaves
+    assert bench.ledger.log[-1] == ("fail", ["job/1"])
+
+
+async def test_tasks_whose_failure_stopped_the_run_stay_pending() -> None:
+    bench = Bench(FakeSender(always=Fault.FORBIDDEN))
+    states = await bench.run(*(f"job/{n}" for n in range(9)))
+    assert (bench.engine.halts.exit, states) == (Exit.ACCOUNT, {TaskState.PENDING: 9})
+    assert "fail" not in [verb for verb, _ in bench.ledger.log]
+
+
 async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
     bench = Bench(FakeSender(script={"job/a": [Fault.INPUT]}))
     assert await bench.run("job/a", "job/b") == {TaskState.FAILED: 1, TaskState.DONE: 1}
