@@ -6,6 +6,7 @@ planning      manifest, ledger and files to a plan
 consent       may this much be spent
 free_changes  what a plan finds that costs no request
 signals       Ctrl-C and TERM to the engine's two orders
+sidecars      the record beside a signed image that is published later
 sending       client, sender, throttle and engine around a spool of due tasks
 notify        webhook, ping and metrics file of a run
 run           lock, recover, plan, consent, send, summary

@@ -165,7 +165,7 @@ class Maintenance:
         if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
+        salvager = Salvager(self._premises, self._settings, recovery=recovery)
         salvager.settle(claimant, image, Source(rejected=kept.name))
         return recovery
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Image
+from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
 from pipeline.store.disk_reserve import DiskReserve, ReadWriteLock
 from pipeline.store.files import (
@@ -197,6 +197,16 @@ class Writer:
         folder, _ = split(artifact.path)
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
             self._disk.unlink(part_name(ledger_id, attempt, artifact.sha256), dir_fd=fd)
+
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
+        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
+        folder, name = split(artifact.path + SIDECAR)
+        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+            if status_of(self._disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(self._disk, name, dir_fd=fd):
+                    return
+                self._disk.unlink(name, dir_fd=fd)
+            write_new(self._disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)
