@@ -26,7 +26,7 @@ from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspen
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
-from pipeline.engine.retry import DEFERRABLE, AttemptHistory, may_repeat, state_after, wait_s
+from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -259,12 +259,22 @@ class Engine:
     async def _take_turn(self, turn: _Turn) -> None:
         if not self._is_halted.is_set():
             turn.images_seen = self.counts.images
-            await self._ask(turn)
+            if (fault := exhausted(turn.tally, self._retry)) is not None:
+                await self._give_up(turn, fault)
+            else:
+                await self._ask(turn)
         failure = turn.last.failure
         if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
         else:
             self._end(turn)
+
+    async def _give_up(self, turn: _Turn, fault: Fault) -> None:
+        """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
+        await self._ledger.fail([turn.due.task.id])
+        reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
+        turn.last = Step(state=TaskState.FAILED, reason=reason)
+        self._emit(Warned(text=reason, task_id=turn.due.task.id))
 
     def _end(self, turn: _Turn) -> None:
         """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""

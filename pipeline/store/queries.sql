@@ -406,6 +406,11 @@ SELECT rowid, task, manifest, id, job, row, variant, model, state, fingerprint, 
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker
 FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
+-- name: read_given
+-- What a person ordered of tasks; apart from them, because ledgers before migration 5 have no such columns.
+SELECT rowid, task, released, accepted FROM task NOT INDEXED
+WHERE rowid > :after AND (released > 0 OR accepted <> '') ORDER BY rowid LIMIT :most
+
 -- name: read_record
 SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
@@ -445,6 +450,9 @@ INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state,
   inputs_digest, params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: carry_given
+UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1
 
 -- name: carry_record
 -- The latest request is the task's own.

@@ -17,9 +17,9 @@ from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Period, Refusal, Wallet
 from pipeline.errors import Exit
-from pipeline.model import Attempt, Fault, Task, TaskState, Usage
+from pipeline.model import Attempt, Due, Fault, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry, StopOn
-from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, unpublished
+from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, task, unpublished
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
 
@@ -422,6 +422,15 @@ async def test_tasks_whose_failure_stopped_the_run_stay_pending() -> None:
     states = await bench.run(*(f"job/{n}" for n in range(9)))
     assert (bench.engine.halts.exit, states) == (Exit.ACCOUNT, {TaskState.PENDING: 9})
     assert "fail" not in [verb for verb, _ in bench.ledger.log]
+
+
+@pytest.mark.parametrize(("before", "sent"), [(2, 1), (3, 0)], ids=["one is left", "none is left"])
+async def test_a_task_that_was_asked_as_often_as_it_may_be_is_not_bought_again(before: int, sent: int) -> None:
+    bench = Bench(FakeSender(always=Fault.NO_IMAGE))
+    await bench.engine.run([Due(task=task("job/0"), reason="retry", faults=(Fault.NO_IMAGE,) * before)])
+    assert len(bench.sender.sent) == sent
+    assert bench.engine.counts.states[TaskState.FAILED] == 1
+    assert bench.ledger.log[-1] == (("close", Fault.NO_IMAGE) if sent else ("fail", ["job/0"]))
 
 
 async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:
