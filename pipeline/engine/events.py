@@ -24,6 +24,7 @@ class Counts:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    trouble: str = ""  # what the last task met that is pending although it was asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -305,6 +305,8 @@ class Engine:
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
+        if step.state is TaskState.PENDING:
+            self.counts.trouble = step.reason
         self._emit(
             TaskEnded(
                 task_id=task.id,
