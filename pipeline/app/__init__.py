@@ -16,5 +16,6 @@ provider_checks   is the address reached, which models does it list
 retry, redo   tasks made due again; rejected images made anew, marks read
 judge, judge_server   the contact sheet served on this machine, to mark images
 settle        what the provider's support said of unknown requests
+prune         what takes room and is no longer needed, shown and removed
 plan, status, report, cost, explain, export, verify, rebuild, rejected, doctor   as the verbs of the command line
 """

@@ -184,6 +184,11 @@ UPDATE attempt SET state = CASE WHEN :is_billed THEN 'paid' ELSE 'free' END,
   cost_microusd = :is_billed * reserved_microusd, reason = :reason
 WHERE attempt = :attempt AND state = 'unknown'
 
+-- name: forget_image
+UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, mime = NULL, width = NULL, height = NULL,
+  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, reason = 'removed by prune', updated_at = :now
+WHERE manifest = :manifest AND id = :id
+
 -- name: restore_done
 -- The image of the present request is there: a later attempt that brought none takes nothing away.
 UPDATE task SET state = 'done', updated_at = :now
