@@ -6,6 +6,7 @@ planning      manifest, ledger and files to a plan
 consent       may this much be spent
 free_changes  what a plan finds that costs no request
 signals       Ctrl-C and TERM to the engine's two orders
+sidecars      the record beside a signed image that is published later
 sending       client, sender, throttle and engine around a spool of due tasks
 notify        webhook, ping and metrics file of a run
 run           lock, recover, plan, consent, send, summary
@@ -15,5 +16,6 @@ provider_checks   is the address reached, which models does it list
 retry, redo   tasks made due again; rejected images made anew, marks read
 judge, judge_server   the contact sheet served on this machine, to mark images
 settle        what the provider's support said of unknown requests
+prune         what takes room and is no longer needed, shown and removed
 plan, status, report, cost, explain, export, verify, rebuild, rejected, doctor   as the verbs of the command line
 """

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.app.context import Setup
+from pipeline.app.holds import CLOCK_SLACK
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
@@ -16,7 +17,7 @@ from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.pricing import PriceList
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count
+from pipeline.text import count, money
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,14 +47,28 @@ def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
 
 
 def doubt(setup: Setup, reader: LedgerReader) -> str | None:
-    """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
-    return _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+    """Say why more of this month's money may be gone than counts now; None: all of it counts."""
+    found = _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+    texts = [text for text in (found, _dated_later(setup, reader)) if text is not None]
+    return "; ".join(texts) or None
 
 
 def doubt_of_today(setup: Setup, reader: LedgerReader) -> tuple[str, ...]:
     """Return the same of today, which a quiet run repeats until a day without it."""
     found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
-    return () if found is None else (found,)
+    return tuple(text for text in (found, _dated_later(setup, reader)) if text is not None)
+
+
+def _dated_later(setup: Setup, reader: LedgerReader) -> str | None:
+    """Say that money is dated later than now, so that no budget of this day or month counts it."""
+    spend = reader.spend(datetime.now(UTC) + CLOCK_SLACK)
+    microusd = spend.spent_microusd + spend.unknown_microusd
+    if not microusd:
+        return None
+    return (
+        f"{money(microusd, setup.is_play_money)} in the ledger is dated later than now and counts for no budget now:"
+        " the clock was ahead when it was written, or is behind now; check it before you trust a budget for the day"
+    )
 
 
 def _doubt_since(reader: LedgerReader, span: Span, name: str) -> str | None:

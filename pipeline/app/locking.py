@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pipeline.app.context import Setup
+from pipeline.app.sidecars import sidecars_of
 from pipeline.errors import TryLater
 from pipeline.store.lock import StateLock
 from pipeline.store.store import Store
@@ -59,6 +60,7 @@ async def _open(setup: Setup) -> Store:
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
         force=setup.flags.force,
+        beside=sidecars_of(setup),
     )
 
 

@@ -206,6 +206,12 @@ class Notifier:
             self._warn(f"notify: not everybody was told within {seconds:g} s")
         return replace(summary, cautions=(*summary.cautions, *self.failures))
 
+    async def broke_off(self, error: Exception, summary: RunSummary) -> None:
+        """Tell that an error ended the run; who could not be told is noted on the error."""
+        await self.ended(summary)
+        for text in self.failures:
+            error.add_note(text)
+
     def _warn(self, text: str) -> None:
         self.failures.append(text)
         self._log(text)

@@ -7,6 +7,7 @@ from contextlib import closing
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
+from pipeline.app.sidecars import sidecars_of
 from pipeline.app.verify import _joined, _tasks
 from pipeline.model import Due
 from pipeline.plan.plan import Spool
@@ -28,6 +29,7 @@ def rebuild(setup: Setup) -> Rebuilt:
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
+        beside=sidecars_of(setup),
     )
     whole: Rebuilt | None = None
     with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):

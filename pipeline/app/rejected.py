@@ -8,19 +8,16 @@ In: a set-up. Out: what became of each body. A body goes only when its image sta
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.locking import open_store
 from pipeline.app.planning import reading
+from pipeline.app.sidecars import recorded_task
 from pipeline.imaging.formats import BrokenImageError, inspect
-from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, Task
+from pipeline.model import Answer, Failure, Image, Reply, Task
 from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 from pipeline.senders.local import embedded
@@ -88,7 +85,7 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
             return str(flaw)
     status = 200 if kept.facts.status is None else kept.facts.status
     reply = Reply(status=status, headers=(), body=data, is_first=False, seconds=0.0)
-    task = _task(reader.record(kept.facts.task))
+    task = recorded_task(reader.record(kept.facts.task))
     result = answers.read(reply, task)
     if isinstance(result, Failure):
         return result.reason
@@ -97,16 +94,3 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
 
 def _with_record(answer: Answer, task: Task, setup: Setup) -> Answer:
     return embedded(answer, task, manifest=setup.manifest.name, at=datetime.now(UTC)) if task.embed else answer
-
-
-def _task(record: Mapping[str, Any] | None) -> Task:
-    """Return the task as the ledger remembers its request; a bare one where it remembers none."""
-    bare = {"id": "", "job": "", "row": "", "variant": 1, "prompt": "", "model": "", "name": "", "fingerprint": ""}
-    known: dict[str, Any] = dict(record) if record is not None else dict(bare)
-    images = tuple(InputImage(**image, mtime_ns=0) for image in known.pop("images", ()))
-    digests = Digests(prompt="", inputs="", params="", model="")
-    try:
-        task = msgspec.convert({**known, "digests": digests}, Task)
-    except msgspec.ValidationError:
-        task = msgspec.convert({**bare, "digests": digests}, Task)
-    return msgspec.structs.replace(task, images=images)

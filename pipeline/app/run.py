@@ -75,6 +75,7 @@ def summary_of(
     if pending and not len(outcome.halts):
         exits.append(Exit.TRY_LATER)
     not_before = outcome.halts.not_before
+    trouble = [f"no more repeats in this run; seen last: {outcome.counts.trouble}"] if outcome.counts.trouble else []
     return RunSummary(
         run=run,
         exit=most_severe(exits),
@@ -94,10 +95,11 @@ def summary_of(
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,
         overrun_microusd=wallet.overrun_microusd,
+        exceeded=wallet.exceeded,
         budget_left_microusd=wallet.left_microusd,
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
-        reasons=(*_barred(plan), *outcome.halts.reasons),
+        reasons=(*_barred(plan), *(outcome.halts.reasons or trouble)),
         cautions=cautions,
     )
 
@@ -171,15 +173,15 @@ async def run(
     except TryLater:  # nothing is wrong, and another run may be the one that is told about
         raise
     except ImgpipeError as error:
-        await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
+        await notifier.broke_off(error, nothing_done(setup, error.exit_code, str(error)))
         raise
     except Exception as bug:  # seen by the caller, with its traceback
         if is_short_of_memory(bug):
             lack = _lack(setup)
-            await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
+            await notifier.broke_off(lack, nothing_done(setup, lack.exit_code, str(lack)))
             raise lack from bug
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
-        await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
+        await notifier.broke_off(bug, nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
         raise
     return await notifier.ended(summary)
 

@@ -52,6 +52,7 @@ def status(setup: Setup) -> Status:
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
         unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        wallet = wallet_of(setup, reader)
         held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
             states=states,
@@ -76,7 +77,8 @@ def status(setup: Setup) -> Status:
             holds=[*map(holds.told, held), *holds.void(reader, now=now)],
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
-            budget_left_microusd=wallet_of(setup, reader).left_microusd,
+            budget_left_microusd=wallet.left_microusd,
+            exceeded=wallet.exceeded,
         )
 
 

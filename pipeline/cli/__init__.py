@@ -8,4 +8,5 @@ author       init, validate, schema, simulate
 inspect      plan, status, report, judge, cost, explain, export
 run          run, retry, redo
 maintenance  verify, rebuild, rejected, settle, doctor
+prune        prune
 """

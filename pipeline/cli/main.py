@@ -122,6 +122,7 @@ VERBS: Final = {  # verb -> (module, what it does)
     "rebuild": ("maintenance", "Make a ledger from the files on disk."),
     "rejected": ("maintenance", "List answers that could not be published; read them again."),
     "settle": ("maintenance", "Write down what the provider said of unknown requests."),
+    "prune": ("prune", "Show what takes room and is no longer needed; remove it with -y."),
     "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
     "simulate": ("author", "Serve the API on this machine, for rehearsal."),
     "schema": ("author", "Print the manifest's JSON Schema."),
@@ -131,7 +132,7 @@ TOPICS: Final = {  # in the order people meet them
     "Write": ("init", "validate"),
     "Make": ("plan", "run", "retry", "redo"),
     "Look": ("status", "report", "judge", "explain", "cost", "export"),
-    "Keep": ("verify", "rebuild", "rejected", "settle"),
+    "Keep": ("verify", "rebuild", "rejected", "settle", "prune"),
     "Around": ("doctor", "simulate", "schema", "completion"),
 }
 EXAMPLES: Final = (

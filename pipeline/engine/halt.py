@@ -41,7 +41,7 @@ SAYS_NOTHING = frozenset(  # about key, address, model and request
     }
 )
 WITHOUT_IMAGE = frozenset({Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})
-RELEASED = frozenset({Fault.FORBIDDEN, Fault.NOT_FOUND})  # fail a task, until a halt finds that it was not its fault
+RELEASED = frozenset({Fault.FORBIDDEN, Fault.NOT_FOUND})  # fail a task, unless a halt finds that it was not its fault
 
 
 @dataclass(frozen=True, slots=True)

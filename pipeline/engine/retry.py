@@ -105,6 +105,11 @@ def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry) -> bool:
     return tally.faults[fault] <= repeats
 
 
+def exhausted(tally: AttemptHistory, retry: Retry) -> Fault | None:
+    """Return the fault of earlier runs after which the task may not be asked again; None: it may be."""
+    return next((fault for fault in tally.faults if not may_repeat(fault, tally, retry)), None)
+
+
 def state_after(fault: Fault, tally: AttemptHistory, retry: Retry) -> TaskState:
     """Return the state to write down after `fault`: what holds if this process dies before the next attempt."""
     if may_repeat(fault, tally, retry) and fault is not Fault.SILENCE:

@@ -22,11 +22,11 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
+from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.halt import RELEASED, Halt, HaltPolicy, Halts
+from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
-from pipeline.engine.retry import DEFERRABLE, AttemptHistory, may_repeat, state_after, wait_s
+from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -259,29 +259,41 @@ class Engine:
     async def _take_turn(self, turn: _Turn) -> None:
         if not self._is_halted.is_set():
             turn.images_seen = self.counts.images
-            await self._ask(turn)
+            if (fault := exhausted(turn.tally, self._retry)) is not None:
+                await self._give_up(turn, fault)
+            else:
+                await self._ask(turn)
         failure = turn.last.failure
         if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
         else:
             self._end(turn)
 
+    async def _give_up(self, turn: _Turn, fault: Fault) -> None:
+        """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
+        await self._ledger.fail([turn.due.task.id])
+        reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
+        turn.last = Step(state=TaskState.FAILED, reason=reason)
+        self._emit(Warned(text=reason, task_id=turn.due.task.id))
+
     def _end(self, turn: _Turn) -> None:
         """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
-        failure = turn.last.failure
-        if failure is not None and failure.fault in RELEASED and turn.last.state is TaskState.FAILED:
+        if is_suspended(turn.last):
             self._suspended.append(turn)
         else:
             self._tell_end(turn)
 
     async def _end_suspended(self) -> None:
-        """Make tasks due again whose failure ordered a halt that was not their fault; the others have failed."""
-        cleared = [turn for turn in self._suspended if turn.last.failure and turn.last.failure.fault in self._released]
-        for turn in cleared:
-            turn.last = replace(turn.last, state=TaskState.PENDING)
+        """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
+        failed: list[str] = []
+        for turn in self._suspended:
+            if turn.last.failure is not None and turn.last.failure.fault in self._released:
+                turn.last = replace(turn.last, state=TaskState.PENDING)
+            else:
+                failed.append(turn.due.task.id)
         try:
-            if cleared:
-                await self._ledger.release([TaskState.FAILED], [turn.due.task.id for turn in cleared])
+            if failed:
+                await self._ledger.fail(failed)
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:
@@ -293,6 +305,8 @@ class Engine:
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
+        if step.state is TaskState.PENDING:
+            self.counts.trouble = step.reason
         self._emit(
             TaskEnded(
                 task_id=task.id,

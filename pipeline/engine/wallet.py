@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
@@ -24,12 +24,12 @@ class Period(StrEnum):
     MONTH = "month"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Reservation:
     """Money set aside for one attempt, in the periods in which it was made."""
 
-    price_microusd: int
-    serial: int
+    price_microusd: int  # as it stands; `Wallet.top_up` raises it
+    first_microusd: int  # as it was made
     accounts: "tuple[_Account, ...]" = field(repr=False)
 
 
@@ -51,6 +51,13 @@ class Refusal:
         )
 
 
+class Excess(NamedTuple):
+    """A budget that was exceeded."""
+
+    period: Period
+    microusd: int  # beyond it
+
+
 @dataclass(slots=True, eq=False)
 class _Account:
     """The money of one period."""
@@ -65,6 +72,11 @@ class _Account:
     def left(self) -> int | None:
         """What may still be reserved; negative where an earlier run left more than the budget now allows."""
         return None if self.budget is None else self.budget - self.spent - self.unknown - self.reserved
+
+    @property
+    def over(self) -> int:
+        """By how much the budget is exceeded; 0: it is not, or there is none."""
+        return 0 if self.budget is None else max(0, self.spent + self.unknown - self.budget)
 
     def refusal(self, price: int) -> Refusal | None:
         left = self.left
@@ -102,9 +114,8 @@ class Wallet:
         self._today: Span | None = None
         self._accounts: tuple[_Account, ...] = (self._run,)
         self._turn_page()
-        self._open: set[int] = set()
+        self._open: set[Reservation] = set()
         self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
-        self._serial = 0
 
     def __repr__(self) -> str:
         left = "no budget" if self.left_microusd is None else f"${_usd(self.left_microusd)} left"
@@ -132,6 +143,13 @@ class Wallet:
         lefts = [left for account in self._accounts if (left := account.left) is not None]
         return max(0, min(lefts)) if lefts else None
 
+    @property
+    def exceeded(self) -> tuple[Excess, ...]:
+        """Return the budgets of this moment of which more than all is spent or maybe spent, and by how much."""
+        self._turn_page()
+        over = ((account.period, account.over) for account in self._accounts)
+        return tuple(Excess(period, microusd) for period, microusd in over if microusd > 0)
+
     def reserve(self, price_microusd: int) -> Reservation | Refusal:
         """Set `price_microusd` aside in every budget, or say which one forbids it."""
         if price_microusd < 0:
@@ -143,9 +161,20 @@ class Wallet:
             return min(refusals, key=lambda r: (not r.is_final, r.left_microusd))
         for account in accounts:
             account.reserved += price_microusd
-        self._serial += 1
-        self._open.add(self._serial)
-        return Reservation(price_microusd, self._serial, accounts)
+        reservation = Reservation(price_microusd, price_microusd, accounts)
+        self._open.add(reservation)
+        return reservation
+
+    def top_up(self, reservation: Reservation, price_microusd: int) -> None:
+        """Raise an open reservation to a price that rose while its request was in flight; never lowers it.
+
+        The request cannot be called back, so no budget refuses this: one that no longer has room for it reserves
+        nothing further until it has.
+        """
+        more = max(0, price_microusd - reservation.price_microusd)
+        reservation.price_microusd += more
+        for account in reservation.accounts:
+            account.reserved += more
 
     def covers(self, reservation: Reservation, price_microusd: int) -> bool:
         """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month."""
@@ -155,7 +184,7 @@ class Wallet:
         """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
         if cost_microusd < 0:
             raise ValueError(f"a cost cannot be negative: {cost_microusd}")
-        self.overrun_microusd += max(0, cost_microusd - reservation.price_microusd)
+        self.overrun_microusd += max(0, cost_microusd - reservation.first_microusd)
         for account in self._take(reservation):
             account.spent += cost_microusd
 
@@ -175,7 +204,7 @@ class Wallet:
 
     def _take(self, reservation: Reservation) -> "tuple[_Account, ...]":
         """Close the reservation. Raises KeyError when it was closed before."""
-        self._open.remove(reservation.serial)
+        self._open.remove(reservation)
         for account in reservation.accounts:
             account.reserved -= reservation.price_microusd
         return reservation.accounts

@@ -68,6 +68,15 @@ class Family(msgspec.Struct, frozen=True):
     tiers: dict[str, float]
     pixels: dict[str, dict[str, tuple[int, int]]]
 
+    def cost(self, tier: str, *, image: int, text: int, prompt: int) -> int:
+        """Return what tokens cost, in micro-USD, rounded up. Whole numbers throughout: a plan asks for a million."""
+        counted = ((image, self.per_million.image), (text, self.per_million.text), (prompt, self.per_million.prompt))
+        return self.part(sum(tokens * round(rate * 1000) for tokens, rate in counted), tier, over=1000)
+
+    def part(self, amount: int, tier: str, *, over: int = 1) -> int:
+        """Return what a tier costs of the standard price `amount / over`, rounded up."""
+        return -(-amount * round(self.tiers.get(tier, 1) * 1000) // (1000 * over))
+
 
 class _Model(msgspec.Struct, frozen=True):
     alias: str

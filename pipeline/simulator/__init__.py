@@ -6,6 +6,7 @@ models            what is served                      fields, validation    a bo
 faults, chance    what goes wrong, and when           rendering         an `Ask` -> encoded images
 pictures          a prompt -> a picture               scenes, relight   what it shows; image to image
 responses         bodies of 200                       error_responses   errors as they really look
+usage             tokens of an answer, and their price
 transport         how an answer travels               billing           a line for every answer
 assets/           scenes, rooms, things and the index of their words
 """

@@ -22,6 +22,7 @@ from pipeline.simulator.profile import Profile, Rule
 from pipeline.simulator.relight import UnreadableImage
 from pipeline.simulator.rendering import Rendered, Renderer
 from pipeline.simulator.transport import Sleep
+from pipeline.simulator.usage import Tokens, count, price_microusd, prompt_only
 
 _LIMIT_ANSWERS = {
     "retry_after": "rate_limited",
@@ -44,6 +45,7 @@ class Exchange:
     seed: int | None = None
     rule: Rule | None = None
     rendered: Rendered | None = None
+    tokens: Tokens | None = None  # None: nothing was executed
 
     @property
     def fault(self) -> Fault | None:
@@ -153,18 +155,23 @@ class Api:
         variation = responses.Variation.of(self._dice, exchange.number)
         fault = exchange.fault
         if fault is not None and fault.stage is Stage.ERROR:
+            exchange.tokens = count(ask, self._dice, variation.response_id, images=1) if fault.is_billed else None
             await self._sleep(wait_s if fault.is_billed else wait_s * 0.1)
             delay_s = exchange.rule.retry_after if exchange.rule is not None else None
             case = Case(model=ask.model.name, request_id=exchange.request_id, delay_s=delay_s)
             raise Rejected(ERROR_RESPONSES[fault.name](case))
         if fault is not None and fault.stage is Stage.CONTENT:
+            tokens = count(ask, self._dice, variation.response_id, images=0)
+            exchange.tokens = prompt_only(tokens) if fault.name == "prompt_blocked" else tokens
             await self._sleep(wait_s * 0.4)
-            return responses.without_image(ask, variation, fault)
+            return responses.without_image(ask, variation, exchange.tokens, fault)
         if not ask.with_image:
+            exchange.tokens = count(ask, self._dice, variation.response_id, images=0)
             await self._sleep(wait_s * 0.4)
-            return responses.words(ask, variation)
+            return responses.words(ask, variation, exchange.tokens)
         rendered = await self._rendered(exchange, ask, wait_s)
-        return responses.answer(ask, rendered.images, rendered.drafts, variation, fault)
+        exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
+        return responses.answer(ask, rendered.images, rendered.drafts, variation, exchange.tokens, fault)
 
     async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
@@ -181,7 +188,7 @@ class Api:
 
     def _write(self, exchange: Exchange, status: int, *, is_executed: bool) -> None:
         """Put one answer on the bill."""
-        ask, rendered = exchange.ask, exchange.rendered
+        ask, rendered, tokens = exchange.ask, exchange.rendered, exchange.tokens
         images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
@@ -192,7 +199,7 @@ class Api:
                 status=status,
                 outcome=_outcome(exchange, status),
                 billed=is_executed,
-                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(images)),
+                price_microusd=0 if ask is None or tokens is None else price_microusd(ask.model, tokens),
                 model=exchange.model,
                 size=None if ask is None else ask.size,
                 ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),

@@ -23,7 +23,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     outcome: str  # image | refused | no_image | error | cut
     billed: bool
-    price_microusd: int  # list price; it is owed only where `billed` is true
+    price_microusd: int  # of its tokens, by the list; 0: nothing was executed
     model: str | None = None
     size: str | None = None
     ratio: str | None = None

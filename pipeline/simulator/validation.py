@@ -27,6 +27,7 @@ HARMS = tuple(
     f"HARM_CATEGORY_{name}"
     for name in ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT", "CIVIC_INTEGRITY")
 )
+TIERS = ("standard", "flex")
 THRESHOLDS = ("BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF")
 _PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1beta"
 _HOTTEST = 2.0
@@ -47,8 +48,10 @@ def check(model: Model, body: bytes, request_id: str) -> Ask:
     root = _root(body, request_id)
     fields = Node(root).fields(ROOT)
     said, system = _read(fields["contents"], fields.get("systemInstruction"))
-    if len(said.images) > model.max_images:
-        raise bad_argument(f"The request has {len(said.images)} images; {model.name} takes {model.max_images} at most.")
+    if len(said.images) > model.family.most_images:
+        raise bad_argument(
+            f"The request has {len(said.images)} images; {model.name} takes {model.family.most_images} at most."
+        )
     for setting in fields["safetySettings"].items() if "safetySettings" in fields else ():
         _safety(setting.fields(("category", "threshold", "method")))
     config = fields["generationConfig"].fields(CONFIG) if "generationConfig" in fields else {}
@@ -68,6 +71,7 @@ def check(model: Model, body: bytes, request_id: str) -> Ask:
         with_image="IMAGE" in modalities,
         thinking=thinking,
         show_thoughts=show_thoughts,
+        tier=fields["serviceTier"].one_of(TIERS, f"{_PACKAGE}.ServiceTier") if "serviceTier" in fields else None,
     )
 
 
@@ -135,7 +139,7 @@ def _thinking(model: Model, config: Fields) -> tuple[str | None, bool]:
     level = fields["thinkingLevel"].text().lower()
     if not model.thinks:
         raise bad_argument("Thinking level is not supported for this model.")
-    if level not in model.thinking:
+    if level not in model.family.thinking.levels:
         raise fields["thinkingLevel"].wrong(f"{_PACKAGE}.ThinkingConfig.ThinkingLevel")
     return level, show
 

@@ -23,6 +23,11 @@ from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
 
 
+def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:
+    row = connection.execute(query("known"), {"manifest": manifest, "id": rows.text(task_id)}).fetchone()
+    return None if row is None else known_of(row)
+
+
 class Mover:
     """Moves images inside one output directory."""
 
@@ -37,7 +42,7 @@ class Mover:
 
         Raises Conflict: the name is taken, the image stays. StorageError.
         """
-        known = self._ledger.run(lambda c: self._known(c, task_id))
+        known = self._ledger.run(lambda c: _known(c, self._manifest, task_id))
         artifact = None if known is None else known.artifact
         if artifact is None:
             raise StorageError(f"{task_id} has no image that could move")
@@ -56,10 +61,6 @@ class Mover:
                 raise Conflict(text, kept=old) from error
             raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
         return dataclasses.replace(artifact, path=new)
-
-    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
-        row = connection.execute(query("known"), {"manifest": self._manifest, "id": rows.text(task_id)}).fetchone()
-        return None if row is None else known_of(row)
 
     def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
         name = path.rpartition(".")[0]
@@ -153,6 +154,26 @@ class Maintenance:
 
         self._ledger.run(work)
 
+    def forget_image(self, task_id: str) -> None:
+        """Remove a task's image and its sidecar; the task is pending, its attempts and their money stay.
+
+        Killed between the two, it is done again. Raises StorageError.
+        """
+        known = self._ledger.run(lambda c: _known(c, self._settings.manifest, task_id))
+        if known is not None and known.artifact is not None:
+            folder, name = split(known.artifact.path)
+            try:
+                with self._premises.outputs.directory(folder) as fd:
+                    for each in (name, name + SIDECAR):
+                        with contextlib.suppress(FileNotFoundError):
+                            self._premises.outputs.disk.unlink(each, dir_fd=fd)
+            except OSError as error:
+                raise StorageError(
+                    f"{task_id}: {known.artifact.path} could not be removed: {error.strerror}"
+                ) from error
+        values = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
+        self._ledger.run(lambda c: c.execute(query("forget_image"), values).rowcount)
+
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
 
@@ -165,7 +186,7 @@ class Maintenance:
         if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
+        salvager = Salvager(self._premises, self._settings, recovery=recovery)
         salvager.settle(claimant, image, Source(rejected=kept.name))
         return recovery
 

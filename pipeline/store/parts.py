@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,8 +23,8 @@ from pipeline.store import rows
 from pipeline.store.files import Tree, split
 from pipeline.store.integrity import FileComparison, compare_files
 from pipeline.store.rejected import Facts, Rejected
-from pipeline.store.resources import StoreResources
-from pipeline.store.sqlite import Clock, query, to_us
+from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.sqlite import query, to_us
 from pipeline.store.writer import PART, Delivery, supersede
 
 _PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
@@ -145,6 +145,13 @@ def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRe
     return msgspec.convert(dict(zip((column[0] for column in cursor.description), row, strict=True)), AttemptRecord)
 
 
+def _record_of(connection: sqlite3.Connection, claimant: AttemptRecord) -> dict[str, Any] | None:
+    """Return the record of the request that an attempt sent."""
+    values = {"manifest": claimant.manifest, "id": claimant.id, "fingerprint": claimant.fingerprint}
+    row = connection.execute(query("record_of"), values).fetchone()
+    return None if row is None else {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
+
+
 def is_named_part(name: str) -> bool:
     """Say whether a file is a part that names the ledger which wrote it."""
     match = _PART.fullmatch(name)
@@ -187,14 +194,15 @@ class Source:
 class Salvager:
     """Settles images one by one, and keeps account in a `Recovery`."""
 
-    def __init__(self, premises: StoreResources, *, clock: Clock, recovery: Recovery) -> None:
+    def __init__(self, premises: StoreResources, settings: StoreSettings, *, recovery: Recovery) -> None:
         self._ledger = premises.ledger
         self._ledger_id = premises.ledger_id
         self._writer = premises.writer
         self._rejected = premises.rejected
         self._state = premises.state
         self._outputs = premises.outputs
-        self._clock = clock
+        self._clock = settings.clock
+        self._beside = settings.beside
         self._recovery = recovery
 
     def settle(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
@@ -247,13 +255,16 @@ class Salvager:
             self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
             return
         reach("recover-link")
-        self.finish(claimant, artifact)
+        self.finish(claimant, image, artifact)
         reach("recover-done")
         self._writer.drop_part(self._ledger_id, claimant.attempt, artifact)
         self._drop(source)
 
-    def finish(self, claimant: AttemptRecord, artifact: Artifact) -> None:
-        """Write an image that stands under its final name down as done."""
+    def finish(self, claimant: AttemptRecord, image: Image, artifact: Artifact) -> None:
+        """Write an image that stands under its final name down as done, with its sidecar where it has one."""
+        record = self._ledger.run(lambda c: _record_of(c, claimant))
+        if record is not None and (sidecar := self._beside(record, image)) is not None:
+            self._writer.write_beside(artifact, sidecar)
         now, cost = to_us(self._clock()), claimant.price_microusd
         reason = "" if claimant.attempt_state == "ok" else "recovered without a request"
         self._ledger.run(lambda c: rows.finish(c, claimant.attempt, artifact, cost=cost, now=now, reason=reason))

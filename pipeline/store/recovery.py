@@ -49,7 +49,7 @@ class Recoverer:
         self._state = premises.state
         self._found = Recovery()
         self._ledger_id = premises.ledger_id
-        self._salvager = Salvager(premises, clock=settings.clock, recovery=self._found)
+        self._salvager = Salvager(premises, settings, recovery=self._found)
 
     def run(self) -> Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
@@ -178,13 +178,13 @@ class Recoverer:
         for (attempt,) in open_attempts:
             claimant = self._claimant(attempt)
             assert claimant is not None
-            artifact = self._renamed(claimant)
-            if artifact is not None:
-                self._salvager.finish(claimant, artifact)
+            renamed = self._renamed(claimant)
+            if renamed is not None:
+                self._salvager.finish(claimant, *renamed)
             else:
                 self._lose(claimant)
 
-    def _renamed(self, claimant: AttemptRecord) -> Artifact | None:
+    def _renamed(self, claimant: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if claimant.received is None or claimant.kept is None:
             return None
@@ -201,7 +201,7 @@ class Recoverer:
         except FileNotFoundError:
             return None
         image = self._image(data, claimant.kept)
-        return None if image is None else rows.artifact(image, claimant.kept, status)
+        return None if image is None else (image, rows.artifact(image, claimant.kept, status))
 
     def _lose(self, claimant: AttemptRecord) -> None:
         now = to_us(self._settings.clock())

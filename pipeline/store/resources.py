@@ -8,15 +8,16 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypedDict, TypeVar
+from typing import Any, Final, TypedDict, TypeVar
 
 import aiofiles.os
 
 from pipeline import __version__
 from pipeline.errors import InputError
+from pipeline.model import Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
 from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
@@ -29,6 +30,7 @@ from pipeline.store.writer import Writer
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
+Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class StoreSettings:
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     mountinfo: Callable[[], str] = read_mountinfo
+    beside: Beside = lambda _record, _image: None
 
 
 class StoreOptions(TypedDict, total=False):
@@ -60,6 +63,7 @@ class StoreOptions(TypedDict, total=False):
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
+    beside: Beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -174,6 +174,13 @@ class Store:
             )
         )
 
+    async def fail(self, ids: Collection[str]) -> int:
+        """Record these tasks as failed where they are pending; return how many."""
+        values = [
+            {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()} for task_id in ids
+        ]
+        return await self._committed(lambda c: c.executemany(query("fail_task"), values).rowcount)
+
     async def move(self, task_id: str, name: str) -> Artifact:
         """Give a done image the output name `name`, without a request.
 

@@ -19,7 +19,7 @@ from typing import Final
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Image
+from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
 from pipeline.store.disk_reserve import DiskReserve, ReadWriteLock
 from pipeline.store.files import (
@@ -39,15 +39,20 @@ FOLDER: Final = "superseded"
 _NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
 
 
-def superseded_files(state_dir: Path) -> dict[int, Path]:
-    """Return the superseded images of a state directory by the attempt that made them; plain files only."""
+def superseded_paths(state_dir: Path) -> list[Path]:
+    """Return the superseded images of a state directory; plain files only."""
     try:
         with os.scandir(state_dir / FOLDER) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    found = ((match, name) for name in names if (match := _NAME.fullmatch(name)) is not None)
-    return {int(match[1]): state_dir / FOLDER / name for match, name in found}
+        return []
+    return [state_dir / FOLDER / name for name in sorted(names) if _NAME.fullmatch(name)]
+
+
+def superseded_files(state_dir: Path) -> dict[int, Path]:
+    """Return the superseded images of a state directory by the attempt that made them."""
+    found = ((_NAME.fullmatch(path.name), path) for path in superseded_paths(state_dir))
+    return {int(match[1]): path for match, path in found if match is not None}
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
@@ -197,6 +202,16 @@ class Writer:
         folder, _ = split(artifact.path)
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
             self._disk.unlink(part_name(ledger_id, attempt, artifact.sha256), dir_fd=fd)
+
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
+        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
+        folder, name = split(artifact.path + SIDECAR)
+        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+            if status_of(self._disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(self._disk, name, dir_fd=fd):
+                    return
+                self._disk.unlink(name, dir_fd=fd)
+            write_new(self._disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)

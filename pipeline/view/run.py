@@ -17,7 +17,11 @@ from pipeline.errors import Exit, ImgpipeError, TryLater
 from pipeline.text import count, duration, moment, money, size, usd, usd_or_none, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
+
+    from pipeline.engine.wallet import Excess
 
 
 _COMMAND = re.compile(r"imgpipe (?:[^\s),;`]+ ?)+")  # up to the sign that ends its part of the sentence
@@ -91,9 +95,17 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
         lines.append(
             f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
         )
+    lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, name)
     lines += _next_step(summary, name)
     return "\n".join(lines)
+
+
+def exceeded_lines(exceeded: "Iterable[Excess]", *, is_play_money: bool) -> list[str]:
+    """Say by how much each budget is exceeded, what may have been billed counted as spent."""
+    return [
+        f"The budget of this {over.period} is exceeded by {money(over.microusd, is_play_money)}." for over in exceeded
+    ]
 
 
 def _first_line(summary: RunSummary) -> str:

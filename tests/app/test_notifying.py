@@ -1,6 +1,7 @@
 """notify: told at the start and at the end, whatever the end is; what goes wrong changes nothing of the run."""
 
 import asyncio
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -114,6 +115,25 @@ def test_a_quiet_run_says_who_could_not_be_told(imgpipe: Imgpipe, listener: List
     assert ended.err.count("127.0.0.1 answered 500") == 3
     listener.status = 200
     assert imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q").err == ""
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_quiet_run_that_an_error_ended_says_who_could_not_be_told(
+    imgpipe: Imgpipe, listener: Listener, style: str
+) -> None:
+    listener.status = 500
+    jobs = "{mugs: {images: [nothing.png], items: {red: A red mug}}}"
+    ended = imgpipe("run", imgpipe.manifest(jobs, extra=notify(listener)), "-q", "--log-format", style)
+    assert ended.exit == 2
+    assert ended.err.count("127.0.0.1 answered 500") == 3  # both pings and the webhook
+    assert "nothing.png" in ended.err
+
+
+def test_a_quiet_run_says_its_cautions_in_json_too(imgpipe: Imgpipe, listener: Listener) -> None:
+    listener.status = 500
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q", "--log-format", "json")
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert (ended.exit, [line["event"] for line in lines]) == (0, ["caution"] * 3)
 
 
 async def test_a_listener_that_hangs_costs_a_run_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -600,3 +600,11 @@ def test_H73_half_of_the_first_answers_are_bad_and_the_run_finishes(tmp_path: Pa
     assert out.came.exit is Exit.OK
     assert script.posts == 80 + len(rows) <= 1.6 * 80
     assert len(shop.images) == 80
+
+
+async def test_a_run_that_only_met_outages_says_so(script: Scripted, shop: Shop) -> None:
+    script.always = said(500, "the upstream is broken")
+    summary = await shop.run()
+    assert (summary.exit, shop.states) == (Exit.TRY_LATER, {"pending": 1})
+    assert len(summary.reasons) == 1
+    assert "the upstream is broken" in summary.reasons[0]

@@ -234,3 +234,14 @@ def test_l01_prompts_of_earlier_requests_are_carried_over(bench: Bench) -> None:
     assert earlier is not None
     assert (latest["prompt"], latest["fingerprint"]) == ("a dog", changed.fingerprint)
     assert earlier["prompt"] == TASKS[0].prompt
+
+
+def test_l01_what_a_person_ordered_of_tasks_is_carried_over(bench: Bench) -> None:
+    ledger = bench.state / NAME
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("UPDATE task SET released = 7, accepted = fingerprint WHERE task = 3")
+        wanted = connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall()
+    spoil(ledger, root_of(ledger, "attempt_open"))
+    again(bench)
+    with closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall() == wanted
