@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 _NARROW = 50  # columns of a terminal, below which the table has no room for padding
-_SAMPLE_WIDTH = 200  # characters of a sample where there is no terminal
+_SAMPLE_WIDTH = 200  # characters of a sample prompt
 _MOST_SHOWN = 10  # problems and notes; the JSON form has all
 
 
@@ -105,8 +105,8 @@ def show_plan(bill: Bill, console: "Console") -> None:
         console.print(plan_table(bill, is_narrow=console.width < _NARROW))
     say(plan_sentence(bill), console)
     for name, prompt in bill.samples:
-        width = console.width if console.is_terminal else _SAMPLE_WIDTH
-        say(clipped(f"sample: {name}: {' '.join(prompt.split())}", width), console)
+        text = f"sample: {visible(name)}: {clipped(' '.join(prompt.split()), _SAMPLE_WIDTH)}"
+        say(clipped(text, console.width) if console.is_terminal else text, console)
     for title, texts in (("problem", bill.problems), ("note", bill.notes)):
         for text in texts[:_MOST_SHOWN]:
             say(f"{title}: {visible(text)}", console)

@@ -148,12 +148,6 @@ async def test_an_answer_that_cannot_be_read_is_kept(script: Scripted, shop: Sho
     assert [path.read_bytes() for path in shop.rejected] == [body.partition(b"\r\n\r\n")[2]] * 2
 
 
-async def test_H75_every_request_has_a_connection_of_its_own(script: Scripted, shop: Shop) -> None:
-    shop.rows = 3
-    await shop.run()
-    assert [b"\r\nconnection: close\r\n" in head.lower() for head in script.heads] == [True] * 3
-
-
 async def test_H74_an_answer_after_our_timeout_changes_nothing(script: Scripted, shop: Shop) -> None:
     script.latency_s = 0.2
     shop.extra, shop.timeout = "retry: {unknown: 0}", "100ms"
