@@ -190,6 +190,9 @@ def new_event_loop() -> "AbstractEventLoop":
         import asyncio
 
         return asyncio.new_event_loop()
+    import os
+
+    os.environ.setdefault("UV_THREADPOOL_SIZE", "2")  # libuv looks up names in them; each reserves 8 MB of stack
     import uvloop  # 15 ms, which only who spends waits for
 
     return uvloop.new_event_loop()
