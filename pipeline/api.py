@@ -1,11 +1,10 @@
-"""imgpipe from Python: what the command line does, as four functions.
+"""The Python API: what the command line does, as four functions.
 
     from pipeline import generate
 
     async for image in generate(["a red mug", "a blue mug"], output_dir="out", budget_usd=1.00):
         print(image.path, image.prompt)
 
-In: prompts, a manifest, an image. Out: images as they arrive, a bill, the summary of a run, where the image comes from.
 Every promise of the command line holds here too: the same call again yields what is on disk without a request.
 """
 

@@ -1,7 +1,7 @@
 """Days and months of a time zone as spans of real time, so that a budget counts each midnight once.
 
-A day begins at the first moment whose local date is that day or a later one. So a midnight that comes twice (clocks
-go back over it: America/Havana, Atlantic/Azores) begins one day, one that never comes (they go forward over it) begins
+A day begins at the first moment whose local date is that day or a later one. So a midnight that occurs twice (clocks
+go back over it: America/Havana, Atlantic/Azores) begins one day, one that is skipped (clocks go forward over it) begins
 it when the clocks have moved on, and a day that a zone leaves out (Pacific/Apia, 2011-12-30) is empty. Spans of one
 kind follow each other without gap or overlap. Not part of `settings`, which only declares.
 """

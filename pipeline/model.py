@@ -1,4 +1,4 @@
-"""The nouns that cross rooms. Types only: no I/O, no decisions.
+"""Types shared by several packages. No I/O, no decisions.
 
 Units are in the names: `_s` seconds, `_bytes`, `_microusd` (1 USD = 1,000,000). Paths in tasks and artifacts are
 relative and POSIX, so that outputs and ledger can be moved together.

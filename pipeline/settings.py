@@ -1,4 +1,4 @@
-"""What a person may set, checked, every default filled in. Types only: `manifest` makes them, flags replace them."""
+"""What a person may set, with every default. Types only: `manifest` makes them from YAML, flags replace them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,11 +1,7 @@
-"""Numbers as people read them.
+"""Numbers, sizes, durations and foreign text as people read them.
 
-In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
-
-Foreign text made safe for a terminal and for log lines.
-
-In: text from prompts, file names and servers. Out: the same text on one line, with everything that could move a cursor,
-start a line or turn the reading direction written as an escape. It knows nothing of HTML or CSV.
+Text from prompts, file names and servers is escaped to one line without control characters: nothing in it can move a
+cursor, start a line or turn the reading direction.
 """
 
 import re

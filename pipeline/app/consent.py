@@ -1,6 +1,6 @@
-"""May this much be spent? What a run may cost, what the budgets leave, and the yes it needs.
+"""Compares the price of a plan with the budgets, and asks for consent above $5.
 
-It reads money from the ledger and may ask one question; it writes and sends nothing.
+Reads money from the ledger and may ask one question on a terminal; it writes and sends nothing.
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
-"""Is everything there that a run needs? Python, packages, manifest, key, address, disk, clock, limits.
+"""Checks what a run needs: Python, packages, manifest, key, address, disk, clock, limits.
 
-In: a manifest, or none. Out: checks, each ok, warn or bad with what to do. It pays for nothing (the address is only
-connected to), shows no key, and leaves no file behind.
+Each check is ok, warn or bad with what to do. Nothing is paid for (the address is only connected to), the key is never
+shown, and no file is left behind.
 """
 
 import asyncio

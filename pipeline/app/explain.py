@@ -1,7 +1,7 @@
-"""From an image file to everything that is known of how it came to be.
+"""Finds everything recorded about an image file: manifest, row, prompt, inputs, attempts, price.
 
-In: a path, perhaps a state directory. Out: an `Explanation`: from the ledger that lies above the file, by its place and
-by its bytes, else from what the file itself carries. It needs no manifest and changes nothing.
+The ledger is looked for in the folders above the file; the image is found in it by path, else by SHA-256. Without a
+ledger the record embedded in the file is used. Needs no manifest and changes nothing.
 """
 
 import hashlib

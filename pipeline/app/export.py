@@ -1,7 +1,7 @@
-"""The images a person picked -> copies in a folder of their own. A different file is never replaced.
+"""Copies the images that a person picked into a folder.
 
-In: a set-up, marks, a folder. Out: what was copied, what was there already, what stays behind and why. The images keep
-the folders and names they have below the output directory.
+A different file is never replaced. Images keep the folders and names they have below the output directory. What was
+not copied is reported with its reason.
 """
 
 import filecmp

@@ -1,7 +1,6 @@
-"""What a plan finds that costs no request: images that get their new name, changes that are taken as good.
+"""Applies what a plan finds that costs no request: images that get a new name, changes that are accepted.
 
-In: a spool of such tasks. Out: a ledger and files that agree with the manifest, and what could not be done. Memory is
-flat: the spool is read in batches.
+Memory is flat: the spool is read in batches. Not part of `run`, because none of it needs consent, wallet or network.
 """
 
 from collections.abc import Iterable

@@ -1,7 +1,7 @@
-"""What `judge` serves: the contact sheet's page, its pictures, and the marks of a manifest.
+"""The data behind `judge`: the contact sheet's page, its pictures, and the marks of a manifest.
 
-In: a set-up. Out: HTML, bytes of raster images that ledger and manifest name, marks read and written. It knows nothing
-of HTTP (`judge_server`), takes no lock, sends no request and changes nothing but the marks: a run may go on beside it.
+Returns HTML and raster images that ledger and manifest name, and reads and writes marks. No HTTP (that is
+`judge_server`), no lock, no request; only marks are changed, so a run may go on beside it.
 """
 
 import os

@@ -1,17 +1,8 @@
-"""The last run as Prometheus metrics in a text file, for node_exporter's textfile collector.
+"""Reports a run to others: a ping when it begins and ends, its summary to a webhook, its numbers to a Prometheus file.
 
-In: a RunSummary. Out: the exposition text (format 0.0.4) and an atomic write of it: a reader never sees half a file.
-
-Telling somebody that a run began or ended: a webhook with the summary, a ping for a dead man's switch.
-
-In: a summary and an address. Out: one POST; what goes wrong comes back as a warning and never as an exception.
-Addresses are secrets (they carry tokens): only their host is ever named.
-
-Who wants to know of a run is told: a ping when it begins and ends, its summary to a webhook, its numbers to a file.
-
-In: the manifest's `notify`, summaries. Out: requests and a file. What goes wrong is a warning in the log and changes
-neither the run nor its exit code. The dead man's switch hears `success` for exit 0 alone: everything else is for a
-person to look at.
+What goes wrong here is a warning in the log and changes neither the run nor its exit code. The ping says `success` for
+exit 0 alone. Addresses are secrets (they carry tokens): only their host is ever shown. The metrics file is the
+exposition format 0.0.4 for node_exporter's textfile collector, replaced atomically.
 """
 
 import asyncio

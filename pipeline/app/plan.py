@@ -1,8 +1,4 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
-
-Reads the ledger through `Reader`; never locks, never sends.
-
-A plan as a bill: what a run would buy, why, for how much, how long it takes, and what a person should know first.
+"""Builds the plan of `imgpipe plan`: what a run would buy, why, for how much, how long it takes, and warnings.
 
 Reads manifest, ledger and files; never locks, never sends, changes nothing.
 """

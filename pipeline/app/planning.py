@@ -1,10 +1,7 @@
-"""A chain of jobs, expanded as if every image were there: what a later job gets wrong is told before the first one is
-paid for (P8).
+"""Makes a plan from manifest, ledger and files.
 
-In: a manifest. Out: the tasks of all its stages, for looking at only; InputError with every problem of every job. It
-reads no image and no ledger.
-
-Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet.
+Chained jobs are also expanded as if every image of an earlier job were there, so that errors of a later job are
+reported before the first one is paid for (P8): InputError with every problem of every job. Reads only.
 """
 
 import hashlib

@@ -1,10 +1,7 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`rejected`: lists the answers in `rejected/`, and reads them again with today's parser (`--salvage`).
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
-
-Answers in rejected/, read again with today's parser: what is whole now is published, without a request.
-
-In: a set-up. Out: what became of each body. A body goes only when its image stands under its task's name.
+An image found in one is published without a request. The kept answer is removed only when its image stands under its
+task's name.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""`retry`: tasks that failed, were refused or are unknown become due again, and the run asks for those alone."""
+"""`retry`: makes failed, refused or unknown tasks due again, and runs those alone.
+
+A module of its own, as every verb has one; the run is `run`.
+"""
 
 import asyncio
 import difflib

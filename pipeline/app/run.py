@@ -1,6 +1,4 @@
-"""The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told.
-
-One run, wired: lock, ledger, recovery, plan, consent, engine, and the last word.
+"""One run: lock, ledger, recovery, plan, consent, sending, and the summary with its one exit code.
 
 Raises InputError (2), StorageError (5), AccountError (7) and TryLater (75) before anything is sent; afterwards every
 ending is a RunSummary.

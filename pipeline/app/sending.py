@@ -1,12 +1,7 @@
-"""The process, made fit for many large images: what lives for the whole run, and how memory is given back.
+"""The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
 
-It changes the process it runs in, so it is called once, when something is going to be sent.
-
-What the sending part of a run hands back, and how it is looked into while it lasts.
-
-The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
-
-Imported only when something is due: the network's libraries take longer to import than a small plan takes to make.
+Imported only when something is due: the network's libraries take longer to import than a small plan takes to make. It
+also tunes the process for many large images (allocator, garbage collector, threads), once, when something is sent.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
-"""Requests whose end nobody knows, settled by what the provider's support said of them: billed, or free.
+"""`settle`: records what the provider's support said of unknown requests: billed, or free.
 
-In: a set-up and names of attempts as `status` shows them. Out: a ledger and budgets that agree. It sends nothing. Not
-part of `upkeep`, which asks nobody.
+Attempts are named as `status` shows them; ledger and budgets agree afterwards. Nothing is sent. A module of its own, as
+every verb has one.
 """
 
 from collections.abc import Sequence

@@ -1,10 +1,6 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
+"""Builds `status`: tasks by state, money, unknown requests and holds; or the whole history of one task.
 
-Reads the ledger through `Reader`; never locks, never sends.
-
-One task's whole history: every attempt, and what each of them asked for.
-
-Reads the ledger and, for what a run would ask next, the manifest; changes nothing.
+Reads the ledger through `Reader` and, for what a run would ask next, the manifest. Never locks, never sends.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""The verbs of someone who writes a manifest: init, validate, schema, completion.
-
-The verb that serves the API on this machine: simulate.
-"""
+"""The verbs for writing manifests (init, validate, schema, completion), and the simulator's (simulate)."""
 
 import sys
 from pathlib import Path

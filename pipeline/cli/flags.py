@@ -1,9 +1,7 @@
-"""Help pages: what a verb does, its options by topic, then examples as they are typed.
+r"""The flags that verbs share, their conversion to settings, and the layout of help pages.
 
-A verb's docstring is its page: paragraphs, and after a line with `\\b` examples, kept as they are written. Drawn by
-click alone: with rich in it, a page took five times as long to appear.
-
-The flags that verbs share, and their conversion to what `compose` understands.
+A verb's docstring is its help page: paragraphs, and after a line with `\b` examples, kept as they are written. Drawn by
+click alone: with rich, a page took five times as long to appear.
 """
 
 import re

@@ -1,7 +1,4 @@
-"""The verb that shows what a run would do: plan.
-
-The verbs of someone who looks: status, report, judge, explain, cost, export.
-"""
+"""The verbs that only read: plan, status, report, judge, explain, cost, export."""
 
 import sys
 from pathlib import Path

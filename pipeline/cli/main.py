@@ -1,11 +1,8 @@
-"""However a command ends, an exit code and a sentence comes of it.
+"""Entry point: finds the verb, calls it, turns every ending into an exit code.
 
-What is expected prints `imgpipe: ...` with the next step and no traceback. Anything else is a bug: it keeps its
-traceback, and says that what was paid is safe.
-
-The door: finds the verb, calls it, turns every ending into an exit code.
-
-Verbs are imported when they are called, so `imgpipe --help` starts in the time of click alone.
+Expected errors print `imgpipe: ...` with the next step and no traceback. Anything else is a bug: it keeps its
+traceback, and says that what was paid is safe. Verbs are imported when they are called, so that `imgpipe --help`
+starts in the time of click alone.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
+"""The verbs of maintenance: verify, rebuild, rejected, settle, doctor. None of them sends a paid request."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""When a run must start nothing more, and which exit code says so.
+"""When a run must start nothing more, and its exit code.
 
-In: every judged result of the run and the end of every task, in order. Out: a `Halt`, or None. It refuses to know who
-stops, how, and what is still in flight: a halt finishes what is paid and starts nothing.
+Reads every classified result and the end of every task, in order, and returns a `Halt` or None. A halt finishes what is
+paid and starts nothing; carrying it out is the engine's work.
 """
 
 import math

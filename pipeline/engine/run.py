@@ -1,13 +1,10 @@
-"""What a person should hear of images that were accepted: the answer's own doubts, and what was there before.
+"""Runs a lazy stream of due tasks through a bounded queue and a fixed number of workers.
 
-In: answers, as they are judged. Out: texts that were not told yet. Another size than asked for, the same bytes for two
-tasks, two answers with one id: that is the server's doing and was paid for, so it is accepted, and told. It refuses to
-know files and the ledger.
+Nothing fatal is raised while requests are in flight: it orders a halt (nothing new is sent, what is in flight is
+awaited and saved), because raising would cancel requests that are paid.
 
-One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
-
-Nothing fatal is raised while requests are in flight: it orders a
-halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
+Warnings about accepted images are raised here too, each text once: another size than asked for, the same bytes for two
+tasks, two answers with one id. They were paid for, so they are accepted.
 """
 
 import asyncio

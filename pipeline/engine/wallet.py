@@ -1,8 +1,7 @@
-"""What may still be spent: reserved before an attempt, settled after it.
+"""Budgets of run, day and month: reserved before an attempt, settled after it.
 
-In: prices, costs and the time. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
-ledger and the network. Everything is an integer of micro-dollars; a plain object used on one event loop, so no two
-workers can reserve the same money.
+A reservation is refused with the name of the budget that would be exceeded. Everything is an integer of micro-dollars;
+a plain object used on one event loop, so no two workers can reserve the same money.
 """
 
 from collections.abc import Callable

@@ -1,13 +1,9 @@
-"""A record inside an XMP packet, beside what others wrote there.
+"""Embeds a record of how an image was made as an XMP packet, and reads it back.
 
-In: a record (anything JSON can say) and perhaps an existing packet. Out: a packet that says that a trained model made
-the picture (IPTC Digital Source Type) and carries the record. It knows no image format.
-
-Where a picture came from, written into its file without touching a pixel.
-
-In: the bytes of a PNG, JPEG or WebP and a record. Out: the same file with an XMP packet in it; or the record of such a
-file. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes and would not fit
-afterwards: a signed file is left as it is, and its record stands in a file beside it (`sidecar`).
+The packet marks the picture as made by a trained model (IPTC Digital Source Type) and carries the record as JSON beside
+what others wrote there. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes
+and would be invalid afterwards: a signed file is left as it is, and its record is written to a file beside it
+(`sidecar`).
 """
 
 import hashlib

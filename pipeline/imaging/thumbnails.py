@@ -1,7 +1,7 @@
-"""Small pictures for the contact sheet.
+"""Makes thumbnails for the contact sheet: `<folder>/<name>`, WebP, made once.
 
-In: image files, each under a name that changes with its bytes. Out: `<folder>/<name>`, WebP, made once. A picture that
-cannot be decoded has no thumbnail, and that is never an error: the report shows the original instead.
+The name changes with the image's bytes. A picture that cannot be decoded has no thumbnail, and that is never an error:
+the report shows the original instead.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""A delimited text file: its encoding and delimiter are found from its bytes, its records come with their lines.
+"""Detects encoding and delimiter of a delimited text file, and reads its records with their line numbers.
 
-Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a mark,
-UTF-16 ("Unicode text") or the code page of Windows. A manifest may say which, and is then not second-guessed. The file
-is read as a stream.
+Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a byte-order
+mark, UTF-16 ("Unicode text") or the code page of Windows. What a manifest states is used as it is. The file is read as
+a stream.
 """
 
 import codecs

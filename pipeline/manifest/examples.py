@@ -1,7 +1,7 @@
-"""A kind and a path come in, a commented manifest to start from goes to disk, with the data it needs beside it.
+"""Writes a commented example manifest for `init`, with the data it needs beside it.
 
-The manifests are files in `examples/`; they load, and run against the simulator as they stand. Nothing that exists is
-replaced.
+The manifests are files in `examples/`; they load, and run against the simulator as they stand. An existing file is
+never replaced.
 """
 
 import io

@@ -1,13 +1,8 @@
-"""One scalar as it was written comes in, a value of a known kind goes out: number, duration, dollars, percentage,
-text.
+"""Types of values in a manifest: number, duration, dollars, percentage, text, and those that belong to one key.
 
-Resolution is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each kind carries its JSON Schema,
-so that editors and the loader agree. It knows no key by name: `schema` says which key holds which kind.
-
-Kinds of value that belong to one key each: names, addresses, ratios, sizes, axes, prices, ranges of numbers.
-
-In: what was written. Out: the checked value, or an error that says what to write instead. `scalars` has the general
-kinds.
+Resolution of scalars is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each type carries its
+JSON Schema, so that editors and the loader agree. An invalid value raises an error that says what to write instead.
+`schema` and `keys` say which key has which type.
 """
 
 import math

@@ -1,7 +1,7 @@
-"""A rendered path comes in, an `InputImage` with size, time and digest goes out; or the reason why it cannot be one.
+"""Checks the path of an input image and reads its size, time and digest.
 
-Files are looked at, not decoded: whether the bytes are an image the API takes is the provider's to say. Digests come
-from outside, so that an unchanged file is not read again.
+Files are hashed, not decoded: whether the API takes the bytes is checked by the provider. Known digests are passed in,
+so that an unchanged file is not read again.
 """
 
 import hashlib

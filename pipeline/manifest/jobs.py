@@ -1,12 +1,8 @@
-"""Layers of keys come in, one `Recipe` goes out: item > job > defaults > built-in, every template compiled.
+"""Merges the layers of keys (item > job > defaults > built-in) into one `Recipe` a job, with every template compiled.
 
-It decides which key wins and which names a template may use. Problems go to a list with the path of keys they belong
-to; nothing is rendered and no data file is opened.
-
-Checked models come in, one `JobPlan` a job goes out, and the order in which jobs can run.
-
-What is known without opening a data file is judged here: prompts that are missing, matrices that explode, jobs that
-wait for each other. It renders nothing.
+Also checks what needs no data file: missing prompts, matrices that are too large, cycles of jobs; and returns a
+`JobPlan` for each job in the order in which they can run. Problems are collected with the path of keys they belong to;
+nothing is rendered and no data file is opened.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping

@@ -1,10 +1,7 @@
-"""What every mapping of a manifest has in common: known keys only, `x-` keys ignored, a short form where there is one.
+"""The base model of every mapping of a manifest, and the models of provider, limits, retry and notify.
 
-In: a tree. Out: a checked model, or errors that `problems` gives a place. It knows no key by name.
-
-The keys that bound a run: provider, limits, retry, notify. In: a tree. Out: checked models with their defaults.
-
-Descriptions are what an editor shows. It knows nothing of jobs.
+Known keys only, `x-` keys ignored, a short form where there is one. `problems` adds line and column to errors.
+Descriptions of fields are what an editor shows.
 """
 
 from collections.abc import Callable

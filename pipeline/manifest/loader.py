@@ -1,11 +1,8 @@
-"""Environment variables in `vars`: `${X}`, `${X:-default}`, `${X:?why}`, and `$$` for a dollar sign.
+"""Loads a manifest: a path to a checked `Manifest`, or every problem of the file at once, each with line and column.
 
-In: one value and the environment. Out: its text, or a reason that names the variable and never shows its value.
-
-A path comes in, a `Manifest` goes out; or every problem of the file at once, each with its place.
-
-The steps: bytes, text, tree, models, recipes, settings. What is wrong in one is cut out, so that the next can still
-look at the rest. Nothing is expanded here, no data file is opened, nothing is sent.
+The steps: bytes, text, tree, environment variables in `vars` (`${X}`, `${X:-default}`, `${X:?why}`, `$$`), models,
+recipes, settings. What is invalid in one step is cut out, so that the next step still checks the rest. Nothing is
+expanded here, no data file is opened, nothing is sent. Errors never show the value of an environment variable.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
-"""The axes of a job come in, its combinations come out one by one, in the order written.
+"""The combinations of a job's matrix, one by one, in the order written.
 
 Include and exclude are GitHub Actions' (https://docs.github.com/actions/using-jobs/using-a-matrix-for-your-jobs):
 exclude first; an include is added to every original combination it does not contradict, and is a combination of its
-own when it fits none. Values are compared by name. It renders nothing.
+own when it fits none. Values are compared by name.
 """
 
 import itertools

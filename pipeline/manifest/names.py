@@ -1,6 +1,6 @@
-"""A rendered output name comes in; the portable relative name comes out, or the reason why it cannot be one.
+"""Makes a rendered output name portable, or says why it cannot be one.
 
-No I/O: what symlinks do to a name is `outputs`' business. The same rules on every system, so that outputs can move.
+The same rules on every system, so that outputs can be moved. No I/O: symlinks are checked in `outputs`.
 """
 
 import hashlib

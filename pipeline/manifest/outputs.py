@@ -1,8 +1,7 @@
-"""A clean output name comes in; whether what lies on disk already lets it be written, and keeps it from being an
-input.
+"""Checks that what is on disk lets an output name be written, and that no output would become an input.
 
-Symlinks on the way, folders and pipes in the way, the state directory, and patterns that would take the image as an
-input of the next run. Every directory is looked at once. It writes nothing.
+Symlinks on the way, folders and pipes in its place, the state directory, and patterns that would take the image as an
+input of the next run. Every directory is read once. Writes nothing.
 """
 
 import os

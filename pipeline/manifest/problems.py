@@ -1,11 +1,8 @@
-"""A path of keys comes in, its line and column in the manifest goes out. Composes the YAML again, and only when asked.
+"""Turns pydantic's errors into `Problem`s with line, column and advice, and prunes the tree of what was invalid.
 
-Nothing is composed while all is well: marks of 100,000 values cost more than the values. It judges nothing.
-
-What pydantic found comes in, `Problem`s with place and advice go out; and the tree without what was wrong.
-
-The pruned tree lets the loader go on, so that a wrong number at the top does not hide a wrong template below. It knows
-the shape of the models, and no rule of its own.
+The pruned tree lets the loader go on, so that a wrong number at the top does not hide a wrong template below. Positions
+are found by composing the YAML again, and only when there is an error: marks of 100,000 values cost more than the
+values.
 """
 
 import re

@@ -1,11 +1,8 @@
-"""What a template handles and what it may cost: namespaces, the look of a value in a text, and one rendering's budget.
+"""Jinja2's sandbox with a render budget: expressions of an untrusted manifest cannot escape, and stay small and quick.
 
-In: values. Out: the same values, paid for, or SecurityError. It knows nothing of Jinja's grammar.
-
-Jinja2 with walls: the sandbox of the library keeps a template from escaping, this module keeps it small and quick.
-
-In: expressions of a manifest that may come from a stranger. Out: an `Environment` in which every operator, filter and
-call is paid for from one `Budget` before it allocates. It knows nothing of tasks; `template` decides when it is used.
+Jinja's own sandbox prevents escapes. Here every operator, filter and call is charged to one budget before it allocates;
+SecurityError when it is used up. Also the namespaces of a template (`row`, `file`, ...) and how a value is written as
+text.
 """
 
 import functools

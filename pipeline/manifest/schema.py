@@ -1,12 +1,7 @@
-"""The keys of a job, of `defaults` and of an `items` entry. In: a tree. Out: checked models; what was written stays
-known.
+"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, and the JSON Schema for editors.
 
-Descriptions are what an editor shows. Nothing is rendered and nothing is read from disk; which layer wins is decided
-in `recipe`.
-
-The whole manifest: its top-level keys, and the JSON Schema of everything for editors.
-
-In: a tree. Out: a checked `ManifestFile`; or, from `json_schema`, what a YAML language server completes from.
+Descriptions are what an editor shows. Which keys were written stays known (`model_fields_set`), because only those win
+over an outer layer; the layers are merged in `jobs`. Nothing is rendered and nothing is read from disk.
 """
 
 from typing import Any, ClassVar

@@ -1,6 +1,6 @@
-"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify.
+"""Turns checked models into the settings of other packages: provider, limits, retry, notify.
 
-It fills defaults and resolves paths against the manifest's folder. It opens no file.
+Paths are resolved against the manifest's folder. No file is opened.
 """
 
 import zoneinfo

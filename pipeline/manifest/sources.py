@@ -1,4 +1,4 @@
-"""The plan of a job comes in, its rows come out one by one: written in place, from a table, a folder, or another job.
+"""The rows of a job, one by one: items, a table, a folder, or another job's images.
 
 Nothing is multiplied and nothing rendered here. A source that cannot be read is a Problem, and so is one without rows.
 """

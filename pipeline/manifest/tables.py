@@ -1,10 +1,6 @@
-"""One row of a job: what tables, folders and other jobs have in common once they are read.
+"""Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
 
-A source yields rows and, between them, the problems of rows that cannot be used; so one bad line hides no other.
-
-Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
-
-A row that cannot be read is a Problem with its line, and the next row is read. It knows nothing of jobs or templates.
+A row that cannot be read is a Problem with its line, between the rows; so one bad line hides no other.
 """
 
 import math

@@ -1,13 +1,11 @@
-"""What is asked for comes in, its SHA-256 and the digests of its four aspects go out.
+"""One row and one combination to tasks: rendered, named, fingerprinted, one for each variant.
 
-Canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON writes them. It does not depend on
-the wire: paths, dates, limits, output names, tags, `tier` (it changes the price, not the picture) and the order of the
-manifest are not in it.
+What cannot become a task raises TemplateTrouble with the origin of the key at fault and the other errors of the same
+row.
 
-One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
-
-What cannot become a task raises TemplateTrouble with the origin of the key at fault, and with what else is wrong in
-the same row. It keeps no task and knows no other.
+The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
+writes them. It does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes
+the price, not the picture) and the order of the manifest are not in it. A change here buys every image anew.
 """
 
 import hashlib

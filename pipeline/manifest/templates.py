@@ -1,7 +1,7 @@
-"""The text of a key comes in, a `Template` that renders quickly comes out, or the reason why not with its line.
+"""Compiles the text of a key to a `Template` that renders quickly, or to an error with its line.
 
 Text without `{{` is returned as it is; names and text only are joined without Jinja (about 1 microsecond); everything
-else runs in the sandbox. Values are data: what they contain is never rendered again. It knows no file and no task.
+else runs in the sandbox. Values are data: what they contain is never rendered again.
 """
 
 import re

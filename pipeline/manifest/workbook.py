@@ -1,7 +1,7 @@
-"""A sheet of a workbook (xlsx, xls, xlsb, ods) as rows of text, by python-calamine.
+"""Reads a sheet of a workbook (xlsx, xls, xlsb, ods) as rows of text, by python-calamine.
 
-Not part of `tables`, because the library is an extra. It holds the sheet in memory, so what a workbook may unpack to
-is bounded.
+Not part of `tables`, because the library is an extra. The sheet is in memory as a whole, so what a workbook may unpack
+to is bounded.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""One task and what the ledger knows of it -> due or not, and why: the states and reasons of the contract."""
+"""Decides whether one task is due, and why, from the task and its ledger row: the states and reasons of a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

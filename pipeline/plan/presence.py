@@ -1,4 +1,4 @@
-"""What lies in the output directory now. Read-only; listings are remembered while one plan is made."""
+"""Looks up whether recorded images are on disk. Read-only; listings are kept while one plan is made."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""Which tasks a person means: `--select`, `--exclude`, `--first`, `--sample`."""
+"""Selects tasks by `--select`, `--exclude`, `--first` and `--sample`."""
 
 import hashlib
 import heapq

@@ -1,7 +1,6 @@
-"""A large body, read straight into the memory it stays in.
+"""Reads a large body straight into the buffer it stays in.
 
-In: an answer whose head has come. Out: its whole body, or the error that aiohttp would have raised. It refuses to know
-what a body means.
+From an answer whose head has arrived follows its whole body, or the error that aiohttp would have raised.
 """
 
 import asyncio

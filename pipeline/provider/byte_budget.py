@@ -1,17 +1,15 @@
-"""How many bytes of bodies may be in memory at once.
+"""Limits how many bytes of bodies are in memory at once.
 
-In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
-
-Every exchange has a share. A share holds its connection, and its request until that has left, then its answer (all of
-it at once where its length is told, else as it grows) until it has been judged, then its image until that is on disk:
+Every exchange has a share. A share holds its connection, and its request until that is sent, then its answer (all of
+it at once where its length is known, else as it grows) until it has been parsed, then its image until that is on disk:
 256 answers of 2.7 MB had 700 MB resident while images were not counted. The limit allows for as many connections as may
 be open beside the bodies. What a connection has read while its answer waits for room keeps new requests from being
-sent, but no answer from being read: answers that all come at once pass the limit by `UNREAD_BYTES` each (1,000 of
+sent, but no answer from being read: answers that all arrive at once pass the limit by `UNREAD_BYTES` each (1,000 of
 2.7 MB in flight: 994 MB resident at most).
 
-Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the growing ones gets on
-all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most one answer, or by
-one request that is larger than the limit itself.
+Without room everybody waits for room; when no whole answer is left to be parsed, the oldest of the growing ones goes on
+all the same. So there is no deadlock, and the limit is passed by at most one answer, or by one request that is larger
+than the limit itself.
 """
 
 import asyncio

@@ -1,7 +1,6 @@
-"""One attempt: a task goes out as one paid request, its answer comes back judged.
+"""Performs one attempt: sends a task as one paid request and classifies its answer.
 
-In: settings, the key, tasks. Out: `Reply`, `Answer`, `Failure`. It refuses to know how often a task is tried, when, and
-where its image goes.
+Returns `Reply`, `Answer` or `Failure`. Repeats, waits and the image's place are decided elsewhere.
 """
 
 import asyncio

@@ -1,11 +1,6 @@
-"""The key: found, never shown.
+"""Finds the API key, and checks the address it may be sent to, before the first request.
 
-In: settings, the environment, the folder of the manifest (for its `.env`). Out: the key, fit for a header. It
-refuses to know where it goes.
-
-Where requests go: checked before the first one, because the key goes there too.
-
-In: settings, proxy variables. Out: the address of a model, the proxy. It refuses to know what is sent.
+The key comes from the environment or the `.env` beside the manifest, and is never shown. Proxy variables are honoured.
 """
 
 import ipaddress

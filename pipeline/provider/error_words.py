@@ -1,4 +1,4 @@
-"""The names and words by which errors tell a refused prompt, a dead account or a wrong address.
+"""Names and phrases by which errors mean a refused prompt, a dead account or a wrong address.
 
 Relays drop Google's details, change the status and send their own codes: names (`reason`, `code`, `status`, `type`) are
 looked at first, the text of the message last. Pure computation over text.

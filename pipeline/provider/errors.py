@@ -1,15 +1,9 @@
-"""When may we ask again? The delay a server names, wherever it names it.
+"""Classifies an error answer: status, headers and body to a `Failure`, with the delay the server names.
 
-In: headers, the parsed error and its text. Out: seconds, or None when nothing usable is named. What is malformed,
-negative or zero is as good as unsaid. It refuses to know what is done about it.
-
-Sources, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`, because
-clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please retry in
-36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts.
-
-What a refusal of the server means: one pure function that reads like the table of outcomes.
-
-In: status, headers and the parsed error. Out: a `Failure`. It refuses to know what is done about it.
+Sources of delays, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`,
+because clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please
+retry in 36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts. One that is malformed,
+negative or zero is ignored. Pure functions.
 """
 
 import json

@@ -1,8 +1,7 @@
-"""Input images, as the API takes them.
+"""Reads input images and converts them to what the API takes.
 
-In: a path and what the plan knew of it. Out: bytes ready to send. Each file is read once and proven to be what the plan
-saw; the file itself is never touched. What the API takes is sent as it is, less its metadata; the rest is converted by
-processes of their own. It refuses to know how.
+Each file is read once and proven to be what the plan saw; the file itself is never touched. What the API takes is sent
+as it is, less its metadata; the rest is converted in child processes (`imaging.convert`).
 """
 
 import asyncio

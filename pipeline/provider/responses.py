@@ -1,12 +1,8 @@
-"""What a 200 says, whatever its shape: a tolerant walk over the tree of an answer.
+"""Parses one whole HTTP answer: an image, or the reason why there is none.
 
-In: parsed JSON of any shape. Out: `Told`, plain facts. Both casings are read; null, missing and strange things are
-passed over and remembered as `is_odd`. It refuses to judge.
-
-One whole HTTP answer, judged: an image, or the reason why there is none.
-
-In: a `Reply` and its task. Out: an `Answer` or a `Failure`, never an exception. Pure computation, made for a thread.
-It refuses to know the wire, and what is done about a failure.
+A tolerant walk over the tree collects plain facts (`Told`): both casings are read; null, missing and strange things are
+passed over and marked `is_odd`. From the facts follows an `Answer` or a `Failure`, never an exception. Pure
+computation, made to run in a thread.
 """
 
 import re

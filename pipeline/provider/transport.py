@@ -1,20 +1,13 @@
-"""When has a server been silent for too long?
+"""One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-In: a clock and the count of bytes that have arrived. Out: `TimeoutError` in the watched task. It refuses to know HTTP.
-
-Two limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left alone.
-Time in which this process itself did not look (a blocked loop) or did not want to read (no memory) is not held against
-the server.
-
-One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
-
-In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nobody else but its helper `intake` knows aiohttp. It refuses
-to know what an answer means, and it never sends anything twice.
+Every exception of the network is named here, most specific first; only this module and `body_reader` import aiohttp's
+client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
 
 A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
-nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
-The request is never repeated here: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
+nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
+
+Two time limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left
+alone. Time in which this process did not read (a blocked loop, no memory) is not counted.
 """
 
 import asyncio

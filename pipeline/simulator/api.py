@@ -1,4 +1,4 @@
-"""One HTTP request, from its key to its line on the bill.
+"""Handles one HTTP request, from its key to its line on the bill.
 
 The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body.
 """

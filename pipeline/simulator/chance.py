@@ -1,4 +1,4 @@
-"""Chance that can be repeated: which fault strikes a request, and how long its answer takes.
+"""Repeatable randomness: which fault strikes a request, and how long its answer takes.
 
 It depends on the profile's seed, the request and how often that was made, not on the order of arrival.
 """

@@ -1,4 +1,4 @@
-"""Errors as clients see them: the gateway's envelope, the model owner's, pages of HTML; one answer for each fault."""
+"""Error answers: the gateway's envelope, the model owner's, pages of HTML; one for each fault."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
-"""Every way an answer can go wrong, by name: at which stage it strikes and what the bill says.
+"""Every fault by name: at which stage it strikes and what the bill says.
 
-Profiles and prompts name faults from this table. Where each is carried out: `error_responses` (requests that are not
+Profiles and prompts name faults from this table. They are carried out in `error_responses` (requests that are not
 executed), `responses` (bodies) and `transport` (the connection).
 """
 

@@ -1,4 +1,4 @@
-"""Proto-JSON as the model owner reads it: both casings of a name, and a 400 that says which field is wrong."""
+"""Reads Proto-JSON fields as the model owner does: both casings of a name, and a 400 that says which field is wrong."""
 
 import re
 from collections.abc import Collection, Mapping

@@ -1,7 +1,7 @@
 """Rate limits of one key: requests in any 60 s, and requests at once; both may change with time.
 
-A module of its own, because it is the part that decides what a client's pace meets. Nothing sleeps here: the clock is
-a parameter.
+Not part of `api`, because it decides what a client's pace meets and is tested by itself: the clock is a parameter and
+nothing sleeps.
 """
 
 from collections import deque

@@ -1,6 +1,6 @@
 """The models that are served, and what a valid request asks of one.
 
-Sizes, pixels, tokens and prices are the catalogue's; here stands only what a client never decides by.
+Sizes, pixels, tokens and prices are the catalogue's; here is only what a client never decides by.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,7 @@
-"""Many at once, or one alone: a thread whose first try failed gets everything the others gave back.
+"""Reserves that are given up so that the images in flight can still be saved.
 
-Things that are only there to be given up, so that the images in flight can be saved all the same.
-
-A file, whose blocks are what is missing on a full disk; open descriptors, which are missing when there are too many.
+A file, whose blocks are released on a full disk; and open descriptors, released when there are too many. Many threads
+may write at once; one whose first try failed waits to be alone and gets everything the others gave back.
 """
 
 import contextlib

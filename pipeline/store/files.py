@@ -1,12 +1,10 @@
-"""The one seam to the file system: every file operation of the store goes through a `Disk`.
+"""Every file operation of the store, through a `Disk`; and folder trees that names cannot leave.
 
-In: names relative to an open directory. Out: what the operating system said, errors untouched (`OSError`). It knows no
-images and decides nothing, so tests can record, reorder and fail each call.
+Names are relative to an open directory; the operating system's errors (`OSError`) pass unchanged. Tests replace the
+`Disk` to record, reorder and fail each call.
 
-A directory below which everything stays: relative POSIX names -> open directories.
-
-No component may be a symbolic link, none may be `..`. Directories are made on request and their entries are synced,
-so that a file that is durable in a directory is durable altogether. It knows nothing of what is put into them.
+`Tree` opens relative POSIX names: no component may be a symbolic link, none may be `..`. Directories are made on
+request and their entries are synced, so that a file that is durable in a directory is durable altogether.
 """
 
 import contextlib

@@ -1,6 +1,6 @@
-"""What became of recorded files: looked at by size and time first, hashed only where those differ. Read-only.
+"""Compares recorded files with the ledger: missing, changed, unrecorded. Read-only, also while a run writes.
 
-Every image against the ledger, byte by byte: missing, changed, unrecorded. Read-only, also while a run writes.
+A start looks at size and time first and hashes only where those differ; `verify` hashes every image.
 """
 
 import contextlib

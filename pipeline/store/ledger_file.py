@@ -1,7 +1,6 @@
-"""The ledger as a file: looked at before it is touched, made whole or not at all, brought to today's shape.
+"""The ledger as a file: checked before it is touched, created, migrated.
 
-In: a path in the state directory. Out: a file that the writer may open, or an error and a file left byte for byte as
-it was (P12). It knows the shape of the ledger and none of its rows.
+On an error the file is left byte for byte as it was (P12).
 """
 
 import contextlib

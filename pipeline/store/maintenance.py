@@ -1,9 +1,6 @@
-"""A done image whose output name changed: it moves there without a request, and never onto anything.
+"""Orders of a person between requests: images renamed, present files accepted, bodies of rejected/ salvaged.
 
-What a person orders between requests: present images taken as good, bodies in rejected/ that can be read after all.
-
-In: tasks as they are asked for now, images read again. Out: a ledger that agrees. It sends nothing and replaces
-nothing; each order is durable when it returns.
+Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
 import contextlib

@@ -1,8 +1,6 @@
-"""What a start can find, as nouns: parts on disk, whose they are, and the account of what was done about them.
+"""Part files left by a process that died: found, attributed, and published without a request or kept.
 
-A whole image that a dead process left behind -> published without a request, or kept where people find it.
-
-In: the image, whose it is, where it lay. Out: the ledger and the disk agree about it. It does not look for images.
+After each the ledger and the disk agree. `recovery` looks for them.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""The ledger for everybody who only looks: plans, reports, `status`, `explain`, `cost`.
+"""Read-only access to the ledger for plans, reports, `status`, `explain` and `cost`.
 
-Synchronous and read-only: it opens while a run writes, never blocks it and never checkpoints (L12). A ledger that does
-not exist yet is an empty one. It knows rows; what they mean for a run is the plan's business.
+Synchronous: it opens while a run writes, never blocks it and never checkpoints. A ledger that does not exist yet is an
+empty one.
 """
 
 import os

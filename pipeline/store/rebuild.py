@@ -1,8 +1,8 @@
-"""A ledger from files: tasks and the images that stand under their names -> done, without a request (P12, L07).
+"""Makes a ledger from files: tasks and the images under their names become done, without a request (P12).
 
-A damaged ledger is kept aside, and what it still says is carried over: requests, money, unknown and refused tasks. An
+A damaged ledger is kept aside, and what can be read of it is copied: requests, money, unknown and refused tasks. An
 image of which no request is known is counted at its list price, at the time of its file: a budget for the day or the
-month does not begin anew. Where more may have been spent than that, the ledger remembers so.
+month does not begin anew. Where more may have been spent than that, the ledger records so.
 """
 
 import re

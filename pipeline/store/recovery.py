@@ -1,7 +1,7 @@
-"""What a start finds -> order: parts published or removed, lost requests counted, files compared with the ledger.
+"""Repairs at the start of a run: parts published or removed, lost requests counted, files compared with the ledger.
 
-Under the lock, before anything is sent. Every step can be killed and done again; nothing here asks the network. What
-it cannot place (parts of another ledger) it leaves and reports.
+Under the lock, before anything is sent; no network. Every step can be killed and repeated. Parts of another ledger are
+left and reported.
 """
 
 import contextlib

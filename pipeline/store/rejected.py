@@ -1,8 +1,6 @@
 """`rejected/` in the state directory: bytes that were paid for and could not be published (P2).
 
-In: bytes and facts free of secrets. Out: `<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, 0600. It judges
-nothing;
-recovery and people read what lies here.
+`<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, mode 0600; the facts contain no secrets.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Directories and settings -> everything a store is made of, checked and opened in order.
+"""Opens and checks everything a store is made of, in order, from directories and settings.
 
-What fails leaves nothing open and nothing changed that matters. Raises InputError for what a person must change before
-anything is sent, StorageError and LedgerError for what the disk says.
+On an error everything is closed again. Raises InputError for what a person must change before anything is sent,
+StorageError and LedgerError for errors of the disk.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Nouns of other rooms <-> rows of the ledger: what each boundary writes, as functions of a connection.
+"""Types to rows of the ledger and back: what each step of an attempt writes, as functions of a connection.
 
 Each is one piece of work for `Ledger.submit`: no I/O of its own, no clock, no decision about money or states.
 """

@@ -1,8 +1,6 @@
-"""Time as the ledger keeps it: aware UTC <-> integer microseconds since 1970.
+"""SQLite's details in one place: time as integer microseconds since 1970 UTC, statements by name, errors translated.
 
-The two .sql files of this room -> migrations in order, and statements by name. It opens no database.
-
-What SQLite and the operating system say -> the errors of this program, once, at the border.
+`schema.sql` holds the migrations in order, `queries.sql` the named statements. Opens no database.
 """
 
 import errno

@@ -1,4 +1,4 @@
-"""What a run records: attempts, images and money, each durable when its call returns.
+"""Records a run: attempts, images and money, each durable when its call returns.
 
 Opened under the state lock; owns the ledger's writer thread and the threads that write images (`images`).
 """

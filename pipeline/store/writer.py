@@ -1,9 +1,8 @@
-"""Images that make way: moved to `superseded/` in the state directory, never deleted (P6), across file systems too.
+"""Writes an image in memory to a file under its final name; earlier images move to `superseded/` (P6).
 
-Steps 5 to 7 and 9 of a commit: an image in memory -> a file under its final name, or kept where it is found again.
-
-It replaces nothing it does not own, and does not know the ledger: what must be written down between two steps is a
-callback. Synchronous; one call runs in one thread from end to end, so that a cancelled caller stops nothing.
+A file that is not ours is never replaced, and nothing is deleted; moves work across file systems too. What must be
+recorded between two steps is a callback, so this module does not depend on the ledger. Synchronous: one call runs in
+one thread from end to end, so that cancelling the caller stops nothing.
 """
 
 import contextlib

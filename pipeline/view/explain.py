@@ -1,7 +1,4 @@
-"""Where one image comes from: for people as lines, for machines as the JSON of `explain --json`.
-
-In: an `Explanation`, made by whoever asks ledger and file. Out: text. It looks nothing up.
-"""
+"""Shows the origin of one image: lines for people, or the JSON of `explain --json`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""A plan as a bill, and as the JSON of `plan --json`.
-
-In: plain lines, one for each job and reason. Out: what a run would do, why, and for how much. It decides nothing.
-"""
+"""Shows a plan and its price, or the JSON of `plan --json`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace

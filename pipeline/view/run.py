@@ -1,11 +1,6 @@
-"""Sentences on a terminal: words stay whole, and so does a command that is meant to be copied.
+"""Shows the summary of a run: the JSON of `run --json`, or a paragraph: one line when all is well, else the next step.
 
-In: text. Out: the same text with line breaks for a width. Where there is no terminal, nothing is broken.
-
-The last word of a run.
-
-In: the engine's RunSummary. Out: the JSON object of `run --json`, and a paragraph for a person: one line when all is
-well, what to do now when not. It looks nothing up.
+Words and commands to copy are never broken between lines; where there is no terminal, no line is.
 """
 
 import re

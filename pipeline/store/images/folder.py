@@ -1,7 +1,7 @@
-"""Images as files: steps 5 to 7 and 9 of a commit for a sender, and the bodies that hold no usable image.
+"""Stores images as files below the output directory, and bodies without a usable image in `rejected/`.
 
-What is expected to go wrong is returned as a `Failure` that says where the bytes were kept. Each call runs in one
-thread of the writer pool from end to end; a cancelled caller stops only the waiting.
+Expected errors are returned as a `Failure` that says where the bytes were kept. Each call runs in one thread of the
+writer pool from end to end; cancelling the caller stops only the wait.
 """
 
 import contextlib
