@@ -134,7 +134,7 @@ class SendingRun:
             )
             clock = asyncio.get_running_loop().time  # that of the gate's sleeps
             gate = Gate(Throttle(self.setup.limits, retry=self.setup.retry, clock=clock))
-            watch = HaltPolicy(
+            policy = HaltPolicy(
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models(kind=self.setup.provider.vendor)),
                 spaced_s=SPACED_SHARE * self.setup.retry.wait_initial_s,
@@ -143,7 +143,7 @@ class SendingRun:
             async with aclosing(stages):
                 try:
                     async for spool in stages:
-                        engine = self._engine(sender, gate, watch, outcome)
+                        engine = self._engine(sender, gate, policy, outcome)
                         await engine.run(due for due in spool if due.task.model not in self.held)
                         if len(outcome.halts):
                             break
@@ -167,7 +167,7 @@ class SendingRun:
         if outcome.halts.add(halt):
             self.listen(Halted(exit=halt.exit, reason=halt.reason))
 
-    def _engine(self, sender: LocalSender, gate: Gate, watch: HaltPolicy, outcome: SendingOutcome) -> Engine:
+    def _engine(self, sender: LocalSender, gate: Gate, policy: HaltPolicy, outcome: SendingOutcome) -> Engine:
         engine = Engine(
             run=self.run,
             sender=sender,
@@ -175,7 +175,7 @@ class SendingRun:
             prices=self.prices,
             gate=gate,
             wallet=self.wallet,
-            watch=watch,
+            policy=policy,
             limits=self.setup.limits,
             retry=self.setup.retry,
             listen=self.listen,

@@ -274,7 +274,7 @@ def compose_flags(
     wait_lock: float = 0.0,
     **others: Any,
 ) -> "Flags":
-    """Return what `compose` understands; `profile` is the value of `--simulate`, None when it was not given."""
+    """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
     from pipeline.model import Aspect
     from pipeline.plan.selection import Selection

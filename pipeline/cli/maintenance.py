@@ -160,7 +160,7 @@ def rebuild(
                 "doubtful": rebuilt.doubtful,
                 "set_aside": None if aside is None else str(aside),
                 "recovered": rebuilt.recovery.recovered,
-                "carried": _carried_json(rebuilt.carried),
+                "carried": _salvaged_json(rebuilt.salvaged),
                 "counted_usd": rebuilt.counted_microusd / 1e6,
                 "doubt": rebuilt.doubt,
                 "exit": int(exit_code),
@@ -172,15 +172,15 @@ def rebuild(
     return exit_code
 
 
-def _carried_json(carried: "SalvagedLedger | None") -> dict[str, object] | None:
+def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | None:
     return (
         None
-        if carried is None
+        if salvaged is None
         else {
-            "attempts": carried.attempts,
-            "spent_usd": carried.spent_microusd / 1e6,
-            "unknown_usd": carried.unknown_microusd / 1e6,
-            "is_complete": carried.is_complete,
+            "attempts": salvaged.attempts,
+            "spent_usd": salvaged.spent_microusd / 1e6,
+            "unknown_usd": salvaged.unknown_microusd / 1e6,
+            "is_complete": salvaged.is_complete,
         }
     )
 
@@ -193,9 +193,9 @@ def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
     ]
     if rebuilt.set_aside is not None:
         lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
-    if (carried := rebuilt.carried) is not None:
-        spent, unknown = (money(each, is_play_money) for each in (carried.spent_microusd, carried.unknown_microusd))
-        lines.append(f"Carried over from it: {count(carried.attempts, 'request')}, {spent} and maybe {unknown} more.")
+    if (salvaged := rebuilt.salvaged) is not None:
+        spent, unknown = (money(each, is_play_money) for each in (salvaged.spent_microusd, salvaged.unknown_microusd))
+        lines.append(f"Carried over from it: {count(salvaged.attempts, 'request')}, {spent} and maybe {unknown} more.")
     if rebuilt.counted_microusd:
         counted = money(rebuilt.counted_microusd, is_play_money)
         lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")

@@ -107,7 +107,7 @@ class Engine:
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
-        watch: HaltPolicy,
+        policy: HaltPolicy,
         limits: Limits,
         retry: Retry,
         listen: Listener,
@@ -130,7 +130,7 @@ class Engine:
         self._ledger = ledger
         self._gate = gate
         self._wallet = wallet
-        self._watch = watch
+        self._policy = policy
         self._remarks = Remarks()
         self._limits = limits
         self._retry = retry
@@ -370,7 +370,7 @@ class Engine:
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._watch.judged(
+        if halt := self._policy.judged(
             result,
             model=task.model,
             tries=tries,
@@ -386,7 +386,7 @@ class Engine:
             self._hindered(failure)
 
     def _task_ended(self, state: TaskState) -> None:
-        if halt := self._watch.task_ended(state):
+        if halt := self._policy.task_ended(state):
             self._halt(halt)
 
     def _hindered(self, failure: Failure) -> None:
@@ -419,7 +419,7 @@ class Engine:
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
-        """Tell what happened. A listener that fails stops the run in order, as any bug does (R21)."""
+        """Tell what happened. A listener that fails stops the run in order, as any bug does."""
         try:
             self._listen(event)
         except Exception as bug:  # raised by `run`

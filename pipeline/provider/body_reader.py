@@ -36,7 +36,7 @@ class BodyReader(asyncio.BufferedProtocol):
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
-        return f"<Intake {self.arrived_bytes} of {self.size_bytes} bytes>"
+        return f"<BodyReader {self.arrived_bytes} of {self.size_bytes} bytes>"
 
     @property
     def is_whole(self) -> bool:
@@ -109,7 +109,7 @@ class BodyReader(asyncio.BufferedProtocol):
 
 
 def take_over_body(response: aiohttp.ClientResponse, read_bytes: int) -> BodyReader | None:
-    """Return an intake for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
+    """Return a reader for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
     Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
     """

@@ -251,7 +251,7 @@ def failure_of_answer(
     headers: Headers,
     error: ServerError,
     *,
-    scrubber: Redactor,
+    redactor: Redactor,
     now: datetime,
     is_first: bool = False,
 ) -> Failure:
@@ -279,10 +279,10 @@ def failure_of_answer(
     return Failure(
         fault=fault,
         billed=billed,
-        reason=scrubber.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
+        reason=redactor.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
         status=status,
-        code=scrubber.text(named, 80) or None,
-        request_id=None if found is None else scrubber.text(found, 80),
+        code=redactor.text(named, 80) or None,
+        request_id=None if found is None else redactor.text(found, 80),
         hint_s=delay_s,
     )
 

@@ -43,7 +43,7 @@ class InputImages:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._turns = asyncio.Semaphore(_PROCESSES)
+        self._slots = asyncio.Semaphore(_PROCESSES)
         self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
 
     async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
@@ -68,7 +68,7 @@ class InputImages:
             await asyncio.to_thread(pool.shutdown)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
-        async with self._turns:
+        async with self._slots:
             data = await asyncio.to_thread(read_as_planned, image)
             known = (image.sha256, keep_metadata, most_bytes)
             if known in self._remembered:

@@ -91,7 +91,7 @@ class Redactor:
         ]
 
     def __repr__(self) -> str:
-        return f"<Scrubber {len(self._in_text)} secrets>"
+        return f"<Redactor {len(self._in_text)} secrets>"
 
     def text(self, raw: str, limit: int = _TEXT_LIMIT) -> str:
         """Return one line without the key, its control, bidirectional and invisible characters escaped.

@@ -23,11 +23,11 @@ from pipeline.store.sqlite import query, to_us
 class Mover:
     """Moves images inside one output directory."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
-        self._ledger = premises.ledger
-        self._outputs = premises.outputs
+        self._ledger = resources.ledger
+        self._outputs = resources.outputs
 
     def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
@@ -109,10 +109,10 @@ SAID_FREE: Final = "not billed, as the provider said"
 class Maintenance:
     """Carries out orders, each in one thread. Thread-safe."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
-        self._premises = premises
-        self._ledger = premises.ledger
+        self._resources = resources
+        self._ledger = resources.ledger
 
     def accept(self, tasks: Sequence[Task]) -> int:
         """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
@@ -157,13 +157,13 @@ class Maintenance:
         Raises StorageError, LedgerError.
         """
         recovery = Recovery()
-        claimant = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
-        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
-        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
+        record = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
+        is_ours = record is not None and kept_by(kept, record, self._resources.ledger_id)
+        if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
-        salvager.settle(claimant, image, Source(rejected=kept.name))
+        salvager = Salvager(self._resources, clock=self._settings.clock, recovery=recovery)
+        salvager.settle(record, image, Source(rejected=kept.name))
         return recovery
 
     def _now(self) -> int:

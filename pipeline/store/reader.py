@@ -313,7 +313,7 @@ class LedgerReader:
             yield from self._connection.execute(query(name), values)
 
     def _decoded(self, decode: Callable[[A], T], value: A) -> T:
-        """Run `decode`; what a flipped bit made unreadable is damage, not a traceback (L02)."""
+        """Run `decode`; what a flipped bit made unreadable is damage, not a traceback."""
         try:
             return decode(value)
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:

@@ -56,9 +56,9 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(self, state: Tree, ballast: DiskReserve, *, ledger_id: str) -> None:
+    def __init__(self, state: Tree, reserve: DiskReserve, *, ledger_id: str) -> None:
         self._state = state
-        self._ballast = ballast
+        self._reserve = reserve
         self._ledger_id = ledger_id
 
     def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
@@ -68,7 +68,7 @@ class RejectedFolder:
         try:
             self._keep_once(name, data, facts)
         except OSError:
-            self._ballast.give_up()
+            self._reserve.give_up()
             self._keep_once(name, data, facts)
         return f"{FOLDER}/{name}"
 

@@ -43,7 +43,7 @@ class StoreSettings:
     disk: Disk = field(default_factory=Disk)
     clock: Clock = utc_now
     warn: Warn = _log.warning
-    ballast_bytes: int = SIZE_BYTES
+    reserve_bytes: int = SIZE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     mountinfo: Callable[[], str] = read_mountinfo
@@ -56,7 +56,7 @@ class StoreOptions(TypedDict, total=False):
     disk: Disk
     clock: Clock
     warn: Warn
-    ballast_bytes: int
+    reserve_bytes: int
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
@@ -68,7 +68,7 @@ class StoreResources:
 
     outputs: Tree
     state: Tree
-    ballast: DiskReserve
+    reserve: DiskReserve
     rejected: RejectedFolder
     writer: Writer
     ledger: Ledger
@@ -77,7 +77,7 @@ class StoreResources:
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
-        self.ballast.give_up()
+        self.reserve.give_up()
         self.outputs.close()
         self.state.close()
 
@@ -124,24 +124,24 @@ Furnish = Callable[[sqlite3.Connection], object]
 
 
 def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None) -> StoreResources:
-    """Open directories, ledger and ballast. `furnish` fills a ledger that did not exist, before it has its name."""
+    """Open directories, ledger and reserve. `furnish` fills a ledger that did not exist, before it has its name."""
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
         ledger_of = _prepare_ledger(state, settings, furnish)
-        ballast = DiskReserve(state, size_bytes=settings.ballast_bytes)
-        ledger = ledger_of(ballast)
+        reserve = DiskReserve(state, size_bytes=settings.reserve_bytes)
+        ledger = ledger_of(reserve)
         undo.callback(ledger.close)
         _check_money(ledger, settings)
-        ballast.load(settings.warn)
+        reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
-        rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
-        writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
+        writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
         state=state,
-        ballast=ballast,
+        reserve=reserve,
         rejected=rejected,
         writer=writer,
         ledger=ledger,
@@ -159,7 +159,7 @@ def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, T
 
 
 def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree:
-    """Make and open a directory, its own entry durable, and find out whether it can be written (D05)."""
+    """Make and open a directory, its own entry durable, and find out whether it can be written."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sync_entry(root, settings.disk)
@@ -200,7 +200,7 @@ def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> C
         backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
         if backup is not None:
             settings.warn(f"the ledger was brought to a new shape; the old one is kept as {backup}")
-    return lambda ballast: Ledger(path, busy_s=settings.busy_s, relieve=ballast.give_up)
+    return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
 
 
 def _furnish(connection: sqlite3.Connection, settings: StoreSettings, furnish: Furnish) -> None:

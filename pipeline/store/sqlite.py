@@ -108,7 +108,7 @@ def damaged(path: Path, what: str) -> DamagedLedgerError:
 
 
 def unusable(directory: Path, error: OSError) -> ImgpipeError:
-    """Return the error for a directory that cannot be used at start (D05)."""
+    """Return the error for a directory that cannot be used at start."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"{directory}: {error.strerror}; nothing was sent")
     return InputError(

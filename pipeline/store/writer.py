@@ -157,16 +157,16 @@ class Writer:
     """Puts images into one output directory. Thread-safe."""
 
     def __init__(
-        self, outputs: Tree, state: Tree, *, ballast: DiskReserve, rejected: RejectedFolder, force: bool = False
+        self, outputs: Tree, state: Tree, *, reserve: DiskReserve, rejected: RejectedFolder, force: bool = False
     ) -> None:
         """`force`: an image of ours that was edited since makes way too (to superseded/)."""
         self._outputs = outputs
         self._state = state
         self._disk = outputs.disk
-        self._ballast = ballast
+        self._reserve = reserve
         self._rejected = rejected
         self._force = force
-        self._turns = ReadWriteLock()
+        self._lock = ReadWriteLock()
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
@@ -175,11 +175,11 @@ class Writer:
         where the image was kept.
         """
         try:
-            with self._turns.together():
+            with self._lock.together():
                 return self._publish_once(delivery)
         except OSError as error:
-            self._ballast.give_up()
-            with self._turns.alone():
+            self._reserve.give_up()
+            with self._lock.alone():
                 return self._second_try(delivery, error)
 
     def _second_try(self, delivery: Delivery, error: OSError) -> Artifact:

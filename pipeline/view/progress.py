@@ -66,7 +66,7 @@ class ProgressCounts:
         self.troubles: deque[Trouble] = deque(maxlen=3)
 
     def __repr__(self) -> str:
-        return f"<Tally {self.settled}/{self.total}, {self.retries} retries>"
+        return f"<ProgressCounts {self.settled}/{self.total}, {self.retries} retries>"
 
     def take(self, event: Event) -> None:
         """Count one event."""

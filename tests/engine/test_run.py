@@ -47,7 +47,7 @@ class Bench:
             prices=FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
-            watch=HaltPolicy(self.limits.stop_on),
+            policy=HaltPolicy(self.limits.stop_on),
             limits=self.limits,
             retry=retry,
             listen=self.events.append,
