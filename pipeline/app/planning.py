@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -32,7 +31,7 @@ from pipeline.plan.presence import Files
 from pipeline.plan.selection import Selection
 from pipeline.provider.pricing import PriceList
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count, money
+from pipeline.text import count, money, nearest
 
 
 def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Iterator[Task]:
@@ -263,7 +262,7 @@ def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
     if selection.is_everything or not ids:
         return ""
-    near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
+    near = [found for pattern in selection.select if (found := nearest(pattern, ids, cutoff=0.5, most=20_000))]
     advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
     return f"nothing is selected; {advice}"
 

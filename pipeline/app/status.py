@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +21,7 @@ from pipeline.model import Known, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.store.history import PastAttempt
 from pipeline.store.reader import LedgerReader
-from pipeline.text import moment
+from pipeline.text import moment, nearest
 from pipeline.view.status import AttemptLine, Request, RequestOfTask, Status, StatusTask, TaskHistory, UnknownAttempt
 
 CHANGED: Final = "the manifest asks for something else now"
@@ -154,8 +153,8 @@ def _orphan(known: Known | None, record: Record | None) -> StatusTask:
 
 
 def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    near = get_close_matches(task_id, ids, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    near = nearest(task_id, ids, cutoff=0.5, most=20_000)
+    return f"did you mean {near}?" if near else "imgpipe status FILE --tasks lists the ids"
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:

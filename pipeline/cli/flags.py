@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
+from pipeline.text import parse_duration, parse_usd
+
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
@@ -90,7 +92,6 @@ def verb(function: Callable[..., int]) -> click.Command:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 FILE: Final = click.Path(path_type=Path)
 
 
@@ -104,10 +105,10 @@ class Duration(click.ParamType[float]):
         text = str(value).strip()
         if re.fullmatch(r"\d+(\.\d+)?", text):
             return float(text)
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{value!r} is no duration; write seconds (90) or a unit (90s, 50m, 1h30m)", param, ctx)
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        seconds = parse_duration(text)
+        if seconds is None:
+            self.fail(f"{value!r} is not a duration; write seconds (90) or a unit (90s, 50m, 1h30m)", param, ctx)
+        return seconds
 
 
 class Dollars(click.ParamType[int]):
@@ -119,15 +120,10 @@ class Dollars(click.ParamType[int]):
         """Return micro-dollars."""
         if isinstance(value, int):
             return value
-        from decimal import Decimal, InvalidOperation
-
         try:
-            amount = Decimal(str(value).removeprefix("$"))
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or amount < 0:
-            self.fail(f"{value!r} is no sum of money; write dollars, such as 20 or 0.50", param, ctx)
-        return int(amount * 1_000_000)
+            return parse_usd(str(value).removeprefix("$"))
+        except ValueError as error:
+            self.fail("; ".join(error.args), param, ctx)
 
 
 def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -331,9 +327,9 @@ def moment_option(text: str | None, zone: "tzinfo") -> "datetime | None":
         return None
     from datetime import UTC, datetime, timedelta
 
-    units = {"d": "days", "h": "hours", "w": "weeks"}
-    if text[:-1].isdigit() and text[-1] in units:
-        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    age_s = parse_duration(text)
+    if age_s is not None:
+        return datetime.now(UTC) - timedelta(seconds=age_s)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

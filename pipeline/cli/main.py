@@ -20,6 +20,7 @@ from pipeline.cli import terminal
 from pipeline.cli.flags import WIDTH, Context, Page
 from pipeline.cli.terminal import flush_results, has_reader_left, mute, repair_streams
 from pipeline.errors import Exit, ImgpipeError
+from pipeline.text import nearest
 
 OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 BUG: Final = (
@@ -196,10 +197,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; a mistyped one is told which is nearest."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], VERBS, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
+            near = nearest(args[0], VERBS)
+            advice = f"did you mean {near!r}?" if near else f"the verbs are {', '.join(VERBS)}"
             ctx.fail(f"No such verb {args[0]!r}; {advice}")
         return super().resolve_command(ctx, args)
 

@@ -7,7 +7,6 @@ nothing is rendered and no data file is opened.
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.matrix import MAX_COMBINATIONS, Combinations
 from pipeline.manifest.problems import Origin, Places
-from pipeline.manifest.sandbox import Sandbox, nearest
+from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import Each, Item, Job, Keys, ManifestFile
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Aspect, Tier
+from pipeline.text import nearest
 
 MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
@@ -277,8 +277,8 @@ def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str,
     for name, wanted in upstream.items():
         path = ("jobs", name, "each", "job")
         if wanted not in jobs:
-            near = get_close_matches(wanted, jobs, n=1, cutoff=0.6)
-            instead = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
+            near = nearest(wanted, jobs)
+            instead = f"did you mean {near!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
             problems.append(places.problem(path, f"there is no job {wanted!r}", instead))
         elif name in (chain := [*upstream_of(name, upstream)]):
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic_core import CoreSchema
 
 from pipeline.manifest.fields import (
-    MAX_USD,
     Address,
     Attempts,
     Duration,
@@ -34,6 +33,7 @@ from pipeline.manifest.fields import (
 from pipeline.manifest.yaml import is_null
 from pipeline.settings import DEFAULT_MODELS
 from pipeline.settings import Kind as KindName
+from pipeline.text import MAX_USD
 
 
 class Model(BaseModel):

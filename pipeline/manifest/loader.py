@@ -21,10 +21,10 @@ from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
 from pipeline.manifest.location import directories, folder_of, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
-from pipeline.manifest.sandbox import nearest
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.yaml import Tree, parse
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
+from pipeline.text import nearest
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.manifest.fields import Choice, MatrixValue
-from pipeline.manifest.sandbox import nearest
 from pipeline.manifest.schema import Matrix
+from pipeline.text import nearest
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row

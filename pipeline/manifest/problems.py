@@ -9,7 +9,6 @@ import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, get_args, get_origin
 
@@ -23,6 +22,7 @@ from pipeline.manifest.keys import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.schema import Each, Job, ManifestFile
 from pipeline.manifest.templates import TemplateTrouble
 from pipeline.manifest.yaml import Loader, Tree
+from pipeline.text import nearest
 
 Path = Sequence[str | int]
 
@@ -178,13 +178,13 @@ def _nearest(path: tuple[str | int, ...]) -> str:
     unknown = str(path[-1])
     model = _model_at(path[:-1])
     known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
-    near = get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
+    near = nearest(unknown.lower(), known)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {near!r}?"
     for place, other in _ELSEWHERE.items():
-        near = get_close_matches(unknown.lower(), other.model_fields, n=1, cutoff=0.75)
+        near = nearest(unknown.lower(), other.model_fields, cutoff=0.75)
         if near and other is not model:
-            meant = "it" if near[0] == unknown else repr(near[0])
+            meant = "it" if near == unknown else repr(near)
             return f"did you mean {meant}? it belongs in {place}" if meant != "it" else f"it belongs in {place}"
     return "known here: " + ", ".join(known)
 

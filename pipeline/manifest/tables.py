@@ -18,7 +18,8 @@ import msgspec
 from pipeline.errors import Problem
 from pipeline.manifest.delimited import Unreadable, dialect_of, records
 from pipeline.manifest.files import open_regular, reason
-from pipeline.manifest.sandbox import Names, is_plain, nearest, plain_names, text_of
+from pipeline.manifest.sandbox import Names, is_plain, plain_names, text_of
+from pipeline.text import nearest
 
 
 @dataclass(slots=True)

@@ -6,7 +6,6 @@ else runs in the sandbox. Values are data: what they contain is never rendered a
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from jinja2 import meta, nodes
@@ -14,6 +13,7 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
 from pipeline.manifest.sandbox import FENCES, MAX_TEXT, Names, Sandbox, text_of
+from pipeline.text import nearest
 
 Context = Mapping[str, Any]
 Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
@@ -163,8 +163,8 @@ def _check_access(node: Any) -> None:
 def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTrouble:
     if name in _WHERE_NAMES_LIVE:
         return TemplateTrouble(f"{name!r} has no value here", _WHERE_NAMES_LIVE[name], line=line, needle=name)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(sorted(names))
+    near = nearest(name, names)
+    instead = f"did you mean {near!r}?" if near else "known here: " + ", ".join(sorted(names))
     return TemplateTrouble(f"unknown name {name!r} in the template", instead, line=line, needle=name)
 
 

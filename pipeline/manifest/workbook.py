@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline.manifest.delimited import Unreadable
 from pipeline.manifest.files import open_regular
-from pipeline.manifest.sandbox import is_plain, nearest
+from pipeline.manifest.sandbox import is_plain
+from pipeline.text import nearest
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 

@@ -18,11 +18,11 @@ from pipeline.model import Billed, Failure, Fault
 from pipeline.provider import error_words
 from pipeline.provider.decoding import NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
+from pipeline.text import UNITS_S
 
 LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
 Headers = Sequence[tuple[str, str]]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:[eE]\+?\d{1,2})?")
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
@@ -65,7 +65,7 @@ def until_pacific_midnight(now: datetime) -> float:
 def parse_delay(text: str) -> float | None:
     """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
     steps = list(_STEP.finditer(text.strip().lower()))
-    return sum(float(step[1]) * _UNITS[step[2]] for step in steps) if steps else None
+    return sum(float(step[1]) * UNITS_S[step[2]] for step in steps) if steps else None
 
 
 def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:

@@ -3,8 +3,6 @@
 Every mistake of a file is reported at once, with its line and column.
 """
 
-import re
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
@@ -16,17 +14,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline.errors import InputError, Problem
 from pipeline.simulator.faults import FAULTS
 from pipeline.simulator.models import Ask
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+from pipeline.text import nearest, parse_duration
 
 
 def _seconds(value: object) -> object:
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|s|m|h)", value) if isinstance(value, str) else None
-    if match is not None:
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, str):
+    if not isinstance(value, str):
+        return value
+    seconds = parse_duration(value)
+    if seconds is None:
         raise ValueError("write a duration such as 500ms, 3s or 2m")
-    return value
+    return seconds
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
@@ -158,8 +155,8 @@ def known_fault(name: str) -> str:
     """Return the name of a fault; one that does not exist is refused, naming its nearest."""
     if name in FAULTS:
         return name
-    near = get_close_matches(name, FAULTS, n=1, cutoff=0.6)
-    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    near = nearest(name, FAULTS)
+    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near}?" if near else ""))
 
 
 DEFAULT = "calm"

@@ -82,7 +82,7 @@ def test_pages_are_coloured_on_request_only(
         (["frobnicate"], "the verbs are init, validate"),
         (["run", "--budgt", "3", "x"], "Did you mean '--budget'?"),
         (["run"], "name a manifest"),
-        (["run", "x", "--budget", "lots"], "write dollars"),
+        (["run", "x", "--budget", "lots"], "write a plain number"),
         (["run", "x", "--max-duration", "soon"], "write seconds (90) or a unit"),
         (["run", "x", "--var", "brand"], "write --var brand=VALUE"),
         (["run", "x", "-j", "0"], "1<=x<=10000"),
