@@ -11,6 +11,10 @@ from typing import Final, NamedTuple, Protocol
 
 import msgspec
 
+OUTPUT_SUFFIXES: Final = (".png", ".jpg", ".webp")  # what the name of a made image ends in
+IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes and makes, as people name them
+INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
+
 
 class TaskState(StrEnum):
     """Where a task stands between runs."""

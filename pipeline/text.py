@@ -5,6 +5,7 @@ cursor, start a line or turn the reading direction.
 """
 
 import re
+import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
@@ -64,6 +65,13 @@ def parse_duration(written: str) -> float | None:
     if re.fullmatch(DURATION_PATTERN, written) is None:
         return None
     return sum(float(number) * UNITS_S[unit] for number, unit in _STEP.findall(written))
+
+
+def name_key(name: str) -> str:
+    """Return what two output names must not share, because some file system takes them for one: NFC, case folded."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, most: int = 1000) -> str | None:

@@ -17,7 +17,7 @@ from pipeline.app.context import Setup
 from pipeline.app.locking import open_store
 from pipeline.app.planning import reading
 from pipeline.imaging.formats import BrokenImageError, inspect
-from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, Task
+from pipeline.model import IMAGE_SUFFIXES, Answer, Digests, Failure, Image, InputImage, Reply, Task
 from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 from pipeline.senders.local import embedded
@@ -32,9 +32,6 @@ def rejected(setup: Setup) -> list[Rejected]:
     manifest = setup.manifest
     kept = list_rejected(manifest.state_dir)
     return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]
-
-
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -78,7 +75,7 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
     data = kept.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != kept.sha256:
         return "it was changed since it was kept"
-    if kept.suffix in IMAGES:
+    if kept.suffix in IMAGE_SUFFIXES:
         try:
             return inspect(data)
         except BrokenImageError as flaw:

@@ -238,8 +238,6 @@ def _webp_size(kind: bytes, head: bytes) -> Size | None:
 
 
 FORMATS: Final = {"PNG": ("image/png", ".png"), "JPEG": ("image/jpeg", ".jpg"), "WEBP": ("image/webp", ".webp")}
-SUFFIXES: Final = (".png", ".jpg", ".webp")  # what a final name can end in
-IMAGE_SUFFIXES: Final = (*SUFFIXES, ".jpeg")
 PNG_END: Final = b"IEND\xae\x42\x60\x82"
 MAX_DECODED_PIXELS: Final = 64 * 2**20
 

@@ -7,9 +7,10 @@ import hashlib
 import re
 import unicodedata
 
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES
+
 MAX_SEGMENT_BYTES = 200
 MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 PART_PREFIX = ".part-"
 # Nothing to mend: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
 _CLEAN = re.compile(
@@ -24,7 +25,7 @@ _STRIPPED = re.compile(
 )
 
 
-_IMAGE_FOLDER = re.compile(r"(?<=[^/])\.(?:png|jpe?g|webp)(?=/)")
+_IMAGE_FOLDER = re.compile(rf"(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=/)")
 
 
 class BadName(Exception):  # noqa: N818 - becomes a Problem where the place is known
@@ -60,13 +61,6 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     return name
 
 
-def name_key(name: str) -> str:
-    """Return what two names must not share: NFC and case folded."""
-    return (
-        name.lower() if name.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    )
-
-
 def images_in_the_way(key: str) -> list[str]:
     """Return the keys of images that cannot stand beside a name: `x` for `x.png/y`."""
     return [key[: found.start()] for found in _IMAGE_FOLDER.finditer(key)] if "." in key else []
@@ -75,7 +69,7 @@ def images_in_the_way(key: str) -> list[str]:
 def without_suffix(segment: str) -> str:
     """Return `photo` for `photo.JPG`: the bytes decide the extension. Other dots stay."""
     stem, dot, suffix = segment.rpartition(".")
-    return stem if dot and stem and f".{suffix.lower()}" in IMAGE_SUFFIXES else segment
+    return stem if dot and stem and f".{suffix.lower()}" in INPUT_SUFFIXES else segment
 
 
 def _refuse(rendered: str) -> None:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from pipeline.manifest.files import kind_of
 from pipeline.manifest.globbing import Wanted
-from pipeline.manifest.names import IMAGE_SUFFIXES, BadName, name_key
+from pipeline.manifest.names import BadName
+from pipeline.model import INPUT_SUFFIXES
+from pipeline.text import name_key
 
 _REMEMBERED = 1024  # directories
 _RECEIVED = (".png", ".jpg", ".webp")
@@ -49,7 +51,7 @@ class Outputs:
         if not path.startswith(f"{self._root}/"):
             return None
         stem, suffix = posixpath.splitext(path[len(self._root) + 1 :])
-        return name_key(stem) if suffix.lower() in IMAGE_SUFFIXES else None
+        return name_key(stem) if suffix.lower() in INPUT_SUFFIXES else None
 
     def _check_inputs(self, name: str) -> None:
         for wanted in self._inputs:
@@ -95,7 +97,7 @@ class Outputs:
             with os.scandir(path) as entries:
                 for entry in entries:
                     stem, suffix = posixpath.splitext(entry.name)
-                    if suffix.lower() in IMAGE_SUFFIXES and not entry.is_file(follow_symlinks=False):
+                    if suffix.lower() in INPUT_SUFFIXES and not entry.is_file(follow_symlinks=False):
                         what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
                         found[stem] = f"{what} ({entry.name})"
         except OSError as error:

@@ -9,11 +9,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pipeline.model import Artifact
+from pipeline.model import IMAGE_SUFFIXES, Artifact
 
 PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 class Presence(StrEnum):

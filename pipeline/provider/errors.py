@@ -10,10 +10,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pipeline.days import next_midnight, quota_zone
 from pipeline.model import Billed, Failure, Fault
 from pipeline.provider import error_words
 from pipeline.provider.decoding import NotJsonError, decode_answer
@@ -49,17 +49,6 @@ def delay(headers: Headers, details: Iterable[object], message: str, *, now: dat
 def server_time(headers: Headers, now: datetime) -> datetime:
     """Return the server's idea of the present, by its `Date` header; else `now`."""
     return next((date for name, value in headers if name == "date" and (date := _date(value)) is not None), now)
-
-
-def until_pacific_midnight(now: datetime) -> float:
-    """Return the seconds until per-day quotas start anew, which is midnight in Los Angeles."""
-    try:
-        pacific: ZoneInfo | timezone = ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:  # a system without time zone data: an hour late in summer is safe
-        pacific = timezone(timedelta(hours=-8))
-    there = now.astimezone(pacific)
-    midnight = (there + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight.astimezone(UTC) - now).total_seconds()
 
 
 def parse_delay(text: str) -> float | None:
@@ -266,7 +255,8 @@ def failure_of_answer(
     if fault in _NOT_ENDED_BY_WAITING:
         delay_s = None
     if fault is Fault.QUOTA and error.is_per_day:
-        delay_s = max(delay_s or 0.0, until_pacific_midnight(server_time(headers, now)))
+        there = server_time(headers, now)
+        delay_s = max(delay_s or 0.0, (next_midnight(there, quota_zone()) - there).total_seconds())
     if 300 <= status < 400:
         target = next((value for name, value in headers if name == "location"), "nowhere")
         error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")

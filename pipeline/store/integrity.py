@@ -14,8 +14,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.imaging.formats import IMAGE_SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import IMAGE_SUFFIXES, Artifact
 from pipeline.store.files import Disk, Tree, read_all, sha256_of, split, status_of
 from pipeline.store.reader import LedgerReader
 

@@ -18,6 +18,7 @@ from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, 
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
+from pipeline.text import name_key
 
 
 class Mover:
@@ -64,7 +65,7 @@ class Mover:
             "manifest": self._manifest,
             "id": rows.text(task_id),
             "name": name,
-            "name_key": rows.name_key(name),
+            "name_key": name_key(rows.text(name)),
             "path": path,
             "mtime_ns": artifact.mtime_ns,
             "now": to_us(self._clock()),

@@ -21,6 +21,7 @@ from pipeline.model import Artifact, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
 from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
+from pipeline.text import name_key
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -142,7 +143,7 @@ class LedgerReader:
 
     def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
         """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""
-        keys = {name: rows.name_key(name) for name in names}
+        keys = {name: name_key(rows.text(name)) for name in names}
         asked = {"name_keys": _list(keys.values()), "manifest": self.manifest, "output": self._output}
         found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
         return {name: found[key] for name, key in keys.items() if key in found}

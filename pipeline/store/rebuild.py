@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact, Task, TaskState
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.files import read_all, split, status_of
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
@@ -165,7 +165,7 @@ def _standing(resources: StoreResources, name: str) -> list[str]:
     disk = resources.outputs.disk
     try:
         with resources.outputs.directory(folder) as fd:
-            found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in SUFFIXES]
+            found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
@@ -240,5 +240,5 @@ def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator
     for folder in ("rejected", "superseded"):
         yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
     for name in names:
-        yield from (str(path) for suffix in SUFFIXES if (path := output_dir / (name + suffix)).exists())
+        yield from (str(path) for suffix in OUTPUT_SUFFIXES if (path := output_dir / (name + suffix)).exists())
     yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

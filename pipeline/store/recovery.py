@@ -13,8 +13,8 @@ from typing import Final
 
 from pipeline.errors import StorageError
 from pipeline.failpoint import reach
-from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact, Image
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image
 from pipeline.store import rows
 from pipeline.store.files import Tree, read_all, split, status_of
 from pipeline.store.integrity import FileComparison, compare_files
@@ -157,7 +157,7 @@ class Recoverer:
     def _settle_rejected(self) -> None:
         """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
         for kept in list_rejected(self._state.root):
-            record = self._record(kept.attempt) if kept.suffix in SUFFIXES else None
+            record = self._record(kept.attempt) if kept.suffix in OUTPUT_SUFFIXES else None
             if record is None or record.manifest != self._settings.manifest:
                 continue
             if not kept_by(kept, record, self._ledger_id):

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from pipeline.engine.halt import Halt, HaltPolicy, Halts, next_midnight, pacific
+from pipeline.days import next_midnight, quota_zone
+from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
@@ -222,15 +223,15 @@ def test_quota_stops_until_it_is_free_again(hint_s: float | None, not_before: da
     ids=["summer", "spring-change", "autumn-change", "new-year", "a-second-before"],
 )
 def test_next_midnight_pacific(now: datetime, expected: datetime) -> None:
-    assert next_midnight(now, pacific()) == expected
+    assert next_midnight(now, quota_zone()) == expected
 
 
 def test_without_zone_data_pacific_is_winter_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_data(key: str) -> None:
         raise ZoneInfoNotFoundError(key)
 
-    monkeypatch.setattr("pipeline.engine.halt.ZoneInfo", no_data)
-    assert pacific().utcoffset(NOW) == timedelta(hours=-8)
+    monkeypatch.setattr("pipeline.days.ZoneInfo", no_data)
+    assert quota_zone().utcoffset(NOW) == timedelta(hours=-8)
 
 
 def ends(policy: HaltPolicy, *states: TaskState) -> Halt | None:
