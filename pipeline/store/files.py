@@ -13,10 +13,14 @@ import errno
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from pipeline.model import Artifact
 
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 CHUNK: Final = 1 << 20
@@ -156,6 +160,44 @@ def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     finally:
         disk.close(fd)
     return digest.hexdigest()
+
+
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class FileComparison(StrEnum):
+    """A file against its record in the ledger."""
+
+    SAME = "same"
+    TOUCHED = "touched"  # another time, the same bytes
+    MISSING = "missing"
+    CHANGED = "changed"  # other bytes, or a file that cannot be read
+
+
+def compare(status: os.stat_result | None, artifact: Artifact, sha256: Callable[[], str]) -> FileComparison:
+    """Compare a file (None: there is none) with its record: size and time first, and its hash only where they differ.
+
+    The one rule of plans, starts and recovery: what one of them takes for whole, no other may replace.
+    """
+    if status is None:
+        return FileComparison.MISSING
+    if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
+        return FileComparison.CHANGED
+    if status.st_mtime_ns == artifact.mtime_ns:
+        return FileComparison.SAME
+    return FileComparison.TOUCHED if sha256() == artifact.sha256 else FileComparison.CHANGED
+
+
+def comparison_of(error: OSError) -> FileComparison:
+    """Return what an error makes of a file: missing where nothing is there, changed where it may not be read.
+
+    Raises any other error again: it tells nothing of the file.
+    """
+    if error.errno in GONE:
+        return FileComparison.MISSING
+    if isinstance(error, PermissionError):
+        return FileComparison.CHANGED
+    raise error
 
 
 CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})

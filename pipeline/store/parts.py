@@ -18,8 +18,8 @@ from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Tree, split
-from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.files import FileComparison, Tree, split
+from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
 from pipeline.store.sqlite import Clock, query, to_us

@@ -16,8 +16,8 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image
 from pipeline.store import rows
-from pipeline.store.files import Tree, read_all, split, status_of
-from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
+from pipeline.store.integrity import compare_files
 from pipeline.store.parts import (
     LISTED,
     AttemptRecord,
