@@ -7,7 +7,6 @@ not copied is reported with its reason.
 import filecmp
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pipeline.app.planning import reading
 from pipeline.app.redo import marked
 from pipeline.errors import Exit, StorageError
 from pipeline.model import SIDECAR, Mark
-from pipeline.store.files import NO_LINKS
+from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.reader import LedgerReader
 
 
@@ -85,21 +84,15 @@ def _take_along(image: Path, copied: Path) -> None:
 
 def _copy(source: Path, target: Path) -> bool:
     """Copy under another name first, so that no half image ever has the right one; False: the name was taken."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part, disk = target.with_name(f".{target.name}.{os.getpid()}.part"), Disk()
+    folder = disk.open_dir(target.parent)
     try:
         shutil.copyfile(source, part)
         shutil.copystat(source, part)
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            if os.path.lexists(target):
-                return False
-            part.rename(target)
+        link_or_rename(disk, part.name, target.name, dir_fd=folder, new_dir_fd=folder)
+    except FileExistsError:
+        return False
     finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+        part.unlink(missing_ok=True)
+        disk.close(folder)
     return True

@@ -7,7 +7,6 @@ exposition format 0.0.4 for node_exporter's textfile collector, replaced atomica
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -58,12 +57,10 @@ def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> s
 
 def write_metrics(path: Path, text: str) -> None:
     """Replace `path` with `text` in one step. Raises OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # the collector reads only names that end in .prom
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    from pipeline.report.tables import replaced  # only where somebody wants the file
+
+    with replaced(path) as file:  # the collector reads only names that end in .prom, so never the unfinished one
+        file.write(text)
 
 
 def _escaped(label: str) -> str:

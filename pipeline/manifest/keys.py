@@ -31,9 +31,11 @@ from pipeline.manifest.fields import (
     shown,
 )
 from pipeline.manifest.yaml import is_null
-from pipeline.settings import DEFAULT_MODELS
-from pipeline.settings import Kind as KindName
+from pipeline.settings import FLEX_TIMEOUT_S, Limits, ProviderSettings, Retry, StopOn
 from pipeline.text import MAX_USD
+
+# Defaults are declared once, in `pipeline.settings`.
+_PROVIDER, _LIMITS, _STOP_ON, _RETRY = ProviderSettings(), Limits(), StopOn(), Retry()
 
 
 class Model(BaseModel):
@@ -86,10 +88,10 @@ def scalar_as(key: str) -> Callable[[object], object]:
 class ProviderKeys(Model):
     """Whose API is asked, and which key opens the door."""
 
-    kind: KindKey = Field("cometapi", description="cometapi | google | simulator")
+    kind: KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
     model: Filled | None = Field(
         None,
-        description=f"The model of every job that names none; free text. Default {DEFAULT_MODELS[KindName.COMETAPI]}.",
+        description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
         examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
     )
     base_url: Url | None = Field(None, description="Where requests go.", examples=["https://api.cometapi.com"])
@@ -98,7 +100,8 @@ class ProviderKeys(Model):
     )
     timeout: Duration | None = Field(
         None,
-        description="One attempt, whole exchange. Default 300 s; 20 min where a job is of `tier: flex`.",
+        description=f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
+        f"{FLEX_TIMEOUT_S / 60:g} min where a job is of `tier: flex`.",
         examples=["300s", "5m"],
     )
     profile: PathText | None = Field(
@@ -116,8 +119,8 @@ class ConcurrencyKeys(Model):
         description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
         examples=[4],
     )
-    max: Parallel = Field(8, description="Ceiling of requests in flight.")
-    adaptive: Flag = Field(True, description="Slow down when the server pushes back, speed up when it does not.")
+    max: Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
+    adaptive: Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "ConcurrencyKeys":
@@ -143,7 +146,7 @@ class StopOnKeys(Model):
         None, description="Tasks in a row that failed, or were paid for without an image (default: 5).", examples=[15]
     )
     failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
-    after: PositiveInt = Field(25, description="Tasks after which `failure_rate` is judged.")
+    after: PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
 
 
 class LimitsKeys(Model):
@@ -160,24 +163,24 @@ class LimitsKeys(Model):
     max_duration: Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
     stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
     tz: Text = Field(
-        "UTC", description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
+        _LIMITS.tz, description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
     )
 
 
 class WaitKeys(Model):
     """Base and cap of the wait between two attempts."""
 
-    initial: Duration = Field(1.0, description="First wait.", examples=["1s"])
-    max: Duration = Field(60.0, description="Longest wait.", examples=["60s"])
+    initial: Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
+    max: Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
 
 
 class RetryKeys(Model):
     """How often one task may be asked."""
 
-    attempts: Attempts = Field(5, description="Attempts of one task, the first one included.")
+    attempts: Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
     wait: WaitKeys | None = Field(None, description="Wait between attempts.")
     unknown: Repeats = Field(
-        1, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
+        _RETRY.unknown, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
     )
 
 

@@ -123,6 +123,30 @@ def rename_without_clobbering(disk: Disk, name: str, new_name: str, *, dir_fd: i
         disk.rename(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
 
 
+def link_or_rename(
+    disk: Disk,
+    name: str,
+    new_name: str,
+    *,
+    dir_fd: int,
+    new_dir_fd: int,
+    before_rename: Callable[[], None] = lambda: None,
+) -> bool:
+    """Give a file a second name, or rename it where the file system has no links; True: it was renamed.
+
+    Raises FileExistsError where the new name is taken.
+    """
+    try:
+        disk.link(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        before_rename()
+        rename_without_clobbering(disk, name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+        return True
+    return False
+
+
 def status_of(disk: Disk, name: str, *, dir_fd: int) -> os.stat_result | None:
     """Return what stands under `name`, None for nothing."""
     try:

@@ -12,7 +12,7 @@ from typing import Final
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import SIDECAR, Artifact, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.files import IN_THE_WAY, NO_LINKS, rename_without_clobbering, split, status_of
+from pipeline.store.files import IN_THE_WAY, link_or_rename, split, status_of
 from pipeline.store.history import known_of
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
@@ -76,7 +76,7 @@ class Mover:
         (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
         with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
             try:
-                disk.link(old_name, new_name, dir_fd=source, new_dir_fd=target)
+                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             except FileExistsError:
                 there, here = (
                     status_of(disk, new_name, dir_fd=target),
@@ -84,10 +84,6 @@ class Mover:
                 )
                 if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
                     raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             self._outputs.sync(target)
 
     def _move_beside(self, old: str, new: str) -> None:

@@ -25,8 +25,8 @@ from pipeline.store.files import (
     IN_THE_WAY,
     NO_LINKS,
     Tree,
+    link_or_rename,
     read_all,
-    rename_without_clobbering,
     sha256_of,
     split,
     status_of,
@@ -251,14 +251,14 @@ class Writer:
     def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
         """Step 7: link, or a no-replace rename where the file system has no links."""
         try:
-            try:
-                self._disk.link(delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                delivery.received(delivery.path)
-                rename_without_clobbering(self._disk, delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-                delivery.is_renamed = True
+            delivery.is_renamed |= link_or_rename(
+                self._disk,
+                delivery.part,
+                name,
+                dir_fd=dir_fd,
+                new_dir_fd=dir_fd,
+                before_rename=lambda: delivery.received(delivery.path),
+            )
         except FileExistsError:
             self._outputs.sync(dir_fd)  # what is promised as kept is
             kept = delivery.part_path
