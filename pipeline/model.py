@@ -110,7 +110,7 @@ class Fault(StrEnum):
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
     NOT_FOUND = "not_found"  # 404
     ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code; an account that is limited or disabled
-    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not mend; a relay may have others
+    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not fix; a relay may have others
     FORBIDDEN = "forbidden"  # 403 other
     THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
     QUOTA = "quota"  # 429 per day, or a delay over 5 minutes

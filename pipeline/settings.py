@@ -30,7 +30,7 @@ FORMER_DEFAULTS: Final = frozenset({"gemini-2.5-flash-image"})  # their images a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """Where requests go and which key opens the door."""
+    """Where requests go, and the name of the API key."""
 
     kind: Kind = Kind.COMETAPI
     model: str = DEFAULT_MODELS[Kind.COMETAPI]

@@ -102,10 +102,10 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
         question = _question(plan)
         if confirm is None:
             raise InputError(
-                Problem(what=question, instead="agree with --yes, or set a ceiling with --budget USD or limits.budget")
+                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
             )
         if not confirm(f"{question}. Go on?"):
-            raise InputError("not agreed to; nothing was sent")
+            raise InputError("not confirmed; nothing was sent")
         return setup
     if price is None:
         return setup

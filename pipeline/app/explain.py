@@ -54,8 +54,8 @@ def explain(path: Path, *, state_dir: Path | None = None) -> Explanation:
             return replace(_tell(found, path, sha256, embedded), is_signed=signed)
     if embedded is not None:
         return replace(_embedded(path, sha256, embedded), is_signed=signed)
-    what = "is not there, and no ledger above it knows it" if sha256 is None else "is known to no ledger above it"
-    raise InputError(Problem(file=str(path), what=f"{what}, nor does it carry a record", instead=ADVICE))
+    what = "does not exist, and is in no ledger above it" if sha256 is None else "is in no ledger above it"
+    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record", instead=ADVICE))
 
 
 def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
@@ -69,7 +69,7 @@ def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
     except FileNotFoundError:
         return None, None, False
     except OSError as error:
-        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="mend its permissions")
+        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="fix its permissions")
         raise InputError(problem) from error
 
 
@@ -189,8 +189,8 @@ def _request(
     if record is not None:
         return recorded(record, state_dir), notes
     if embedded is not None:
-        return _embedded_request(embedded), ["the ledger has no record of the request; it is told by the file"]
-    return None, ["the ledger has no record of the request, and the file carries none"]
+        return _embedded_request(embedded), ["the ledger has no record of the request; it is read from the file"]
+    return None, ["neither the ledger nor the file has a record of the request"]
 
 
 def _embedded(path: Path, sha256: str | None, embedded: Mapping[str, Any]) -> Explanation:

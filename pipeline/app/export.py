@@ -48,7 +48,7 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
                     _take_along(source, target)
             except OSError as error:
                 where = error.filename or target
-                raise StorageError(f"{where}: {error.strerror}; mend it, then run the same command") from error
+                raise StorageError(f"{where}: {error.strerror}; fix it, then run the same command") from error
     return exported
 
 

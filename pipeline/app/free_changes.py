@@ -40,14 +40,14 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
     while batch := list(islice(stream, BATCH)):
         accepted = [due.task for due in batch if due.reason == ACCEPT]
         if accepted:
-            settled.accepted += await store.mend(partial(_accept, accepted))
+            settled.accepted += await store.maintain(partial(_accept, accepted))
         for due in batch:
             if due.reason != ACCEPT:
                 await _move(store, due.task, settled)
     if settled.moved:
         settled.notes.append(f"{count(settled.moved, 'image')}: moved to a new name, no request")
     if settled.accepted:
-        settled.notes.append(f"{count(settled.accepted, 'image')}: taken as good for what is asked now, no request")
+        settled.notes.append(f"{count(settled.accepted, 'image')}: accepted as it is, no request")
     return settled
 
 

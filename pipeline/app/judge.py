@@ -83,7 +83,7 @@ class Desk:
         self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
-            what = "there is nothing to judge: no image was made yet"
+            what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
         saved = picks_path(manifest)
         picks = read_picks(saved) if saved.exists() else {}

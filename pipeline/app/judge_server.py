@@ -275,4 +275,4 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         what = f"cannot listen on {HOST}:{port}: {error.strerror or error}"
-        raise InputError(Problem(what=what, instead="leave --port out: any free one is taken")) from error
+        raise InputError(Problem(what=what, instead="leave --port out to use any free port")) from error

@@ -191,7 +191,7 @@ class Notifier:
                 group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
                 group.create_task(self._post(summary), name="webhook")
         except TimeoutError:
-            self._warn(f"notify: not everybody was told within {seconds:g} s")
+            self._warn(f"notify: not every address answered within {seconds:g} s")
         return replace(summary, cautions=(*summary.cautions, *self.failures))
 
     def _warn(self, text: str) -> None:

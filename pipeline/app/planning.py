@@ -114,8 +114,8 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
         verb = "asks" if number == 1 else "ask"
         pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
         paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
-        what = f"{count(number, 'task')} {verb} for the same image as another one{pair}"
-        yield f"{what}: one purchase would serve, and each is paid for, {paid}; take them out, or ask for `variants`"
+        what = f"{count(number, 'task')} {verb} for the same image as another task{pair}"
+        yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
 
 
 def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:

@@ -55,7 +55,7 @@ async def salvage(setup: Setup) -> Salvaged:
                 if isinstance(image, str):
                     salvaged.left.append(f"{kept.name}: {image}")
                     continue
-                found = await store.mend(partial(_publish, kept, image))
+                found = await store.maintain(partial(_publish, kept, image))
                 if found.recovered and kept.facts is not None:
                     salvaged.published.append(kept.facts.task)
                 else:

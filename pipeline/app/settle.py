@@ -27,7 +27,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
             unknowns = reader.unknowns()
         meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
         found = list({each.attempt: each for each in meant}.values())
-        await store.mend(partial(_settle, [each.attempt for each in found], is_billed))
+        await store.maintain(partial(_settle, [each.attempt for each in found], is_billed))
     return found
 
 

@@ -125,7 +125,7 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
 
     def announce(simulator: Simulator) -> None:
         print(simulator.base_url, flush=True)
-        print("serving; Ctrl-C ends it. Any key opens the door, every image costs play money.", file=sys.stderr)
+        print("serving; Ctrl-C stops it. Any API key is accepted, every image costs play money.", file=sys.stderr)
 
     asyncio.run(serve(load_profile(profile), port=port, bill=bill, announce=announce))
     return Exit.OK

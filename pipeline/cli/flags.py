@@ -23,9 +23,9 @@ EXAMPLES: Final = "\b"
 WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
     "Which tasks": ("select", "exclude", "first", "sample", "seed"),
-    "What is asked again": ("force", "repair", "accept"),
-    "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
-    "What is said": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
+    "Which images are made again": ("force", "repair", "accept"),
+    "Budget, rate and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
+    "Output and logs": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
     "The manifest": ("variables", "simulate"),
 }
 
@@ -144,7 +144,7 @@ picks = click.option(
     "--picks",
     type=FILE,
     metavar="FILE",
-    help="Saved picks, merged with the marks of judge; else report/picks.json beside the images.",
+    help="Picks file, merged with the marks of judge; default: report/picks.json beside the images.",
 )
 variables = _apply(
     click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
@@ -177,9 +177,13 @@ selecting = _apply(
     ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
     click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, drawn by lot."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, chosen at random."),
     click.option(
-        "--seed", type=int, default=0, metavar="S", help="Another S draws another lot; the same draws the same."
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="Seed of the random choice: the same seed chooses the same tasks.",
     ),
     locating,
 )
@@ -187,7 +191,7 @@ deciding = _apply(
     click.option(
         "--force", is_flag=True, help="Replace images that were edited since; the edited ones go to superseded/."
     ),
-    click.option("--repair", is_flag=True, help="Ask again for images that are missing or were changed."),
+    click.option("--repair", is_flag=True, help="Buy images again that are missing or were changed."),
     click.option(
         "--accept",
         multiple=True,
@@ -217,7 +221,7 @@ running = _apply(
     ),
     click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
     wait_lock,
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well: for cron."),
+    click.option("-q", "--quiet", is_flag=True, help="No output when all is well: for cron."),
     click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
     click.option(
         "--progress",
@@ -333,5 +337,7 @@ def moment_option(text: str | None, zone: "tzinfo") -> "datetime | None":
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise click.UsageError(f"--since {text!r} is no time; write a date (2026-11-01) or an age (30d, 12h)") from None
+        raise click.UsageError(
+            f"--since {text!r} is not a date; write a date (2026-11-01) or an age (30d, 12h)"
+        ) from None
     return found if found.tzinfo else found.replace(tzinfo=zone)

@@ -52,7 +52,7 @@ def exit_code(command: Callable[[], Any], args: Sequence[str]) -> int:
         if error.filename is None and error.errno not in OF_THE_DISK:
             return _bug()
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        _say(f"{where}{error.strerror}; mend that, then run the same command")
+        _say(f"{where}{error.strerror}; fix that, then run the same command")
         return Exit.STORAGE
     except Exception:  # seen by the person at the terminal, with its traceback
         return _bug()
@@ -108,20 +108,20 @@ VERBS: Final = {  # verb -> (module, what it does)
     "validate": ("author", "Check manifests; list every problem with its place."),
     "plan": ("inspect", "Show what a run would do, why, and for how much."),
     "run": ("run", "Make the images that are missing or changed."),
-    "retry": ("run", "Ask again for what failed, was refused or is unknown."),
+    "retry": ("run", "Retry failed, refused or unknown tasks."),
     "redo": ("run", "Buy new images in place of rejected ones."),
     "status": ("inspect", "Show tasks by state, money spent, unknowns."),
     "report": ("inspect", "Write the contact sheet: one static page."),
     "judge": ("inspect", "Pick, reject and annotate images in a browser."),
-    "explain": ("inspect", "Tell where an image comes from."),
-    "cost": ("inspect", "Sum up money by job, model or day."),
+    "explain": ("inspect", "Show where an image comes from."),
+    "cost": ("inspect", "Sum costs by job, model or day."),
     "export": ("inspect", "Copy the images that were picked."),
-    "verify": ("maintenance", "Hash every image again and compare."),
-    "rebuild": ("maintenance", "Make a ledger from the files on disk."),
+    "verify": ("maintenance", "Hash every image and compare it with the ledger."),
+    "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
     "rejected": ("maintenance", "List answers that could not be published; read them again."),
-    "settle": ("maintenance", "Write down what the provider said of unknown requests."),
+    "settle": ("maintenance", "Record unknown requests as billed or free."),
     "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
-    "simulate": ("author", "Serve the API on this machine, for rehearsal."),
+    "simulate": ("author", "Serve a simulator of the API on this machine."),
     "schema": ("author", "Print the manifest's JSON Schema."),
     "completion": ("author", "Print the completion script for a shell."),
 }
@@ -139,7 +139,7 @@ EXAMPLES: Final = (
     "imgpipe run jobs/first.yaml              the same command again continues",
 )
 EXITS: Final = (
-    "0 everything asked for exists    2 mend the manifest or the command    3 some tasks failed",
+    "0 everything asked for exists    2 fix the manifest or the command    3 some tasks failed",
     "5 disk or ledger    7 key, credit or address    8 budget reached    10 time is over",
     "75 try later    130, 143 stopped by a signal    1 a bug",
 )

@@ -112,7 +112,7 @@ def _verdict(verified: "Verified", path: Path) -> str:
     if found.undecodable:
         lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
     if found.unreadable:
-        lines.append(f"{len(found.unreadable):,} cannot be read: mend the disk or the permissions.")
+        lines.append(f"{len(found.unreadable):,} cannot be read: fix the disk or the permissions.")
     if found.unrecorded:
         lines.append(f"{len(found.unrecorded):,} belong to no task of this directory; they are left alone.")
     return "\n".join(lines)
@@ -195,7 +195,7 @@ def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
         lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
     if (salvaged := rebuilt.salvaged) is not None:
         spent, unknown = (money(each, is_play_money) for each in (salvaged.spent_microusd, salvaged.unknown_microusd))
-        lines.append(f"Carried over from it: {count(salvaged.attempts, 'request')}, {spent} and maybe {unknown} more.")
+        lines.append(f"Recovered from it: {count(salvaged.attempts, 'request')}, {spent} and maybe {unknown} more.")
     if rebuilt.counted_microusd:
         counted = money(rebuilt.counted_microusd, is_play_money)
         lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
@@ -335,9 +335,9 @@ def settle(
     from pipeline.text import count, money
 
     if is_billed is None:
-        raise click.UsageError("what was said of them? write --billed or --free")
+        raise click.UsageError("the outcome is missing; write --billed or --free")
     if bool(attempts) == is_all:
-        raise click.UsageError("which ones? write their names, or --all")
+        raise click.UsageError("no attempt is named; write their names, or --all")
     _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
     found = asyncio.run(settle.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)

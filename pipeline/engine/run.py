@@ -66,12 +66,12 @@ class Remarks:
             if text in self._told or len(self._told) > MOST_TOLD:
                 continue
             self._told.add(text)
-            yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
+            yield text if len(self._told) <= MOST_TOLD else "more warnings of this kind; the rest is not shown"
 
     def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
         other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
         if other is not None:
-            yield f"its image is byte for byte that of {other}; it was accepted"
+            yield f"its image has the same bytes as that of {other}; it was accepted"
         if image.response_id is None:
             return
         other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)

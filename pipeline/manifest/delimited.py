@@ -167,8 +167,8 @@ def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> U
         lines = itertools.islice(text, first - 1, None)
         line = _quote_line(lines, first, dialect.delimiter)
     if "unexpected end" in str(error) or "field larger" in str(error):
-        instead = 'write the closing ", or take this one away'
-        return Unreadable('a cell begins with " here and is never closed', instead, line)
+        instead = 'write the closing ", or remove this one'
+        return Unreadable('unclosed quote: a cell begins with " here', instead, line)
     instead = 'write "" for a quote inside a cell, and one " at each end of it'
     return Unreadable('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
 

@@ -38,7 +38,7 @@ def write_example(kind: Kind, path: Path) -> list[Path]:
     Raises InputError when a file of that name exists, or the name cannot be a manifest's.
     """
     if not is_name(path.stem):
-        raise InputError(Problem(file=str(path), what="is no usable name", instead="use letters, digits, - and _"))
+        raise InputError(Problem(file=str(path), what="is not a usable name", instead="use letters, digits, - and _"))
     data = _DATA[kind](path) if kind in _DATA else {}
     for file in (path, *data):
         if file.exists() or file.is_symlink():

@@ -54,7 +54,7 @@ def _text(value: object) -> str:
 def _filled(value: object) -> str:
     text = _text(value)
     if not text.strip():
-        raise fault("is empty", "write a name, or take the key out")
+        raise fault("is empty", "write a name, or remove the key")
     return text.strip()
 
 

@@ -278,7 +278,7 @@ def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:
-        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="mend its permissions")
+        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="fix its permissions")
     found.sort()
     yield from found
 

@@ -257,7 +257,7 @@ class Planner:
         tasks = rows * combined
         if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are told of the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
-            instead = "take matrix values or variants out"
+            instead = "remove matrix values or variants"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))
 
 
@@ -283,7 +283,7 @@ def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str,
         elif name in (chain := [*upstream_of(name, upstream)]):
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))
             problems.append(
-                places.problem(path, f"jobs wait for each other: {circle}", "take one `each: {job: ...}` out")
+                places.problem(path, f"jobs depend on each other in a cycle: {circle}", "remove one `each: {job: ...}`")
             )
     if problems:
         return (tuple(jobs),), problems

@@ -86,7 +86,7 @@ def scalar_as(key: str) -> Callable[[object], object]:
 
 
 class ProviderKeys(Model):
-    """Whose API is asked, and which key opens the door."""
+    """The API, its model and the name of its key."""
 
     kind: KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
     model: Filled | None = Field(
@@ -185,7 +185,7 @@ class RetryKeys(Model):
 
 
 class NotifyKeys(Model):
-    """Who is told when a run ends."""
+    """Where runs are reported: webhook, ping, metrics file."""
 
     webhook: Address | None = Field(
         None,

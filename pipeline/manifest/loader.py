@@ -278,7 +278,7 @@ class _Reader:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
             near = nearest(name, declared)
-            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or take the flag away"
+            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
 
 

@@ -57,14 +57,14 @@ class Combinations:
             yield (), "the matrix is empty", "write an axis: colour: [red, navy]"
         if self.at_most > MAX_COMBINATIONS:
             what = f"the matrix has {self.at_most:,} combinations, at most {MAX_COMBINATIONS:,} are allowed"
-            yield (), what, "take values out, or list the wanted rows in a CSV file"
+            yield (), what, "remove values, or list the wanted rows in a CSV file"
         for index, excluded in enumerate(self._exclude):
             yield from self._exclude_problems(index, excluded)
         for index, included in enumerate(self._include):
             if not included:
                 yield ("include", index), "an empty include", "write {axis: value}"
         if 0 < self.at_most <= MAX_COMBINATIONS and next(iter(self), None) is None:
-            yield ("exclude",), "the matrix leaves no combination: every one is excluded", "take an exclude out"
+            yield ("exclude",), "the matrix leaves no combination: every one is excluded", "remove an exclude"
 
     def _exclude_problems(
         self, index: int, excluded: dict[str, str]

@@ -12,7 +12,7 @@ from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES
 MAX_SEGMENT_BYTES = 200
 MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
 PART_PREFIX = ".part-"
-# Nothing to mend: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
+# Clean names: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
 _CLEAN = re.compile(
     r"(?!.{190})(?!(?:.*/)?(?:con|prn|aux|nul|com\d|lpt\d)(?:/|$))[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?"
     r"(?:/[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?)*",
@@ -49,11 +49,13 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
         segments[-1] = _clean(without_suffix(segments[-1])) + ending
     if not segments or segments[-1] == ending:
         raise BadName(
-            f"the output name {_shown(rendered)} has nothing left of it", "write a name with letters or digits"
+            f"the output name {_shown(rendered)} is empty without the characters it may not have",
+            "write a name with letters or digits",
         )
     if segments[-1].startswith(PART_PREFIX):
         raise BadName(
-            f"the output name {_shown(rendered)} starts with {PART_PREFIX}", "that is kept for unfinished files"
+            f"the output name {_shown(rendered)} starts with {PART_PREFIX}",
+            "that prefix is reserved for unfinished files",
         )
     name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:

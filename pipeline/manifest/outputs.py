@@ -82,7 +82,7 @@ class Outputs:
             except FileNotFoundError:
                 return {}
             except OSError as error:
-                raise BadName(f"{path} cannot be looked at: {error.strerror}", "mend its permissions") from None
+                raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
             if stat.S_ISLNK(mode):
                 raise BadName(
                     f"the output name passes through the symlink {path}", "write another name, or remove the link"
@@ -101,7 +101,7 @@ class Outputs:
                         what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
                         found[stem] = f"{what} ({entry.name})"
         except OSError as error:
-            raise BadName(f"{path} cannot be read: {error.strerror}", "mend its permissions") from None
+            raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
         return found
 
 

@@ -288,7 +288,7 @@ class ManifestFile(Model):
     name: Name | None = Field(
         None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
     )
-    provider: ProviderKeys | None = Field(None, description="Whose API is asked, and which key opens the door.")
+    provider: ProviderKeys | None = Field(None, description="The API, its model and the name of its key.")
     vars: dict[str, Written] | None = Field(
         None,
         description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
@@ -306,7 +306,7 @@ class ManifestFile(Model):
     state_dir: PathText | None = Field(
         None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
     )
-    notify: NotifyKeys | None = Field(None, description="Who is told when a run ends.")
+    notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
     jobs: dict[Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,

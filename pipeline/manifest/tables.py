@@ -283,7 +283,7 @@ def _check_parquet(path: Path) -> None:
         raise Unreadable(what, "split it, or write JSON lines") from None
     if child.returncode != 0:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        why = f": {last[:200]}" if child.returncode == 1 else ", the library gives up on it"
+        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
         raise Unreadable(f"is not a Parquet file that can be read{why}", "write it anew")
 
 

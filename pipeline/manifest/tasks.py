@@ -241,9 +241,9 @@ class TaskMaker:
         for secret in self._secrets:
             for kind, template, text in (*texts, ("model", recipe.model, asked.model), ("name", recipe.output, names)):
                 if secret in text:
-                    raise _located(template, f"the {kind} holds an API key of this machine", "take the key out")
+                    raise _located(template, f"the {kind} holds an API key of this machine", "remove the key")
             if secret in asked.params.text:
-                raise _located(None, "a parameter holds an API key of this machine", "take the key out")
+                raise _located(None, "a parameter holds an API key of this machine", "remove the key")
 
     def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
         return tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])

@@ -68,7 +68,7 @@ def compile_template(sandbox: Sandbox, source: str, *, names: Collection[str], o
     try:
         return _compile(sandbox, source, names, origin)
     except (RecursionError, SyntaxError, MemoryError):  # limits of Jinja's parser and of Python's compiler
-        raise TemplateTrouble("the template is nested too deeply", "write it flatter") from None
+        raise TemplateTrouble("the template is nested too deeply", "reduce the nesting") from None
 
 
 def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any) -> Template:
@@ -337,4 +337,4 @@ def _trouble(error: Exception, compiled: Any) -> TemplateTrouble:
     if isinstance(error, SecurityError | UndefinedError):
         quoted = re.search(r"'([^']+)'", what)
         return TemplateTrouble(what, instead or "use the names of the manifest", line=line, needle=quoted and quoted[1])
-    return TemplateTrouble(f"the expression fails: {type(error).__name__}: {error}", "mend the expression", line=line)
+    return TemplateTrouble(f"the expression fails: {type(error).__name__}: {error}", "fix the expression", line=line)

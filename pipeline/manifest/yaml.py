@@ -68,7 +68,7 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the pure one wher
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _SHAPE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _QUOTE_ADVICE = "put the value in quotes"
-_TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "write it flatter")
+_TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "reduce the nesting")
 _BRACES_ADVICE = 'a value that starts with {{ needs quotes: "{{ ... }}"'
 
 

@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     note: str = ""
     is_missing: bool = False  # done, but its file is gone or was changed
     moves_to: str | None = None  # done, and its output name changed: the file moves there without a request
-    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must mend it
+    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must fix it
     is_given_up: bool = False  # refused, and that is taken as it is: no complaint
     is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
 
@@ -117,7 +117,7 @@ def _edited(path: str) -> Verdict:
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
     """Return `verdict`, or what keeps it from being carried out: a file of somebody else, a folder that is closed."""
     if verdict.reason is not None and (barrier := files.barrier(task.name)) is not None:
-        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; mend its owner or its permissions")
+        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; fix its owner or its permissions")
     blocker = files.in_the_way(task.name, own)
     if blocker is None or (verdict.reason == RETRY and files.is_half_published(blocker)):
         return verdict

@@ -97,9 +97,9 @@ class Selection:
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if kind == "state" and name not in list(TaskState):
-        return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
+        return Problem(what=f"{pattern!r} is not a state", instead=f"write one of {', '.join(TaskState)}")
     if kind == "mark" and name not in MARKS:
-        return Problem(what=f"{pattern!r} names no mark", instead=f"write one of {', '.join(MARKS)}")
+        return Problem(what=f"{pattern!r} is not a mark", instead=f"write one of {', '.join(MARKS)}")
     return None
 
 

@@ -162,7 +162,7 @@ class Catalogue:
             return wrong
         levels = family.thinking.levels
         if task.thinking is not None and task.thinking not in levels:
-            takes = f"it takes {', '.join(levels)}" if levels else "it does not think; take `thinking` away"
+            takes = f"it takes {', '.join(levels)}" if levels else "it has no thinking; remove `thinking`"
             return f"model {task.model} cannot think at level {task.thinking}; {takes}"
         if len(task.images) > family.most_images:
             return f"model {task.model} takes {family.most_images} input images, this task has {len(task.images)}"

@@ -87,7 +87,7 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
     try:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); mend it or remove it") from error
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
 
 
 _OWN = {
@@ -129,7 +129,7 @@ def check_address(settings: ProviderSettings) -> str:
         raise InputError(
             Problem(
                 what="provider.base_url of a simulator is not on this machine, its money would be real",
-                instead="write http://127.0.0.1:8787, or take it away",
+                instead="write http://127.0.0.1:8787, or remove it",
             )
         )
     path = parts.path.rstrip("/")

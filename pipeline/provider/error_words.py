@@ -129,7 +129,7 @@ def is_account_name(name: str) -> bool:
 
 
 def is_about_an_account(message: str) -> bool:
-    """Whether a message says that a key, an account or a region is at fault, which waiting does not mend."""
+    """Whether a message says that a key, an account or a region is at fault, which waiting does not fix."""
     return _ACCOUNT_WORDS.search(message) is not None
 
 

@@ -321,7 +321,7 @@ class AnswerReader:
         if links := [*told.uris, *named, *links_in(document.tree)]:
             return self._link(reply, told, links)
         if told.is_odd:
-            return self._broken(reply, "an answer of a shape that is not the API's", told=told)
+            return self._broken(reply, "an answer that is not in the API's format", told=told)
         finish = told.finish or "empty"
         return self._kept(reply, self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}"))
 

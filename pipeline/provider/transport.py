@@ -382,11 +382,11 @@ def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Bille
         case aiohttp.ClientHttpProxyError(status=407):
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
-            return Fault.UNREACHABLE, Billed.NO, f"the proxy does not let us through ({error.status})"
+            return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
-            return Fault.ADDRESS, Billed.NO, "base_url and model do not make an address"
+            return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

@@ -51,7 +51,7 @@ def read_picks(path: Path) -> dict[str, Mark]:
     both = sorted(set(picks.picked) & set(picks.rejected))
     if both:
         what = f"{visible(both[0])} is both picked and rejected"
-        raise InputError(Problem(file=name, what=what, instead="take it out of one of the lists"))
+        raise InputError(Problem(file=name, what=what, instead="remove it from one of the lists"))
     return _marks(picks, saved_at_ms)
 
 

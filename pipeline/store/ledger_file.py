@@ -52,7 +52,7 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
     if findings != ["ok"]:
         raise damaged(path, "; ".join(finding.replace("\n", " ") for finding in findings if finding != "ok"))
     if meta != 1:
-        raise damaged(path, "it does not know whether its money is play money")
+        raise damaged(path, "it does not say whether its money is play money")
     return version
 
 
@@ -153,8 +153,8 @@ def _check_identity(path: Path, application_id: int, version: int, newest: int) 
         )
     if version > newest:
         raise LedgerError(
-            f"{path} was written by a newer imgpipe (ledger version {version}, this one knows {newest}). It was left as"
-            " it is; update imgpipe, or move the file away and use `imgpipe rebuild FILE`"
+            f"{path} was written by a newer imgpipe (ledger version {version}, this one supports {newest}). It was left"
+            " as it is; update imgpipe, or move the file away and use `imgpipe rebuild FILE`"
         )
     if version < 1:
         raise damaged(path, f"ledger version {version}")

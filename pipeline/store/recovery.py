@@ -94,7 +94,7 @@ class Recoverer:
     def _foreign(self, path: str) -> None:
         self._found.foreign += 1
         if self._found.foreign <= LISTED:
-            self._found.note(f"{path} is not a part this ledger wrote; it was left as it is")
+            self._found.note(f"{path} is not a part file of this ledger; it was left as it is")
 
     def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
         """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
@@ -148,7 +148,7 @@ class Recoverer:
         try:
             return describe(data)
         except NotAnImageError as error:
-            self._found.note(f"{path} is whole but no image this program knows ({error}); it was left as it is")
+            self._found.note(f"{path} is whole but not a supported image ({error}); it was left as it is")
             return None
 
     def _record(self, attempt: int) -> AttemptRecord | None:

@@ -199,7 +199,7 @@ def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> C
     else:
         backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
         if backup is not None:
-            settings.warn(f"the ledger was brought to a new shape; the old one is kept as {backup}")
+            settings.warn(f"the ledger was migrated; the old one is kept as {backup}")
     return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
 
 

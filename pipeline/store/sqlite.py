@@ -95,7 +95,7 @@ def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> I
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
-    return StorageError(f"{path}: {error}; mend the disk, then run this again")
+    return StorageError(f"{path}: {error}; fix the disk, then run this again")
 
 
 class DamagedLedgerError(LedgerError):

@@ -181,7 +181,7 @@ class Store:
         """
         return await self._pool.finish(self._mover.move, task_id, name)
 
-    async def mend(self, order: Callable[[Maintenance], T]) -> T:
+    async def maintain(self, order: Callable[[Maintenance], T]) -> T:
         """Carry out one of the Mender's orders; raises what it raises."""
         return await self._pool.finish(order, self._mender)
 

@@ -29,7 +29,7 @@ MEANINGS = {
     FileState.SUPERSEDED: "an earlier image of the task",
     FileState.EDITED: "edited since it was written",
     FileState.MISSING: "recorded, but the file is gone",
-    FileState.CARRIED: "no ledger knows it; this is what the file itself says",
+    FileState.CARRIED: "not in a ledger; read from the record in the file",
 }
 
 

@@ -73,7 +73,7 @@ CASES = [
     ("M17-budget-dollars", "limits: {budget: $20}\n" + JOB, 1, 18, "write a plain number: 20.00"),
     ("M17-price-too-fine", "prices: {m: 0.00000001}\n" + JOB, 1, 13, "finer than a millionth"),
     ("price-of-unknown-size", "prices: {m: {8K: 1}}\n" + JOB, 1, 13, "'8K' is not a size"),
-    ("provider-model-empty", "provider: {model: ''}\n" + JOB, 1, 19, "model is empty; write a name, or take the key out"),
+    ("provider-model-empty", "provider: {model: ''}\n" + JOB, 1, 19, "model is empty; write a name, or remove the key"),
     ("timeout-without-unit", "provider: {timeout: 300}\n" + JOB, 1, 21, "write 300s"),
     ("timeout-negative", "provider: {timeout: -3s}\n" + JOB, 1, 21, "must be a duration with its unit"),
     ("timeout-zero", "provider: {timeout: 0s}\n" + JOB, 1, 21, "out of range"),
@@ -119,7 +119,7 @@ CASES = [
     ("M22-matrix-of-1e9", "jobs:\n  a:\n    prompt: x\n    matrix:\n" + "".join(f"      a{n}: [{', '.join(map(str, range(10)))}]\n" for n in range(9)), 5, 7, "1,000,000,000 combinations"),
     ("M22-items-times-variants", "jobs:\n  a:\n    variants: 10000\n    prompt: x\n    matrix: {b: [" + ", ".join(map(str, range(2000))) + "]}\n", 2, 3, "multiplies to 20,000,000 tasks"),
     ("chain-to-nowhere", "jobs: {posters: {prompt: x}, b: {prompt: x, each: {job: poster}}}\n", 1, 57, "did you mean 'posters'?"),
-    ("chain-to-itself", "jobs: {b: {prompt: x, each: {job: b}}}\n", 1, 35, "jobs wait for each other: b -> b"),
+    ("chain-to-itself", "jobs: {b: {prompt: x, each: {job: b}}}\n", 1, 35, "jobs depend on each other in a cycle: b -> b"),
     # templates
     ("unknown-name", "jobs: {a: {prompt: 'A {{ rwo.x }}'}}\n", 1, 26, "unknown name 'rwo'"),
     ("unknown-variable", "vars: {brand: x}\njobs: {a: {prompt: 'A {{ vars.brnd }}'}}\n", 2, 31, "vars has no 'brnd'; did you mean 'brand'?"),
