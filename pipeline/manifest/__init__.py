@@ -24,4 +24,5 @@ outputs      conflicts between output names and what is on disk
 tasks        one row and combination to tasks: rendered, named, fingerprinted
 expand       a manifest to its tasks; duplicate ids and names are errors
 examples     commented manifests for `init`
+reference    jobs/README.md, written from the models
 """

@@ -94,9 +94,13 @@ class ProviderKeys(Model):
         description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
         examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
     )
-    base_url: Url | None = Field(None, description="Where requests go.", examples=["https://api.cometapi.com"])
+    base_url: Url | None = Field(
+        None, description="Where requests go. Default: the address of the kind.", examples=["https://api.cometapi.com"]
+    )
     api_key_env: VariableName | None = Field(
-        None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
+        None,
+        description="The NAME of the environment variable with the key; never the key. Default: that of the kind.",
+        examples=["COMETAPI_KEY"],
     )
     timeout: Duration | None = Field(
         None,
@@ -130,7 +134,7 @@ class ConcurrencyKeys(Model):
 
 
 class BudgetKeys(Model):
-    """Ceilings in USD; a bare number means `run`."""
+    """Ceilings of money, in USD."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
     expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
@@ -143,7 +147,7 @@ class StopOnKeys(Model):
     """When to stop a run whose tasks fail for good."""
 
     consecutive_failures: PositiveInt | None = Field(
-        None, description="Tasks in a row that failed, or were paid for without an image (default: 5).", examples=[15]
+        None, description="Tasks in a row that failed, or were paid for without an image. Default 5.", examples=[15]
     )
     failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
     after: PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")

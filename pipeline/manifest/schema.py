@@ -301,10 +301,14 @@ class ManifestFile(Model):
         None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
     )
     output_dir: PathText | None = Field(
-        None, description="Where images land, relative to this file.", examples=["../outputs/catalogue"]
+        None,
+        description="Where images are written, relative to this file. Default: outputs/NAME, beside jobs/.",
+        examples=["../outputs/catalogue"],
     )
     state_dir: PathText | None = Field(
-        None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
+        None,
+        description="Where ledger and state are. Default: .pipeline below output_dir.",
+        examples=["../outputs/catalogue/.pipeline"],
     )
     notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
     jobs: dict[Name, Job] = Field(
