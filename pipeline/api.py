@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImgpipeError
+from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
@@ -199,7 +200,7 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,
-        cost_usd=event.cost_microusd / 1_000_000,
+        cost_usd=usd(event.cost_microusd),
     )
 
 

@@ -16,7 +16,7 @@ from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.pricing import PriceList
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count
+from pipeline.text import count, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -115,6 +115,6 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
 def _question(plan: Plan) -> str:
     if plan.least_microusd is None or plan.most_microusd is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    least, most = plan.least_microusd / 1_000_000, plan.most_microusd / 1_000_000
+    least, most = usd(plan.least_microusd), usd(plan.most_microusd)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"

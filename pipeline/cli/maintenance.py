@@ -10,6 +10,7 @@ from pipeline.cli import flags as f
 from pipeline.cli import terminal
 from pipeline.cli.flags import verb
 from pipeline.errors import Exit
+from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
@@ -82,7 +83,6 @@ def verify(
 
 
 def _list(kind: str, paths: list[str]) -> None:
-    from pipeline.text import visible
 
     for path in paths[:SHOWN]:
         print(f"{kind}: {visible(path)}")
@@ -91,7 +91,6 @@ def _list(kind: str, paths: list[str]) -> None:
 
 
 def _verdict(verified: "Verified", path: Path) -> str:
-    from pipeline.text import count
 
     found = verified.found
     if not verified.has_ledger:
@@ -161,7 +160,7 @@ def rebuild(
                 "set_aside": None if aside is None else str(aside),
                 "recovered": rebuilt.recovery.recovered,
                 "carried": _salvaged_json(rebuilt.salvaged),
-                "counted_usd": rebuilt.counted_microusd / 1e6,
+                "counted_usd": usd(rebuilt.counted_microusd),
                 "doubt": rebuilt.doubt,
                 "exit": int(exit_code),
             }
@@ -178,16 +177,14 @@ def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | Non
         if salvaged is None
         else {
             "attempts": salvaged.attempts,
-            "spent_usd": salvaged.spent_microusd / 1e6,
-            "unknown_usd": salvaged.unknown_microusd / 1e6,
+            "spent_usd": usd(salvaged.spent_microusd),
+            "unknown_usd": usd(salvaged.unknown_microusd),
             "is_complete": salvaged.is_complete,
         }
     )
 
 
 def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
-    from pipeline.text import count, money
-
     lines = [
         f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
     ]
@@ -285,7 +282,6 @@ def _kept_json(kept: "Rejected") -> dict[str, object]:
 
 
 def _kept_line(kept: "Rejected") -> str:
-    from pipeline.text import size, visible
 
     facts = kept.facts
     if facts is None:
@@ -332,7 +328,6 @@ def settle(
     import asyncio
 
     from pipeline.app import settle
-    from pipeline.text import count, money
 
     if is_billed is None:
         raise click.UsageError("the outcome is missing; write --billed or --free")
@@ -350,7 +345,7 @@ def settle(
 
 
 def _settled_json(unknown: "Unknown") -> dict[str, object]:
-    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": unknown.price_microusd / 1e6}
+    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": usd(unknown.price_microusd)}
 
 
 # -- doctor -------------------------------------------------------------------------------------------------------
@@ -402,8 +397,6 @@ def doctor(
 
 def _show(level: str, name: str, text: str, advice: str) -> None:
     from rich.text import Text
-
-    from pipeline.text import visible
 
     line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
     if advice:

@@ -13,6 +13,7 @@ from typing import Final
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
 from pipeline.settings import Budget
+from pipeline.text import money
 
 
 class Period(StrEnum):
@@ -43,10 +44,9 @@ class Refusal:
     is_final: bool
 
     def __str__(self) -> str:
-        left, price = _usd(self.left_microusd), _usd(self.price_microusd)
         return (
-            f"the budget of this {self.period} (${_usd(self.budget_microusd)}) is used up: ${left} left, "
-            f"the next image costs ${price}"
+            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up: {money(self.left_microusd)} "
+            f"left, the next image costs {money(self.price_microusd)}"
         )
 
 
@@ -106,8 +106,8 @@ class Wallet:
         self._serial = 0
 
     def __repr__(self) -> str:
-        left = "no budget" if self.left_microusd is None else f"${_usd(self.left_microusd)} left"
-        return f"<Wallet ${_usd(self.spent_microusd)} spent, ${_usd(self.reserved_microusd)} reserved, {left}>"
+        left = "no budget" if self.left_microusd is None else f"{money(self.left_microusd)} left"
+        return f"<Wallet {money(self.spent_microusd)} spent, {money(self.reserved_microusd)} reserved, {left}>"
 
     @property
     def spent_microusd(self) -> int:
@@ -199,9 +199,3 @@ class Wallet:
             spent = self._spent(span.start, now)
             account = _Account(period, budget, spent.spent_microusd, spent.unknown_microusd)
             self._periods[period, span.start] = account
-
-
-def _usd(microusd: int) -> str:
-    """Write micro-dollars for people: 1_500_000 is 1.50, 39_000 is 0.039."""
-    whole, part = divmod(microusd, 1_000_000)
-    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"
