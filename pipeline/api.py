@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
     from pipeline.view.explain import Explanation
-    from pipeline.view.plan import Bill
+    from pipeline.view.plan import PlanBill
 
 
 Listen = Callable[["Event"], None]
@@ -53,7 +53,9 @@ class RunFailed(ImgpipeError):  # noqa: N818 - reads as what happened
         super().__init__(f"exit {int(summary.exit)}: {reasons}")
 
 
-def plan_manifest(path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False) -> "Bill":
+def plan_manifest(
+    path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False
+) -> "PlanBill":
     """Return what a run would do, why and for how much, like `imgpipe plan`; nothing is sent, nothing is changed.
 
     Raises InputError for a bad manifest, input or name, LedgerError for a ledger that cannot be read.

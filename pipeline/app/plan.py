@@ -14,7 +14,7 @@ from pipeline.plan.decide import MISSING
 from pipeline.plan.plan import Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
-from pipeline.view.plan import Bill, Forecast, PlanLine
+from pipeline.view.plan import Forecast, PlanBill, PlanLine
 
 
 def plan(setup: Setup) -> Planned:
@@ -26,14 +26,14 @@ def plan(setup: Setup) -> Planned:
 FEWEST: Final = 5  # images of a run, below which its pace says nothing
 
 
-def bill(setup: Setup) -> Bill:
+def bill(setup: Setup) -> PlanBill:
     """Return what a run of the selected tasks would do. Raises InputError for a bad manifest, input or name."""
     with reading(setup) as reader:
         planned = make_plan(setup, reader)
         plan = planned.plan
         left = wallet_of(setup, reader).left_microusd
         forecast = _forecast(setup, reader, plan.due)
-        return Bill(
+        return PlanBill(
             lines=[*_lines(plan), *_orphaned(setup, planned)],
             min_microusd=plan.least_microusd,
             max_microusd=_most(plan, left),

@@ -49,10 +49,10 @@ def _show(bill: Any, *, is_json: bool) -> None:
 
 
 def _invalid(error: InputError) -> dict[str, object]:
-    from pipeline.view.plan import Bill, plan_json
+    from pipeline.view.plan import PlanBill, plan_json
 
     problems = [str(problem) for problem in error.problems]
-    return plan_json(Bill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
+    return plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
 
 
 @verb

@@ -31,7 +31,7 @@ STOPPED: Final = Failure(
 )
 
 
-class Client(Protocol):
+class ProviderClient(Protocol):
     """One exchange over the wire, and the judgement of its answer."""
 
     async def send(self, task: Task) -> Reply | Failure:
@@ -60,7 +60,7 @@ class LocalSender:
 
     def __init__(
         self,
-        client: Client,
+        client: ProviderClient,
         images: Images,
         *,
         manifest: str,

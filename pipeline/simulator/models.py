@@ -13,7 +13,7 @@ CATALOGUE = Catalogue.load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ServedModel:
     """One served model. `input_tokens` are those of one input image."""
 
     name: str
@@ -69,12 +69,12 @@ _PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
 _BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
 
 
-def _flash_2_5(name: str) -> Model:
-    return Model(name=name, max_images=3, mimes=_PNG, thought_tokens={})
+def _flash_2_5(name: str) -> ServedModel:
+    return ServedModel(name=name, max_images=3, mimes=_PNG, thought_tokens={})
 
 
-def _flash_3_1(name: str) -> Model:
-    return Model(
+def _flash_3_1(name: str) -> ServedModel:
+    return ServedModel(
         name=name,
         max_images=14,
         mimes=_MIXED,
@@ -84,8 +84,8 @@ def _flash_3_1(name: str) -> Model:
     )
 
 
-def _pro_3(name: str) -> Model:
-    return Model(
+def _pro_3(name: str) -> ServedModel:
+    return ServedModel(
         name=name,
         max_images=14,
         mimes=_MIXED,
@@ -95,8 +95,8 @@ def _pro_3(name: str) -> Model:
     )
 
 
-def _banana_2_1(name: str) -> Model:
-    return Model(
+def _banana_2_1(name: str) -> ServedModel:
+    return ServedModel(
         name=name,
         max_images=14,
         mimes=(*_MIXED, "image/webp"),
@@ -106,7 +106,7 @@ def _banana_2_1(name: str) -> Model:
     )
 
 
-SERVED: Mapping[str, Model] = {
+SERVED: Mapping[str, ServedModel] = {
     model.name: model
     for model in (
         _flash_2_5("gemini-2.5-flash-image-preview"),
@@ -133,7 +133,7 @@ class InputPicture:
 class Ask:
     """One request that passed every check. `ratio` and `size` are None where the request left them open."""
 
-    model: Model
+    model: ServedModel
     prompt: str
     system: str = ""
     images: tuple[InputPicture, ...] = ()

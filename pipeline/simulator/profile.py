@@ -67,7 +67,7 @@ class RateLimits(_Part):
     hint: Hint = "retry_after"
 
 
-class Step(_Part):
+class CapacityStep(_Part):
     """From `after` on (since the start) this capacity holds, until the next step."""
 
     after: Seconds
@@ -98,7 +98,7 @@ class Match(_Part):
         )
 
 
-class Rule(_Part):
+class FaultRule(_Part):
     """One fault and when it strikes. Without probability, every, first or at it always does."""
 
     name: str
@@ -117,7 +117,7 @@ class Rule(_Part):
         return known_fault(name)
 
     @model_validator(mode="after")
-    def _is_one_way(self) -> "Rule":
+    def _is_one_way(self) -> "FaultRule":
         ways = (self.probability, self.every, self.first, self.at)
         if sum(way is not None for way in ways) > 1:
             raise ValueError("write one of: probability, every, first, at")
@@ -131,9 +131,9 @@ class Profile(_Part):
     seed: int = 0  # the same seed, the same chances
     latency: Latency = Latency(uniform=(0.4, 1.2), by_size={"512": 0.7, "2K": 1.6, "4K": 2.5})
     limits: RateLimits = RateLimits()
-    capacity: tuple[Step, ...] = ()
+    capacity: tuple[CapacityStep, ...] = ()
     capacity_repeats: Seconds | None = None  # the steps begin anew after this time
-    faults: tuple[Rule, ...] = ()
+    faults: tuple[FaultRule, ...] = ()
     picture: Literal["drawn", "tiny"] = "drawn"
     picture_bytes: Annotated[int, Field(ge=0, le=48 * 2**20)] = 0  # tiny pictures are filled up to this size
     max_request_bytes: Count = 20 * 2**20
@@ -145,7 +145,7 @@ class Profile(_Part):
 
     @field_validator("capacity")
     @classmethod
-    def _is_in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _is_in_order(cls, steps: tuple[CapacityStep, ...]) -> tuple[CapacityStep, ...]:
         if [step.after for step in steps] != sorted(step.after for step in steps):
             raise ValueError("the steps must be in the order of `after`")
         return steps

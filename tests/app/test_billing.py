@@ -7,13 +7,13 @@ import pytest
 
 from pipeline.app import context, plan, status
 from pipeline.store.store import Store
-from pipeline.view.plan import Bill
+from pipeline.view.plan import PlanBill
 from tests.cli.conftest import Imgpipe
 
 MUGS = "{mugs: {items: {red: A red mug, blue: A blue mug, navy: A navy mug, gold: A gold mug, pink: A pink mug}}}"
 
 
-def bill(path: Path, **flags: object) -> Bill:
+def bill(path: Path, **flags: object) -> PlanBill:
     return plan.bill(context.prepare(path, context.Flags(**flags)))  # type: ignore[arg-type]
 
 
