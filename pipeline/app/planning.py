@@ -163,14 +163,14 @@ def plan_rows(
             manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
         )
         for task in expansion:
-            _heed(is_cancelled)
+            _check_cancelled(is_cancelled)
             yield _with_words(task, setup.rules.redo)
         on_end(expansion)
 
     return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)
 
 
-def _heed(is_cancelled: threading.Event | None) -> None:
+def _check_cancelled(is_cancelled: threading.Event | None) -> None:
     if is_cancelled is not None and is_cancelled.is_set():
         raise Cancelled
 
@@ -274,7 +274,7 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
     """
     found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
     for task in rehearsed(setup.manifest):
-        _heed(is_cancelled)
+        _check_cancelled(is_cancelled)
         known = reader.known(task.id) if is_everything else None
         if not is_everything or (known is not None and known.state is TaskState.DONE):
             continue

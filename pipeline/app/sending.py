@@ -37,11 +37,11 @@ M_ARENA_MAX: Final = -8
 
 def fit_for_images() -> None:
     """Spare the garbage collector and the allocator what they would do again for every image."""
-    _spare_the_collector()
-    _settle_the_allocator()
+    _freeze_garbage_collector()
+    _tune_allocator()
 
 
-def _spare_the_collector() -> None:
+def _freeze_garbage_collector() -> None:
     """Take what is loaded by now, which stays to the end, out of the garbage collector's sight.
 
     Measured with tiny answers: 10 % less CPU an image, and the longest delay of the event loop fell from 52 to 20 ms.
@@ -49,7 +49,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _settle_the_allocator() -> None:
+def _tune_allocator() -> None:
     """Keep the memory of one image for the next: as it is, glibc gives it back and fetches it again page by page.
 
     An answer is read in one thread, decoded in another and dropped in a third; each has an arena of its own by default,

@@ -177,7 +177,7 @@ def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False)
 
 
 def create(
-    state: Tree, furnish: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
+    state: Tree, fill: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
 ) -> None:
     """Make a ledger: whole under another name first, so that half a ledger never has the real one.
 
@@ -196,7 +196,7 @@ def create(
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             _apply(connection, migrations, done=0)
-            furnish(connection)
+            fill(connection)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
         raise storage_error_of(error, path) or error from error

@@ -55,7 +55,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
     """
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
-    resources = open_resources(settings, furnish=lambda connection: _carry(connection, settings, rebuilt))
+    resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
     try:
         _name_manifest(settings, resources)
         rebuilt.recovery = Recoverer(settings, resources).run()

@@ -120,15 +120,15 @@ class WriterPool:
         await asyncio.to_thread(self._threads.shutdown)
 
 
-Furnish = Callable[[sqlite3.Connection], object]
+Fill = Callable[[sqlite3.Connection], object]
 
 
-def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None) -> StoreResources:
-    """Open directories, ledger and reserve. `furnish` fills a ledger that did not exist, before it has its name."""
+def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> StoreResources:
+    """Open directories, ledger and reserve. `fill` fills a ledger that did not exist, before it has its name."""
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
-        ledger_of = _prepare_ledger(state, settings, furnish)
+        ledger_of = _prepare_ledger(state, settings, fill)
         reserve = DiskReserve(state, size_bytes=settings.reserve_bytes)
         ledger = ledger_of(reserve)
         undo.callback(ledger.close)
@@ -188,12 +188,12 @@ def _sync_entry(root: Path, disk: Disk) -> None:
             disk.close(fd)
 
 
-def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> Callable[[DiskReserve], Ledger]:
+def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> Callable[[DiskReserve], Ledger]:
     path = state.root / ledger_file.NAME
     version = ledger_file.check(path, busy_s=settings.busy_s)
     if version is None:
         try:
-            ledger_file.create(state, lambda connection: _furnish(connection, settings, furnish))
+            ledger_file.create(state, lambda connection: _fill(connection, settings, fill))
         except OSError as error:
             raise unusable(settings.state_dir, error) from error
     else:
@@ -203,12 +203,12 @@ def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> C
     return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
 
 
-def _furnish(connection: sqlite3.Connection, settings: StoreSettings, furnish: Furnish) -> None:
+def _fill(connection: sqlite3.Connection, settings: StoreSettings, fill: Fill) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(query("set_meta"), values)
-    furnish(connection)
+    fill(connection)
     connection.execute("COMMIT")
 
 
