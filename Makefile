@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml
 	@$(BIN)/python -m compileall -q pipeline  # containers often forbid Python to keep what it compiled
 	@touch $@
 
-.PHONY: help demo test check fmt lint type imports e2e bench soak clean setup
+.PHONY: help demo test check fmt lint type imports e2e bench soak docs clean setup
 
 help:  ## list the commands
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ bench: $(STAMP)  ## speed and memory, compared within one run (35 minutes on an 
 
 soak: $(STAMP)  ## the long crash, soak and fuzz runs
 	$(BIN)/python -m pytest -n 0 --timeout 0 tests/soak
+
+docs: $(STAMP)  ## write jobs/README.md and jobs/manifest.schema.json from the models of the manifest
+	@$(BIN)/python -m pipeline.manifest.reference > jobs/README.md
+	@$(BIN)/imgpipe schema > jobs/manifest.schema.json
 
 clean:  ## remove .venv and caches (never outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist

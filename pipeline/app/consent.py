@@ -1,6 +1,6 @@
-"""May this much be spent? What a run may cost, what the budgets leave, and the yes it needs.
+"""Compares the price of a plan with the budgets, and asks for consent above $5.
 
-It reads money from the ledger and may ask one question; it writes and sends nothing.
+Reads money from the ledger and may ask one question on a terminal; it writes and sends nothing.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.pricing import PriceList
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count, money
+from pipeline.text import count, money, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -117,10 +117,10 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
         question = _question(plan)
         if confirm is None:
             raise InputError(
-                Problem(what=question, instead="agree with --yes, or set a ceiling with --budget USD or limits.budget")
+                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
             )
         if not confirm(f"{question}. Go on?"):
-            raise InputError("not agreed to; nothing was sent")
+            raise InputError("not confirmed; nothing was sent")
         return setup
     if price is None:
         return setup
@@ -130,6 +130,6 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
 def _question(plan: Plan) -> str:
     if plan.least_microusd is None or plan.most_microusd is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    least, most = plan.least_microusd / 1_000_000, plan.most_microusd / 1_000_000
+    least, most = usd(plan.least_microusd), usd(plan.most_microusd)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"

@@ -1,7 +1,7 @@
-"""What `judge` serves: the contact sheet's page, its pictures, and the marks of a manifest.
+"""The data behind `judge`: the contact sheet's page, its pictures, and the marks of a manifest.
 
-In: a set-up. Out: HTML, bytes of raster images that ledger and manifest name, marks read and written. It knows nothing
-of HTTP (`judge_server`), takes no lock, sends no request and changes nothing but the marks: a run may go on beside it.
+Returns HTML and raster images that ledger and manifest name, and reads and writes marks. No HTTP (that is
+`judge_server`), no lock, no request; only marks are changed, so a run may go on beside it.
 """
 
 import os
@@ -83,7 +83,7 @@ class Desk:
         self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
-            what = "there is nothing to judge: no image was made yet"
+            what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
         saved = picks_path(manifest)
         picks = read_picks(saved) if saved.exists() else {}

@@ -1,4 +1,7 @@
-"""The store of a manifest, open under its lock, for as long as a block lasts."""
+"""Opens the store of a manifest under its lock, for the length of a block.
+
+Not part of `context`, which opens nothing: every verb that only reads does without this module.
+"""
 
 import asyncio
 import time

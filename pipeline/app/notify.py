@@ -1,22 +1,12 @@
-"""The last run as Prometheus metrics in a text file, for node_exporter's textfile collector.
+"""Reports a run to others: a ping when it begins and ends, its summary to a webhook, its numbers to a Prometheus file.
 
-In: a RunSummary. Out: the exposition text (format 0.0.4) and an atomic write of it: a reader never sees half a file.
-
-Telling somebody that a run began or ended: a webhook with the summary, a ping for a dead man's switch.
-
-In: a summary and an address. Out: one POST; what goes wrong comes back as a warning and never as an exception.
-Addresses are secrets (they carry tokens): only their host is ever named.
-
-Who wants to know of a run is told: a ping when it begins and ends, its summary to a webhook, its numbers to a file.
-
-In: the manifest's `notify`, summaries. Out: requests and a file. What goes wrong is a warning in the log and changes
-neither the run nor its exit code. The dead man's switch hears `success` for exit 0 alone: everything else is for a
-person to look at.
+What goes wrong here is a warning in the log and changes neither the run nor its exit code. The ping says `success` for
+exit 0 alone. Addresses are secrets (they carry tokens): only their host is ever shown. The metrics file is the
+exposition format 0.0.4 for node_exporter's textfile collector, replaced atomically.
 """
 
 import asyncio
 import logging
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -67,12 +57,10 @@ def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> s
 
 def write_metrics(path: Path, text: str) -> None:
     """Replace `path` with `text` in one step. Raises OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # the collector reads only names that end in .prom
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    from pipeline.report.tables import replaced  # only where somebody wants the file
+
+    with replaced(path) as file:  # the collector reads only names that end in .prom, so never the unfinished one
+        file.write(text)
 
 
 def _escaped(label: str) -> str:
@@ -203,7 +191,7 @@ class Notifier:
                 group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
                 group.create_task(self._post(summary), name="webhook")
         except TimeoutError:
-            self._warn(f"notify: not everybody was told within {seconds:g} s")
+            self._warn(f"notify: not every address answered within {seconds:g} s")
         return replace(summary, cautions=(*summary.cautions, *self.failures))
 
     async def broke_off(self, error: Exception, summary: RunSummary) -> None:

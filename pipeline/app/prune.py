@@ -53,7 +53,7 @@ async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_don
         await store.recover()  # what waits to be published is, before anything goes
         found = _found(setup, kinds, before)
         for each in found:
-            await store.mend(partial(_remove, each))
+            await store.maintain(partial(_remove, each))
     return found
 
 

@@ -1,6 +1,6 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`rebuild`: makes a new ledger from the images on disk and what can be read of the old ledger, under the lock.
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+A module of its own, as every verb has one; the work is done in `store/rebuild`.
 """
 
 from contextlib import closing

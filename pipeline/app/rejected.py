@@ -1,10 +1,7 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`rejected`: lists the answers in `rejected/`, and reads them again with today's parser (`--salvage`).
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
-
-Answers in rejected/, read again with today's parser: what is whole now is published, without a request.
-
-In: a set-up. Out: what became of each body. A body goes only when its image stands under its task's name.
+An image found in one is published without a request. The kept answer is removed only when its image stands under its
+task's name.
 """
 
 import hashlib
@@ -17,7 +14,7 @@ from pipeline.app.locking import open_store
 from pipeline.app.planning import reading
 from pipeline.app.sidecars import recorded_task
 from pipeline.imaging.formats import BrokenImageError, inspect
-from pipeline.model import Answer, Failure, Image, Reply, Task
+from pipeline.model import IMAGE_SUFFIXES, Answer, Failure, Image, Reply, Task
 from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 from pipeline.senders.local import embedded
@@ -32,9 +29,6 @@ def rejected(setup: Setup) -> list[Rejected]:
     manifest = setup.manifest
     kept = list_rejected(manifest.state_dir)
     return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]
-
-
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +52,7 @@ async def salvage(setup: Setup) -> Salvaged:
                 if isinstance(image, str):
                     salvaged.left.append(f"{kept.name}: {image}")
                     continue
-                found = await store.mend(partial(_publish, kept, image))
+                found = await store.maintain(partial(_publish, kept, image))
                 if found.recovered and kept.facts is not None:
                     salvaged.published.append(kept.facts.task)
                 else:
@@ -78,7 +72,7 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
     data = kept.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != kept.sha256:
         return "it was changed since it was kept"
-    if kept.suffix in IMAGES:
+    if kept.suffix in IMAGE_SUFFIXES:
         try:
             return inspect(data)
         except BrokenImageError as flaw:

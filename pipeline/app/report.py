@@ -1,6 +1,6 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
+"""Builds the contact sheet, its rows and tables, and the sums of `cost`, from manifest, ledger and files.
 
-Reads the ledger through `Reader`; never locks, never sends.
+Never locks, never sends; writes only the report's own folder.
 """
 
 import os

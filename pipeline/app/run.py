@@ -1,6 +1,4 @@
-"""The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told.
-
-One run, wired: lock, ledger, recovery, plan, consent, engine, and the last word.
+"""One run: lock, ledger, recovery, plan, consent, sending, and the summary with its one exit code.
 
 Raises InputError (2), StorageError (5), AccountError (7) and TryLater (75) before anything is sent; afterwards every
 ending is a RunSummary.
@@ -106,7 +104,7 @@ def summary_of(
 
 def _barred(plan: Plan) -> Iterator[str]:
     for barrier, number in plan.barriers.items():
-        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; mend its owner or permissions"
+        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; fix its owner or permissions"
 
 
 def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
@@ -211,7 +209,7 @@ async def _run(
             async with open_store(setup, lock=lock, check=_check_state) as store:
                 await notifier.started()
                 recovery = await store.recover()
-                await store.mend(Maintenance.restore)
+                await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
                     recovery.notes += void(reader)
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
@@ -228,7 +226,7 @@ async def _run(
                         recovery=recovery,
                     )
                     summary = await _plan_and_go(job)
-                await store.mend(Maintenance.restore)
+                await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:
             if signals.exit is None:
@@ -250,7 +248,7 @@ def _check_directories(output_dir: Path, state_dir: Path) -> None:
                 Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
             ) from error
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(Problem(what=f"{folder} cannot be written to", instead="mend its permissions"))
+            raise InputError(Problem(what=f"{folder} cannot be written to", instead="fix its permissions"))
 
 
 def _check_state(setup: Setup) -> None:

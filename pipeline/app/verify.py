@@ -1,6 +1,6 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`verify`: hashes every image again and compares it with the ledger. Reads only, also beside a run.
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+A module of its own, as every verb has one; the comparison is `store/integrity`.
 """
 
 from collections.abc import Callable, Iterator

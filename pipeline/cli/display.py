@@ -1,7 +1,7 @@
-"""How a run is shown: progress and logs while it lasts, its last word, and nothing at all where that was asked for.
+"""How a run is shown: progress and logs while it lasts, and its summary.
 
 stderr carries sentences and progress; with `--log-format json` JSON lines and nothing else. With `-q` a run that ends
-well is silent, and one that does not says one paragraph. A log file gets every event in each case.
+well is silent, and one that does not prints one paragraph. A log file gets every event in each case.
 """
 
 import logging

@@ -1,12 +1,11 @@
-"""Is there room on the disk for what is in flight? Asked before each request, looked up at most once a second.
+"""One attempt of one task in three steps: `begin`, `send`, `record`.
 
-In: free bytes, as the store knows them. Out: a go, or a wait; after a minute without room the run halts, because an
-image that was paid for must find its place. It refuses to know paths.
+`begin` passes the gates in this order: halt, wallet, disk space, throttle; then the attempt is committed as sent.
+`send` hands it to the sender. `record` settles the money and commits how the attempt ended. Whether to repeat is
+decided in `retry`.
 
-One attempt of one task in three steps: `begin`, `send`, `record`.
-
-`begin` passes the gates in this order: halt, wallet, disk, throttle; then the attempt is committed as sent. `send`
-hands it to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
+The disk space guard runs before each request and looks at most once a second; after a minute without space the run
+halts, because an image that was paid for must be stored.
 """
 
 import asyncio

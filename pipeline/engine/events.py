@@ -1,8 +1,7 @@
-"""What a run has done so far, in numbers.
+"""Events of a run as values, and the numbers counted from them.
 
-What one run did, in numbers. Alone in its module, so that a run which does nothing imports nothing else.
-
-What happens during a run, told as it happens. The engine emits; reports and logs listen; nothing flows back.
+The engine emits, reports and logs listen, and no listener can change the run. Imports little, so that a run with
+nothing to do starts fast.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""What the engine needs from its neighbours, as protocols. The engine imports none of the implementations."""
+"""What the engine needs from other packages, as protocols. The engine imports none of the implementations.
+
+Not part of `attempt`, because implementations import it and must not import the engine with it.
+"""
 
 from collections.abc import Collection
 from typing import Protocol

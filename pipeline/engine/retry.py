@@ -1,7 +1,7 @@
-"""May this task be asked again, and when? The outcomes table's right half, as data and three pure functions.
+"""Whether a task is asked again, and when: the retry rules as data and three pure functions.
 
-In: the failure of one attempt and the tally of its task. Out: yes or no, a wait, or the state the task ends in.
-It knows no clock and sends nothing; tenacity calls it.
+From the failure of one attempt and the history of its task follows a repeat, a wait, or the state the task ends in. No
+clock, no I/O; tenacity calls it.
 """
 
 from collections import Counter

@@ -1,13 +1,10 @@
-"""What a person should hear of images that were accepted: the answer's own doubts, and what was there before.
+"""Runs a lazy stream of due tasks through a bounded queue and a fixed number of workers.
 
-In: answers, as they are judged. Out: texts that were not told yet. Another size than asked for, the same bytes for two
-tasks, two answers with one id: that is the server's doing and was paid for, so it is accepted, and told. It refuses to
-know files and the ledger.
+Nothing fatal is raised while requests are in flight: it orders a halt (nothing new is sent, what is in flight is
+awaited and saved), because raising would cancel requests that are paid.
 
-One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
-
-Nothing fatal is raised while requests are in flight: it orders a
-halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
+Warnings about accepted images are raised here too, each text once: another size than asked for, the same bytes for two
+tasks, two answers with one id. They were paid for, so they are accepted.
 """
 
 import asyncio
@@ -69,12 +66,12 @@ class Remarks:
             if text in self._told or len(self._told) > MOST_TOLD:
                 continue
             self._told.add(text)
-            yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
+            yield text if len(self._told) <= MOST_TOLD else "more warnings of this kind; the rest is not shown"
 
     def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
         other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
         if other is not None:
-            yield f"its image is byte for byte that of {other}; it was accepted"
+            yield f"its image has the same bytes as that of {other}; it was accepted"
         if image.response_id is None:
             return
         other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
@@ -110,7 +107,7 @@ class Engine:
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
-        watch: HaltPolicy,
+        policy: HaltPolicy,
         limits: Limits,
         retry: Retry,
         listen: Listener,
@@ -133,7 +130,7 @@ class Engine:
         self._ledger = ledger
         self._gate = gate
         self._wallet = wallet
-        self._watch = watch
+        self._policy = policy
         self._remarks = Remarks()
         self._limits = limits
         self._retry = retry
@@ -387,7 +384,7 @@ class Engine:
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._watch.judged(
+        if halt := self._policy.judged(
             result,
             model=task.model,
             tries=tries,
@@ -403,7 +400,7 @@ class Engine:
             self._hindered(failure)
 
     def _task_ended(self, state: TaskState) -> None:
-        if halt := self._watch.task_ended(state):
+        if halt := self._policy.task_ended(state):
             self._halt(halt)
 
     def _hindered(self, failure: Failure) -> None:
@@ -436,7 +433,7 @@ class Engine:
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
-        """Tell what happened. A listener that fails stops the run in order, as any bug does (R21)."""
+        """Tell what happened. A listener that fails stops the run in order, as any bug does."""
         try:
             self._listen(event)
         except Exception as bug:  # raised by `run`

@@ -411,7 +411,7 @@ class Throttle:
         self._recent.append(True)
         self._since_growth = 0
         if not self._is_reached and now - self._first_at >= UNREACHED_S:
-            self.verdict = Halt(Exit.TRY_LATER, f"nobody could be reached for {now - self._first_at:.0f} s")
+            self.verdict = Halt(Exit.TRY_LATER, f"no connection could be made for {now - self._first_at:.0f} s")
         if self._closure is not None or sum(self._recent) >= DOWN_AT or (failure.hint_s or 0) > 0:
             self._close(ticket, failure, now, teaches=False)
 

@@ -1,8 +1,7 @@
-"""What may still be spent: reserved before an attempt, settled after it.
+"""Budgets of run, day and month: reserved before an attempt, settled after it.
 
-In: prices, costs and the time. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
-ledger and the network. Everything is an integer of micro-dollars; a plain object used on one event loop, so no two
-workers can reserve the same money.
+A reservation is refused with the name of the budget that would be exceeded. Everything is an integer of micro-dollars;
+a plain object used on one event loop, so no two workers can reserve the same money.
 """
 
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Final, NamedTuple
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
 from pipeline.settings import Budget
+from pipeline.text import money
 
 
 class Period(StrEnum):
@@ -44,10 +44,9 @@ class Refusal:
     is_final: bool
 
     def __str__(self) -> str:
-        left, price = _usd(self.left_microusd), _usd(self.price_microusd)
         return (
-            f"the budget of this {self.period} (${_usd(self.budget_microusd)}) is used up: ${left} left, "
-            f"the next image costs ${price}"
+            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up: {money(self.left_microusd)} "
+            f"left, the next image costs {money(self.price_microusd)}"
         )
 
 
@@ -118,8 +117,8 @@ class Wallet:
         self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
 
     def __repr__(self) -> str:
-        left = "no budget" if self.left_microusd is None else f"${_usd(self.left_microusd)} left"
-        return f"<Wallet ${_usd(self.spent_microusd)} spent, ${_usd(self.reserved_microusd)} reserved, {left}>"
+        left = "no budget" if self.left_microusd is None else f"{money(self.left_microusd)} left"
+        return f"<Wallet {money(self.spent_microusd)} spent, {money(self.reserved_microusd)} reserved, {left}>"
 
     @property
     def spent_microusd(self) -> int:
@@ -229,9 +228,3 @@ class Wallet:
             spent = self._spent(span.start, now)
             account = _Account(period, budget, spent.spent_microusd, spent.unknown_microusd)
             self._periods[period, span.start] = account
-
-
-def _usd(microusd: int) -> str:
-    """Write micro-dollars for people: 1_500_000 is 1.50, 39_000 is 0.039."""
-    whole, part = divmod(microusd, 1_000_000)
-    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"

@@ -1,10 +1,8 @@
-"""Pictures of other kinds, made into ones the API takes. Runs in a process of its own.
+"""Converts images of other formats or sizes to PNG or JPEG that the API takes, in a child process.
 
-In: bytes of a picture and the most bytes and pixels it may have. Out: PNG or JPEG, upright, eight bits a channel; the
-same input always gives the same output. It refuses to know files: the original is never touched.
-
-A process of its own, because decoders are the part most easily attacked and overwhelmed: memory and time are limited,
-and if it dies, it dies alone.
+The result is upright, has eight bits a channel, and is the same for the same input and limits; originals are never
+touched. Decoders are the part most easily attacked and overwhelmed: memory and time of the child are limited, and if it
+dies, it dies alone.
 """
 
 import contextlib

@@ -1,7 +1,7 @@
-"""Small pictures for the contact sheet.
+"""Makes thumbnails for the contact sheet: `<folder>/<name>`, WebP, made once.
 
-In: image files, each under a name that changes with its bytes. Out: `<folder>/<name>`, WebP, made once. A picture that
-cannot be decoded has no thumbnail, and that is never an error: the report shows the original instead.
+The name changes with the image's bytes. A picture that cannot be decoded has no thumbnail, and that is never an error:
+the report shows the original instead.
 """
 
 import hashlib
@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.model import IMAGE_SUFFIXES
+
 _THUMB = (640, 320)  # a row of the sheet is up to 320 pixels high, a panorama twice as wide
 _PREVIEW = (1600, 1600)
-_SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")  # what every browser draws
+_SHOWN = (*IMAGE_SUFFIXES, ".gif", ".avif", ".bmp")  # what every browser draws
 _MOST_PIXELS = 64_000_000  # as for every image: behaviour, "which image"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
 _FEW = 16  # below this a pool costs more than it saves: 0.4 s to start against 28 ms an image

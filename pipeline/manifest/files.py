@@ -1,7 +1,6 @@
-"""A path comes in, its bytes or its text goes out; whatever is not a plain file of UTF-8 text is a problem with its
-place.
+"""Reads the bytes or the text of a plain file within a size limit; anything else is a problem with its place.
 
-It knows nothing of YAML or of manifests. Files are opened without blocking, so that a pipe or a device cannot hang it.
+Files are opened without blocking, so that a pipe or a device cannot hang the reader.
 """
 
 import codecs

@@ -1,8 +1,7 @@
-"""Input images, as the API takes them.
+"""Reads input images and converts them to what the API takes.
 
-In: a path and what the plan knew of it. Out: bytes ready to send. Each file is read once and proven to be what the plan
-saw; the file itself is never touched. What the API takes is sent as it is, less its metadata; the rest is converted by
-processes of their own. It refuses to know how.
+Each file is read once and proven to be what the plan saw; the file itself is never touched. What the API takes is sent
+as it is, less its metadata; the rest is converted in child processes (`imaging.convert`).
 """
 
 import asyncio
@@ -44,7 +43,7 @@ class InputImages:
 
     def __init__(self) -> None:
         self._pool: ProcessPoolExecutor | None = None
-        self._turns = asyncio.Semaphore(_PROCESSES)
+        self._slots = asyncio.Semaphore(_PROCESSES)
         self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
 
     async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
@@ -69,7 +68,7 @@ class InputImages:
             await asyncio.to_thread(pool.shutdown)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
-        async with self._turns:
+        async with self._slots:
             data = await asyncio.to_thread(read_as_planned, image)
             known = (image.sha256, keep_metadata, most_bytes)
             if known in self._remembered:

@@ -1,7 +1,7 @@
-"""What one attempt costs: the most it can cost before it is sent, and what it did cost afterwards.
+"""The price of one attempt: the most it can cost before it is sent, and what it did cost afterwards.
 
-In: tasks, the catalogue, what earlier answers cost. Out: micro-dollars, rounded up. A person's own `prices:` are exact
-and win over everything here. A gateway's ratio is not used: to count the list price never counts too little.
+Micro-dollars, rounded up. A manifest's `prices:` are exact and win over everything here. A gateway's discount is not
+used: the list price never counts too little.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,4 @@
-"""What came from outside, made fit to be shown and kept.
-
-In: text and bytes from the server, and the key. Out: the same without the key in any of its spellings, and text without
-control characters. It refuses to know where the text goes.
-"""
+"""Removes the key, in any of its spellings, and control characters from text and bytes of the server."""
 
 import html
 import json
@@ -95,7 +91,7 @@ class Redactor:
         ]
 
     def __repr__(self) -> str:
-        return f"<Scrubber {len(self._in_text)} secrets>"
+        return f"<Redactor {len(self._in_text)} secrets>"
 
     def text(self, raw: str, limit: int = _TEXT_LIMIT) -> str:
         """Return one line without the key, its control, bidirectional and invisible characters escaped.

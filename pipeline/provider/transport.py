@@ -1,20 +1,13 @@
-"""When has a server been silent for too long?
+"""One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-In: a clock and the count of bytes that have arrived. Out: `TimeoutError` in the watched task. It refuses to know HTTP.
-
-Two limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left alone.
-Time in which this process itself did not look (a blocked loop) or did not want to read (no memory) is not held against
-the server.
-
-One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
-
-In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nobody else but its helper `intake` knows aiohttp. It refuses
-to know what an answer means, and it never sends anything twice.
+Every exception of the network is named here, most specific first; only this module and `body_reader` import aiohttp's
+client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
 
 A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
-nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
-The request is never repeated here: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
+nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
+
+Two time limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left
+alone. Time in which this process did not read (a blocked loop, no memory) is not counted.
 """
 
 import asyncio
@@ -212,8 +205,8 @@ class Transport:
         headers: Mapping[str, str],
         timeout_s: float,
         max_body_bytes: int,
-        memory: ByteBudget,
-        scrubber: Redactor,
+        budget: ByteBudget,
+        redactor: Redactor,
         proxy: Proxy | None = None,
         patience: Patience = PATIENCE,
         tls: ssl.SSLContext | None = None,
@@ -222,8 +215,8 @@ class Transport:
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._memory = memory
-        self._scrubber = scrubber
+        self._budget = budget
+        self._redactor = redactor
         self._proxy = proxy
         self._patience = patience
         self._tls = tls
@@ -231,7 +224,7 @@ class Transport:
         self._has_answered = False
 
     def __repr__(self) -> str:
-        return f"<Wire {'closed' if self._session is None else 'open'}, {self._memory!r}>"
+        return f"<Transport {'closed' if self._session is None else 'open'}, {self._budget!r}>"
 
     async def __aenter__(self) -> "Transport":
         trace = aiohttp.TraceConfig()
@@ -262,13 +255,15 @@ class Transport:
         """
         progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
         started = time.monotonic()
-        watch = ResponseTimeout(self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes)
+        deadline = ResponseTimeout(
+            self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
+        )
         try:
-            async with watch:
-                await self._exchange(url, payload, share, watch, progress)
+            async with deadline:
+                await self._exchange(url, payload, share, deadline, progress)
         except (aiohttp.ClientError, OSError, TooLargeError) as error:
             if not progress.is_whole and (progress.status is None or not 300 <= progress.status < 500):
-                return self._lost(error, progress, watch.why)
+                return self._lost(error, progress, deadline.why)
             # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
         self._has_answered, is_first = True, not self._has_answered
         chunks = progress.chunks
@@ -282,7 +277,7 @@ class Transport:
         )
 
     async def _exchange(
-        self, url: str, payload: io.BytesIO, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+        self, url: str, payload: io.BytesIO, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
         assert self._session is not None, "the client is used outside its context"
         async with self._session.post(
@@ -297,12 +292,12 @@ class Transport:
             progress.let_go()
             progress.status = response.status
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            watch.body(lambda: response.content.total_bytes)
-            await self._collect(response, share, watch, progress)
+            deadline.body(lambda: response.content.total_bytes)
+            await self._collect(response, share, deadline, progress)
         share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
     async def _collect(
-        self, response: aiohttp.ClientResponse, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+        self, response: aiohttp.ClientResponse, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
         """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
@@ -310,18 +305,18 @@ class Transport:
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
-        await _make_room(share, room_bytes, watch)
+        await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
             progress.took(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError
             if progress.size_bytes > room_bytes:
-                await _make_room(share, progress.size_bytes - room_bytes, watch)
+                await _make_room(share, progress.size_bytes - room_bytes, deadline)
                 room_bytes = progress.size_bytes
-            intake = take_over_body(response, progress.size_bytes)
-            if intake is not None:
+            reader = take_over_body(response, progress.size_bytes)
+            if reader is not None:
                 del chunk
-                await _read_straight(intake, watch, progress)
+                await _read_straight(reader, deadline, progress)
                 return
 
     def _lost(self, error: Exception, progress: _Progress, why: str) -> Failure:
@@ -336,25 +331,25 @@ class Transport:
         return Failure(
             fault=fault,
             billed=billed,
-            reason=self._scrubber.text(words),
+            reason=self._redactor.text(words),
             status=progress.status,
             code=type(error).__name__,
-            request_id=None if found is None else self._scrubber.text(found, 80),
-            body=self._scrubber.body(beginning) or None,
+            request_id=None if found is None else self._redactor.text(found, 80),
+            body=self._redactor.body(beginning) or None,
             suffix=".cut",
         )
 
 
-async def _read_straight(intake: BodyReader, watch: ResponseTimeout, progress: _Progress) -> None:
+async def _read_straight(reader: BodyReader, deadline: ResponseTimeout, progress: _Progress) -> None:
     """Read the rest of a large body; what has come of it is kept, however it ends."""
-    intake.begin(progress.chunks)
+    reader.begin(progress.chunks)
     progress.chunks.clear()
-    watch.body(lambda: intake.arrived_bytes)
+    deadline.body(lambda: reader.arrived_bytes)
     try:
-        await intake.read()
+        await reader.read()
     finally:
-        progress.chunks, progress.size_bytes = [intake.take()], intake.arrived_bytes
-        progress.is_whole = intake.is_whole
+        progress.chunks, progress.size_bytes = [reader.take()], reader.arrived_bytes
+        progress.is_whole = reader.is_whole
 
 
 def _letting_go(payload: io.BytesIO, share: ByteShare) -> Callable[[], None]:
@@ -373,12 +368,12 @@ def _letting_go(payload: io.BytesIO, share: ByteShare) -> Callable[[], None]:
     return let_go
 
 
-async def _make_room(share: ByteShare, more_bytes: int, watch: ResponseTimeout) -> None:
+async def _make_room(share: ByteShare, more_bytes: int, deadline: ResponseTimeout) -> None:
     """Take room for more of an answer; the time this waits is not the server's."""
     if more_bytes > 0 and not share.try_grow(more_bytes):
-        watch.pause()
+        deadline.pause()
         await share.grow(more_bytes)
-        watch.resume()
+        deadline.resume()
 
 
 def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Billed, str]:
@@ -387,11 +382,11 @@ def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Bille
         case aiohttp.ClientHttpProxyError(status=407):
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
-            return Fault.UNREACHABLE, Billed.NO, f"the proxy does not let us through ({error.status})"
+            return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
-            return Fault.ADDRESS, Billed.NO, "base_url and model do not make an address"
+            return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

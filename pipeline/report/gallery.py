@@ -1,12 +1,7 @@
-"""Money over time as a small SVG.
+"""Writes the contact sheet as a folder: `index.html`, `thumbs/`, `tasks.csv` and `tasks.jsonl`.
 
-In: amounts with their moments. Out: one `<svg>` element for the page, coloured by its style sheet. It computes nothing
-but sums.
-
-The contact sheet as a folder: one static page of every task.
-
-In: report rows, totals and spend. Out: a folder with `index.html` (self-contained, no network, links to the originals),
-`thumbs/`, `tasks.csv` and `tasks.jsonl`. It reads image files to make thumbnails and changes none.
+The page is self-contained: no network, links to the originals. Image files are read to make thumbnails and never
+changed. Spend over time is one `<svg>` in it.
 """
 
 import hashlib

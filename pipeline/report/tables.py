@@ -1,10 +1,8 @@
-"""What the report knows of one task, and of all of them together: plain rows, filled in by whoever reads the ledger.
+"""The rows of the report and their totals, and the same as CSV and JSON lines.
 
-Every task as CSV and as JSON lines.
-
-In: report rows, one at a time. Out: `tasks.csv` and `tasks.jsonl`, replaced whole at the end. No cell can start a
-formula in a spreadsheet; memory is flat at any number of rows. A row's own cells are columns `row.NAME`: which there
-are is known when the last row was seen, so the CSV is written from the JSON lines.
+`tasks.csv` and `tasks.jsonl` are replaced whole at the end. No cell can start a formula in a spreadsheet; memory is
+flat at any number of rows. A row's own cells are columns `row.NAME`: their names are known only after the last row, so
+the CSV is written from the JSON lines.
 """
 
 import csv

@@ -1,6 +1,7 @@
 """The bill: one JSON line for every answer, written before its body is sent.
 
-Lines are appended to a file, each in one write. A key is never in it, only its fingerprint.
+Lines are appended to a file, each in one write. A key is never in it, only its fingerprint. Not part of `api`, because
+`server` opens and closes the file.
 """
 
 import os

@@ -1,14 +1,14 @@
 """Rate limits of one key: requests in any 60 s, and requests at once; both may change with time.
 
-A module of its own, because it is the part that decides what a client's pace meets. Nothing sleeps here: the clock is
-a parameter.
+Not part of `api`, because it decides what a client's pace meets and is tested by itself: the clock is a parameter and
+nothing sleeps.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.simulator.profile import Profile, Step
+from pipeline.simulator.profile import CapacityStep, Profile
 
 WINDOW_S = 60.0
 _BUSY_S = 1.0  # the delay named when too many requests are under way
@@ -33,13 +33,13 @@ class Limiter:
         active = sum(account.active for account in self._accounts.values())
         return f"<Limiter {len(self._accounts)} keys, {active} active>"
 
-    def step(self) -> Step:
+    def step(self) -> CapacityStep:
         """Return the capacity that holds now; before the first step there is no limit."""
         elapsed = self._clock() - self._began
         if self._profile.capacity_repeats:
             elapsed %= self._profile.capacity_repeats
         begun = [step for step in self._profile.capacity if step.after <= elapsed]
-        return begun[-1] if begun else Step(after=0.0)
+        return begun[-1] if begun else CapacityStep(after=0.0)
 
     def acquire(self, key: str) -> float | None:
         """Admit a request (then `release` must follow) and return None; or return the seconds until one is admitted."""

@@ -14,8 +14,8 @@ CATALOGUE = Catalogue.load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """One served model."""
+class ServedModel:
+    """One served model. `input_tokens` are those of one input image."""
 
     name: str
     mimes: tuple[str, ...]  # one of them is drawn for every answer, the first most often
@@ -69,23 +69,23 @@ _PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
 _BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
 
 
-def _flash_2_5(name: str) -> Model:
-    return Model(name=name, mimes=_PNG, thought_tokens={})
+def _flash_2_5(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_PNG, thought_tokens={})
 
 
-def _flash_3_1(name: str) -> Model:
-    return Model(name=name, mimes=_MIXED, thought_tokens=_FLASH_THOUGHTS)
+def _flash_3_1(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_FLASH_THOUGHTS)
 
 
-def _pro_3(name: str) -> Model:
-    return Model(name=name, mimes=_MIXED, thought_tokens=_PRO_THOUGHTS)
+def _pro_3(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_PRO_THOUGHTS)
 
 
-def _banana_2_1(name: str) -> Model:
-    return Model(name=name, mimes=(*_MIXED, "image/webp"), thought_tokens=_BANANA_THOUGHTS)
+def _banana_2_1(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=(*_MIXED, "image/webp"), thought_tokens=_BANANA_THOUGHTS)
 
 
-SERVED: Mapping[str, Model] = {
+SERVED: Mapping[str, ServedModel] = {
     model.name: model
     for model in (
         _flash_2_5("gemini-2.5-flash-image-preview"),
@@ -112,7 +112,7 @@ class InputPicture:
 class Ask:
     """One request that passed every check. `ratio` and `size` are None where the request left them open."""
 
-    model: Model
+    model: ServedModel
     prompt: str
     system: str = ""
     images: tuple[InputPicture, ...] = ()

@@ -8,7 +8,7 @@ import msgspec
 import pybase64
 
 from pipeline.simulator.chance import Dice
-from pipeline.simulator.faults import Fault
+from pipeline.simulator.faults import SimulatedFault
 from pipeline.simulator.models import Ask
 from pipeline.simulator.usage import Tokens, metadata
 
@@ -49,7 +49,7 @@ def answer(
     drafts: Sequence[EncodedImage],
     variation: Variation,
     tokens: Tokens,
-    fault: Fault | None,
+    fault: SimulatedFault | None,
 ) -> bytes:
     """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
     name = "" if fault is None else fault.name
@@ -93,7 +93,7 @@ def _signature(variation: Variation, place: int) -> str:
     return pybase64.b64encode(b"\x12" + blob).decode()
 
 
-def without_image(ask: Ask, variation: Variation, tokens: Tokens, fault: Fault) -> bytes:
+def without_image(ask: Ask, variation: Variation, tokens: Tokens, fault: SimulatedFault) -> bytes:
     """Make the 200 of a fault of the stage content: blocked, failed, or words only."""
     candidate: Json = {"content": {}, "finishReason": fault.finish or "STOP", "index": 0}
     match fault.name:

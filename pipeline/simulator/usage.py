@@ -6,7 +6,7 @@ Apart from the bodies (`responses`) and the bill, because both say the same numb
 from dataclasses import dataclass
 
 from pipeline.simulator.chance import Dice
-from pipeline.simulator.models import Ask, Model
+from pipeline.simulator.models import Ask, ServedModel
 
 Json = dict[str, object]
 
@@ -73,7 +73,7 @@ def metadata(tokens: Tokens) -> Json:
     return usage
 
 
-def price_microusd(model: Model, tokens: Tokens) -> int:
+def price_microusd(model: ServedModel, tokens: Tokens) -> int:
     """Return what these tokens cost by the list, rounded up."""
     text = tokens.said + tokens.thoughts
     return model.family.cost(tokens.tier or "standard", image=tokens.made, text=text, prompt=tokens.prompt)

@@ -1,6 +1,6 @@
 """Validation of a `generateContent` body, in the order in which gateway and model owner check it.
 
-A valid body becomes an `Ask`; for any other `Rejected` carries the answer that the real API gives, word for word.
+A valid body becomes an `Ask`; for any other `RequestRejected` carries the answer of the real API, word for word.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import msgspec
 import pybase64
 
-from pipeline.simulator.error_responses import INTERNAL, Rejected, bad_argument, comet, google
+from pipeline.simulator.error_responses import INTERNAL, RequestRejected, bad_argument, comet, google
 from pipeline.simulator.fields import Node
-from pipeline.simulator.models import SERVED, Ask, InputPicture, Model
+from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 ROOT = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
@@ -34,16 +34,16 @@ _HOTTEST = 2.0
 Fields = Mapping[str, Node]
 
 
-def find_model(name: str, request_id: str) -> Model:
+def find_model(name: str, request_id: str) -> ServedModel:
     """Return a served model; an unknown name gets the gateway's ambiguous 503."""
     model = SERVED.get(name)
     if model is None:
         message = f"no available channel for group default and model {name} (distributor)"
-        raise Rejected(comet(503, message, request_id, code="model_not_found"))
+        raise RequestRejected(comet(503, message, request_id, code="model_not_found"))
     return model
 
 
-def check(model: Model, body: bytes, request_id: str) -> Ask:
+def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
     """Read one `generateContent` body for `model`."""
     root = _root(body, request_id)
     fields = Node(root).fields(ROOT)
@@ -79,9 +79,9 @@ def _root(body: bytes, request_id: str) -> dict[str, object]:
     try:
         root = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
+        raise RequestRejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
     if not isinstance(root, dict) or not root.get("contents"):
-        raise Rejected(comet(500, "contents is required", request_id, code="invalid_request"))
+        raise RequestRejected(comet(500, "contents is required", request_id, code="invalid_request"))
     return root
 
 
@@ -106,13 +106,13 @@ def _sampling(config: Fields) -> None:
         raise bad_argument("Multiple candidates is not enabled for this model")
 
 
-def _image_config(model: Model, config: Fields) -> tuple[str | None, str | None]:
+def _image_config(model: ServedModel, config: Fields) -> tuple[str | None, str | None]:
     if "imageConfig" not in config:
         return None, None
     fields = config["imageConfig"].fields(("aspectRatio", "imageSize"))
     ratio, size = fields.get("aspectRatio"), fields.get("imageSize")
     if size is not None and not model.takes_image_size:
-        raise Rejected(google(500, "INTERNAL", INTERNAL))
+        raise RequestRejected(google(500, "INTERNAL", INTERNAL))
     return (
         None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
         None if size is None else size.one_of(model.sizes, "TYPE_STRING"),
@@ -129,7 +129,7 @@ def _modalities(config: Fields) -> set[str]:
     return asked or {"TEXT", "IMAGE"}
 
 
-def _thinking(model: Model, config: Fields) -> tuple[str | None, bool]:
+def _thinking(model: ServedModel, config: Fields) -> tuple[str | None, bool]:
     if "thinkingConfig" not in config:
         return model.default_thinking, False
     fields = config["thinkingConfig"].fields(("thinkingLevel", "includeThoughts", "thinkingBudget"))

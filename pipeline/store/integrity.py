@@ -1,47 +1,30 @@
-"""What became of recorded files: looked at by size and time first, hashed only where those differ. Read-only.
+"""Compares recorded files with the ledger: missing, changed, unrecorded. Read-only, also while a run writes.
 
-Every image against the ledger, byte by byte: missing, changed, unrecorded. Read-only, also while a run writes.
+A start looks at size and time first and hashes only where those differ; `verify` hashes every image.
 """
 
 import contextlib
-import errno
 import itertools
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from pipeline.imaging.formats import IMAGE_SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact
-from pipeline.store.files import Disk, Tree, read_all, sha256_of, split, status_of
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import IMAGE_SUFFIXES, Artifact
+from pipeline.store.files import (
+    Disk,
+    FileComparison,
+    Tree,
+    compare,
+    comparison_of,
+    read_all,
+    sha256_of,
+    split,
+    status_of,
+)
 from pipeline.store.reader import LedgerReader
-
-GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-
-class FileComparison(StrEnum):
-    """A file against its record."""
-
-    SAME = "same"
-    TOUCHED = "touched"  # another time, the same bytes
-    MISSING = "missing"
-    CHANGED = "changed"
-
-
-def compare_file(disk: Disk, name: str, artifact: Artifact, *, dir_fd: int) -> FileComparison:
-    """Compare one file of an open directory with its record. Raises OSError where it is there and cannot be read."""
-    status = status_of(disk, name, dir_fd=dir_fd)
-    if status is None:
-        return FileComparison.MISSING
-    if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
-        return FileComparison.CHANGED
-    if status.st_mtime_ns == artifact.mtime_ns:
-        return FileComparison.SAME
-    return FileComparison.TOUCHED if sha256_of(disk, name, dir_fd=dir_fd) == artifact.sha256 else FileComparison.CHANGED
-
 
 T = TypeVar("T")
 
@@ -52,26 +35,24 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
-                yield key, artifact, fd if isinstance(fd, FileComparison) else _guarded(outputs, artifact, fd)
+                yield key, artifact, fd if isinstance(fd, FileComparison) else _compare_file(outputs, artifact, fd)
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
     """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
-    except PermissionError:
-        return FileComparison.CHANGED
     except OSError as error:
-        if error.errno in GONE:
-            return FileComparison.MISSING
-        raise
+        return comparison_of(error)
 
 
-def _guarded(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
+def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
+    name = split(artifact.path)[1]
     try:
-        return compare_file(outputs.disk, split(artifact.path)[1], artifact, dir_fd=dir_fd)
-    except PermissionError:
-        return FileComparison.CHANGED
+        status = status_of(outputs.disk, name, dir_fd=dir_fd)
+        return compare(status, artifact, lambda: sha256_of(outputs.disk, name, dir_fd=dir_fd))
+    except OSError as error:
+        return comparison_of(error)
 
 
 @dataclass(slots=True, kw_only=True)

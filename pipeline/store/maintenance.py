@@ -1,9 +1,6 @@
-"""A done image whose output name changed: it moves there without a request, and never onto anything.
+"""Orders of a person between requests: images renamed, present files accepted, bodies of rejected/ salvaged.
 
-What a person orders between requests: present images taken as good, bodies in rejected/ that can be read after all.
-
-In: tasks as they are asked for now, images read again. Out: a ledger that agrees. It sends nothing and replaces
-nothing; each order is durable when it returns.
+Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
 import contextlib
@@ -15,12 +12,13 @@ from typing import Final
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import SIDECAR, Artifact, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.files import IN_THE_WAY, NO_LINKS, rename_without_clobbering, split, status_of
+from pipeline.store.files import IN_THE_WAY, link_or_rename, split, status_of
 from pipeline.store.history import known_of
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
+from pipeline.text import name_key
 
 
 def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:
@@ -31,11 +29,11 @@ def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known
 class Mover:
     """Moves images inside one output directory."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
-        self._ledger = premises.ledger
-        self._outputs = premises.outputs
+        self._ledger = resources.ledger
+        self._outputs = resources.outputs
 
     def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
@@ -68,7 +66,7 @@ class Mover:
             "manifest": self._manifest,
             "id": rows.text(task_id),
             "name": name,
-            "name_key": rows.name_key(name),
+            "name_key": name_key(rows.text(name)),
             "path": path,
             "mtime_ns": artifact.mtime_ns,
             "now": to_us(self._clock()),
@@ -79,7 +77,7 @@ class Mover:
         (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
         with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
             try:
-                disk.link(old_name, new_name, dir_fd=source, new_dir_fd=target)
+                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             except FileExistsError:
                 there, here = (
                     status_of(disk, new_name, dir_fd=target),
@@ -87,10 +85,6 @@ class Mover:
                 )
                 if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
                     raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             self._outputs.sync(target)
 
     def _move_beside(self, old: str, new: str) -> None:
@@ -113,10 +107,10 @@ SAID_FREE: Final = "not billed, as the provider said"
 class Maintenance:
     """Carries out orders, each in one thread. Thread-safe."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
-        self._premises = premises
-        self._ledger = premises.ledger
+        self._resources = resources
+        self._ledger = resources.ledger
 
     def accept(self, tasks: Sequence[Task]) -> int:
         """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
@@ -163,10 +157,10 @@ class Maintenance:
         if known is not None and known.artifact is not None:
             folder, name = split(known.artifact.path)
             try:
-                with self._premises.outputs.directory(folder) as fd:
+                with self._resources.outputs.directory(folder) as fd:
                     for each in (name, name + SIDECAR):
                         with contextlib.suppress(FileNotFoundError):
-                            self._premises.outputs.disk.unlink(each, dir_fd=fd)
+                            self._resources.outputs.disk.unlink(each, dir_fd=fd)
             except OSError as error:
                 raise StorageError(
                     f"{task_id}: {known.artifact.path} could not be removed: {error.strerror}"
@@ -181,13 +175,13 @@ class Maintenance:
         Raises StorageError, LedgerError.
         """
         recovery = Recovery()
-        claimant = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
-        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
-        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
+        record = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
+        is_ours = record is not None and kept_by(kept, record, self._resources.ledger_id)
+        if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._premises, self._settings, recovery=recovery)
-        salvager.settle(claimant, image, Source(rejected=kept.name))
+        salvager = Salvager(self._resources, self._settings, recovery=recovery)
+        salvager.settle(record, image, Source(rejected=kept.name))
         return recovery
 
     def _now(self) -> int:

@@ -122,7 +122,7 @@ SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt
 SELECT attempt.attempt FROM attempt JOIN task USING (task) JOIN manifest USING (manifest)
 WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest = :manifest)
 
--- name: claimant
+-- name: attempt_record
 -- Whose image is it? Asked for every part found on disk.
 SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,
   attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, attempt.sent_at, attempt.ended_at,

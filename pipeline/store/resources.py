@@ -1,7 +1,7 @@
-"""Directories and settings -> everything a store is made of, checked and opened in order.
+"""Opens and checks everything a store is made of, in order, from directories and settings.
 
-What fails leaves nothing open and nothing changed that matters. Raises InputError for what a person must change before
-anything is sent, StorageError and LedgerError for what the disk says.
+On an error everything is closed again. Raises InputError for what a person must change before anything is sent,
+StorageError and LedgerError for errors of the disk.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ class StoreSettings:
     disk: Disk = field(default_factory=Disk)
     clock: Clock = utc_now
     warn: Warn = _log.warning
-    ballast_bytes: int = SIZE_BYTES
+    reserve_bytes: int = SIZE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     mountinfo: Callable[[], str] = read_mountinfo
@@ -59,7 +59,7 @@ class StoreOptions(TypedDict, total=False):
     disk: Disk
     clock: Clock
     warn: Warn
-    ballast_bytes: int
+    reserve_bytes: int
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
@@ -72,7 +72,7 @@ class StoreResources:
 
     outputs: Tree
     state: Tree
-    ballast: DiskReserve
+    reserve: DiskReserve
     rejected: RejectedFolder
     writer: Writer
     ledger: Ledger
@@ -81,7 +81,7 @@ class StoreResources:
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
-        self.ballast.give_up()
+        self.reserve.give_up()
         self.outputs.close()
         self.state.close()
 
@@ -124,28 +124,28 @@ class WriterPool:
         await asyncio.to_thread(self._threads.shutdown)
 
 
-Furnish = Callable[[sqlite3.Connection], object]
+Fill = Callable[[sqlite3.Connection], object]
 
 
-def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None) -> StoreResources:
-    """Open directories, ledger and ballast. `furnish` fills a ledger that did not exist, before it has its name."""
+def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> StoreResources:
+    """Open directories, ledger and reserve. `fill` fills a ledger that did not exist, before it has its name."""
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
-        ledger_of = _prepare_ledger(state, settings, furnish)
-        ballast = DiskReserve(state, size_bytes=settings.ballast_bytes)
-        ledger = ledger_of(ballast)
+        ledger_of = _prepare_ledger(state, settings, fill)
+        reserve = DiskReserve(state, size_bytes=settings.reserve_bytes)
+        ledger = ledger_of(reserve)
         undo.callback(ledger.close)
         _check_money(ledger, settings)
-        ballast.load(settings.warn)
+        reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
-        rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
-        writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
+        writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
         state=state,
-        ballast=ballast,
+        reserve=reserve,
         rejected=rejected,
         writer=writer,
         ledger=ledger,
@@ -163,7 +163,7 @@ def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, T
 
 
 def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree:
-    """Make and open a directory, its own entry durable, and find out whether it can be written (D05)."""
+    """Make and open a directory, its own entry durable, and find out whether it can be written."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sync_entry(root, settings.disk)
@@ -192,27 +192,27 @@ def _sync_entry(root: Path, disk: Disk) -> None:
             disk.close(fd)
 
 
-def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> Callable[[DiskReserve], Ledger]:
+def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> Callable[[DiskReserve], Ledger]:
     path = state.root / ledger_file.NAME
     version = ledger_file.check(path, busy_s=settings.busy_s)
     if version is None:
         try:
-            ledger_file.create(state, lambda connection: _furnish(connection, settings, furnish))
+            ledger_file.create(state, lambda connection: _fill(connection, settings, fill))
         except OSError as error:
             raise unusable(settings.state_dir, error) from error
     else:
         backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
         if backup is not None:
-            settings.warn(f"the ledger was brought to a new shape; the old one is kept as {backup}")
-    return lambda ballast: Ledger(path, busy_s=settings.busy_s, relieve=ballast.give_up)
+            settings.warn(f"the ledger was migrated; the old one is kept as {backup}")
+    return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
 
 
-def _furnish(connection: sqlite3.Connection, settings: StoreSettings, furnish: Furnish) -> None:
+def _fill(connection: sqlite3.Connection, settings: StoreSettings, fill: Fill) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(query("set_meta"), values)
-    furnish(connection)
+    fill(connection)
     connection.execute("COMMIT")
 
 

@@ -1,4 +1,4 @@
-"""What a run records: attempts, images and money, each durable when its call returns.
+"""Records a run: attempts, images and money, each durable when its call returns.
 
 Opened under the state lock; owns the ledger's writer thread and the threads that write images (`images`).
 """
@@ -31,15 +31,15 @@ T = TypeVar("T")
 class Store:
     """What must last. All methods may be called concurrently; every one survives the cancellation of its caller."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         """Use `Store.open`."""
         self._settings = settings
-        self._premises = premises
-        self._ledger = premises.ledger
+        self._resources = resources
+        self._ledger = resources.ledger
         self._pool = WriterPool(settings.workers)
-        self.images = FolderImages(settings, premises, self._pool)
-        self._mover = Mover(settings, premises)
-        self._mender = Maintenance(settings, premises)
+        self.images = FolderImages(settings, resources, self._pool)
+        self._mover = Mover(settings, resources)
+        self._mender = Maintenance(settings, resources)
         self._awaiting = Awaiting()
         self._is_closed = False
 
@@ -56,7 +56,7 @@ class Store:
         is_play_money: bool,
         **options: Unpack[StoreOptions],
     ) -> Self:
-        """Open or create; `options` are the further fields of `opening.Settings`.
+        """Open or create; `options` are the further fields of `StoreSettings`.
 
         Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
         MemoryError: there are not enough threads.
@@ -64,11 +64,11 @@ class Store:
         settings = StoreSettings(
             output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
         )
-        premises = await asyncio.to_thread(open_resources, settings)
+        resources = await asyncio.to_thread(open_resources, settings)
         try:
-            return cls(settings, premises)
+            return cls(settings, resources)
         except MemoryError:
-            premises.close()
+            resources.close()
             raise
 
     async def aclose(self) -> None:
@@ -76,13 +76,13 @@ class Store:
         await self._pool.aclose()
         if not self._is_closed:
             self._is_closed = True
-            await asyncio.to_thread(self._premises.close)
+            await asyncio.to_thread(self._resources.close)
 
     # --- a run
 
     async def recover(self) -> Recovery:
         """Bring disk and ledger together after whatever happened; before anything is sent."""
-        recoverer = Recoverer(self._settings, self._premises)
+        recoverer = Recoverer(self._settings, self._resources)
         return await self._pool.finish(recoverer.run)
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
@@ -188,7 +188,7 @@ class Store:
         """
         return await self._pool.finish(self._mover.move, task_id, name)
 
-    async def mend(self, order: Callable[[Maintenance], T]) -> T:
+    async def maintain(self, order: Callable[[Maintenance], T]) -> T:
         """Carry out one of the Mender's orders; raises what it raises."""
         return await self._pool.finish(order, self._mender)
 
@@ -246,9 +246,9 @@ class Store:
         return await self._pool.run(self._free_bytes)
 
     def _free_bytes(self) -> int:
-        premises = self._premises
-        free = premises.state.free_bytes() - premises.ballast.spent_bytes
-        return max(0, min(premises.outputs.free_bytes(), free))
+        resources = self._resources
+        free = resources.state.free_bytes() - resources.reserve.spent_bytes
+        return max(0, min(resources.outputs.free_bytes(), free))
 
     # --- waiting
 

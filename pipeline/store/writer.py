@@ -1,9 +1,8 @@
-"""Images that make way: moved to `superseded/` in the state directory, never deleted (P6), across file systems too.
+"""Writes an image in memory to a file under its final name; earlier images move to `superseded/` (P6).
 
-Steps 5 to 7 and 9 of a commit: an image in memory -> a file under its final name, or kept where it is found again.
-
-It replaces nothing it does not own, and does not know the ledger: what must be written down between two steps is a
-callback. Synchronous; one call runs in one thread from end to end, so that a cancelled caller stops nothing.
+A file that is not ours is never replaced, and nothing is deleted; moves work across file systems too. What must be
+recorded between two steps is a callback, so this module does not depend on the ledger. Synchronous: one call runs in
+one thread from end to end, so that cancelling the caller stops nothing.
 """
 
 import contextlib
@@ -26,8 +25,8 @@ from pipeline.store.files import (
     IN_THE_WAY,
     NO_LINKS,
     Tree,
+    link_or_rename,
     read_all,
-    rename_without_clobbering,
     sha256_of,
     split,
     status_of,
@@ -163,16 +162,16 @@ class Writer:
     """Puts images into one output directory. Thread-safe."""
 
     def __init__(
-        self, outputs: Tree, state: Tree, *, ballast: DiskReserve, rejected: RejectedFolder, force: bool = False
+        self, outputs: Tree, state: Tree, *, reserve: DiskReserve, rejected: RejectedFolder, force: bool = False
     ) -> None:
         """`force`: an image of ours that was edited since makes way too (to superseded/)."""
         self._outputs = outputs
         self._state = state
         self._disk = outputs.disk
-        self._ballast = ballast
+        self._reserve = reserve
         self._rejected = rejected
         self._force = force
-        self._turns = ReadWriteLock()
+        self._lock = ReadWriteLock()
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
@@ -181,11 +180,11 @@ class Writer:
         where the image was kept.
         """
         try:
-            with self._turns.together():
+            with self._lock.together():
                 return self._publish_once(delivery)
         except OSError as error:
-            self._ballast.give_up()
-            with self._turns.alone():
+            self._reserve.give_up()
+            with self._lock.alone():
                 return self._second_try(delivery, error)
 
     def _second_try(self, delivery: Delivery, error: OSError) -> Artifact:
@@ -267,14 +266,14 @@ class Writer:
     def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
         """Step 7: link, or a no-replace rename where the file system has no links."""
         try:
-            try:
-                self._disk.link(delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                delivery.received(delivery.path)
-                rename_without_clobbering(self._disk, delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-                delivery.is_renamed = True
+            delivery.is_renamed |= link_or_rename(
+                self._disk,
+                delivery.part,
+                name,
+                dir_fd=dir_fd,
+                new_dir_fd=dir_fd,
+                before_rename=lambda: delivery.received(delivery.path),
+            )
         except FileExistsError:
             self._outputs.sync(dir_fd)  # what is promised as kept is
             kept = delivery.part_path

@@ -1,11 +1,4 @@
-"""What was asked for an image: prompt, model, parameters, inputs; and facts as lines of a name and a value.
-
-In: plain values, read from a record by whoever has one. Out: text for a console.
-
-Where a manifest stands, as tables and as the JSON of `status --json`; one task's whole history.
-
-In: plain rows read from the ledger. Out: text for a console or objects for machines. It decides nothing.
-"""
+"""Shows tasks by state and money, one task's history, or the JSON of `status --json`."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

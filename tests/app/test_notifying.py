@@ -103,7 +103,7 @@ async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypa
     notifier = Notifier(Notify(webhook=url), manifest="shop", file="shop.yaml", warn=warnings.append)
     await notifier.ended(replace(SUMMARY, exit=Exit.INTERRUPTED))
     assert asked.is_set()
-    assert warnings == ["notify: not everybody was told within 0.05 s"]
+    assert warnings == ["notify: not every address answered within 0.05 s"]
     await left.wait()
     server.close()
 

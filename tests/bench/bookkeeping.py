@@ -79,7 +79,7 @@ async def _through_store(
     (folder / "state").mkdir(parents=True)
     (folder / "out").mkdir()
     store = await Store.open(
-        output_dir=folder / "out", state_dir=folder / "state", manifest="bench", is_play_money=False, ballast_bytes=0
+        output_dir=folder / "out", state_dir=folder / "state", manifest="bench", is_play_money=False, reserve_bytes=0
     )
     run = await store.begin_run(manifest_sha256="0" * 64)
     stream = enumerate(tasks(count))

@@ -30,7 +30,7 @@ def engine(sender: FakeSender, ledger: FakeLedger, listen: Callable[[Event], Non
         prices=FakePrices(),
         gate=Gate(Throttle(ALL)),
         wallet=wallet,
-        watch=HaltPolicy(ALL.stop_on),
+        policy=HaltPolicy(ALL.stop_on),
         limits=ALL,
         retry=Retry(),
         listen=listen,

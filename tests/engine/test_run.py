@@ -48,7 +48,7 @@ class Bench:
             prices=FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
-            watch=HaltPolicy(self.limits.stop_on),
+            policy=HaltPolicy(self.limits.stop_on),
             limits=self.limits,
             retry=retry,
             listen=self.events.append,
@@ -333,7 +333,7 @@ async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
     bench = Bench(FakeSender())
     assert await bench.run("job/a", "job/b") == {TaskState.DONE: 2}
     assert [(e.task_id, e.text) for e in bench.events if isinstance(e, Warned)] == [
-        ("job/b", "its image is byte for byte that of job/a; it was accepted")
+        ("job/b", "its image has the same bytes as that of job/a; it was accepted")
     ]
 
 

@@ -1,6 +1,6 @@
 """The delay a server names: what counts, what is ignored."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 
@@ -74,14 +74,6 @@ def test_h09_a_date_is_read_against_the_servers_own_clock():
 def test_delay_in_the_body(details, message, seconds):
     found = delay(details=details, message=message)
     assert found == (None if seconds is None else pytest.approx(seconds))
-
-
-@pytest.mark.parametrize("month", [1, 7])
-def test_until_pacific_midnight_is_less_than_a_day_and_ends_at_midnight(month):
-    now = datetime(2026, month, 22, 3, 4, 5, tzinfo=UTC)
-    seconds = errors.until_pacific_midnight(now)
-    assert 0 < seconds <= 86_400
-    assert (now + timedelta(seconds=seconds)).hour == (8 if month == 1 else 7)
 
 
 def test_hint_sentences_cost_linear_time():

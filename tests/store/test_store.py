@@ -277,7 +277,7 @@ async def test_failing_open_leaves_nothing_open(tmp_path: Path) -> None:
 async def test_lock_and_store_share_a_directory(tmp_path: Path) -> None:
     with StateLock(tmp_path / "s"):
         store = await Store.open(
-            output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, ballast_bytes=0
+            output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, reserve_bytes=0
         )
         with pytest.raises(TryLater):
             StateLock(tmp_path / "s").acquire()
