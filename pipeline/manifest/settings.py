@@ -14,7 +14,17 @@ from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.schema import Keys, ManifestFile
 from pipeline.manifest.templates import TemplateTrouble, compile_template
 from pipeline.model import Tier
-from pipeline.settings import DEFAULT_MODELS, Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
+from pipeline.settings import (
+    DEFAULT_MODELS,
+    METRICS_SUFFIX,
+    Budget,
+    Kind,
+    Limits,
+    Notify,
+    ProviderSettings,
+    Retry,
+    StopOn,
+)
 
 TIMEOUT_S: Final = 300.0
 FLEX_TIMEOUT_S: Final = 1200.0  # a flex answer takes 1 to 15 minutes
@@ -133,6 +143,9 @@ def setting_problems(file: ManifestFile, folder: Path, output_dir: Path, state_d
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             what = f"the time zone {file.limits.tz!r} is not known on this system"
             yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
+    if file.notify is not None and file.notify.prometheus and not file.notify.prometheus.endswith(METRICS_SUFFIX):
+        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
+        yield ("notify", "prometheus"), what, f"write for example metrics/imgpipe{METRICS_SUFFIX}"
     if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
         yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
     for keys, tier in _tiers(file):

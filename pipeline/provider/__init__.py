@@ -7,6 +7,7 @@ inputs       input images, read once, proven unchanged, made fit to send
 request      a task to the JSON of its request
 byte_budget  how many bytes of bodies may be in memory at once
 transport    one exchange: connection, time and size limits, errors of the network by name
+connections  connections kept for the next request, and what may come on one
 body_reader  a large body, read from the socket into the memory it stays in
 decoding     the bytes of an answer to a tree of JSON, without copying images
 error_words  what the names and words of an error say of an account or a refusal
