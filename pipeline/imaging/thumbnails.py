@@ -19,13 +19,15 @@ from queue import SimpleQueue
 from typing import Final
 
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
-from pipeline.imaging.formats import costly
+from pipeline.imaging.formats import UNKNOWN, costly, sniff
 from pipeline.text import visible
 
 _log: Final = logging.getLogger(__name__)
 _THUMB = (640, 320)  # a row of the sheet is up to 320 pixels high, a panorama twice as wide
 _PREVIEW = (1600, 1600)
 _SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")  # what every browser draws
+_RASTERS = (*_SHOWN, ".jpe", ".jfif", ".tif", ".tiff", ".heic", ".heif")
+_SNIFFED = 4096  # bytes; the brands of an AVIF stand at its beginning
 _MOST_PIXELS = 64_000_000  # as for every image: behaviour, "which image"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
 _MOST_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
@@ -53,6 +55,17 @@ def thumb_name(sha256: str) -> str:
 def is_drawn(source: Path) -> bool:
     """Say whether browsers draw such a file as it is."""
     return source.suffix.lower() in _SHOWN
+
+
+def is_raster(source: Path) -> bool:
+    """Say whether a file is a picture by name and by bytes: a browser that opens it runs no script of it."""
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with open(fd, "rb") as file:  # noqa: PTH123
+        is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
+        return is_plain and source.suffix.lower() in _RASTERS and sniff(file.read(_SNIFFED)) != UNKNOWN
 
 
 def thumb_of(source: Path) -> tuple[str, Thumb] | None:
