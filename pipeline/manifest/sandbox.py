@@ -30,6 +30,8 @@ from pipeline.manifest.fields import MatrixValue
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
 MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
+MAX_TOGETHER = 20_000_000  # by all renderings of one expansion, half a minute; beyond it each may handle WORK_EACH
+WORK_EACH = 10_000
 MAX_BITS = 1024  # of a whole number
 _LONGEST_NAME = 100  # characters of a name that another one is looked for
 _MOST_NAMES = 1000
@@ -123,21 +125,31 @@ def json_of(value: Any) -> str:
 
 
 class RenderBudget:
-    """What one rendering may still handle; `reset` before each."""
+    """What one rendering may still handle, and all renderings of one expansion together.
 
-    __slots__ = ("left",)
+    `begin` before an expansion, `reset` before each rendering.
+    """
+
+    __slots__ = ("_given", "_together", "left")
 
     def __init__(self) -> None:
-        self.left = MAX_WORK
+        self.begin()
+
+    def begin(self) -> None:
+        """Start anew: what follows is another expansion."""
+        self._together = MAX_TOGETHER
+        self.left = self._given = MAX_WORK
 
     def reset(self) -> None:
-        self.left = MAX_WORK
+        self._together += WORK_EACH - (self._given - self.left)
+        self.left = self._given = max(min(MAX_WORK, self._together), WORK_EACH)
 
     def spend(self, amount: int) -> None:
         """Pay for `amount` characters or items. SecurityError when the rendering has had its share."""
         self.left -= amount
         if self.left < 0:
-            raise SecurityError("the template does too much work; prepare the text in a CSV or JSONL file")
+            who = "the template does" if self._given == MAX_WORK else "the templates of all tasks together do"
+            raise SecurityError(f"{who} too much work; prepare the text in a CSV or JSONL file")
 
     def text(self, length: int) -> None:
         """Pay for a text of `length` characters. SecurityError when it is longer than any prompt."""
