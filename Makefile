@@ -58,7 +58,7 @@ soak: $(STAMP)  ## the long crash, soak and fuzz runs
 
 audit: $(STAMP)  ## is there an advisory for a package of the lock? (asks pypi.org)
 	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
-	$(VENV)/audit/bin/pip-audit --disable-pip --require-hashes -r $(LOCK)
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCK)
 
 lock: $(STAMP)  ## write the lock anew, with today's versions, for every Python from 3.11 on
 	@test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
