@@ -32,6 +32,7 @@ MAX_ITEMS = 10_000  # of a list or a range
 MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
 MAX_TOGETHER = 20_000_000  # by all renderings of one expansion, half a minute; beyond it each may handle WORK_EACH
 WORK_EACH = 10_000
+MAX_PARTS = 1_000_000  # names, texts and operators of all templates of a manifest: two minutes of compiling
 MAX_BITS = 1024  # of a whole number
 _LONGEST_NAME = 100  # characters of a name that another one is looked for
 _MOST_NAMES = 1000
@@ -125,15 +126,21 @@ def json_of(value: Any) -> str:
 
 
 class RenderBudget:
-    """What one rendering may still handle, and all renderings of one expansion together.
+    """What one rendering may still handle, all renderings of one expansion together, and all templates of a manifest.
 
     `begin` before an expansion, `reset` before each rendering.
     """
 
-    __slots__ = ("_given", "_together", "left")
+    __slots__ = ("_given", "_parts_left", "_together", "left")
 
     def __init__(self) -> None:
+        self._parts_left = MAX_PARTS
         self.begin()
+
+    def take_parts(self, count: int) -> bool:
+        """Pay for a template of `count` parts; False: the manifest's templates have more than they may."""
+        self._parts_left -= count
+        return self._parts_left >= 0
 
     def begin(self) -> None:
         """Start anew: what follows is another expansion."""

@@ -64,21 +64,31 @@ def test_files_of_like_names_are_read(desk, path):
     assert len(desk.tasks(TABLE.format(path=path))) == 1
 
 
-BOMB = "{% for i in range(900) %}{% for j in range(30) %}{{ i if false }}{% endfor %}{% endfor %}"
+BUSY = "{% for i in range(900) %}{{ i if false }}{% endfor %}"
 
 
 def test_templates_of_many_tasks_share_one_budget(desk, monkeypatch):
     """One rendering is cheap enough; ten thousand took three hours."""
-    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 2_000_000)
+    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 100_000)
+    monkeypatch.setattr(sandbox, "WORK_EACH", 100)
     values = ", ".join(f"v{number}" for number in range(400))
-    manifest = desk.load(f"jobs: {{a: {{matrix: {{m: [{values}]}}, prompt: '{{{{ matrix.m }}}}{BOMB}'}}}}\n")
+    manifest = desk.load(f"jobs: {{a: {{matrix: {{m: [{values}]}}, prompt: '{{{{ matrix.m }}}}{BUSY}'}}}}\n")
     with pytest.raises(InputError, match="the templates of all tasks together do too much work"):
         [*expand(manifest, digests=read_digest)]
 
 
+def test_all_templates_of_a_manifest_are_bounded_too(desk, monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_PARTS", 1000)
+    items = ", ".join(f"i{number}: '{{{{ 1{' + 1' * 50} }}}}'" for number in range(20))
+    problems = desk.problems(f"jobs: {{a: {{items: {{{items}}}}}}}\n")
+    assert 5 < len(problems) < 20
+    assert {problem.what.partition(" have more than ")[0] for problem in problems} == {"the templates of this manifest"}
+
+
 def test_each_expansion_has_a_budget_of_its_own(desk, monkeypatch):
-    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 3_000_000)
-    manifest = desk.load(f"jobs: {{a: {{items: {{x: 'p{BOMB}', y: 'p{BOMB}'}}}}}}\n")
+    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 100_000)
+    monkeypatch.setattr(sandbox, "WORK_EACH", 100)
+    manifest = desk.load(f"jobs: {{a: {{items: {{x: 'p{BUSY}', y: 'p{BUSY}'}}}}}}\n")
     assert [len([*expand(manifest, digests=read_digest)]) for _ in range(20)] == [2] * 20
 
 
