@@ -2,6 +2,8 @@
 
 A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
 nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
+
+Apart from `transport`, which knows one exchange: a connection outlives it.
 """
 
 import asyncio

@@ -2,6 +2,8 @@
 
 A folder is ours when it has our mark, a file that names the manifest. What somebody else put there is never replaced:
 a folder with anything in it and without the mark is refused, and so are links, which may lead anywhere.
+
+Apart from `gallery`, because `judge` and `verify` need it without a page.
 """
 
 import os
