@@ -6,8 +6,6 @@ process: a pool's children wait for work on a pipe whose other end they hold too
 parent that is killed. Imports no other package; each of them uses it.
 """
 
-import multiprocessing
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -57,16 +55,3 @@ def is_short_of_memory(error: BaseException) -> bool:
         case ImportError():
             return "failed to map segment" in str(error)
     return False
-
-
-def leave_with_parent() -> None:
-    """End this process as soon as the one that started it is gone. Call it in a child; elsewhere it does nothing."""
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_watch, name="parent", daemon=True).start()
-
-
-def _watch() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

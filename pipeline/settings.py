@@ -87,6 +87,9 @@ class Retry:
     unknown: int = 1  # repeats when the outcome of a paid request is unknown
 
 
+METRICS_SUFFIX = ".prom"  # of the only files that metrics may replace; the collector reads no others
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notify:
     """Who is told about a run; None: nobody. URLs may hold secrets: they are never logged."""

@@ -22,6 +22,7 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -123,7 +124,7 @@ class JudgeServer:
                 raise web.HTTPForbidden(text="open the address that imgpipe judge has printed\n")
             if is_write and not _is_same(request.headers.get(WRITE_HEADER), self._secret):
                 raise web.HTTPForbidden(text="the header is missing\n")
-        self._asked_at = time.monotonic()
+            self._asked_at = time.monotonic()  # whoever else can reach the port does not keep it open
         try:
             return await handler(request)
         except (ImgpipeError, OSError) as error:  # a damaged ledger, a full disk: the page shows what is to be done
@@ -137,6 +138,7 @@ class JudgeServer:
         if self._token is None or not _is_same((await request.text()).strip(), self._token):
             raise web.HTTPForbidden(text="this address was used already, or is not the one that was printed\n")
         self._token = None
+        self._asked_at = time.monotonic()
         response = web.Response(text=self._path)
         response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
@@ -242,6 +244,7 @@ async def serve_judge(
     Raises InputError when the port cannot be had or nothing was made yet, LedgerError, StorageError.
     """
     secret = secrets.token_urlsafe(32)
+    setup = replace(setup, manifest=replace(setup.manifest, secrets=()))  # keys of a `.env`: nothing is asked for here
     desk = Desk(setup, secret=secret, told=told)
     try:
         desk.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once

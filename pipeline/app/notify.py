@@ -6,7 +6,13 @@ exposition format 0.0.4 for node_exporter's textfile collector, replaced atomica
 """
 
 import asyncio
+import contextlib
+import errno
 import logging
+import os
+import re
+import secrets
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
-from pipeline.settings import Notify
+from pipeline.settings import METRICS_SUFFIX, Notify
 from pipeline.text import count, money, usd, visible
 from pipeline.view.logs import LOGGER
 from pipeline.view.run import paragraph, run_json
@@ -25,46 +31,65 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 
+_METRICS_HEAD: Final = b"# HELP imgpipe_"
 _STATES = ("done", "skipped", "failed", "refused", "unknown", "pending", "conflict")
 
 
 def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> str:
     """Return the metrics of one run, labelled by manifest. `finished_at`: seconds since 1970."""
-    label = f'manifest="{_escaped(manifest)}"'
-    money = f'{label},is_play_money="{str(summary.is_play_money).lower()}"'
-    families = (
-        ("exit_code", "Exit code of the last run", [(label, int(summary.exit))]),
-        ("finished_timestamp_seconds", "When the last run ended", [(label, round(finished_at, 3))]),
-        ("duration_seconds", "How long the last run took", [(label, round(summary.seconds, 3))]),
-        (
-            "tasks",
-            "Tasks after the last run, by state",
-            [(f'{label},state="{s}"', getattr(summary, s)) for s in _STATES],
-        ),
-        ("attempts", "Requests sent by the last run", [(label, summary.attempts)]),
-        ("images", "Images made by the last run", [(label, summary.images)]),
-        ("image_bytes", "Bytes of these images", [(label, summary.bytes)]),
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest  # 25 ms, for who asked for a file
+
+    registry = CollectorRegistry()
+    labels = {"manifest": manifest}
+    money = {**labels, "is_play_money": str(summary.is_play_money).lower()}
+    states = [({**labels, "state": state}, getattr(summary, state)) for state in _STATES]
+    for name, help_text, samples in (
+        ("exit_code", "Exit code of the last run", [(labels, int(summary.exit))]),
+        ("finished_timestamp_seconds", "When the last run ended", [(labels, round(finished_at, 3))]),
+        ("duration_seconds", "How long the last run took", [(labels, round(summary.seconds, 3))]),
+        ("tasks", "Tasks after the last run, by state", states),
+        ("attempts", "Requests sent by the last run", [(labels, summary.attempts)]),
+        ("images", "Images made by the last run", [(labels, summary.images)]),
+        ("image_bytes", "Bytes of these images", [(labels, summary.bytes)]),
         ("spent_usd", "Dollars spent by the last run", [(money, usd(summary.spent_microusd))]),
         ("unknown_usd", "Dollars that may have been billed", [(money, usd(summary.unknown_microusd))]),
-    )
-    lines: list[str] = []
-    for name, text, samples in families:
-        full = f"imgpipe_last_run_{name}"
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} gauge"]
-        lines += [f"{full}{{{labels}}} {value}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+    ):
+        gauge = Gauge(f"imgpipe_last_run_{name}", help_text, tuple(samples[0][0]), registry=registry)
+        for each, value in samples:
+            gauge.labels(**each).set(value)
+    return generate_latest(registry).decode()
 
 
 def write_metrics(path: Path, text: str) -> None:
-    """Replace `path` with `text` in one step. Raises OSError."""
-    from pipeline.report.tables import replaced  # only where somebody wants the file
+    """Replace `path` with `text` in one step. Raises OSError, also where something stands that is not ours."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # No name that somebody else could have taken before; the collector reads only those that end in .prom.
+    part = f".{path.name}.{secrets.token_hex(8)}.part"
+    try:
+        if not _is_ours_or_absent(path.name, folder):
+            raise FileExistsError(errno.EEXIST, "there is something that imgpipe did not write; it stays")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(part, flags, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(text)
+        os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=folder)
+        os.close(folder)
 
-    with replaced(path) as file:  # the collector reads only names that end in .prom, so never the unfinished one
-        file.write(text)
 
-
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _is_ours_or_absent(name: str, folder: int) -> bool:
+    """Say whether metrics may be written there: a `*.prom` that is not there, or a plain file that begins as ours."""
+    if not name.endswith(METRICS_SUFFIX):
+        return False
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a link, or a file that is not for us to read
+        return False
+    with open(fd, "rb") as file:  # noqa: PTH123
+        return stat.S_ISREG(os.fstat(fd).st_mode) and file.read(len(_METRICS_HEAD)) == _METRICS_HEAD
 
 
 _TIMEOUT_S = 10.0
@@ -79,14 +104,28 @@ def payload(summary: RunSummary, *, manifest: str, file: str) -> dict[str, objec
     manifest: its name; file: its path as it was typed, for the commands that `text` advises.
     """
     cost = money(summary.spent_microusd, summary.is_play_money)
-    title = f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}"
+    title = plain_chat(f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}")
     return {
-        "text": f"{title}\n{paragraph(summary, manifest=file)}",
+        "text": f"{title}\n{plain_chat(paragraph(summary, manifest=file))}",
         "title": title,
         "manifest": manifest,
         "is_play_money": summary.is_play_money,
         "run": run_json(summary),
     }
+
+
+_MENTION = re.compile(r"@(?=[^\W\d_])")  # not that of a variant, `shop/mug@2`: commands stay fit to be pasted
+
+
+def plain_chat(text: str) -> str:
+    """Return text that chat services show as it is: what a task, a manifest or a server is called mentions nobody.
+
+    Slack asks for `&`, `<` and `>` as entities and acts on nothing else then. Discord, Mattermost and Teams act on
+    `@name` and on `[words](address)`; a word joiner, which is not seen, keeps them from it. Addresses become words.
+    """
+    for char, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(char, shown)
+    return _MENTION.sub("@\u2060", text).replace("](", "]\u2060(").replace("://", ":\u2060//")
 
 
 def ping_url(url: str, moment: Moment) -> str:
@@ -219,7 +258,7 @@ class Notifier:
         try:
             write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=self._now()))
         except OSError as error:
-            self._warn(f"notify: {path} could not be written ({error.strerror})")
+            self._warn(f"notify: {visible(str(path))} was not written ({error.strerror})")
 
     def _heard(self, warning: str | None) -> None:
         if warning is not None:

@@ -19,6 +19,7 @@ from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, Mark
+from pipeline.report.folder import PICKS, report_folder
 from pipeline.report.picks import merge_marks, read_picks
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
@@ -27,7 +28,7 @@ from pipeline.text import visible
 
 def picks_path(manifest: Manifest) -> Path:
     """Return where a picks file is looked for: beside the static page."""
-    return manifest.output_dir / "report" / "picks.json"
+    return report_folder(manifest.output_dir, manifest.name) / PICKS
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:

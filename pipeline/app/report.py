@@ -20,6 +20,7 @@ from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Mark, Quote, Task
 from pipeline.plan.plan import PlanRow
+from pipeline.report.folder import report_folder
 from pipeline.report.gallery import write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
 from pipeline.store.history import PastAttempt
@@ -36,7 +37,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
     with reading(setup) as reader:
         totals, spend = money_of(setup, reader)
         return write_report(
-            manifest.output_dir / "report",
+            report_folder(manifest.output_dir, manifest.name),
             title=manifest.name,
             rows=report_rows(setup, reader, marks_of(manifest)),
             totals=totals,

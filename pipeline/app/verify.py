@@ -12,11 +12,10 @@ from pipeline.errors import Exit
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import Task
+from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
 from pipeline.store.integrity import Verification
 from pipeline.store.rebuild import Rebuilt
-
-THUMBNAILS = "report/thumbs/"  # below the output directory: made from images, nobody's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +44,7 @@ def verify(setup: Setup, *, decode: bool = False, progress: Callable[[int], None
         decode=decode,
         progress=progress,
     )
-    found.unrecorded = [path for path in found.unrecorded if not path.startswith(THUMBNAILS)]
+    found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     return Verified(found=found, has_ledger=has_ledger)
 
 

@@ -277,6 +277,32 @@ def describe(data: bytes, *, decode: bool = False) -> Image:
     return Image(data=data, sha256=sha256, mime=mime, suffix=suffix, width=width, height=height)
 
 
+MOST_SCANS: Final = 100  # of a JPEG; progressive ones have about ten, and each goes through every pixel
+
+
+def costly(data: bytes) -> str | None:
+    """Say why a picture is not decoded though it is small: it would take minutes, or a gigabyte. None: it is."""
+    mime = sniff(data)[0]
+    try:
+        if mime == "image/jpeg" and sum(code == 0xDA for code, _, _ in jpeg_segments(data)) > MOST_SCANS:
+            return f"a JPEG of more than {MOST_SCANS} scans"
+        if mime == "image/webp" and any(kind == b"ANMF" for kind, _, _ in webp_chunks(data)):
+            return "an animated WebP"
+    except BrokenImageError:  # the decoder has the last word; what it takes is limited
+        return None
+    return None
+
+
+def decoded(data: bytes) -> tuple[str, bytes]:
+    """Decode every pixel of one of our images, for `decoder`. Raises NotAnImageError: it cannot be, or takes too much.
+
+    Returns its media type and nothing else.
+    """
+    if (reason := costly(data)) is not None:
+        raise NotAnImageError(reason)
+    return describe(data, decode=True).mime, b""
+
+
 def _check_end(data: bytes, suffix: str) -> None:
     """Refuse what Pillow lets pass: a PNG without its end, a WebP shorter than it says."""
     if suffix == ".png" and PNG_END not in data[-4096:]:

@@ -169,6 +169,7 @@ class Expansion:
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
+        self._manifest.budget.begin()
         try:
             yield from self._tasks(claims)
             for problem in self._shared(claims):

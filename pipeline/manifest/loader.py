@@ -21,6 +21,7 @@ from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
 from pipeline.manifest.location import directories, folder_of, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
+from pipeline.manifest.sandbox import RenderBudget
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.yaml import Tree, parse
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
@@ -31,7 +32,7 @@ _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>
 # Words of a name that mark a secret; AUTHOR and KEYWORD are none, MONKEY costs a flag.
 _SECRET = re.compile(
     r"KEY(?!WORD)|TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|CREDENTIAL|AUTH(?!OR(?!I))|PRIVATE|COOKIE|SESSION|SIGNATURE|JWT|DSN"
-    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
+    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|CREDS|WEBHOOK|_PROXY$|INDEX_URL|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
     r"|^(?:AWS|AZURE|DOCKER|GH|GITHUB|GITLAB|NPM|PYPI|SSH)_"
 )
 
@@ -108,6 +109,7 @@ class Manifest:
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
     places: Places  # private to this room
+    budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
@@ -249,6 +251,7 @@ class _Reader:
             variables=known,
             jobs=plans,
             places=places,
+            budget=recipes.sandbox.budget,
         )
 
     def _name(self) -> str:

@@ -27,6 +27,9 @@ from pipeline.text import nearest
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
 MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
+MAX_TOGETHER = 20_000_000  # by all renderings of one expansion, half a minute; beyond it each may handle WORK_EACH
+WORK_EACH = 10_000
+MAX_PARTS = 1_000_000  # names, texts and operators of all templates of a manifest: two minutes of compiling
 MAX_BITS = 1024  # of a whole number
 _SHOWN = 8
 _PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
@@ -107,21 +110,37 @@ def json_of(value: Any) -> str:
 
 
 class RenderBudget:
-    """What one rendering may still handle; `reset` before each."""
+    """What one rendering may still handle, all renderings of one expansion together, and all templates of a manifest.
 
-    __slots__ = ("left",)
+    `begin` before an expansion, `reset` before each rendering.
+    """
+
+    __slots__ = ("_given", "_parts_left", "_together", "left")
 
     def __init__(self) -> None:
-        self.left = MAX_WORK
+        self._parts_left = MAX_PARTS
+        self.begin()
+
+    def take_parts(self, count: int) -> bool:
+        """Pay for a template of `count` parts; False: the manifest's templates have more than they may."""
+        self._parts_left -= count
+        return self._parts_left >= 0
+
+    def begin(self) -> None:
+        """Start anew: what follows is another expansion."""
+        self._together = MAX_TOGETHER
+        self.left = self._given = MAX_WORK
 
     def reset(self) -> None:
-        self.left = MAX_WORK
+        self._together += WORK_EACH - (self._given - self.left)
+        self.left = self._given = max(min(MAX_WORK, self._together), WORK_EACH)
 
     def spend(self, amount: int) -> None:
         """Pay for `amount` characters or items. SecurityError when the rendering has had its share."""
         self.left -= amount
         if self.left < 0:
-            raise SecurityError("the template does too much work; prepare the text in a CSV or JSONL file")
+            who = "the template does" if self._given == MAX_WORK else "the templates of all tasks together do"
+            raise SecurityError(f"{who} too much work; prepare the text in a CSV or JSONL file")
 
     def text(self, length: int) -> None:
         """Pay for a text of `length` characters. SecurityError when it is longer than any prompt."""

@@ -17,6 +17,7 @@ from pipeline.model import Tier
 from pipeline.settings import (
     DEFAULT_MODELS,
     FLEX_TIMEOUT_S,
+    METRICS_SUFFIX,
     Budget,
     Kind,
     Limits,
@@ -134,6 +135,9 @@ def setting_problems(file: ManifestFile, folder: Path, output_dir: Path, state_d
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             what = f"the time zone {file.limits.tz!r} is not known on this system"
             yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
+    if file.notify is not None and file.notify.prometheus and not file.notify.prometheus.endswith(METRICS_SUFFIX):
+        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
+        yield ("notify", "prometheus"), what, f"write for example metrics/imgpipe{METRICS_SUFFIX}"
     if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
         yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
     for keys, tier in _tiers(file):

@@ -12,7 +12,7 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
-from pipeline.manifest.sandbox import FENCES, MAX_TEXT, Names, Sandbox, text_of
+from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
 from pipeline.text import nearest
 
 Context = Mapping[str, Any]
@@ -97,6 +97,9 @@ def _parse(sandbox: Sandbox, source: str) -> nodes.Template:
         tree = sandbox.parse(_keep_lone_braces(source))
     except TemplateSyntaxError as error:
         raise TemplateTrouble(f"not a template: {error.message}", _syntax_advice(error), line=error.lineno) from None
+    if not sandbox.budget.take_parts(sum(1 for _ in tree.find_all(nodes.Node))):
+        what = f"the templates of this manifest have more than {MAX_PARTS:,} names, texts and operators"
+        raise TemplateTrouble(what, "write one template, and its rows in a CSV or JSONL file")
     for node in tree.find_all(tuple(_REFUSED)):
         raise TemplateTrouble(
             f"{{% {_REFUSED[type(node)]} %}} is not available", "write the text out", line=node.lineno

@@ -8,6 +8,7 @@ request      a task to the JSON of its request
 byte_budget  limits the bytes of bodies in memory
 transport    one exchange: connection, time and size limits, network errors
 body_reader  a large body, read from the socket into one buffer
+connections  connections kept for the next request, and the limit of informational answers
 decoding     the bytes of an answer to a tree of JSON, without copying images
 error_words  names and phrases of errors that mean an account or a refusal
 errors       an error answer to a `Failure`, and the delay it names

@@ -23,7 +23,7 @@ from pipeline.text import UNITS_S
 LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
 Headers = Sequence[tuple[str, str]]
 
-_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:[eE]\+?\d{1,2})?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
     r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*"

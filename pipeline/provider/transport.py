@@ -1,7 +1,8 @@
 """One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-Every exception of the network is named here, most specific first; only this module and `body_reader` import aiohttp's
-client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
+Every exception of the network is named here, most specific first; only this module, `connections` and `body_reader`
+import aiohttp's client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in
+its client).
 
 A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
 nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
@@ -12,24 +13,19 @@ alone. Time in which this process did not read (a blocked loop, no memory) is no
 
 import asyncio
 import io
-import select
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
-from typing import Final
-from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.body_reader import BodyReader, take_over_body
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
+from pipeline.provider.connections import Connections
 from pipeline.provider.credentials import Proxy
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
@@ -120,7 +116,6 @@ class ResponseTimeout:
         return ""
 
 
-IDLE_S: Final = 2.0  # a connection that was idle for longer is closed: servers close theirs after 5 s and more
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 
 
@@ -160,36 +155,6 @@ class _Progress:
         self.unsent_bytes -= size_bytes
         if self.unsent_bytes <= 0:
             self.let_go()
-
-
-class _Connections(aiohttp.TCPConnector):
-    """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
-        self._seen: WeakSet[ResponseHandler] = WeakSet()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        """Return a new connection, or a kept one on which nothing has come that would be taken for the next answer."""
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
-            assert protocol is not None, "a connection that was just made or taken from the pool"
-            if protocol not in self._seen:
-                self._seen.add(protocol)
-                return connection
-            if transport is not None and not protocol.should_close and not _is_readable(transport):
-                return connection
-            connection.close()
-
-
-def _is_readable(transport: asyncio.Transport) -> bool:
-    """Tell whether the kernel has bytes or an end that the event loop has not read yet (a system call, 1 µs)."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(poll.poll(0))
 
 
 class TooLargeError(Exception):
@@ -234,7 +199,7 @@ class Transport:
         trace.on_connection_reuseconn.append(_on_reused)
         trace.on_request_chunk_sent.append(_on_sent)
         self._session = aiohttp.ClientSession(
-            connector=_Connections(self._tls),
+            connector=Connections(self._tls),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -321,7 +286,7 @@ class Transport:
 
     def _lost(self, error: Exception, progress: _Progress, why: str) -> Failure:
         """Say what is known when no whole answer came; the beginning of a cut body is kept as evidence."""
-        fault, billed, words = _name(error, progress, why)
+        fault, billed, words = _name(error, progress, why, is_first=not self._has_answered)
         if isinstance(error, TooLargeError):
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
@@ -376,8 +341,11 @@ async def _make_room(share: ByteShare, more_bytes: int, deadline: ResponseTimeou
         deadline.resume()
 
 
-def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Billed, str]:
-    """Name an exception of the network. Whatever came before the connection stood was not executed."""
+def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) -> tuple[Fault, Billed, str]:
+    """Name an exception of the network. Whatever came before the connection stood was not executed.
+
+    is_first: no answer came before it.
+    """
     match error:
         case aiohttp.ClientHttpProxyError(status=407):
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
@@ -387,6 +355,15 @@ def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Bille
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
             return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
+        case aiohttp.ClientConnectorError(
+            os_error=ConnectionResetError(errno=None)
+        ):  # asyncio's: closed in a handshake
+            fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
+            return (
+                fault,
+                Billed.NO,
+                "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all",
+            )
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

@@ -7,7 +7,7 @@ the CSV is written from the JSON lines.
 
 import csv
 import json
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -116,10 +116,10 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
     `bom`: start with the byte-order mark that spreadsheets want before they read UTF-8.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     encoding = "utf-8-sig" if bom else "utf-8"
     try:
-        with part.open("w+", encoding=encoding, errors="replace", newline="") as file:
+        with part.open("x+", encoding=encoding, errors="replace", newline="") as file:
             yield file
         part.replace(path)
     finally:

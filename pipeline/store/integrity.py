@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
+from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, Artifact
 from pipeline.store.files import (
     Disk,
@@ -91,28 +92,30 @@ def verify_images(
         except FileNotFoundError:
             found.missing = [artifact.path for _, artifact in reader.all_done()]
             return found
+        decoder = Decoder()  # its process starts with the first image
         try:
             for _, artifact in reader.all_done():
-                _check(outputs, artifact, found, decode=decode)
+                _check(outputs, artifact, found, decoder if decode else None)
                 found.checked += 1
                 progress(found.checked)
             found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
         finally:
+            decoder.close()
             outputs.close()
     return found
 
 
-def _check(outputs: Tree, artifact: Artifact, found: Verification, *, decode: bool) -> None:
+def _check(outputs: Tree, artifact: Artifact, found: Verification, decoder: Decoder | None) -> None:
     folder, name = split(artifact.path)
     try:
         with outputs.directory(folder) as fd:
             if sha256_of(outputs.disk, name, dir_fd=fd) != artifact.sha256:
                 found.changed.append(artifact.path)
-            elif decode:
-                describe(read_all(outputs.disk, name, dir_fd=fd), decode=True)
+            elif decoder is not None:
+                decoder.call(decoded, read_all(outputs.disk, name, dir_fd=fd))
     except (FileNotFoundError, NotADirectoryError):
         found.missing.append(artifact.path)
-    except NotAnImageError:
+    except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
         found.undecodable.append(artifact.path)
     except OSError as error:
         found.unreadable.append(f"{artifact.path}: {error.strerror}")

@@ -22,6 +22,7 @@ from pipeline.store.sqlite import (
     query,
     storage_error_of,
 )
+from pipeline.text import visible
 
 NAME: Final = "ledger.sqlite"
 NEW: Final = "ledger.sqlite.new"
@@ -109,6 +110,12 @@ def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     _check_identity(path, application_id, version, newest)
+    found = connection.execute("SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchone()
+    if found is not None:  # ours has none, and a trigger does what whoever put it there wants
+        raise LedgerError(
+            f"{path} has a {found[0]} {visible(str(found[1]))!r}, which imgpipe never makes. It was left as it is; name"
+            " another state_dir, or move that file away and use `imgpipe rebuild FILE`"
+        )
     return int(version)
 
 

@@ -7,7 +7,10 @@ StorageError and LedgerError for errors of the disk.
 import asyncio
 import contextlib
 import logging
+import os
+import shlex
 import sqlite3
+import stat
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,6 +161,12 @@ def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, T
     undo.callback(outputs.close)
     make_private(settings.state_dir)
     state = _tree(settings.state_dir, settings, dir_mode=0o700)
+    others = stat.S_IMODE(os.fstat(state.fd).st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+    if others:
+        settings.warn(
+            f"{settings.state_dir} can be written by others, who could change what was paid and what is kept;"
+            f" run: chmod go-w {shlex.quote(str(settings.state_dir))}"
+        )
     undo.callback(state.close)
     return outputs, state
 

@@ -30,7 +30,7 @@ def test_a_run_that_went_well_pings_start_and_success_and_posts_its_summary(
     (body,) = listener.bodies("/hook")
     assert (body["manifest"], body["run"]["images"], body["is_play_money"]) == ("shop", 2, True)
     metrics = (imgpipe.folder / "metrics.prom").read_text()
-    assert 'imgpipe_last_run_images{manifest="shop"} 2' in metrics
+    assert 'imgpipe_last_run_images{manifest="shop"} 2.0' in metrics
 
 
 def test_a_rehearsal_tells_nobody_and_says_so(imgpipe: Imgpipe, listener: Listener) -> None:
@@ -81,7 +81,7 @@ def test_what_goes_wrong_is_a_warning_without_the_address(imgpipe: Imgpipe, list
     ended = imgpipe("run", manifest, "--json")
     assert (ended.exit, ended.json["images"]) == (0, 2)
     assert ended.err.count("127.0.0.1 answered 500") == 3
-    assert "folder.prom could not be written" in ended.err
+    assert "folder.prom was not written" in ended.err
     assert "s3cret" not in ended.err
 
 
