@@ -11,9 +11,10 @@ from tenacity import AsyncRetrying
 
 from pipeline.engine import attempt
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
+from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Gate, Throttle
+from pipeline.engine.throttle import Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.model import Attempt, Fault, Task, TaskState
