@@ -3,9 +3,15 @@
 events     what happens during a run, as values
 ports      protocols of what the engine needs: sender, ledger, disk
 wallet     budgets: reserved before an attempt, settled after it
-throttle   when the next request may start
-retry      whether and when a task is asked again
-halt       when a run starts nothing more, and its exit code
+gate       what workers wait at before they send a request
+throttle   when the next request may start: canary, limits, backoff
+limit_search   the search for what the server allows: requests in flight, starts in a window
+backoff    a time in which nothing is started but one probe at a time
+overload   whether a fast 503 is a refusal
+start_history  which requests were started and taken, and how long answers take
+rate_window    so many starts in a window, spread evenly
+retry      may a task be asked again, and when
+halt       when a run must start nothing more, and its exit code
 attempt    one attempt: begin, send, record
 run        a bounded queue, workers, repeats, halts
 """

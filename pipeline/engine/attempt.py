@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
+from pipeline.engine.gate import Gate, Stopped
 from pipeline.engine.halt import RELEASED
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import AttemptHistory, state_after
-from pipeline.engine.throttle import Gate, Stopped, Ticket
+from pipeline.engine.start_history import Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState

@@ -139,7 +139,8 @@ class Api:
             case = Case(
                 model=exchange.model, request_id=exchange.request_id, delay_s=None if hint == "none" else delay_s
             )
-            raise RequestRejected(ERROR_RESPONSES[_LIMIT_ANSWERS[hint]](case))
+            answer = _LIMIT_ANSWERS[hint] if self._profile.limits.status == 429 else "overloaded"
+            raise RequestRejected(ERROR_RESPONSES[answer](case))
         try:
             model = validation.find_model(exchange.model, exchange.request_id)
             exchange.ask = validation.check(model, body, exchange.request_id)

@@ -60,9 +60,14 @@ Hint = Literal["retry_after", "retry_info", "text", "none"]
 
 
 class RateLimits(_Part):
-    """What one key may do; beyond it the answer is 429. `hint` says how the delay is told."""
+    """What one key may do; beyond it the answer is `status`. `hint` says how the delay of a 429 is named.
+
+    `window`: the length in which requests are counted; of 600 a minute it holds 10 in a window of 1 s.
+    """
 
     requests_per_minute: Count | None = None
+    window: Annotated[Seconds, Field(gt=0)] = 60.0
+    status: Literal[429, 503] = 429
     concurrency: Count | None = None
     hint: Hint = "retry_after"
 
