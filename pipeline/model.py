@@ -32,6 +32,13 @@ class Aspect(StrEnum):
     MODEL = "model"
 
 
+class Edit(StrEnum):
+    """What a person did to an image, and said so (`--accept`)."""
+
+    EDITED = "edited"  # another picture stands under its name
+    ABSENT = "absent"  # its file was removed
+
+
 class Tier(StrEnum):
     """How soon an answer is wanted, which is what it costs."""
 
@@ -55,6 +62,7 @@ class Digests(msgspec.Struct, frozen=True, gc=False):
     inputs: str
     params: str
     model: str
+    pixels: str = ""  # of the input images without their metadata; empty: not known, or there are none
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -95,6 +103,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
     unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
     faults: "tuple[Fault, ...]" = ()  # of its paid attempts that brought no image
+    former: str = ""  # id of the task whose image it takes over
 
 
 class Fault(StrEnum):
@@ -283,6 +292,7 @@ class Known:
     updated_at: datetime
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
     is_accepted: bool = False  # its refusal is taken as it is
+    edit: Edit | None = None  # what a person did to its image
     faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image
 
 

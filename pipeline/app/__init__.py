@@ -10,6 +10,7 @@ sending       client, sender, throttle and engine around a spool of due tasks
 notify        webhook, ping and metrics file of a run
 run           lock, recover, plan, consent, send, summary
 orphans       tasks that the manifest no longer has; a renamed manifest
+renames       which task made the image that a task with a new id asks for
 holds         until when the provider asked to wait, and for which key and model
 provider_checks   is the address reached, which models does it list
 retry, redo   tasks made due again; rejected images made anew, marks read

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Aspect, Task
+from pipeline.model import Aspect, Edit, Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
@@ -81,6 +81,7 @@ class Flags:
     repair: bool = False
     is_now: bool = False  # send although a hold lasts
     accept: frozenset[Aspect] = frozenset()
+    edits: frozenset[Edit] = frozenset()  # what a person did to images is taken as it is
     accept_refused: bool = False  # refusals are taken as they are
     simulate: bool = False
     profile: str | None = None  # of the simulator: a path or a built-in name
@@ -173,6 +174,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
             force=flags.force,
             unknown_repeats=manifest.retry.unknown,
             accept=flags.accept,
+            edits=flags.edits,
             accept_refused=flags.accept_refused,
         ),
     )

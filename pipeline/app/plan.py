@@ -152,5 +152,8 @@ def _price(setup: Setup, microusd: int | None) -> str:
 
 def _free(plan: Plan) -> list[str]:
     """Say what a run does without a request."""
-    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
+    texts = {
+        "a new name or id, no request": plan.moves,
+        "taken as good for what is asked now, no request": plan.accepted,
+    }
     return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]

@@ -24,11 +24,13 @@ import msgspec
 from pipeline.app.consent import doubt, prices_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans, behind, check_name
+from pipeline.app.renames import Renames
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion, expand
 from pipeline.manifest.inputs import InputDigests
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.tasks import digest
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.presence import Files
@@ -69,6 +71,7 @@ def _unread(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 
     return ""
 
 
+MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
 NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
@@ -100,7 +103,7 @@ class Planned:
     waiting: tuple[str, ...] = ()  # input files too young to be read
     said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
-    digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
+    digests: list[tuple[Path, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
     warnings: list[str] = field(default_factory=list)
     is_play_money: bool = False
     unmatched: str = ""  # why nothing is selected
@@ -133,21 +136,49 @@ class DigestMemory:
 
     def __init__(self, reader: LedgerReader) -> None:
         self._reader = reader
-        self._learned: dict[tuple[Path, int, int], str] = {}
+        self._learned: dict[tuple[Path, int, int], tuple[str, str]] = {}
 
     @property
-    def learned(self) -> list[tuple[Path, int, int, str]]:
-        """What the ledger did not know: path, size, time, digest."""
-        return [(*file, digest) for file, digest in self._learned.items()]
+    def learned(self) -> list[tuple[Path, int, int, str, str]]:
+        """What the ledger did not know: path, size, time, digest of the file, of its pixels."""
+        return [(*file, *digests) for file, digests in self._learned.items()]
 
     def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
+        return self._digests(path, size_bytes, mtime_ns)[0]
+
+    def with_pixels(self, task: Task) -> Task:
+        """Add what its input images are without their metadata, where that is known and they are sent without."""
+        if not task.images or task.keep_metadata:
+            return task
+        pixels = [self._digests(Path(each.path), each.size_bytes, each.mtime_ns)[1] for each in task.images]
+        if not all(pixels):
+            return task
+        digests = msgspec.structs.replace(task.digests, pixels=digest(pixels))
+        return msgspec.structs.replace(task, digests=digests)
+
+    def _digests(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str]:
         file = (path, size_bytes, mtime_ns)
         known = self._learned.get(file) or self._reader.digest(*file)
         if known is None:
-            with path.open("rb") as stream:
-                known = hashlib.file_digest(stream, "sha256").hexdigest()
+            known = _read_digests(path, size_bytes)
             self._learned[file] = known
         return known
+
+
+def _read_digests(path: Path, size_bytes: int) -> tuple[str, str]:
+    """Hash a file, and what is left of it without its metadata; the latter is empty where that cannot be told."""
+    from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
+    from pipeline.imaging.metadata import picture_bytes
+
+    with path.open("rb") as stream:
+        if size_bytes > MOST_PIXELS_BYTES:
+            return hashlib.file_digest(stream, "sha256").hexdigest(), ""
+        data = stream.read()
+    whole = hashlib.sha256(data).hexdigest()
+    try:
+        return whole, hashlib.sha256(picture_bytes(data, sniff(data)[0])).hexdigest()
+    except (BrokenImageError, IndexError, ValueError):
+        return whole, ""
 
 
 def plan_rows(
@@ -158,6 +189,7 @@ def plan_rows(
     jobs: Collection[str] | None = None,
     on_end: Callable[[Expansion], None] = lambda _expansion: None,
     is_cancelled: threading.Event | None = None,
+    has_renames: bool = True,
 ) -> Iterator[PlanRow]:
     """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
     manifest = setup.manifest
@@ -168,10 +200,18 @@ def plan_rows(
         )
         for task in expansion:
             _heed(is_cancelled)
-            yield _with_words(task, setup.rules.redo)
+            yield digests.with_pixels(_with_words(task, setup.rules.redo))
         on_end(expansion)
 
-    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules)
+    def present() -> Iterator[PlanRow]:
+        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False)
+
+    former = Renames(manifest, reader, present) if has_renames else _no_one
+    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules, former=former)
+
+
+def _no_one(_task: Task) -> None:
+    return None
 
 
 def _heed(is_cancelled: threading.Event | None) -> None:

@@ -18,7 +18,7 @@ from pipeline.app.redo import marks_of
 from pipeline.app.status import CHANGED, _selected, _state
 from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
-from pipeline.model import Artifact, Mark, Quote, Task
+from pipeline.model import Artifact, Edit, Mark, Quote, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.gallery import write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
@@ -74,7 +74,14 @@ def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -
     superseded = superseded_files(setup.manifest.state_dir)
     quote = prices_of(setup, reader).quote
     for row in _selected(setup, reader):
-        yield _report_row(setup, reader, row, marks.get(row.task.id), superseded, quote(row.task))
+        yield _report_row(
+            setup,
+            reader,
+            row,
+            marks.get(row.task.id if row.known is None else row.known.id),
+            superseded,
+            quote(row.task),
+        )
 
 
 def _report_row(
@@ -87,7 +94,7 @@ def _report_row(
 ) -> ReportRow:
     task, known = row.task, row.known
     artifact = known.artifact if known else None
-    attempts = reader.attempts(task.id) if known else []
+    attempts = reader.attempts(known.id) if known else []  # a task that is about to be renamed has another id there
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
     asked = _asked_for(reader, task, made, attempts)
     reason = row.verdict.note or (known.reason if known else "")
@@ -102,7 +109,9 @@ def _report_row(
         tags=task.tags,
         matrix=task.matrix,
         fields=task.fields,
-        image=str(setup.manifest.output_dir / artifact.path) if artifact else None,
+        image=str(setup.manifest.output_dir / artifact.path)
+        if artifact and row.verdict.edit is not Edit.ABSENT
+        else None,
         input_image=task.images[0].path if task.images else None,
         width=artifact.width if artifact else None,
         height=artifact.height if artifact else None,

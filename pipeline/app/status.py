@@ -22,7 +22,7 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Known, TaskState
+from pipeline.model import Edit, Known, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.store.history import PastAttempt
 from pipeline.store.reader import LedgerReader
@@ -43,10 +43,12 @@ def status(setup: Setup) -> Status:
         stream = orphans.watch(
             plan_rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
         )
-        to_come = Counter[str]()
+        to_come, edits = Counter[str](), Counter[Edit]()
         for row in setup.flags.selection.apply(stream):
             states[_state(row)] += 1
             missing += row.verdict.is_missing
+            if row.verdict.edit is not None and not row.verdict.is_edit_new:
+                edits[row.verdict.edit] += 1
             if _state(row) is TaskState.DONE and row.verdict.reason is not None:
                 to_come[row.verdict.reason] += 1
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
@@ -57,6 +59,7 @@ def status(setup: Setup) -> Status:
             states=states,
             missing=missing,
             to_come=to_come,
+            edits=edits,
             orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
             day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,

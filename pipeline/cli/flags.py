@@ -197,9 +197,11 @@ deciding = _apply(
     click.option(
         "--accept",
         multiple=True,
-        type=click.Choice(["prompt", "inputs", "params", "model", "refused"]),
-        help="Take present images as good although this changed, or refusals (`refused`) as they are; nothing is paid."
-        " plan only shows it, run remembers.",
+        callback=lambda _context, _param, values: accepted_words(values),
+        metavar="WHAT",
+        help="Take present images as good although prompt, inputs, params or model changed; images that a person"
+        " changed (edited) or removed (absent), and refusals (refused), as they are. Several with commas; nothing is"
+        " paid. plan only shows it, run remembers.",
     ),
     click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
     click.option(
@@ -241,6 +243,18 @@ running = _apply(
 )
 
 
+ACCEPTED: Final = ("prompt", "inputs", "params", "model", "edited", "absent", "refused")
+
+
+def accepted_words(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Split `--accept edited,absent`."""
+    words = [word.strip() for value in values for word in value.split(",")]
+    for word in words:
+        if word not in ACCEPTED:
+            raise click.UsageError(f"--accept {word!r} is not known; write any of {', '.join(ACCEPTED)}")
+    return tuple(words)
+
+
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
     """Tell FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
     if file is None and simulate and Path(simulate).is_file():
@@ -278,7 +292,7 @@ def compose_flags(
 ) -> "Flags":
     """Return what `compose` understands; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
-    from pipeline.model import Aspect
+    from pipeline.model import Aspect, Edit
     from pipeline.plan.selection import Selection
 
     return Flags(
@@ -287,7 +301,8 @@ def compose_flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,
-        accept=frozenset(Aspect(name) for name in accept if name != "refused"),
+        accept=frozenset(aspect for aspect in Aspect if aspect in accept),
+        edits=frozenset(edit for edit in Edit if edit in accept),
         accept_refused="refused" in accept,
         max_duration_s=max_duration,
         drain_s=drain,

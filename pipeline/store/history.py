@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.model import Digests, Fault, Known, TaskState
+from pipeline.model import Digests, Edit, Fault, Known, TaskState
 from pipeline.store.rows import artifact_of
 from pipeline.store.sqlite import from_us
 
@@ -101,12 +101,12 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     faults, is_accepted, *image) = row  # fmt: skip
+     faults, is_accepted, pixels, edit, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
         fingerprint=fingerprint,
-        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model),
+        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model, pixels=pixels),
         name=name,
         artifact=artifact_of(image),
         artifact_fingerprint=made,
@@ -116,6 +116,7 @@ def known_of(row: Row) -> Known:
         reason=reason,
         updated_at=from_us(at),
         is_accepted=bool(is_accepted),
+        edit=Edit(edit) if edit else None,
         faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 

@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from pipeline.days import day_of
-from pipeline.model import Artifact, Known, Spend, TaskState
+from pipeline.model import Artifact, Known, Spend, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
 from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
@@ -129,6 +129,19 @@ class LedgerReader:
         else:
             row = self._one("record_of", **values, fingerprint=fingerprint)
         return None if row is None else {**self._decoded(_RECORD.decode, row[0]), "fingerprint": row[1]}
+
+    def made_for(self, task: Task) -> list[str]:
+        """Return the ids of other tasks whose image is what `task` asks for, oldest first."""
+        asked = {"fingerprint": task.fingerprint, "prompt": task.digests.prompt, "params": task.digests.params}
+        found = self._rows(
+            "made_for", **asked, pixels=task.digests.pixels, manifest=self.manifest, id=rows.text(task.id)
+        )
+        return [str(row[0]) for row in found]
+
+    @property
+    def has_images(self) -> bool:
+        """Say whether a task of this manifest has an image."""
+        return self._one("has_images", manifest=self.manifest) is not None
 
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
@@ -285,11 +298,11 @@ class LedgerReader:
         row = self._one("pace", manifest=self.manifest, fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
-    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> str | None:
-        """Return the remembered SHA-256 of an input file that still has this size and time."""
+    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+        """Return the remembered SHA-256 of an input file that still has this size and time: of all, of its pixels."""
         key = rows.relative_bytes(path, self.state_dir)
         row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
-        return None if row is None else str(row[0])
+        return None if row is None else (str(row[0]), str(row[1]))
 
     # --- rows
 

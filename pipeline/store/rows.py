@@ -92,6 +92,7 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
         "inputs": task.digests.inputs,
         "params": task.digests.params,
         "model_digest": text(task.digests.model),
+        "pixels": task.digests.pixels,
         "name": task.name,
         "name_key": name_key(task.name),
         "now": now,
@@ -227,6 +228,20 @@ def close(
     }
     connection.execute(query("close_task"), row)
     connection.execute(query("close_attempt"), row)
+
+
+def take_over(connection: sqlite3.Connection, row: Row, record: str) -> bool:
+    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
+    former = {"manifest": row["manifest"], "id": row["former"]}
+    if connection.execute(query("key_of_task"), former).fetchone() is None:
+        return False
+    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
+        connection.execute(query(name), row)
+    found = connection.execute(query("rename_task"), row).fetchone()
+    if found is None:
+        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
+    remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    return True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

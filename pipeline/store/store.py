@@ -221,16 +221,17 @@ class Store:
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
-    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str]]) -> None:
-        """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex."""
+    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str, str]]) -> None:
+        """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex of the whole file, of its pixels."""
         values = [
             {
                 "path": rows.relative_bytes(path, self._settings.state_dir),
                 "size_bytes": size_bytes,
                 "mtime_ns": mtime_ns,
                 "sha256": sha256,
+                "pixels": pixels,
             }
-            for path, size_bytes, mtime_ns, sha256 in digests
+            for path, size_bytes, mtime_ns, sha256, pixels in digests
         ]
         await self._committed(lambda c: c.executemany(query("remember_digest"), values).rowcount)
 
@@ -276,8 +277,9 @@ def _release(
 ) -> int:
     if ids is None:
         return sum(_execute(connection, "release_state", values | {"state": state.value}) for state in states)
-    return sum(
-        _execute(connection, "release_task", values | {"state": state.value, "id": rows.text(task_id)})
-        for task_id in ids
-        for state in states
-    )
+    released = 0
+    for task_id in ids:
+        row = values | {"id": rows.text(task_id)}
+        released += _execute(connection, "forget_absent", row)
+        released += sum(_execute(connection, "release_task", row | {"state": state.value}) for state in states)
+    return released

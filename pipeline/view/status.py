@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.model import Artifact, TaskState
+from pipeline.model import Artifact, Edit, TaskState
 from pipeline.text import count, duration, money, size, usd, usd_or_none, visible
 from pipeline.view.run import say
 
@@ -99,6 +99,7 @@ class Status:
     holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
+    edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
     to_come: Mapping[str, int] = field(default_factory=dict)  # done, and asked for anew since, by reason
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
     doubt: str | None = None  # why more may have been spent
@@ -164,6 +165,7 @@ def status_json(status: Status) -> dict[str, object]:
         ],
         "not_before": status.not_before,
         "missing": status.missing,
+        **{edit.value: status.edits.get(edit, 0) for edit in Edit},
         "orphaned": status.orphaned,
     }
 
@@ -236,6 +238,10 @@ def _notes(status: Status) -> Iterator[str]:
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"
+    if edited := status.edits.get(Edit.EDITED):
+        yield f"edited: {count(edited, 'image')} changed by a person and accepted; only --force replaces them"
+    if absent := status.edits.get(Edit.ABSENT):
+        yield f"absent: {count(absent, 'image')} removed and accepted; `imgpipe retry FILE ID` asks again"
     if status.orphaned:
         what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
         yield f"{what}; what they made is left where it is"
