@@ -4,14 +4,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_STAMP := $(VENV)/.installed-without-tools
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
 WORKERS ?= 2
 
-$(STAMP): pyproject.toml
+$(STAMP): EXTRA := [dev]
+$(STAMP) $(DEMO_STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-warn-script-location -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location -e '.$(EXTRA)'
 	@$(BIN)/python -m compileall -q pipeline  # containers often forbid Python to keep what it compiled
 	@touch $@
 
@@ -22,7 +24,7 @@ help:  ## list the commands
 
 setup: $(STAMP)  ## make .venv with everything the other commands need
 
-demo: $(STAMP)  ## pictures in half a minute: run jobs/demo.yaml against the built-in simulator, then make the report
+demo: $(DEMO_STAMP)  ## pictures in half a minute: run jobs/demo.yaml against the built-in simulator, then make the report
 	@$(BIN)/imgpipe run jobs/demo.yaml
 	@$(BIN)/imgpipe report jobs/demo.yaml
 

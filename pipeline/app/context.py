@@ -9,6 +9,7 @@ The command line wins over the manifest. Raises InputError with every problem fo
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -77,6 +78,7 @@ class Flags:
     budget_microusd: int | None = None
     max_duration_s: float | None = None
     drain_s: float = 25.0
+    is_strict_select: bool = False  # a pattern that matches nothing is an error
     force: bool = False
     repair: bool = False
     is_now: bool = False  # send although a hold lasts
@@ -87,6 +89,18 @@ class Flags:
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
     wait_lock_s: float = 0.0
+
+    def words(self, *, is_selecting: bool = False) -> list[str]:
+        """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.
+
+        Every hint has them: one of a rehearsal that left out `--simulate` would spend money.
+        """
+        words: list[str] = []
+        if self.simulate:
+            words += ["--simulate", *([self.profile] if self.profile else [])]
+        words += [word for name, value in self.variables.items() for word in ("--var", f"{name}={value}")]
+        words += [word for name in sorted(self.allow_env) for word in ("--allow-env", name)]
+        return words + (self.selection.words() if is_selecting else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +114,16 @@ class Setup:
     retry: Retry
     catalogue: Catalogue
     rules: Rules
+
+    @property
+    def command(self) -> str:
+        """What is typed behind `imgpipe VERB` to mean this manifest, as it is meant now."""
+        return shlex.join([str(self.manifest.path), *self.flags.words()])
+
+    @property
+    def command_of_selection(self) -> str:
+        """The same with the selection, for a verb that asks the same tasks again."""
+        return shlex.join([str(self.manifest.path), *self.flags.words(is_selecting=True)])
 
     @property
     def is_play_money(self) -> bool:

@@ -132,7 +132,7 @@ def _behind(planned: Planned) -> Iterator[str]:
 
 def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say what is wrong and not due, and which command would pay for it."""
-    file = setup.manifest.path
+    file = setup.command_of_selection
     missing = plan.sum_of(MISSING)
     if missing.tasks:
         price = _price(setup, missing.known_price)

@@ -32,6 +32,7 @@ from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import Task, TaskState
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.presence import Files
 from pipeline.plan.selection import Selection
@@ -190,8 +191,12 @@ def plan_rows(
     on_end: Callable[[Expansion], None] = lambda _expansion: None,
     is_cancelled: threading.Event | None = None,
     has_renames: bool = True,
+    files: FileView | None = None,
 ) -> Iterator[PlanRow]:
-    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
+    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end.
+
+    `files` None: the output directory as it is now.
+    """
     manifest = setup.manifest
 
     def tasks() -> Iterator[Task]:
@@ -203,11 +208,13 @@ def plan_rows(
             yield digests.with_pixels(_with_words(task, setup.rules.redo))
         on_end(expansion)
 
+    seen = files if files is not None else Files(manifest.output_dir, ledger_id=reader.ledger_id)
+
     def present() -> Iterator[PlanRow]:
-        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False)
+        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False, files=files)
 
     former = Renames(manifest, reader, present) if has_renames else _no_one
-    return survey(tasks(), reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules, former=former)
+    return survey(tasks(), reader, seen, setup.rules, former=former)
 
 
 def _no_one(_task: Task) -> None:
@@ -236,7 +243,8 @@ def make_plan(
     orphans = Orphans(setup.manifest, reader)
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
     asked: list[tuple[str, str]] = []
-    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked))
+    matched: set[str] = set()
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
     unreadable: dict[str, str] = {}
     plan = tally(
         _without_decoder(selected, unreadable),
@@ -247,19 +255,22 @@ def make_plan(
     )
     check_name(setup, reader, asked)
     _check_plan(setup, plan)
+    unmatched = _unmatched_patterns(setup.flags.selection, matched) if jobs is None else []
+    if unmatched and setup.flags.is_strict_select:
+        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
     waiting = tuple(name for expansion in ended for name in expansion.waiting)
     return Planned(
         plan=plan,
         orphans=Counter() if jobs is not None else orphans.counted(waiting),
         waiting=waiting,
-        said=tuple(text for expansion in ended for text in expansion.notes),
+        said=(*(unmatched if plan.total else ()), *(text for expansion in ended for text in expansion.notes)),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
         is_play_money=setup.is_play_money,
         unmatched=""
         if plan.total or jobs is not None
-        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked]),
+        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked], setup.command),
     )
 
 
@@ -302,12 +313,21 @@ def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterat
         yield row
 
 
-def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
+def _unmatched_patterns(selection: Selection, matched: Collection[str]) -> list[str]:
+    """Say which patterns match no task today."""
+    patterns = [
+        *(("--select", each) for each in selection.select),
+        *(("--exclude", each) for each in selection.exclude),
+    ]
+    return [f"{flag} {each!r} matches no task" for flag, each in patterns if each not in matched]
+
+
+def _unmatched(selection: Selection, ids: Sequence[str], status: str) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
     if selection.is_everything or not ids:
         return ""
     near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
-    advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
+    advice = f"did you mean {near[0]}?" if near else f"`imgpipe status {status} --tasks` lists the ids"
     return f"nothing is selected; {advice}"
 
 

@@ -46,12 +46,13 @@ def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     return merge_marks(saved, read_marks(manifest.state_dir, manifest=manifest.name))
 
 
-def marked(manifest: Manifest, kind: str, named: Path | None) -> Mapping[str, Mark]:
+def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
     """Return the marks of one kind. Raises InputError when there is none, with the way to make some."""
+    manifest = setup.manifest
     found = {task_id: mark for task_id, mark in marks_of(manifest, named).items() if mark.kind == kind}
     if not found:
         key = "p" if kind == "picked" else "r"
-        instead = f"mark some with the key {key}: imgpipe judge {manifest.path}; or in its report, then Save picks"
+        instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
         raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
     return found
 
@@ -74,7 +75,7 @@ def redo(setup: Setup, picks_path: Path | None) -> Redo:
     words: dict[str, str] = {}
     notes: list[str] = []
     with reading(setup) as reader:
-        for task_id, mark in marked(setup.manifest, "rejected", picks_path).items():
+        for task_id, mark in marked(setup, "rejected", picks_path).items():
             why_not = _why_not(reader, task_id, mark)
             if why_not is None:
                 words[task_id] = mark.words

@@ -61,12 +61,7 @@ def money_of(setup: Setup, reader: LedgerReader) -> tuple[ReportTotals, list[tup
 
 def command_of(setup: Setup) -> str:
     """Return what is typed behind `imgpipe VERB` to mean this manifest, with the flags that make it mean the same."""
-    flags = setup.flags
-    words = [os.path.relpath(setup.manifest.path)]
-    if flags.simulate:
-        words += ["--simulate", *([flags.profile] if flags.profile else [])]
-    words += [word for name, value in flags.variables.items() for word in ("--var", f"{name}={value}")]
-    return shlex.join(words)
+    return shlex.join([os.path.relpath(setup.manifest.path), *setup.flags.words()])
 
 
 def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:

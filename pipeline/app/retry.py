@@ -43,11 +43,11 @@ def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
         if is_named and row.known is not None and (row.known.state in what.states or is_absent):
             ids.add(task_id)
     if missing:
-        raise InputError(*(_unknown_id(task_id, seen) for task_id in sorted(missing)))
+        raise InputError(*(_unknown_id(task_id, seen, setup.command) for task_id in sorted(missing)))
     return frozenset(ids)
 
 
-def _unknown_id(task_id: str, ids: Iterable[str]) -> Problem:
+def _unknown_id(task_id: str, ids: Iterable[str], command: str) -> Problem:
     near = difflib.get_close_matches(task_id, list(ids)[:20_000], n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    advice = f"did you mean {near[0]}?" if near else f"imgpipe status {command} --tasks lists the ids"
     return Problem(what=f"no task has the id {task_id!r}", instead=advice)

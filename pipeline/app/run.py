@@ -260,7 +260,7 @@ def _check_state(setup: Setup) -> None:
         raise InputError(
             Problem(
                 what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
-                instead=f"make it anew with: imgpipe rebuild {manifest.path}",
+                instead=f"make it anew with: imgpipe rebuild {setup.command}",
             )
         )
 
@@ -270,7 +270,7 @@ def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mappin
     held = {} if setup.flags.is_now else lasting(setup, reader)
     if held and models and ("" in held or held.keys() >= set(models)):
         hold = max(held.values(), key=lambda hold: hold.not_before)
-        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.manifest.path} --now` sends all the same"
+        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.command_of_selection} --now` sends all the same"
         raise TryLater(text, not_before=hold.not_before)
     return held
 
@@ -362,7 +362,9 @@ def _untold(setup: Setup) -> Iterator[str]:
 async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
     wallet = wallet_of(job.setup, job.reader)
     whole = merged(planned.plan, *(each.plan for each in ahead))
-    number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
+    number = (
+        await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256, found=_found(whole)) if whole.due else None
+    )
     if number is None:
         planned.plan = whole  # else the stages add theirs when they are reached
     started = _started(job, whole, wallet, number)
@@ -397,6 +399,10 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))
     return summary
+
+
+def _found(plan: Plan) -> dict[str, int]:
+    return {"due": plan.due, **{state.value: number for state, number in plan.states.items() if number > 0}}
 
 
 def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunStarted:

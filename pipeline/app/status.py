@@ -10,6 +10,7 @@ Reads the ledger and, for what a run would ask next, the manifest; changes nothi
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,10 +25,21 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.model import Edit, Known, TaskState
 from pipeline.plan.plan import PlanRow
-from pipeline.store.history import PastAttempt
+from pipeline.plan.presence import Unseen
+from pipeline.store.history import PastAttempt, RunSnapshot
+from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import AttemptLine, Request, RequestOfTask, Status, StatusTask, TaskHistory, UnknownAttempt
+from pipeline.view.status import (
+    AttemptLine,
+    Request,
+    RequestOfTask,
+    RunningNow,
+    Status,
+    StatusTask,
+    TaskHistory,
+    UnknownAttempt,
+)
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -36,31 +48,31 @@ CHANGED: Final = "the manifest asks for something else now"
 
 
 def status(setup: Setup) -> Status:
-    """Count tasks by state and sum up money."""
-    with reading(setup) as reader:
-        states = dict.fromkeys(TaskState, 0)
-        missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
-        stream = orphans.watch(
-            plan_rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
-        )
-        to_come, edits = Counter[str](), Counter[Edit]()
-        for row in setup.flags.selection.apply(stream):
-            states[_state(row)] += 1
-            missing += row.verdict.is_missing
-            if row.verdict.edit is not None and not row.verdict.is_edit_new:
-                edits[row.verdict.edit] += 1
-            if _state(row) is TaskState.DONE and row.verdict.reason is not None:
-                to_come[row.verdict.reason] += 1
+    """Count tasks by state and sum up money, all of one moment.
+
+    Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
+    """
+    with reading(setup) as reader, reader.snapshot():
+        going = _going(setup, reader)
+        is_everything = setup.flags.selection.is_everything
+        if going is not None and is_everything and going.manifest == setup.manifest.name:
+            counts = _Counts(states=Counter(going.found) + Counter(going.asked))
+            counts.states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
+        else:
+            counts = _counted(setup, reader, is_running=going is not None)
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
         unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
         held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
-            states=states,
-            missing=missing,
-            to_come=to_come,
-            edits=edits,
-            orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
+            states={state: counts.states[state] for state in TaskState},
+            missing=counts.missing,
+            to_come=counts.to_come,
+            edits=counts.edits,
+            orphaned=counts.orphaned,
+            going=None if going is None else _running_now(going, now),
+            command=setup.command,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
             day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
             month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
@@ -83,14 +95,78 @@ def status(setup: Setup) -> Status:
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """Tasks by state, and what a person should know of those that are done."""
+
+    states: Counter[TaskState] = field(default_factory=Counter)
+    missing: int = 0
+    to_come: Counter[str] = field(default_factory=Counter)
+    edits: Counter[Edit] = field(default_factory=Counter)
+    orphaned: int = 0
+
+
+def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts:
+    counts, waiting, orphans = _Counts(), list[str](), Orphans(setup.manifest, reader)
+    rows = plan_rows(
+        setup,
+        reader,
+        DigestMemory(reader),
+        on_end=lambda expansion: waiting.extend(expansion.waiting),
+        files=Unseen() if is_running else None,
+    )
+    selection = setup.flags.selection
+    for row in selection.apply(orphans.watch(rows)):
+        counts.states[_state(row)] += 1
+        counts.missing += row.verdict.is_missing
+        if row.verdict.edit is not None and not row.verdict.is_edit_new:
+            counts.edits[row.verdict.edit] += 1
+        if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+            counts.to_come[row.verdict.reason] += 1
+    if selection.is_everything or selection.wants_orphans:
+        counts.orphaned = orphans.counted(waiting).total()
+    return counts
+
+
+def _going(setup: Setup, reader: LedgerReader) -> RunSnapshot | None:
+    """Return the run that goes on in this state directory; None: there is none, or its process died."""
+    going = reader.run_that_goes_on()
+    return None if going is None or is_held(setup.manifest.state_dir) is False else going
+
+
+def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
+    seconds = (now - going.started_at).total_seconds()
+    asked = sum(going.asked.values()) - going.in_flight
+    return RunningNow(
+        run=going.run,
+        in_flight=going.in_flight,
+        images=going.images,
+        left=max(0, going.due - asked),
+        per_s=going.images / seconds if going.images and seconds > 0 else None,
+    )
+
+
 def status_tasks(setup: Setup) -> Iterator[StatusTask]:
     """Stream one line per selected task."""
-    with reading(setup) as reader:
-        yield from map(status_task, _selected(setup, reader))
+    with reading(setup) as reader, reader.snapshot():
+        is_running = _going(setup, reader) is not None
+        yield from map(status_task, _selected(setup, reader, is_running=is_running))
+        if setup.flags.selection.wants_orphans:
+            yield from _orphaned(setup, reader)
 
 
-def _selected(setup: Setup, reader: LedgerReader) -> Iterator[PlanRow]:
-    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader)))
+def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
+    """Yield the tasks that the manifest no longer has, as far as that can be told."""
+    orphans = Orphans(setup.manifest, reader)
+    rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
+    for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
+        if known.id.partition("/")[0] not in orphans.unsure:
+            yield _orphan(known, reader.record(known.id))
+
+
+def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+    files = Unseen() if is_running else None
+    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
 def _state(row: PlanRow) -> TaskState:
@@ -125,7 +201,9 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         row, near = _find(setup, reader, task_id)
         known = reader.known(task_id)
         if row is None and known is None:
-            raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
+            raise InputError(
+                Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near, setup.command))
+            )
         attempts = reader.attempts(task_id)
         records = records_of(reader, task_id, attempts)
         return TaskHistory(
@@ -160,9 +238,9 @@ def _orphan(known: Known | None, record: Record | None) -> StatusTask:
     )
 
 
-def _nearest(task_id: str, ids: Sequence[str]) -> str:
+def _nearest(task_id: str, ids: Sequence[str], command: str) -> str:
     near = get_close_matches(task_id, ids, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    return f"did you mean {near[0]}?" if near else f"imgpipe status {command} --tasks lists the ids"
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:
@@ -174,7 +252,7 @@ def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttemp
 
 def _asked(attempts: Sequence[PastAttempt], records: Mapping[str, Record], state_dir: Path) -> Iterator[RequestOfTask]:
     for fingerprint, record in records.items():
-        numbers = [attempt.attempt for attempt in attempts if attempt.fingerprint == fingerprint]
+        numbers = [attempt.number for attempt in attempts if attempt.fingerprint == fingerprint]
         attempts_are = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         yield RequestOfTask(when=f"{attempts_are} asked for", request=recorded(record, state_dir))
 

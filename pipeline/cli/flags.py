@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES: Final = "\b"
 WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
-    "Which tasks": ("select", "exclude", "first", "sample", "seed"),
+    "Which tasks": ("select", "exclude", "is_strict_select", "first", "sample", "seed"),
     "What is asked again": ("force", "repair", "accept"),
     "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
     "What is said": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
@@ -178,10 +178,14 @@ selecting = _apply(
         "--select",
         multiple=True,
         metavar="PATTERN",
-        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME, mark:picked (or rejected,"
+        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME (also"
+        " missing, orphaned), mark:picked (or rejected,"
         " none). Repeat it for more.",
     ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
+    click.option(
+        "--strict-select", "is_strict_select", is_flag=True, help="A pattern that matches nothing is an error."
+    ),
     click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, drawn by lot."),
     click.option(

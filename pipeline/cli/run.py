@@ -155,7 +155,7 @@ def _run(
         return error.exit_code
     finally:
         gc.enable()
-    look.last_word(summary, path)
+    look.last_word(summary, setup)
     if is_json:
         f.print_json(view.run_json(summary))
     return summary.exit

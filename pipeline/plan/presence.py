@@ -24,6 +24,22 @@ class Presence(StrEnum):
     CHANGED = "changed"
 
 
+class Unseen:
+    """An output directory that is not looked at, because a run is changing it: the ledger's word counts."""
+
+    def presence(self, artifact: Artifact) -> Presence:  # noqa: ARG002 - the protocol's form
+        return Presence.WHOLE
+
+    def in_the_way(self, name: str, own: str | None) -> str | None:  # noqa: ARG002 - as above
+        return None
+
+    def barrier(self, name: str) -> str | None:  # noqa: ARG002 - as above
+        return None
+
+    def is_half_published(self, path: str) -> bool:  # noqa: ARG002 - as above
+        return False
+
+
 class Files:
     """Looks into one output directory, for one ledger; None: there is none yet."""
 

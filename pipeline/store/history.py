@@ -67,6 +67,20 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunSnapshot:
+    """A run that goes on, at one moment. What it has not asked for yet is pending."""
+
+    run: int
+    manifest: str
+    started_at: datetime
+    due: int
+    found: dict[TaskState, int]  # tasks that were not due when it began
+    asked: dict[TaskState, int]  # tasks it has asked for
+    in_flight: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Until when nothing may be sent to a provider with a key for a model, and why. Empty: whichever."""
 

@@ -37,7 +37,8 @@ ON CONFLICT (manifest) DO UPDATE SET output = excluded.output WHERE output <> ex
 SELECT output FROM manifest WHERE manifest = :manifest
 
 -- name: begin_run
-INSERT INTO run (manifest, manifest_sha256, version, started_at) VALUES (:manifest, :manifest_sha256, :version, :now)
+INSERT INTO run (manifest, manifest_sha256, version, started_at, found)
+VALUES (:manifest, :manifest_sha256, :version, :now, :found)
 
 -- name: end_run
 UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
@@ -392,6 +393,17 @@ FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 
 
 -- name: last_run
 SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1
+
+-- name: run_that_goes_on
+SELECT run, started_at, found, manifest FROM run WHERE ended_at IS NULL AND found <> '' AND run = (SELECT max(run) FROM run)
+
+-- name: states_of_run
+-- Where the tasks stand that a run has asked for.
+SELECT task.state, count(*) FROM task
+WHERE task.task IN (SELECT DISTINCT attempt.task FROM attempt WHERE attempt.run = :run) GROUP BY task.state
+
+-- name: attempts_of_run
+SELECT state, count(*) FROM attempt INDEXED BY attempt_run_money WHERE run = :run GROUP BY state
 
 -- name: runs
 SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,

@@ -19,7 +19,18 @@ import msgspec
 from pipeline.days import day_of
 from pipeline.model import Artifact, Known, Spend, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
+from pipeline.store.history import (
+    Cost,
+    Hold,
+    Maker,
+    PastAttempt,
+    PastRun,
+    Row,
+    RunSnapshot,
+    Unknown,
+    attempt_of,
+    known_of,
+)
 from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
 
 A = TypeVar("A")
@@ -30,6 +41,7 @@ BUSY_S: Final = 30.0
 LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
+_COUNTS: Final = msgspec.json.Decoder(dict[str, int])
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
 
 
@@ -270,6 +282,37 @@ class LedgerReader:
             )
             for provider, key, model, set_at, not_before, reason in self._rows("holds")
         ]
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything that is read inside the block be of one moment; a writer goes on beside it."""
+        if self._connection is None:
+            yield
+            return
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def run_that_goes_on(self) -> RunSnapshot | None:
+        """Return the last run, if it has no end. Whether its process still lives only the lock says."""
+        row = self._one("run_that_goes_on")
+        if row is None:
+            return None
+        run, started_at, found, manifest = row
+        counts = self._decoded(_COUNTS.decode, found)
+        attempts: Counter[str] = Counter(dict(self._rows("attempts_of_run", run=run)))
+        return RunSnapshot(
+            run=run,
+            manifest=manifest,
+            started_at=from_us(started_at),
+            due=counts.pop("due", 0),
+            found={TaskState(state): number for state, number in counts.items()},
+            asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
+            in_flight=attempts["sent"],
+            images=attempts["ok"],
+        )
 
     def last_run(self) -> int | None:
         """Return the number of this manifest's last run; a rebuild is none."""

@@ -272,7 +272,7 @@ def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int)
 
 def rebuilt_run(connection: sqlite3.Connection, *, manifest: str, reason: str, now: int) -> int:
     """Write a rebuild down as a run: what it counted belongs to it; `reason` says why that may be too little."""
-    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now}
+    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now, "found": ""}
     run = connection.execute(query("begin_run"), values).lastrowid
     assert run is not None
     connection.execute(query("end_run"), {"run": run, "now": now, "exit": None, "reason": text(reason)})

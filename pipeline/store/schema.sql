@@ -172,3 +172,7 @@ ALTER TABLE task ADD COLUMN edit TEXT NOT NULL DEFAULT '';            -- what a 
 ALTER TABLE digest ADD COLUMN pixels TEXT NOT NULL DEFAULT '';        -- SHA-256 of the file without its metadata
 CREATE INDEX task_made ON task (made) WHERE made IS NOT NULL;
 CREATE INDEX task_pixels ON task (pixels_digest) WHERE pixels_digest <> '';
+
+-- migration 7: a run says what it found, so that `status` beside it needs neither manifest nor files
+
+ALTER TABLE run ADD COLUMN found TEXT NOT NULL DEFAULT '';            -- JSON: due tasks, and the others by state

@@ -4,8 +4,9 @@ Opened under the state lock; owns the ledger's writer thread and the threads tha
 """
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
@@ -85,14 +86,15 @@ class Store:
         recoverer = Recoverer(self._settings, self._premises)
         return await self._pool.finish(recoverer.run)
 
-    async def begin_run(self, *, manifest_sha256: str) -> int:
-        """Write a run down; return its number."""
+    async def begin_run(self, *, manifest_sha256: str, found: Mapping[str, int] | None = None) -> int:
+        """Write a run down; return its number. `found`: due tasks (`due`), and those that are not by state."""
         manifest = self._manifest_row()
         run = {
             "manifest": self._settings.manifest,
             "manifest_sha256": manifest_sha256,
             "version": __version__,
             "now": self._now(),
+            "found": "" if found is None else json.dumps(found),
         }
         return await self._committed(lambda c: _begin_run(c, manifest, run))
 
