@@ -56,8 +56,12 @@ def terminals() -> Iterator[Terminals]:
 
 
 def too_long(screen: Screen) -> list[str]:
-    """What did not fit on its line, but for commands: those are kept whole to be copied."""
-    return [text for text in screen.wrapped if "imgpipe retry" not in text]
+    """What did not fit on its line, but for commands and paths: those are kept whole to be copied."""
+    return [text for text in screen.wrapped if not is_for_copying(text)]
+
+
+def is_for_copying(line: str) -> bool:
+    return "imgpipe re" in line or len(line.split()) == 1
 
 
 # -- the live view ------------------------------------------------------------------------------------------------
@@ -88,7 +92,7 @@ def test_a_resize_is_followed(terminals: Terminals, tmp_path: Path, before: int,
     pictures = re.split(r"\x1b\[2K", terminal.raw[drawn:])[8:]  # one picture may have been under way
     shown = Screen(max(before, after))
     shown.feed("\n".join(pictures))
-    assert max(len(line) for line in shown.lines if "imgpipe retry" not in line) <= after
+    assert max(len(line) for line in shown.lines if not is_for_copying(line)) <= after
     assert re.search(rf"! ━+ {ROWS}/{ROWS}  100 %", terminal.screen.text)
 
 
