@@ -8,6 +8,8 @@ free_changes  what a plan finds that costs no request
 signals       Ctrl-C and TERM to the engine's two orders
 sending       client, sender, throttle and engine around a spool of due tasks
 notify        webhook, ping and metrics file of a run
+pilot         a few tasks first, and what the rest will cost by what those did
+summary       the last word of a run, and its exit code
 run           lock, recover, plan, consent, send, summary
 orphans       tasks that the manifest no longer has; a renamed manifest
 renames       which task made the image that a task with a new id asks for

@@ -78,6 +78,7 @@ class Flags:
     budget_microusd: int | None = None
     max_duration_s: float | None = None
     drain_s: float = 25.0
+    pilot: int | None = None  # so many tasks first, then the run ends
     is_strict_select: bool = False  # a pattern that matches nothing is an error
     force: bool = False
     repair: bool = False

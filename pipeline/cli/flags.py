@@ -24,7 +24,7 @@ WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
     "Which tasks": ("select", "exclude", "is_strict_select", "first", "sample", "seed"),
     "What is asked again": ("force", "repair", "accept"),
-    "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
+    "Money, pace and time": ("pilot", "budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
     "What is said": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
     "The manifest": ("variables", "simulate"),
 }
@@ -216,6 +216,12 @@ deciding = _apply(
     ),
 )
 running = _apply(
+    click.option(
+        "--pilot",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Buy N tasks spread over jobs and axes, say what the rest will cost and take, and end with exit code 8.",
+    ),
     click.option("--now", "is_now", is_flag=True, help="Send although the provider asked to wait (`status` says why)."),
     click.option(
         "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
