@@ -56,6 +56,7 @@ def bill(setup: Setup) -> Bill:
                 *planned.notes,
                 *_behind(planned),
                 *_left_alone(setup, plan),
+                *_flagged(setup, plan),
                 *_free(plan),
                 *plan.notes,
             ),
@@ -144,6 +145,13 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
         what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, left alone"
         flags = " ".join(f"--{state}" for state in states)
         yield f"{what}; asked again, {_price(setup, group.known_price)}, by: imgpipe retry {file} {flags}"
+
+
+def _flagged(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say how many images a check found fault with, and what new ones cost."""
+    if number := plan.flagged.tasks:
+        price = _price(setup, plan.flagged.known_price)
+        yield f"{count(number, 'image')} flagged; made anew, {price}, by: imgpipe redo {setup.command} --flagged"
 
 
 def _price(setup: Setup, microusd: int | None) -> str:

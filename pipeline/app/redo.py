@@ -24,7 +24,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
-from pipeline.model import Artifact, Mark
+from pipeline.model import Artifact, Mark, TaskState
 from pipeline.report.picks import merge_marks, read_picks
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
@@ -86,6 +86,18 @@ def redo(setup: Setup, picks_path: Path | None) -> Redo:
     flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
     changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
     return Redo(setup=changed, ids=wanted, notes=tuple(notes))
+
+
+def redo_flagged(setup: Setup) -> Redo:
+    """Return the set-up of a run that makes flagged images anew. Raises InputError when nothing is flagged."""
+    with reading(setup) as reader:
+        wanted = frozenset(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
+        notes = [note for task_id in sorted(wanted) for note in _seeded(reader, task_id)]
+    if not wanted:
+        raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
+    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
+    rules = replace(setup.rules, redo=dict.fromkeys(wanted, ""))
+    return Redo(setup=replace(setup, flags=flags, rules=rules), ids=wanted, notes=tuple(notes))
 
 
 def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:

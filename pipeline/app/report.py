@@ -15,7 +15,7 @@ from pipeline.app.consent import prices_of
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import marks_of
-from pipeline.app.status import CHANGED, _selected, _state
+from pipeline.app.status import CHANGED, _selected, _state, flags_text
 from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Edit, Mark, Quote, Task
@@ -92,7 +92,7 @@ def _report_row(
     attempts = reader.attempts(known.id) if known else []  # a task that is about to be renamed has another id there
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
     asked = _asked_for(reader, task, made, attempts)
-    reason = row.verdict.note or (known.reason if known else "")
+    reason = row.verdict.note or (known.reason or flags_text(known.flags) if known else "")
     return ReportRow(
         id=task.id,
         job=task.job,

@@ -70,6 +70,7 @@ def status(setup: Setup) -> Status:
             missing=counts.missing,
             to_come=counts.to_come,
             edits=counts.edits,
+            flags=counts.flags,
             orphaned=counts.orphaned,
             going=None if going is None else _running_now(going, now),
             command=setup.command,
@@ -103,6 +104,7 @@ class _Counts:
     missing: int = 0
     to_come: Counter[str] = field(default_factory=Counter)
     edits: Counter[Edit] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
     orphaned: int = 0
 
 
@@ -119,6 +121,8 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
     for row in selection.apply(orphans.watch(rows)):
         counts.states[_state(row)] += 1
         counts.missing += row.verdict.is_missing
+        if row.known is not None and row.verdict.state is TaskState.DONE:
+            counts.flags.update(row.known.flags.keys())
         if row.verdict.edit is not None and not row.verdict.is_edit_new:
             counts.edits[row.verdict.edit] += 1
         if _state(row) is TaskState.DONE and row.verdict.reason is not None:
@@ -176,6 +180,11 @@ def _state(row: PlanRow) -> TaskState:
     return row.known.state
 
 
+def flags_text(flags: Mapping[str, str]) -> str:
+    """Return `flagged blank: nearly one colour`."""
+    return "; ".join(f"flagged {name}: {reason}" for name, reason in flags.items())
+
+
 def status_task(row: PlanRow) -> StatusTask:
     """Return one task as lists show it."""
     known = row.known
@@ -186,7 +195,7 @@ def status_task(row: PlanRow) -> StatusTask:
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,
-        reason=row.verdict.note or (known.reason if known else ""),
+        reason=row.verdict.note or (known.reason or flags_text(known.flags) if known else ""),
     )
 
 

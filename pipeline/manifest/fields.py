@@ -402,6 +402,7 @@ Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "
 Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
+Check = Annotated[str, PlainValidator(one_of("flag", "off")), WithJsonSchema({"enum": ["flag", "off"]})]
 Aspects = Annotated[
     tuple[str, ...], PlainValidator(_aspects), WithJsonSchema({"type": "array", "items": {"enum": [*ASPECTS]}})
 ]

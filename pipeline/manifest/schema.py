@@ -19,6 +19,7 @@ from pipeline.manifest.fields import (
     AspectRatio,
     Aspects,
     Axis,
+    Check,
     Delimiter,
     Done,
     Duration,
@@ -28,6 +29,7 @@ from pipeline.manifest.fields import (
     Free,
     Name,
     PathText,
+    PositiveInt,
     Price,
     Seed,
     Size,
@@ -49,6 +51,18 @@ from pipeline.manifest.yaml import is_null
 def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
     """Say in JSON Schema that two keys exclude each other, unless one of them is null."""
     return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
+
+
+class ChecksKeys(Model):
+    """What is looked at when an image comes: flag or off. A flagged image is done all the same."""
+
+    blank: Check = Field("flag", description="Nearly one colour.")
+    aspect: Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
+    same_as_input: Check = Field("flag", description="Image to image that changed nothing.")
+    twin: Check = Field("off", description="Nearly the same picture as another of its job, in one run.")
+    min_side: PositiveInt | None = Field(
+        None, description="Flag images whose shorter side has fewer pixels.", examples=[1000]
+    )
 
 
 class Keys(Model):
@@ -104,6 +118,11 @@ class Keys(Model):
     )
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
+    )
+    checks: ChecksKeys | None = Field(
+        None,
+        description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
+        examples=[{"twin": "flag", "min_side": 1000}],
     )
     skip_broken: Flag | None = Field(
         None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."

@@ -96,6 +96,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     moves: int = 0  # done tasks whose image gets another name, without a request
     given_up: int = 0  # refused, and that is taken as it is
+    flagged: Group = field(default_factory=Group)  # done, not due, and a check found something; priced as a redo
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
     barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
@@ -178,6 +179,7 @@ def merged(*plans: Plan) -> Plan:
         whole.moves += plan.moves
         whole.accepted += plan.accepted
         whole.given_up += plan.given_up
+        whole.flagged.add(plan.flagged)
         whole.problems += plan.problems
         whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
         whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
@@ -353,6 +355,9 @@ def tally(
         is_due = row.verdict.reason is not None
         its_quote = _FREE if why(row.verdict) in SETTLED else quote(row.task)
         plan.add(row, its_quote)
+        if not is_due and row.known is not None and row.known.flags:
+            again = quote(row.task)
+            plan.flagged.add(Group(1, 0 if again is None else again.most, again is None))
         price = None if its_quote is None else its_quote.least
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None

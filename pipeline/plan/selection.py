@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline.errors import InputError, Problem
 from pipeline.model import Mark, TaskState
 from pipeline.plan.decide import MISSING
+from pipeline.settings import CHECKS
 
 if TYPE_CHECKING:
     from pipeline.plan.plan import PlanRow
@@ -24,7 +25,7 @@ MARKS: Final = ("picked", "rejected", UNMARKED)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME` or `mark:NAME`; several of one flag mean any."""
+    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME`, `flag:NAME`, `mark:NAME`; several mean any."""
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -105,6 +106,8 @@ class Selection:
                 return row.verdict.is_missing
             case "state":
                 return row.verdict.state == name
+            case "flag":
+                return row.known is not None and name in row.known.flags
             case "mark":
                 return self._mark(row) == name
             case _:
@@ -124,6 +127,8 @@ def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if kind == "state" and name not in STATES:
         return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(STATES)}")
+    if kind == "flag" and name not in CHECKS:
+        return Problem(what=f"{pattern!r} names no check", instead=f"write one of {', '.join(CHECKS)}")
     if kind == "mark" and name not in MARKS:
         return Problem(what=f"{pattern!r} names no mark", instead=f"write one of {', '.join(MARKS)}")
     return None
@@ -131,7 +136,7 @@ def _problem(pattern: str) -> Problem | None:
 
 def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if name and kind in ("tag", "state", "mark"):
+    if name and kind in ("tag", "state", "flag", "mark"):
         return None
     job = name if name and kind == "job" else pattern.partition("/")[0]
     is_open = kind != "job" and any(char in job for char in "*?[")

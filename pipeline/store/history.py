@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from pipeline.model import Digests, Edit, Fault, Known, TaskState
 from pipeline.store.rows import artifact_of
 from pipeline.store.sqlite import from_us
 
+_FLAGS = msgspec.json.Decoder(dict[str, str])
 Row = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types
 
 
@@ -115,7 +118,7 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     faults, is_accepted, pixels, edit, *image) = row  # fmt: skip
+     faults, is_accepted, pixels, edit, flags, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
@@ -131,6 +134,7 @@ def known_of(row: Row) -> Known:
         updated_at=from_us(at),
         is_accepted=bool(is_accepted),
         edit=Edit(edit) if edit else None,
+        flags=_FLAGS.decode(flags) if flags else {},
         faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 

@@ -85,7 +85,7 @@ UPDATE attempt SET sha256 = :sha256, kept = :kept WHERE attempt = :attempt
 -- name: finish_task
 -- Boundary B5, first half. Before `finish_attempt`, whose old cost and state it takes back.
 UPDATE task SET state = 'done', path = :path, sha256 = :sha256, mime = :mime, width = :width, height = :height,
-  size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt, edit = '',
+  size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt, edit = '', flags = :flags,
   unknowns = max(0, unknowns - (attempt.state = 'unknown')),
   cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, reason = '', updated_at = :now
 FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
@@ -163,7 +163,7 @@ WHERE manifest = :manifest AND id = :id AND state = 'done'
 
 -- name: accept_edited
 -- The file that stands there is the task's image from now on. The attempt keeps the hash of what it brought.
-UPDATE task SET edit = 'edited', sha256 = :sha256, mime = :mime, width = :width, height = :height,
+UPDATE task SET edit = 'edited', flags = '', sha256 = :sha256, mime = :mime, width = :width, height = :height,
   size_bytes = :size_bytes, mtime_ns = :mtime_ns, updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = 'done' AND path = :path
 
@@ -302,7 +302,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint, pixels_digest, edit,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
@@ -313,7 +313,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint, pixels_digest, edit,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
 
@@ -327,7 +327,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint, pixels_digest, edit,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
 

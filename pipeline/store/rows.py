@@ -49,7 +49,7 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_APART: Final = ("images", "digests", "fingerprint", "is_default_model")
+_APART: Final = ("images", "digests", "fingerprint", "is_default_model", "checks", "min_side_px")
 _RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
 
 
@@ -175,7 +175,8 @@ def finish(
     reason: str = "",
 ) -> None:
     """Record an image as done (B5); `seconds` None: it was recovered, what was known of its answer stays."""
-    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now}
+    flags = msgspec.json.encode(artifact.flags).decode() if artifact.flags else ""
+    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now, "flags": text(flags)}
     connection.execute(query("finish_task"), row)
     row |= {
         "seconds": seconds,

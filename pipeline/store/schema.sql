@@ -176,3 +176,7 @@ CREATE INDEX task_pixels ON task (pixels_digest) WHERE pixels_digest <> '';
 -- migration 7: a run says what it found, so that `status` beside it needs neither manifest nor files
 
 ALTER TABLE run ADD COLUMN found TEXT NOT NULL DEFAULT '';            -- JSON: due tasks, and the others by state
+
+-- migration 8: what checks found in an image
+
+ALTER TABLE task ADD COLUMN flags TEXT NOT NULL DEFAULT '';           -- JSON: flag -> reason; '': none

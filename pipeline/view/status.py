@@ -116,6 +116,7 @@ class Status:
     missing: int = 0  # done, and their file is gone or was changed since
     going: RunningNow | None = None  # a run that goes on beside this
     command: str = "FILE"  # what is typed behind `imgpipe VERB` to mean the same manifest
+    flags: Mapping[str, int] = field(default_factory=dict)  # done images in which a check found something
     edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
     to_come: Mapping[str, int] = field(default_factory=dict)  # done, and asked for anew since, by reason
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
@@ -183,6 +184,7 @@ def status_json(status: Status) -> dict[str, object]:
         "not_before": status.not_before,
         "running": None if status.going is None else _running_json(status.going),
         "missing": status.missing,
+        "flagged": dict(status.flags),
         **{edit.value: status.edits.get(edit, 0) for edit in Edit},
         "orphaned": status.orphaned,
     }
@@ -279,6 +281,9 @@ def _notes(status: Status) -> Iterator[str]:
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         yield f"{what}; put them back, or buy them again with `imgpipe run {visible(status.command)} --repair`"
+    for name, number in status.flags.items():
+        what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
+        yield f"{what}, or make them anew: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
     if edited := status.edits.get(Edit.EDITED):
         yield f"edited: {count(edited, 'image')} changed by a person and accepted; only --force replaces them"
     if absent := status.edits.get(Edit.ABSENT):

@@ -270,7 +270,13 @@ def made_by_the_first_version(path: Path) -> None:
         connection.execute("ALTER TABLE task DROP COLUMN accepted")
         for index in ("task_made", "task_pixels"):
             connection.execute(f"DROP INDEX {index}")
-        for table, column in (("task", "pixels_digest"), ("task", "edit"), ("digest", "pixels")):
+        for table, column in (
+            ("task", "pixels_digest"),
+            ("task", "edit"),
+            ("task", "flags"),
+            ("digest", "pixels"),
+            ("run", "found"),
+        ):
             connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("DROP TABLE hold")
         connection.execute("CREATE TABLE hold (one INTEGER PRIMARY KEY, not_before INTEGER, reason TEXT) STRICT")

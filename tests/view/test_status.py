@@ -76,6 +76,7 @@ def test_status_json_has_exactly_the_keys_of_the_contract() -> None:
         "missing": 3,
         "orphaned": 5,
         "running": None,
+        "flagged": {},
         "edited": 0,
         "absent": 0,
     }
