@@ -500,10 +500,11 @@ INSERT OR IGNORE INTO run (run, manifest, manifest_sha256, version, started_at, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_task
+-- A moment with a flipped bit may be no date; its year stays below 2100.
 INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state, fingerprint, prompt_digest,
   inputs_digest, params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, min(max(?, 0), 4102444800000000), ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_record
 -- The latest request is the task's own.
