@@ -194,26 +194,31 @@ def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
 
 @verb
 @f.manifest
-@click.option("--picked", "folder", type=f.FILE, required=True, metavar="DIR", help="Copy the picked images here.")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.option("--picked", "folder", type=f.FILE, metavar="DIR", help="Copy the picked images here, as they are.")
 @f.picks
 @f.locating
 @f.as_json
 def export(
     *,
     file: Path | None,
-    folder: Path,
+    recipes: tuple[str, ...],
+    folder: Path | None,
     picks: Path | None,
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
     allow_env: tuple[str, ...],
 ) -> int:
-    """Copy the images of FILE that were picked, with `judge` or on the static page. A different file is never replaced.
+    """Hand over the images of FILE that were picked, with `judge` or on the static page.
 
-    Exit code 3: some picks stay behind, each with its reason.
+    A RECIPE of `deliver:` (none named: all) makes its folder a mirror, with names, kinds and sizes as the recipe says;
+    what is no longer meant moves to .withdrawn/ there. --picked DIR copies the images as they are. A file that is not
+    ours, or was changed since, is never replaced. Exit code 3: some stay behind, each with its reason.
 
     \b
     imgpipe judge jobs/demo.yaml                mark with p
+    imgpipe export jobs/demo.yaml shop
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
     """
@@ -222,6 +227,8 @@ def export(
 
     path, profile = f.file_and_profile(file, simulate)
     setup = context.prepare(path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile))
+    if folder is None:
+        return _deliver(setup, recipes, is_json=is_json)
     exported = export.export(setup, folder, picks)
     if is_json:
         f.print_json(
@@ -239,6 +246,29 @@ def export(
         print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
     return exported.exit
+
+
+def _deliver(setup: Any, recipes: tuple[str, ...], *, is_json: bool) -> int:
+    import msgspec
+
+    from pipeline.app import deliver
+    from pipeline.text import visible
+
+    exit_code = Exit.OK
+    for each in deliver.deliver(setup, recipes):
+        exit_code = max(exit_code, each.exit)
+        counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
+        if is_json:
+            receipts = [msgspec.to_builtins(receipt) for receipt in each.receipts]
+            f.print_json(
+                {"recipe": each.recipe, "to": str(each.folder), "counts": dict(each.counts), "files": receipts}
+            )
+            continue
+        for receipt in each.receipts:
+            if receipt.happened == deliver.LEFT:
+                print(f"left: {visible(receipt.file)}: {visible(receipt.reason)}", file=sys.stderr)
+        print(visible(f"{each.recipe}: {each.folder}: {counts}"))
+    return exit_code
 
 
 @verb

@@ -6,4 +6,5 @@ provenance   a record of how an image was made, embedded as XMP and read back
 convert      other kinds and sizes made into what the API takes, in a limited child process
 thumbnails   small pictures for the contact sheet
 checks       what may be wrong with an image that came, by its header and its pixels
+rendition    an image in another kind, size and colour space
 """

@@ -24,4 +24,5 @@ outputs      what lies on disk under an output name
 tasks        one row and combination to tasks: rendered, named, fingerprinted
 expand       a manifest to its tasks, with what must be unique proven unique
 examples     commented manifests for `init`
+deliveries   recipes of `deliver:`
 """

@@ -20,6 +20,7 @@ from pipeline.manifest.fields import (
     Aspects,
     Axis,
     Check,
+    Chosen,
     Delimiter,
     Done,
     Duration,
@@ -27,10 +28,14 @@ from pipeline.manifest.fields import (
     Encoding,
     Flag,
     Free,
+    ImageKind,
+    Metadata,
     Name,
     PathText,
     PositiveInt,
     Price,
+    Profile,
+    Quality,
     Seed,
     Size,
     Temperature,
@@ -305,6 +310,24 @@ class Job(Keys):
         return self
 
 
+class DeliverKeys(Model):
+    """Where picked images go, under which names, as what."""
+
+    to: PathText = Field(description="The folder, relative to this file.", examples=["../shop"])
+    source: Chosen = Field("picked", alias="from", description="picked | done: which images.")
+    select: WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
+    name: Text | None = Field(
+        None,
+        description="Name of the file without suffix. Default: as below output_dir.",
+        examples=["{{ row.sku }}_{{ matrix.shot.key }}"],
+    )
+    format: ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
+    quality: Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
+    max_side: PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
+    profile: Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
+    metadata: Metadata = Field("keep", description="keep | strip")
+
+
 class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
@@ -331,6 +354,11 @@ class ManifestFile(Model):
         None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
     )
     notify: NotifyKeys | None = Field(None, description="Who is told when a run ends.")
+    deliver: dict[Name, DeliverKeys] | None = Field(
+        None,
+        description="Recipes of `imgpipe export`: mirrors of picked images.",
+        examples=[{"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}}],
+    )
     jobs: dict[Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,
