@@ -18,6 +18,7 @@ provider_checks   is the address reached, which models does it list
 retry, redo   tasks made due again; rejected images made anew, marks read
 judge, judge_server   the contact sheet served on this machine, to mark images
 deliver       recipes of `deliver:`, each a mirror of picked images
+training_set  done images and what is known of them, in shards
 settle        what the provider's support said of unknown requests
 plan, status, report, cost, explain, export, verify, rebuild, rejected, doctor   as the verbs of the command line
 """
