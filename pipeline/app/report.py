@@ -92,7 +92,7 @@ def _report_row(
     attempts = reader.attempts(known.id) if known else []  # a task that is about to be renamed has another id there
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
     asked = _asked_for(reader, task, made, attempts)
-    reason = row.verdict.note or (known.reason or flags_text(known.flags) if known else "")
+    reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
         job=task.job,
@@ -115,7 +115,8 @@ def _report_row(
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=reason or ("" if asked["fingerprint"] == task.fingerprint else CHANGED),
+        reason=reason
+        or (flags_text(known.flags if known else {}) if asked["fingerprint"] == task.fingerprint else CHANGED),
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
