@@ -176,6 +176,9 @@ _PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
+    str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
+]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
