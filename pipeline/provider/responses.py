@@ -244,8 +244,10 @@ class AnswerReader:
         """Return the last whole image that stands in a text of the answer; a refused answer has none."""
         if told.block or told.finish in error_words.REFUSALS:
             return None
-        texts = ["".join(told.texts), *_texts(document)]
-        data = next((found[-1] for text in texts if (found := decoding.images_in(text))), None)
+        alone = [data for text in told.texts for data in decoding.images_in(text)]
+        texts = ["".join(told.texts), *_texts(document)]  # one image may be split over several parts
+        found = next((images for images in (alone, *map(decoding.images_in, texts)) if images), None)
+        data = None if found is None else found[-1]
         if data is None:
             return None
         picked = Inline("", "", False)

@@ -64,7 +64,7 @@ async def going(imgpipe: Imgpipe) -> AsyncIterator[Path]:
     path = imgpipe.manifest("{cats: {items: {1: A, 2: B, 3: C}}}")
     with StateLock(imgpipe.state):
         store = await Store.open(
-            output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, ballast_bytes=0
+            output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, reserve_bytes=0
         )
         run = await store.begin_run(manifest_sha256=SHA, found={"due": 3, "done": 4})
         first, *_ = [await store.begin(task(number), run=run, reserved_microusd=PRICE) for number in (1, 2)]
