@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.errors import ImgpipeError
+from pipeline.errors import ImgpipeError, InputError
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
@@ -155,6 +155,10 @@ def _id(prompt: str) -> str:
 
 def _write_manifest(output_dir: Path, items: Mapping[str, str], provider: str, defaults: Mapping[str, object]) -> Path:
     """Write the manifest this call stands for; JSON is YAML. A prompt is data: it stands as a string in a template."""
+    from pipeline.manifest.location import is_address
+
+    if is_address(str(output_dir)):
+        raise InputError("not yet for buckets: generate() writes to a folder; a manifest's output_dir may be a bucket")
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
     rows = {key: {"prompt": f"{{{{ {json.dumps(prompt, ensure_ascii=False)} }}}}"} for key, prompt in items.items()}
@@ -179,7 +183,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             yield Generated(
                 id=row,
                 prompt=items.get(row.partition("@")[0], ""),
-                path=setup.manifest.output_dir / task.artifact.path,
+                path=setup.manifest.output_folder / task.artifact.path,
                 width=task.artifact.width,
                 height=task.artifact.height,
                 mime=task.artifact.mime,
@@ -196,7 +200,7 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
     return Generated(
         id=row,
         prompt=items.get(row.partition("@")[0], ""),
-        path=setup.manifest.output_dir / event.artifact.path,
+        path=setup.manifest.output_folder / event.artifact.path,
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,

@@ -111,7 +111,7 @@ class Desk:
 
     def _made(self, marks: Mapping[str, Mark], change: int) -> str:
         setup, manifest = self._setup, self._setup.manifest
-        out = manifest.output_dir / "report"
+        out = manifest.output_folder / "report"
         with reading(setup) as reader:
             totals, spend = money_of(self._setup, reader)
             self._images, self._new = _images(reader), 0
@@ -122,7 +122,7 @@ class Desk:
         thumbs = make_thumbs(out / "thumbs", wanted_thumbs(rows, out), told=self._told)
         heading = Heading(
             title=manifest.name,
-            key=sheet_key(manifest.name, manifest.output_dir),
+            key=sheet_key(manifest.name, manifest.output_folder),
             totals=totals,
             states=states,
             is_play_money=setup.is_play_money,
@@ -167,7 +167,7 @@ class Desk:
 
     def thumb(self, name: str) -> Picture | None:
         """Return a thumbnail by its file name."""
-        return _read(self._setup.manifest.output_dir / "report" / "thumbs" / name)
+        return _read(self._setup.manifest.output_folder / "report" / "thumbs" / name)
 
     # --- marks
 

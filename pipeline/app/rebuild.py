@@ -24,7 +24,7 @@ def rebuild(setup: Setup) -> Rebuilt:
     """
     manifest = setup.manifest
     settings = resources.StoreSettings(
-        output_dir=manifest.output_dir,
+        output_dir=manifest.output_folder,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,

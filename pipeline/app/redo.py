@@ -33,7 +33,7 @@ from pipeline.text import visible
 
 def picks_path(manifest: Manifest) -> Path:
     """Return where a picks file is looked for: beside the static page."""
-    return manifest.output_dir / "report" / "picks.json"
+    return manifest.output_folder / "report" / "picks.json"
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:

@@ -30,7 +30,7 @@ from pipeline.app.signals import Signals
 from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater, most_severe
-from pipeline.model import TaskState
+from pipeline.model import BucketUrl, TaskState
 from pipeline.plan.plan import Plan, Spool, merged
 from pipeline.pools import is_short_of_memory
 from pipeline.store.history import Hold
@@ -237,9 +237,11 @@ async def _run(
 # -- before anything is sent --------------------------------------------------------------------------------------
 
 
-def _check_directories(output_dir: Path, state_dir: Path) -> None:
+def _check_directories(output_dir: Path | BucketUrl, state_dir: Path) -> None:
     """Make both where they are not there; what lies in the state directory is nobody else's business."""
     for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)):
+        if isinstance(folder, BucketUrl):
+            continue
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode, exist_ok=True)
@@ -254,6 +256,8 @@ def _check_directories(output_dir: Path, state_dir: Path) -> None:
 def _check_state(setup: Setup) -> None:
     """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
+    if isinstance(manifest.output_dir, BucketUrl):
+        return  # no object is ever replaced, and one that was paid for is told as a conflict
     with reading(setup) as reader:
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:

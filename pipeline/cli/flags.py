@@ -6,6 +6,7 @@ click alone: with rich in it, a page took five times as long to appear.
 The flags that verbs share, and their conversion to what `compose` understands.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -93,7 +94,20 @@ def verb(function: Callable[..., int]) -> click.Command:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-FILE: Final = click.Path(path_type=Path)
+
+
+class LocalPath(click.Path):
+    """A path on this machine; the address of a bucket would silently become a folder named `s3:`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pipeline.manifest.location import is_address  # late: `imgpipe --version` reads no manifest
+
+        if is_address(os.fspath(value)):
+            self.fail("an address is not yet for buckets here: name a path on this machine", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE: Final = LocalPath(path_type=Path)
 
 
 class Duration(click.ParamType[float]):

@@ -21,7 +21,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.delimited import ENCODINGS
-from pipeline.manifest.location import is_name, path_trouble
+from pipeline.manifest.location import is_name, path_trouble, place_trouble
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
@@ -89,6 +89,14 @@ def _path(value: object) -> str:
     if trouble is not None:
         raise fault(*trouble)
     return path
+
+
+def _place(value: object) -> str:
+    place = _text(value)
+    trouble = place_trouble(place)
+    if trouble is not None:
+        raise fault(*trouble)
+    return place
 
 
 def _flag(value: object) -> bool:
@@ -194,6 +202,7 @@ _PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+PlaceText = Annotated[str, PlainValidator(_place), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]

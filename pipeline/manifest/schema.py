@@ -28,6 +28,7 @@ from pipeline.manifest.fields import (
     Free,
     Name,
     PathText,
+    PlaceText,
     Price,
     Seed,
     Size,
@@ -305,11 +306,15 @@ class ManifestFile(Model):
     prices: dict[str, Price] | None = Field(
         None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
     )
-    output_dir: PathText | None = Field(
-        None, description="Where images land, relative to this file.", examples=["../outputs/catalogue"]
+    output_dir: PlaceText | None = Field(
+        None,
+        description="Where images land: a folder, relative to this file, or a bucket (s3://, gs://, az://).",
+        examples=["../outputs/catalogue", "s3://bucket/catalogue"],
     )
     state_dir: PathText | None = Field(
-        None, description="Default: <output_dir>/.pipeline", examples=["../outputs/catalogue/.pipeline"]
+        None,
+        description="Default: <output_dir>/.pipeline; with a bucket: .pipeline/<name> beside this file",
+        examples=["../outputs/catalogue/.pipeline"],
     )
     notify: NotifyKeys | None = Field(None, description="Who is told when a run ends.")
     jobs: dict[Name, Job] = Field(

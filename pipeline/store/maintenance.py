@@ -6,8 +6,6 @@ In: tasks as they are asked for now, images read again. Out: a ledger that agree
 nothing; each order is durable when it returns.
 """
 
-import contextlib
-import dataclasses
 import sqlite3
 from collections.abc import Sequence
 from typing import Final
@@ -15,7 +13,7 @@ from typing import Final
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import SIDECAR, Artifact, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.files import IN_THE_WAY, NO_LINKS, rename_without_clobbering, split, status_of
+from pipeline.store.files import IN_THE_WAY
 from pipeline.store.history import known_of
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
@@ -24,13 +22,13 @@ from pipeline.store.sqlite import query, to_us
 
 
 class Mover:
-    """Moves images inside one output directory."""
+    """Moves images inside one output directory or bucket."""
 
     def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
         self._ledger = premises.ledger
-        self._outputs = premises.outputs
+        self._writer = premises.writer
 
     def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
@@ -44,10 +42,10 @@ class Mover:
         old = artifact.path
         new = name + "." + old.rpartition(".")[2]
         try:
-            self._link(old, new)
-            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(artifact, task_id, new)).rowcount)
-            self._unlink(old)
-            self._move_beside(old + SIDECAR, new + SIDECAR)
+            moved = self._writer.link(artifact, new)
+            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(moved, task_id, new)).rowcount)
+            self._writer.unlink(old)
+            self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
         except OSError as error:
@@ -55,7 +53,7 @@ class Mover:
                 text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
                 raise Conflict(text, kept=old) from error
             raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
-        return dataclasses.replace(artifact, path=new)
+        return moved
 
     def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
         row = connection.execute(query("known"), {"manifest": self._manifest, "id": rows.text(task_id)}).fetchone()
@@ -72,37 +70,6 @@ class Mover:
             "mtime_ns": artifact.mtime_ns,
             "now": to_us(self._clock()),
         }
-
-    def _link(self, old: str, new: str) -> None:
-        disk = self._outputs.disk
-        (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
-        with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
-            try:
-                disk.link(old_name, new_name, dir_fd=source, new_dir_fd=target)
-            except FileExistsError:
-                there, here = (
-                    status_of(disk, new_name, dir_fd=target),
-                    status_of(disk, old_name, dir_fd=source),
-                )
-                if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-                    raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
-            self._outputs.sync(target)
-
-    def _move_beside(self, old: str, new: str) -> None:
-        """Take a sidecar along where its new name is free."""
-        with contextlib.suppress(OSError):
-            self._link(old, new)
-            self._unlink(old)
-
-    def _unlink(self, old: str) -> None:
-        folder, name = split(old)
-        with self._outputs.directory(folder) as fd:
-            if status_of(self._outputs.disk, name, dir_fd=fd) is not None:
-                self._outputs.disk.unlink(name, dir_fd=fd)
 
 
 SAID_BILLED: Final = "billed, as the provider said, and nothing was received"

@@ -21,7 +21,7 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.files import Tree, split
-from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.integrity import FileComparison
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
 from pipeline.store.sqlite import Clock, query, to_us
@@ -193,7 +193,7 @@ class Salvager:
         self._writer = premises.writer
         self._rejected = premises.rejected
         self._state = premises.state
-        self._outputs = premises.outputs
+        self._tree = premises.outputs  # a part that lies here is beside its final name
         self._clock = clock
         self._recovery = recovery
 
@@ -201,7 +201,7 @@ class Salvager:
         """Publish an image that is whole, or put it where it can be found when its task has moved on."""
         if claimant.state is TaskState.DONE and claimant.artifact is not None:
             is_same = claimant.sha256 == image.sha256
-            match self._standing(claimant.artifact):
+            match self._writer.compare(claimant.artifact):
                 case FileComparison.MISSING if is_same:
                     pass  # its file was removed: the part is the image
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
@@ -214,10 +214,6 @@ class Salvager:
             self._set_aside(claimant, image, source)
             return
         self._publish(claimant, image, source)
-
-    def _standing(self, artifact: Artifact) -> FileComparison:
-        ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
-        return found
 
     def _publish(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
         delivery = Delivery(
@@ -233,7 +229,7 @@ class Salvager:
             ),
         )
         part = source.part
-        delivery.is_part_whole = part is not None and part.tree is self._outputs and part.path == delivery.part_path
+        delivery.is_part_whole = part is not None and part.tree is self._tree and part.path == delivery.part_path
         try:
             artifact = self._writer.publish(delivery)
         except Conflict as conflict:

@@ -162,9 +162,9 @@ def _found(
 def _standing(premises: StoreResources, name: str) -> list[str]:
     """Return the plain files that stand where an image of this name could."""
     folder, stem = split(name)
-    disk = premises.outputs.disk
+    disk = premises.tree.disk
     try:
-        with premises.outputs.directory(folder) as fd:
+        with premises.tree.directory(folder) as fd:
             found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in SUFFIXES]
     except (FileNotFoundError, NotADirectoryError):
         return []
@@ -173,12 +173,12 @@ def _standing(premises: StoreResources, name: str) -> list[str]:
 
 def _artifact(premises: StoreResources, path: str) -> Artifact | None:
     folder, name = split(path)
-    with premises.outputs.directory(folder) as fd:
+    with premises.tree.directory(folder) as fd:
         try:
-            image = describe(read_all(premises.outputs.disk, name, dir_fd=fd), decode=True)
+            image = describe(read_all(premises.tree.disk, name, dir_fd=fd), decode=True)
         except NotAnImageError:
             return None
-        return rows.artifact(image, path, premises.outputs.disk.stat(name, dir_fd=fd))
+        return rows.artifact(image, path, premises.tree.disk.stat(name, dir_fd=fd))
 
 
 class _Adopter:

@@ -11,21 +11,25 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypedDict, TypeVar
+from typing import Final, Protocol, TypedDict, TypeVar
 
 import aiofiles.os
 
 from pipeline import __version__
 from pipeline.errors import InputError
+from pipeline.model import Artifact, BucketUrl, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
+from pipeline.store.buckets import Bucket, open_bucket
 from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
 from pipeline.store.files import Disk, Tree, Warn
+from pipeline.store.images.bucket import BucketWriter
+from pipeline.store.integrity import FileComparison
 from pipeline.store.ledger import Ledger
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.sqlite import Clock, query, to_us, unusable, utc_now
-from pipeline.store.writer import Writer
+from pipeline.store.writer import Delivery, Writer
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
@@ -33,9 +37,9 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """Where a store lies and how it behaves. Directories are absolute and resolved."""
+    """Where a store lies and how it behaves. Directories are absolute and resolved; images may go to a bucket."""
 
-    output_dir: Path
+    output_dir: Path | BucketUrl
     state_dir: Path
     manifest: str
     is_play_money: bool
@@ -46,7 +50,40 @@ class StoreSettings:
     ballast_bytes: int = SIZE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
+    bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
+
+
+class Place(Protocol):
+    """How images get, keep and lose their names: `store.writer` in a folder, `store.images.bucket` in a bucket."""
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
+        ...
+
+    def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
+        """Remove what is only needed until an image is recorded (step 9)."""
+        ...
+
+    def write_beside(self, path: str, sidecar: Sidecar) -> None:
+        """Write a sidecar, where its name is free or its own."""
+        ...
+
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare what stands there with its record."""
+        ...
+
+    def link(self, artifact: Artifact, new: str) -> Artifact:
+        """Give an image a second name. Raises FileExistsError: it is taken. OSError, StorageError."""
+        ...
+
+    def unlink(self, path: str) -> None:
+        """Take a name away; one that is not there is no error."""
+        ...
+
+    def move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        ...
 
 
 class StoreOptions(TypedDict, total=False):
@@ -60,25 +97,33 @@ class StoreOptions(TypedDict, total=False):
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
+    bucket: Callable[[BucketUrl], Bucket]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreResources:
     """What is open while a store is."""
 
-    outputs: Tree
+    outputs: Tree | Bucket
     state: Tree
     ballast: DiskReserve
     rejected: RejectedFolder
-    writer: Writer
+    writer: Place
     ledger: Ledger
     ledger_id: str  # eight hex digits, in the name of every part
+
+    @property
+    def tree(self) -> Tree:
+        """The output directory, for what is done to folders alone."""
+        assert isinstance(self.outputs, Tree), "refused before: not yet for buckets"
+        return self.outputs
 
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
         self.ballast.give_up()
-        self.outputs.close()
+        if isinstance(self.outputs, Tree):
+            self.outputs.close()
         self.state.close()
 
 
@@ -136,7 +181,11 @@ def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None
         ballast.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
         rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
-        writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
+        writer: Place
+        if isinstance(outputs, Bucket):
+            writer = BucketWriter(outputs, rejected=rejected, force=settings.force)
+        else:
+            writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
@@ -149,9 +198,13 @@ def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None
     )
 
 
-def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, Tree]:
-    outputs = _tree(settings.output_dir, settings)
-    undo.callback(outputs.close)
+def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | Bucket, Tree]:
+    outputs: Tree | Bucket
+    if isinstance(settings.output_dir, BucketUrl):
+        outputs = settings.bucket(settings.output_dir)
+    else:
+        outputs = _tree(settings.output_dir, settings)
+        undo.callback(outputs.close)
     make_private(settings.state_dir)
     state = _tree(settings.state_dir, settings, dir_mode=0o700)
     undo.callback(state.close)

@@ -9,15 +9,16 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 
 from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
+from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
 from pipeline.store import rows
+from pipeline.store.buckets import Bucket
 from pipeline.store.files import components
-from pipeline.store.images.folder import FolderImages
+from pipeline.store.images.stored import StoredImages
 from pipeline.store.ledger import Awaiting
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
@@ -26,6 +27,7 @@ from pipeline.store.resources import StoreOptions, StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
 
 T = TypeVar("T")
+BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, not for a CPU
 
 
 class Store:
@@ -36,8 +38,9 @@ class Store:
         self._settings = settings
         self._premises = premises
         self._ledger = premises.ledger
-        self._pool = WriterPool(settings.workers)
-        self.images = FolderImages(settings, premises, self._pool)
+        self._bucket = premises.outputs if isinstance(premises.outputs, Bucket) else None
+        self._pool = WriterPool(max(settings.workers, BUCKET_WORKERS) if self._bucket else settings.workers)
+        self.images = StoredImages(settings, premises, self._pool)
         self._mover = Mover(settings, premises)
         self._mender = Maintenance(settings, premises)
         self._awaiting = Awaiting()
@@ -50,7 +53,7 @@ class Store:
     async def open(
         cls,
         *,
-        output_dir: Path,
+        output_dir: Path | BucketUrl,
         state_dir: Path,
         manifest: str,
         is_play_money: bool,
@@ -86,7 +89,9 @@ class Store:
         return await self._pool.finish(recoverer.run)
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
-        """Write a run down; return its number."""
+        """Write a run down; return its number. Raises InputError, StorageError: its bucket cannot be written to."""
+        if self._bucket is not None:
+            await self._pool.run(self._bucket.prove)
         manifest = self._manifest_row()
         run = {
             "manifest": self._settings.manifest,
@@ -241,7 +246,7 @@ class Store:
     def _free_bytes(self) -> int:
         premises = self._premises
         free = premises.state.free_bytes() - premises.ballast.spent_bytes
-        return max(0, min(premises.outputs.free_bytes(), free))
+        return max(0, free if self._bucket is not None else min(premises.tree.free_bytes(), free))
 
     # --- waiting
 

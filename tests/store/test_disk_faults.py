@@ -16,7 +16,7 @@ from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
 from pipeline.store.files import Disk
-from pipeline.store.images.folder import FolderImages
+from pipeline.store.images.stored import StoredImages
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import WriterPool, open_resources
@@ -46,7 +46,7 @@ class Room:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
         premises = open_resources(chosen)
-        images = FolderImages(chosen, premises, WriterPool(1))
+        images = StoredImages(chosen, premises, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
             values = {"manifest": "m", "output": b"../out", "manifest_sha256": SHA, "version": "0", "now": 1}
@@ -72,7 +72,7 @@ class Room:
             premises.close()
         return troubles
 
-    def _record(self, premises, images: FolderImages, attempt: Attempt, result: Artifact | Failure) -> None:
+    def _record(self, premises, images: StoredImages, attempt: Attempt, result: Artifact | Failure) -> None:
         if isinstance(result, Artifact):
             premises.ledger.run(lambda c: finish(c, attempt.id, result, cost=PRICE, now=1))
             images._release(attempt, result)

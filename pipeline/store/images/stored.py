@@ -1,24 +1,24 @@
-"""Images as files: steps 5 to 7 and 9 of a commit for a sender, and the bodies that hold no usable image.
+"""Answers kept for a sender: images under their final names, and the bodies that hold no usable image.
+
+The same for every kind of place; how an image gets its name there is the business of `StoreResources.writer`.
 
 What is expected to go wrong is returned as a `Failure` that says where the bytes were kept. Each call runs in one
 thread of the writer pool from end to end; a cancelled caller stops only the waiting.
 """
 
-import contextlib
 from dataclasses import replace
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Answer, Artifact, Attempt, Billed, Failure, Fault, Sidecar
+from pipeline.model import SIDECAR, Answer, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.store import rows
-from pipeline.store.files import read_all, split, status_of
-from pipeline.store.rejected import Facts, write_new
+from pipeline.store.rejected import Facts
 from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
 from pipeline.store.writer import Delivery
 
 
-class FolderImages:
-    """Images in a folder. All methods may be called concurrently."""
+class StoredImages:
+    """Images in whatever kind of place. All methods may be called concurrently."""
 
     def __init__(self, settings: StoreSettings, premises: StoreResources, pool: WriterPool) -> None:
         self._manifest = settings.manifest
@@ -50,7 +50,7 @@ class FolderImages:
         except StorageError as error:
             return _unpublished(answer, error)
         if answer.sidecar is not None:
-            self._write_beside(artifact.path + SIDECAR, answer.sidecar)
+            self._premises.writer.write_beside(artifact.path + SIDECAR, answer.sidecar)
         return replace(
             artifact,
             usage=answer.usage,
@@ -60,18 +60,6 @@ class FolderImages:
             notes=answer.notes,
             doubts=answer.doubts,
         )
-
-    def _write_beside(self, path: str, sidecar: Sidecar) -> None:
-        """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
-        folder, name = split(path)
-        outputs = self._premises.outputs
-        disk = outputs.disk
-        with contextlib.suppress(OSError), outputs.directory(folder) as fd:
-            if status_of(disk, name, dir_fd=fd) is not None:
-                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
-                    return
-                disk.unlink(name, dir_fd=fd)
-            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None
