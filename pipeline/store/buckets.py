@@ -252,6 +252,8 @@ class Bucket:
         text = str(error)
         code = match[1] if (match := _CODE.search(text)) is not None else ""
         status = match[1] if (match := _STATUS.search(text)) is not None else ""
+        if not code and "redirect without LOCATION" in text:
+            code = "PermanentRedirect"
         if code in _MEANING:
             what = _MEANING[code]
         elif isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError) or status in (
@@ -297,7 +299,8 @@ def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Buck
     retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=RETRY_S)}
     options: dict[str, Any] = {"client_options": client, "retry_config": retry}
     if url.scheme == "s3":
-        options |= {"conditional_put": "etag", "checksum_algorithm": "SHA256"}
+        # the service compares the SHA-256 of what it received; deleting many at once is not offered by all look-alikes
+        options |= {"conditional_put": "etag", "checksum_algorithm": "SHA256", "disable_bulk_delete": True}
     try:
         return Bucket(url, cast("ObjectStore", from_url(f"{url.scheme}://{url.bucket}/{quote(url.prefix)}", **options)))
     except Exception:
