@@ -1,6 +1,7 @@
 """S3 on this machine: moto's server, and a small one of ours that answers as told, also what no good service would."""
 
 import hashlib
+import logging
 import threading
 import urllib.request
 from collections import deque
@@ -22,6 +23,7 @@ def moto_server(bucket: str) -> Iterator[str]:
     """Serve S3 with one bucket; yield the endpoint."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -66,12 +68,13 @@ class ScriptedS3:
     """One bucket in memory. `script` holds by method what the next requests are answered with."""
 
     objects: dict[str, tuple[bytes, dict[str, str]]] = field(default_factory=dict)
-    script: dict[str, deque[Answer]] = field(default_factory=dict)
+    script: dict[str, deque[Answer | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
     endpoint: str = ""
 
-    def tell(self, method: str, *answers: Answer) -> None:
+    def tell(self, method: str, *answers: Answer | None) -> None:
+        """None: the truth."""
         self.script.setdefault(method, deque()).extend(answers)
 
 

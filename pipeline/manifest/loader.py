@@ -22,7 +22,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest import settings
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
-from pipeline.manifest.location import Place, directories, folder_of, is_name
+from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
 from pipeline.manifest.sandbox import nearest
 from pipeline.manifest.schema import ManifestFile
@@ -105,7 +105,8 @@ class Manifest:
     limits: Limits
     retry: Retry
     prices: Mapping[str, int | Mapping[str, int]]  # micro-USD per image, or per size
-    output_dir: Place  # a folder: absolute, resolved
+    output_dir: Place  # a folder: absolute, resolved; of a rehearsal always a folder
+    is_for_bucket: bool  # `output_dir:` is written as a bucket
     state_dir: Path
     notify: Notify | None
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
@@ -263,6 +264,7 @@ class _Reader:
             retry=settings.retry_settings(file),
             prices=file.prices or {},
             output_dir=output_dir,
+            is_for_bucket=file.output_dir is not None and is_address(file.output_dir),
             state_dir=state_dir,
             notify=notify,
             stages=stages,

@@ -16,7 +16,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
 from pipeline.model import Artifact, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.buckets import Bucket, as_input_error
+from pipeline.store.buckets import Bucket, StoredObject, as_input_error
 from pipeline.store.files import Tree, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import FileComparison, compare_files
@@ -51,6 +51,7 @@ class Recoverer:
         self._tree = premises.outputs if isinstance(premises.outputs, Tree) else None  # None: a bucket
         self._state = premises.state
         self._found = Recovery()
+        self._looked: dict[str, StoredObject | None] = {}
         self._ledger_id = premises.ledger_id
         self._salvager = Salvager(premises, clock=settings.clock, recovery=self._found)
 
@@ -231,7 +232,9 @@ class Recoverer:
         assert isinstance(self._outputs, Bucket)
         for suffix in dict.fromkeys(SUFFIXES):
             path = claimant.name + suffix
-            found = self._outputs.look(path)
+            if path not in self._looked:  # several attempts of one task have one name
+                self._looked[path] = self._outputs.look(path)
+            found = self._looked[path]
             if found is None or found.facts is None:
                 continue
             if (found.facts.ledger, found.facts.attempt) != (self._ledger_id, claimant.attempt):
