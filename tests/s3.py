@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import obstore.store
 
@@ -71,6 +71,7 @@ class ScriptedS3:
     script: dict[str, deque[Answer | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
+    page: int = 1000  # objects that one answer to a listing holds
     endpoint: str = ""
 
     def tell(self, method: str, *answers: Answer | None) -> None:
@@ -128,7 +129,7 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             url = urlsplit(self.path)
             key = unquote(url.path).partition("/")[2].partition("/")[2]
             if self.command == "GET" and "list-type" in url.query:
-                return 200, _listed(s3.objects), {}
+                return 200, _listed(s3, parse_qs(url.query)), {}
             if self.command == "DELETE":
                 s3.objects.pop(key, None)
                 return 204, b"", {}
@@ -173,10 +174,15 @@ def _etag(data: bytes) -> str:
     return f'"{hashlib.md5(data).hexdigest()}"'
 
 
-def _listed(objects: dict[str, tuple[bytes, dict[str, str]]]) -> bytes:
+def _listed(s3: ScriptedS3, query: dict[str, list[str]]) -> bytes:
+    start = int(query.get("continuation-token", ["0"])[0])
+    page = list(s3.objects.items())[start : start + s3.page]
     entries = "".join(
         f"<Contents><Key>{key}</Key><LastModified>2026-11-28T10:00:00.000Z</LastModified><ETag>{_etag(data)}</ETag>"
         f"<Size>{len(data)}</Size></Contents>"
-        for key, (data, _) in objects.items()
+        for key, (data, _) in page
     )
-    return f"<ListBucketResult><IsTruncated>false</IsTruncated>{entries}</ListBucketResult>".encode()
+    is_last = start + s3.page >= len(s3.objects)
+    more = "" if is_last else f"<NextContinuationToken>{start + s3.page}</NextContinuationToken>"
+    more = f"<IsTruncated>{str(not is_last).lower()}</IsTruncated>{more}"
+    return f"<ListBucketResult>{more}{entries}</ListBucketResult>".encode()

@@ -8,10 +8,11 @@ from contextlib import closing
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.verify import _joined, _tasks
-from pipeline.model import Due
+from pipeline.model import BucketUrl, Due
 from pipeline.plan.plan import Spool
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store import resources
+from pipeline.store.buckets import as_input_error
 from pipeline.store.lock import StateLock
 from pipeline.store.rebuild import Rebuilt
 
@@ -24,11 +25,19 @@ def rebuild(setup: Setup) -> Rebuilt:
     """
     manifest = setup.manifest
     settings = resources.StoreSettings(
-        output_dir=manifest.output_folder,
+        output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
     )
+    if isinstance(manifest.output_dir, BucketUrl):
+        with as_input_error(manifest.output_dir):
+            return _rebuild(setup, settings)
+    return _rebuild(setup, settings)
+
+
+def _rebuild(setup: Setup, settings: resources.StoreSettings) -> Rebuilt:
+    manifest = setup.manifest
     whole: Rebuilt | None = None
     with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):
         for number, names in enumerate(manifest.stages):

@@ -124,8 +124,8 @@ class Manifest:
             Problem(
                 file=str(self.path),
                 what=f"not yet for buckets: this works on a folder, and output_dir is {self.output_dir}",
-                instead="copy the images to a folder with your bucket's own tools; run, plan, status, retry, verify and"
-                " doctor work on the bucket itself",
+                instead="copy the images to a folder with your bucket's own tools; run, plan, status, retry, verify,"
+                " rebuild and doctor work on the bucket itself",
             )
         )
 

@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, unquote, urlsplit
 
@@ -109,6 +109,7 @@ class Listed:
     path: str  # relative to the prefix
     size_bytes: int
     version: int  # see `version_of`
+    written_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,7 +197,12 @@ class Bucket:
         try:
             for page in self._store.list(chunk_size=PAGE):
                 for meta in page:
-                    yield Listed(path=meta["path"], size_bytes=meta["size"], version=version_of(meta["e_tag"]))
+                    yield Listed(
+                        path=meta["path"],
+                        size_bytes=meta["size"],
+                        version=version_of(meta["e_tag"]),
+                        written_at=meta["last_modified"],
+                    )
         except Exception as error:
             raise self._translated(error) from None
 

@@ -69,6 +69,9 @@ def test_a_bucket_that_refuses_in_mid_run_ends_in_order_and_costs_nothing_twice(
         assert 1 < bought <= 4
         s3.script.clear()
         assert imgpipe("run", path).returncode == 0
+        s3.requests.clear()
+        assert imgpipe("run", path).returncode == 0
+        assert s3.requests == ["GET"]  # one page of a listing, and no object
     assert len(server.billed) == 4
     images = {hashlib.sha256(data).hexdigest() for key, (data, _) in s3.objects.items()}
     assert len(s3.objects) == 4 == len(images)
@@ -110,6 +113,10 @@ def test_verbs_work_on_the_bucket_or_say_that_they_do_not(imgpipe: Imgpipe, tmp_
     assert imgpipe.json("run", path, "--repair")["images"] == 1
     assert bytes(store.get(names[1]).bytes()) == b"edited"
     assert "put-if-absent is honoured" in imgpipe("doctor", path).stdout
+    (tmp_path / ".pipeline/shop/ledger.sqlite").unlink()
+    rebuilt = imgpipe("rebuild", path)
+    assert (rebuilt.returncode, f"mugs/{names[1]} is not a whole image" in rebuilt.stdout) == (3, True), rebuilt.stdout
+    assert imgpipe.json("status", path)["tasks"]["done"] == 3
     refused = imgpipe("report", path)
     assert (refused.returncode, "not yet for buckets" in refused.stderr) == (2, True), refused.stderr
 

@@ -81,6 +81,13 @@ def test_a_good_service_is_proved_and_left_clean(bucket: Bucket, s3: ScriptedS3)
     assert (s3.objects, s3.requests) == ({}, ["PUT", "PUT", "DELETE"])
 
 
+def test_a_listing_comes_in_pages(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.page = 2
+    s3.objects |= {f"out/{number}.png": (b"x", {}) for number in range(5)}
+    assert [each.path for each in bucket.listing()] == [f"{number}.png" for number in range(5)]
+    assert s3.requests == ["GET"] * 3
+
+
 # -- errors
 
 
