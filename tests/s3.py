@@ -61,6 +61,7 @@ class Answer:
     body: str = ""
     is_done: bool = False  # the request is carried out all the same
     is_cut: bool = False  # the connection breaks before a word
+    is_hung: bool = False  # not before `ScriptedS3.released` is set
 
 
 @dataclass
@@ -71,6 +72,7 @@ class ScriptedS3:
     script: dict[str, deque[Answer | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
     page: int = 1000  # objects that one answer to a listing holds
     endpoint: str = ""
 
@@ -90,6 +92,7 @@ def scripted_server() -> Iterator[ScriptedS3]:
     try:
         yield s3
     finally:
+        s3.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -110,6 +113,9 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             s3.requests.append(self.command)
             told = s3.script.get(self.command)
             lie = told.popleft() if told else None
+            if lie is not None and lie.is_hung:
+                s3.released.wait(30)
+                lie = None
             if lie is not None and lie.is_done:
                 self._truth(body)
             if lie is not None and lie.is_cut:

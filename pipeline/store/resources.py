@@ -61,6 +61,10 @@ class Place(Protocol):
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
         ...
 
+    def abandon(self) -> None:
+        """Stop waiting for a service: what it has not taken is kept in rejected/."""
+        ...
+
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove what is only needed until an image is recorded (step 9)."""
         ...

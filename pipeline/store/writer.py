@@ -193,6 +193,9 @@ class Writer:
             error = second
         raise self._kept_aside(delivery, error) from error
 
+    def abandon(self) -> None:
+        """Do nothing: a disk is waited for."""
+
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
         folder, _ = split(artifact.path)

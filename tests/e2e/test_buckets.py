@@ -1,12 +1,14 @@
 """The installed command over a bucket: S3 on this machine."""
 
 import hashlib
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Imgpipe, Servers
+from tests.e2e.conftest import Imgpipe, Servers, wait_until
 from tests.s3 import ENVIRON, SECRET, Answer, moto_server, scripted_server, store_of
 from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
 
@@ -76,6 +78,29 @@ def test_a_bucket_that_refuses_in_mid_run_ends_in_order_and_costs_nothing_twice(
     images = {hashlib.sha256(data).hexdigest() for key, (data, _) in s3.objects.items()}
     assert len(s3.objects) == 4 == len(images)
     assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
+
+
+def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start(QUICK)
+    with scripted_server() as s3:
+        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
+        path = manifest(tmp_path, "s3://bucket/out", server.base_url)
+        s3.tell("PUT", None, None, *[Answer(is_hung=True)] * 9)  # two of the proof
+        process = imgpipe.start("run", path)
+        wait_until(lambda: s3.requests.count("PUT") >= 3)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=20)
+        assert (process.returncode in (130, 143), time.monotonic() - began < 10) == (True, True), said
+        bought = len(server.billed)
+        s3.script.clear()
+        s3.released.set()
+        assert imgpipe("run", path).returncode == 0
+    assert len(s3.objects) == 4
+    assert len(server.billed) == max(4, bought)
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,11 @@ by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
 """
 
 import contextlib
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from dataclasses import replace
-from typing import Final
+from threading import Thread
+from typing import Any, Final, TypeVar
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
@@ -17,8 +20,12 @@ from pipeline.store.integrity import FileComparison
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.writer import Delivery
 
+T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
+
+
+GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
 
 
 def stored(image: Image, path: str, version: int) -> Artifact:
@@ -42,6 +49,7 @@ class BucketWriter:
         self._bucket = bucket
         self._rejected = rejected
         self._force = force
+        self._abandoned: Future[None] = Future()
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Put an image under its final name (B3 and B4 at once).
@@ -56,9 +64,7 @@ class BucketWriter:
             sha256=delivery.image.sha256,
         )
         try:
-            kept = self._make_way(delivery, facts)
-            reach("put")
-            version = create(self._bucket, delivery.path, delivery.image.data, delivery.image.mime, facts)
+            version, kept = self._in_time(lambda: self._put(delivery, facts))
         except ObjectExists:
             raise self._conflict(delivery) from None
         except BucketError as error:
@@ -67,6 +73,30 @@ class BucketWriter:
         if kept is not None:
             self._rejected.drop(kept)
         return stored(delivery.image, delivery.path, version)
+
+    def abandon(self) -> None:
+        """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
+        with contextlib.suppress(InvalidStateError):  # a second time
+            self._abandoned.set_result(None)
+
+    def _in_time(self, put: Callable[[], tuple[int, str | None]]) -> tuple[int, str | None]:
+        """Put in a thread that a process may leave behind; raises BucketError when nobody waits for it any more.
+
+        It may be carried out all the same: the next start finds the object, and takes it for what it is.
+        """
+        outcome: Future[tuple[int, str | None]] = Future()
+        Thread(target=_settle, args=(outcome, put), name="put", daemon=True).start()
+        either: tuple[Future[Any], ...] = (outcome, self._abandoned)
+        wait(either, return_when=FIRST_COMPLETED)
+        if not wait((outcome,), timeout=GRACE_S if self._abandoned.done() else None).done:
+            raise BucketError(f"{self._bucket.url}: the run was stopped while it was put", is_permanent=False)
+        return outcome.result()
+
+    def _put(self, delivery: Delivery, facts: ObjectFacts) -> tuple[int, str | None]:
+        """Return the version of the new object, and the name in rejected/ of the image that stands in for it."""
+        kept = self._make_way(delivery, facts)
+        reach("put")
+        return create(self._bucket, delivery.path, delivery.image.data, delivery.image.mime, facts), kept
 
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Do nothing: a bucket has no parts."""
@@ -161,3 +191,11 @@ class BucketWriter:
             f"{delivery.facts.task}: {delivery.path} could not be put: {error}; the image is in {kept} and is published"
             " by the next run, without a request"
         )
+
+
+def _settle(outcome: "Future[T]", work: Callable[[], T]) -> None:
+    """Do work in this thread; its error is raised where the outcome is asked for."""
+    try:
+        outcome.set_result(work())
+    except BaseException as error:
+        outcome.set_exception(error)

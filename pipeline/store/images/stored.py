@@ -40,6 +40,10 @@ class StoredImages:
         """
         return await self._pool.finish(self._keep_body, attempt, failure)
 
+    def abandon(self) -> None:
+        """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
+        self._premises.writer.abandon()
+
     async def release(self, attempt: Attempt, artifact: Artifact) -> None:
         """Remove the part of an image that is recorded as done (step 9)."""
         await self._pool.finish(self._release, attempt, artifact)
