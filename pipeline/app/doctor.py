@@ -46,6 +46,7 @@ SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
+    "obstore": ("bucket", "output_dir: s3://, gs://, az://"),
 }
 
 
