@@ -1,21 +1,24 @@
-# Every target sets up what it needs: a virtual environment in .venv, made once and renewed when pyproject.toml changes.
+# Every target sets up what it needs: a virtual environment in .venv, made once and renewed when pyproject.toml
+# or the lock changes. Packages are those of the lock, each checked by its hash.
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOCK := .ci/requirements.lock
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
 WORKERS ?= 2
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit("imgpipe needs Python 3.11 or newer; run: make PYTHON=python3.12 <target>" if sys.version_info < (3, 11) else 0)'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --no-warn-script-location -e '.[dev]'
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location --require-hashes -r $(LOCK)
+	@$(BIN)/python -m pip install --quiet --no-warn-script-location --no-deps --no-build-isolation -e .
 	@$(BIN)/python -m compileall -q pipeline  # containers often forbid Python to keep what it compiled
 	@touch $@
 
-.PHONY: help demo test check fmt lint type imports e2e bench soak clean setup
+.PHONY: help demo test check fmt lint type imports e2e bench soak docs audit lock clean setup
 
 help:  ## list the commands
 	@awk -F':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +55,19 @@ bench: $(STAMP)  ## speed and memory, compared within one run (35 minutes on an 
 
 soak: $(STAMP)  ## the long crash, soak and fuzz runs
 	$(BIN)/python -m pytest -n 0 --timeout 0 tests/soak
+
+docs: $(STAMP)  ## write jobs/README.md and jobs/manifest.schema.json from the models of the manifest
+	@$(BIN)/python -m pipeline.manifest.reference > jobs/README.md
+	@$(BIN)/imgpipe schema > jobs/manifest.schema.json
+
+audit: $(STAMP)  ## is there an advisory for a package of the lock? (asks pypi.org)
+	@test -x $(VENV)/audit/bin/pip-audit || { $(BIN)/python -m venv $(VENV)/audit && $(VENV)/audit/bin/pip install --quiet pip-audit; }
+	$(VENV)/audit/bin/pip-audit --strict --disable-pip --require-hashes -r $(LOCK)
+
+lock: $(STAMP)  ## write the lock anew, with today's versions, for every Python from 3.11 on
+	@test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
+	$(VENV)/lock/bin/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command 'make lock' --extra dev -o $(LOCK) pyproject.toml
 
 clean:  ## remove .venv and caches (never outputs/)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage build dist

@@ -1,12 +1,16 @@
 """imgpipe: images in bulk through a paid API, each bought once.
 
 In data-flow order:
-  errors, model, settings   what can go wrong; the nouns that cross rooms; what a person may set
-  manifest   YAML to tasks          plan      tasks + ledger: what is due, why, for how much
-  engine     many attempts          provider  one attempt
-  store      what must last         report    what people see
-  simulator  the API, rehearsed     compose   wires one run
-  cli        verbs and flags        api       the same from Python
+  errors, model, settings   errors by what to do next; types shared by packages; settings and their defaults
+  text, days                numbers, escaping and name matching; days and months of a time zone
+  pools, failpoint          thread and process pools; where tests stop the process
+  imaging    image bytes            manifest  YAML to tasks
+  plan       what is due, and why   provider  one request over the wire
+  engine     many attempts          store     the ledger and the images
+  senders    who performs attempts  report    the contact sheet
+  view       what a terminal shows  app       the use cases, one module a verb
+  cli        flags and exit codes   simulator the API, rehearsed
+  api        the same from Python
 """
 
 from typing import TYPE_CHECKING, Any

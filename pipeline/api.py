@@ -1,11 +1,10 @@
-"""imgpipe from Python: what the command line does, as four functions.
+"""The Python API: what the command line does, as four functions.
 
     from pipeline import generate
 
     async for image in generate(["a red mug", "a blue mug"], output_dir="out", budget_usd=1.00):
         print(image.path, image.prompt)
 
-In: prompts, a manifest, an image. Out: images as they arrive, a bill, the summary of a run, where the image comes from.
 Every promise of the command line holds here too: the same call again yields what is on disk without a request.
 """
 
@@ -19,12 +18,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ImgpipeError, InputError
+from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
     from pipeline.view.explain import Explanation
-    from pipeline.view.plan import Bill
+    from pipeline.view.plan import PlanBill
 
 
 Listen = Callable[["Event"], None]
@@ -53,7 +53,9 @@ class RunFailed(ImgpipeError):  # noqa: N818 - reads as what happened
         super().__init__(f"exit {int(summary.exit)}: {reasons}")
 
 
-def plan_manifest(path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False) -> "Bill":
+def plan_manifest(
+    path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False
+) -> "PlanBill":
     """Return what a run would do, why and for how much, like `imgpipe plan`; nothing is sent, nothing is changed.
 
     Raises InputError for a bad manifest, input or name, LedgerError for a ledger that cannot be read.
@@ -204,7 +206,7 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,
-        cost_usd=event.cost_microusd / 1_000_000,
+        cost_usd=usd(event.cost_microusd),
     )
 
 

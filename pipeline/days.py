@@ -1,14 +1,14 @@
 """Days and months of a time zone as spans of real time, so that a budget counts each midnight once.
 
-A day begins at the first moment whose local date is that day or a later one. So a midnight that comes twice (clocks
-go back over it: America/Havana, Atlantic/Azores) begins one day, one that never comes (they go forward over it) begins
+A day begins at the first moment whose local date is that day or a later one. So a midnight that occurs twice (clocks
+go back over it: America/Havana, Atlantic/Azores) begins one day, one that is skipped (clocks go forward over it) begins
 it when the clocks have moved on, and a day that a zone leaves out (Pacific/Apia, 2011-12-30) is empty. Spans of one
 kind follow each other without gap or overlap. Not part of `settings`, which only declares.
 """
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 SECOND = timedelta(seconds=1)
 
@@ -28,6 +28,19 @@ class Span:
 def zone_of(name: str) -> tzinfo:
     """Return a time zone; UTC also where a bare container has no time zone data."""
     return UTC if name == "UTC" else ZoneInfo(name)
+
+
+def quota_zone() -> tzinfo:
+    """Return the zone in which the provider's quotas per day begin: https://ai.google.dev/gemini-api/docs/rate-limits"""
+    try:
+        return ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:
+        return timezone(timedelta(hours=-8))  # no time zone data here: in summer an hour late, which is the safe side
+
+
+def next_midnight(now: datetime, zone: tzinfo) -> datetime:
+    """Return the first moment of tomorrow in `zone`, in UTC."""
+    return day_of(now, zone).end
 
 
 def day_of(moment: datetime, zone: tzinfo) -> Span:

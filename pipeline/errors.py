@@ -2,7 +2,7 @@
 
 ImgpipeError
  ├── InputError          fix the manifest, an input or the command line: exit 2, nothing was sent
- ├── StorageError        free space, mend the disk or the ledger: exit 5
+ ├── StorageError        free space, fix the disk or the ledger: exit 5
  │    ├── LedgerError    the ledger is corrupt, foreign or newer: exit 5, the file is left as it is
  │    └── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
  ├── AccountError        a person must act on key, credit, address or TLS: exit 7

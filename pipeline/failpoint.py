@@ -1,8 +1,8 @@
-"""Named places where a rehearsal may kill, stop or break this process.
+"""Named places where a test may kill, stop or break this process.
 
-In: the environment variable `FAILPOINT`, `name:probability:action`, several joined by commas. Out: nothing, or the
-fault. It knows no caller. Without the variable `reach` is one truth test of an empty dict (30 ns).
-Actions: `kill` (SIGKILL to this process), `raise` (RuntimeError), `stop` (SIGSTOP).
+The environment variable `FAILPOINT` lists `name:probability:action`, separated by commas. Actions: `kill` (SIGKILL to
+this process), `raise` (RuntimeError), `stop` (SIGSTOP). Without the variable `reach` is one truth test of an empty dict
+(30 ns). Imported by every package that commits something, so it imports none of them.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The nouns that cross rooms. Types only: no I/O, no decisions.
+"""Types shared by several packages. No I/O, no decisions.
 
 Units are in the names: `_s` seconds, `_bytes`, `_microusd` (1 USD = 1,000,000). Paths in tasks and artifacts are
 relative and POSIX, so that outputs and ledger can be moved together.
@@ -10,6 +10,10 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 import msgspec
+
+OUTPUT_SUFFIXES: Final = (".png", ".jpg", ".webp")  # what the name of a made image ends in
+IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes and makes, as people name them
+INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
 
 
 class TaskState(StrEnum):
@@ -118,7 +122,7 @@ class Fault(StrEnum):
     BAD_REQUEST = "bad_request"  # 400, 413, 415, 422, other 4xx; 500 with a caller's code
     NOT_FOUND = "not_found"  # 404
     ACCOUNT = "account"  # 401; 402; 403 with a quota or credit code; an account that is limited or disabled
-    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not mend; a relay may have others
+    UPSTREAM_ACCOUNT = "upstream_account"  # a key or account that waiting does not fix; a relay may have others
     FORBIDDEN = "forbidden"  # 403 other
     THROTTLED = "throttled"  # 429, 503 with RESOURCE_EXHAUSTED
     QUOTA = "quota"  # 429 per day, or a delay over 5 minutes

@@ -1,16 +1,11 @@
-"""Pools of threads: one that is whole before it has work, and one that nobody waits for.
+"""Thread pools and child processes with a controlled start and end.
 
-In: how many, and a name. Out: executors. A system that grants no more threads is one that is short of memory, and is
-told as that.
-
-A child process that leaves with its parent.
-
-In: the parent of this process. Out: the end of it, when the parent ends in whatever way. A pool's children wait for
-work on a pipe whose other end they hold too, so a parent that is killed would leave them waiting for ever.
+A pool that starts all its threads before it has work: a system that grants no more threads is short of memory, and
+that is reported before anything is sent. A pool whose threads are not joined at exit. And a watch on the parent
+process: a pool's children wait for work on a pipe whose other end they hold too, so without it they would outlive a
+parent that is killed. Imports no other package; each of them uses it.
 """
 
-import multiprocessing
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -60,16 +55,3 @@ def is_short_of_memory(error: BaseException) -> bool:
         case ImportError():
             return "failed to map segment" in str(error)
     return False
-
-
-def leave_with_parent() -> None:
-    """End this process as soon as the one that started it is gone. Call it in a child; elsewhere it does nothing."""
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_watch, name="parent", daemon=True).start()
-
-
-def _watch() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

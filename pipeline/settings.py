@@ -1,4 +1,4 @@
-"""What a person may set, checked, every default filled in. Types only: `manifest` makes them, flags replace them."""
+"""What a person may set, with every default. Types only: `manifest` makes them from YAML, flags replace them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,12 +24,13 @@ KEY_NAMES: Final[Mapping[Kind, Sequence[str]]] = {  # environment variables, whe
 
 # Where a person names no model: the one that the catalogue marks as `default`, held together by a test.
 DEFAULT_MODELS: Final[Mapping[Kind, str]] = dict.fromkeys(Kind, "gemini-nano-banana-2.1")
+FLEX_TIMEOUT_S: Final = 1200.0  # instead of `timeout_s` where a job is of `tier: flex`: answers take 1 to 15 minutes
 FORMER_DEFAULTS: Final = frozenset({"gemini-2.5-flash-image"})  # their images are not bought again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSettings:
-    """Where requests go and which key opens the door."""
+    """Where requests go, and the name of the API key."""
 
     kind: Kind = Kind.COMETAPI
     model: str = DEFAULT_MODELS[Kind.COMETAPI]
@@ -37,7 +38,7 @@ class ProviderSettings:
     vendor: Kind = Kind.COMETAPI  # whose models and prices are meant: the kind, or the one that a rehearsal stands for
     base_url: str | None = None  # None: the kind's own
     api_key_env: str | None = None  # None: the kind's own
-    timeout_s: float = 300.0  # one attempt, whole exchange
+    timeout_s: float = 300.0  # one attempt, whole exchange; see FLEX_TIMEOUT_S
     profile: Path | None = None  # the embedded simulator's
 
 
@@ -84,6 +85,9 @@ class Retry:
     wait_initial_s: float = 1.0
     wait_max_s: float = 60.0
     unknown: int = 1  # repeats when the outcome of a paid request is unknown
+
+
+METRICS_SUFFIX = ".prom"  # of the only files that metrics may replace; the collector reads no others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

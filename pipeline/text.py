@@ -1,19 +1,24 @@
-"""Numbers as people read them.
+"""Money, sizes, durations and foreign text as people read and write them, and the nearest known name.
 
-In: integers and seconds. Out: short text in English. It knows no task and no run; machines get plain numbers elsewhere.
-
-Foreign text made safe for a terminal and for log lines.
-
-In: text from prompts, file names and servers. Out: the same text on one line, with everything that could move a cursor,
-start a line or turn the reading direction written as an escape. It knows nothing of HTML or CSV.
+Text from prompts, file names and servers is escaped to one line without control characters: nothing in it can move a
+cursor, start a line or turn the reading direction.
 """
 
 import re
+import unicodedata
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
+from itertools import islice
+from typing import Final
 
 _CENT = Decimal("0.01")
 _FINEST = Decimal("0.0001")
+MAX_USD: Final = 10**9
+UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+DURATION_PATTERN: Final = r"([0-9]+(\.[0-9]+)?(ms|s|m|h|d|w))+"
+_STEP = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
+_LONGEST_NAME = 100  # characters of a name that another one is looked for
 
 
 def money(microusd: int, is_play_money: bool = False) -> str:
@@ -39,6 +44,47 @@ def usd(microusd: int) -> float:
 def usd_or_none(microusd: int | None) -> float | None:
     """Return dollars for a machine, None where there is no amount."""
     return None if microusd is None else usd(microusd)
+
+
+def parse_usd(written: str) -> int:
+    """Read dollars as micro-dollars, exactly: `0.039` is 39,000. Raises ValueError: what is wrong, what to write."""
+    try:
+        amount = Decimal(written)
+    except InvalidOperation:
+        raise ValueError(f"{written!r} is not an amount in USD", "write a plain number, such as 20 or 0.50") from None
+    if not amount.is_finite() or not 0 <= amount <= MAX_USD:
+        raise ValueError(f"{written} USD is out of range", f"write a number from 0 to {MAX_USD:,}")
+    microusd = amount * 10**6
+    if microusd != microusd.to_integral_value():
+        raise ValueError(f"{written} USD is finer than a millionth of a dollar", "round it to six decimals")
+    return int(microusd)
+
+
+def parse_duration(written: str) -> float | None:
+    """Read `90s`, `50m` or `1h30m` as seconds; None for anything else, a number without its unit included."""
+    if re.fullmatch(DURATION_PATTERN, written) is None:
+        return None
+    return sum(float(number) * UNITS_S[unit] for number, unit in _STEP.findall(written))
+
+
+def name_key(name: str) -> str:
+    """Return what two output names must not share, because some file system takes them for one: NFC, case folded."""
+    if name.isascii():
+        return name.lower()
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, most: int = 1000) -> str | None:
+    """Return the known name that was probably meant; None when there is none.
+
+    Long names, and all after the first `most`, are left out: the search takes the product of both lengths.
+    """
+    from difflib import get_close_matches  # 3 ms, and only needed where something is mistyped
+
+    if len(name) > _LONGEST_NAME:
+        return None
+    candidates = [each for each in islice(known, most) if len(each) <= _LONGEST_NAME]
+    return next(iter(get_close_matches(name, candidates, n=1, cutoff=cutoff)), None)
 
 
 def duration(seconds: float) -> str:

@@ -1,19 +1,22 @@
-"""The use cases, one module for each verb, and what they share. The only place that has every adapter.
+"""The use cases, one module for each verb, and what they share. The only package that imports every adapter.
 
-context       manifest and flags to one checked set-up
-locking       the lock first, then the open store
+context       manifest and flags to checked settings, directories and names
+early_lock    the state lock, taken before the manifest is checked
+locking       the state lock, then the open store
 planning      manifest, ledger and files to a plan
-consent       may this much be spent
-free_changes  what a plan finds that costs no request
-signals       Ctrl-C and TERM to the engine's two orders
+sidecars      the record beside a signed image that is published later
+consent       the price of a plan against budgets, and the question whether to spend it
+free_changes  renames and accepted changes: what a plan finds that costs no request
+signals       INT, TERM and HUP to the two stop orders of the engine
 sending       client, sender, throttle and engine around a spool of due tasks
 notify        webhook, ping and metrics file of a run
-run           lock, recover, plan, consent, send, summary
-orphans       tasks that the manifest no longer has; a renamed manifest
-holds         until when the provider asked to wait, and for which key and model
-provider_checks   is the address reached, which models does it list
-retry, redo   tasks made due again; rejected images made anew, marks read
+run           lock, recovery, plan, consent, sending, summary
+orphans       tasks that the manifest no longer has; a renamed manifest file
+holds         delays named by the provider, by key and model
+provider_checks   connection test and the provider's list of models
+retry, redo   tasks made due again; rejected images bought anew
 judge, judge_server   the contact sheet served on this machine, to mark images
-settle        what the provider's support said of unknown requests
-plan, status, report, cost, explain, export, verify, rebuild, rejected, doctor   as the verbs of the command line
+prune         what takes room and is no longer needed, shown and removed
+settle        unknown requests recorded as billed or free
+plan, status, report, explain, export, verify, rebuild, rejected, doctor   as the verbs of the command line
 """

@@ -1,6 +1,6 @@
-"""May this much be spent? What a run may cost, what the budgets leave, and the yes it needs.
+"""Compares the price of a plan with the budgets, and asks for consent above $5.
 
-It reads money from the ledger and may ask one question; it writes and sends nothing.
+Reads money from the ledger and may ask one question on a terminal; it writes and sends nothing.
 """
 
 from collections.abc import Callable
@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from pipeline.app.context import Setup
+from pipeline.app.holds import CLOCK_SLACK
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
@@ -16,7 +17,7 @@ from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.pricing import PriceList
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count
+from pipeline.text import count, money, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -46,14 +47,28 @@ def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
 
 
 def doubt(setup: Setup, reader: LedgerReader) -> str | None:
-    """Say that more of this month's money may be gone than the ledger knows; None: it knows all of it."""
-    return _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+    """Say why more of this month's money may be gone than counts now; None: all of it counts."""
+    found = _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
+    texts = [text for text in (found, _dated_later(setup, reader)) if text is not None]
+    return "; ".join(texts) or None
 
 
 def doubt_of_today(setup: Setup, reader: LedgerReader) -> tuple[str, ...]:
     """Return the same of today, which a quiet run repeats until a day without it."""
     found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
-    return () if found is None else (found,)
+    return tuple(text for text in (found, _dated_later(setup, reader)) if text is not None)
+
+
+def _dated_later(setup: Setup, reader: LedgerReader) -> str | None:
+    """Say that money is dated later than now, so that no budget of this day or month counts it."""
+    spend = reader.spend(datetime.now(UTC) + CLOCK_SLACK)
+    microusd = spend.spent_microusd + spend.unknown_microusd
+    if not microusd:
+        return None
+    return (
+        f"{money(microusd, setup.is_play_money)} in the ledger is dated later than now and counts for no budget now:"
+        " the clock was ahead when it was written, or is behind now; check it before you trust a budget for the day"
+    )
 
 
 def _doubt_since(reader: LedgerReader, span: Span, name: str) -> str | None:
@@ -102,10 +117,10 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
         question = _question(plan)
         if confirm is None:
             raise InputError(
-                Problem(what=question, instead="agree with --yes, or set a ceiling with --budget USD or limits.budget")
+                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
             )
         if not confirm(f"{question}. Go on?"):
-            raise InputError("not agreed to; nothing was sent")
+            raise InputError("not confirmed; nothing was sent")
         return setup
     if price is None:
         return setup
@@ -115,6 +130,6 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
 def _question(plan: Plan) -> str:
     if plan.least_microusd is None or plan.most_microusd is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    least, most = plan.least_microusd / 1_000_000, plan.most_microusd / 1_000_000
+    least, most = usd(plan.least_microusd), usd(plan.most_microusd)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"

@@ -1,11 +1,8 @@
-"""What other people on this machine could read or put in our way.
+"""Turns a manifest and flags into one checked set-up: settings, directories, names, provider.
 
-In: the places of a manifest. Out: one sentence each, for `run`, `plan` and `doctor`; nothing is refused, because on a
-machine of one's own nothing is wrong with it.
-
-Manifest + flags -> one checked set-up. Nothing is opened, locked or sent here.
-
-The command line wins over the manifest. Raises InputError with every problem found.
+The command line wins over the manifest. Nothing is opened, locked or sent here. Raises InputError with every problem
+found. Permissions under which other users of this machine could read the key or replace files are warnings, not
+errors: on a machine with one user nothing is wrong with them.
 """
 
 import os

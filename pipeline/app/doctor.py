@@ -1,7 +1,7 @@
-"""Is everything there that a run needs? Python, packages, manifest, key, address, disk, clock, limits.
+"""Checks what a run needs: Python, packages, manifest, key, address, disk, clock, limits.
 
-In: a manifest, or none. Out: checks, each ok, warn or bad with what to do. It pays for nothing (the address is only
-connected to), shows no key, and leaves no file behind.
+Each check is ok, warn or bad with what to do. Nothing is paid for (the address is only connected to), the key is never
+shown, and no file is left behind.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ def doctor(
             setup = prepare(path, flags)
             yield _ok("manifest", f"{path}: {count(len(setup.manifest.jobs), 'job')}")
         except InputError as error:
-            yield _bad("manifest", str(error), f"mend it: imgpipe validate {path}")
+            yield _bad("manifest", str(error), f"fix it: imgpipe validate {path}")
     if setup is not None or path is None:
         yield _key(setup, environ)
         yield _address(setup, environ)
@@ -267,7 +267,7 @@ def _disk(output_dir: Path) -> Iterator[Check]:
         with tempfile.TemporaryDirectory(prefix=".imgpipe-doctor-", dir=folder) as probe:
             yield from _abilities(Path(probe))
     except OSError as error:
-        yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or mend its permissions")
+        yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or fix its permissions")
 
 
 def _bucket(url: BucketUrl) -> Check:

@@ -1,6 +1,6 @@
 """Takes the lock of a manifest before the manifest is checked and anything large is imported.
 
-Apart from `locking` because it imports neither asyncio nor another module of this package: of 20 runs that start at
+Not part of `locking`, because it imports neither asyncio nor another module of this package: of 20 runs that start at
 once 19 end here after 0.06 s of CPU each, where imports and manifest would take each of them 0.4 s.
 """
 

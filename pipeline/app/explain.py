@@ -1,7 +1,7 @@
-"""From an image file to everything that is known of how it came to be.
+"""Finds everything recorded about an image file: manifest, row, prompt, inputs, attempts, price.
 
-In: a path, perhaps a state directory. Out: an `Explanation`: from the ledger that lies above the file, by its place and
-by its bytes, else from what the file itself carries. It needs no manifest and changes nothing.
+The ledger is looked for in the folders above the file; the image is found in it by path, else by SHA-256. Without a
+ledger the record embedded in the file is used. Needs no manifest and changes nothing.
 """
 
 import hashlib
@@ -47,15 +47,15 @@ def explain(path: Path, *, state_dir: Path | None = None) -> Explanation:
     if path.is_dir():
         raise InputError(Problem(what=f"{path} is a folder", instead="name one image"))
     place = Path(os.path.normpath(path.absolute()))
-    sha256, carried, signed = _look(path)
+    sha256, embedded, signed = _look(path)
     for folder in _state_dirs(place) if state_dir is None else [state_dir.absolute()]:
         found = _find(folder, place, sha256)
         if found is not None:
-            return replace(_tell(found, path, sha256, carried), is_signed=signed)
-    if carried is not None:
-        return replace(_carried(path, sha256, carried), is_signed=signed)
-    what = "is not there, and no ledger above it knows it" if sha256 is None else "is known to no ledger above it"
-    raise InputError(Problem(file=str(path), what=f"{what}, nor does it carry a record", instead=ADVICE))
+            return replace(_tell(found, path, sha256, embedded), is_signed=signed)
+    if embedded is not None:
+        return replace(_embedded(path, sha256, embedded), is_signed=signed)
+    what = "does not exist, and is in no ledger above it" if sha256 is None else "is in no ledger above it"
+    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record", instead=ADVICE))
 
 
 def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
@@ -69,7 +69,7 @@ def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
     except FileNotFoundError:
         return None, None, False
     except OSError as error:
-        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="mend its permissions")
+        problem = Problem(file=str(path), what=f"cannot be read: {error.strerror}", instead="fix its permissions")
         raise InputError(problem) from error
 
 
@@ -130,7 +130,7 @@ def _is_present(state_dir: Path, maker: Maker, sha256: str | None) -> bool:
 # -- what is known of it ------------------------------------------------------------------------------------------
 
 
-def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, Any] | None) -> Explanation:
+def _tell(found: _Found, path: Path, sha256: str | None, embedded: Mapping[str, Any] | None) -> Explanation:
     maker = found.maker
     with LedgerReader(found.state_dir, manifest=maker.manifest) as reader:
         attempts = reader.attempts(maker.task_id)
@@ -139,7 +139,7 @@ def _tell(found: _Found, path: Path, sha256: str | None, carried: Mapping[str, A
         made = next((attempt for attempt in attempts if attempt.attempt == maker.attempt), None)
         records = records_of(reader, maker.task_id, attempts)
         record = _record(reader, known, made, records)
-    request, notes = _request(record, made, carried, found.state_dir)
+    request, notes = _request(record, made, embedded, found.state_dir)
     place = known.artifact.path if known is not None and known.artifact is not None else None
     if found.others:
         notes.append(f"the same bytes were made for {', '.join(map(visible, found.others))} too")
@@ -181,55 +181,55 @@ def _record(
 
 
 def _request(
-    record: Record | None, made: PastAttempt | None, carried: Mapping[str, Any] | None, state_dir: Path
+    record: Record | None, made: PastAttempt | None, embedded: Mapping[str, Any] | None, state_dir: Path
 ) -> tuple[Request | None, list[str]]:
     """Return what was asked for this image, and what a person should know of that."""
     note = "adopted by a rebuild: the request is the one the manifest made then, the price is not known"
     notes = [note] if made is None else []
     if record is not None:
         return recorded(record, state_dir), notes
-    if carried is not None:
-        return _carried_request(carried), ["the ledger has no record of the request; it is told by the file"]
-    return None, ["the ledger has no record of the request, and the file carries none"]
+    if embedded is not None:
+        return _embedded_request(embedded), ["the ledger has no record of the request; it is read from the file"]
+    return None, ["neither the ledger nor the file has a record of the request"]
 
 
-def _carried(path: Path, sha256: str | None, carried: Mapping[str, Any]) -> Explanation:
+def _embedded(path: Path, sha256: str | None, embedded: Mapping[str, Any]) -> Explanation:
     """Tell what the file itself says."""
-    variant = carried.get("variant")
+    variant = embedded.get("variant")
     return Explanation(
         path=str(path),
         standing=FileState.CARRIED,
         sha256=sha256,
-        manifest=_text(carried, "manifest"),
-        task=_text(carried, "task"),
-        job=_text(carried, "job"),
-        row=_text(carried, "row"),
+        manifest=_text(embedded, "manifest"),
+        task=_text(embedded, "task"),
+        job=_text(embedded, "job"),
+        row=_text(embedded, "row"),
         variant=variant if isinstance(variant, int) else None,
-        request=_carried_request(carried),
-        made_at=_text(carried, "made_at") or None,
-        model_version=_text(carried, "model_version") or None,
-        request_id=_text(carried, "request_id") or None,
-        response_id=_text(carried, "response_id") or None,
+        request=_embedded_request(embedded),
+        made_at=_text(embedded, "made_at") or None,
+        model_version=_text(embedded, "model_version") or None,
+        request_id=_text(embedded, "request_id") or None,
+        response_id=_text(embedded, "response_id") or None,
     )
 
 
-def _carried_request(carried: Mapping[str, Any]) -> Request:
+def _embedded_request(embedded: Mapping[str, Any]) -> Request:
     """Read a record that anybody may have written: what is not of its kind is left out."""
-    parameters, inputs, matrix = (carried.get(name) for name in ("parameters", "inputs", "matrix"))
+    parameters, inputs, matrix = (embedded.get(name) for name in ("parameters", "inputs", "matrix"))
     return Request(
-        prompt=_text(carried, "prompt"),
-        system=_text(carried, "system") or None,
-        model=_text(carried, "model"),
+        prompt=_text(embedded, "prompt"),
+        system=_text(embedded, "system") or None,
+        model=_text(embedded, "model"),
         parameters=parameters if isinstance(parameters, dict) else {},
-        inputs=_carried_inputs(inputs if isinstance(inputs, list) else []),
+        inputs=_embedded_inputs(inputs if isinstance(inputs, list) else []),
         matrix={str(axis): str(name) for axis, name in matrix.items()} if isinstance(matrix, dict) else {},
     )
 
 
-def _carried_inputs(inputs: Sequence[object]) -> list[tuple[str, str]]:
+def _embedded_inputs(inputs: Sequence[object]) -> list[tuple[str, str]]:
     return [(_text(each, "name"), _text(each, "sha256")) for each in inputs if isinstance(each, dict)]
 
 
-def _text(carried: Mapping[str, Any], name: str) -> str:
-    value = carried.get(name)
+def _text(embedded: Mapping[str, Any], name: str) -> str:
+    value = embedded.get(name)
     return value if isinstance(value, str) else ""

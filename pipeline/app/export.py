@@ -1,13 +1,12 @@
-"""The images a person picked -> copies in a folder of their own. A different file is never replaced.
+"""Copies the images that a person picked into a folder.
 
-In: a set-up, marks, a folder. Out: what was copied, what was there already, what stays behind and why. The images keep
-the folders and names they have below the output directory.
+A different file is never replaced. Images keep the folders and names they have below the output directory. What was
+not copied is reported with its reason.
 """
 
 import filecmp
 import os
 import shutil
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from pipeline.app.planning import reading
 from pipeline.app.redo import marked
 from pipeline.errors import Exit, StorageError
 from pipeline.model import SIDECAR, Mark
-from pipeline.store.files import NO_LINKS
+from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.reader import LedgerReader
 
 
@@ -49,7 +48,7 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
                     _take_along(source, target)
             except OSError as error:
                 where = error.filename or target
-                raise StorageError(f"{where}: {error.strerror}; mend it, then run the same command") from error
+                raise StorageError(f"{where}: {error.strerror}; fix it, then run the same command") from error
     return exported
 
 
@@ -85,21 +84,15 @@ def _take_along(image: Path, copied: Path) -> None:
 
 def _copy(source: Path, target: Path) -> bool:
     """Copy under another name first, so that no half image ever has the right one; False: the name was taken."""
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    part, disk = target.with_name(f".{target.name}.{os.getpid()}.part"), Disk()
+    folder = disk.open_dir(target.parent)
     try:
         shutil.copyfile(source, part)
         shutil.copystat(source, part)
-        try:
-            os.link(part, target)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            if os.path.lexists(target):
-                return False
-            part.rename(target)
+        link_or_rename(disk, part.name, target.name, dir_fd=folder, new_dir_fd=folder)
+    except FileExistsError:
+        return False
     finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
+        part.unlink(missing_ok=True)
+        disk.close(folder)
     return True

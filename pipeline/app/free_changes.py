@@ -1,7 +1,6 @@
-"""What a plan finds that costs no request: images that get their new name, changes that are taken as good.
+"""Applies what a plan finds that costs no request: images that get a new name, changes that are accepted.
 
-In: a spool of such tasks. Out: a ledger and files that agree with the manifest, and what could not be done. Memory is
-flat: the spool is read in batches.
+Memory is flat: the spool is read in batches. Not part of `run`, because none of it needs consent, wallet or network.
 """
 
 from collections.abc import Iterable
@@ -41,14 +40,14 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
     while batch := list(islice(stream, BATCH)):
         accepted = [due.task for due in batch if due.reason == ACCEPT]
         if accepted:
-            settled.accepted += await store.mend(partial(_accept, accepted))
+            settled.accepted += await store.maintain(partial(_accept, accepted))
         for due in batch:
             if due.reason != ACCEPT:
                 await _move(store, due.task, settled)
     if settled.moved:
         settled.notes.append(f"{count(settled.moved, 'image')}: moved to a new name, no request")
     if settled.accepted:
-        settled.notes.append(f"{count(settled.accepted, 'image')}: taken as good for what is asked now, no request")
+        settled.notes.append(f"{count(settled.accepted, 'image')}: accepted as it is, no request")
     return settled
 
 

@@ -1,7 +1,7 @@
-"""Orders to wait: to whom each belongs, which of them bind a run now, and how they are told. Reads only.
+"""Reads the delays that the provider named (holds), and says which of them bind a run now.
 
-A hold belongs to the provider, the key and the model whose request was told to wait: another key or another model is
-free to go. Not part of `consent`, which is about money.
+A hold belongs to the provider, the key and the model of the request that was refused: another key or another model may
+send. Reads only. Not part of `consent`, which is about money.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
-"""What `judge` serves: the contact sheet's page, its pictures, and the marks of a manifest.
+"""The data behind `judge`: the contact sheet's page, its pictures, and the marks of a manifest.
 
-In: a set-up. Out: HTML, bytes of raster images that ledger and manifest name, marks read and written. It knows nothing
-of HTTP (`judge_server`), takes no lock, sends no request and changes nothing but the marks: a run may go on beside it.
+Returns HTML and raster images that ledger and manifest name, and reads and writes marks. No HTTP (that is
+`judge_server`), no lock, no request; only marks are changed, so a run may go on beside it.
 """
 
 import os
@@ -24,6 +24,7 @@ from pipeline.app.report import command_of, money_of, report_rows
 from pipeline.errors import InputError, Problem
 from pipeline.imaging.thumbnails import make_thumbs
 from pipeline.model import Mark
+from pipeline.report.folder import THUMBS, claim_folder, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
 from pipeline.report.picks import read_picks
 from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
@@ -83,8 +84,9 @@ class Desk:
         self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
-            what = "there is nothing to judge: no image was made yet"
+            what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
+        self._folder = claim_folder(report_folder(manifest.output_folder, manifest.name), manifest.name)
         saved = picks_path(manifest)
         picks = read_picks(saved) if saved.exists() else {}
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -111,15 +113,14 @@ class Desk:
 
     def _made(self, marks: Mapping[str, Mark], change: int) -> str:
         setup, manifest = self._setup, self._setup.manifest
-        out = manifest.output_folder / "report"
+        out = self._folder
         with reading(setup) as reader:
             totals, spend = money_of(self._setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        out.mkdir(parents=True, exist_ok=True)
-        thumbs = make_thumbs(out / "thumbs", wanted_thumbs(rows, out), told=self._told)
+        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._told)
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_folder),
@@ -167,7 +168,7 @@ class Desk:
 
     def thumb(self, name: str) -> Picture | None:
         """Return a thumbnail by its file name."""
-        return _read(self._setup.manifest.output_folder / "report" / "thumbs" / name)
+        return _read(self._folder / THUMBS / name)
 
     # --- marks
 

@@ -1,16 +1,16 @@
-"""`judge` over HTTP, for one person's browser on this machine, and for nobody else.
+"""Serves `judge` over HTTP to one person's browser on this machine, and to nobody else.
 
-Who can reach a port of this machine: other users of it, and every web page that the person's browser shows. So:
+Other users of the machine and every web page in the person's browser can reach a local port. So:
 
-- it listens on 127.0.0.1 only, on a random port unless one is named; requests must have exactly this `Host` (a page of
-  another name that resolves to 127.0.0.1 does not), and writes exactly this `Origin`; no CORS header is ever sent
-- the address has a token in its fragment, which no request and no log contains. The page swaps it, once, for a cookie:
-  HttpOnly, SameSite=Strict. Without the cookie there is nothing but the page that does so. A second swap is refused
-- cookies do not tell ports apart: another server on 127.0.0.1 would be sent this one, and could come in with it. So
-  everything lies under a random path that the cookie is bound to, and which nobody else's address has
+- it listens on 127.0.0.1 only, on a random port unless one is named; requests must have exactly this `Host` (which
+  stops DNS rebinding), and writes exactly this `Origin`; no CORS header is ever sent
+- the address has a token in its fragment, which no request and no log contains. The page exchanges it, once, for a
+  cookie: HttpOnly, SameSite=Strict. Without the cookie only that page is served. A second exchange is refused
+- cookies do not distinguish ports: another server on 127.0.0.1 would receive this one and could use it. So everything
+  lies under a random path that the cookie is bound to, and which nobody else's address has
 - a write also names a secret in a header that only a script of this origin can read and set
 - nothing is loaded from elsewhere (`default-src 'self'`), and only raster images are served
-- bodies are at most 64 KB; it ends when no window asked for anything for half an hour
+- bodies are at most 64 KB; the server ends after half an hour without a request
 - the process has no key: see `without_keys`
 """
 
@@ -22,6 +22,7 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -123,7 +124,7 @@ class JudgeServer:
                 raise web.HTTPForbidden(text="open the address that imgpipe judge has printed\n")
             if is_write and not _is_same(request.headers.get(WRITE_HEADER), self._secret):
                 raise web.HTTPForbidden(text="the header is missing\n")
-        self._asked_at = time.monotonic()
+            self._asked_at = time.monotonic()  # whoever else can reach the port does not keep it open
         try:
             return await handler(request)
         except (ImgpipeError, OSError) as error:  # a damaged ledger, a full disk: the page shows what is to be done
@@ -137,6 +138,7 @@ class JudgeServer:
         if self._token is None or not _is_same((await request.text()).strip(), self._token):
             raise web.HTTPForbidden(text="this address was used already, or is not the one that was printed\n")
         self._token = None
+        self._asked_at = time.monotonic()
         response = web.Response(text=self._path)
         response.set_cookie(COOKIE, self._cookie, httponly=True, samesite="Strict", path=self._path)
         return response
@@ -242,6 +244,7 @@ async def serve_judge(
     Raises InputError when the port cannot be had or nothing was made yet, LedgerError, StorageError.
     """
     secret = secrets.token_urlsafe(32)
+    setup = replace(setup, manifest=replace(setup.manifest, secrets=()))  # keys of a `.env`: nothing is asked for here
     desk = Desk(setup, secret=secret, told=told)
     try:
         desk.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once
@@ -275,4 +278,4 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         what = f"cannot listen on {HOST}:{port}: {error.strerror or error}"
-        raise InputError(Problem(what=what, instead="leave --port out: any free one is taken")) from error
+        raise InputError(Problem(what=what, instead="leave --port out to use any free port")) from error

@@ -1,4 +1,7 @@
-"""The store of a manifest, open under its lock, for as long as a block lasts."""
+"""Opens the store of a manifest under its lock, for the length of a block.
+
+Not part of `context`, which opens nothing: every verb that only reads does without this module.
+"""
 
 import asyncio
 import time
@@ -7,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from pipeline.app.context import Setup
+from pipeline.app.sidecars import sidecars_of
 from pipeline.errors import TryLater
 from pipeline.store.lock import StateLock
 from pipeline.store.store import Store
@@ -59,6 +63,7 @@ async def _open(setup: Setup) -> Store:
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
         force=setup.flags.force,
+        beside=sidecars_of(setup),
     )
 
 

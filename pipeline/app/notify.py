@@ -1,22 +1,18 @@
-"""The last run as Prometheus metrics in a text file, for node_exporter's textfile collector.
+"""Reports a run to others: a ping when it begins and ends, its summary to a webhook, its numbers to a Prometheus file.
 
-In: a RunSummary. Out: the exposition text (format 0.0.4) and an atomic write of it: a reader never sees half a file.
-
-Telling somebody that a run began or ended: a webhook with the summary, a ping for a dead man's switch.
-
-In: a summary and an address. Out: one POST; what goes wrong comes back as a warning and never as an exception.
-Addresses are secrets (they carry tokens): only their host is ever named.
-
-Who wants to know of a run is told: a ping when it begins and ends, its summary to a webhook, its numbers to a file.
-
-In: the manifest's `notify`, summaries. Out: requests and a file. What goes wrong is a warning in the log and changes
-neither the run nor its exit code. The dead man's switch hears `success` for exit 0 alone: everything else is for a
-person to look at.
+What goes wrong here is a warning in the log and changes neither the run nor its exit code. The ping says `success` for
+exit 0 alone. Addresses are secrets (they carry tokens): only their host is ever shown. The metrics file is the
+exposition format 0.0.4 for node_exporter's textfile collector, replaced atomically.
 """
 
 import asyncio
+import contextlib
+import errno
 import logging
 import os
+import re
+import secrets
+import stat
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -26,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
-from pipeline.settings import Notify
+from pipeline.settings import METRICS_SUFFIX, Notify
 from pipeline.text import count, money, usd, visible
 from pipeline.view.logs import LOGGER
 from pipeline.view.run import paragraph, run_json
@@ -35,48 +31,65 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession
 
 
+_METRICS_HEAD: Final = b"# HELP imgpipe_"
 _STATES = ("done", "skipped", "failed", "refused", "unknown", "pending", "conflict")
 
 
 def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> str:
     """Return the metrics of one run, labelled by manifest. `finished_at`: seconds since 1970."""
-    label = f'manifest="{_escaped(manifest)}"'
-    money = f'{label},is_play_money="{str(summary.is_play_money).lower()}"'
-    families = (
-        ("exit_code", "Exit code of the last run", [(label, int(summary.exit))]),
-        ("finished_timestamp_seconds", "When the last run ended", [(label, round(finished_at, 3))]),
-        ("duration_seconds", "How long the last run took", [(label, round(summary.seconds, 3))]),
-        (
-            "tasks",
-            "Tasks after the last run, by state",
-            [(f'{label},state="{s}"', getattr(summary, s)) for s in _STATES],
-        ),
-        ("attempts", "Requests sent by the last run", [(label, summary.attempts)]),
-        ("images", "Images made by the last run", [(label, summary.images)]),
-        ("image_bytes", "Bytes of these images", [(label, summary.bytes)]),
+    from prometheus_client import CollectorRegistry, Gauge, generate_latest  # 25 ms, for who asked for a file
+
+    registry = CollectorRegistry()
+    labels = {"manifest": manifest}
+    money = {**labels, "is_play_money": str(summary.is_play_money).lower()}
+    states = [({**labels, "state": state}, getattr(summary, state)) for state in _STATES]
+    for name, help_text, samples in (
+        ("exit_code", "Exit code of the last run", [(labels, int(summary.exit))]),
+        ("finished_timestamp_seconds", "When the last run ended", [(labels, round(finished_at, 3))]),
+        ("duration_seconds", "How long the last run took", [(labels, round(summary.seconds, 3))]),
+        ("tasks", "Tasks after the last run, by state", states),
+        ("attempts", "Requests sent by the last run", [(labels, summary.attempts)]),
+        ("images", "Images made by the last run", [(labels, summary.images)]),
+        ("image_bytes", "Bytes of these images", [(labels, summary.bytes)]),
         ("spent_usd", "Dollars spent by the last run", [(money, usd(summary.spent_microusd))]),
         ("unknown_usd", "Dollars that may have been billed", [(money, usd(summary.unknown_microusd))]),
-    )
-    lines: list[str] = []
-    for name, text, samples in families:
-        full = f"imgpipe_last_run_{name}"
-        lines += [f"# HELP {full} {text}", f"# TYPE {full} gauge"]
-        lines += [f"{full}{{{labels}}} {value}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+    ):
+        gauge = Gauge(f"imgpipe_last_run_{name}", help_text, tuple(samples[0][0]), registry=registry)
+        for each, value in samples:
+            gauge.labels(**each).set(value)
+    return generate_latest(registry).decode()
 
 
 def write_metrics(path: Path, text: str) -> None:
-    """Replace `path` with `text` in one step. Raises OSError."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")  # the collector reads only names that end in .prom
+    """Replace `path` with `text` in one step. Raises OSError, also where something stands that is not ours."""
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    # No name that somebody else could have taken before; the collector reads only those that end in .prom.
+    part = f".{path.name}.{secrets.token_hex(8)}.part"
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        if not _is_ours_or_absent(path.name, folder):
+            raise FileExistsError(errno.EEXIST, "there is something that imgpipe did not write; it stays")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(part, flags, 0o644, dir_fd=folder), "w", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(text)
+        os.replace(part, path.name, src_dir_fd=folder, dst_dir_fd=folder)
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(part, dir_fd=folder)
+        os.close(folder)
 
 
-def _escaped(label: str) -> str:
-    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _is_ours_or_absent(name: str, folder: int) -> bool:
+    """Say whether metrics may be written there: a `*.prom` that is not there, or a plain file that begins as ours."""
+    if not name.endswith(METRICS_SUFFIX):
+        return False
+    try:
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return True
+    except OSError:  # a link, or a file that is not for us to read
+        return False
+    with open(fd, "rb") as file:  # noqa: PTH123
+        return stat.S_ISREG(os.fstat(fd).st_mode) and file.read(len(_METRICS_HEAD)) == _METRICS_HEAD
 
 
 _TIMEOUT_S = 10.0
@@ -91,14 +104,28 @@ def payload(summary: RunSummary, *, manifest: str, file: str) -> dict[str, objec
     manifest: its name; file: its path as it was typed, for the commands that `text` advises.
     """
     cost = money(summary.spent_microusd, summary.is_play_money)
-    title = f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}"
+    title = plain_chat(f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}")
     return {
-        "text": f"{title}\n{paragraph(summary, manifest=file)}",
+        "text": f"{title}\n{plain_chat(paragraph(summary, manifest=file))}",
         "title": title,
         "manifest": manifest,
         "is_play_money": summary.is_play_money,
         "run": run_json(summary),
     }
+
+
+_MENTION = re.compile(r"@(?=[^\W\d_])")  # not that of a variant, `shop/mug@2`: commands stay fit to be pasted
+
+
+def plain_chat(text: str) -> str:
+    """Return text that chat services show as it is: what a task, a manifest or a server is called mentions nobody.
+
+    Slack asks for `&`, `<` and `>` as entities and acts on nothing else then. Discord, Mattermost and Teams act on
+    `@name` and on `[words](address)`; a word joiner, which is not seen, keeps them from it. Addresses become words.
+    """
+    for char, shown in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        text = text.replace(char, shown)
+    return _MENTION.sub("@\u2060", text).replace("](", "]\u2060(").replace("://", ":\u2060//")
 
 
 def ping_url(url: str, moment: Moment) -> str:
@@ -203,8 +230,14 @@ class Notifier:
                 group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
                 group.create_task(self._post(summary), name="webhook")
         except TimeoutError:
-            self._warn(f"notify: not everybody was told within {seconds:g} s")
+            self._warn(f"notify: not every address answered within {seconds:g} s")
         return replace(summary, cautions=(*summary.cautions, *self.failures))
+
+    async def broke_off(self, error: Exception, summary: RunSummary) -> None:
+        """Tell that an error ended the run; who could not be told is noted on the error."""
+        await self.ended(summary)
+        for text in self.failures:
+            error.add_note(text)
 
     def _warn(self, text: str) -> None:
         self.failures.append(text)
@@ -225,7 +258,7 @@ class Notifier:
         try:
             write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=self._now()))
         except OSError as error:
-            self._warn(f"notify: {path} could not be written ({error.strerror})")
+            self._warn(f"notify: {visible(str(path))} was not written ({error.strerror})")
 
     def _heard(self, warning: str | None) -> None:
         if warning is not None:

@@ -1,13 +1,11 @@
-"""Tasks that the ledger knows and the manifest no longer has: counted by job, never touched.
+"""Counts tasks that are in the ledger but no longer in the manifest, and recognises a renamed manifest file.
 
-They are counted as rows pass by, so that memory stays flat: what the ledger knows of a job, less what the stream had of
-it. A job whose rows are not all known now (they follow from images that are not made, or from files that are still too
-young) has none that can be told apart.
+Orphans are counted by job while the tasks stream past, so that memory stays flat: the ledger's count of a job, less the
+stream's. A job whose rows are not all known yet (they follow from images that are not made, or from files that are
+still too young) has no orphans that could be counted.
 
-A manifest whose file got another name, recognised by what it asks for: else all of it would be bought again.
-
-Without `name:` the file's name is part of every task's identity. It is recognised only while the ledger knows nothing
-of the new name. Not part of `planning`, which reads one ledger and looks at no other manifest's.
+Without `name:` the file's name is part of every task's identity, so a renamed file would buy everything again. It is
+recognised by its fingerprints, and only while the ledger has nothing under the new name.
 """
 
 from collections import Counter

@@ -1,8 +1,4 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
-
-Reads the ledger through `Reader`; never locks, never sends.
-
-A plan as a bill: what a run would buy, why, for how much, how long it takes, and what a person should know first.
+"""Builds the plan of `imgpipe plan`: what a run would buy, why, for how much, how long it takes, and warnings.
 
 Reads manifest, ledger and files; never locks, never sends, changes nothing.
 """
@@ -18,7 +14,7 @@ from pipeline.plan.decide import MISSING
 from pipeline.plan.plan import Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
-from pipeline.view.plan import Bill, Forecast, PlanLine
+from pipeline.view.plan import Forecast, PlanBill, PlanLine
 
 
 def plan(setup: Setup) -> Planned:
@@ -30,14 +26,14 @@ def plan(setup: Setup) -> Planned:
 FEWEST: Final = 5  # images of a run, below which its pace says nothing
 
 
-def bill(setup: Setup) -> Bill:
+def bill(setup: Setup) -> PlanBill:
     """Return what a run of the selected tasks would do. Raises InputError for a bad manifest, input or name."""
     with reading(setup) as reader:
         planned = make_plan(setup, reader)
         plan = planned.plan
         left = wallet_of(setup, reader).left_microusd
         forecast = _forecast(setup, reader, plan.due)
-        return Bill(
+        return PlanBill(
             lines=[*_lines(plan), *_orphaned(setup, planned)],
             min_microusd=plan.least_microusd,
             max_microusd=_most(plan, left),
@@ -152,5 +148,5 @@ def _price(setup: Setup, microusd: int | None) -> str:
 
 def _free(plan: Plan) -> list[str]:
     """Say what a run does without a request."""
-    texts = {"a new name, no request": plan.moves, "taken as good for what is asked now, no request": plan.accepted}
+    texts = {"a new name, no request": plan.moves, "accepted as it is, no request": plan.accepted}
     return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]

@@ -1,10 +1,7 @@
-"""A chain of jobs, expanded as if every image were there: what a later job gets wrong is told before the first one is
-paid for (P8).
+"""Makes a plan from manifest, ledger and files.
 
-In: a manifest. Out: the tasks of all its stages, for looking at only; InputError with every problem of every job. It
-reads no image and no ledger.
-
-Manifest + ledger + files -> a plan. Reads only; the one place that knows how the three meet.
+Chained jobs are also expanded as if every image of an earlier job were there, so that errors of a later job are
+reported before the first one is paid for (P8): InputError with every problem of every job. Reads only.
 """
 
 import hashlib
@@ -14,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -37,7 +33,7 @@ from pipeline.plan.selection import Selection
 from pipeline.provider.pricing import PriceList
 from pipeline.store.buckets import as_input_error, open_bucket
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count, money
+from pipeline.text import count, money, nearest
 
 
 def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Iterator[Task]:
@@ -120,8 +116,8 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
         verb = "asks" if number == 1 else "ask"
         pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
         paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
-        what = f"{count(number, 'task')} {verb} for the same image as another one{pair}"
-        yield f"{what}: one purchase would serve, and each is paid for, {paid}; take them out, or ask for `variants`"
+        what = f"{count(number, 'task')} {verb} for the same image as another task{pair}"
+        yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
 
 
 def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
@@ -187,14 +183,14 @@ def plan_rows(
             manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
         )
         for task in expansion:
-            _heed(is_cancelled)
+            _check_cancelled(is_cancelled)
             yield _with_words(task, setup.rules.redo)
         on_end(expansion)
 
     return survey(tasks(), reader, file_view(manifest.output_dir, reader), setup.rules)
 
 
-def _heed(is_cancelled: threading.Event | None) -> None:
+def _check_cancelled(is_cancelled: threading.Event | None) -> None:
     if is_cancelled is not None and is_cancelled.is_set():
         raise Cancelled
 
@@ -286,7 +282,7 @@ def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
     if selection.is_everything or not ids:
         return ""
-    near = [found for pattern in selection.select for found in get_close_matches(pattern, ids, n=1, cutoff=0.5)]
+    near = [found for pattern in selection.select if (found := nearest(pattern, ids, cutoff=0.5, most=20_000))]
     advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
     return f"nothing is selected; {advice}"
 
@@ -298,7 +294,7 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
     """
     found, prices, is_everything = Plan(), PriceList(setup.catalogue), setup.flags.selection.is_everything
     for task in rehearsed(setup.manifest):
-        _heed(is_cancelled)
+        _check_cancelled(is_cancelled)
         known = reader.known(task.id) if is_everything else None
         if not is_everything or (known is not None and known.state is TaskState.DONE):
             continue

@@ -1,11 +1,7 @@
-"""Can the provider be reached? A connection and a TLS handshake, closed again: nothing is asked, nothing is paid.
+"""Tests the provider without a paid request: a TCP connection with TLS handshake, and the public list of models.
 
-In: provider settings. Out: reached or not, in words a person can act on. It never sees the key.
-
-The gateway's public list of models, fetched without a key. Apart from `doctor`, because it alone speaks HTTP.
-
-CometAPI publishes it at `{base_url}/api/models`. Its shape is not promised, so that every text in it counts which is
-the name of a model.
+Never reads the key. CometAPI publishes its list at `{base_url}/api/models`; its shape is not promised, so every text in
+it counts that is the name of a model.
 """
 
 import asyncio

@@ -1,12 +1,13 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`rebuild`: makes a new ledger from the images on disk and what can be read of the old ledger, under the lock.
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+A module of its own, as every verb has one; the work is done in `store/rebuild`.
 """
 
 from contextlib import closing
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
+from pipeline.app.sidecars import sidecars_of
 from pipeline.app.verify import _joined, _tasks
 from pipeline.model import BucketUrl, Due
 from pipeline.plan.plan import Spool
@@ -29,6 +30,7 @@ def rebuild(setup: Setup) -> Rebuilt:
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
+        beside=sidecars_of(setup),
     )
     if isinstance(manifest.output_dir, BucketUrl):
         with as_input_error(manifest.output_dir):

@@ -1,18 +1,12 @@
-"""What a person marked of a manifest's images: the marks of `judge` and a picks file, merged.
+"""`redo`: buys rejected images anew, and nothing else. Reads the marks of `judge` and of a picks file, merged.
 
-In: a manifest, perhaps the picks file that was named. Out: marks by task id. Nothing is written: only `judge` writes,
-and a picks file stays as it is.
+A redo is another attempt of the same task: same id, same fingerprint, same output name. It passes the same plan,
+consent, wallet and ledger as any purchase. The new image replaces the old one only when it is whole and durable; the
+old one moves to `superseded/`. If no new image comes, the old one stays and the task is done as before.
 
-Images that a person rejected on the contact sheet -> a set-up whose run asks for them anew, and for nothing else.
-
-A redo is another attempt of the same task: same id, same fingerprint, same output name. So nothing of a task's identity
-is bent: it passes the same plan, consent, wallet and ledger as any purchase, the new image replaces the old one only
-when it is whole and durable, and the old one moves to `superseded/`. If no new image comes, the old one stays and the
-task is done as before. A variant of its own (`@2`) would have meant ids that the manifest does not name.
-
-What is rejected is an image, not a task: the mark says which bytes were seen, and when. An image
-that was made since is not asked for again (not even one with the same bytes: a model with a seed repeats itself), so
-the same command continues after an interruption and a second time finds nothing to do.
+A mark rejects an image, not a task: it holds the digest and the time. An image made since is not asked for again (not
+even one with the same bytes: a model with a seed repeats itself), so the same command continues after an interruption
+and a second time finds nothing to do. Marks are only read here; `judge` writes them.
 """
 
 from collections.abc import Mapping
@@ -25,6 +19,7 @@ from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, Mark
+from pipeline.report.folder import PICKS, report_folder
 from pipeline.report.picks import merge_marks, read_picks
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
@@ -33,7 +28,7 @@ from pipeline.text import visible
 
 def picks_path(manifest: Manifest) -> Path:
     """Return where a picks file is looked for: beside the static page."""
-    return manifest.output_folder / "report" / "picks.json"
+    return report_folder(manifest.output_folder, manifest.name) / PICKS
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:

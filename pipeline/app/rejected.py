@@ -1,26 +1,20 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`rejected`: lists the answers in `rejected/`, and reads them again with today's parser (`--salvage`).
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
-
-Answers in rejected/, read again with today's parser: what is whole now is published, without a request.
-
-In: a set-up. Out: what became of each body. A body goes only when its image stands under its task's name.
+An image found in one is published without a request. The kept answer is removed only when its image stands under its
+task's name.
 """
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any
-
-import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.locking import open_store
 from pipeline.app.planning import reading
+from pipeline.app.sidecars import recorded_task
 from pipeline.imaging.formats import BrokenImageError, inspect
-from pipeline.model import Answer, Digests, Failure, Image, InputImage, Reply, Task
+from pipeline.model import IMAGE_SUFFIXES, Answer, Failure, Image, Reply, Task
 from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 from pipeline.senders.local import embedded
@@ -35,9 +29,6 @@ def rejected(setup: Setup) -> list[Rejected]:
     manifest = setup.manifest
     kept = list_rejected(manifest.state_dir)
     return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]
-
-
-IMAGES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +52,7 @@ async def salvage(setup: Setup) -> Salvaged:
                 if isinstance(image, str):
                     salvaged.left.append(f"{kept.name}: {image}")
                     continue
-                found = await store.mend(partial(_publish, kept, image))
+                found = await store.maintain(partial(_publish, kept, image))
                 if found.recovered and kept.facts is not None:
                     salvaged.published.append(kept.facts.task)
                 else:
@@ -81,14 +72,14 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
     data = kept.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != kept.sha256:
         return "it was changed since it was kept"
-    if kept.suffix in IMAGES:
+    if kept.suffix in IMAGE_SUFFIXES:
         try:
             return inspect(data)
         except BrokenImageError as flaw:
             return str(flaw)
     status = 200 if kept.facts.status is None else kept.facts.status
     reply = Reply(status=status, headers=(), body=data, is_first=False, seconds=0.0)
-    task = _task(reader.record(kept.facts.task))
+    task = recorded_task(reader.record(kept.facts.task))
     result = answers.read(reply, task)
     if isinstance(result, Failure):
         return result.reason
@@ -97,16 +88,3 @@ def _read(kept: Rejected, setup: Setup, reader: LedgerReader, answers: AnswerRea
 
 def _with_record(answer: Answer, task: Task, setup: Setup) -> Answer:
     return embedded(answer, task, manifest=setup.manifest.name, at=datetime.now(UTC)) if task.embed else answer
-
-
-def _task(record: Mapping[str, Any] | None) -> Task:
-    """Return the task as the ledger remembers its request; a bare one where it remembers none."""
-    bare = {"id": "", "job": "", "row": "", "variant": 1, "prompt": "", "model": "", "name": "", "fingerprint": ""}
-    known: dict[str, Any] = dict(record) if record is not None else dict(bare)
-    images = tuple(InputImage(**image, mtime_ns=0) for image in known.pop("images", ()))
-    digests = Digests(prompt="", inputs="", params="", model="")
-    try:
-        task = msgspec.convert({**known, "digests": digests}, Task)
-    except msgspec.ValidationError:
-        task = msgspec.convert({**bare, "digests": digests}, Task)
-    return msgspec.structs.replace(task, images=images)

@@ -1,6 +1,6 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
+"""Builds the contact sheet, its rows and tables, and the sums of `cost`, from manifest, ledger and files.
 
-Reads the ledger through `Reader`; never locks, never sends.
+Never locks, never sends; writes only the report's own folder.
 """
 
 import os
@@ -20,6 +20,7 @@ from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Mark, Quote, Task
 from pipeline.plan.plan import PlanRow
+from pipeline.report.folder import report_folder
 from pipeline.report.gallery import write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
 from pipeline.store.history import PastAttempt
@@ -36,7 +37,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
     with reading(setup) as reader:
         totals, spend = money_of(setup, reader)
         return write_report(
-            manifest.output_folder / "report",
+            report_folder(manifest.output_folder, manifest.name),
             title=manifest.name,
             rows=report_rows(setup, reader, marks_of(manifest)),
             totals=totals,

@@ -1,7 +1,9 @@
-"""`retry`: tasks that failed, were refused or are unknown become due again, and the run asks for those alone."""
+"""`retry`: makes failed, refused or unknown tasks due again, and runs those alone.
+
+A module of its own, as every verb has one; the run is `run`.
+"""
 
 import asyncio
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -12,6 +14,7 @@ from pipeline.model import TaskState
 from pipeline.plan.selection import Selection
 from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
+from pipeline.text import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,6 @@ def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
 
 
 def _unknown_id(task_id: str, ids: Iterable[str]) -> Problem:
-    near = difflib.get_close_matches(task_id, list(ids)[:20_000], n=1, cutoff=0.5)
-    advice = f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    near = nearest(task_id, ids, cutoff=0.5, most=20_000)
+    advice = f"did you mean {near}?" if near else "imgpipe status FILE --tasks lists the ids"
     return Problem(what=f"no task has the id {task_id!r}", instead=advice)

@@ -1,6 +1,4 @@
-"""The last word of a run: plan + outcome + wallet -> its summary, and the one exit code that is told.
-
-One run, wired: lock, ledger, recovery, plan, consent, engine, and the last word.
+"""One run: lock, ledger, recovery, plan, consent, sending, and the summary with its one exit code.
 
 Raises InputError (2), StorageError (5), AccountError (7) and TryLater (75) before anything is sent; afterwards every
 ending is a RunSummary.
@@ -75,6 +73,7 @@ def summary_of(
     if pending and not len(outcome.halts):
         exits.append(Exit.TRY_LATER)
     not_before = outcome.halts.not_before
+    trouble = [f"no more repeats in this run; seen last: {outcome.counts.trouble}"] if outcome.counts.trouble else []
     return RunSummary(
         run=run,
         exit=most_severe(exits),
@@ -94,17 +93,18 @@ def summary_of(
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,
         overrun_microusd=wallet.overrun_microusd,
+        exceeded=wallet.exceeded,
         budget_left_microusd=wallet.left_microusd,
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
-        reasons=(*_barred(plan), *outcome.halts.reasons),
+        reasons=(*_barred(plan), *(outcome.halts.reasons or trouble)),
         cautions=cautions,
     )
 
 
 def _barred(plan: Plan) -> Iterator[str]:
     for barrier, number in plan.barriers.items():
-        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; mend its owner or permissions"
+        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; fix its owner or permissions"
 
 
 def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
@@ -171,15 +171,15 @@ async def run(
     except TryLater:  # nothing is wrong, and another run may be the one that is told about
         raise
     except ImgpipeError as error:
-        await notifier.ended(nothing_done(setup, error.exit_code, str(error)))
+        await notifier.broke_off(error, nothing_done(setup, error.exit_code, str(error)))
         raise
     except Exception as bug:  # seen by the caller, with its traceback
         if is_short_of_memory(bug):
             lack = _lack(setup)
-            await notifier.ended(nothing_done(setup, lack.exit_code, str(lack)))
+            await notifier.broke_off(lack, nothing_done(setup, lack.exit_code, str(lack)))
             raise lack from bug
         bug.add_note(f"What was paid is kept in {setup.manifest.state_dir}; the same command continues from there.")
-        await notifier.ended(nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
+        await notifier.broke_off(bug, nothing_done(setup, Exit.BUG, f"{type(bug).__name__}: {bug}"))
         raise
     return await notifier.ended(summary)
 
@@ -209,7 +209,7 @@ async def _run(
             async with open_store(setup, lock=lock, check=_check_state) as store:
                 await notifier.started()
                 recovery = await store.recover()
-                await store.mend(Maintenance.restore)
+                await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
                     recovery.notes += void(reader)
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
@@ -226,7 +226,7 @@ async def _run(
                         recovery=recovery,
                     )
                     summary = await _plan_and_go(job)
-                await store.mend(Maintenance.restore)
+                await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:
             if signals.exit is None:
@@ -248,7 +248,7 @@ def _check_directories(output_dir: Path | BucketUrl, state_dir: Path) -> None:
             problem = Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
             raise InputError(problem) from error
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise InputError(Problem(what=f"{folder} cannot be written to", instead="mend its permissions"))
+            raise InputError(Problem(what=f"{folder} cannot be written to", instead="fix its permissions"))
 
 
 def _check_state(setup: Setup) -> None:

@@ -1,12 +1,7 @@
-"""The process, made fit for many large images: what lives for the whole run, and how memory is given back.
+"""The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
 
-It changes the process it runs in, so it is called once, when something is going to be sent.
-
-What the sending part of a run hands back, and how it is looked into while it lasts.
-
-The sending part of a run: client, embedded simulator, throttle and engine around one spool of due tasks.
-
-Imported only when something is due: the network's libraries take longer to import than a small plan takes to make.
+Imported only when something is due: the network's libraries take longer to import than a small plan takes to make. It
+also tunes the process for many large images (allocator, garbage collector, threads), once, when something is sent.
 """
 
 import asyncio
@@ -16,15 +11,17 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
+from socket import NI_NUMERICHOST, NI_NUMERICSERV
 from typing import Final, Protocol
 
 from pipeline.app.context import Setup
 from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
 from pipeline.engine.events import Counts, Gauge, Halted, Listener
+from pipeline.engine.gate import Gate
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Gate, Throttle
+from pipeline.engine.throttle import Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.plan.plan import Spool
@@ -42,11 +39,11 @@ M_ARENA_MAX: Final = -8
 
 def fit_for_images() -> None:
     """Spare the garbage collector and the allocator what they would do again for every image."""
-    _spare_the_collector()
-    _settle_the_allocator()
+    _freeze_garbage_collector()
+    _tune_allocator()
 
 
-def _spare_the_collector() -> None:
+def _freeze_garbage_collector() -> None:
     """Take what is loaded by now, which stays to the end, out of the garbage collector's sight.
 
     Measured with tiny answers: 10 % less CPU an image, and the longest delay of the event loop fell from 52 to 20 ms.
@@ -54,7 +51,7 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _settle_the_allocator() -> None:
+def _tune_allocator() -> None:
     """Keep the memory of one image for the next: as it is, glibc gives it back and fetches it again page by page.
 
     An answer is read in one thread, decoded in another and dropped in a third; each has an arena of its own by default,
@@ -109,6 +106,14 @@ class GaugeOf:
         )
 
 
+async def _begin_resolver_threads() -> None:
+    """Have libuv begin its threads while there is memory; where it cannot, it aborts the process (src/threadpool.c).
+
+    A numeric name is asked for, so nothing is looked up.
+    """
+    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendingRun:
     """Everything that sends."""
@@ -129,6 +134,7 @@ class SendingRun:
         """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
         outcome = SendingOutcome()
         fit_for_images()
+        await _begin_resolver_threads()
         async with AsyncExitStack() as stack:
             provider = await self._provider(stack)
             client = await stack.enter_async_context(
@@ -139,7 +145,7 @@ class SendingRun:
             )
             clock = asyncio.get_running_loop().time  # that of the gate's sleeps
             gate = Gate(Throttle(self.setup.limits, retry=self.setup.retry, clock=clock))
-            watch = HaltPolicy(
+            policy = HaltPolicy(
                 self.setup.limits.stop_on,
                 models=", ".join(self.setup.catalogue.current_models(kind=self.setup.provider.vendor)),
                 spaced_s=SPACED_SHARE * self.setup.retry.wait_initial_s,
@@ -148,7 +154,7 @@ class SendingRun:
             async with aclosing(stages):
                 try:
                     async for spool in stages:
-                        engine = self._engine(sender, gate, watch, outcome)
+                        engine = self._engine(sender, gate, policy, outcome)
                         await engine.run(due for due in spool if due.task.model not in self.held)
                         if len(outcome.halts):
                             break
@@ -172,7 +178,7 @@ class SendingRun:
         if outcome.halts.add(halt):
             self.listen(Halted(exit=halt.exit, reason=halt.reason))
 
-    def _engine(self, sender: LocalSender, gate: Gate, watch: HaltPolicy, outcome: SendingOutcome) -> Engine:
+    def _engine(self, sender: LocalSender, gate: Gate, policy: HaltPolicy, outcome: SendingOutcome) -> Engine:
         engine = Engine(
             run=self.run,
             sender=sender,
@@ -180,7 +186,7 @@ class SendingRun:
             prices=self.prices,
             gate=gate,
             wallet=self.wallet,
-            watch=watch,
+            policy=policy,
             limits=self.setup.limits,
             retry=self.setup.retry,
             listen=self.listen,

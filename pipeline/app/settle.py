@@ -1,7 +1,7 @@
-"""Requests whose end nobody knows, settled by what the provider's support said of them: billed, or free.
+"""`settle`: records what the provider's support said of unknown requests: billed, or free.
 
-In: a set-up and names of attempts as `status` shows them. Out: a ledger and budgets that agree. It sends nothing. Not
-part of `upkeep`, which asks nobody.
+Attempts are named as `status` shows them; ledger and budgets agree afterwards. Nothing is sent. A module of its own, as
+every verb has one.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
             unknowns = reader.unknowns()
         meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
         found = list({each.attempt: each for each in meant}.values())
-        await store.mend(partial(_settle, [each.attempt for each in found], is_billed))
+        await store.maintain(partial(_settle, [each.attempt for each in found], is_billed))
     return found
 
 

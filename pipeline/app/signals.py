@@ -1,10 +1,10 @@
-"""Signals -> the two orders a run understands: halt, then stop waiting.
+"""Turns INT, TERM and HUP into the two stop orders of a run: halt, then abandon.
 
-INT, TERM and HUP: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
-A second one: what has arrived is saved, what is in flight becomes unknown. Before a run has begun, the first ends it in
-order and the second at once: nothing was sent, and what goes on there may be killed at any moment. While a person is
-asked, the first one ends the question. A signal that the parent had ignored (`nohup`, a shell's background job) stays
-ignored.
+The first signal: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
+The second: what has arrived is saved, what is in flight becomes unknown. Before sending begins, the first signal stops
+the run in order and the second at once: nothing was sent, and that work may be killed at any moment. While a question
+is open on the terminal, the first one ends the question. A signal that the parent had ignored (`nohup`, a shell's
+background job) stays ignored.
 """
 
 import asyncio

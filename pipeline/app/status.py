@@ -1,17 +1,12 @@
-"""What is known, without changing anything: plans, status, the rows of the report, money.
+"""Builds `status`: tasks by state, money, unknown requests and holds; or the whole history of one task.
 
-Reads the ledger through `Reader`; never locks, never sends.
-
-One task's whole history: every attempt, and what each of them asked for.
-
-Reads the ledger and, for what a run would ask next, the manifest; changes nothing.
+Reads the ledger through `Reader` and, for what a run would ask next, the manifest. Never locks, never sends.
 """
 
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,7 +21,7 @@ from pipeline.model import Known, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.store.history import PastAttempt
 from pipeline.store.reader import LedgerReader
-from pipeline.text import moment
+from pipeline.text import moment, nearest
 from pipeline.view.status import AttemptLine, Request, RequestOfTask, Status, StatusTask, TaskHistory, UnknownAttempt
 
 CHANGED: Final = "the manifest asks for something else now"
@@ -52,6 +47,7 @@ def status(setup: Setup) -> Status:
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
         unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        wallet = wallet_of(setup, reader)
         held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
             states=states,
@@ -76,7 +72,8 @@ def status(setup: Setup) -> Status:
             holds=[*map(holds.told, held), *holds.void(reader, now=now)],
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
-            budget_left_microusd=wallet_of(setup, reader).left_microusd,
+            budget_left_microusd=wallet.left_microusd,
+            exceeded=wallet.exceeded,
         )
 
 
@@ -158,8 +155,8 @@ def _orphan(known: Known | None, record: Record | None) -> StatusTask:
 
 
 def _nearest(task_id: str, ids: Sequence[str]) -> str:
-    near = get_close_matches(task_id, ids, n=1, cutoff=0.5)
-    return f"did you mean {near[0]}?" if near else "imgpipe status FILE --tasks lists the ids"
+    near = nearest(task_id, ids, cutoff=0.5, most=20_000)
+    return f"did you mean {near}?" if near else "imgpipe status FILE --tasks lists the ids"
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:

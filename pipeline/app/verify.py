@@ -1,6 +1,6 @@
-"""Images and ledger, checked and mended without a request: verify, rebuild, what lies in rejected/.
+"""`verify`: hashes every image again and compares it with the ledger. Reads only, also beside a run.
 
-In: a set-up. Out: what was found or done, and the exit code it deserves. Only `rebuild` writes, under the lock.
+A module of its own, as every verb has one; the comparison is `store/integrity`.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,11 +12,10 @@ from pipeline.errors import Exit
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import Task
+from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
 from pipeline.store.integrity import Verification
 from pipeline.store.rebuild import Rebuilt
-
-THUMBNAILS = "report/thumbs/"  # below the output directory: made from images, nobody's own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,7 @@ def verify(
         is_quick=is_quick,
         progress=progress,
     )
-    found.unrecorded = [path for path in found.unrecorded if not path.startswith(THUMBNAILS)]
+    found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     return Verified(found=found, has_ledger=has_ledger)
 
 

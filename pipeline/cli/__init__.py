@@ -2,10 +2,11 @@
 
 main         finds the verb, turns every ending into an exit code
 flags        the flags that verbs share; help pages
-terminal     streams, signals and encoding as the parent process hands them over
-display      how a run is shown while it lasts
+terminal     streams, signals and encoding as the parent process set them up
+display      progress, logs and summary of a run
 author       init, validate, schema, simulate
 inspect      plan, status, report, judge, cost, explain, export
 run          run, retry, redo
 maintenance  verify, rebuild, rejected, settle, doctor
+prune        prune
 """

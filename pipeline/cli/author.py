@@ -1,7 +1,4 @@
-"""The verbs of someone who writes a manifest: init, validate, schema, completion.
-
-The verb that serves the API on this machine: simulate.
-"""
+"""The verbs for writing manifests (init, validate, schema, completion), and the simulator's (simulate)."""
 
 import sys
 from pathlib import Path
@@ -128,7 +125,7 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
 
     def announce(simulator: Simulator) -> None:
         print(simulator.base_url, flush=True)
-        print("serving; Ctrl-C ends it. Any key opens the door, every image costs play money.", file=sys.stderr)
+        print("serving; Ctrl-C stops it. Any API key is accepted, every image costs play money.", file=sys.stderr)
 
     asyncio.run(serve(load_profile(profile), port=port, bill=bill, announce=announce))
     return Exit.OK

@@ -1,11 +1,11 @@
-"""How a run is shown: progress and logs while it lasts, its last word, and nothing at all where that was asked for.
+"""How a run is shown: progress and logs while it lasts, and its summary.
 
 stderr carries sentences and progress; with `--log-format json` JSON lines and nothing else. With `-q` a run that ends
-well is silent, and one that does not says one paragraph. A log file gets every event in each case.
+well is silent, and one that does not prints one paragraph. A log file gets every event in each case.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,16 +88,23 @@ class RunDisplay:
         if self.is_json_log:
             if not is_well:
                 _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
+            self._say_cautions(summary.cautions)
         elif not self.is_quiet:
             run_view.say(text, terminal.console(is_stderr=True))
         elif not is_well or summary.cautions:
             cautions = [clipped(caution, 400) for caution in summary.cautions]
             run_view.say("\n".join([text, *self.samples, *cautions]), terminal.console(is_stderr=True))
 
+    def _say_cautions(self, cautions: "Sequence[str]") -> None:
+        """Log what a quiet run must say all the same; others have logged it as it came."""
+        for caution in cautions if self.is_quiet else ():
+            _LOG.error("%s", caution, extra={"event": "caution"})
+
     def not_begun(self, error: ImgpipeError) -> bool:
         """Log why a run did not begin or broke off; say whether that is enough for stderr too."""
         level = logging.ERROR if self.is_json_log else logging.INFO
         _LOG.log(level, "%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
+        self._say_cautions(getattr(error, "__notes__", ()))
         return self.is_json_log
 
     def note(self, text: str) -> None:

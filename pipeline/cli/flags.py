@@ -1,9 +1,7 @@
-"""Help pages: what a verb does, its options by topic, then examples as they are typed.
+r"""The flags that verbs share, their conversion to settings, and the layout of help pages.
 
-A verb's docstring is its page: paragraphs, and after a line with `\\b` examples, kept as they are written. Drawn by
-click alone: with rich in it, a page took five times as long to appear.
-
-The flags that verbs share, and their conversion to what `compose` understands.
+A verb's docstring is its help page: paragraphs, and after a line with `\b` examples, kept as they are written. Drawn by
+click alone: with rich, a page took five times as long to appear.
 """
 
 import os
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
+
+from pipeline.text import parse_duration, parse_usd
 
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
@@ -24,10 +24,10 @@ EXAMPLES: Final = "\b"
 WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
     "Which tasks": ("select", "exclude", "first", "sample", "seed"),
-    "What is asked again": ("force", "repair", "accept"),
-    "Money, pace and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock"),
-    "What is said": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
-    "The manifest": ("variables", "simulate"),
+    "Which images are made again": ("force", "repair", "accept"),
+    "Budget, rate and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock", "is_now"),
+    "Output and logs": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
+    "The manifest": ("variables", "allow_env", "simulate"),
 }
 
 
@@ -93,8 +93,6 @@ def verb(function: Callable[..., int]) -> click.Command:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
 
 class LocalPath(click.Path):
     """A path on this machine; the address of a bucket would silently become a folder named `s3:`."""
@@ -120,10 +118,10 @@ class Duration(click.ParamType[float]):
         text = str(value).strip()
         if re.fullmatch(r"\d+(\.\d+)?", text):
             return float(text)
-        parts = re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{value!r} is no duration; write seconds (90) or a unit (90s, 50m, 1h30m)", param, ctx)
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        seconds = parse_duration(text)
+        if seconds is None:
+            self.fail(f"{value!r} is not a duration; write seconds (90) or a unit (90s, 50m, 1h30m)", param, ctx)
+        return seconds
 
 
 class Dollars(click.ParamType[int]):
@@ -135,15 +133,10 @@ class Dollars(click.ParamType[int]):
         """Return micro-dollars."""
         if isinstance(value, int):
             return value
-        from decimal import Decimal, InvalidOperation
-
         try:
-            amount = Decimal(str(value).removeprefix("$"))
-        except InvalidOperation:
-            amount = Decimal("NaN")
-        if not amount.is_finite() or amount < 0:
-            self.fail(f"{value!r} is no sum of money; write dollars, such as 20 or 0.50", param, ctx)
-        return int(amount * 1_000_000)
+            return parse_usd(str(value).removeprefix("$"))
+        except ValueError as error:
+            self.fail("; ".join(error.args), param, ctx)
 
 
 def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
@@ -164,7 +157,7 @@ picks = click.option(
     "--picks",
     type=FILE,
     metavar="FILE",
-    help="Saved picks, merged with the marks of judge; else report/picks.json beside the images.",
+    help="Picks file, merged with the marks of judge; default: report/picks.json beside the images.",
 )
 variables = _apply(
     click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
@@ -197,9 +190,13 @@ selecting = _apply(
     ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
     click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, drawn by lot."),
+    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, chosen at random."),
     click.option(
-        "--seed", type=int, default=0, metavar="S", help="Another S draws another lot; the same draws the same."
+        "--seed",
+        type=int,
+        default=0,
+        metavar="S",
+        help="Seed of the random choice: the same seed chooses the same tasks.",
     ),
     locating,
 )
@@ -207,7 +204,7 @@ deciding = _apply(
     click.option(
         "--force", is_flag=True, help="Replace images that were edited since; the edited ones go to superseded/."
     ),
-    click.option("--repair", is_flag=True, help="Ask again for images that are missing or were changed."),
+    click.option("--repair", is_flag=True, help="Buy images again that are missing or were changed."),
     click.option(
         "--accept",
         multiple=True,
@@ -237,7 +234,7 @@ running = _apply(
     ),
     click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
     wait_lock,
-    click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well: for cron."),
+    click.option("-q", "--quiet", is_flag=True, help="No output when all is well: for cron."),
     click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
     click.option(
         "--progress",
@@ -290,7 +287,7 @@ def compose_flags(
     wait_lock: float = 0.0,
     **others: Any,
 ) -> "Flags":
-    """Return what `compose` understands; `profile` is the value of `--simulate`, None when it was not given."""
+    """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
     from pipeline.model import Aspect
     from pipeline.plan.selection import Selection
@@ -347,11 +344,13 @@ def moment_option(text: str | None, zone: "tzinfo") -> "datetime | None":
         return None
     from datetime import UTC, datetime, timedelta
 
-    units = {"d": "days", "h": "hours", "w": "weeks"}
-    if text[:-1].isdigit() and text[-1] in units:
-        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    age_s = parse_duration(text)
+    if age_s is not None:
+        return datetime.now(UTC) - timedelta(seconds=age_s)
     try:
         found = datetime.fromisoformat(text)
     except ValueError:
-        raise click.UsageError(f"--since {text!r} is no time; write a date (2026-11-01) or an age (30d, 12h)") from None
+        raise click.UsageError(
+            f"--since {text!r} is not a date; write a date (2026-11-01) or an age (30d, 12h)"
+        ) from None
     return found if found.tzinfo else found.replace(tzinfo=zone)

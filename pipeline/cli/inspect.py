@@ -1,7 +1,4 @@
-"""The verb that shows what a run would do: plan.
-
-The verbs of someone who looks: status, report, judge, explain, cost, export.
-"""
+"""The verbs that only read: plan, status, report, judge, explain, cost, export."""
 
 import sys
 from pathlib import Path
@@ -52,10 +49,10 @@ def _show(bill: Any, *, is_json: bool) -> None:
 
 
 def _invalid(error: InputError) -> dict[str, object]:
-    from pipeline.view.plan import Bill, plan_json
+    from pipeline.view.plan import PlanBill, plan_json
 
     problems = [str(problem) for problem in error.problems]
-    return plan_json(Bill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
+    return plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
 
 
 @verb

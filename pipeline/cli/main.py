@@ -1,11 +1,8 @@
-"""However a command ends, an exit code and a sentence comes of it.
+"""Entry point: finds the verb, calls it, turns every ending into an exit code.
 
-What is expected prints `imgpipe: ...` with the next step and no traceback. Anything else is a bug: it keeps its
-traceback, and says that what was paid is safe.
-
-The door: finds the verb, calls it, turns every ending into an exit code.
-
-Verbs are imported when they are called, so `imgpipe --help` starts in the time of click alone.
+Expected errors print `imgpipe: ...` with the next step and no traceback. Anything else is a bug: it keeps its
+traceback, and says that what was paid is safe. Verbs are imported when they are called, so that `imgpipe --help`
+starts in the time of click alone.
 """
 
 import errno
@@ -23,6 +20,7 @@ from pipeline.cli import terminal
 from pipeline.cli.flags import WIDTH, Context, Page
 from pipeline.cli.terminal import flush_results, has_reader_left, mute, repair_streams
 from pipeline.errors import Exit, ImgpipeError
+from pipeline.text import nearest
 
 OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 BUG: Final = (
@@ -54,7 +52,7 @@ def exit_code(command: Callable[[], Any], args: Sequence[str]) -> int:
         if error.filename is None and error.errno not in OF_THE_DISK:
             return _bug()
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        _say(f"{where}{error.strerror}; mend that, then run the same command")
+        _say(f"{where}{error.strerror}; fix that, then run the same command")
         return Exit.STORAGE
     except Exception:  # seen by the person at the terminal, with its traceback
         return _bug()
@@ -110,20 +108,21 @@ VERBS: Final = {  # verb -> (module, what it does)
     "validate": ("author", "Check manifests; list every problem with its place."),
     "plan": ("inspect", "Show what a run would do, why, and for how much."),
     "run": ("run", "Make the images that are missing or changed."),
-    "retry": ("run", "Ask again for what failed, was refused or is unknown."),
+    "retry": ("run", "Retry failed, refused or unknown tasks."),
     "redo": ("run", "Buy new images in place of rejected ones."),
     "status": ("inspect", "Show tasks by state, money spent, unknowns."),
     "report": ("inspect", "Write the contact sheet: one static page."),
     "judge": ("inspect", "Pick, reject and annotate images in a browser."),
-    "explain": ("inspect", "Tell where an image comes from."),
-    "cost": ("inspect", "Sum up money by job, model or day."),
+    "explain": ("inspect", "Show where an image comes from."),
+    "cost": ("inspect", "Sum costs by job, model or day."),
     "export": ("inspect", "Copy the images that were picked."),
-    "verify": ("maintenance", "Hash every image again and compare."),
-    "rebuild": ("maintenance", "Make a ledger from the files on disk."),
+    "verify": ("maintenance", "Hash every image and compare it with the ledger."),
+    "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
     "rejected": ("maintenance", "List answers that could not be published; read them again."),
-    "settle": ("maintenance", "Write down what the provider said of unknown requests."),
+    "prune": ("prune", "Show what takes room and is no longer needed; remove it with -y."),
+    "settle": ("maintenance", "Record unknown requests as billed or free."),
     "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
-    "simulate": ("author", "Serve the API on this machine, for rehearsal."),
+    "simulate": ("author", "Serve a simulator of the API on this machine."),
     "schema": ("author", "Print the manifest's JSON Schema."),
     "completion": ("author", "Print the completion script for a shell."),
 }
@@ -131,7 +130,7 @@ TOPICS: Final = {  # in the order people meet them
     "Write": ("init", "validate"),
     "Make": ("plan", "run", "retry", "redo"),
     "Look": ("status", "report", "judge", "explain", "cost", "export"),
-    "Keep": ("verify", "rebuild", "rejected", "settle"),
+    "Keep": ("verify", "rebuild", "rejected", "settle", "prune"),
     "Around": ("doctor", "simulate", "schema", "completion"),
 }
 EXAMPLES: Final = (
@@ -141,7 +140,7 @@ EXAMPLES: Final = (
     "imgpipe run jobs/first.yaml              the same command again continues",
 )
 EXITS: Final = (
-    "0 everything asked for exists    2 mend the manifest or the command    3 some tasks failed",
+    "0 everything asked for exists    2 fix the manifest or the command    3 some tasks failed",
     "5 disk or ledger    7 key, credit or address    8 budget reached    10 time is over",
     "75 try later    130, 143 stopped by a signal    1 a bug",
 )
@@ -199,10 +198,8 @@ class Verbs(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the verb; a mistyped one is told which is nearest."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], VERBS, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"the verbs are {', '.join(VERBS)}"
+            near = nearest(args[0], VERBS)
+            advice = f"did you mean {near!r}?" if near else f"the verbs are {', '.join(VERBS)}"
             ctx.fail(f"No such verb {args[0]!r}; {advice}")
         return super().resolve_command(ctx, args)
 

@@ -1,4 +1,4 @@
-"""The verbs of upkeep: verify, rebuild, rejected, doctor. None of them sends a request."""
+"""The verbs of maintenance: verify, rebuild, rejected, settle, doctor. None of them sends a paid request."""
 
 import sys
 from pathlib import Path
@@ -10,6 +10,7 @@ from pipeline.cli import flags as f
 from pipeline.cli import terminal
 from pipeline.cli.flags import verb
 from pipeline.errors import Exit
+from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
@@ -86,7 +87,6 @@ def verify(
 
 
 def _list(kind: str, paths: list[str]) -> None:
-    from pipeline.text import visible
 
     for path in paths[:SHOWN]:
         print(f"{kind}: {visible(path)}")
@@ -95,7 +95,6 @@ def _list(kind: str, paths: list[str]) -> None:
 
 
 def _verdict(verified: "Verified", path: Path) -> str:
-    from pipeline.text import count
 
     found = verified.found
     if not verified.has_ledger:
@@ -116,7 +115,7 @@ def _verdict(verified: "Verified", path: Path) -> str:
     if found.undecodable:
         lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
     if found.unreadable:
-        lines.append(f"{len(found.unreadable):,} cannot be read: mend the disk or the permissions.")
+        lines.append(f"{len(found.unreadable):,} cannot be read: fix the disk or the permissions.")
     if found.unrecorded:
         lines.append(f"{len(found.unrecorded):,} belong to no task of this directory; they are left alone.")
     return "\n".join(lines)
@@ -164,8 +163,8 @@ def rebuild(
                 "doubtful": rebuilt.doubtful,
                 "set_aside": None if aside is None else str(aside),
                 "recovered": rebuilt.recovery.recovered,
-                "carried": _carried_json(rebuilt.carried),
-                "counted_usd": rebuilt.counted_microusd / 1e6,
+                "carried": _salvaged_json(rebuilt.salvaged),
+                "counted_usd": usd(rebuilt.counted_microusd),
                 "doubt": rebuilt.doubt,
                 "exit": int(exit_code),
             }
@@ -176,30 +175,28 @@ def rebuild(
     return exit_code
 
 
-def _carried_json(carried: "SalvagedLedger | None") -> dict[str, object] | None:
+def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | None:
     return (
         None
-        if carried is None
+        if salvaged is None
         else {
-            "attempts": carried.attempts,
-            "spent_usd": carried.spent_microusd / 1e6,
-            "unknown_usd": carried.unknown_microusd / 1e6,
-            "is_complete": carried.is_complete,
+            "attempts": salvaged.attempts,
+            "spent_usd": usd(salvaged.spent_microusd),
+            "unknown_usd": usd(salvaged.unknown_microusd),
+            "is_complete": salvaged.is_complete,
         }
     )
 
 
 def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
-    from pipeline.text import count, money
-
     lines = [
         f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
     ]
     if rebuilt.set_aside is not None:
         lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
-    if (carried := rebuilt.carried) is not None:
-        spent, unknown = (money(each, is_play_money) for each in (carried.spent_microusd, carried.unknown_microusd))
-        lines.append(f"Carried over from it: {count(carried.attempts, 'request')}, {spent} and maybe {unknown} more.")
+    if (salvaged := rebuilt.salvaged) is not None:
+        spent, unknown = (money(each, is_play_money) for each in (salvaged.spent_microusd, salvaged.unknown_microusd))
+        lines.append(f"Recovered from it: {count(salvaged.attempts, 'request')}, {spent} and maybe {unknown} more.")
     if rebuilt.counted_microusd:
         counted = money(rebuilt.counted_microusd, is_play_money)
         lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
@@ -289,7 +286,6 @@ def _kept_json(kept: "Rejected") -> dict[str, object]:
 
 
 def _kept_line(kept: "Rejected") -> str:
-    from pipeline.text import size, visible
 
     facts = kept.facts
     if facts is None:
@@ -336,12 +332,11 @@ def settle(
     import asyncio
 
     from pipeline.app import settle
-    from pipeline.text import count, money
 
     if is_billed is None:
-        raise click.UsageError("what was said of them? write --billed or --free")
+        raise click.UsageError("the outcome is missing; write --billed or --free")
     if bool(attempts) == is_all:
-        raise click.UsageError("which ones? write their names, or --all")
+        raise click.UsageError("no attempt is named; write their names, or --all")
     _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
     found = asyncio.run(settle.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)
@@ -354,7 +349,7 @@ def settle(
 
 
 def _settled_json(unknown: "Unknown") -> dict[str, object]:
-    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": unknown.price_microusd / 1e6}
+    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": usd(unknown.price_microusd)}
 
 
 # -- doctor -------------------------------------------------------------------------------------------------------
@@ -406,8 +401,6 @@ def doctor(
 
 def _show(level: str, name: str, text: str, advice: str) -> None:
     from rich.text import Text
-
-    from pipeline.text import visible
 
     line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
     if advice:

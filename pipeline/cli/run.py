@@ -135,8 +135,8 @@ def _run(
     from pipeline.view import run as view
 
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
-    look = RunDisplay(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
-    look.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
+    display = RunDisplay(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
+    display.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
     confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
     gc.disable()  # until the run begins: what is made before stays, and to look through it again and again takes 30 ms
     try:
@@ -144,10 +144,10 @@ def _run(
             from pipeline.app import context  # the lock comes before what takes long to import
             from pipeline.app import run as app
 
-            setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), look.note)
-            summary = _driven(app.run(setup, watch=partial(_begun, look), confirm=confirm, retry=retry, lock=lock))
+            setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), display.note)
+            summary = _driven(app.run(setup, watch=partial(_begun, display), confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
-        is_told = look.not_begun(error)
+        is_told = display.not_begun(error)
         if is_json:
             f.print_json(view.unrun_json(error))
         if not is_told:
@@ -155,18 +155,18 @@ def _run(
         return error.exit_code
     finally:
         gc.enable()
-    look.last_word(summary, path)
+    display.last_word(summary, path)
     if is_json:
         f.print_json(view.run_json(summary))
     return summary.exit
 
 
 @contextmanager
-def _begun(look: "RunDisplay", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
+def _begun(display: "RunDisplay", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
     """Show the run; the garbage collector is let loose on what comes from here on, and on nothing older."""
     gc.freeze()
     gc.enable()
-    with look(started, gauge) as listen:
+    with display(started, gauge) as listen:
         yield listen
 
 
@@ -190,6 +190,9 @@ def new_event_loop() -> "AbstractEventLoop":
         import asyncio
 
         return asyncio.new_event_loop()
+    import os
+
+    os.environ.setdefault("UV_THREADPOOL_SIZE", "2")  # libuv looks up names in them; each reserves 8 MB of stack
     import uvloop  # 15 ms, which only who spends waits for
 
     return uvloop.new_event_loop()

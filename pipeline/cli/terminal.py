@@ -1,21 +1,15 @@
-"""Names and prompts are UTF-8, whatever the locale says: an old server's cron may speak Latin-1 or nothing but ASCII.
+"""Standard streams, encoding and signals of the process, as its parent set them up.
 
-Python takes C and POSIX for UTF-8 by itself; for every other locale the command is started again, once, in Python's
-UTF-8 mode. Then a file gets the same name from a terminal and from cron.
+Encoding: names and prompts are UTF-8 whatever the locale says. Python does that by itself for C and POSIX; for every
+other locale the command is started again, once, in Python's UTF-8 mode. So a file gets the same name from a terminal
+and from cron.
 
-Standard streams as a parent may hand them over: closed, full, or a pipe whose reader has left.
+Streams: descriptors 0 to 2 may be closed, full, or a pipe whose reader has gone. Lost output on stderr is ignored;
+results that a full disk does not take are an error; a reader that closed early (`imgpipe status | head -1`) is none.
 
-In: descriptors 0 to 2. Out: three streams that can be written to, and an exit code that only results can change: what
-is said on stderr is lost silently, results that a full disk does not take are no success, and a reader that has seen
-enough (`imgpipe status | head -1`) is none of our failures. It knows no command.
-
-Signals while nobody listens to them: when the command comes up, and when it leaves.
-
-In: Ctrl-C before a run has its own handlers, any signal after it. Out: an end without a traceback, and never one in the
-middle of what must not be broken off: modules that are being imported (the C code of some swallows an exception, or
-makes another one of it), and Python's own end, which takes threads apart that still work. It knows no command.
-
-Where people read: stdout or stderr as rich sees them, without a single escape code where none is wanted.
+Signals: before a run has its own handlers, Ctrl-C ends the process without a traceback, but never in the middle of an
+import (the C code of some modules swallows the exception or makes another one of it); after a run, signals do not
+interrupt Python's shutdown, which joins threads that still work.
 """
 
 import io

@@ -1,9 +1,15 @@
 """Many attempts: the control plane. It sees tasks, money and outcomes, never an image's bytes.
 
 events     what happens during a run, as values
-ports      what the engine needs of its neighbours, as protocols
+ports      protocols of what the engine needs: sender, ledger, disk
 wallet     budgets: reserved before an attempt, settled after it
-throttle   when the next request may start
+gate       what workers wait at before they send a request
+throttle   when the next request may start: canary, limits, backoff
+limit_search   the search for what the server allows: requests in flight, starts in a window
+backoff    a time in which nothing is started but one probe at a time
+overload   whether a fast 503 is a refusal
+start_history  which requests were started and taken, and how long answers take
+rate_window    so many starts in a window, spread evenly
 retry      may a task be asked again, and when
 halt       when a run must start nothing more, and its exit code
 attempt    one attempt: begin, send, record

@@ -1,12 +1,11 @@
-"""Is there room on the disk for what is in flight? Asked before each request, looked up at most once a second.
+"""One attempt of one task in three steps: `begin`, `send`, `record`.
 
-In: free bytes, as the store knows them. Out: a go, or a wait; after a minute without room the run halts, because an
-image that was paid for must find its place. It refuses to know paths.
+`begin` passes the gates in this order: halt, wallet, disk space, throttle; then the attempt is committed as sent.
+`send` hands it to the sender. `record` settles the money and commits how the attempt ended. Whether to repeat is
+decided in `retry`.
 
-One attempt of one task in three steps: `begin`, `send`, `record`.
-
-`begin` passes the gates in this order: halt, wallet, disk, throttle; then the attempt is committed as sent. `send`
-hands it to the sender. `record` settles the money and commits how it ended. Nothing here decides about repeating.
+The disk space guard runs before each request and looks at most once a second; after a minute without space the run
+halts, because an image that was paid for must be stored.
 """
 
 import asyncio
@@ -16,9 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
+from pipeline.engine.gate import Gate, Stopped
+from pipeline.engine.halt import RELEASED
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
 from pipeline.engine.retry import AttemptHistory, state_after
-from pipeline.engine.throttle import Gate, Stopped, Ticket
+from pipeline.engine.start_history import Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
@@ -98,7 +99,7 @@ class Step:
     cost_microusd: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Begun:
     """An attempt that is committed and about to be sent, with what it holds until it is recorded."""
 
@@ -137,7 +138,12 @@ class Attempts:
         self._room = DiskSpaceGuard(ledger.free_bytes)
         self._money_moved = asyncio.Condition()
         self._has_warned_of_room = False
-        self.in_flight = 0  # with the sender
+        self._sent: set[Begun] = set()  # with the sender
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many attempts are with the sender."""
+        return len(self._sent)
 
     # -- the three steps ------------------------------------------------------------------------------------------
 
@@ -160,17 +166,21 @@ class Attempts:
         )
         failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
-        self.in_flight += 1
+        self._sent.add(begun)
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)
+        except BaseException:  # the worker sees it; the next start finds the attempt as sent, so maybe billed
+            await self._moved(self._wallet.keep_unknown, begun.reservation)
+            raise
         finally:
-            self.in_flight -= 1
+            self._sent.discard(begun)
             begun.seconds = time.monotonic() - started
             failure = self._gate.finished(begun.ticket, failure)
         if failure is not None:
             result = failure  # as the throttle names it: an outage may have been a refusal
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
+        self._top_up_dearer(begun.cost_microusd)
         return result
 
     async def record(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> Step:
@@ -198,7 +208,7 @@ class Attempts:
             await self._ledger.close(
                 attempt,
                 result,
-                state=step.state,
+                state=TaskState.PENDING if is_suspended(step) else step.state,
                 cost_microusd=cost,
                 unknown_microusd=unknown,
                 seconds=begun.seconds,
@@ -237,7 +247,7 @@ class Attempts:
             except BaseException:  # the worker sees it; nothing was sent
                 await self._moved(self._wallet.release, reservation)
                 raise
-            if self._wallet.covers(reservation, self._prices.reserve(task) or 0):
+            if self._is_covered(task, reservation):
                 return reservation, ticket
             self._gate.abandoned(ticket)
             await self._moved(self._wallet.release, reservation)
@@ -258,9 +268,12 @@ class Attempts:
             self._gate.abandoned(ticket)
 
     def _is_held_back(self, begun: Begun) -> bool:
-        """Whether a halt, a pause or another day began while the attempt was being committed: then it is not sent."""
-        is_another_day = not self._wallet.is_current(begun.reservation)
-        return is_another_day or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
+        """Whether a halt, a pause, another day or a higher price began while the attempt was being committed.
+
+        Then it is not sent.
+        """
+        is_short = not self._is_covered(begun.attempt.task, begun.reservation)
+        return is_short or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
 
     async def _withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
@@ -282,6 +295,15 @@ class Attempts:
                     return reserved
                 await self._money_moved.wait()
         return None
+
+    def _is_covered(self, task: Task, reservation: Reservation) -> bool:
+        return self._wallet.covers(reservation, self._prices.reserve(task) or 0)
+
+    def _top_up_dearer(self, cost_microusd: int) -> None:
+        """Set more aside for requests in flight whose like has cost more than was reserved for them."""
+        for begun in self._sent:
+            if begun.reservation.price_microusd < cost_microusd:  # cheap: most answers cost less than any reservation
+                self._wallet.top_up(begun.reservation, self._prices.reserve(begun.attempt.task) or 0)
 
     def _price(self, task: Task, reservation: Reservation) -> int | None:
         """Return what was reserved; None where the price is not known."""
@@ -322,6 +344,14 @@ class Attempts:
 def failure_of(result: Artifact | Failure) -> Failure | None:
     """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
     return result if isinstance(result, Failure) and result.image_sha256 is None else None
+
+
+def is_suspended(step: Step) -> bool:
+    """Whether the step failed its task with what a halt may yet prove to be no fault of the task.
+
+    Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
+    """
+    return step.state is TaskState.FAILED and step.failure is not None and step.failure.fault in RELEASED
 
 
 def _is_maybe(result: Artifact | Failure) -> bool:

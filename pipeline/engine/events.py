@@ -1,15 +1,18 @@
-"""What a run has done so far, in numbers.
+"""Events of a run as values, and the numbers counted from them.
 
-What one run did, in numbers. Alone in its module, so that a run which does nothing imports nothing else.
-
-What happens during a run, told as it happens. The engine emits; reports and logs listen; nothing flows back.
+The engine emits, reports and logs listen, and no listener can change the run. Imports little, so that a run with
+nothing to do starts fast.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from pipeline.errors import Exit
 from pipeline.model import Artifact, Fault, TaskState
+
+if TYPE_CHECKING:
+    from pipeline.engine.wallet import Excess
 
 
 @dataclass(slots=True, kw_only=True)
@@ -20,6 +23,7 @@ class Counts:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    trouble: str = ""  # what the last task met that is pending although it was asked
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +48,7 @@ class RunSummary:
     spent_microusd: int = 0
     unknown_microusd: int = 0
     overrun_microusd: int = 0  # what answers cost more than was reserved for them
+    exceeded: "tuple[Excess, ...]" = ()  # budgets of which more than all is spent
     budget_left_microusd: int | None = None
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False

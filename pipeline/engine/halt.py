@@ -1,7 +1,7 @@
-"""When a run must start nothing more, and which exit code says so.
+"""When a run must start nothing more, and its exit code.
 
-In: every judged result of the run and the end of every task, in order. Out: a `Halt`, or None. It refuses to know who
-stops, how, and what is still in flight: a halt finishes what is paid and starts nothing.
+Reads every classified result and the end of every task, in order, and returns a `Halt` or None. A halt finishes what is
+paid and starts nothing; carrying it out is the engine's work.
 """
 
 import math
@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from datetime import UTC, datetime, timedelta
 
+from pipeline.days import next_midnight, quota_zone
 from pipeline.errors import SEVERITY, Exit, most_severe
 from pipeline.model import UNSENT, Artifact, Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
@@ -41,7 +41,7 @@ SAYS_NOTHING = frozenset(  # about key, address, model and request
     }
 )
 WITHOUT_IMAGE = frozenset({Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})
-RELEASED = frozenset({Fault.FORBIDDEN, Fault.NOT_FOUND})  # fail a task, until a halt finds that it was not its fault
+RELEASED = frozenset({Fault.FORBIDDEN, Fault.NOT_FOUND})  # fail a task, unless a halt finds that it was not its fault
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,19 +271,5 @@ class HaltPolicy:
         """Return when the quota is free again: the delay named, else the provider's next midnight."""
         now = self._now()
         if hint_s is None or hint_s <= LONG_S:
-            return next_midnight(now, pacific())
+            return next_midnight(now, quota_zone())
         return now + timedelta(seconds=min(hint_s, LONGEST.total_seconds()))
-
-
-def pacific() -> tzinfo:
-    """Return the zone in which quotas per day begin. https://ai.google.dev/gemini-api/docs/rate-limits"""
-    try:
-        return ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:
-        return timezone(timedelta(hours=-8))  # no time zone data here: in summer an hour late, which is the safe side
-
-
-def next_midnight(now: datetime, zone: tzinfo) -> datetime:
-    """Return the first moment of tomorrow in `zone`, in UTC."""
-    tomorrow = now.astimezone(zone).date() + timedelta(days=1)
-    return datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=zone).astimezone(UTC)

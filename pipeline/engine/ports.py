@@ -1,4 +1,7 @@
-"""What the engine needs from its neighbours, as protocols. The engine imports none of the implementations."""
+"""What the engine needs from other packages, as protocols. The engine imports none of the implementations.
+
+Not part of `attempt`, because implementations import it and must not import the engine with it.
+"""
 
 from collections.abc import Collection
 from typing import Protocol
@@ -43,11 +46,11 @@ class AttemptLedger(Protocol):
         unknown_microusd: int,
         seconds: float,
     ) -> None:
-        """Record an attempt that left no image under a final name."""
+        """Record an attempt that left no image under a final name; `state` is that of its task from now on."""
         ...
 
-    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
-        """Make these tasks due again where they are in one of these states; return how many. Their history stays."""
+    async def fail(self, ids: Collection[str]) -> int:
+        """Record these tasks as failed where they are pending; return how many."""
         ...
 
     async def free_bytes(self) -> int:

@@ -1,7 +1,7 @@
-"""May this task be asked again, and when? The outcomes table's right half, as data and three pure functions.
+"""Whether a task is asked again, and when: the retry rules as data and three pure functions.
 
-In: the failure of one attempt and the tally of its task. Out: yes or no, a wait, or the state the task ends in.
-It knows no clock and sends nothing; tenacity calls it.
+From the failure of one attempt and the history of its task follows a repeat, a wait, or the state the task ends in. No
+clock, no I/O; tenacity calls it.
 """
 
 from collections import Counter
@@ -103,6 +103,11 @@ def may_repeat(fault: Fault, tally: AttemptHistory, retry: Retry) -> bool:
     if fault is Fault.OTHER:
         repeats = min(repeats, retry.unknown)  # it may have been billed as well
     return tally.faults[fault] <= repeats
+
+
+def exhausted(tally: AttemptHistory, retry: Retry) -> Fault | None:
+    """Return the fault of earlier runs after which the task may not be asked again; None: it may be."""
+    return next((fault for fault in tally.faults if not may_repeat(fault, tally, retry)), None)
 
 
 def state_after(fault: Fault, tally: AttemptHistory, retry: Retry) -> TaskState:

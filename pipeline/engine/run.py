@@ -1,13 +1,10 @@
-"""What a person should hear of images that were accepted: the answer's own doubts, and what was there before.
+"""Runs a lazy stream of due tasks through a bounded queue and a fixed number of workers.
 
-In: answers, as they are judged. Out: texts that were not told yet. Another size than asked for, the same bytes for two
-tasks, two answers with one id: that is the server's doing and was paid for, so it is accepted, and told. It refuses to
-know files and the ledger.
+Nothing fatal is raised while requests are in flight: it orders a halt (nothing new is sent, what is in flight is
+awaited and saved), because raising would cancel requests that are paid.
 
-One run: a lazy stream of due tasks through a bounded queue and a fixed number of workers.
-
-Nothing fatal is raised while requests are in flight: it orders a
-halt (nothing new is sent, what is in flight is awaited and saved), because raising would cancel requests that are paid.
+Warnings about accepted images are raised here too, each text once: another size than asked for, the same bytes for two
+tasks, two answers with one id. They were paid for, so they are accepted.
 """
 
 import asyncio
@@ -22,12 +19,12 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from pipeline.engine.attempt import Attempts, Begun, Step, failure_of
+from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.halt import RELEASED, Halt, HaltPolicy, Halts
+from pipeline.engine.gate import Gate
+from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, Prices, Sender
-from pipeline.engine.retry import DEFERRABLE, AttemptHistory, may_repeat, state_after, wait_s
-from pipeline.engine.throttle import Gate
+from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
@@ -69,12 +66,12 @@ class Remarks:
             if text in self._told or len(self._told) > MOST_TOLD:
                 continue
             self._told.add(text)
-            yield text if len(self._told) <= MOST_TOLD else "there is more to say of these images; the rest is not told"
+            yield text if len(self._told) <= MOST_TOLD else "more warnings of this kind; the rest is not shown"
 
     def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
         other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
         if other is not None:
-            yield f"its image is byte for byte that of {other}; it was accepted"
+            yield f"its image has the same bytes as that of {other}; it was accepted"
         if image.response_id is None:
             return
         other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
@@ -110,7 +107,7 @@ class Engine:
         prices: Prices,
         gate: Gate,
         wallet: Wallet,
-        watch: HaltPolicy,
+        policy: HaltPolicy,
         limits: Limits,
         retry: Retry,
         listen: Listener,
@@ -133,7 +130,7 @@ class Engine:
         self._ledger = ledger
         self._gate = gate
         self._wallet = wallet
-        self._watch = watch
+        self._policy = policy
         self._remarks = Remarks()
         self._limits = limits
         self._retry = retry
@@ -259,29 +256,41 @@ class Engine:
     async def _take_turn(self, turn: _Turn) -> None:
         if not self._is_halted.is_set():
             turn.images_seen = self.counts.images
-            await self._ask(turn)
+            if (fault := exhausted(turn.tally, self._retry)) is not None:
+                await self._give_up(turn, fault)
+            else:
+                await self._ask(turn)
         failure = turn.last.failure
         if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
         else:
             self._end(turn)
 
+    async def _give_up(self, turn: _Turn, fault: Fault) -> None:
+        """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
+        await self._ledger.fail([turn.due.task.id])
+        reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
+        turn.last = Step(state=TaskState.FAILED, reason=reason)
+        self._emit(Warned(text=reason, task_id=turn.due.task.id))
+
     def _end(self, turn: _Turn) -> None:
         """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
-        failure = turn.last.failure
-        if failure is not None and failure.fault in RELEASED and turn.last.state is TaskState.FAILED:
+        if is_suspended(turn.last):
             self._suspended.append(turn)
         else:
             self._tell_end(turn)
 
     async def _end_suspended(self) -> None:
-        """Make tasks due again whose failure ordered a halt that was not their fault; the others have failed."""
-        cleared = [turn for turn in self._suspended if turn.last.failure and turn.last.failure.fault in self._released]
-        for turn in cleared:
-            turn.last = replace(turn.last, state=TaskState.PENDING)
+        """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
+        failed: list[str] = []
+        for turn in self._suspended:
+            if turn.last.failure is not None and turn.last.failure.fault in self._released:
+                turn.last = replace(turn.last, state=TaskState.PENDING)
+            else:
+                failed.append(turn.due.task.id)
         try:
-            if cleared:
-                await self._ledger.release([TaskState.FAILED], [turn.due.task.id for turn in cleared])
+            if failed:
+                await self._ledger.fail(failed)
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:
@@ -293,6 +302,8 @@ class Engine:
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
+        if step.state is TaskState.PENDING:
+            self.counts.trouble = step.reason
         self._emit(
             TaskEnded(
                 task_id=task.id,
@@ -373,7 +384,7 @@ class Engine:
             for text in self._remarks.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._watch.judged(
+        if halt := self._policy.judged(
             result,
             model=task.model,
             tries=tries,
@@ -389,7 +400,7 @@ class Engine:
             self._hindered(failure)
 
     def _task_ended(self, state: TaskState) -> None:
-        if halt := self._watch.task_ended(state):
+        if halt := self._policy.task_ended(state):
             self._halt(halt)
 
     def _hindered(self, failure: Failure) -> None:
@@ -422,7 +433,7 @@ class Engine:
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
-        """Tell what happened. A listener that fails stops the run in order, as any bug does (R21)."""
+        """Tell what happened. A listener that fails stops the run in order, as any bug does."""
         try:
             self._listen(event)
         except Exception as bug:  # raised by `run`

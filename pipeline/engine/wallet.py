@@ -1,19 +1,19 @@
-"""What may still be spent: reserved before an attempt, settled after it.
+"""Budgets of run, day and month: reserved before an attempt, settled after it.
 
-In: prices, costs and the time. Out: reservations, or a refusal that names the budget. It refuses to know tasks, the
-ledger and the network. Everything is an integer of micro-dollars; a plain object used on one event loop, so no two
-workers can reserve the same money.
+A reservation is refused with the name of the budget that would be exceeded. Everything is an integer of micro-dollars;
+a plain object used on one event loop, so no two workers can reserve the same money.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
 from pipeline.settings import Budget
+from pipeline.text import money
 
 
 class Period(StrEnum):
@@ -24,12 +24,12 @@ class Period(StrEnum):
     MONTH = "month"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Reservation:
     """Money set aside for one attempt, in the periods in which it was made."""
 
-    price_microusd: int
-    serial: int
+    price_microusd: int  # as it stands; `Wallet.top_up` raises it
+    first_microusd: int  # as it was made
     accounts: "tuple[_Account, ...]" = field(repr=False)
 
 
@@ -44,11 +44,17 @@ class Refusal:
     is_final: bool
 
     def __str__(self) -> str:
-        left, price = _usd(self.left_microusd), _usd(self.price_microusd)
         return (
-            f"the budget of this {self.period} (${_usd(self.budget_microusd)}) is used up: ${left} left, "
-            f"the next image costs ${price}"
+            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up: {money(self.left_microusd)} "
+            f"left, the next image costs {money(self.price_microusd)}"
         )
+
+
+class Excess(NamedTuple):
+    """A budget that was exceeded."""
+
+    period: Period
+    microusd: int  # beyond it
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +71,11 @@ class _Account:
     def left(self) -> int | None:
         """What may still be reserved; negative where an earlier run left more than the budget now allows."""
         return None if self.budget is None else self.budget - self.spent - self.unknown - self.reserved
+
+    @property
+    def over(self) -> int:
+        """By how much the budget is exceeded; 0: it is not, or there is none."""
+        return 0 if self.budget is None else max(0, self.spent + self.unknown - self.budget)
 
     def refusal(self, price: int) -> Refusal | None:
         left = self.left
@@ -102,13 +113,12 @@ class Wallet:
         self._today: Span | None = None
         self._accounts: tuple[_Account, ...] = (self._run,)
         self._turn_page()
-        self._open: set[int] = set()
+        self._open: set[Reservation] = set()
         self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
-        self._serial = 0
 
     def __repr__(self) -> str:
-        left = "no budget" if self.left_microusd is None else f"${_usd(self.left_microusd)} left"
-        return f"<Wallet ${_usd(self.spent_microusd)} spent, ${_usd(self.reserved_microusd)} reserved, {left}>"
+        left = "no budget" if self.left_microusd is None else f"{money(self.left_microusd)} left"
+        return f"<Wallet {money(self.spent_microusd)} spent, {money(self.reserved_microusd)} reserved, {left}>"
 
     @property
     def spent_microusd(self) -> int:
@@ -132,6 +142,13 @@ class Wallet:
         lefts = [left for account in self._accounts if (left := account.left) is not None]
         return max(0, min(lefts)) if lefts else None
 
+    @property
+    def exceeded(self) -> tuple[Excess, ...]:
+        """Return the budgets of this moment of which more than all is spent or maybe spent, and by how much."""
+        self._turn_page()
+        over = ((account.period, account.over) for account in self._accounts)
+        return tuple(Excess(period, microusd) for period, microusd in over if microusd > 0)
+
     def reserve(self, price_microusd: int) -> Reservation | Refusal:
         """Set `price_microusd` aside in every budget, or say which one forbids it."""
         if price_microusd < 0:
@@ -143,9 +160,20 @@ class Wallet:
             return min(refusals, key=lambda r: (not r.is_final, r.left_microusd))
         for account in accounts:
             account.reserved += price_microusd
-        self._serial += 1
-        self._open.add(self._serial)
-        return Reservation(price_microusd, self._serial, accounts)
+        reservation = Reservation(price_microusd, price_microusd, accounts)
+        self._open.add(reservation)
+        return reservation
+
+    def top_up(self, reservation: Reservation, price_microusd: int) -> None:
+        """Raise an open reservation to a price that rose while its request was in flight; never lowers it.
+
+        The request cannot be called back, so no budget refuses this: one that no longer has room for it reserves
+        nothing further until it has.
+        """
+        more = max(0, price_microusd - reservation.price_microusd)
+        reservation.price_microusd += more
+        for account in reservation.accounts:
+            account.reserved += more
 
     def covers(self, reservation: Reservation, price_microusd: int) -> bool:
         """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month."""
@@ -155,7 +183,7 @@ class Wallet:
         """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
         if cost_microusd < 0:
             raise ValueError(f"a cost cannot be negative: {cost_microusd}")
-        self.overrun_microusd += max(0, cost_microusd - reservation.price_microusd)
+        self.overrun_microusd += max(0, cost_microusd - reservation.first_microusd)
         for account in self._take(reservation):
             account.spent += cost_microusd
 
@@ -175,7 +203,7 @@ class Wallet:
 
     def _take(self, reservation: Reservation) -> "tuple[_Account, ...]":
         """Close the reservation. Raises KeyError when it was closed before."""
-        self._open.remove(reservation.serial)
+        self._open.remove(reservation)
         for account in reservation.accounts:
             account.reserved -= reservation.price_microusd
         return reservation.accounts
@@ -200,9 +228,3 @@ class Wallet:
             spent = self._spent(span.start, now)
             account = _Account(period, budget, spent.spent_microusd, spent.unknown_microusd)
             self._periods[period, span.start] = account
-
-
-def _usd(microusd: int) -> str:
-    """Write micro-dollars for people: 1_500_000 is 1.50, 39_000 is 0.039."""
-    whole, part = divmod(microusd, 1_000_000)
-    return f"{whole}.{f'{part:06d}'.rstrip('0').ljust(2, '0')}"

@@ -1,8 +1,9 @@
 """Everything that reads or writes the bytes of an image.
 
-formats      sniff a type, walk PNG, JPEG and WebP containers, decide whether an image is whole
-metadata     what a camera wrote, taken out before an image is sent
+formats      type detection, PNG, JPEG and WebP containers, check for completeness
+metadata     removes EXIF, XMP and comments before an image is sent
 provenance   a record of how an image was made, embedded as XMP and read back
-convert      other kinds and sizes made into what the API takes, in a limited child process
+decoder      a limited child process: every picture that others made is decoded there
+convert      other kinds and sizes made into what the API takes
 thumbnails   small pictures for the contact sheet
 """

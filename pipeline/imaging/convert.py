@@ -1,16 +1,12 @@
-"""Pictures of other kinds, made into ones the API takes. Runs in a process of its own.
+"""Converts images of other formats or sizes to PNG or JPEG that the API takes, in a child process.
 
-In: bytes of a picture and the most bytes and pixels it may have. Out: PNG or JPEG, upright, eight bits a channel; the
-same input always gives the same output. It refuses to know files: the original is never touched.
-
-A process of its own, because decoders are the part most easily attacked and overwhelmed: memory and time are limited,
-and if it dies, it dies alone.
+The result is upright, has eight bits a channel, and is the same for the same input and limits; originals are never
+touched. Decoders are the part most easily attacked and overwhelmed: memory and time of the child are limited, and if it
+dies, it dies alone.
 """
 
 import contextlib
 import io
-import resource
-import signal
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -21,7 +17,6 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
 from pipeline.imaging.formats import BrokenImageError
 from pipeline.imaging.metadata import bare_png
-from pipeline.pools import leave_with_parent
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
@@ -31,8 +26,6 @@ _PIXELS = 130_000_000  # of other kinds, which are decoded whole
 _QUALITIES = (95, 90, 85)
 _TOLD_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
 _TOLD_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
-_MEMORY_BYTES = 3 * 2**30
-_SECONDS = 60.0  # of CPU, so that a machine with other work gives the same result; 108 megapixels take 6
 
 
 class UnreadableError(Exception):
@@ -43,21 +36,11 @@ class OutOfMemoryError(Exception):
     """The picture takes more memory than there is here; it may be whole."""
 
 
-def prepare_process() -> None:
-    """Set the limits of a converter process. Ctrl-C is its parent's affair, and it does not outlive its parent."""
-    leave_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    with contextlib.suppress(ValueError, OSError):  # some systems do not limit address space
-        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-
-
 def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:
     """Return media type and bytes of the picture's first frame, scaled down until it fits.
 
-    Raises: UnreadableError, OutOfMemoryError. A picture that takes more than a minute of CPU ends the process.
+    Raises: UnreadableError, OutOfMemoryError.
     """
-    signal.setitimer(signal.ITIMER_PROF, _SECONDS)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -71,8 +54,6 @@ def convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool)
         raise UnreadableError(f"too many pixels; at most {_PIXELS:,} are read, {_JPEG_PIXELS:,} of a JPEG") from error
     except Exception as error:  # decoders raise whatever they like; the task's reason shows it
         raise UnreadableError(f"damaged or not readable: {type(error).__name__}: {error}") from None
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _convert_anyhow(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool) -> tuple[str, bytes]:

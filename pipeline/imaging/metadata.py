@@ -1,8 +1,7 @@
-"""What a camera tells about its owner, taken out of an image without touching its pixels.
+"""Removes private metadata from a whole PNG, JPEG or WebP without touching its pixels.
 
-In: a whole PNG, JPEG or WebP. Out: the same pixels without EXIF (places, times, serial numbers), XMP, IPTC and
-comments; the colour profile stays, and so does the orientation, or the picture would lie on its side. It refuses to
-know why.
+EXIF (places, times, serial numbers), XMP, IPTC and comments go. The colour profile stays, and so does the orientation,
+without which the picture would lie on its side.
 """
 
 import zlib

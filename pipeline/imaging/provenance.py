@@ -1,24 +1,20 @@
-"""A record inside an XMP packet, beside what others wrote there.
+"""Embeds a record of how an image was made as an XMP packet, and reads it back.
 
-In: a record (anything JSON can say) and perhaps an existing packet. Out: a packet that says that a trained model made
-the picture (IPTC Digital Source Type) and carries the record. It knows no image format.
-
-Where a picture came from, written into its file without touching a pixel.
-
-In: the bytes of a PNG, JPEG or WebP and a record. Out: the same file with an XMP packet in it; or the record of such a
-file. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes and would not fit
-afterwards: a signed file is left as it is, and its record stands in a file beside it (`sidecar`).
+The packet marks the picture as made by a trained model (IPTC Digital Source Type) and carries the record as JSON beside
+what others wrote there. The compressed picture is copied byte for byte. A C2PA signature inside a file covers its bytes
+and would be invalid afterwards: a signed file is left as it is, and its record is written to a file beside it
+(`sidecar`).
 """
 
 import hashlib
 import json
-import mmap
 import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
 from html import escape, unescape
 
+from pipeline.imaging.formats import Bytes, jpeg_segments, png_chunks, webp_chunks
 from pipeline.model import Sidecar
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
@@ -110,7 +106,6 @@ _MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
 _XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10  # VP8X; WebP container specification
 
 Chunk = tuple[bytes, bytes]
-Bytes = bytes | mmap.mmap
 
 
 def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
@@ -138,11 +133,11 @@ def is_signed(data: Bytes) -> bool:
     """
     try:
         if data[:8] == _PNG:
-            return any(kind == b"caBX" for kind, _, _ in _png_chunks(data))
+            return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
         if data[:2] == b"\xff\xd8":
             return any(kind == b"\xeb" and body[:2] == b"JP" and b"c2pa" in body for kind, body in _jpeg_heads(data))
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return any(kind == b"C2PA" for kind, _, _ in _webp_places(data))
+            return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
     except (ValueError, struct.error, IndexError):
         return False
     return False
@@ -166,12 +161,12 @@ def extract(data: bytes) -> dict[str, object] | None:
 
 def _packets(data: bytes) -> Iterator[bytes]:
     if data.startswith(_PNG):
-        found = (_png_packet(kind, data[start + 8 : end - 4]) for kind, start, end in _png_chunks(data))
+        found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
         yield from (text for text in found if text is not None)
     elif data.startswith(b"\xff\xd8"):
         yield from _jpeg_packets(data)
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        yield from (body for kind, body in _webp_chunks(data) if kind == b"XMP ")
+        yield from (data[start:end] for kind, start, end in webp_chunks(data) if kind == b"XMP ")
 
 
 def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
@@ -181,32 +176,18 @@ def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
     existing: bytes | None = None
     out: list[bytes] = [_PNG]
     place, end = 0, 0
-    for kind, start, end in _png_chunks(data):
-        found = _png_packet(kind, data[start + 8 : end - 4])
+    for kind, start, end in png_chunks(data, verify=False):
+        found = _png_packet(kind, data[start:end])
         if found is not None:
             existing = found
             continue
         if kind == b"IDAT" and place == 0:
             place = len(out)
-        out.append(data[start:end])
+        out.append(data[start - 8 : end + 4])
     if place == 0:
         raise ValueError("not a whole PNG")
     out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + make_packet(record, existing)))
-    return b"".join(out) + data[end:]
-
-
-def _png_chunks(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of every chunk up to IEND."""
-    at = len(_PNG)
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        if end > len(data):
-            raise ValueError("not a whole PNG")
-        yield kind, at, end
-        if kind == b"IEND":
-            return
-        at = end
+    return b"".join(out) + data[end + 4 :]
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -257,23 +238,17 @@ def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
     if not data.startswith(b"\xff\xd8\xff"):
         raise ValueError("not a JPEG")
     segments: list[Chunk] = []
-    at = 2
-    while data[at] == 0xFF and (0xE0 <= data[at + 1] <= 0xEF or data[at + 1] == 0xFE):
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if at + 2 + length > len(data) or length < 2:
-            raise ValueError("not a whole JPEG")
-        segments.append((data[at + 1 : at + 2], data[at + 4 : at + 2 + length]))
-        at += 2 + length
-    return segments, data[at:]
+    for code, start, end in jpeg_segments(data):
+        if not (0xE0 <= code <= 0xEF or code == 0xFE):
+            return segments, data[start:]
+        segments.append((bytes([code]), data[start + 4 : end]))
+    raise ValueError("not a whole JPEG")
 
 
 def _jpeg_heads(data: Bytes) -> Iterator[Chunk]:
     """Yield kind and first bytes of every segment before the first scan."""
-    at = 2
-    while data[at] == 0xFF and data[at + 1] not in (0xDA, 0xD9):
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        yield bytes(data[at + 1 : at + 2]), bytes(data[at + 4 : at + 2 + min(length, 256)])
-        at += 2 + length
+    for code, start, end in jpeg_segments(data, scans=False):
+        yield bytes([code]), bytes(data[start + 4 : min(end, start + 260)])
 
 
 def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
@@ -302,7 +277,7 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
     """Put the packet at the end, as the container wants it, and announce it in the VP8X chunk, made where missing."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError("not a WebP")
-    chunks = list(_webp_chunks(data))
+    chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
     existing = next((body for kind, body in chunks if kind == b"XMP "), None)
     kept = [(kind, body) for kind, body in chunks if kind != b"XMP "]
     if not kept:
@@ -317,23 +292,6 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
         kind + struct.pack("<I", len(chunk)) + chunk + b"\0" * (len(chunk) % 2) for kind, chunk in kept
     )
     return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def _webp_chunks(data: bytes) -> Iterator[Chunk]:
-    for kind, start, end in _webp_places(data):
-        yield kind, data[start:end]
-
-
-def _webp_places(data: Bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Yield kind, start and end of the content of every chunk."""
-    whole = 8 + struct.unpack_from("<I", data, 4)[0]
-    at = 12
-    while at + 8 <= whole:
-        kind, length = struct.unpack_from("<4sI", data, at)
-        if at + 8 + length > min(whole, len(data)):
-            raise ValueError("not a whole WebP")
-        yield kind, at + 8, at + 8 + length
-        at += 8 + length + length % 2
 
 
 def _vp8x(kind: bytes, body: bytes) -> bytes:

@@ -1,23 +1,43 @@
-"""Small pictures for the contact sheet.
+"""Makes thumbnails for the contact sheet: `<folder>/<name>`, WebP, made once.
 
-In: image files, each under a name that changes with its bytes. Out: `<folder>/<name>`, WebP, made once. A picture that
-cannot be decoded has no thumbnail, and that is never an error: the report shows the original instead.
+The name changes with the image's bytes. A picture that cannot be decoded has no thumbnail, and that is never an error:
+the report shows the original instead.
 """
 
 import hashlib
+import io
+import logging
 import os
 import re
+import secrets
+import stat
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Final
 
+from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
+from pipeline.imaging.formats import UNKNOWN, costly, sniff
+from pipeline.model import IMAGE_SUFFIXES
+from pipeline.text import visible
+
+_log: Final = logging.getLogger(__name__)
 _THUMB = (640, 320)  # a row of the sheet is up to 320 pixels high, a panorama twice as wide
 _PREVIEW = (1600, 1600)
-_SHOWN = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".avif", ".bmp")  # what every browser draws
+_SHOWN = (*IMAGE_SUFFIXES, ".gif", ".avif", ".bmp")  # what every browser draws
+_RASTERS = (*_SHOWN, ".jpe", ".jfif", ".tif", ".tiff", ".heic", ".heif")
+_SNIFFED = 4096  # bytes; the brands of an AVIF stand at its beginning
 _MOST_PIXELS = 64_000_000  # as for every image: behaviour, "which image"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
-_FEW = 16  # below this a pool costs more than it saves: 0.4 s to start against 28 ms an image
+_MOST_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
+_FEW = 16  # below this more processes cost more than they save: 0.4 s to start against 28 ms an image
 _OURS = re.compile(r"[0-9a-f]{32}\.webp")
+
+
+class CostlyError(Exception):
+    """The picture is not decoded: it would take too much; the text says what it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +56,17 @@ def thumb_name(sha256: str) -> str:
 def is_drawn(source: Path) -> bool:
     """Say whether browsers draw such a file as it is."""
     return source.suffix.lower() in _SHOWN
+
+
+def is_raster(source: Path) -> bool:
+    """Say whether a file is a picture by name and by bytes: a browser that opens it runs no script of it."""
+    try:
+        fd = os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return False
+    with open(fd, "rb") as file:  # noqa: PTH123
+        is_plain = stat.S_ISREG(os.fstat(fd).st_mode)
+        return is_plain and source.suffix.lower() in _RASTERS and sniff(file.read(_SNIFFED)) != UNKNOWN
 
 
 def thumb_of(source: Path) -> tuple[str, Thumb] | None:
@@ -77,54 +108,82 @@ def _names(folder: Path) -> set[str]:
 
 
 def _made(jobs: Sequence[tuple[Thumb, Path]]) -> Iterator[bool]:
-    import multiprocessing
-    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+    """Make each in a limited process of its own kind (`decoder`), several at once; yield whether there is one now."""
+    from concurrent.futures import ThreadPoolExecutor
 
-    from pipeline.pools import leave_with_parent
-
-    if len(jobs) < _FEW:
-        yield from map(make_thumb, jobs)
+    if not jobs:
         return
-    workers = min(os.cpu_count() or 1, 8)
-    context = multiprocessing.get_context("spawn")  # fork is unsafe beside the threads of a live view
+    workers = 1 if len(jobs) < _FEW else min(os.cpu_count() or 1, 8)
+    decoders = [Decoder() for _ in range(workers)]
+    idle: SimpleQueue[Decoder] = SimpleQueue()
+    for decoder in decoders:
+        idle.put(decoder)
+
+    def make(job: tuple[Thumb, Path]) -> bool:
+        decoder = idle.get()
+        try:
+            return make_thumb(job, decoder)
+        finally:
+            idle.put(decoder)
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="thumbnails")
     try:
-        with ProcessPoolExecutor(workers, mp_context=context, initializer=leave_with_parent) as pool:
-            yield from pool.map(make_thumb, jobs, chunksize=8)
-    except (BrokenExecutor, OSError):  # a child died, out of memory perhaps: the rest is shown from the originals
-        return
+        yield from pool.map(make, jobs)
+    finally:
+        for decoder in decoders:
+            decoder.close()
+        pool.shutdown(cancel_futures=True)
 
 
-def make_thumb(job: tuple[Thumb, Path]) -> bool:
-    """Make one thumbnail under a temporary name and move it into place; False when the picture cannot be decoded."""
-    import warnings
-
+def make_thumb(job: tuple[Thumb, Path], decoder: Decoder) -> bool:
+    """Make one thumbnail under a temporary name and move it into place; False when there can be none."""
     thumb, target = job
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if not _shrunk(thumb, part):
-                return False
+        data = _read(thumb.source)
+        if data is None:
+            return False
+        _, small = decoder.call(shrunk, data, *thumb.box)
+        with part.open("xb") as file:
+            file.write(small)
         part.replace(target)
-    except Exception:  # the caller shows the original: decoders raise anything from SyntaxError to struct.error
+    except DecoderError as error:
+        if error.kind == CostlyError.__name__:
+            _log.warning("no thumbnail of %s: it is %s", visible(str(thumb.source)), visible(str(error)))
+        return False
+    except DecoderDiedError:
+        _log.warning("no thumbnail of %s: it takes too much time or memory", visible(str(thumb.source)))
+        return False
+    except OSError:  # the caller shows the original
         return False
     finally:
         part.unlink(missing_ok=True)
     return True
 
 
-def _shrunk(thumb: Thumb, part: Path) -> bool:
-    """Decode, turn upright, shrink and write; False for a picture that is too large to decode."""
+def _read(source: Path) -> bytes | None:
+    """Read a plain file of a size that pictures have."""
+    with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - no pipe hangs
+        status = os.fstat(file.fileno())
+        return file.read() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES else None
+
+
+def shrunk(data: bytes, width: int, height: int) -> tuple[str, bytes]:
+    """Decode, turn upright, shrink and encode. Raises CostlyError, and whatever decoders raise."""
     from PIL import Image, ImageOps
 
-    width, height = thumb.box
-    with Image.open(thumb.source, formats=_FORMATS) as image:
-        if image.width * image.height > _MOST_PIXELS:
-            return False
-        image.draft("RGB", (2 * width, 2 * height))  # JPEG only: decodes at a half, a quarter or an eighth
-        ImageOps.exif_transpose(image, in_place=True)
-        image.thumbnail(thumb.box, reducing_gap=2.0)
-        has_alpha = "A" in image.getbands() or "transparency" in image.info
-        # Quality and method: 28 ms and 15 kB for a photograph of 1344 x 768; method 4 takes 34 ms for the same size.
-        image.convert("RGBA" if has_alpha else "RGB").save(part, "WEBP", quality=80, method=2)
-    return True
+    if (reason := costly(data)) is not None:
+        raise CostlyError(reason)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise CostlyError(f"a picture of more than {_MOST_PIXELS:,} pixels")
+            image.draft("RGB", (2 * width, 2 * height))  # JPEG only: decodes at a half, a quarter or an eighth
+            ImageOps.exif_transpose(image, in_place=True)
+            image.thumbnail((width, height), reducing_gap=2.0)
+            has_alpha = "A" in image.getbands() or "transparency" in image.info
+            buffer = io.BytesIO()
+            # Quality and method: 28 ms and 15 kB for a photograph of 1344 x 768; method 4: 34 ms for the same size.
+            image.convert("RGBA" if has_alpha else "RGB").save(buffer, "WEBP", quality=80, method=2)
+    return "image/webp", buffer.getvalue()

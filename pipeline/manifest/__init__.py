@@ -1,16 +1,16 @@
 """YAML, tables and folders become a lazy stream of tasks, checked and counted before anything is sent.
 
 files        bytes and text of plain files, read within limits
-yaml         YAML text to a tree of dict, list and text with places; YAML 1.2 scalars
-fields       the kinds of value a key may have, general ones and those of one key
-keys         the models that keys have in common, and the keys that bound a run
+yaml         YAML text to a tree of dict, list and text with positions; YAML 1.2 scalars
+fields       types of values: general ones (number, duration, dollars) and those of one key
+keys         base model of every mapping; the keys of provider, limits, retry and notify
 schema       the keys of a job and of the whole manifest, and their JSON Schema
 settings     checked keys to the settings that other packages use
-problems     what pydantic found, as problems with line and column
-location     where images and ledger lie, before the whole manifest is read
+problems     validation errors with line and column
+location     output and state directory, found without loading the whole manifest
 loader       a path to a checked `Manifest`, or every problem of the file
 templates    Jinja2 templates, compiled once, with errors that name a line
-sandbox      what a template may do, and what it may cost
+sandbox      what a template may do, and its render budget
 jobs         the layers of keys, merged into one recipe a job; the order of chained jobs
 matrix       the combinations of a job's axes
 delimited    the dialect and encoding of a CSV or TSV file
@@ -20,8 +20,9 @@ globbing     patterns, and the files of a folder that match
 sources      the rows of a job: items, a table, a folder, another job's images
 inputs       input images: size, time and digest
 names        portable output names
-outputs      what lies on disk under an output name
+outputs      conflicts between output names and what is on disk
 tasks        one row and combination to tasks: rendered, named, fingerprinted
-expand       a manifest to its tasks, with what must be unique proven unique
+expand       a manifest to its tasks; duplicate ids and names are errors
 examples     commented manifests for `init`
+reference    jobs/README.md, written from the models
 """

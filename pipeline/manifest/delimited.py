@@ -1,8 +1,8 @@
-"""A delimited text file: its encoding and delimiter are found from its bytes, its records come with their lines.
+"""Detects encoding and delimiter of a delimited text file, and reads its records with their line numbers.
 
-Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a mark,
-UTF-16 ("Unicode text") or the code page of Windows. A manifest may say which, and is then not second-guessed. The file
-is read as a stream.
+Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a byte-order
+mark, UTF-16 ("Unicode text") or the code page of Windows. What a manifest states is used as it is. The file is read as
+a stream.
 """
 
 import codecs
@@ -167,8 +167,8 @@ def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> U
         lines = itertools.islice(text, first - 1, None)
         line = _quote_line(lines, first, dialect.delimiter)
     if "unexpected end" in str(error) or "field larger" in str(error):
-        instead = 'write the closing ", or take this one away'
-        return Unreadable('a cell begins with " here and is never closed', instead, line)
+        instead = 'write the closing ", or remove this one'
+        return Unreadable('unclosed quote: a cell begins with " here', instead, line)
     instead = 'write "" for a quote inside a cell, and one " at each end of it'
     return Unreadable('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
 

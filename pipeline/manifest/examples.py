@@ -1,7 +1,7 @@
-"""A kind and a path come in, a commented manifest to start from goes to disk, with the data it needs beside it.
+"""Writes a commented example manifest for `init`, with the data it needs beside it.
 
-The manifests are files in `examples/`; they load, and run against the simulator as they stand. Nothing that exists is
-replaced.
+The manifests are files in `examples/`; they load, and run against the simulator as they stand. An existing file is
+never replaced.
 """
 
 import io
@@ -38,7 +38,7 @@ def write_example(kind: Kind, path: Path) -> list[Path]:
     Raises InputError when a file of that name exists, or the name cannot be a manifest's.
     """
     if not is_name(path.stem):
-        raise InputError(Problem(file=str(path), what="is no usable name", instead="use letters, digits, - and _"))
+        raise InputError(Problem(file=str(path), what="is not a usable name", instead="use letters, digits, - and _"))
     data = _DATA[kind](path) if kind in _DATA else {}
     for file in (path, *data):
         if file.exists() or file.is_symlink():

@@ -1,12 +1,9 @@
-"""Ids and output names of an expansion come in; those two tasks share come out, exactly, in flat memory.
+"""Expands a manifest to its tasks, one by one, and finds duplicate ids and output names.
 
-A private SQLite file that nobody else sees (`connect("")`) takes them as they come and sorts them once at the end: 2 s
-and 10 MB of memory for 1,000,000 tasks, where two sets of texts took 300 MB. It judges nothing else.
-
-A manifest comes in, its tasks come out one by one; problems are gathered on the way and raised at the end.
-
-Memory stays flat: rows are read as they are needed, and what must be unique is kept in a scratch file. Whoever iterates
-may use the tasks only after the last one came without an InputError. It knows no ledger and sends nothing.
+Problems are collected on the way and raised at the end: whoever iterates may use the tasks only after the last one came
+without an InputError. No ledger, no network. Memory stays flat: rows are read as they are needed, and ids and names go
+to a private SQLite file (`connect("")`) that sorts them once at the end: 2 s and 10 MB of memory for 1,000,000 tasks,
+where two sets of texts took 300 MB.
 """
 
 import sqlite3
@@ -172,6 +169,7 @@ class Expansion:
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
+        self._manifest.budget.begin()
         try:
             yield from self._tasks(claims)
             for problem in self._shared(claims):

@@ -1,20 +1,13 @@
-"""One scalar as it was written comes in, a value of a known kind goes out: number, duration, dollars, percentage,
-text.
+"""Types of values in a manifest: number, duration, dollars, percentage, text, and those that belong to one key.
 
-Resolution is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each kind carries its JSON Schema,
-so that editors and the loader agree. It knows no key by name: `schema` says which key holds which kind.
-
-Kinds of value that belong to one key each: names, addresses, ratios, sizes, axes, prices, ranges of numbers.
-
-In: what was written. Out: the checked value, or an error that says what to write instead. `scalars` has the general
-kinds.
+Resolution of scalars is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each type carries its
+JSON Schema, so that editors and the loader agree. An invalid value raises an error that says what to write instead.
+`schema` and `keys` say which key has which type.
 """
 
 import math
 import re
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
-from difflib import get_close_matches
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import PlainValidator, WithJsonSchema
@@ -23,10 +16,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.manifest.delimited import ENCODINGS
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-MAX_USD = 10**9
+from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
 
 def fault(what: str, instead: str) -> PydanticCustomError:
@@ -64,7 +54,7 @@ def _text(value: object) -> str:
 def _filled(value: object) -> str:
     text = _text(value)
     if not text.strip():
-        raise fault("is empty", "write a name, or take the key out")
+        raise fault("is empty", "write a name, or remove the key")
     return text.strip()
 
 
@@ -132,33 +122,25 @@ def _whole(value: object, *, at_least: int, at_most: int) -> int:
 
 
 def _duration(value: object) -> float:
-    match_ = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if match_ is None:
+    seconds = parse_duration(value) if isinstance(value, str) else None
+    if seconds is None:
         unit = (
             f"{value}s" if isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool) else "300s"
         )
-        raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d")
-    seconds = float(match_[1]) * _SECONDS[match_[2]]
+        raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d w")
     if not 0 < seconds <= 366 * 86400:
         raise fault(f"{value} is out of range", "write a duration above 0, at most 366d")
     return seconds
 
 
-def parse_usd(value: object) -> int:
-    """Return micro-dollars, exactly: `0.039` is 39,000."""
+def _usd(value: object) -> int:
     resolved = resolve(value)
     if isinstance(resolved, bool) or not isinstance(resolved, int | float):
         raise fault(f"must be an amount in USD, this is {shown(value)}", "write a plain number: 20.00")
     try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        amount = Decimal(repr(resolved)) if math.isfinite(resolved) else Decimal(-1)
-    if not 0 <= amount <= MAX_USD:
-        raise fault(f"{value} USD is out of range", f"write a number from 0 to {MAX_USD:,}")
-    microusd = amount * 10**6
-    if microusd != microusd.to_integral_value():
-        raise fault(f"{value} USD is finer than a millionth of a dollar", "round it to six decimals")
-    return int(microusd)
+        return parse_usd(str(value) if FLOAT.fullmatch(str(value)) else repr(resolved))
+    except ValueError as error:
+        raise fault(*error.args) from None
 
 
 def _percentage(value: object) -> float:
@@ -183,14 +165,14 @@ def number(at_least: float, at_most: float) -> Callable[[object], float]:
 
 
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
-_DURATION_SCHEMA = {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d+)?(ms|s|m|h|d)$"}
+_DURATION_SCHEMA = {"type": "string", "pattern": f"^(?=.*[1-9]){DURATION_PATTERN}$"}
 _PERCENT_SCHEMA = {
     "anyOf": [
         {"type": "string", "pattern": r"^(?=.*[1-9])\d+(\.\d*)?\s*%$"},
         {"type": "number", "exclusiveMinimum": 0, "maximum": 1},
     ]
 }
-_USD_SCHEMA = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+_USD_SCHEMA: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
 
 
 def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
@@ -208,7 +190,7 @@ WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJson
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
 Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
 Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-Usd = Annotated[int, PlainValidator(parse_usd), WithJsonSchema(_USD_SCHEMA)]
+Usd = Annotated[int, PlainValidator(_usd), WithJsonSchema(_USD_SCHEMA)]
 Percentage = Annotated[float, PlainValidator(_percentage), WithJsonSchema(_PERCENT_SCHEMA)]
 Free = Annotated[Any, PlainValidator(resolve), WithJsonSchema({})]
 
@@ -272,8 +254,8 @@ def one_of(*names: str) -> Callable[[object], str]:
     def check(value: object) -> str:
         if isinstance(value, str) and value in names:
             return str(value)
-        near = get_close_matches(str(value), names, n=1, cutoff=0.6) if isinstance(value, str) else []
-        raise fault(f"{shown(value)} is not known here", f"write {near[0] if near else ', '.join(names)}")
+        near = nearest(value, names) if isinstance(value, str) else None
+        raise fault(f"{shown(value)} is not known here", f"write {near or ', '.join(names)}")
 
     return check
 
@@ -349,10 +331,10 @@ def _version(value: object) -> int:
 
 def _price(value: object) -> int | dict[str, int]:
     if not isinstance(value, dict):
-        return parse_usd(value)
+        return _usd(value)
     for size in value:
         check_size(size)
-    return {size: parse_usd(price) for size, price in value.items()}
+    return {size: _usd(price) for size, price in value.items()}
 
 
 def _integer(at_least: int, at_most: int) -> Any:
@@ -363,7 +345,6 @@ def _integer(at_least: int, at_most: int) -> Any:
 NAME_PATTERN = r"^[^\s!-/:-@\[-^`{-~]([^!-*,/:-@\[-^`{-~]*[^\s!-*,./:-@\[-^`{-~])?$"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
 _CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
-_USD: dict[str, Any] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
 _AXIS: dict[str, Any] = {
     "anyOf": [
         {"type": "array", "items": _CELL, "minItems": 1, "uniqueItems": True},
@@ -371,7 +352,10 @@ _AXIS: dict[str, Any] = {
     ]
 }
 _PRICE: dict[str, Any] = {
-    "anyOf": [_USD, {"type": "object", "properties": dict.fromkeys(SIZES, _USD), "additionalProperties": False}]
+    "anyOf": [
+        _USD_SCHEMA,
+        {"type": "object", "properties": dict.fromkeys(SIZES, _USD_SCHEMA), "additionalProperties": False},
+    ]
 }
 _SIZE: dict[str, Any] = {"anyOf": [{"enum": [*SIZES, 512]}, _TEMPLATE]}
 _RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RATIO.pattern}$"}, _TEMPLATE]}

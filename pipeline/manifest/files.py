@@ -1,7 +1,6 @@
-"""A path comes in, its bytes or its text goes out; whatever is not a plain file of UTF-8 text is a problem with its
-place.
+"""Reads the bytes or the text of a plain file within a size limit; anything else is a problem with its place.
 
-It knows nothing of YAML or of manifests. Files are opened without blocking, so that a pipe or a device cannot hang it.
+Files are opened without blocking, so that a pipe or a device cannot hang the reader.
 """
 
 import codecs
@@ -23,9 +22,61 @@ _KINDS = (
 )
 # C0 controls, DEL and the characters YAML 1.1 readers take for line ends, which editors do not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufffe\uffff]")
-_SYSTEM_FOLDERS = ("/proc/", "/sys/", "/dev/", "/run/secrets/", "/run/credentials/")
-_SECRET_FOLDERS = frozenset((".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", "gcloud", ".password-store"))
-_SECRET_NAMES = (".env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".npmrc", ".pypirc", ".htpasswd", ".my.cnf")
+_SYSTEM_FOLDERS = (
+    "/proc/",
+    "/sys/",
+    "/dev/",
+    "/run/secrets/",
+    "/run/credentials/",
+    "/var/run/secrets/",
+    "/etc/shadow",
+    "/etc/gshadow",
+    "/etc/sudoers",
+    "/etc/ssl/private/",
+    "/etc/kubernetes/",
+)
+_SECRET_FOLDERS = frozenset(
+    [
+        ".ssh",
+        ".gnupg",
+        ".aws",
+        ".azure",
+        ".kube",
+        ".docker",
+        "gcloud",
+        ".password-store",
+        ".git",
+        ".terraform.d",
+        "keyrings",
+    ]
+)
+_SECRET_NAMES = (
+    ".env",
+    ".netrc",
+    "_netrc",
+    ".pgpass",
+    ".git-credentials",
+    ".npmrc",
+    ".pypirc",
+    ".htpasswd",
+    ".my.cnf",
+    ".vault-token",
+    ".s3cfg",
+    ".boto",
+    ".bash_history",
+    ".zsh_history",
+    ".psql_history",
+    "id_rsa",
+    "id_dsa",
+    "id_ecdsa",
+    "id_ed25519",
+    "application_default_credentials",
+    "credentials.toml",
+    "credentials.json",
+    "kubeconfig",
+    "rclone.conf",
+)
+_SECRET_SUFFIXES = (".pem", ".p12", ".pfx", ".key", ".kdbx", ".keystore", ".jks")
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
     (codecs.BOM_UTF32_BE, "UTF-32"),
@@ -55,7 +106,9 @@ def secret_reason(path: str, *, real_folder: Callable[[str], str] = os.path.real
     is_secret = (
         real.startswith(_SYSTEM_FOLDERS)
         or not _SECRET_FOLDERS.isdisjoint(parts[:-1])
+        or parts[-3:-1] == [".config", "gh"]
         or any(part.startswith(_SECRET_NAMES) for part in (parts[-1], name.casefold()))
+        or any(part.endswith(_SECRET_SUFFIXES) for part in (parts[-1], name.casefold()))
     )
     return "it may hold secrets: /proc, /sys, /dev, .env and the like are refused" if is_secret else None
 

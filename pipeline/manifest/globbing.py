@@ -1,16 +1,14 @@
-"""A pattern such as `photos/**/*.{jpg,png}` comes in, a matcher of relative paths comes out. No I/O.
+"""Glob patterns such as `photos/**/*.{jpg,png}`, and the files of a folder that match, sorted by path.
 
 `*` and `?` stay inside one folder, `**` is any number of folders, `{a,b}` either, `[a-z]` one character. A name with
-[ ] in it fits as it is written, too: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
+[ ] in it also matches as it is written: `photos [2024]/*.jpg`. Suffixes match in any case: `*.jpg` takes `A.JPG`.
+
+One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
+loops end. Our own outputs, state and unfinished files are never inputs; hidden files, thumbnail folders and recycle
+bins are left out. No file is opened.
 
 Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
 not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
-
-A folder comes in, its matching files come out one by one, sorted by path.
-
-One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
-loops end; our own outputs, state and unfinished files are never inputs; the folders of thumbnails and recycle bins that
-systems keep are left out like hidden ones. It opens no file.
 """
 
 import itertools
@@ -283,7 +281,7 @@ def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:
-        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="mend its permissions")
+        yield Problem(file=path, what=f"cannot be read: {reason(error)}", instead="fix its permissions")
     found.sort()
     yield from found
 

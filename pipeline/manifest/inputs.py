@@ -1,7 +1,7 @@
-"""A rendered path comes in, an `InputImage` with size, time and digest goes out; or the reason why it cannot be one.
+"""Checks the path of an input image and reads its size, time and digest.
 
-Files are looked at, not decoded: whether the bytes are an image the API takes is the provider's to say. Digests come
-from outside, so that an unchanged file is not read again.
+Files are hashed, not decoded: whether the API takes the bytes is checked by the provider. Known digests are passed in,
+so that an unchanged file is not read again.
 """
 
 import hashlib
@@ -74,7 +74,7 @@ class InputFiles:
             with open_regular(image.path) as stream:
                 start = stream.read(12)
         except OSError as error:
-            raise BadInput(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "mend it") from None
+            raise BadInput(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
         if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
             raise BadInput(f"input image {_shown(rendered)} is no image", "name an image file")
         if len(self._sound) >= _REMEMBERED:
@@ -83,7 +83,7 @@ class InputFiles:
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
-            raise BadInput("the path of an input image is empty", "fill the cell, or take the row out")
+            raise BadInput("the path of an input image is empty", "fill the cell, or remove the row")
         if "://" in rendered:
             raise BadInput(f"input image {_shown(rendered)} is an address, not a file", "download it first")
         if rendered.startswith("~") or "\0" in rendered:
@@ -100,7 +100,7 @@ class InputFiles:
             if kind is not None:
                 raise BadInput(f"input image {_shown(rendered)} is {kind}", "name an image file")
             if status.st_size == 0:
-                raise BadInput(f"input image {_shown(rendered)} is empty (0 bytes)", "mend or remove the file")
+                raise BadInput(f"input image {_shown(rendered)} is empty (0 bytes)", "fix or remove the file")
             digest = self._digests(Path(path), status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             if self._promised is not None and path.startswith(self._promised):
@@ -112,7 +112,7 @@ class InputFiles:
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise BadInput(
-                f"input image {_shown(rendered)} cannot be read: {why}", "mend it or its permissions"
+                f"input image {_shown(rendered)} cannot be read: {why}", "fix it or its permissions"
             ) from None
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 

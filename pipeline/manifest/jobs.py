@@ -1,17 +1,12 @@
-"""Layers of keys come in, one `Recipe` goes out: item > job > defaults > built-in, every template compiled.
+"""Merges the layers of keys (item > job > defaults > built-in) into one `Recipe` a job, with every template compiled.
 
-It decides which key wins and which names a template may use. Problems go to a list with the path of keys they belong
-to; nothing is rendered and no data file is opened.
-
-Checked models come in, one `JobPlan` a job goes out, and the order in which jobs can run.
-
-What is known without opening a data file is judged here: prompts that are missing, matrices that explode, jobs that
-wait for each other. It renders nothing.
+Also checks what needs no data file: missing prompts, matrices that are too large, cycles of jobs; and returns a
+`JobPlan` for each job in the order in which they can run. Problems are collected with the path of keys they belong to;
+nothing is rendered and no data file is opened.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +14,11 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.matrix import MAX_COMBINATIONS, Combinations
 from pipeline.manifest.problems import Origin, Places
-from pipeline.manifest.sandbox import Sandbox, nearest
+from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import Each, Item, Job, Keys, ManifestFile
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Aspect, Tier
+from pipeline.text import nearest
 
 MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
@@ -261,7 +257,7 @@ class Planner:
         tasks = rows * combined
         if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are told of the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
-            instead = "take matrix values or variants out"
+            instead = "remove matrix values or variants"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))
 
 
@@ -281,13 +277,13 @@ def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str,
     for name, wanted in upstream.items():
         path = ("jobs", name, "each", "job")
         if wanted not in jobs:
-            near = get_close_matches(wanted, jobs, n=1, cutoff=0.6)
-            instead = f"did you mean {near[0]!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
+            near = nearest(wanted, jobs)
+            instead = f"did you mean {near!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
             problems.append(places.problem(path, f"there is no job {wanted!r}", instead))
         elif name in (chain := [*upstream_of(name, upstream)]):
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))
             problems.append(
-                places.problem(path, f"jobs wait for each other: {circle}", "take one `each: {job: ...}` out")
+                places.problem(path, f"jobs depend on each other in a cycle: {circle}", "remove one `each: {job: ...}`")
             )
     if problems:
         return (tuple(jobs),), problems

@@ -1,10 +1,7 @@
-"""What every mapping of a manifest has in common: known keys only, `x-` keys ignored, a short form where there is one.
+"""The base model of every mapping of a manifest, and the models of provider, limits, retry and notify.
 
-In: a tree. Out: a checked model, or errors that `problems` gives a place. It knows no key by name.
-
-The keys that bound a run: provider, limits, retry, notify. In: a tree. Out: checked models with their defaults.
-
-Descriptions are what an editor shows. It knows nothing of jobs.
+Known keys only, `x-` keys ignored, a short form where there is one. `problems` adds line and column to errors.
+Descriptions of fields are what an editor shows.
 """
 
 from collections.abc import Callable
@@ -14,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic_core import CoreSchema
 
 from pipeline.manifest.fields import (
-    MAX_USD,
     Address,
     Attempts,
     Duration,
@@ -35,8 +31,11 @@ from pipeline.manifest.fields import (
     shown,
 )
 from pipeline.manifest.yaml import is_null
-from pipeline.settings import DEFAULT_MODELS
-from pipeline.settings import Kind as KindName
+from pipeline.settings import FLEX_TIMEOUT_S, Limits, ProviderSettings, Retry, StopOn
+from pipeline.text import MAX_USD
+
+# Defaults are declared once, in `pipeline.settings`.
+_PROVIDER, _LIMITS, _STOP_ON, _RETRY = ProviderSettings(), Limits(), StopOn(), Retry()
 
 
 class Model(BaseModel):
@@ -87,21 +86,26 @@ def scalar_as(key: str) -> Callable[[object], object]:
 
 
 class ProviderKeys(Model):
-    """Whose API is asked, and which key opens the door."""
+    """The API, its model and the name of its key."""
 
-    kind: KindKey = Field("cometapi", description="cometapi | google | simulator")
+    kind: KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
     model: Filled | None = Field(
         None,
-        description=f"The model of every job that names none; free text. Default {DEFAULT_MODELS[KindName.COMETAPI]}.",
+        description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
         examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
     )
-    base_url: Url | None = Field(None, description="Where requests go.", examples=["https://api.cometapi.com"])
+    base_url: Url | None = Field(
+        None, description="Where requests go. Default: the address of the kind.", examples=["https://api.cometapi.com"]
+    )
     api_key_env: VariableName | None = Field(
-        None, description="The NAME of the environment variable with the key; never the key.", examples=["COMETAPI_KEY"]
+        None,
+        description="The NAME of the environment variable with the key; never the key. Default: that of the kind.",
+        examples=["COMETAPI_KEY"],
     )
     timeout: Duration | None = Field(
         None,
-        description="One attempt, whole exchange. Default 300 s; 20 min where a job is of `tier: flex`.",
+        description=f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
+        f"{FLEX_TIMEOUT_S / 60:g} min where a job is of `tier: flex`.",
         examples=["300s", "5m"],
     )
     profile: PathText | None = Field(
@@ -119,8 +123,8 @@ class ConcurrencyKeys(Model):
         description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
         examples=[4],
     )
-    max: Parallel = Field(8, description="Ceiling of requests in flight.")
-    adaptive: Flag = Field(True, description="Slow down when the server pushes back, speed up when it does not.")
+    max: Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
+    adaptive: Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "ConcurrencyKeys":
@@ -130,7 +134,7 @@ class ConcurrencyKeys(Model):
 
 
 class BudgetKeys(Model):
-    """Ceilings in USD; a bare number means `run`."""
+    """Ceilings of money, in USD."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
     expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
@@ -143,10 +147,10 @@ class StopOnKeys(Model):
     """When to stop a run whose tasks fail for good."""
 
     consecutive_failures: PositiveInt | None = Field(
-        None, description="Tasks in a row that failed, or were paid for without an image (default: 5).", examples=[15]
+        None, description="Tasks in a row that failed, or were paid for without an image. Default 5.", examples=[15]
     )
     failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
-    after: PositiveInt = Field(25, description="Tasks after which `failure_rate` is judged.")
+    after: PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
 
 
 class LimitsKeys(Model):
@@ -163,29 +167,29 @@ class LimitsKeys(Model):
     max_duration: Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
     stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
     tz: Text = Field(
-        "UTC", description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
+        _LIMITS.tz, description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
     )
 
 
 class WaitKeys(Model):
     """Base and cap of the wait between two attempts."""
 
-    initial: Duration = Field(1.0, description="First wait.", examples=["1s"])
-    max: Duration = Field(60.0, description="Longest wait.", examples=["60s"])
+    initial: Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
+    max: Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
 
 
 class RetryKeys(Model):
     """How often one task may be asked."""
 
-    attempts: Attempts = Field(5, description="Attempts of one task, the first one included.")
+    attempts: Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
     wait: WaitKeys | None = Field(None, description="Wait between attempts.")
     unknown: Repeats = Field(
-        1, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
+        _RETRY.unknown, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
     )
 
 
 class NotifyKeys(Model):
-    """Who is told when a run ends."""
+    """Where runs are reported: webhook, ping, metrics file."""
 
     webhook: Address | None = Field(
         None,

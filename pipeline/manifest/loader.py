@@ -1,11 +1,8 @@
-"""Environment variables in `vars`: `${X}`, `${X:-default}`, `${X:?why}`, and `$$` for a dollar sign.
+"""Loads a manifest: a path to a checked `Manifest`, or every problem of the file at once, each with line and column.
 
-In: one value and the environment. Out: its text, or a reason that names the variable and never shows its value.
-
-A path comes in, a `Manifest` goes out; or every problem of the file at once, each with its place.
-
-The steps: bytes, text, tree, models, recipes, settings. What is wrong in one is cut out, so that the next can still
-look at the rest. Nothing is expanded here, no data file is opened, nothing is sent.
+The steps: bytes, text, tree, environment variables in `vars` (`${X}`, `${X:-default}`, `${X:?why}`, `$$`), models,
+recipes, settings. What is invalid in one step is cut out, so that the next step still checks the rest. Nothing is
+expanded here, no data file is opened, nothing is sent. Errors never show the value of an environment variable.
 """
 
 import hashlib
@@ -24,18 +21,19 @@ from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
 from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
-from pipeline.manifest.sandbox import nearest
+from pipeline.manifest.sandbox import RenderBudget
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.yaml import Tree, parse
 from pipeline.model import BucketUrl
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
+from pipeline.text import nearest
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 
 # Words of a name that mark a secret; AUTHOR and KEYWORD are none, MONKEY costs a flag.
 _SECRET = re.compile(
     r"KEY(?!WORD)|TOKEN|SECRET|PASSW|PASSPHRASE|PASSCODE|CREDENTIAL|AUTH(?!OR(?!I))|PRIVATE|COOKIE|SESSION|SIGNATURE|JWT|DSN"
-    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
+    r"|CONNECTION_STRING|_PASS$|^PASS$|_PWD$|_PAT$|_PIN$|_SALT$|CREDS|WEBHOOK|_PROXY$|INDEX_URL|(?:DATABASE|DB|REDIS|MONGO(?:DB)?|AMQP)_UR[IL]"
     r"|^(?:AWS|AZURE|DOCKER|GH|GITHUB|GITLAB|NPM|PYPI|SSH)_"
 )
 
@@ -113,6 +111,7 @@ class Manifest:
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
     places: Places  # private to this room
+    budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
@@ -271,6 +270,7 @@ class _Reader:
             variables=known,
             jobs=plans,
             places=places,
+            budget=recipes.sandbox.budget,
         )
 
     def _refuse_chains(self, plans: Mapping[str, JobPlan]) -> None:
@@ -306,7 +306,7 @@ class _Reader:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
             near = nearest(name, declared)
-            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or take the flag away"
+            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
 
 

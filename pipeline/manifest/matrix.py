@@ -1,8 +1,8 @@
-"""The axes of a job come in, its combinations come out one by one, in the order written.
+"""The combinations of a job's matrix, one by one, in the order written.
 
 Include and exclude are GitHub Actions' (https://docs.github.com/actions/using-jobs/using-a-matrix-for-your-jobs):
 exclude first; an include is added to every original combination it does not contradict, and is a combination of its
-own when it fits none. Values are compared by name. It renders nothing.
+own when it fits none. Values are compared by name.
 """
 
 import itertools
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.manifest.fields import Choice, MatrixValue
-from pipeline.manifest.sandbox import nearest
 from pipeline.manifest.schema import Matrix
+from pipeline.text import nearest
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row
@@ -57,14 +57,14 @@ class Combinations:
             yield (), "the matrix is empty", "write an axis: colour: [red, navy]"
         if self.at_most > MAX_COMBINATIONS:
             what = f"the matrix has {self.at_most:,} combinations, at most {MAX_COMBINATIONS:,} are allowed"
-            yield (), what, "take values out, or list the wanted rows in a CSV file"
+            yield (), what, "remove values, or list the wanted rows in a CSV file"
         for index, excluded in enumerate(self._exclude):
             yield from self._exclude_problems(index, excluded)
         for index, included in enumerate(self._include):
             if not included:
                 yield ("include", index), "an empty include", "write {axis: value}"
         if 0 < self.at_most <= MAX_COMBINATIONS and next(iter(self), None) is None:
-            yield ("exclude",), "the matrix leaves no combination: every one is excluded", "take an exclude out"
+            yield ("exclude",), "the matrix leaves no combination: every one is excluded", "remove an exclude"
 
     def _exclude_problems(
         self, index: int, excluded: dict[str, str]

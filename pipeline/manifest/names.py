@@ -1,17 +1,18 @@
-"""A rendered output name comes in; the portable relative name comes out, or the reason why it cannot be one.
+"""Makes a rendered output name portable, or says why it cannot be one.
 
-No I/O: what symlinks do to a name is `outputs`' business. The same rules on every system, so that outputs can move.
+The same rules on every system, so that outputs can be moved. No I/O: symlinks are checked in `outputs`.
 """
 
 import hashlib
 import re
 import unicodedata
 
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES
+
 MAX_SEGMENT_BYTES = 200
 MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 PART_PREFIX = ".part-"
-# Nothing to mend: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
+# Clean names: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
 _CLEAN = re.compile(
     r"(?!.{190})(?!(?:.*/)?(?:con|prn|aux|nul|com\d|lpt\d)(?:/|$))[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?"
     r"(?:/[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?)*",
@@ -24,7 +25,7 @@ _STRIPPED = re.compile(
 )
 
 
-_IMAGE_FOLDER = re.compile(r"(?<=[^/])\.(?:png|jpe?g|webp)(?=/)")
+_IMAGE_FOLDER = re.compile(rf"(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=/)")
 
 
 class BadName(Exception):  # noqa: N818 - becomes a Problem where the place is known
@@ -48,23 +49,18 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
         segments[-1] = _clean(without_suffix(segments[-1])) + ending
     if not segments or segments[-1] == ending:
         raise BadName(
-            f"the output name {_shown(rendered)} has nothing left of it", "write a name with letters or digits"
+            f"the output name {_shown(rendered)} is empty without the characters it may not have",
+            "write a name with letters or digits",
         )
     if segments[-1].startswith(PART_PREFIX):
         raise BadName(
-            f"the output name {_shown(rendered)} starts with {PART_PREFIX}", "that is kept for unfinished files"
+            f"the output name {_shown(rendered)} starts with {PART_PREFIX}",
+            "that prefix is reserved for unfinished files",
         )
     name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
         raise BadName(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
     return name
-
-
-def name_key(name: str) -> str:
-    """Return what two names must not share: NFC and case folded."""
-    return (
-        name.lower() if name.isascii() else unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-    )
 
 
 def images_in_the_way(key: str) -> list[str]:
@@ -75,7 +71,7 @@ def images_in_the_way(key: str) -> list[str]:
 def without_suffix(segment: str) -> str:
     """Return `photo` for `photo.JPG`: the bytes decide the extension. Other dots stay."""
     stem, dot, suffix = segment.rpartition(".")
-    return stem if dot and stem and f".{suffix.lower()}" in IMAGE_SUFFIXES else segment
+    return stem if dot and stem and f".{suffix.lower()}" in INPUT_SUFFIXES else segment
 
 
 def _refuse(rendered: str) -> None:

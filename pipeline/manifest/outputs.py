@@ -1,8 +1,7 @@
-"""A clean output name comes in; whether what lies on disk already lets it be written, and keeps it from being an
-input.
+"""Checks that what is on disk lets an output name be written, and that no output would become an input.
 
-Symlinks on the way, folders and pipes in the way, the state directory, and patterns that would take the image as an
-input of the next run. Every directory is looked at once. It writes nothing.
+Symlinks on the way, folders and pipes in its place, the state directory, and patterns that would take the image as an
+input of the next run. Every directory is read once. Writes nothing.
 """
 
 import os
@@ -14,8 +13,9 @@ from pathlib import Path
 from pipeline.manifest.files import kind_of
 from pipeline.manifest.globbing import Wanted
 from pipeline.manifest.location import Place
-from pipeline.manifest.names import IMAGE_SUFFIXES, BadName, name_key
-from pipeline.model import BucketUrl
+from pipeline.manifest.names import BadName
+from pipeline.model import INPUT_SUFFIXES, BucketUrl
+from pipeline.text import name_key
 
 _REMEMBERED = 1024  # directories
 _RECEIVED = (".png", ".jpg", ".webp")
@@ -56,7 +56,7 @@ class Outputs:
         if not path.startswith(f"{self._root}/"):
             return None
         stem, suffix = posixpath.splitext(path[len(self._root) + 1 :])
-        return name_key(stem) if suffix.lower() in IMAGE_SUFFIXES else None
+        return name_key(stem) if suffix.lower() in INPUT_SUFFIXES else None
 
     def _check_inputs(self, name: str) -> None:
         for wanted in self._inputs:
@@ -87,7 +87,7 @@ class Outputs:
             except FileNotFoundError:
                 return {}
             except OSError as error:
-                raise BadName(f"{path} cannot be looked at: {error.strerror}", "mend its permissions") from None
+                raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
             if stat.S_ISLNK(mode):
                 raise BadName(
                     f"the output name passes through the symlink {path}", "write another name, or remove the link"
@@ -102,11 +102,11 @@ class Outputs:
             with os.scandir(path) as entries:
                 for entry in entries:
                     stem, suffix = posixpath.splitext(entry.name)
-                    if suffix.lower() in IMAGE_SUFFIXES and not entry.is_file(follow_symlinks=False):
+                    if suffix.lower() in INPUT_SUFFIXES and not entry.is_file(follow_symlinks=False):
                         what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
                         found[stem] = f"{what} ({entry.name})"
         except OSError as error:
-            raise BadName(f"{path} cannot be read: {error.strerror}", "mend its permissions") from None
+            raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
         return found
 
 

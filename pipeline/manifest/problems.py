@@ -1,18 +1,14 @@
-"""A path of keys comes in, its line and column in the manifest goes out. Composes the YAML again, and only when asked.
+"""Turns pydantic's errors into `Problem`s with line, column and advice, and prunes the tree of what was invalid.
 
-Nothing is composed while all is well: marks of 100,000 values cost more than the values. It judges nothing.
-
-What pydantic found comes in, `Problem`s with place and advice go out; and the tree without what was wrong.
-
-The pruned tree lets the loader go on, so that a wrong number at the top does not hide a wrong template below. It knows
-the shape of the models, and no rule of its own.
+The pruned tree lets the loader go on, so that a wrong number at the top does not hide a wrong template below. Positions
+are found by composing the YAML again, and only when there is an error: marks of 100,000 values cost more than the
+values.
 """
 
 import re
 import types
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, get_args, get_origin
 
@@ -26,6 +22,7 @@ from pipeline.manifest.keys import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.schema import Each, Job, ManifestFile
 from pipeline.manifest.templates import TemplateTrouble
 from pipeline.manifest.yaml import Loader, Tree
+from pipeline.text import nearest
 
 Path = Sequence[str | int]
 
@@ -181,13 +178,13 @@ def _nearest(path: tuple[str | int, ...]) -> str:
     unknown = str(path[-1])
     model = _model_at(path[:-1])
     known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
-    near = get_close_matches(unknown.lower(), known, n=1, cutoff=0.6)
+    near = nearest(unknown.lower(), known)
     if near:
-        return f"did you mean {near[0]!r}?"
+        return f"did you mean {near!r}?"
     for place, other in _ELSEWHERE.items():
-        near = get_close_matches(unknown.lower(), other.model_fields, n=1, cutoff=0.75)
+        near = nearest(unknown.lower(), other.model_fields, cutoff=0.75)
         if near and other is not model:
-            meant = "it" if near[0] == unknown else repr(near[0])
+            meant = "it" if near == unknown else repr(near)
             return f"did you mean {meant}? it belongs in {place}" if meant != "it" else f"it belongs in {place}"
     return "known here: " + ", ".join(known)
 

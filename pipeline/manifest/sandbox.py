@@ -1,11 +1,8 @@
-"""What a template handles and what it may cost: namespaces, the look of a value in a text, and one rendering's budget.
+"""Jinja2's sandbox with a render budget: expressions of an untrusted manifest cannot escape, and stay small and quick.
 
-In: values. Out: the same values, paid for, or SecurityError. It knows nothing of Jinja's grammar.
-
-Jinja2 with walls: the sandbox of the library keeps a template from escaping, this module keeps it small and quick.
-
-In: expressions of a manifest that may come from a stranger. Out: an `Environment` in which every operator, filter and
-call is paid for from one `Budget` before it allocates. It knows nothing of tasks; `template` decides when it is used.
+Jinja's own sandbox prevents escapes. Here every operator, filter and call is charged to one budget before it allocates;
+SecurityError when it is used up. Also the namespaces of a template (`row`, `file`, ...) and how a value is written as
+text.
 """
 
 import functools
@@ -13,7 +10,6 @@ import json
 import re
 from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from decimal import Decimal
-from difflib import get_close_matches
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -26,13 +22,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from pipeline.manifest.fields import MatrixValue
+from pipeline.text import nearest
 
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
 MAX_WORK = 1_000_000  # characters and items handled by one rendering: under a second
+MAX_TOGETHER = 20_000_000  # by all renderings of one expansion, half a minute; beyond it each may handle WORK_EACH
+WORK_EACH = 10_000
+MAX_PARTS = 1_000_000  # names, texts and operators of all templates of a manifest: two minutes of compiling
 MAX_BITS = 1024  # of a whole number
-_LONGEST_NAME = 100  # characters of a name that another one is looked for
-_MOST_NAMES = 1000
 _SHOWN = 8
 _PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
 
@@ -53,17 +51,6 @@ class Names(dict[str, Any]):
     def unknown(self, key: str) -> str:
         """Say that `key` is not here, with the nearest name that is."""
         return f"{self.label} has no {key!r}; {_nearest(key, tuple(self))}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant; None when there is none.
-
-    Long texts and long lists are left alone: the search takes the product of both lengths.
-    """
-    if len(name) > _LONGEST_NAME:
-        return None
-    candidates = [each for each in islice(known, _MOST_NAMES) if len(each) <= _LONGEST_NAME]
-    return next(iter(get_close_matches(name, candidates, n=1, cutoff=0.6)), None)
 
 
 def is_plain(text: str) -> bool:
@@ -123,21 +110,37 @@ def json_of(value: Any) -> str:
 
 
 class RenderBudget:
-    """What one rendering may still handle; `reset` before each."""
+    """What one rendering may still handle, all renderings of one expansion together, and all templates of a manifest.
 
-    __slots__ = ("left",)
+    `begin` before an expansion, `reset` before each rendering.
+    """
+
+    __slots__ = ("_given", "_parts_left", "_together", "left")
 
     def __init__(self) -> None:
-        self.left = MAX_WORK
+        self._parts_left = MAX_PARTS
+        self.begin()
+
+    def take_parts(self, count: int) -> bool:
+        """Pay for a template of `count` parts; False: the manifest's templates have more than they may."""
+        self._parts_left -= count
+        return self._parts_left >= 0
+
+    def begin(self) -> None:
+        """Start anew: what follows is another expansion."""
+        self._together = MAX_TOGETHER
+        self.left = self._given = MAX_WORK
 
     def reset(self) -> None:
-        self.left = MAX_WORK
+        self._together += WORK_EACH - (self._given - self.left)
+        self.left = self._given = max(min(MAX_WORK, self._together), WORK_EACH)
 
     def spend(self, amount: int) -> None:
         """Pay for `amount` characters or items. SecurityError when the rendering has had its share."""
         self.left -= amount
         if self.left < 0:
-            raise SecurityError("the template does too much work; prepare the text in a CSV or JSONL file")
+            who = "the template does" if self._given == MAX_WORK else "the templates of all tasks together do"
+            raise SecurityError(f"{who} too much work; prepare the text in a CSV or JSONL file")
 
     def text(self, length: int) -> None:
         """Pay for a text of `length` characters. SecurityError when it is longer than any prompt."""

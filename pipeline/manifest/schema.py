@@ -1,12 +1,7 @@
-"""The keys of a job, of `defaults` and of an `items` entry. In: a tree. Out: checked models; what was written stays
-known.
+"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, and the JSON Schema for editors.
 
-Descriptions are what an editor shows. Nothing is rendered and nothing is read from disk; which layer wins is decided
-in `recipe`.
-
-The whole manifest: its top-level keys, and the JSON Schema of everything for editors.
-
-In: a tree. Out: a checked `ManifestFile`; or, from `json_schema`, what a YAML language server completes from.
+Descriptions are what an editor shows. Which keys were written stays known (`model_fields_set`), because only those win
+over an outer layer; the layers are merged in `jobs`. Nothing is rendered and nothing is read from disk.
 """
 
 from typing import Any, ClassVar
@@ -294,7 +289,7 @@ class ManifestFile(Model):
     name: Name | None = Field(
         None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
     )
-    provider: ProviderKeys | None = Field(None, description="Whose API is asked, and which key opens the door.")
+    provider: ProviderKeys | None = Field(None, description="The API, its model and the name of its key.")
     vars: dict[str, Written] | None = Field(
         None,
         description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
@@ -308,15 +303,21 @@ class ManifestFile(Model):
     )
     output_dir: PlaceText | None = Field(
         None,
-        description="Where images land: a folder, relative to this file, or a bucket (s3://, gs://, az://).",
+        description=(
+            "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
+            " Default: outputs/NAME, beside jobs/."
+        ),
         examples=["../outputs/catalogue", "s3://bucket/catalogue"],
     )
     state_dir: PathText | None = Field(
         None,
-        description="Default: <output_dir>/.pipeline; with a bucket: .pipeline/<name> beside this file",
+        description=(
+            "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
+            " this file."
+        ),
         examples=["../outputs/catalogue/.pipeline"],
     )
-    notify: NotifyKeys | None = Field(None, description="Who is told when a run ends.")
+    notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
     jobs: dict[Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,

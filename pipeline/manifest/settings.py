@@ -1,30 +1,39 @@
-"""Checked models come in, the settings other rooms use go out: provider, limits, retry, notify.
+"""Turns checked models into the settings of other packages: provider, limits, retry, notify.
 
-It fills defaults and resolves paths against the manifest's folder. It opens no file.
+Paths are resolved against the manifest's folder. No file is opened.
 """
 
 import zoneinfo
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Final
 
 from pipeline.manifest.fields import is_url
 from pipeline.manifest.files import secret_reason
+from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
 from pipeline.manifest.location import Place
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.schema import Keys, ManifestFile
 from pipeline.manifest.templates import TemplateTrouble, compile_template
 from pipeline.model import BucketUrl, Tier
-from pipeline.settings import DEFAULT_MODELS, Budget, Kind, Limits, Notify, ProviderSettings, Retry, StopOn
+from pipeline.settings import (
+    DEFAULT_MODELS,
+    FLEX_TIMEOUT_S,
+    METRICS_SUFFIX,
+    Budget,
+    Kind,
+    Limits,
+    Notify,
+    ProviderSettings,
+    Retry,
+    StopOn,
+)
 
-TIMEOUT_S: Final = 300.0
-FLEX_TIMEOUT_S: Final = 1200.0  # a flex answer takes 1 to 15 minutes
 SettingProblem = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
 
 
 def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
     """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
-    timeout_s = FLEX_TIMEOUT_S if any(tier == Tier.FLEX for _, tier in _tiers(file)) else TIMEOUT_S
+    timeout_s = FLEX_TIMEOUT_S if any(tier == Tier.FLEX for _, tier in _tiers(file)) else ProviderSettings().timeout_s
     written = file.provider
     if written is None:
         return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI, timeout_s=timeout_s)
@@ -67,37 +76,30 @@ def _profile(folder: Path, written: str) -> Path:
 
 def limit_settings(file: ManifestFile) -> Limits:
     """Return the ceilings of one run."""
-    written = file.limits
-    if written is None:
-        return Limits()
-    concurrency, budget, stop_on = written.concurrency, written.budget, written.stop_on
-    default = Limits()
+    written = file.limits or LimitsKeys.model_validate({})
+    concurrency, budget, stop_on = (
+        written.concurrency or ConcurrencyKeys.model_validate({}),
+        written.budget or BudgetKeys.model_validate({}),
+        written.stop_on or StopOnKeys.model_validate({}),
+    )
     return Limits(
-        concurrency=default.concurrency if concurrency is None else concurrency.max,
-        start=default.start if concurrency is None else concurrency.start,
-        adaptive=default.adaptive if concurrency is None else concurrency.adaptive,
+        concurrency=concurrency.max,
+        start=concurrency.start,
+        adaptive=concurrency.adaptive,
         requests_per_minute=written.requests_per_minute,
-        budget=Budget() if budget is None else Budget(run=budget.run, day=budget.day, month=budget.month),
+        budget=Budget(**budget.model_dump()),
         tz=written.tz,
         max_tasks=written.max_tasks,
         max_duration_s=written.max_duration,
-        stop_on=StopOn() if stop_on is None else StopOn(**stop_on.model_dump()),
+        stop_on=StopOn(**stop_on.model_dump()),
     )
 
 
 def retry_settings(file: ManifestFile) -> Retry:
     """Return how often one task may be asked."""
-    written = file.retry
-    if written is None:
-        return Retry()
-    wait = written.wait
-    default = Retry()
-    return Retry(
-        attempts=written.attempts,
-        wait_initial_s=default.wait_initial_s if wait is None else wait.initial,
-        wait_max_s=default.wait_max_s if wait is None else wait.max,
-        unknown=written.unknown,
-    )
+    written = file.retry or RetryKeys.model_validate({})
+    wait = written.wait or WaitKeys.model_validate({})
+    return Retry(attempts=written.attempts, wait_initial_s=wait.initial, wait_max_s=wait.max, unknown=written.unknown)
 
 
 def notify_settings(
@@ -134,6 +136,9 @@ def setting_problems(file: ManifestFile, folder: Path, output_dir: Place, state_
         except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
             what = f"the time zone {file.limits.tz!r} is not known on this system"
             yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
+    if file.notify is not None and file.notify.prometheus and not file.notify.prometheus.endswith(METRICS_SUFFIX):
+        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
+        yield ("notify", "prometheus"), what, f"write for example metrics/imgpipe{METRICS_SUFFIX}"
     if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
         yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
     for keys, tier in _tiers(file):

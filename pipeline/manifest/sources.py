@@ -1,4 +1,4 @@
-"""The plan of a job comes in, its rows come out one by one: written in place, from a table, a folder, or another job.
+"""The rows of a job, one by one: items, a table, a folder, or another job's images.
 
 Nothing is multiplied and nothing rendered here. A source that cannot be read is a Problem, and so is one without rows.
 """
@@ -8,7 +8,6 @@ import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 from pipeline.errors import Problem
@@ -22,6 +21,7 @@ from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable
+from pipeline.text import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,9 +234,9 @@ def _nearest_folder(path: str) -> str:
     folders: list[str] = []
     with suppress(OSError), os.scandir(above or "/") as entries:
         folders = [entry.name for entry in entries if entry.is_dir()]
-    same = [folder for folder in folders if folder.lower() == name.lower()]
-    near = same or get_close_matches(name, folders, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else "patterns are relative to the manifest"
+    same = next((folder for folder in folders if folder.lower() == name.lower()), None)
+    near = same or nearest(name, folders)
+    return f"did you mean {near!r}?" if near else "patterns are relative to the manifest"
 
 
 def _file_row(path: str, inside: str) -> SourceRow:

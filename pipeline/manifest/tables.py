@@ -1,10 +1,6 @@
-"""One row of a job: what tables, folders and other jobs have in common once they are read.
+"""Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
 
-A source yields rows and, between them, the problems of rows that cannot be used; so one bad line hides no other.
-
-Reads the rows of a table one by one: CSV, TSV, workbooks, JSON lines, Parquet. No text is held in memory whole.
-
-A row that cannot be read is a Problem with its line, and the next row is read. It knows nothing of jobs or templates.
+A row that cannot be read is a Problem with its line, between the rows; so one bad line hides no other.
 """
 
 import math
@@ -22,7 +18,8 @@ import msgspec
 from pipeline.errors import Problem
 from pipeline.manifest.delimited import Unreadable, dialect_of, records
 from pipeline.manifest.files import open_regular, reason
-from pipeline.manifest.sandbox import Names, is_plain, nearest, plain_names, text_of
+from pipeline.manifest.sandbox import Names, is_plain, plain_names, text_of
+from pipeline.text import nearest
 
 
 @dataclass(slots=True)
@@ -286,7 +283,7 @@ def _check_parquet(path: Path) -> None:
         raise Unreadable(what, "split it, or write JSON lines") from None
     if child.returncode != 0:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        why = f": {last[:200]}" if child.returncode == 1 else ", the library gives up on it"
+        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
         raise Unreadable(f"is not a Parquet file that can be read{why}", "write it anew")
 
 

@@ -1,13 +1,11 @@
-"""What is asked for comes in, its SHA-256 and the digests of its four aspects go out.
+"""One row and one combination to tasks: rendered, named, fingerprinted, one for each variant.
 
-Canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON writes them. It does not depend on
-the wire: paths, dates, limits, output names, tags, `tier` (it changes the price, not the picture) and the order of the
-manifest are not in it.
+What cannot become a task raises TemplateTrouble with the origin of the key at fault and the other errors of the same
+row.
 
-One row and one combination come in, a `Task` for each variant goes out: rendered, named, fingerprinted.
-
-What cannot become a task raises TemplateTrouble with the origin of the key at fault, and with what else is wrong in
-the same row. It keeps no task and knows no other.
+The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
+writes them. It does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes
+the price, not the picture) and the order of the manifest are not in it. A change here buys every image anew.
 """
 
 import hashlib
@@ -24,12 +22,13 @@ from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.inputs import BadInput, InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
-from pipeline.manifest.names import BadName, name_key, output_name
+from pipeline.manifest.names import BadName, output_name
 from pipeline.manifest.outputs import Outputs
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Digests, InputImage, Task
+from pipeline.text import name_key
 
 _encode = msgspec.json.Encoder(order="deterministic").encode
 
@@ -242,9 +241,9 @@ class TaskMaker:
         for secret in self._secrets:
             for kind, template, text in (*texts, ("model", recipe.model, asked.model), ("name", recipe.output, names)):
                 if secret in text:
-                    raise _located(template, f"the {kind} holds an API key of this machine", "take the key out")
+                    raise _located(template, f"the {kind} holds an API key of this machine", "remove the key")
             if secret in asked.params.text:
-                raise _located(None, "a parameter holds an API key of this machine", "take the key out")
+                raise _located(None, "a parameter holds an API key of this machine", "remove the key")
 
     def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
         return tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])

@@ -1,19 +1,19 @@
-"""The text of a key comes in, a `Template` that renders quickly comes out, or the reason why not with its line.
+"""Compiles the text of a key to a `Template` that renders quickly, or to an error with its line.
 
 Text without `{{` is returned as it is; names and text only are joined without Jinja (about 1 microsecond); everything
-else runs in the sandbox. Values are data: what they contain is never rendered again. It knows no file and no task.
+else runs in the sandbox. Values are data: what they contain is never rendered again.
 """
 
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any
 
 from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
-from pipeline.manifest.sandbox import FENCES, MAX_TEXT, Names, Sandbox, text_of
+from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
+from pipeline.text import nearest
 
 Context = Mapping[str, Any]
 Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
@@ -68,7 +68,7 @@ def compile_template(sandbox: Sandbox, source: str, *, names: Collection[str], o
     try:
         return _compile(sandbox, source, names, origin)
     except (RecursionError, SyntaxError, MemoryError):  # limits of Jinja's parser and of Python's compiler
-        raise TemplateTrouble("the template is nested too deeply", "write it flatter") from None
+        raise TemplateTrouble("the template is nested too deeply", "reduce the nesting") from None
 
 
 def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any) -> Template:
@@ -97,6 +97,9 @@ def _parse(sandbox: Sandbox, source: str) -> nodes.Template:
         tree = sandbox.parse(_keep_lone_braces(source))
     except TemplateSyntaxError as error:
         raise TemplateTrouble(f"not a template: {error.message}", _syntax_advice(error), line=error.lineno) from None
+    if not sandbox.budget.take_parts(sum(1 for _ in tree.find_all(nodes.Node))):
+        what = f"the templates of this manifest have more than {MAX_PARTS:,} names, texts and operators"
+        raise TemplateTrouble(what, "write one template, and its rows in a CSV or JSONL file")
     for node in tree.find_all(tuple(_REFUSED)):
         raise TemplateTrouble(
             f"{{% {_REFUSED[type(node)]} %}} is not available", "write the text out", line=node.lineno
@@ -163,8 +166,8 @@ def _check_access(node: Any) -> None:
 def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTrouble:
     if name in _WHERE_NAMES_LIVE:
         return TemplateTrouble(f"{name!r} has no value here", _WHERE_NAMES_LIVE[name], line=line, needle=name)
-    near = get_close_matches(name, names, n=1, cutoff=0.6)
-    instead = f"did you mean {near[0]!r}?" if near else "known here: " + ", ".join(sorted(names))
+    near = nearest(name, names)
+    instead = f"did you mean {near!r}?" if near else "known here: " + ", ".join(sorted(names))
     return TemplateTrouble(f"unknown name {name!r} in the template", instead, line=line, needle=name)
 
 
@@ -337,4 +340,4 @@ def _trouble(error: Exception, compiled: Any) -> TemplateTrouble:
     if isinstance(error, SecurityError | UndefinedError):
         quoted = re.search(r"'([^']+)'", what)
         return TemplateTrouble(what, instead or "use the names of the manifest", line=line, needle=quoted and quoted[1])
-    return TemplateTrouble(f"the expression fails: {type(error).__name__}: {error}", "mend the expression", line=line)
+    return TemplateTrouble(f"the expression fails: {type(error).__name__}: {error}", "fix the expression", line=line)

@@ -1,7 +1,7 @@
-"""A sheet of a workbook (xlsx, xls, xlsb, ods) as rows of text, by python-calamine.
+"""Reads a sheet of a workbook (xlsx, xls, xlsb, ods) as rows of text, by python-calamine.
 
-Not part of `tables`, because the library is an extra. It holds the sheet in memory, so what a workbook may unpack to
-is bounded.
+Not part of `tables`, because the library is an extra. The sheet is in memory as a whole, so what a workbook may unpack
+to is bounded.
 """
 
 import datetime
@@ -11,7 +11,8 @@ from pathlib import Path
 
 from pipeline.manifest.delimited import Unreadable
 from pipeline.manifest.files import open_regular
-from pipeline.manifest.sandbox import is_plain, nearest
+from pipeline.manifest.sandbox import is_plain
+from pipeline.text import nearest
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 

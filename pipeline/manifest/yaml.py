@@ -1,12 +1,8 @@
-"""One scalar as it was written -> its value by YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema).
+"""Parses YAML text to a tree of dict, list and text, with every structural problem and its position.
 
-It knows no kind of value that a key may want: that is `scalars`.
-
-YAML text comes in, a tree of dict, list and text goes out, with every structural problem and its place.
-
-Every scalar stays the text that was written: `Plain` where it stood without quotes (`resolution.resolve` gives its YAML
-1.2 value where one is wanted), `str` where it was quoted. One pass over the parser's events, without recursion, so
-that deep nesting, alias bombs and merge bombs are found before they cost anything. It knows no key of a manifest.
+Every scalar stays the text that was written: `Plain` where it stood without quotes (`resolve` gives its value by YAML
+1.2's core schema, https://yaml.org/spec/1.2.2/#103-core-schema), `str` where it was quoted. One pass over the parser's
+events, without recursion, so that deep nesting, alias bombs and merge bombs are found before they cost anything.
 """
 
 import math
@@ -72,7 +68,7 @@ Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the pure one wher
 _TEXT_TAGS = ("!", "tag:yaml.org,2002:str")
 _SHAPE_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 _QUOTE_ADVICE = "put the value in quotes"
-_TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "write it flatter")
+_TOO_DEEP = (f"nested more than {MAX_DEPTH} levels deep", "reduce the nesting")
 _BRACES_ADVICE = 'a value that starts with {{ needs quotes: "{{ ... }}"'
 
 

@@ -1,4 +1,4 @@
-"""One task and what the ledger knows of it -> due or not, and why: the states and reasons of the contract."""
+"""Decides whether one task is due, and why, from the task and its ledger row: the states and reasons of a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ from typing import Final, Protocol
 import msgspec
 
 from pipeline.model import Artifact, Aspect, Digests, Known, Task, TaskState
-from pipeline.plan.presence import Presence
 from pipeline.settings import FORMER_DEFAULTS
+from pipeline.store.files import FileComparison
 
 NEW: Final = "new"
 MISSING: Final = "missing"
@@ -20,7 +20,7 @@ REASONS: Final = (NEW, *(f"{aspect} changed" for aspect in Aspect), MISSING, RET
 class FileView(Protocol):
     """What `judge` asks of the output directory."""
 
-    def presence(self, artifact: Artifact) -> Presence: ...
+    def compare(self, artifact: Artifact) -> FileComparison: ...
     def in_the_way(self, name: str, own: str | None) -> str | None: ...
     def is_half_published(self, path: str) -> bool: ...
     def barrier(self, name: str) -> str | None: ...
@@ -46,7 +46,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     note: str = ""
     is_missing: bool = False  # done, but its file is gone or was changed
     moves_to: str | None = None  # done, and its output name changed: the file moves there without a request
-    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must mend it
+    barrier: str | None = None  # due, but for a folder that cannot be written to: a person must fix it
     is_given_up: bool = False  # refused, and that is taken as it is: no complaint
     is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
 
@@ -77,17 +77,17 @@ def decide(task: Task, known: Known | None, files: FileView, rules: Rules) -> Ve
 def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: FileView, rules: Rules) -> Verdict:
     assert known.artifact is not None
     path = known.artifact.path
-    presence = files.presence(known.artifact)
+    found = files.compare(known.artifact)
     wanted = [aspect for aspect in changed if aspect in task.rerun_when and aspect not in rules.accept]
-    if presence is Presence.CHANGED and not rules.force and (wanted or rules.repair):
+    if found is FileComparison.CHANGED and not rules.force and (wanted or rules.repair):
         return _edited(path)
     if wanted:
         return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{wanted[0]} changed"))
-    if presence is Presence.MISSING:
+    if found is FileComparison.MISSING:
         reason = MISSING if rules.repair else None
         verdict = Verdict(state=TaskState.DONE, reason=reason, note=f"{path} is missing", is_missing=True)
         return _unless_blocked(task, path, files, verdict)
-    if presence is Presence.CHANGED:
+    if found is FileComparison.CHANGED:
         reason = MISSING if rules.repair else None
         return Verdict(state=TaskState.DONE, reason=reason, note=f"{path} was changed", is_missing=True)
     is_accepted = not rules.accept.isdisjoint(changed)
@@ -104,7 +104,7 @@ def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verd
     if known.fingerprint == task.fingerprint and known.unknowns > rules.unknown_repeats:
         note = "its new image may have been billed already and never came; `imgpipe retry` asks again"
         return Verdict(state=TaskState.UNKNOWN, note=note)
-    if files.presence(known.artifact) is Presence.CHANGED and not rules.force:
+    if files.compare(known.artifact) is FileComparison.CHANGED and not rules.force:
         return _edited(path)
     return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=REJECTED))
 
@@ -117,7 +117,7 @@ def _edited(path: str) -> Verdict:
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
     """Return `verdict`, or what keeps it from being carried out: a file of somebody else, a folder that is closed."""
     if verdict.reason is not None and (barrier := files.barrier(task.name)) is not None:
-        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; mend its owner or its permissions")
+        return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; fix its owner or its permissions")
     blocker = files.in_the_way(task.name, own)
     if blocker is None or (verdict.reason == RETRY and files.is_half_published(blocker)):
         return verdict

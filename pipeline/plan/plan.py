@@ -1,15 +1,11 @@
-"""Rows -> how many tasks, why, and for how much: in total, by job and by reason. It knows no disk and no ledger.
+"""Sums a stream of tasks and ledger rows to counts and prices by job and reason, and spools the due tasks to disk.
 
-Tasks that ask for the very same image: how many, for how much, and two of them by name.
+Memory stays flat at 1,000,000 tasks: rows are streamed, due tasks wait on disk. The spool is also the snapshot of the
+manifest: an edit after the plan was made does not change the run.
 
-In: fingerprints, one by one. Out: a count and its price. A fingerprint has the variant in it, so the variants of one
-row are not alike; two rows with one prompt are. Memory: 8 bytes a task, whatever a fingerprint's length; two different
-ones of a million that share 8 bytes are met once in 40 million plans.
-
-A stream of tasks, each beside what the ledger knows -> rows; rows -> totals, and a spool of due tasks.
-
-Memory stays flat at 1,000,000 tasks: rows pass by, due tasks wait on disk. The spool is also the snapshot of the
-manifest: what is edited after the plan was made does not change the run.
+Tasks that ask for the same image are counted by fingerprint. The variant is part of it, so the variants of one row are
+not alike; two rows with one prompt are. Memory: 8 bytes a task, whatever a fingerprint's length; a false match on 8
+bytes among a million tasks happens once in 40 million plans.
 """
 
 import tempfile

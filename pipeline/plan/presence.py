@@ -1,28 +1,18 @@
-"""What lies in the output directory now. Read-only; listings are remembered while one plan is made."""
+"""Looks up whether recorded images are on disk. Read-only; listings are kept while one plan is made."""
 
 import hashlib
 import os
 import re
-import stat
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from pipeline.model import Artifact
+from pipeline.model import IMAGE_SUFFIXES, Artifact
+from pipeline.store.files import FileComparison, compare, comparison_of
 
 PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
-IMAGE_SUFFIXES: Final = frozenset({".png", ".jpg", ".jpeg", ".webp"})
-
-
-class Presence(StrEnum):
-    """What became of an artifact's file since it was written."""
-
-    WHOLE = "whole"
-    MISSING = "missing"
-    CHANGED = "changed"
 
 
 class Files:
@@ -34,20 +24,13 @@ class Files:
         self._barriers: dict[str, str | None] = {}
         self._listings: OrderedDict[str, dict[str, list[str]]] = OrderedDict()
 
-    def presence(self, artifact: Artifact) -> Presence:
-        """Compare size and time first; read and hash only a file where those differ."""
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare a recorded image with its file. Raises OSError where the disk cannot say."""
         path = self._output_dir / artifact.path
         try:
-            status = path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return Presence.MISSING
-        except PermissionError:
-            return Presence.CHANGED  # nobody can say
-        if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
-            return Presence.CHANGED
-        if status.st_mtime_ns == artifact.mtime_ns or _sha256(path) == artifact.sha256:
-            return Presence.WHOLE
-        return Presence.CHANGED
+            return compare(path.lstat(), artifact, lambda: _sha256(path))
+        except OSError as error:
+            return comparison_of(error)
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
         """Return the relative path of an image that already stands under `name` and is not `own`; None: free.
@@ -130,14 +113,14 @@ class Objects:
             if suffix.lower() in IMAGE_SUFFIXES:
                 self._by_stem[stem] = (*self._by_stem.get(stem, ()), (suffix, size_bytes, version))
 
-    def presence(self, artifact: Artifact) -> Presence:
+    def compare(self, artifact: Artifact) -> FileComparison:
         """Compare size and version with what was recorded."""
         stem, suffix = os.path.splitext(artifact.path)  # noqa: PTH122 - as above
         for found, size_bytes, version in self._by_stem.get(stem, ()):
             if found == suffix:
                 is_same = (size_bytes, version) == (artifact.size_bytes, artifact.mtime_ns)
-                return Presence.WHOLE if is_same else Presence.CHANGED
-        return Presence.MISSING
+                return FileComparison.SAME if is_same else FileComparison.CHANGED
+        return FileComparison.MISSING
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
         """Return the path of an image that already stands under `name` and is not `own`; None: free."""

@@ -1,15 +1,15 @@
-"""Which tasks a person means: `--select`, `--exclude`, `--first`, `--sample`."""
+"""Selects tasks by `--select`, `--exclude`, `--first` and `--sample`."""
 
 import hashlib
 import heapq
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import InputError, Problem
 from pipeline.model import Mark, TaskState
+from pipeline.text import nearest
 
 if TYPE_CHECKING:
     from pipeline.plan.plan import PlanRow
@@ -97,9 +97,9 @@ class Selection:
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if kind == "state" and name not in list(TaskState):
-        return Problem(what=f"{pattern!r} names no state", instead=f"write one of {', '.join(TaskState)}")
+        return Problem(what=f"{pattern!r} is not a state", instead=f"write one of {', '.join(TaskState)}")
     if kind == "mark" and name not in MARKS:
-        return Problem(what=f"{pattern!r} names no mark", instead=f"write one of {', '.join(MARKS)}")
+        return Problem(what=f"{pattern!r} is not a mark", instead=f"write one of {', '.join(MARKS)}")
     return None
 
 
@@ -111,8 +111,6 @@ def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
     is_open = kind != "job" and any(char in job for char in "*?[")
     if is_open or job in jobs:
         return None
-    near = get_close_matches(job, jobs, n=1, cutoff=0.5)
-    instead = (
-        f"did you mean {pattern.replace(job, near[0], 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
-    )
+    near = nearest(job, jobs, cutoff=0.5)
+    instead = f"did you mean {pattern.replace(job, near, 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
     return Problem(what=f"{pattern!r} matches no task: the manifest has no job {job!r}", instead=instead)

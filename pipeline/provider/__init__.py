@@ -1,17 +1,18 @@
-"""One attempt over the wire: a task becomes a paid request, its answer comes back judged.
+"""One attempt over the wire: a task becomes a paid request, its answer an image or a failure.
 
-catalogue    what models can do, what they cost, until when they are offered (catalogue.yaml)
+catalogue    abilities, prices and end dates of models (catalogue.yaml)
 pricing      what an attempt is reserved at, and what an answer cost
 credentials  the key and the address it may be sent to
-inputs       input images, read once, proven unchanged, made fit to send
+inputs       input images, read once, proven unchanged, converted where needed
 request      a task to the JSON of its request
-byte_budget  how many bytes of bodies may be in memory at once
-transport    one exchange: connection, time and size limits, errors of the network by name
-body_reader  a large body, read from the socket into the memory it stays in
+byte_budget  limits the bytes of bodies in memory
+transport    one exchange: connection, time and size limits, network errors
+body_reader  a large body, read from the socket into one buffer
+connections  connections kept for the next request, and the limit of informational answers
 decoding     the bytes of an answer to a tree of JSON, without copying images
-error_words  what the names and words of an error say of an account or a refusal
-errors       what an error of the server means, and the delay it names
+error_words  names and phrases of errors that mean an account or a refusal
+errors       an error answer to a `Failure`, and the delay it names
 responses    a whole answer to an image, or the reason why there is none
-redact       no key and no control characters in anything shown or kept
+redact       removes the key and control characters from anything shown or kept
 client       all of it, as a sender uses it
 """

@@ -1,7 +1,6 @@
-"""A large body, read straight into the memory it stays in.
+"""Reads a large body straight into the buffer it stays in.
 
-In: an answer whose head has come. Out: its whole body, or the error that aiohttp would have raised. It refuses to know
-what a body means.
+From an answer whose head has arrived follows its whole body, or the error that aiohttp would have raised.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ class BodyReader(asyncio.BufferedProtocol):
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
-        return f"<Intake {self.arrived_bytes} of {self.size_bytes} bytes>"
+        return f"<BodyReader {self.arrived_bytes} of {self.size_bytes} bytes>"
 
     @property
     def is_whole(self) -> bool:
@@ -110,7 +109,7 @@ class BodyReader(asyncio.BufferedProtocol):
 
 
 def take_over_body(response: aiohttp.ClientResponse, read_bytes: int) -> BodyReader | None:
-    """Return an intake for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
+    """Return a reader for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
     Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
     """

@@ -1,17 +1,15 @@
-"""How many bytes of bodies may be in memory at once.
+"""Limits how many bytes of bodies are in memory at once.
 
-In: who wants how many bytes. Out: permission, at once or later. It refuses to know what the bytes are.
-
-Every exchange has a share. A share holds its connection, and its request until that has left, then its answer (all of
-it at once where its length is told, else as it grows) until it has been judged, then its image until that is on disk:
+Every exchange has a share. A share holds its connection, and its request until that is sent, then its answer (all of
+it at once where its length is known, else as it grows) until it has been parsed, then its image until that is on disk:
 256 answers of 2.7 MB had 700 MB resident while images were not counted. The limit allows for as many connections as may
 be open beside the bodies. What a connection has read while its answer waits for room keeps new requests from being
-sent, but no answer from being read: answers that all come at once pass the limit by `UNREAD_BYTES` each (1,000 of
+sent, but no answer from being read: answers that all arrive at once pass the limit by `UNREAD_BYTES` each (1,000 of
 2.7 MB in flight: 994 MB resident at most).
 
-Without room everybody waits for room; when no whole answer is left to be judged, the oldest of the growing ones gets on
-all the same. So somebody always gets on, nobody waits for ever, and the limit is passed by at most one answer, or by
-one request that is larger than the limit itself.
+Without room everybody waits for room; when no whole answer is left to be parsed, the oldest of the growing ones goes on
+all the same. So there is no deadlock, and the limit is passed by at most one answer, or by one request that is larger
+than the limit itself.
 """
 
 import asyncio
@@ -35,7 +33,7 @@ class ByteBudget:
         self._waiting: list[asyncio.Future[None]] = []
 
     def __repr__(self) -> str:
-        return f"<Memory {self.used_bytes} of {self.limit_bytes} bytes, {len(self._growing)} growing>"
+        return f"<ByteBudget {self.used_bytes} of {self.limit_bytes} bytes, {len(self._growing)} growing>"
 
     def share(self) -> "ByteShare":
         """Open a share; use it as a context manager around the exchange."""
@@ -82,21 +80,21 @@ class ByteBudget:
 class ByteShare:
     """What one exchange holds. In a `Reply` or an `Answer` it outlives its context, until it is released or dropped."""
 
-    def __init__(self, memory: ByteBudget) -> None:
-        self._memory = memory
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
         self._loop = asyncio.get_running_loop()
         self.held_bytes = 0
         self.whole_bytes = 0  # of a whole answer that waits to be judged
 
     async def hold(self, request_bytes: int) -> None:
         """Wait for room for a request and its connection, and take it."""
-        while not self._memory.may_hold(request_bytes):
-            await self._memory.change()
+        while not self._budget.may_hold(request_bytes):
+            await self._budget.change()
         self._take(request_bytes)
 
     def try_grow(self, more_bytes: int) -> bool:
         """Take room for more of the answer if there is some; tell whether there was."""
-        if not self._memory.may_grow(self, more_bytes):
+        if not self._budget.may_grow(self, more_bytes):
             return False
         self._take(more_bytes)
         return True
@@ -105,13 +103,13 @@ class ByteShare:
         """Wait for room for more of the answer, and take it."""
         if self.try_grow(more_bytes):
             return
-        self._memory.unread_bytes += UNREAD_BYTES
+        self._budget.unread_bytes += UNREAD_BYTES
         try:
             while not self.try_grow(more_bytes):
-                await self._memory.change()
+                await self._budget.change()
         finally:
-            self._memory.unread_bytes -= UNREAD_BYTES
-            self._memory.take(0)
+            self._budget.unread_bytes -= UNREAD_BYTES
+            self._budget.take(0)
 
     def shrink(self, fewer_bytes: int) -> None:
         """Give bytes back."""
@@ -119,7 +117,7 @@ class ByteShare:
 
     def _take(self, more_bytes: int) -> None:
         self.held_bytes += more_bytes
-        self._memory.take(more_bytes)
+        self._budget.take(more_bytes)
 
     def __enter__(self) -> "ByteShare":
         return self
@@ -129,14 +127,14 @@ class ByteShare:
     ) -> None:
         if kind is not None:
             self.shrink(self.held_bytes)
-        self._memory.grown(self)
+        self._budget.grown(self)
 
     def keep(self, kept_bytes: int) -> None:
         """Hold no more than the image of a judged answer. For any thread; the loop may be gone."""
         spare_bytes, self.held_bytes = max(0, self.held_bytes - kept_bytes), min(self.held_bytes, kept_bytes)
         whole_bytes, self.whole_bytes = self.whole_bytes, 0
         if (spare_bytes or whole_bytes) and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._memory.judged, whole_bytes, spare_bytes)
+            self._loop.call_soon_threadsafe(self._budget.judged, whole_bytes, spare_bytes)
 
     def release(self) -> None:
         """Give everything back, once. For any thread."""

@@ -1,7 +1,6 @@
-"""What is known of the models: what they can do, what they cost, until when they are offered.
+"""What is known of the models: abilities, prices, end dates, from `catalogue.yaml` and a manifest's `prices:`.
 
-In: `catalogue.yaml` beside this module and a person's own prices. Out: prices in micro-dollars, pixels, tokens,
-warnings. It refuses to know budgets and the wire. A model it does not know is not an error: names are free text.
+Prices are in micro-dollars. A model that is not listed is not an error: names are free text.
 """
 
 from collections.abc import Mapping
@@ -67,6 +66,15 @@ class Family(msgspec.Struct, frozen=True):
     thinking: Thinking
     tiers: dict[str, float]
     pixels: dict[str, dict[str, tuple[int, int]]]
+
+    def cost(self, tier: str, *, image: int, text: int, prompt: int) -> int:
+        """Return what tokens cost, in micro-USD, rounded up. Whole numbers throughout: a plan asks for a million."""
+        counted = ((image, self.per_million.image), (text, self.per_million.text), (prompt, self.per_million.prompt))
+        return self.part(sum(tokens * round(rate * 1000) for tokens, rate in counted), tier, over=1000)
+
+    def part(self, amount: int, tier: str, *, over: int = 1) -> int:
+        """Return what a tier costs of the standard price `amount / over`, rounded up."""
+        return -(-amount * round(self.tiers.get(tier, 1) * 1000) // (1000 * over))
 
 
 class _Model(msgspec.Struct, frozen=True):
@@ -163,7 +171,7 @@ class Catalogue:
             return wrong
         levels = family.thinking.levels
         if task.thinking is not None and task.thinking not in levels:
-            takes = f"it takes {', '.join(levels)}" if levels else "it does not think; take `thinking` away"
+            takes = f"it takes {', '.join(levels)}" if levels else "it has no thinking; remove `thinking`"
             return f"model {task.model} cannot think at level {task.thinking}; {takes}"
         if len(task.images) > family.most_images:
             return f"model {task.model} takes {family.most_images} input images, this task has {len(task.images)}"

@@ -1,7 +1,6 @@
-"""One attempt: a task goes out as one paid request, its answer comes back judged.
+"""Performs one attempt: sends a task as one paid request and classifies its answer.
 
-In: settings, the key, tasks. Out: `Reply`, `Answer`, `Failure`. It refuses to know how often a task is tried, when, and
-where its image goes.
+Returns `Reply`, `Answer` or `Failure`. Repeats, waits and the image's place are decided elsewhere.
 """
 
 import asyncio
@@ -45,16 +44,16 @@ class Client:
         """
         self._base_url = check_address(settings)
         self._catalogue = catalogue
-        self._memory = ByteBudget(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
-        self._scrubber = Redactor("" if key == credentials.SIMULATOR_KEY else key)
-        self._reader = AnswerReader(self._scrubber, catalogue)
+        self._budget = ByteBudget(limits.memory_bytes + limits.concurrency * CONNECTION_BYTES)
+        self._redactor = Redactor("" if key == credentials.SIMULATOR_KEY else key)
+        self._reader = AnswerReader(self._redactor, catalogue)
         self._inputs = InputImages()
         self._wire = Transport(
             headers=credentials.headers(settings, key),
             timeout_s=settings.timeout_s,
             max_body_bytes=limits.max_body_bytes,
-            memory=self._memory,
-            scrubber=self._scrubber,
+            budget=self._budget,
+            redactor=self._redactor,
             proxy=find_proxy(self._base_url, environ),
             patience=patience,
             tls=tls,
@@ -77,7 +76,7 @@ class Client:
         A `Failure` comes when there is no whole answer, or when an input image cannot be sent (then nothing was).
         Cancelled: the connection is closed; whether the request was executed is unknown.
         """
-        with self._memory.share() as share:
+        with self._budget.share() as share:
             await share.hold(request.most_bytes(task) + CONNECTION_BYTES)
             try:
                 payload = await self._payload(task)
@@ -117,4 +116,4 @@ class Client:
         return io.BytesIO(await asyncio.to_thread(request.body, task, images, self._catalogue))
 
     def _unsent(self, fault: Fault, reason: str) -> Failure:
-        return Failure(fault=fault, billed=Billed.NO, reason=self._scrubber.text(reason))
+        return Failure(fault=fault, billed=Billed.NO, reason=self._redactor.text(reason))

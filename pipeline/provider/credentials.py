@@ -1,11 +1,6 @@
-"""The key: found, never shown.
+"""Finds the API key, and checks the address it may be sent to, before the first request.
 
-In: settings, the environment, the folder of the manifest (for its `.env`). Out: the key, fit for a header. It
-refuses to know where it goes.
-
-Where requests go: checked before the first one, because the key goes there too.
-
-In: settings, proxy variables. Out: the address of a model, the proxy. It refuses to know what is sent.
+The key comes from the environment or the `.env` beside the manifest, and is never shown. Proxy variables are honoured.
 """
 
 import ipaddress
@@ -92,7 +87,7 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
     try:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); mend it or remove it") from error
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
 
 
 _OWN = {
@@ -134,7 +129,7 @@ def check_address(settings: ProviderSettings) -> str:
         raise InputError(
             Problem(
                 what="provider.base_url of a simulator is not on this machine, its money would be real",
-                instead="write http://127.0.0.1:8787, or take it away",
+                instead="write http://127.0.0.1:8787, or remove it",
             )
         )
     path = parts.path.rstrip("/")

@@ -1,4 +1,4 @@
-"""The names and words by which errors tell a refused prompt, a dead account or a wrong address.
+"""Names and phrases by which errors mean a refused prompt, a dead account or a wrong address.
 
 Relays drop Google's details, change the status and send their own codes: names (`reason`, `code`, `status`, `type`) are
 looked at first, the text of the message last. Pure computation over text.
@@ -129,7 +129,7 @@ def is_account_name(name: str) -> bool:
 
 
 def is_about_an_account(message: str) -> bool:
-    """Whether a message says that a key, an account or a region is at fault, which waiting does not mend."""
+    """Whether a message says that a key, an account or a region is at fault, which waiting does not fix."""
     return _ACCOUNT_WORDS.search(message) is not None
 
 

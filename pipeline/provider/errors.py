@@ -1,35 +1,29 @@
-"""When may we ask again? The delay a server names, wherever it names it.
+"""Classifies an error answer: status, headers and body to a `Failure`, with the delay the server names.
 
-In: headers, the parsed error and its text. Out: seconds, or None when nothing usable is named. What is malformed,
-negative or zero is as good as unsaid. It refuses to know what is done about it.
-
-Sources, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`, because
-clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please retry in
-36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts.
-
-What a refusal of the server means: one pure function that reads like the table of outcomes.
-
-In: status, headers and the parsed error. Out: a `Failure`. It refuses to know what is done about it.
+Sources of delays, all seen in the wild: `Retry-After` in seconds or as a date (read against the server's own `Date`,
+because clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please
+retry in 36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts. One that is malformed,
+negative or zero is ignored. Pure functions.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pipeline.days import next_midnight, quota_zone
 from pipeline.model import Billed, Failure, Fault
 from pipeline.provider import error_words
 from pipeline.provider.decoding import NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
+from pipeline.text import UNITS_S
 
 LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
 Headers = Sequence[tuple[str, str]]
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_NUMBER = re.compile(r"\d{1,12}(?:\.\d{1,12})?(?:[eE]\+?\d{1,2})?")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
 _SENTENCE = re.compile(
     r"(?:retry|again|resets?|wait)\s+(?:in|after|for)?\s*"
@@ -57,21 +51,10 @@ def server_time(headers: Headers, now: datetime) -> datetime:
     return next((date for name, value in headers if name == "date" and (date := _date(value)) is not None), now)
 
 
-def until_pacific_midnight(now: datetime) -> float:
-    """Return the seconds until per-day quotas start anew, which is midnight in Los Angeles."""
-    try:
-        pacific: ZoneInfo | timezone = ZoneInfo("America/Los_Angeles")
-    except ZoneInfoNotFoundError:  # a system without time zone data: an hour late in summer is safe
-        pacific = timezone(timedelta(hours=-8))
-    there = now.astimezone(pacific)
-    midnight = (there + timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight.astimezone(UTC) - now).total_seconds()
-
-
 def parse_delay(text: str) -> float | None:
     """Read `36.7s`, `373.8ms`, `18h31m10s`, `2 minutes`; None when it is not a duration."""
     steps = list(_STEP.finditer(text.strip().lower()))
-    return sum(float(step[1]) * _UNITS[step[2]] for step in steps) if steps else None
+    return sum(float(step[1]) * UNITS_S[step[2]] for step in steps) if steps else None
 
 
 def _retry_after(headers: Headers, present: datetime) -> Iterator[float | None]:
@@ -257,7 +240,7 @@ def failure_of_answer(
     headers: Headers,
     error: ServerError,
     *,
-    scrubber: Redactor,
+    redactor: Redactor,
     now: datetime,
     is_first: bool = False,
 ) -> Failure:
@@ -272,7 +255,8 @@ def failure_of_answer(
     if fault in _NOT_ENDED_BY_WAITING:
         delay_s = None
     if fault is Fault.QUOTA and error.is_per_day:
-        delay_s = max(delay_s or 0.0, until_pacific_midnight(server_time(headers, now)))
+        there = server_time(headers, now)
+        delay_s = max(delay_s or 0.0, (next_midnight(there, quota_zone()) - there).total_seconds())
     if 300 <= status < 400:
         target = next((value for name, value in headers if name == "location"), "nowhere")
         error = replace(error, message=f"a redirect to {target}, not followed; is base_url right?")
@@ -285,10 +269,10 @@ def failure_of_answer(
     return Failure(
         fault=fault,
         billed=billed,
-        reason=scrubber.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
+        reason=redactor.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
         status=status,
-        code=scrubber.text(named, 80) or None,
-        request_id=None if found is None else scrubber.text(found, 80),
+        code=redactor.text(named, 80) or None,
+        request_id=None if found is None else redactor.text(found, 80),
         hint_s=delay_s,
     )
 

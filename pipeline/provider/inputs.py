@@ -1,23 +1,19 @@
-"""Input images, as the API takes them.
+"""Reads input images and converts them to what the API takes.
 
-In: a path and what the plan knew of it. Out: bytes ready to send. Each file is read once and proven to be what the plan
-saw; the file itself is never touched. What the API takes is sent as it is, less its metadata; the rest is converted by
-processes of their own. It refuses to know how.
+Each file is read once and proven to be what the plan saw; the file itself is never touched. What the API takes is sent
+as it is, less its metadata; the rest is converted in child processes (`imaging.convert`).
 """
 
 import asyncio
-import multiprocessing
 import os
-import signal
 import stat
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from hashlib import sha256
 from importlib.util import find_spec
 
-from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert, prepare_process
+from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert
+from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
 from pipeline.imaging.metadata import strip
 from pipeline.model import InputImage
@@ -27,7 +23,6 @@ _FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
 _REMEMBERED_BYTES = 32 * 2**20  # of converted pictures: one reference image may serve a thousand tasks
 _PROCESSES = min(4, os.cpu_count() or 1)
 _CONVERTIBLE = frozenset({"image/gif", "image/bmp", "image/tiff", "image/avif"})
-_CRASHES = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT})
 _HEIC = frozenset({"image/heic", "image/heif"})
 
 
@@ -43,8 +38,9 @@ class InputImages:
     """Reads and converts input images; starts its processes when the first picture needs one."""
 
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
-        self._turns = asyncio.Semaphore(_PROCESSES)
+        self._decoders: list[Decoder] = []  # as many as ever ran at once
+        self._idle: list[Decoder] = []
+        self._slots = asyncio.Semaphore(_PROCESSES)
         self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
 
     async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
@@ -63,13 +59,11 @@ class InputImages:
 
     async def aclose(self) -> None:
         """End the processes, whatever they are doing."""
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            _end(pool)
-            await asyncio.to_thread(pool.shutdown)
+        for decoder in self._decoders:
+            await asyncio.to_thread(decoder.close)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
-        async with self._turns:
+        async with self._slots:
             data = await asyncio.to_thread(read_as_planned, image)
             known = (image.sha256, keep_metadata, most_bytes)
             if known in self._remembered:
@@ -87,52 +81,32 @@ class InputImages:
             return ready
 
     async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> tuple[str, bytes]:
+        decoder = self._idle.pop() if self._idle else self._started()
         arguments = (data, most_bytes, MAX_PIXELS, keep_metadata)
-        loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(self._processes(), convert, *arguments)
-        except BrokenProcessPool:  # this picture killed its process, or one beside it did: alone it shows which
-            self._pool = None
-        alone = _start(1)
-        converting = loop.run_in_executor(alone, convert, *arguments)
-        process = next(iter((alone._processes or {}).values()), None)
-        try:
-            return await converting
-        except BrokenProcessPool as error:
-            if process is not None and await asyncio.to_thread(_has_crashed, process):
+            made = await asyncio.to_thread(decoder.call, convert, *arguments)
+        except DecoderError as error:
+            kind = OutOfMemoryError if error.kind == OutOfMemoryError.__name__ else UnreadableError
+            raise kind(f"{error}") from error
+        except DecoderDiedError as error:
+            if error.has_crashed:
                 raise UnfitError("cannot be converted: its decoder crashes on it") from error
             raise LocalTroubleError("cannot be converted here: it takes too much time or memory") from error
+        except asyncio.CancelledError:  # the thread still waits for it
+            decoder.close()
+            raise
         finally:
-            _end(alone)
+            self._idle.append(decoder)
+        return made
 
-    def _processes(self) -> ProcessPoolExecutor:
-        if self._pool is None:
-            self._pool = _start(_PROCESSES)
-        return self._pool
+    def _started(self) -> Decoder:
+        self._decoders.append(decoder := Decoder())
+        return decoder
 
     def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
         self._remembered[known] = ready
         while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
             self._remembered.popitem(last=False)
-
-
-def _start(processes: int) -> ProcessPoolExecutor:
-    """Spawn, not fork: a fork would copy our threads' locks and the ledger's descriptors."""
-    return ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), prepare_process)
-
-
-def _has_crashed(process: multiprocessing.process.BaseProcess) -> bool:
-    """Whether a process that ended was not ended by a limit or by the system."""
-    process.join(1.0)
-    return process.exitcode is not None and -process.exitcode in _CRASHES
-
-
-def _end(pool: ProcessPoolExecutor) -> None:
-    """Stop at once: a conversion nobody waits for must not keep the program from leaving."""
-    running = list((pool._processes or {}).values())  # `terminate_workers` from Python 3.14 on
-    pool.shutdown(wait=False, cancel_futures=True)
-    for process in running:
-        process.terminate()
 
 
 def read_as_planned(image: InputImage) -> bytes:

@@ -1,7 +1,7 @@
-"""What one attempt costs: the most it can cost before it is sent, and what it did cost afterwards.
+"""The price of one attempt: the most it can cost before it is sent, and what it did cost afterwards.
 
-In: tasks, the catalogue, what earlier answers cost. Out: micro-dollars, rounded up. A person's own `prices:` are exact
-and win over everything here. A gateway's ratio is not used: to count the list price never counts too little.
+Micro-dollars, rounded up. A manifest's `prices:` are exact and win over everything here. A gateway's discount is not
+used: the list price never counts too little.
 """
 
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pipeline.model import Quote, Task, Tier, Usage
-from pipeline.provider.catalogue import DEFAULT_SIZE, Catalogue, Family
+from pipeline.provider.catalogue import DEFAULT_SIZE, Catalogue
 
 BYTES_A_TOKEN: Final = 3  # of UTF-8: English has about 4, so that this estimates high
 REMEMBERED: Final = 4096  # quotes, which a plan of a million tasks asks for again and again
@@ -61,7 +61,7 @@ class PriceList:
             return None
         if usage is None:
             return None if task.tier is Tier.STANDARD else self._most(task, Tier.STANDARD)
-        cost = _cost(family, usage.tier, image=usage.image_tokens, text=usage.text_tokens, prompt=usage.prompt_tokens)
+        cost = family.cost(usage.tier, image=usage.image_tokens, text=usage.text_tokens, prompt=usage.prompt_tokens)
         spot = _spot(task)
         self._dearest[spot] = max(cost, self._dearest.get(spot, 0))
         return cost
@@ -71,7 +71,7 @@ class PriceList:
         family = self._catalogue.family(task.model)
         if family is None or least is None or most is None:
             return None
-        pixels = _part(least, family, task.tier) * _count(task)
+        pixels = family.part(least, task.tier) * _count(task)
         return Quote(pixels, max(pixels, most))
 
     def _most(self, task: Task, tier: Tier) -> int | None:
@@ -79,8 +79,7 @@ class PriceList:
         family, image = self._catalogue.family(task.model), self._catalogue.tokens(task.model, _size(task))
         if family is None or image is None:
             return None
-        return _cost(
-            family,
+        return family.cost(
             tier,
             image=image * _count(task),
             text=family.thinking.allowance(_level(task)) * _count(task),
@@ -92,19 +91,6 @@ def _prompt_tokens(task: Task) -> int:
     text = len(task.prompt.encode("utf-8", "surrogatepass"))
     text += len((task.system or "").encode("utf-8", "surrogatepass"))
     return -(-text // BYTES_A_TOKEN)
-
-
-def _cost(family: Family, tier: Tier, *, image: int, text: int, prompt: int) -> int:
-    """Return micro-USD, rounded up. Whole numbers throughout: a plan asks for each of a million tasks."""
-    rates = family.per_million
-    counted = ((image, rates.image), (text, rates.text), (prompt, rates.prompt))
-    thousandths = sum(tokens * round(rate * 1000) for tokens, rate in counted)
-    return _part(thousandths, family, tier, over=1000)
-
-
-def _part(amount: int, family: Family, tier: Tier, *, over: int = 1) -> int:
-    """Return what a tier costs of the standard price `amount / over`, rounded up."""
-    return -(-amount * round(family.tiers.get(tier, 1) * 1000) // (1000 * over))
 
 
 def _spot(task: Task) -> Spot:

@@ -1,6 +1,7 @@
-"""From a task to the body of its request. All names in camelCase: the gateway drops other spellings without a word.
+"""Builds the JSON body of a request from a task and its input images.
 
-In: a task and its input images, ready to send. Out: bytes of JSON. It refuses to know files and the wire.
+All names in camelCase: the gateway drops other spellings without a word. Not part of `client`, because it is the one
+place that writes the API's format, without I/O.
 """
 
 from collections.abc import Mapping, Sequence

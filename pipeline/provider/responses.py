@@ -1,12 +1,8 @@
-"""What a 200 says, whatever its shape: a tolerant walk over the tree of an answer.
+"""Parses one whole HTTP answer: an image, or the reason why there is none.
 
-In: parsed JSON of any shape. Out: `Told`, plain facts. Both casings are read; null, missing and strange things are
-passed over and remembered as `is_odd`. It refuses to judge.
-
-One whole HTTP answer, judged: an image, or the reason why there is none.
-
-In: a `Reply` and its task. Out: an `Answer` or a `Failure`, never an exception. Pure computation, made for a thread.
-It refuses to know the wire, and what is done about a failure.
+A tolerant walk over the tree collects plain facts (`Told`): both casings are read; null, missing and strange things are
+passed over and marked `is_odd`. From the facts follows an `Answer` or a `Failure`, never an exception. Pure
+computation, made to run in a thread.
 """
 
 import re
@@ -182,7 +178,7 @@ def _utc_now() -> datetime:
 class AnswerReader:
     """Judges answers. `clock` is asked only when a server names a date and not its own time."""
 
-    scrubber: Redactor
+    redactor: Redactor
     catalogue: Catalogue
     clock: Callable[[], datetime] = _utc_now
 
@@ -212,11 +208,11 @@ class AnswerReader:
 
     def _refusal(self, reply: Reply, status: int, error: errors.ServerError) -> Failure:
         failure = errors.failure_of_answer(
-            status, reply.headers, error, scrubber=self.scrubber, now=self.clock(), is_first=reply.is_first
+            status, reply.headers, error, redactor=self.redactor, now=self.clock(), is_first=reply.is_first
         )
         if failure.fault is not Fault.OTHER:
             return failure
-        return replace(failure, body=self.scrubber.body(bytes(reply.body)))
+        return replace(failure, body=self.redactor.body(bytes(reply.body)))
 
     def _not_json(self, reply: Reply, task: Task, problem: str) -> Answer | Failure:
         data = _bare_image(bytes(reply.body))
@@ -264,15 +260,15 @@ class AnswerReader:
             suffix = sniff(data)[1]
             return self._broken(reply, f"{flaw}", suffix, told=told, kept=data)
         found = errors.request_id(reply.headers)
-        doubts = tuple(self.scrubber.text(doubt, 200) for doubt in self._doubts(told, picked, reply.status))
+        doubts = tuple(self.redactor.text(doubt, 200) for doubt in self._doubts(told, picked, reply.status))
         doubts += self._size_notes(task, image.width, image.height)
         return Answer(
             image=image,
             usage=_usage(reply, told),
-            model_version=self.scrubber.text(told.model_version, 80) or None,
-            response_id=self.scrubber.text(told.response_id, 80) or None,
-            request_id=None if found is None else self.scrubber.text(found, 80),
-            notes=tuple(self.scrubber.text(habit, 200) for habit in self._habits(told, picked, image.mime)) + doubts,
+            model_version=self.redactor.text(told.model_version, 80) or None,
+            response_id=self.redactor.text(told.response_id, 80) or None,
+            request_id=None if found is None else self.redactor.text(found, 80),
+            notes=tuple(self.redactor.text(habit, 200) for habit in self._habits(told, picked, image.mime)) + doubts,
             doubts=doubts,
         )
 
@@ -325,7 +321,7 @@ class AnswerReader:
         if links := [*told.uris, *named, *links_in(document.tree)]:
             return self._link(reply, told, links)
         if told.is_odd:
-            return self._broken(reply, "an answer of a shape that is not the API's", told=told)
+            return self._broken(reply, "an answer that is not in the API's format", told=told)
         finish = told.finish or "empty"
         return self._kept(reply, self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}"))
 
@@ -334,7 +330,7 @@ class AnswerReader:
         return self._kept(reply, self._content(reply, Fault.LINK, told, "link", reason))
 
     def _kept(self, reply: Reply, failure: Failure) -> Failure:
-        return replace(failure, body=self.scrubber.body(bytes(reply.body)))
+        return replace(failure, body=self.redactor.body(bytes(reply.body)))
 
     def _content(self, reply: Reply, fault: Fault, told: AnswerFacts, code: str, reason: str) -> Failure:
         return self._failure(reply, fault, Billed.YES, reason, code=code, told=told)
@@ -352,7 +348,7 @@ class AnswerReader:
         is_success = reply.status == 200
         fault, billed = (Fault.BROKEN, Billed.YES) if is_success else (Fault.OTHER, Billed.MAYBE)
         failure = self._failure(reply, fault, billed, reason, code=code, told=told)
-        return replace(failure, body=self.scrubber.body(bytes(reply.body) if kept is None else kept), suffix=suffix)
+        return replace(failure, body=self.redactor.body(bytes(reply.body) if kept is None else kept), suffix=suffix)
 
     def _failure(
         self,
@@ -368,10 +364,10 @@ class AnswerReader:
         return Failure(
             fault=fault,
             billed=billed,
-            reason=self.scrubber.text(reason),
+            reason=self.redactor.text(reason),
             status=reply.status,
-            code=None if code is None else self.scrubber.text(code, 80),
-            request_id=None if found is None else self.scrubber.text(found, 80),
+            code=None if code is None else self.redactor.text(code, 80),
+            request_id=None if found is None else self.redactor.text(found, 80),
             usage=None if told is None else _usage(reply, told),
         )
 

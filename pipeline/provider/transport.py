@@ -1,42 +1,31 @@
-"""When has a server been silent for too long?
+"""One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-In: a clock and the count of bytes that have arrived. Out: `TimeoutError` in the watched task. It refuses to know HTTP.
-
-Two limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left alone.
-Time in which this process itself did not look (a blocked loop) or did not want to read (no memory) is not held against
-the server.
-
-One exchange on the wire: a request goes out once, a whole answer comes back, or what was seen instead.
-
-In: an address, headers and a body. Out: a `Reply` whose body is in memory, or a `Failure`. Every exception of the
-network is named here, most specific first; nobody else but its helper `intake` knows aiohttp. It refuses
-to know what an answer means, and it never sends anything twice.
+Every exception of the network is named here, most specific first; only this module, `connections` and `body_reader`
+import aiohttp's client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in
+its client).
 
 A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
-nobody can tell such a loss from a lost paid answer: it is booked as `maybe`. So it is looked at before it is used.
-The request is never repeated here: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
+nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
+
+Two time limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left
+alone. Time in which this process did not read (a blocked loop, no memory) is not counted.
 """
 
 import asyncio
 import io
-import select
 import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace, TracebackType
-from typing import Final
-from weakref import WeakSet
 
 import aiohttp
-from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
-from aiohttp.tracing import Trace
 
 from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.body_reader import BodyReader, take_over_body
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
+from pipeline.provider.connections import Connections
 from pipeline.provider.credentials import Proxy
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
@@ -127,7 +116,6 @@ class ResponseTimeout:
         return ""
 
 
-IDLE_S: Final = 2.0  # a connection that was idle for longer is closed: servers close theirs after 5 s and more
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 
 
@@ -169,36 +157,6 @@ class _Progress:
             self.let_go()
 
 
-class _Connections(aiohttp.TCPConnector):
-    """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
-
-    def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
-        self._seen: WeakSet[ResponseHandler] = WeakSet()
-
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
-        """Return a new connection, or a kept one on which nothing has come that would be taken for the next answer."""
-        while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol, transport = connection.protocol, connection.transport
-            assert protocol is not None, "a connection that was just made or taken from the pool"
-            if protocol not in self._seen:
-                self._seen.add(protocol)
-                return connection
-            if transport is not None and not protocol.should_close and not _is_readable(transport):
-                return connection
-            connection.close()
-
-
-def _is_readable(transport: asyncio.Transport) -> bool:
-    """Tell whether the kernel has bytes or an end that the event loop has not read yet (a system call, 1 µs)."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 class TooLargeError(Exception):
     """The body is longer than allowed."""
 
@@ -212,8 +170,8 @@ class Transport:
         headers: Mapping[str, str],
         timeout_s: float,
         max_body_bytes: int,
-        memory: ByteBudget,
-        scrubber: Redactor,
+        budget: ByteBudget,
+        redactor: Redactor,
         proxy: Proxy | None = None,
         patience: Patience = PATIENCE,
         tls: ssl.SSLContext | None = None,
@@ -222,8 +180,8 @@ class Transport:
         self._headers |= {"Content-Type": "application/json", "Accept": "application/json"}
         self._timeout_s = timeout_s
         self._max_body_bytes = max_body_bytes
-        self._memory = memory
-        self._scrubber = scrubber
+        self._budget = budget
+        self._redactor = redactor
         self._proxy = proxy
         self._patience = patience
         self._tls = tls
@@ -231,7 +189,7 @@ class Transport:
         self._has_answered = False
 
     def __repr__(self) -> str:
-        return f"<Wire {'closed' if self._session is None else 'open'}, {self._memory!r}>"
+        return f"<Transport {'closed' if self._session is None else 'open'}, {self._budget!r}>"
 
     async def __aenter__(self) -> "Transport":
         trace = aiohttp.TraceConfig()
@@ -241,7 +199,7 @@ class Transport:
         trace.on_connection_reuseconn.append(_on_reused)
         trace.on_request_chunk_sent.append(_on_sent)
         self._session = aiohttp.ClientSession(
-            connector=_Connections(self._tls),
+            connector=Connections(self._tls),
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
@@ -262,13 +220,15 @@ class Transport:
         """
         progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
         started = time.monotonic()
-        watch = ResponseTimeout(self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes)
+        deadline = ResponseTimeout(
+            self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
+        )
         try:
-            async with watch:
-                await self._exchange(url, payload, share, watch, progress)
+            async with deadline:
+                await self._exchange(url, payload, share, deadline, progress)
         except (aiohttp.ClientError, OSError, TooLargeError) as error:
             if not progress.is_whole and (progress.status is None or not 300 <= progress.status < 500):
-                return self._lost(error, progress, watch.why)
+                return self._lost(error, progress, deadline.why)
             # Nothing is missing; or the server has refused, and the missing rest of its words changes nothing.
         self._has_answered, is_first = True, not self._has_answered
         chunks = progress.chunks
@@ -282,7 +242,7 @@ class Transport:
         )
 
     async def _exchange(
-        self, url: str, payload: io.BytesIO, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+        self, url: str, payload: io.BytesIO, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
         assert self._session is not None, "the client is used outside its context"
         async with self._session.post(
@@ -297,12 +257,12 @@ class Transport:
             progress.let_go()
             progress.status = response.status
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            watch.body(lambda: response.content.total_bytes)
-            await self._collect(response, share, watch, progress)
+            deadline.body(lambda: response.content.total_bytes)
+            await self._collect(response, share, deadline, progress)
         share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
     async def _collect(
-        self, response: aiohttp.ClientResponse, share: ByteShare, watch: ResponseTimeout, progress: _Progress
+        self, response: aiohttp.ClientResponse, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
         """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
@@ -310,23 +270,23 @@ class Transport:
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
-        await _make_room(share, room_bytes, watch)
+        await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
             progress.took(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError
             if progress.size_bytes > room_bytes:
-                await _make_room(share, progress.size_bytes - room_bytes, watch)
+                await _make_room(share, progress.size_bytes - room_bytes, deadline)
                 room_bytes = progress.size_bytes
-            intake = take_over_body(response, progress.size_bytes)
-            if intake is not None:
+            reader = take_over_body(response, progress.size_bytes)
+            if reader is not None:
                 del chunk
-                await _read_straight(intake, watch, progress)
+                await _read_straight(reader, deadline, progress)
                 return
 
     def _lost(self, error: Exception, progress: _Progress, why: str) -> Failure:
         """Say what is known when no whole answer came; the beginning of a cut body is kept as evidence."""
-        fault, billed, words = _name(error, progress, why)
+        fault, billed, words = _name(error, progress, why, is_first=not self._has_answered)
         if isinstance(error, TooLargeError):
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
@@ -336,25 +296,25 @@ class Transport:
         return Failure(
             fault=fault,
             billed=billed,
-            reason=self._scrubber.text(words),
+            reason=self._redactor.text(words),
             status=progress.status,
             code=type(error).__name__,
-            request_id=None if found is None else self._scrubber.text(found, 80),
-            body=self._scrubber.body(beginning) or None,
+            request_id=None if found is None else self._redactor.text(found, 80),
+            body=self._redactor.body(beginning) or None,
             suffix=".cut",
         )
 
 
-async def _read_straight(intake: BodyReader, watch: ResponseTimeout, progress: _Progress) -> None:
+async def _read_straight(reader: BodyReader, deadline: ResponseTimeout, progress: _Progress) -> None:
     """Read the rest of a large body; what has come of it is kept, however it ends."""
-    intake.begin(progress.chunks)
+    reader.begin(progress.chunks)
     progress.chunks.clear()
-    watch.body(lambda: intake.arrived_bytes)
+    deadline.body(lambda: reader.arrived_bytes)
     try:
-        await intake.read()
+        await reader.read()
     finally:
-        progress.chunks, progress.size_bytes = [intake.take()], intake.arrived_bytes
-        progress.is_whole = intake.is_whole
+        progress.chunks, progress.size_bytes = [reader.take()], reader.arrived_bytes
+        progress.is_whole = reader.is_whole
 
 
 def _letting_go(payload: io.BytesIO, share: ByteShare) -> Callable[[], None]:
@@ -373,25 +333,37 @@ def _letting_go(payload: io.BytesIO, share: ByteShare) -> Callable[[], None]:
     return let_go
 
 
-async def _make_room(share: ByteShare, more_bytes: int, watch: ResponseTimeout) -> None:
+async def _make_room(share: ByteShare, more_bytes: int, deadline: ResponseTimeout) -> None:
     """Take room for more of an answer; the time this waits is not the server's."""
     if more_bytes > 0 and not share.try_grow(more_bytes):
-        watch.pause()
+        deadline.pause()
         await share.grow(more_bytes)
-        watch.resume()
+        deadline.resume()
 
 
-def _name(error: Exception, progress: _Progress, why: str) -> tuple[Fault, Billed, str]:
-    """Name an exception of the network. Whatever came before the connection stood was not executed."""
+def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) -> tuple[Fault, Billed, str]:
+    """Name an exception of the network. Whatever came before the connection stood was not executed.
+
+    is_first: no answer came before it.
+    """
     match error:
         case aiohttp.ClientHttpProxyError(status=407):
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
-            return Fault.UNREACHABLE, Billed.NO, f"the proxy does not let us through ({error.status})"
+            return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
-            return Fault.ADDRESS, Billed.NO, "base_url and model do not make an address"
+            return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
+        case aiohttp.ClientConnectorError(
+            os_error=ConnectionResetError(errno=None)
+        ):  # asyncio's: closed in a handshake
+            fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
+            return (
+                fault,
+                Billed.NO,
+                "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all",
+            )
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

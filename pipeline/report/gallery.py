@@ -1,12 +1,7 @@
-"""Money over time as a small SVG.
+"""Writes the contact sheet as a folder: `index.html`, `thumbs/`, `tasks.csv` and `tasks.jsonl`.
 
-In: amounts with their moments. Out: one `<svg>` element for the page, coloured by its style sheet. It computes nothing
-but sums.
-
-The contact sheet as a folder: one static page of every task.
-
-In: report rows, totals and spend. Out: a folder with `index.html` (self-contained, no network, links to the originals),
-`thumbs/`, `tasks.csv` and `tasks.jsonl`. It reads image files to make thumbnails and changes none.
+The page is self-contained: no network, links to the originals. Image files are read to make thumbnails and never
+changed. Spend over time is one `<svg>` in it.
 """
 
 import hashlib
@@ -20,7 +15,8 @@ from itertools import accumulate
 from pathlib import Path
 from urllib.parse import quote
 
-from pipeline.imaging.thumbnails import Thumb, is_drawn, make_thumbs, thumb_of
+from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
+from pipeline.report.folder import THUMBS, claim_folder
 from pipeline.report.sheet import Addresses, Heading, sheet_data, static_page
 from pipeline.report.tables import ReportRow, ReportTotals, replaced, tables
 from pipeline.text import money
@@ -113,9 +109,9 @@ def write_report(
     keeps marks. `command`: what is typed behind `imgpipe VERB`. `told` hears how many of how many new thumbnails are
     made.
 
-    Raises OSError when the folder cannot be written.
+    Raises StorageError: the folder is not ours (`claim_folder`). OSError: it cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    claim_folder(out, title)
     shown: list[ReportRow] = []
     states: Counter[str] = Counter()
     with tables(out) as both:
@@ -124,7 +120,7 @@ def write_report(
             states[row.state.value] += 1
             if len(shown) < MOST_ROWS:
                 shown.append(row)
-    thumbs = make_thumbs(out / "thumbs", wanted_thumbs(shown, out), told=told)
+    thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), told=told)
     heading = Heading(
         title=title,
         key=sheet_key(title, output_dir),
@@ -165,7 +161,7 @@ def wanted_thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
 def thumb_link(path: str | None, out: Path, thumbs: set[str]) -> str | None:
     """Return the link to the thumbnail of the picture that stands at `path` now; None: there is none."""
     found = None if path is None else thumb_of(out / path)
-    return f"thumbs/{found[0]}" if found is not None and found[0] in thumbs else None
+    return f"{THUMBS}/{found[0]}" if found is not None and found[0] in thumbs else None
 
 
 def before_link(path: str | None, link: str | None, small: str | None) -> str | None:
@@ -174,7 +170,8 @@ def before_link(path: str | None, link: str | None, small: str | None) -> str | 
 
 
 def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
-    small, link = thumb_link(row.input_image, out, thumbs), _link(row.input_image)
+    small = thumb_link(row.input_image, out, thumbs)
+    link = _link(row.input_image) if row.input_image is not None and is_raster(out / row.input_image) else None
     return Addresses(
         image=_link(row.image),
         input=link,

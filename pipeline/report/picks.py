@@ -1,7 +1,8 @@
-"""Marks as a file: what the static page's button saves, and what is merged with the marks of `judge`.
+"""Picks files: what the static page's button saves, merged with the marks of `judge`.
 
 `{"picked": [ids], "rejected": [ids], "images": {id: sha256}, "stars": {id: n}, "notes": {id: text}, "at": {id: ms}}`;
-everything may be missing. `at` says when an id was marked; one that stands in no list was taken back then.
+everything may be missing. `at` says when an id was marked; an id with a time that is in no list lost its mark then.
+Not part of `sheet`, because `export` and `redo` read these files without the page.
 """
 
 import json
@@ -50,7 +51,7 @@ def read_picks(path: Path) -> dict[str, Mark]:
     both = sorted(set(picks.picked) & set(picks.rejected))
     if both:
         what = f"{visible(both[0])} is both picked and rejected"
-        raise InputError(Problem(file=name, what=what, instead="take it out of one of the lists"))
+        raise InputError(Problem(file=name, what=what, instead="remove it from one of the lists"))
     return _marks(picks, saved_at_ms)
 
 

@@ -1,6 +1,6 @@
-"""The contact sheet's page: rows -> the data that its script reads, and the HTML around them.
+"""Builds the contact sheet's page: rows to the data that its script reads, and the HTML around them.
 
-There are two of it, of the same parts. The static page holds style, script and data itself and allows nothing else; the
+There are two pages, of the same parts. The static page holds style, script and data itself and allows nothing else; the
 served one (`judge`) loads style and script from its own origin. Text from outside is only ever data, never markup.
 """
 

@@ -1,15 +1,13 @@
-"""What the report knows of one task, and of all of them together: plain rows, filled in by whoever reads the ledger.
+"""The rows of the report and their totals, and the same as CSV and JSON lines.
 
-Every task as CSV and as JSON lines.
-
-In: report rows, one at a time. Out: `tasks.csv` and `tasks.jsonl`, replaced whole at the end. No cell can start a
-formula in a spreadsheet; memory is flat at any number of rows. A row's own cells are columns `row.NAME`: which there
-are is known when the last row was seen, so the CSV is written from the JSON lines.
+`tasks.csv` and `tasks.jsonl` are replaced whole at the end. No cell can start a formula in a spreadsheet; memory is
+flat at any number of rows. A row's own cells are columns `row.NAME`: their names are known only after the last row, so
+the CSV is written from the JSON lines.
 """
 
 import csv
 import json
-import os
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,10 +116,10 @@ def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
 
     `bom`: start with the byte-order mark that spreadsheets want before they read UTF-8.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
     encoding = "utf-8-sig" if bom else "utf-8"
     try:
-        with part.open("w+", encoding=encoding, errors="replace", newline="") as file:
+        with part.open("x+", encoding=encoding, errors="replace", newline="") as file:
             yield file
         part.replace(path)
     finally:

@@ -1,8 +1,8 @@
-"""Performs attempts in this process: one request, its answer judged in a thread, its image written durably.
+"""Performs attempts in this process: one request, its answer parsed in a thread, its image written durably.
 
-Once the whole answer has arrived (B2), nothing here is cancelled: `abandon` ends only the wait for answers. Where a
-task asks for it (`metadata: embed`), the image gets its record before it is hashed and written, so that ledger,
-`verify` and `explain` agree about it.
+Once the whole answer has arrived, nothing here is cancelled: `abandon` ends only the wait for answers. Where a task
+asks for it (`metadata: embed`), the image gets its record before it is hashed and written, so that ledger, `verify` and
+`explain` agree about it.
 """
 
 import asyncio
@@ -31,7 +31,7 @@ STOPPED: Final = Failure(
 )
 
 
-class Client(Protocol):
+class ProviderClient(Protocol):
     """One exchange over the wire, and the judgement of its answer."""
 
     async def send(self, task: Task) -> Reply | Failure:
@@ -64,7 +64,7 @@ class LocalSender:
 
     def __init__(
         self,
-        client: Client,
+        client: ProviderClient,
         images: Images,
         *,
         manifest: str,

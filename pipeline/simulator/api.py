@@ -1,4 +1,4 @@
-"""One HTTP request, from its key to its line on the bill.
+"""Handles one HTTP request, from its key to its line on the bill.
 
 The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body.
 """
@@ -14,14 +14,23 @@ from aiohttp import web
 from pipeline.simulator import chance, responses, transport, validation
 from pipeline.simulator.billing import PROMPT_SHOWN, Bill, Entry, digest, now
 from pipeline.simulator.chance import Dice, FaultRules
-from pipeline.simulator.error_responses import ERROR_RESPONSES, Case, Rejected, WireReply, bad_argument, comet, html
-from pipeline.simulator.faults import FAULTS, Fault, Outcome, Stage
+from pipeline.simulator.error_responses import (
+    ERROR_RESPONSES,
+    Case,
+    RequestRejected,
+    WireReply,
+    bad_argument,
+    comet,
+    html,
+)
+from pipeline.simulator.faults import FAULTS, Outcome, SimulatedFault, Stage
 from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
-from pipeline.simulator.profile import Profile, Rule
+from pipeline.simulator.profile import FaultRule, Profile
 from pipeline.simulator.relight import UnreadableImage
 from pipeline.simulator.rendering import Rendered, Renderer
 from pipeline.simulator.transport import Sleep
+from pipeline.simulator.usage import Tokens, count, price_microusd, prompt_only
 
 _LIMIT_ANSWERS = {
     "retry_after": "rate_limited",
@@ -42,11 +51,12 @@ class Exchange:
     model: str | None = None
     ask: Ask | None = None
     seed: int | None = None
-    rule: Rule | None = None
+    rule: FaultRule | None = None
     rendered: Rendered | None = None
+    tokens: Tokens | None = None  # None: nothing was executed
 
     @property
-    def fault(self) -> Fault | None:
+    def fault(self) -> SimulatedFault | None:
         return None if self.rule is None else FAULTS[self.rule.name]
 
 
@@ -80,7 +90,7 @@ class Api:
         exchange = self._exchange()
         try:
             reply = await self._answered(exchange, request)
-        except Rejected as rejected:
+        except RequestRejected as rejected:
             self._write(
                 exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
             )
@@ -97,7 +107,7 @@ class Api:
         """List the models that are served, in the OpenAI shape."""
         try:
             find_key(request.headers, request.query, self._exchange().request_id)
-        except Rejected as rejected:
+        except RequestRejected as rejected:
             return transport.respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
         return transport.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
@@ -119,7 +129,7 @@ class Api:
         return Exchange(number=self._exchanges, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
 
     async def _answered(self, exchange: Exchange, request: web.Request) -> WireReply:
-        """Let one request through the checks and execute it; raises `Rejected`."""
+        """Let one request through the checks and execute it; raises `RequestRejected`."""
         exchange.key = fingerprint(find_key(request.headers, request.query, exchange.request_id))
         exchange.model = request.match_info["model"]
         body = await self._body(exchange, request)
@@ -129,7 +139,8 @@ class Api:
             case = Case(
                 model=exchange.model, request_id=exchange.request_id, delay_s=None if hint == "none" else delay_s
             )
-            raise Rejected(ERROR_RESPONSES[_LIMIT_ANSWERS[hint]](case))
+            answer = _LIMIT_ANSWERS[hint] if self._profile.limits.status == 429 else "overloaded"
+            raise RequestRejected(ERROR_RESPONSES[answer](case))
         try:
             model = validation.find_model(exchange.model, exchange.request_id)
             exchange.ask = validation.check(model, body, exchange.request_id)
@@ -142,10 +153,10 @@ class Api:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
             message = f"request body too large, the limit is {self._profile.max_request_bytes} bytes"
-            raise Rejected(comet(413, message, exchange.request_id, code="read_request_body_failed")) from None
+            raise RequestRejected(comet(413, message, exchange.request_id, code="read_request_body_failed")) from None
 
     async def _execute(self, exchange: Exchange, ask: Ask) -> bytes:
-        """Wait, draw and return the body; a fault of the stage error is raised as `Rejected`."""
+        """Wait, draw and return the body; a fault of the stage error is raised as `RequestRejected`."""
         step, asking = self._limiter.step(), self._rules.asking(ask)
         exchange.rule = self._rules.strike(ask, asking, step)
         exchange.seed = ask.seed if ask.seed is not None else asking - 1
@@ -153,18 +164,23 @@ class Api:
         variation = responses.Variation.of(self._dice, exchange.number)
         fault = exchange.fault
         if fault is not None and fault.stage is Stage.ERROR:
+            exchange.tokens = count(ask, self._dice, variation.response_id, images=1) if fault.is_billed else None
             await self._sleep(wait_s if fault.is_billed else wait_s * 0.1)
             delay_s = exchange.rule.retry_after if exchange.rule is not None else None
             case = Case(model=ask.model.name, request_id=exchange.request_id, delay_s=delay_s)
-            raise Rejected(ERROR_RESPONSES[fault.name](case))
+            raise RequestRejected(ERROR_RESPONSES[fault.name](case))
         if fault is not None and fault.stage is Stage.CONTENT:
+            tokens = count(ask, self._dice, variation.response_id, images=0)
+            exchange.tokens = prompt_only(tokens) if fault.name == "prompt_blocked" else tokens
             await self._sleep(wait_s * 0.4)
-            return responses.without_image(ask, variation, fault)
+            return responses.without_image(ask, variation, exchange.tokens, fault)
         if not ask.with_image:
+            exchange.tokens = count(ask, self._dice, variation.response_id, images=0)
             await self._sleep(wait_s * 0.4)
-            return responses.words(ask, variation)
+            return responses.words(ask, variation, exchange.tokens)
         rendered = await self._rendered(exchange, ask, wait_s)
-        return responses.answer(ask, rendered.images, rendered.drafts, variation, fault)
+        exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
+        return responses.answer(ask, rendered.images, rendered.drafts, variation, exchange.tokens, fault)
 
     async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
@@ -181,7 +197,7 @@ class Api:
 
     def _write(self, exchange: Exchange, status: int, *, is_executed: bool) -> None:
         """Put one answer on the bill."""
-        ask, rendered = exchange.ask, exchange.rendered
+        ask, rendered, tokens = exchange.ask, exchange.rendered, exchange.tokens
         images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
@@ -192,7 +208,7 @@ class Api:
                 status=status,
                 outcome=_outcome(exchange, status),
                 billed=is_executed,
-                price_microusd=0 if ask is None else ask.model.price_microusd(ask.size) * max(1, len(images)),
+                price_microusd=0 if ask is None or tokens is None else price_microusd(ask.model, tokens),
                 model=exchange.model,
                 size=None if ask is None else ask.size,
                 ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
@@ -225,7 +241,7 @@ def find_key(headers: Mapping[str, str], query: Mapping[str, str], request_id: s
     shown = headers.get("x-goog-api-key") or query.get("key") or headers.get("Authorization", "")
     key = shown.removeprefix("Bearer ").removeprefix("bearer ").strip()
     if not key or key.casefold() == "bearer":
-        raise Rejected(comet(401, "Invalid token", request_id))
+        raise RequestRejected(comet(401, "Invalid token", request_id))
     return key
 
 

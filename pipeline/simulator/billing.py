@@ -1,6 +1,7 @@
 """The bill: one JSON line for every answer, written before its body is sent.
 
-Lines are appended to a file, each in one write. A key is never in it, only its fingerprint.
+Lines are appended to a file, each in one write. A key is never in it, only its fingerprint. Not part of `api`, because
+`server` opens and closes the file.
 """
 
 import os
@@ -23,7 +24,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     outcome: str  # image | refused | no_image | error | cut
     billed: bool
-    price_microusd: int  # list price; it is owed only where `billed` is true
+    price_microusd: int  # of its tokens, by the list; 0: nothing was executed
     model: str | None = None
     size: str | None = None
     ratio: str | None = None

@@ -1,4 +1,4 @@
-"""Chance that can be repeated: which fault strikes a request, and how long its answer takes.
+"""Repeatable randomness: which fault strikes a request, and how long its answer takes.
 
 It depends on the profile's seed, the request and how often that was made, not on the order of arrival.
 """
@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from pipeline.simulator.faults import ALIASES, FAULTS
 from pipeline.simulator.models import Ask
-from pipeline.simulator.profile import Latency, Profile, Rule, Step
+from pipeline.simulator.profile import CapacityStep, FaultRule, Latency, Profile
 
 T = TypeVar("T")
 _SPAN = 2.0**64
@@ -71,17 +71,17 @@ class FaultRules:
         self._askings[ask.digest] += 1
         return self._askings[ask.digest]
 
-    def strike(self, ask: Ask, asking: int, step: Step) -> Rule | None:
+    def strike(self, ask: Ask, asking: int, step: CapacityStep) -> FaultRule | None:
         """Return the rule that strikes the `asking`-th time this request is made."""
         named = _named(ask.prompt, asking)
         if named is not None:
-            return Rule(name=named)
+            return FaultRule(name=named)
         if step.outage is not None:
-            return Rule(name=step.outage)
+            return FaultRule(name=step.outage)
         struck = [rule for place, rule in enumerate(self._rules) if self._strikes(place, rule, ask, asking)]
         return struck[0] if struck else None  # every rule counts, also when an earlier one struck
 
-    def _strikes(self, place: int, rule: Rule, ask: Ask, asking: int) -> bool:
+    def _strikes(self, place: int, rule: FaultRule, ask: Ask, asking: int) -> bool:
         if not rule.match.fits(ask):
             return False
         self._matches[place] += 1

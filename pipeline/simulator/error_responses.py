@@ -1,4 +1,4 @@
-"""Errors as clients see them: the gateway's envelope, the model owner's, pages of HTML; one answer for each fault."""
+"""Error answers: the gateway's envelope, the model owner's, pages of HTML; one for each fault."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class WireReply:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Rejected(Exception):  # noqa: N818 - an answer, carried out of a check
+class RequestRejected(Exception):  # noqa: N818 - an answer, carried out of a check
     """A request that is answered without being executed."""
 
     def __init__(self, reply: WireReply) -> None:
@@ -71,9 +71,9 @@ def html(status: int, title: str, text: str, *, headers: Mapping[str, str] | Non
     return WireReply(status=status, body=page.encode(), content_type=HTML, headers=headers or {})
 
 
-def bad_argument(message: str) -> Rejected:
+def bad_argument(message: str) -> RequestRejected:
     """Make the model owner's 400, ready to raise."""
-    return Rejected(google(400, "INVALID_ARGUMENT", message))
+    return RequestRejected(google(400, "INVALID_ARGUMENT", message))
 
 
 def retry_info(delay_s: float) -> Mapping[str, object]:

@@ -1,6 +1,6 @@
-"""Every way an answer can go wrong, by name: at which stage it strikes and what the bill says.
+"""Every fault by name: at which stage it strikes and what the bill says.
 
-Profiles and prompts name faults from this table. Where each is carried out: `error_responses` (requests that are not
+Profiles and prompts name faults from this table. They are carried out in `error_responses` (requests that are not
 executed), `responses` (bodies) and `transport` (the connection).
 """
 
@@ -31,7 +31,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class SimulatedFault:
     """One row of the table. `is_billed`: the work was done, so it is paid, whatever the client saw."""
 
     name: str
@@ -43,13 +43,13 @@ class Fault:
     is_billed: bool = True
 
 
-_error = partial(Fault, stage=Stage.ERROR, outcome=Outcome.ERROR, is_billed=False)
-_refused = partial(Fault, stage=Stage.CONTENT, outcome=Outcome.REFUSED)
-_no_image = partial(Fault, finish="STOP", stage=Stage.CONTENT, outcome=Outcome.NO_IMAGE)
-_encoding = partial(Fault, stage=Stage.ENCODING, outcome=Outcome.IMAGE)
-_damage = partial(Fault, stage=Stage.DAMAGE, outcome=Outcome.IMAGE)
-_cut = partial(Fault, stage=Stage.CONNECTION, outcome=Outcome.CUT)
-_slow = partial(Fault, stage=Stage.CONNECTION, outcome=Outcome.IMAGE)
+_error = partial(SimulatedFault, stage=Stage.ERROR, outcome=Outcome.ERROR, is_billed=False)
+_refused = partial(SimulatedFault, stage=Stage.CONTENT, outcome=Outcome.REFUSED)
+_no_image = partial(SimulatedFault, finish="STOP", stage=Stage.CONTENT, outcome=Outcome.NO_IMAGE)
+_encoding = partial(SimulatedFault, stage=Stage.ENCODING, outcome=Outcome.IMAGE)
+_damage = partial(SimulatedFault, stage=Stage.DAMAGE, outcome=Outcome.IMAGE)
+_cut = partial(SimulatedFault, stage=Stage.CONNECTION, outcome=Outcome.CUT)
+_slow = partial(SimulatedFault, stage=Stage.CONNECTION, outcome=Outcome.IMAGE)
 
 _TABLE = (
     _error("rate_limited", "429 of the gateway, with Retry-After when the rule has retry_after"),
@@ -121,5 +121,5 @@ _TABLE = (
     _slow("trickle", "the whole answer, spread over `seconds` (10)"),
 )
 
-FAULTS: Mapping[str, Fault] = {fault.name: fault for fault in _TABLE}
+FAULTS: Mapping[str, SimulatedFault] = {fault.name: fault for fault in _TABLE}
 ALIASES: Mapping[str, str] = {"refuse": "image_safety"}  # for prompts: [[refuse]]

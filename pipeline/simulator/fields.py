@@ -1,11 +1,11 @@
-"""Proto-JSON as the model owner reads it: both casings of a name, and a 400 that says which field is wrong."""
+"""Reads Proto-JSON fields as the model owner does: both casings of a name, and a 400 that says which field is wrong."""
 
 import re
 from collections.abc import Collection, Mapping
 
 import msgspec
 
-from pipeline.simulator.error_responses import Rejected, bad_argument
+from pipeline.simulator.error_responses import RequestRejected, bad_argument
 
 
 def camel(name: str) -> str:
@@ -29,7 +29,7 @@ class Node:
     def __repr__(self) -> str:
         return f"<Node {self.path or '(root)'}: {type(self.value).__name__}>"
 
-    def wrong(self, kind: str) -> Rejected:
+    def wrong(self, kind: str) -> RequestRejected:
         """Return the 400 for a value of the wrong type or outside its range."""
         shown = msgspec.json.encode(self.value).decode()
         return bad_argument(f"Invalid value at '{self.path}' ({kind}), {shown[:200]}")

@@ -1,16 +1,15 @@
-"""Rate limits of one key: requests in any 60 s, and requests at once; both may change with time.
+"""Rate limits of one key: requests in any window, and requests at once; both may change with time.
 
-A module of its own, because it is the part that decides what a client's pace meets. Nothing sleeps here: the clock is
-a parameter.
+Not part of `api`, because it decides what a client's pace meets and is tested by itself: the clock is a parameter and
+nothing sleeps.
 """
 
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from pipeline.simulator.profile import Profile, Step
+from pipeline.simulator.profile import CapacityStep, Profile
 
-WINDOW_S = 60.0
 _BUSY_S = 1.0  # the delay named when too many requests are under way
 
 
@@ -33,22 +32,24 @@ class Limiter:
         active = sum(account.active for account in self._accounts.values())
         return f"<Limiter {len(self._accounts)} keys, {active} active>"
 
-    def step(self) -> Step:
+    def step(self) -> CapacityStep:
         """Return the capacity that holds now; before the first step there is no limit."""
         elapsed = self._clock() - self._began
         if self._profile.capacity_repeats:
             elapsed %= self._profile.capacity_repeats
         begun = [step for step in self._profile.capacity if step.after <= elapsed]
-        return begun[-1] if begun else Step(after=0.0)
+        return begun[-1] if begun else CapacityStep(after=0.0)
 
     def acquire(self, key: str) -> float | None:
         """Admit a request (then `release` must follow) and return None; or return the seconds until one is admitted."""
         account, now, step = self._accounts.setdefault(key, _Account()), self._clock(), self.step()
-        while account.starts and account.starts[0] <= now - WINDOW_S:
+        window_s = self._profile.limits.window
+        while account.starts and account.starts[0] <= now - window_s:
             account.starts.popleft()
         per_minute = _least(self._profile.limits.requests_per_minute, step.requests_per_minute)
-        if per_minute is not None and len(account.starts) >= per_minute:
-            return account.starts[-per_minute] + WINDOW_S - now
+        most = None if per_minute is None else max(1, round(per_minute * window_s / 60))
+        if most is not None and len(account.starts) >= most:
+            return account.starts[-most] + window_s - now
         at_once = _least(self._profile.limits.concurrency, step.concurrency)
         if at_once is not None and account.active >= at_once:
             return _BUSY_S

@@ -1,32 +1,36 @@
 """The models that are served, and what a valid request asks of one.
 
-Sizes, pixels, tokens and prices are the catalogue's; here stands only what a client never decides by.
+Sizes, pixels, tokens, prices, most images and thinking levels are the catalogue's; here stands only what a client
+never decides by.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from pipeline.provider.catalogue import Catalogue
+from pipeline.provider.catalogue import Catalogue, Family
 
 CATALOGUE = Catalogue.load()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
+class ServedModel:
     """One served model. `input_tokens` are those of one input image."""
 
     name: str
-    max_images: int
     mimes: tuple[str, ...]  # one of them is drawn for every answer, the first most often
-    thinking: tuple[str, ...] = ()  # levels it takes; empty: it does not think
-    default_thinking: str | None = None
     thought_tokens: Mapping[str, tuple[int, int]]  # level -> least and most; a level that is missing reports none
 
     @property
-    def input_tokens(self) -> int:
-        family = CATALOGUE.family(self.name)
-        return 0 if family is None else family.input_tokens
+    def family(self) -> Family:
+        """Return its tables."""
+        found = CATALOGUE.family(self.name)
+        assert found is not None, self.name  # a test asks for each of SERVED
+        return found
+
+    @property
+    def default_thinking(self) -> str | None:
+        return self.family.thinking.default
 
     @property
     def thinks(self) -> bool:
@@ -57,10 +61,6 @@ class Model:
         """Return the output tokens of one image."""
         return CATALOGUE.tokens(self.name, size) or 0
 
-    def price_microusd(self, size: str | None) -> int:
-        """Return the list price of one image."""
-        return CATALOGUE.price(self.name, size) or 0
-
 
 _PNG = ("image/png",)
 _MIXED = ("image/jpeg", "image/jpeg", "image/jpeg", "image/png")
@@ -69,44 +69,23 @@ _PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
 _BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
 
 
-def _flash_2_5(name: str) -> Model:
-    return Model(name=name, max_images=3, mimes=_PNG, thought_tokens={})
+def _flash_2_5(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_PNG, thought_tokens={})
 
 
-def _flash_3_1(name: str) -> Model:
-    return Model(
-        name=name,
-        max_images=14,
-        mimes=_MIXED,
-        thinking=("minimal", "high"),
-        default_thinking="minimal",
-        thought_tokens=_FLASH_THOUGHTS,
-    )
+def _flash_3_1(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_FLASH_THOUGHTS)
 
 
-def _pro_3(name: str) -> Model:
-    return Model(
-        name=name,
-        max_images=14,
-        mimes=_MIXED,
-        thinking=("minimal", "medium", "high"),  # any level is taken and none matters
-        default_thinking="high",
-        thought_tokens=_PRO_THOUGHTS,
-    )
+def _pro_3(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_PRO_THOUGHTS)
 
 
-def _banana_2_1(name: str) -> Model:
-    return Model(
-        name=name,
-        max_images=14,
-        mimes=(*_MIXED, "image/webp"),
-        thinking=("minimal", "medium", "high"),
-        default_thinking="medium",
-        thought_tokens=_BANANA_THOUGHTS,
-    )
+def _banana_2_1(name: str) -> ServedModel:
+    return ServedModel(name=name, mimes=(*_MIXED, "image/webp"), thought_tokens=_BANANA_THOUGHTS)
 
 
-SERVED: Mapping[str, Model] = {
+SERVED: Mapping[str, ServedModel] = {
     model.name: model
     for model in (
         _flash_2_5("gemini-2.5-flash-image-preview"),
@@ -133,7 +112,7 @@ class InputPicture:
 class Ask:
     """One request that passed every check. `ratio` and `size` are None where the request left them open."""
 
-    model: Model
+    model: ServedModel
     prompt: str
     system: str = ""
     images: tuple[InputPicture, ...] = ()
@@ -144,6 +123,7 @@ class Ask:
     with_image: bool = True
     thinking: str | None = None
     show_thoughts: bool = False
+    tier: str | None = None  # as it was asked for
 
     @property
     def digest(self) -> str:

@@ -1,6 +1,6 @@
-"""Pictures that fit their prompt: a shipped scene, or things in a room, cropped, coloured, lit and titled.
+"""Draws a picture that fits a prompt: a shipped scene, or things in a room, cropped, coloured, lit and titled.
 
-The same order always gives the same bytes. What there is to choose from is in `scenes`, image to image in `relight`.
+The same order always gives the same bytes. The choice is made in `scenes`, image to image in `relight`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -3,8 +3,6 @@
 Every mistake of a file is reported at once, with its line and column.
 """
 
-import re
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib.resources import files
 from pathlib import Path
@@ -16,17 +14,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pipeline.errors import InputError, Problem
 from pipeline.simulator.faults import FAULTS
 from pipeline.simulator.models import Ask
-
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+from pipeline.text import nearest, parse_duration
 
 
 def _seconds(value: object) -> object:
-    match = re.fullmatch(r"([0-9]*\.?[0-9]+)\s*(ms|s|m|h)", value) if isinstance(value, str) else None
-    if match is not None:
-        return float(match[1]) * _UNITS[match[2]]
-    if isinstance(value, str):
+    if not isinstance(value, str):
+        return value
+    seconds = parse_duration(value)
+    if seconds is None:
         raise ValueError("write a duration such as 500ms, 3s or 2m")
-    return value
+    return seconds
 
 
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
@@ -63,14 +60,19 @@ Hint = Literal["retry_after", "retry_info", "text", "none"]
 
 
 class RateLimits(_Part):
-    """What one key may do; beyond it the answer is 429. `hint` says how the delay is told."""
+    """What one key may do; beyond it the answer is `status`. `hint` says how the delay of a 429 is named.
+
+    `window`: the length in which requests are counted; of 600 a minute it holds 10 in a window of 1 s.
+    """
 
     requests_per_minute: Count | None = None
+    window: Annotated[Seconds, Field(gt=0)] = 60.0
+    status: Literal[429, 503] = 429
     concurrency: Count | None = None
     hint: Hint = "retry_after"
 
 
-class Step(_Part):
+class CapacityStep(_Part):
     """From `after` on (since the start) this capacity holds, until the next step."""
 
     after: Seconds
@@ -101,7 +103,7 @@ class Match(_Part):
         )
 
 
-class Rule(_Part):
+class FaultRule(_Part):
     """One fault and when it strikes. Without probability, every, first or at it always does."""
 
     name: str
@@ -120,7 +122,7 @@ class Rule(_Part):
         return known_fault(name)
 
     @model_validator(mode="after")
-    def _is_one_way(self) -> "Rule":
+    def _is_one_way(self) -> "FaultRule":
         ways = (self.probability, self.every, self.first, self.at)
         if sum(way is not None for way in ways) > 1:
             raise ValueError("write one of: probability, every, first, at")
@@ -134,9 +136,9 @@ class Profile(_Part):
     seed: int = 0  # the same seed, the same chances
     latency: Latency = Latency(uniform=(0.4, 1.2), by_size={"512": 0.7, "2K": 1.6, "4K": 2.5})
     limits: RateLimits = RateLimits()
-    capacity: tuple[Step, ...] = ()
+    capacity: tuple[CapacityStep, ...] = ()
     capacity_repeats: Seconds | None = None  # the steps begin anew after this time
-    faults: tuple[Rule, ...] = ()
+    faults: tuple[FaultRule, ...] = ()
     picture: Literal["drawn", "tiny"] = "drawn"
     picture_bytes: Annotated[int, Field(ge=0, le=48 * 2**20)] = 0  # tiny pictures are filled up to this size
     max_request_bytes: Count = 20 * 2**20
@@ -148,7 +150,7 @@ class Profile(_Part):
 
     @field_validator("capacity")
     @classmethod
-    def _is_in_order(cls, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+    def _is_in_order(cls, steps: tuple[CapacityStep, ...]) -> tuple[CapacityStep, ...]:
         if [step.after for step in steps] != sorted(step.after for step in steps):
             raise ValueError("the steps must be in the order of `after`")
         return steps
@@ -158,8 +160,8 @@ def known_fault(name: str) -> str:
     """Return the name of a fault; one that does not exist is refused, naming its nearest."""
     if name in FAULTS:
         return name
-    near = get_close_matches(name, FAULTS, n=1, cutoff=0.6)
-    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+    near = nearest(name, FAULTS)
+    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near}?" if near else ""))
 
 
 DEFAULT = "calm"

@@ -1,4 +1,4 @@
-"""Bodies of 200: parts, thoughts, drafts, finish reasons and token counts, and what a fault does to them."""
+"""Bodies of 200: parts, thoughts, drafts and finish reasons, and what a fault does to them."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -8,8 +8,9 @@ import msgspec
 import pybase64
 
 from pipeline.simulator.chance import Dice
-from pipeline.simulator.faults import Fault
+from pipeline.simulator.faults import SimulatedFault
 from pipeline.simulator.models import Ask
+from pipeline.simulator.usage import Tokens, metadata
 
 Json = dict[str, object]
 _NOT_SHOWN = (
@@ -47,16 +48,16 @@ def answer(
     images: Sequence[EncodedImage],
     drafts: Sequence[EncodedImage],
     variation: Variation,
-    fault: Fault | None,
+    tokens: Tokens,
+    fault: SimulatedFault | None,
 ) -> bytes:
     """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
     name = "" if fault is None else fault.name
     parts = [*_thoughts(ask, drafts), *_said(ask)]
     for place, picture in enumerate(images):
         parts.append(_image(ask, picture, variation, name, place))
-    usage = _usage(ask, variation, images=len(images))
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
-    return dress(msgspec.json.encode(_frame(ask, variation, [candidate], usage)), name)
+    return dress(msgspec.json.encode(_frame(ask, variation, [candidate], tokens)), name)
 
 
 def _thoughts(ask: Ask, drafts: Sequence[EncodedImage]) -> list[Json]:
@@ -92,16 +93,15 @@ def _signature(variation: Variation, place: int) -> str:
     return pybase64.b64encode(b"\x12" + blob).decode()
 
 
-def without_image(ask: Ask, variation: Variation, fault: Fault) -> bytes:
+def without_image(ask: Ask, variation: Variation, tokens: Tokens, fault: SimulatedFault) -> bytes:
     """Make the 200 of a fault of the stage content: blocked, failed, or words only."""
     candidate: Json = {"content": {}, "finishReason": fault.finish or "STOP", "index": 0}
-    usage = _usage(ask, variation, images=0)
     match fault.name:
         case "prompt_blocked":
-            body: Json = {"promptFeedback": {"blockReason": fault.finish}, "usageMetadata": _prompt_only(usage)}
+            body: Json = {"promptFeedback": {"blockReason": fault.finish}, "usageMetadata": metadata(tokens)}
             return msgspec.json.encode(body | _names(ask, variation))
         case "no_candidates":
-            return msgspec.json.encode(_frame(ask, variation, None, usage))
+            return msgspec.json.encode(_frame(ask, variation, None, tokens))
         case "text_only" | "max_tokens":
             text = "Here is an image of what you asked for:" if fault.name == "text_only" else "I would like to"
             candidate["content"] = {"parts": [{"text": text}], "role": "model"}
@@ -118,60 +118,22 @@ def without_image(ask: Ask, variation: Variation, fault: Fault) -> bytes:
             candidate["content"] = {"role": "model"}
         case _:
             candidate["finishMessage"] = _NOT_SHOWN
-    return msgspec.json.encode(_frame(ask, variation, [candidate], usage))
+    return msgspec.json.encode(_frame(ask, variation, [candidate], tokens))
 
 
-def words(ask: Ask, variation: Variation) -> bytes:
+def words(ask: Ask, variation: Variation, tokens: Tokens) -> bytes:
     """Make the answer to a request that wants no image: `responseModalities` is TEXT alone."""
     parts = [{"text": "I can draw this: ask with responseModalities that hold IMAGE."}]
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
-    return msgspec.json.encode(_frame(ask, variation, [candidate], _usage(ask, variation, images=0)))
+    return msgspec.json.encode(_frame(ask, variation, [candidate], tokens))
 
 
-def _frame(ask: Ask, variation: Variation, candidates: list[Json] | None, usage: Json) -> Json:
-    return {"candidates": candidates, "usageMetadata": usage} | _names(ask, variation)
+def _frame(ask: Ask, variation: Variation, candidates: list[Json] | None, tokens: Tokens) -> Json:
+    return {"candidates": candidates, "usageMetadata": metadata(tokens)} | _names(ask, variation)
 
 
 def _names(ask: Ask, variation: Variation) -> Json:
     return {"modelVersion": ask.model.name, "responseId": variation.response_id}
-
-
-def _usage(ask: Ask, variation: Variation, *, images: int) -> Json:
-    """Count tokens: total = prompt + candidates + thoughts; without an image candidates are the thoughts, counted once.
-
-    The arithmetic follows public measurements of the real API: the images' tokens are a table's, and candidates
-    exceed them by 88 to 630 with models that think.
-    """
-    model, about = ask.model, (ask.digest, variation.response_id)
-    text = max(1, (len(ask.prompt) + len(ask.system)) // 4)
-    pictures = len(ask.images) * model.input_tokens
-    details = [{"modality": "TEXT", "tokenCount": text}]
-    if pictures:
-        details.append({"modality": "IMAGE", "tokenCount": pictures})
-    least, most = model.thought_tokens.get(ask.thinking or "", (0, 0))
-    thoughts = variation.dice.whole(least, most, "thoughts", *about)
-    prompt = text + pictures
-    usage: Json = {"promptTokenCount": prompt}
-    if images:
-        made = images * model.image_tokens(ask.size)
-        said = (
-            variation.dice.whole(88, 630, "said", *about)
-            if model.thinks
-            else variation.dice.whole(0, 14, "said", *about)
-        )
-        usage |= {"candidatesTokenCount": made + said, "totalTokenCount": prompt + made + said + thoughts}
-        usage["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": made}]
-    else:
-        usage |= {"candidatesTokenCount": thoughts, "totalTokenCount": prompt + thoughts}
-    if thoughts:
-        usage["thoughtsTokenCount"] = thoughts
-    usage["promptTokensDetails"] = details
-    return usage
-
-
-def _prompt_only(usage: Mapping[str, object]) -> Json:
-    prompt = usage["promptTokenCount"]
-    return {"promptTokenCount": prompt, "totalTokenCount": prompt}
 
 
 _DATA = re.compile(rb'("data":")([A-Za-z0-9+/=]*)(")')

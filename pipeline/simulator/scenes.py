@@ -1,6 +1,6 @@
-"""What a prompt is about: which of the shipped scenes, rooms, things, colours and moods its words name.
+"""Chooses scenes, rooms, things, colours and moods by the words of a prompt.
 
-`assets/index.yaml` says what there is and by which words it is chosen. A word that no entry holds is ignored.
+`assets/index.yaml` lists what there is and the words of each. A word that no entry has is ignored.
 """
 
 import re

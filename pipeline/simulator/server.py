@@ -1,4 +1,4 @@
-"""The simulator as a server: started on an address of this machine, and stopped."""
+"""Starts and stops the simulator's HTTP server on an address of this machine."""
 
 import asyncio
 import contextlib

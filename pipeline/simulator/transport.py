@@ -1,4 +1,4 @@
-"""How an answer travels: whole, or cut, stalled, spread over time or reset.
+"""Sends an answer: whole, or cut, stalled, spread over time or reset.
 
 What aiohttp would never send is written to the transport directly.
 """

@@ -1,6 +1,6 @@
 """Validation of a `generateContent` body, in the order in which gateway and model owner check it.
 
-A valid body becomes an `Ask`; for any other `Rejected` carries the answer that the real API gives, word for word.
+A valid body becomes an `Ask`; for any other `RequestRejected` carries the answer of the real API, word for word.
 """
 
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import msgspec
 import pybase64
 
-from pipeline.simulator.error_responses import INTERNAL, Rejected, bad_argument, comet, google
+from pipeline.simulator.error_responses import INTERNAL, RequestRejected, bad_argument, comet, google
 from pipeline.simulator.fields import Node
-from pipeline.simulator.models import SERVED, Ask, InputPicture, Model
+from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 ROOT = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
@@ -27,28 +27,31 @@ HARMS = tuple(
     f"HARM_CATEGORY_{name}"
     for name in ("HARASSMENT", "HATE_SPEECH", "SEXUALLY_EXPLICIT", "DANGEROUS_CONTENT", "CIVIC_INTEGRITY")
 )
+TIERS = ("standard", "flex")
 THRESHOLDS = ("BLOCK_LOW_AND_ABOVE", "BLOCK_MEDIUM_AND_ABOVE", "BLOCK_ONLY_HIGH", "BLOCK_NONE", "OFF")
 _PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1beta"
 _HOTTEST = 2.0
 Fields = Mapping[str, Node]
 
 
-def find_model(name: str, request_id: str) -> Model:
+def find_model(name: str, request_id: str) -> ServedModel:
     """Return a served model; an unknown name gets the gateway's ambiguous 503."""
     model = SERVED.get(name)
     if model is None:
         message = f"no available channel for group default and model {name} (distributor)"
-        raise Rejected(comet(503, message, request_id, code="model_not_found"))
+        raise RequestRejected(comet(503, message, request_id, code="model_not_found"))
     return model
 
 
-def check(model: Model, body: bytes, request_id: str) -> Ask:
+def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
     """Read one `generateContent` body for `model`."""
     root = _root(body, request_id)
     fields = Node(root).fields(ROOT)
     said, system = _read(fields["contents"], fields.get("systemInstruction"))
-    if len(said.images) > model.max_images:
-        raise bad_argument(f"The request has {len(said.images)} images; {model.name} takes {model.max_images} at most.")
+    if len(said.images) > model.family.most_images:
+        raise bad_argument(
+            f"The request has {len(said.images)} images; {model.name} takes {model.family.most_images} at most."
+        )
     for setting in fields["safetySettings"].items() if "safetySettings" in fields else ():
         _safety(setting.fields(("category", "threshold", "method")))
     config = fields["generationConfig"].fields(CONFIG) if "generationConfig" in fields else {}
@@ -68,6 +71,7 @@ def check(model: Model, body: bytes, request_id: str) -> Ask:
         with_image="IMAGE" in modalities,
         thinking=thinking,
         show_thoughts=show_thoughts,
+        tier=fields["serviceTier"].one_of(TIERS, f"{_PACKAGE}.ServiceTier") if "serviceTier" in fields else None,
     )
 
 
@@ -75,9 +79,9 @@ def _root(body: bytes, request_id: str) -> dict[str, object]:
     try:
         root = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Rejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
+        raise RequestRejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
     if not isinstance(root, dict) or not root.get("contents"):
-        raise Rejected(comet(500, "contents is required", request_id, code="invalid_request"))
+        raise RequestRejected(comet(500, "contents is required", request_id, code="invalid_request"))
     return root
 
 
@@ -102,13 +106,13 @@ def _sampling(config: Fields) -> None:
         raise bad_argument("Multiple candidates is not enabled for this model")
 
 
-def _image_config(model: Model, config: Fields) -> tuple[str | None, str | None]:
+def _image_config(model: ServedModel, config: Fields) -> tuple[str | None, str | None]:
     if "imageConfig" not in config:
         return None, None
     fields = config["imageConfig"].fields(("aspectRatio", "imageSize"))
     ratio, size = fields.get("aspectRatio"), fields.get("imageSize")
     if size is not None and not model.takes_image_size:
-        raise Rejected(google(500, "INTERNAL", INTERNAL))
+        raise RequestRejected(google(500, "INTERNAL", INTERNAL))
     return (
         None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
         None if size is None else size.one_of(model.sizes, "TYPE_STRING"),
@@ -125,7 +129,7 @@ def _modalities(config: Fields) -> set[str]:
     return asked or {"TEXT", "IMAGE"}
 
 
-def _thinking(model: Model, config: Fields) -> tuple[str | None, bool]:
+def _thinking(model: ServedModel, config: Fields) -> tuple[str | None, bool]:
     if "thinkingConfig" not in config:
         return model.default_thinking, False
     fields = config["thinkingConfig"].fields(("thinkingLevel", "includeThoughts", "thinkingBudget"))
@@ -135,7 +139,7 @@ def _thinking(model: Model, config: Fields) -> tuple[str | None, bool]:
     level = fields["thinkingLevel"].text().lower()
     if not model.thinks:
         raise bad_argument("Thinking level is not supported for this model.")
-    if level not in model.thinking:
+    if level not in model.family.thinking.levels:
         raise fields["thinkingLevel"].wrong(f"{_PACKAGE}.ThinkingConfig.ThinkingLevel")
     return level, show
 

@@ -1,8 +1,7 @@
-"""Many at once, or one alone: a thread whose first try failed gets everything the others gave back.
+"""Reserves that are given up so that the images in flight can still be saved.
 
-Things that are only there to be given up, so that the images in flight can be saved all the same.
-
-A file, whose blocks are what is missing on a full disk; open descriptors, which are missing when there are too many.
+A file, whose blocks are released on a full disk; and open descriptors, released when there are too many. Many threads
+may write at once; one whose first try failed waits to be alone and gets everything the others gave back.
 """
 
 import contextlib
@@ -24,9 +23,8 @@ class ReadWriteLock:
         self._is_alone = False
 
     def __repr__(self) -> str:
-        return (
-            f"<Turns {'one alone' if self._is_alone else f'{self._many} at once'}, {self._waiting} waiting to be alone>"
-        )
+        holders = "one alone" if self._is_alone else f"{self._many} at once"
+        return f"<ReadWriteLock {holders}, {self._waiting} waiting to be alone>"
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -57,7 +55,7 @@ class ReadWriteLock:
                 self._changed.notify_all()
 
 
-NAME: Final = "ballast"
+NAME: Final = "ballast"  # the file's name since version 0.1.0
 SIZE_BYTES: Final = 32 << 20  # about a dozen images of 2.7 MB
 SPARE: Final = 8  # descriptors; saving one image takes up to six
 SHARE: Final = 8  # at most one eighth of what is free
@@ -76,7 +74,7 @@ class DiskReserve:
         self.spent_bytes = 0  # given up: for the images in flight, not for new ones
 
     def __repr__(self) -> str:
-        return f"<Ballast {'held' if self._is_held else 'given up'}>"
+        return f"<DiskReserve {'held' if self._is_held else 'given up'}>"
 
     def load(self, warn: Warn) -> None:
         """Take the blocks; where that is not possible, say so and go on."""
@@ -96,10 +94,10 @@ class DiskReserve:
                 self._is_held, self._size_bytes = True, size_bytes
         except OSError as error:
             self._remove()
-            warn(f"no ballast file in {self._state.root} ({error.strerror}); free space is watched without it")
+            warn(f"no disk reserve in {self._state.root} ({error.strerror}); free space is watched without it")
         else:
             if not self._is_held:
-                warn(f"{self._state.root} is nearly full: no room for a ballast file")
+                warn(f"{self._state.root} is nearly full: no room for the disk reserve")
 
     def _allocate(self, disk: Disk, size_bytes: int) -> None:
         fd = disk.create(NAME, dir_fd=self._state.fd, mode=0o600)

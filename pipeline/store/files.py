@@ -1,12 +1,10 @@
-"""The one seam to the file system: every file operation of the store goes through a `Disk`.
+"""Every file operation of the store, through a `Disk`; and folder trees that names cannot leave.
 
-In: names relative to an open directory. Out: what the operating system said, errors untouched (`OSError`). It knows no
-images and decides nothing, so tests can record, reorder and fail each call.
+Names are relative to an open directory; the operating system's errors (`OSError`) pass unchanged. Tests replace the
+`Disk` to record, reorder and fail each call.
 
-A directory below which everything stays: relative POSIX names -> open directories.
-
-No component may be a symbolic link, none may be `..`. Directories are made on request and their entries are synced,
-so that a file that is durable in a directory is durable altogether. It knows nothing of what is put into them.
+`Tree` opens relative POSIX names: no component may be a symbolic link, none may be `..`. Directories are made on
+request and their entries are synced, so that a file that is durable in a directory is durable altogether.
 """
 
 import contextlib
@@ -15,10 +13,14 @@ import errno
 import functools
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
+
+from pipeline.model import Artifact
 
 RENAME_NOREPLACE: Final = 1  # linux/fs.h
 CHUNK: Final = 1 << 20
@@ -121,6 +123,30 @@ def rename_without_clobbering(disk: Disk, name: str, new_name: str, *, dir_fd: i
         disk.rename(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
 
 
+def link_or_rename(
+    disk: Disk,
+    name: str,
+    new_name: str,
+    *,
+    dir_fd: int,
+    new_dir_fd: int,
+    before_rename: Callable[[], None] = lambda: None,
+) -> bool:
+    """Give a file a second name, or rename it where the file system has no links; True: it was renamed.
+
+    Raises FileExistsError where the new name is taken.
+    """
+    try:
+        disk.link(name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        before_rename()
+        rename_without_clobbering(disk, name, new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+        return True
+    return False
+
+
 def status_of(disk: Disk, name: str, *, dir_fd: int) -> os.stat_result | None:
     """Return what stands under `name`, None for nothing."""
     try:
@@ -158,6 +184,44 @@ def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     finally:
         disk.close(fd)
     return digest.hexdigest()
+
+
+GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
+
+
+class FileComparison(StrEnum):
+    """A file against its record in the ledger."""
+
+    SAME = "same"
+    TOUCHED = "touched"  # another time, the same bytes
+    MISSING = "missing"
+    CHANGED = "changed"  # other bytes, or a file that cannot be read
+
+
+def compare(status: os.stat_result | None, artifact: Artifact, sha256: Callable[[], str]) -> FileComparison:
+    """Compare a file (None: there is none) with its record: size and time first, and its hash only where they differ.
+
+    The one rule of plans, starts and recovery: what one of them takes for whole, no other may replace.
+    """
+    if status is None:
+        return FileComparison.MISSING
+    if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
+        return FileComparison.CHANGED
+    if status.st_mtime_ns == artifact.mtime_ns:
+        return FileComparison.SAME
+    return FileComparison.TOUCHED if sha256() == artifact.sha256 else FileComparison.CHANGED
+
+
+def comparison_of(error: OSError) -> FileComparison:
+    """Return what an error makes of a file: missing where nothing is there, changed where it may not be read.
+
+    Raises any other error again: it tells nothing of the file.
+    """
+    if error.errno in GONE:
+        return FileComparison.MISSING
+    if isinstance(error, PermissionError):
+        return FileComparison.CHANGED
+    raise error
 
 
 CANNOT_SYNC: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP})

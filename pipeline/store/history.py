@@ -1,4 +1,4 @@
-"""What the ledger tells of the past, as nouns: attempts, runs, money, makers. Rows in, nouns out; it opens nothing."""
+"""Past attempts, runs and money as the ledger records them: types, and rows to types. Opens nothing."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,51 +1,35 @@
-"""What became of recorded files: looked at by size and time first, hashed only where those differ. Read-only.
+"""Compares recorded files with the ledger: missing, changed, unrecorded. Read-only, also while a run writes.
 
-Every image against the ledger, byte by byte: missing, changed, unrecorded. Read-only, also while a run writes.
+A start looks at size and time first and hashes only where those differ; `verify` hashes every image.
 """
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import os
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.imaging.formats import IMAGE_SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact, BucketUrl
+from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
+from pipeline.imaging.formats import decoded
+from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
 from pipeline.store.buckets import Bucket, as_input_error, open_bucket
-from pipeline.store.files import Disk, Tree, read_all, sha256_of, split, status_of
+from pipeline.store.files import (
+    Disk,
+    FileComparison,
+    Tree,
+    compare,
+    comparison_of,
+    read_all,
+    sha256_of,
+    split,
+    status_of,
+)
 from pipeline.store.reader import LedgerReader
-
-GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
-
-
-class FileComparison(StrEnum):
-    """A file against its record."""
-
-    SAME = "same"
-    TOUCHED = "touched"  # another time, the same bytes
-    MISSING = "missing"
-    CHANGED = "changed"
-
-
-def compare_file(disk: Disk, name: str, artifact: Artifact, *, dir_fd: int) -> FileComparison:
-    """Compare one file of an open directory with its record. Raises OSError where it is there and cannot be read."""
-    status = status_of(disk, name, dir_fd=dir_fd)
-    if status is None:
-        return FileComparison.MISSING
-    if not stat.S_ISREG(status.st_mode) or status.st_size != artifact.size_bytes:
-        return FileComparison.CHANGED
-    if status.st_mtime_ns == artifact.mtime_ns:
-        return FileComparison.SAME
-    return FileComparison.TOUCHED if sha256_of(disk, name, dir_fd=dir_fd) == artifact.sha256 else FileComparison.CHANGED
-
 
 T = TypeVar("T")
 
@@ -56,26 +40,24 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
-                yield key, artifact, fd if isinstance(fd, FileComparison) else _guarded(outputs, artifact, fd)
+                yield key, artifact, fd if isinstance(fd, FileComparison) else _compare_file(outputs, artifact, fd)
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
     """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
-    except PermissionError:
-        return FileComparison.CHANGED
     except OSError as error:
-        if error.errno in GONE:
-            return FileComparison.MISSING
-        raise
+        return comparison_of(error)
 
 
-def _guarded(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
+def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
+    name = split(artifact.path)[1]
     try:
-        return compare_file(outputs.disk, split(artifact.path)[1], artifact, dir_fd=dir_fd)
-    except PermissionError:
-        return FileComparison.CHANGED
+        status = status_of(outputs.disk, name, dir_fd=dir_fd)
+        return compare(status, artifact, lambda: sha256_of(outputs.disk, name, dir_fd=dir_fd))
+    except OSError as error:
+        return comparison_of(error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -121,16 +103,18 @@ def verify_images(
         except FileNotFoundError:
             found.missing = [artifact.path for _, artifact in reader.all_done()]
             return found
+        decoder = Decoder()  # its process starts with the first image
         try:
             for _, artifact in reader.all_done():
                 if is_quick:
                     _glance(outputs, artifact, found)
                 else:
-                    _check(outputs, artifact, found, decode=decode)
+                    _check(outputs, artifact, found, decoder if decode else None)
                 found.checked += 1
                 progress(found.checked)
             found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
         finally:
+            decoder.close()
             outputs.close()
     return found
 
@@ -152,7 +136,7 @@ def _verify_objects(
     """Compare a listing with the ledger, then read what is there, several at a time (`check` quick: nothing)."""
     listed = {each.path: each for each in bucket.listing()}
     done = reader.all_done()
-    with ThreadPoolExecutor(READERS, "verify") as threads:
+    with ThreadPoolExecutor(READERS, "verify") as threads, Decoder() as decoder:
         while batch := [artifact for _, artifact in itertools.islice(done, 4 * READERS)]:
             present = []
             for artifact in batch:
@@ -164,7 +148,7 @@ def _verify_objects(
                     found.changed.append(artifact.path)
                 elif check != "quick":
                     present.append(artifact)
-            look = partial(_check_object, bucket, found, decode=check == "decode")
+            look = partial(_check_object, bucket, found, decoder=decoder if check == "decode" else None)
             list(threads.map(look, present))
             found.checked += len(batch)
             progress(found.checked)
@@ -172,31 +156,31 @@ def _verify_objects(
     found.unrecorded = [path for path in images if not reader.is_recorded(path)]
 
 
-def _check_object(bucket: Bucket, found: Verification, artifact: Artifact, *, decode: bool) -> None:
-    data = bucket.read(artifact.path) if decode else None
+def _check_object(bucket: Bucket, found: Verification, artifact: Artifact, *, decoder: Decoder | None) -> None:
+    data = None if decoder is None else bucket.read(artifact.path)
     sha256 = bucket.sha256(artifact.path) if data is None else hashlib.sha256(data).hexdigest()
     if sha256 is None:
         found.missing.append(artifact.path)
     elif sha256 != artifact.sha256:
         found.changed.append(artifact.path)
-    elif data is not None:
+    elif decoder is not None and data is not None:
         try:
-            describe(data, decode=True)
-        except NotAnImageError:
+            decoder.call(decoded, data)
+        except (DecoderError, DecoderDiedError):  # as of a file
             found.undecodable.append(artifact.path)
 
 
-def _check(outputs: Tree, artifact: Artifact, found: Verification, *, decode: bool) -> None:
+def _check(outputs: Tree, artifact: Artifact, found: Verification, decoder: Decoder | None) -> None:
     folder, name = split(artifact.path)
     try:
         with outputs.directory(folder) as fd:
             if sha256_of(outputs.disk, name, dir_fd=fd) != artifact.sha256:
                 found.changed.append(artifact.path)
-            elif decode:
-                describe(read_all(outputs.disk, name, dir_fd=fd), decode=True)
+            elif decoder is not None:
+                decoder.call(decoded, read_all(outputs.disk, name, dir_fd=fd))
     except (FileNotFoundError, NotADirectoryError):
         found.missing.append(artifact.path)
-    except NotAnImageError:
+    except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
         found.undecodable.append(artifact.path)
     except OSError as error:
         found.unreadable.append(f"{artifact.path}: {error.strerror}")

@@ -1,12 +1,10 @@
-"""Results of the writer thread -> the event loop, with one wake-up for a whole group.
+"""The ledger's one writer: runs functions of a connection in a thread, in the order they were submitted.
 
-`asyncio.wrap_future` writes to the loop's pipe for every future: with 512 results in a group that was 40 % of the time.
-A waiter that is cancelled takes nothing back: what was handed to the ledger is carried out.
+All work that waits at a moment is one transaction with one sync (group commit); one error does not undo the others.
 
-The ledger's one writer: functions of a connection -> committed results, in the order they were handed in.
-
-One connection in one thread. All work that waits at a moment is one transaction with one sync (group commit); one
-error does not undo the others. It knows transactions, not what they mean.
+Results return to the event loop with one wake-up for a whole group: `asyncio.wrap_future` writes to the loop's pipe for
+every future, which was 40 % of the time with 512 results in a group. Cancelling a waiter undoes nothing: what was
+submitted is carried out.
 """
 
 import asyncio

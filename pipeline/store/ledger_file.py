@@ -1,7 +1,6 @@
-"""The ledger as a file: looked at before it is touched, made whole or not at all, brought to today's shape.
+"""The ledger as a file: checked before it is touched, created, migrated.
 
-In: a path in the state directory. Out: a file that the writer may open, or an error and a file left byte for byte as
-it was (P12). It knows the shape of the ledger and none of its rows.
+On an error the file is left byte for byte as it was (P12).
 """
 
 import contextlib
@@ -23,6 +22,7 @@ from pipeline.store.sqlite import (
     query,
     storage_error_of,
 )
+from pipeline.text import visible
 
 NAME: Final = "ledger.sqlite"
 NEW: Final = "ledger.sqlite.new"
@@ -53,7 +53,7 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
     if findings != ["ok"]:
         raise damaged(path, "; ".join(finding.replace("\n", " ") for finding in findings if finding != "ok"))
     if meta != 1:
-        raise damaged(path, "it does not know whether its money is play money")
+        raise damaged(path, "it does not say whether its money is play money")
     return version
 
 
@@ -110,6 +110,12 @@ def _identify(connection: sqlite3.Connection, path: Path, newest: int) -> int:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     _check_identity(path, application_id, version, newest)
+    found = connection.execute("SELECT type, name FROM sqlite_schema WHERE type IN ('trigger', 'view')").fetchone()
+    if found is not None:  # ours has none, and a trigger does what whoever put it there wants
+        raise LedgerError(
+            f"{path} has a {found[0]} {visible(str(found[1]))!r}, which imgpipe never makes. It was left as it is; name"
+            " another state_dir, or move that file away and use `imgpipe rebuild FILE`"
+        )
     return int(version)
 
 
@@ -154,8 +160,8 @@ def _check_identity(path: Path, application_id: int, version: int, newest: int) 
         )
     if version > newest:
         raise LedgerError(
-            f"{path} was written by a newer imgpipe (ledger version {version}, this one knows {newest}). It was left as"
-            " it is; update imgpipe, or move the file away and use `imgpipe rebuild FILE`"
+            f"{path} was written by a newer imgpipe (ledger version {version}, this one supports {newest}). It was left"
+            " as it is; update imgpipe, or move the file away and use `imgpipe rebuild FILE`"
         )
     if version < 1:
         raise damaged(path, f"ledger version {version}")
@@ -178,7 +184,7 @@ def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False)
 
 
 def create(
-    state: Tree, furnish: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
+    state: Tree, fill: Callable[[sqlite3.Connection], object], *, migrations: Sequence[str] = MIGRATIONS
 ) -> None:
     """Make a ledger: whole under another name first, so that half a ledger never has the real one.
 
@@ -197,7 +203,7 @@ def create(
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             _apply(connection, migrations, done=0)
-            furnish(connection)
+            fill(connection)
             connection.execute("PRAGMA journal_mode = WAL")
     except sqlite3.Error as error:
         raise storage_error_of(error, path) or error from error

@@ -1,8 +1,7 @@
-"""A damaged ledger -> all that can still be read of it, in the ledger that takes its place (P9, P12).
+"""Copies what can still be read of a damaged ledger into the ledger that replaces it (P9, P12).
 
-In: the files that were set aside, and the connection of a ledger in the making. Out: its rows there, and an account of
-what was and what was not to be read. The damaged files are copied before SQLite opens them. Nothing that is read is
-trusted: it must keep the new ledger's own rules. Money counts also where nobody can tell any more whose it was.
+The damaged files are copied before SQLite opens them. Nothing that is read is trusted: it must satisfy the new ledger's
+constraints. Money counts also where its task can no longer be read. Returns an account of what was and was not read.
 """
 
 import contextlib
@@ -84,7 +83,7 @@ class _LedgerSalvage:
 
     def run(self) -> None:
         self._carry_ledger_id()
-        for table in ("manifest", "run", "task", "record", "earlier", "hold"):
+        for table in ("manifest", "run", "task", "given", "record", "earlier", "hold"):
             for row in self._readable(table):
                 self._put(table, row)
         if not self._carry_attempts():

@@ -1,9 +1,8 @@
-"""Which file system a path lies on: locks and write-ahead logs are not safe on network file systems. Linux only.
+"""One spender per state directory: a lock that is released when its process dies (P7).
 
-One spender per state directory: a lock that dies with its process (P7).
-
-Two flocks: on the file `lock`, and on the directory itself, so that removing the file lets nobody in (R24). It knows
-neither ledger nor run, and imports little: of many runs that start at once all but one end here.
+Two flocks: on the file `lock`, and on the directory itself, so that removing the file does not release it. Imports
+little: of many runs that start at once all but one end here. Network file systems, where locks and write-ahead logs are
+not safe, are detected by the mount table (Linux only).
 """
 
 import errno

@@ -1,9 +1,6 @@
-"""A done image whose output name changed: it moves there without a request, and never onto anything.
+"""Orders of a person between requests: images renamed, present files accepted, bodies of rejected/ salvaged.
 
-What a person orders between requests: present images taken as good, bodies in rejected/ that can be read after all.
-
-In: tasks as they are asked for now, images read again. Out: a ledger that agrees. It sends nothing and replaces
-nothing; each order is durable when it returns.
+Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
 import sqlite3
@@ -19,23 +16,29 @@ from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, 
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
+from pipeline.text import name_key
+
+
+def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:
+    row = connection.execute(query("known"), {"manifest": manifest, "id": rows.text(task_id)}).fetchone()
+    return None if row is None else known_of(row)
 
 
 class Mover:
     """Moves images inside one output directory or bucket."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
-        self._ledger = premises.ledger
-        self._writer = premises.writer
+        self._ledger = resources.ledger
+        self._writer = resources.writer
 
     def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
 
         Raises Conflict: the name is taken, the image stays. StorageError.
         """
-        known = self._ledger.run(lambda c: self._known(c, task_id))
+        known = self._ledger.run(lambda c: _known(c, self._manifest, task_id))
         artifact = None if known is None else known.artifact
         if artifact is None:
             raise StorageError(f"{task_id} has no image that could move")
@@ -55,17 +58,13 @@ class Mover:
             raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
         return moved
 
-    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
-        row = connection.execute(query("known"), {"manifest": self._manifest, "id": rows.text(task_id)}).fetchone()
-        return None if row is None else known_of(row)
-
     def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
         name = path.rpartition(".")[0]
         return {
             "manifest": self._manifest,
             "id": rows.text(task_id),
             "name": name,
-            "name_key": rows.name_key(name),
+            "name_key": name_key(rows.text(name)),
             "path": path,
             "mtime_ns": artifact.mtime_ns,
             "now": to_us(self._clock()),
@@ -79,10 +78,10 @@ SAID_FREE: Final = "not billed, as the provider said"
 class Maintenance:
     """Carries out orders, each in one thread. Thread-safe."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
-        self._premises = premises
-        self._ledger = premises.ledger
+        self._resources = resources
+        self._ledger = resources.ledger
 
     def accept(self, tasks: Sequence[Task]) -> int:
         """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
@@ -120,6 +119,23 @@ class Maintenance:
 
         self._ledger.run(work)
 
+    def forget_image(self, task_id: str) -> None:
+        """Remove a task's image and its sidecar; the task is pending, its attempts and their money stay.
+
+        Killed between the two, it is done again. Raises StorageError.
+        """
+        known = self._ledger.run(lambda c: _known(c, self._settings.manifest, task_id))
+        if known is not None and known.artifact is not None:
+            try:
+                for each in (known.artifact.path, known.artifact.path + SIDECAR):
+                    self._resources.writer.unlink(each)
+            except OSError as error:
+                raise StorageError(
+                    f"{task_id}: {known.artifact.path} could not be removed: {error.strerror}"
+                ) from error
+        values = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
+        self._ledger.run(lambda c: c.execute(query("forget_image"), values).rowcount)
+
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
 
@@ -127,13 +143,13 @@ class Maintenance:
         Raises StorageError, LedgerError.
         """
         recovery = Recovery()
-        claimant = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
-        is_ours = claimant is not None and kept_by(kept, claimant, self._premises.ledger_id)
-        if claimant is None or not is_ours or claimant.manifest != self._settings.manifest:
+        record = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
+        is_ours = record is not None and kept_by(kept, record, self._resources.ledger_id)
+        if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._premises, clock=self._settings.clock, recovery=recovery)
-        salvager.settle(claimant, image, Source(rejected=kept.name))
+        salvager = Salvager(self._resources, self._settings, recovery=recovery)
+        salvager.settle(record, image, Source(rejected=kept.name))
         return recovery
 
     def _now(self) -> int:

@@ -1,8 +1,6 @@
-"""What a start can find, as nouns: parts on disk, whose they are, and the account of what was done about them.
+"""Part files left by a process that died: found, attributed, and published without a request or kept.
 
-A whole image that a dead process left behind -> published without a request, or kept where people find it.
-
-In: the image, whose it is, where it lay. Out: the ledger and the disk agree about it. It does not look for images.
+After each the ledger and the disk agree. `recovery` looks for them.
 """
 
 import contextlib
@@ -12,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -20,11 +18,10 @@ from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Tree, split
-from pipeline.store.integrity import FileComparison
+from pipeline.store.files import FileComparison, Tree, split
 from pipeline.store.rejected import Facts, Rejected
-from pipeline.store.resources import StoreResources
-from pipeline.store.sqlite import Clock, query, to_us
+from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.sqlite import query, to_us
 from pipeline.store.writer import PART, Delivery, supersede
 
 _PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
@@ -53,7 +50,7 @@ class Recovery:
 
 
 class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The attempt a part belongs to, and its task as it stands; the columns of `claimant`."""
+    """The attempt a part belongs to, and its task as it stands; the columns of `attempt_record`."""
 
     attempt: int
     attempt_state: str
@@ -138,11 +135,18 @@ def find_parts(
 
 def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:
     """Look up whose image an attempt brought; None: not in this ledger."""
-    cursor = connection.execute(query("claimant"), {"attempt": attempt})
+    cursor = connection.execute(query("attempt_record"), {"attempt": attempt})
     row = cursor.fetchone()
     if row is None:
         return None
     return msgspec.convert(dict(zip((column[0] for column in cursor.description), row, strict=True)), AttemptRecord)
+
+
+def _record_of(connection: sqlite3.Connection, record: AttemptRecord) -> dict[str, Any] | None:
+    """Return the record of the request that an attempt sent."""
+    values = {"manifest": record.manifest, "id": record.id, "fingerprint": record.fingerprint}
+    row = connection.execute(query("record_of"), values).fetchone()
+    return None if row is None else {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
 
 
 def is_named_part(name: str) -> bool:
@@ -151,7 +155,7 @@ def is_named_part(name: str) -> bool:
     return match is not None and match[1] is not None
 
 
-def written_by(part: FoundPart, claimant: AttemptRecord, ledger_id: str) -> bool:
+def written_by(part: FoundPart, record: AttemptRecord, ledger_id: str) -> bool:
     """Say whether a part holds the image of this attempt of this ledger.
 
     The older form has only a number, which another ledger over the same directory gave as well. Such a part counts if
@@ -159,21 +163,21 @@ def written_by(part: FoundPart, claimant: AttemptRecord, ledger_id: str) -> bool
     """
     if part.ledger_id is not None:
         return part.ledger_id == ledger_id
-    if part.folder != split(claimant.name)[0] or claimant.received not in (None, part.sha256):
+    if part.folder != split(record.name)[0] or record.received not in (None, part.sha256):
         return False
     with part.tree.directory(part.folder) as fd:
         written_at = part.tree.disk.stat(part.name, dir_fd=fd).st_mtime_ns // 1000
-    latest = written_at if claimant.ended_at is None else claimant.ended_at
-    return claimant.sent_at - SLACK_US <= written_at <= latest + SLACK_US
+    latest = written_at if record.ended_at is None else record.ended_at
+    return record.sent_at - SLACK_US <= written_at <= latest + SLACK_US
 
 
-def kept_by(kept: Rejected, claimant: AttemptRecord, ledger_id: str) -> bool:
+def kept_by(kept: Rejected, record: AttemptRecord, ledger_id: str) -> bool:
     """Say whether a kept body answered this attempt of this ledger; the older form says whose it was in its facts."""
     if kept.ledger_id is not None:
         return kept.ledger_id == ledger_id
     if kept.facts is None:
-        return claimant.received == kept.sha256
-    return (kept.facts.manifest, kept.facts.task) == (claimant.manifest, claimant.id)
+        return record.received == kept.sha256
+    return (kept.facts.manifest, kept.facts.task) == (record.manifest, record.id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,53 +191,54 @@ class Source:
 class Salvager:
     """Settles images one by one, and keeps account in a `Recovery`."""
 
-    def __init__(self, premises: StoreResources, *, clock: Clock, recovery: Recovery) -> None:
-        self._ledger = premises.ledger
-        self._ledger_id = premises.ledger_id
-        self._writer = premises.writer
-        self._rejected = premises.rejected
-        self._state = premises.state
-        self._tree = premises.outputs  # a part that lies here is beside its final name
-        self._clock = clock
+    def __init__(self, resources: StoreResources, settings: StoreSettings, *, recovery: Recovery) -> None:
+        self._ledger = resources.ledger
+        self._ledger_id = resources.ledger_id
+        self._writer = resources.writer
+        self._rejected = resources.rejected
+        self._state = resources.state
+        self._outputs = resources.outputs
+        self._clock = settings.clock
+        self._beside = settings.beside
         self._recovery = recovery
 
-    def settle(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+    def settle(self, record: AttemptRecord, image: Image, source: Source) -> None:
         """Publish an image that is whole, or put it where it can be found when its task has moved on."""
-        if claimant.state is TaskState.DONE and claimant.artifact is not None:
-            is_same = claimant.sha256 == image.sha256
-            match self._writer.compare(claimant.artifact):
+        if record.state is TaskState.DONE and record.artifact is not None:
+            is_same = record.sha256 == image.sha256
+            match self._writer.compare(record.artifact):
                 case FileComparison.MISSING if is_same:
                     pass  # its file was removed: the part is the image
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
                     self._drop(source)
                     return
                 case _:
-                    self._set_aside(claimant, image, source)
+                    self._set_aside(record, image, source)
                     return
-        elif claimant.fingerprint != claimant.asked:
-            self._set_aside(claimant, image, source)
+        elif record.fingerprint != record.asked:
+            self._set_aside(record, image, source)
             return
-        self._publish(claimant, image, source)
+        self._publish(record, image, source)
 
-    def _publish(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+    def _publish(self, record: AttemptRecord, image: Image, source: Source) -> None:
         delivery = Delivery(
             ledger_id=self._ledger_id,
-            attempt=claimant.attempt,
+            attempt=record.attempt,
             image=image,
-            name=claimant.name,
-            facts=self._facts(claimant, image),
-            previous=claimant.artifact,
-            previous_maker=claimant.maker,
+            name=record.name,
+            facts=self._facts(record, image),
+            previous=record.artifact,
+            previous_maker=record.maker,
             received=lambda path: self._ledger.run(
-                lambda c: rows.receive(c, claimant.attempt, sha256=image.sha256, kept=path)
+                lambda c: rows.receive(c, record.attempt, sha256=image.sha256, kept=path)
             ),
         )
         part = source.part
-        delivery.is_part_whole = part is not None and part.tree is self._tree and part.path == delivery.part_path
+        delivery.is_part_whole = part is not None and part.tree is self._outputs and part.path == delivery.part_path
         try:
             artifact = self._writer.publish(delivery)
         except Conflict as conflict:
-            self._write_conflict(claimant, image, conflict)
+            self._write_conflict(record, image, conflict)
             if source.rejected is not None and not conflict.kept.startswith("rejected/"):
                 self._rejected.drop(source.rejected)
             return
@@ -243,25 +248,28 @@ class Salvager:
             self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
             return
         reach("recover-link")
-        self.finish(claimant, artifact)
+        self.finish(record, image, artifact)
         reach("recover-done")
-        self._writer.drop_part(self._ledger_id, claimant.attempt, artifact)
+        self._writer.drop_part(self._ledger_id, record.attempt, artifact)
         self._drop(source)
 
-    def finish(self, claimant: AttemptRecord, artifact: Artifact) -> None:
-        """Write an image that stands under its final name down as done."""
-        now, cost = to_us(self._clock()), claimant.price_microusd
-        reason = "" if claimant.attempt_state == "ok" else "recovered without a request"
-        self._ledger.run(lambda c: rows.finish(c, claimant.attempt, artifact, cost=cost, now=now, reason=reason))
+    def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
+        """Write an image that stands under its final name down as done, with its sidecar where it has one."""
+        request = self._ledger.run(lambda c: _record_of(c, record))
+        if request is not None and (sidecar := self._beside(request, image)) is not None:
+            self._writer.write_beside(artifact, sidecar)
+        now, cost = to_us(self._clock()), record.price_microusd
+        reason = "" if record.attempt_state == "ok" else "recovered without a request"
+        self._ledger.run(lambda c: rows.finish(c, record.attempt, artifact, cost=cost, now=now, reason=reason))
         self._recovery.recovered += 1
 
-    def _write_conflict(self, claimant: AttemptRecord, image: Image, conflict: Conflict) -> None:
-        self._recovery.conflicts.append(claimant.id)
+    def _write_conflict(self, record: AttemptRecord, image: Image, conflict: Conflict) -> None:
+        self._recovery.conflicts.append(record.id)
         self._recovery.note(str(conflict))
-        if claimant.state is not TaskState.CONFLICT or claimant.attempt_state != "paid":
-            self._write_kept(claimant, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)
+        if record.state is not TaskState.CONFLICT or record.attempt_state != "paid":
+            self._write_kept(record, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)
 
-    def _write_kept(self, claimant: AttemptRecord, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
+    def _write_kept(self, record: AttemptRecord, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
         """Write down that the image arrived, was paid for, and is kept without a final name."""
         failure = Failure(
             fault=Fault.STORAGE,
@@ -270,19 +278,19 @@ class Salvager:
             image_sha256=image.sha256,
             kept=kept,
         )
-        now, cost = to_us(self._clock()), claimant.price_microusd
-        self._ledger.run(lambda c: rows.close(c, claimant.attempt, failure, state=state, cost=cost, now=now))
+        now, cost = to_us(self._clock()), record.price_microusd
+        self._ledger.run(lambda c: rows.close(c, record.attempt, failure, state=state, cost=cost, now=now))
 
-    def _set_aside(self, claimant: AttemptRecord, image: Image, source: Source) -> None:
+    def _set_aside(self, record: AttemptRecord, image: Image, source: Source) -> None:
         """The task has another image, or asks for another one: this one is kept, not published."""
         if source.part is None:
             return  # it lies in rejected/ already
-        name = claimant.name.rpartition("/")[2] + image.suffix
-        kept = supersede(source.part.tree, self._state, source.part.path, maker=claimant.attempt, name=name)
-        reason = f"the image of attempt {claimant.attempt} is no longer asked for; it is in {kept}"
-        self._recovery.note(f"{claimant.id}: {reason}")
-        if claimant.attempt_state in ("sent", "unknown"):
-            self._write_kept(claimant, image, claimant.state, reason=reason, kept=kept)
+        name = record.name.rpartition("/")[2] + image.suffix
+        kept = supersede(source.part.tree, self._state, source.part.path, maker=record.attempt, name=name)
+        reason = f"the image of attempt {record.attempt} is no longer asked for; it is in {kept}"
+        self._recovery.note(f"{record.id}: {reason}")
+        if record.attempt_state in ("sent", "unknown"):
+            self._write_kept(record, image, record.state, reason=reason, kept=kept)
 
     def _drop(self, source: Source) -> None:
         if source.rejected is not None:
@@ -292,14 +300,14 @@ class Salvager:
             with contextlib.suppress(FileNotFoundError), tree.directory(source.part.folder) as fd:
                 tree.disk.unlink(source.part.name, dir_fd=fd)
 
-    def _facts(self, claimant: AttemptRecord, image: Image) -> Facts:
+    def _facts(self, record: AttemptRecord, image: Image) -> Facts:
         return Facts(
-            attempt=claimant.attempt,
-            manifest=claimant.manifest,
-            task=claimant.id,
+            attempt=record.attempt,
+            manifest=record.manifest,
+            task=record.id,
             at=self._clock().isoformat(),
             reason="it could not be published by recovery",
             is_image=True,
-            name=claimant.name,
+            name=record.name,
             mime=image.mime,
         )

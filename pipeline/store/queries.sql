@@ -111,6 +111,9 @@ UPDATE attempt SET state = :attempt_state, cost_microusd = :cost, reserved_micro
   text_tokens = :text_tokens, reason = :reason, sha256 = :sha256, kept = :kept
 WHERE attempt = :attempt
 
+-- name: fail_task
+UPDATE task SET state = 'failed', updated_at = :now WHERE manifest = :manifest AND id = :id AND state = 'pending'
+
 -- name: owner_of_attempt
 SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt = :attempt
 
@@ -124,7 +127,7 @@ WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest
 SELECT attempt.attempt FROM attempt JOIN task USING (task)
 WHERE attempt.state = 'unknown' AND manifest = :manifest ORDER BY attempt.attempt DESC
 
--- name: claimant
+-- name: attempt_record
 -- Whose image is it? Asked for every part found on disk.
 SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,
   attempt.cost_microusd, attempt.sha256 AS received, attempt.kept, attempt.number, attempt.sent_at, attempt.ended_at,
@@ -185,6 +188,11 @@ FROM attempt WHERE attempt.attempt = :attempt AND attempt.state = 'unknown' AND 
 UPDATE attempt SET state = CASE WHEN :is_billed THEN 'paid' ELSE 'free' END,
   cost_microusd = :is_billed * reserved_microusd, reason = :reason
 WHERE attempt = :attempt AND state = 'unknown'
+
+-- name: forget_image
+UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, mime = NULL, width = NULL, height = NULL,
+  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, reason = 'removed by prune', updated_at = :now
+WHERE manifest = :manifest AND id = :id
 
 -- name: restore_done
 -- The image of the present request is there: a later attempt that brought none takes nothing away.
@@ -408,6 +416,11 @@ SELECT rowid, task, manifest, id, job, row, variant, model, state, fingerprint, 
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker
 FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
+-- name: read_given
+-- What a person ordered of tasks; apart from them, because ledgers before migration 5 have no such columns.
+SELECT rowid, task, released, accepted FROM task NOT INDEXED
+WHERE rowid > :after AND (released > 0 OR accepted <> '') ORDER BY rowid LIMIT :most
+
 -- name: read_record
 SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
@@ -447,6 +460,9 @@ INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state,
   inputs_digest, params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+
+-- name: carry_given
+UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1
 
 -- name: carry_record
 -- The latest request is the task's own.

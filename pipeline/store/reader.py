@@ -1,7 +1,7 @@
-"""The ledger for everybody who only looks: plans, reports, `status`, `explain`, `cost`.
+"""Read-only access to the ledger for plans, reports, `status`, `explain` and `cost`.
 
-Synchronous and read-only: it opens while a run writes, never blocks it and never checkpoints (L12). A ledger that does
-not exist yet is an empty one. It knows rows; what they mean for a run is the plan's business.
+Synchronous: it opens while a run writes, never blocks it and never checkpoints. A ledger that does not exist yet is an
+empty one.
 """
 
 import os
@@ -21,6 +21,7 @@ from pipeline.model import Artifact, BucketUrl, Known, Spend, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
 from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
+from pipeline.text import name_key
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -142,7 +143,7 @@ class LedgerReader:
 
     def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
         """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""
-        keys = {name: rows.name_key(name) for name in names}
+        keys = {name: name_key(rows.text(name)) for name in names}
         asked = {"name_keys": _list(keys.values()), "manifest": self.manifest, "output": self._output}
         found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
         return {name: found[key] for name, key in keys.items() if key in found}
@@ -313,7 +314,7 @@ class LedgerReader:
             yield from self._connection.execute(query(name), values)
 
     def _decoded(self, decode: Callable[[A], T], value: A) -> T:
-        """Run `decode`; what a flipped bit made unreadable is damage, not a traceback (L02)."""
+        """Run `decode`; what a flipped bit made unreadable is damage, not a traceback."""
         try:
             return decode(value)
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:

@@ -1,8 +1,8 @@
-"""A ledger from files: tasks and the images that stand under their names -> done, without a request (P12, L07).
+"""Makes a ledger from files: tasks and the images under their names become done, without a request (P12).
 
-A damaged ledger is kept aside, and what it still says is carried over: requests, money, unknown and refused tasks. An
+A damaged ledger is kept aside, and what can be read of it is copied: requests, money, unknown and refused tasks. An
 image of which no request is known is counted at its list price, at the time of its file: a budget for the day or the
-month does not begin anew. Where more may have been spent than that, the ledger remembers so.
+month does not begin anew. Where more may have been spent than that, the ledger records so.
 """
 
 import re
@@ -14,8 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
-from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact, Task, TaskState
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.buckets import Bucket
 from pipeline.store.files import Tree, read_all, split, status_of
@@ -44,7 +44,7 @@ class Rebuilt:
     absent: int = 0  # tasks without an image
     doubtful: list[str] = field(default_factory=list)  # one line each: two images for a task, or not an image
     set_aside: Path | None = None  # where a damaged ledger went
-    carried: SalvagedLedger | None = None  # what it still said
+    salvaged: SalvagedLedger | None = None  # what it still said
     counted_microusd: int = 0  # for images of which no request is known
     doubt: str | None = None  # why more may have been spent than is known now
     recovery: Recovery = field(default_factory=Recovery)
@@ -57,30 +57,30 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
     """
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
-    premises = open_resources(settings, furnish=lambda connection: _carry(connection, settings, rebuilt))
+    resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
     try:
-        _name_manifest(settings, premises)
-        rebuilt.recovery = Recoverer(settings, premises).run()
-        is_all_counted = rebuilt.carried is not None and rebuilt.carried.is_complete and rebuilt.carried.is_anonymous
+        _name_manifest(settings, resources)
+        rebuilt.recovery = Recoverer(settings, resources).run()
+        is_all_counted = rebuilt.salvaged is not None and rebuilt.salvaged.is_complete and rebuilt.salvaged.is_anonymous
         adopter = _Adopter(
             settings,
-            premises,
+            resources,
             rebuilt,
             price=(lambda _: None) if is_all_counted else price,  # the images' money is among what is nobody's
-            is_all_known=rebuilt.carried is not None,
+            is_all_known=rebuilt.salvaged is not None,
         )
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
-            standing = _standing_in(premises)
+            standing = _standing_in(resources)
             stream = iter(tasks)
             while batch := list(islice(stream, BATCH)):
                 adopter.adopt(list(_found(batch, standing, reader, rebuilt)))
     finally:
-        premises.close()
+        resources.close()
     return rebuilt
 
 
 def _set_damaged_aside(settings: StoreSettings) -> Path | None:
-    """Move a damaged ledger and what lies beside it to a free name; anything else is judged by `open_premises`.
+    """Move a damaged ledger and what lies beside it to a free name; anything else is judged by `open_resources`.
 
     The ledger goes first: without its log it could be taken for a sound one of an earlier time.
     """
@@ -120,8 +120,8 @@ def _carry(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: Reb
     if not asides:
         return
     now = to_us(settings.clock())
-    rebuilt.carried = salvage_ledger(connection, asides[-1], now=now)
-    rebuilt.doubt = rebuilt.carried.doubt if rebuilt.set_aside is not None else OLD_LEDGER
+    rebuilt.salvaged = salvage_ledger(connection, asides[-1], now=now)
+    rebuilt.doubt = rebuilt.salvaged.doubt if rebuilt.set_aside is not None else OLD_LEDGER
     if rebuilt.doubt is not None:
         _write_doubt(connection, settings, rebuilt.doubt)
 
@@ -137,9 +137,9 @@ def _output(settings: StoreSettings) -> bytes:
     return rows.relative_bytes(settings.output_dir, settings.state_dir)
 
 
-def _name_manifest(settings: StoreSettings, premises: StoreResources) -> None:
+def _name_manifest(settings: StoreSettings, resources: StoreResources) -> None:
     values = {"manifest": settings.manifest, "output": _output(settings)}
-    premises.ledger.run(lambda c: c.execute(query("set_manifest"), values).rowcount)
+    resources.ledger.run(lambda c: c.execute(query("set_manifest"), values).rowcount)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,8 +162,8 @@ class _Standing(Protocol):
         ...
 
 
-def _standing_in(premises: StoreResources) -> _Standing:
-    return _Objects(premises.outputs) if isinstance(premises.outputs, Bucket) else _Files(premises.outputs)
+def _standing_in(resources: StoreResources) -> _Standing:
+    return _Objects(resources.outputs) if isinstance(resources.outputs, Bucket) else _Files(resources.outputs)
 
 
 def _found(
@@ -197,7 +197,7 @@ class _Files:
         disk = self._outputs.disk
         try:
             with self._outputs.directory(folder) as fd:
-                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in SUFFIXES]
+                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
@@ -222,7 +222,7 @@ class _Objects:
         self._listed = {each.path: each for each in bucket.listing()}
 
     def paths(self, name: str) -> list[str]:
-        return [name + suffix for suffix in SUFFIXES if name + suffix in self._listed]
+        return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
 
     def image(self, path: str) -> _FoundImage | None:
         listed = self._listed[path]
@@ -237,14 +237,14 @@ class _Adopter:
     """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
 
     def __init__(
-        self, settings: StoreSettings, premises: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
+        self, settings: StoreSettings, resources: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
     ) -> None:
         """`is_all_known`: a ledger said, or could not say, what was spent before; that is told apart."""
         self._settings = settings
-        self._ledger = premises.ledger
+        self._ledger = resources.ledger
         self._rebuilt = rebuilt
         self._price = price
-        (self._born,) = premises.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        (self._born,) = resources.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
         self._is_all_known = is_all_known
         self._doubt: str | None = None
         self._run: int | None = None
@@ -292,5 +292,5 @@ def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator
     for folder in ("rejected", "superseded"):
         yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
     for name in names:
-        yield from (str(path) for suffix in SUFFIXES if (path := output_dir / (name + suffix)).exists())
+        yield from (str(path) for suffix in OUTPUT_SUFFIXES if (path := output_dir / (name + suffix)).exists())
     yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

@@ -1,7 +1,7 @@
-"""What a start finds -> order: parts published or removed, lost requests counted, files compared with the ledger.
+"""Repairs at the start of a run: parts published or removed, lost requests counted, files compared with the ledger.
 
-Under the lock, before anything is sent. Every step can be killed and done again; nothing here asks the network. What
-it cannot place (parts of another ledger) it leaves and reports.
+Under the lock, before anything is sent; no network. Every step can be killed and repeated. Parts of another ledger are
+left and reported.
 """
 
 import contextlib
@@ -13,13 +13,13 @@ from typing import Final
 
 from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
-from pipeline.imaging.formats import SUFFIXES, NotAnImageError, describe
-from pipeline.model import Artifact, Image, TaskState
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.buckets import Bucket, StoredObject, as_input_error
-from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
 from pipeline.store.images.bucket import stored
-from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.integrity import compare_files
 from pipeline.store.parts import (
     LISTED,
     AttemptRecord,
@@ -44,16 +44,16 @@ LOST: Final = "the process ended while this request was in flight; it may have b
 class Recoverer:
     """One recovery of one output directory."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
-        self._ledger = premises.ledger
-        self._outputs = premises.outputs
-        self._tree = premises.outputs if isinstance(premises.outputs, Tree) else None  # None: a bucket
-        self._state = premises.state
+        self._ledger = resources.ledger
+        self._outputs = resources.outputs
+        self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
+        self._state = resources.state
         self._found = Recovery()
         self._looked: dict[str, StoredObject | None] = {}
-        self._ledger_id = premises.ledger_id
-        self._salvager = Salvager(premises, clock=settings.clock, recovery=self._found)
+        self._ledger_id = resources.ledger_id
+        self._salvager = Salvager(resources, settings, recovery=self._found)
 
     def run(self) -> Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
@@ -128,7 +128,7 @@ class Recoverer:
     def _foreign(self, path: str) -> None:
         self._found.foreign += 1
         if self._found.foreign <= LISTED:
-            self._found.note(f"{path} is not a part this ledger wrote; it was left as it is")
+            self._found.note(f"{path} is not a part file of this ledger; it was left as it is")
 
     def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
         """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
@@ -143,8 +143,8 @@ class Recoverer:
         if part.ledger_id not in (None, self._ledger_id):
             self._leave(part)
             return
-        claimant = self._claimant(part.attempt)
-        if claimant is None or not written_by(part, claimant, self._ledger_id):
+        record = self._record(part.attempt)
+        if record is None or not written_by(part, record, self._ledger_id):
             self._foreign(part.path)
             return
         disk = part.tree.disk
@@ -158,7 +158,7 @@ class Recoverer:
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
-            self._salvager.settle(claimant, image, Source(part=part))
+            self._salvager.settle(record, image, Source(part=part))
 
     def _leave(self, part: FoundPart) -> None:
         """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
@@ -182,95 +182,95 @@ class Recoverer:
         try:
             return describe(data)
         except NotAnImageError as error:
-            self._found.note(f"{path} is whole but no image this program knows ({error}); it was left as it is")
+            self._found.note(f"{path} is whole but not a supported image ({error}); it was left as it is")
             return None
 
-    def _claimant(self, attempt: int) -> AttemptRecord | None:
+    def _record(self, attempt: int) -> AttemptRecord | None:
         return self._ledger.run(lambda connection: attempt_record_of(connection, attempt))
 
     def _settle_rejected(self) -> None:
         """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
         for kept in list_rejected(self._state.root):
-            claimant = self._claimant(kept.attempt) if kept.suffix in SUFFIXES else None
-            if claimant is None or claimant.manifest != self._settings.manifest:
+            record = self._record(kept.attempt) if kept.suffix in OUTPUT_SUFFIXES else None
+            if record is None or record.manifest != self._settings.manifest:
                 continue
-            if not kept_by(kept, claimant, self._ledger_id):
+            if not kept_by(kept, record, self._ledger_id):
                 continue
             data = kept.path.read_bytes()
             if hashlib.sha256(data).hexdigest() != kept.sha256 or not (kept.facts is None or kept.facts.is_image):
                 continue
             image = self._image(data, f"rejected/{kept.name}")
             if image is not None:
-                self._salvager.settle(claimant, image, Source(rejected=kept.name))
+                self._salvager.settle(record, image, Source(rejected=kept.name))
 
     # --- requests without an image
 
     def _settle_open_attempts(self) -> None:
         for attempt in self._open_attempts():
-            claimant = self._claimant(attempt)
-            assert claimant is not None
-            artifact = self._renamed(claimant) if self._tree is not None else self._object_of(claimant)
-            if artifact is not None:
-                self._salvager.finish(claimant, artifact)
+            record = self._record(attempt)
+            assert record is not None
+            found = self._renamed(record) if self._tree is not None else self._object_of(record)
+            if found is not None:
+                self._salvager.finish(record, *found)
             else:
-                self._lose(claimant)
+                self._lose(record)
 
     def _settle_unknown_attempts(self) -> None:
-        """Take over what a service finished to put after its request was given up, for tasks that wait for it."""
+        """Record what a service finished to put after its request was given up, for tasks that wait for it."""
         scope = {"manifest": self._settings.manifest}
         unknown = self._ledger.run(lambda c: c.execute(query("unknown_attempts"), scope).fetchall())
         for (attempt,) in unknown:
-            claimant = self._claimant(attempt)
-            assert claimant is not None
-            if claimant.state is TaskState.UNKNOWN and claimant.fingerprint == claimant.asked:
-                artifact = self._object_of(claimant)
-                if artifact is not None:
-                    self._salvager.finish(claimant, artifact)
+            record = self._record(attempt)
+            assert record is not None
+            if record.state is TaskState.UNKNOWN and record.fingerprint == record.asked:
+                found = self._object_of(record)
+                if found is not None:
+                    self._salvager.finish(record, *found)
 
-    def _object_of(self, claimant: AttemptRecord) -> Artifact | None:
+    def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
         assert isinstance(self._outputs, Bucket)
-        for suffix in dict.fromkeys(SUFFIXES):
-            path = claimant.name + suffix
+        for suffix in OUTPUT_SUFFIXES:
+            path = record.name + suffix
             if path not in self._looked:  # several attempts of one task have one name
                 self._looked[path] = self._outputs.look(path)
             found = self._looked[path]
             if found is None or found.facts is None:
                 continue
-            if (found.facts.ledger, found.facts.attempt) != (self._ledger_id, claimant.attempt):
+            if (found.facts.ledger, found.facts.attempt) != (self._ledger_id, record.attempt):
                 continue
             data = self._outputs.read(path) or b""
             image = self._image(data, path) if hashlib.sha256(data).hexdigest() == found.facts.sha256 else None
             if image is not None:
-                return stored(image, path, found.version)
+                return image, stored(image, path, found.version)
             self._found.note(f"{path} is not what was put there; it was left as it is")
         return None
 
-    def _renamed(self, claimant: AttemptRecord) -> Artifact | None:
+    def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
-        if claimant.received is None or claimant.kept is None:
+        if record.received is None or record.kept is None:
             return None
-        folder, name = split(claimant.kept)
+        folder, name = split(record.kept)
         assert self._tree is not None
         disk = self._tree.disk
         try:
             with self._tree.directory(folder) as fd:
                 data = read_all(disk, name, dir_fd=fd)
-                if hashlib.sha256(data).hexdigest() != claimant.received:
+                if hashlib.sha256(data).hexdigest() != record.received:
                     return None
                 self._make_durable(name, fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:
             return None
-        image = self._image(data, claimant.kept)
-        return None if image is None else rows.artifact(image, claimant.kept, status)
+        image = self._image(data, record.kept)
+        return None if image is None else (image, rows.artifact(image, record.kept, status))
 
-    def _lose(self, claimant: AttemptRecord) -> None:
+    def _lose(self, record: AttemptRecord) -> None:
         now = to_us(self._settings.clock())
-        self._ledger.run(lambda c: rows.lose(c, claimant.attempt, reason=LOST, now=now))
+        self._ledger.run(lambda c: rows.lose(c, record.attempt, reason=LOST, now=now))
         self._found.unknown += 1
-        self._found.unknown_microusd += claimant.reserved_microusd
+        self._found.unknown_microusd += record.reserved_microusd
         reach("recover-unknown")
 
     # --- files

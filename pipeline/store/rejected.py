@@ -1,8 +1,6 @@
 """`rejected/` in the state directory: bytes that were paid for and could not be published (P2).
 
-In: bytes and facts free of secrets. Out: `<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, 0600. It judges
-nothing;
-recovery and people read what lies here.
+`<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, mode 0600; the facts contain no secrets.
 """
 
 import contextlib
@@ -58,9 +56,9 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(self, state: Tree, ballast: DiskReserve, *, ledger_id: str) -> None:
+    def __init__(self, state: Tree, reserve: DiskReserve, *, ledger_id: str) -> None:
         self._state = state
-        self._ballast = ballast
+        self._reserve = reserve
         self._ledger_id = ledger_id
 
     def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
@@ -70,7 +68,7 @@ class RejectedFolder:
         try:
             self._keep_once(name, data, facts)
         except OSError:
-            self._ballast.give_up()
+            self._reserve.give_up()
             self._keep_once(name, data, facts)
         return f"{FOLDER}/{name}"
 

@@ -1,30 +1,32 @@
-"""Directories and settings -> everything a store is made of, checked and opened in order.
+"""Opens and checks everything a store is made of, in order, from directories and settings.
 
-What fails leaves nothing open and nothing changed that matters. Raises InputError for what a person must change before
-anything is sent, StorageError and LedgerError for what the disk says.
+On an error everything is closed again. Raises InputError for what a person must change before anything is sent,
+StorageError and LedgerError for errors of the disk.
 """
 
 import asyncio
 import contextlib
 import logging
+import os
+import shlex
 import sqlite3
-from collections.abc import Callable, Coroutine
+import stat
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Protocol, TypedDict, TypeVar
+from typing import Any, Final, Protocol, TypedDict, TypeVar
 
 import aiofiles.os
 
 from pipeline import __version__
 from pipeline.errors import InputError
-from pipeline.model import Artifact, BucketUrl, Sidecar
+from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
 from pipeline.store.buckets import Bucket, open_bucket
 from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
-from pipeline.store.files import Disk, Tree, Warn
+from pipeline.store.files import Disk, FileComparison, Tree, Warn
 from pipeline.store.images.bucket import BucketWriter
-from pipeline.store.integrity import FileComparison
 from pipeline.store.ledger import Ledger
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network
 from pipeline.store.rejected import RejectedFolder
@@ -33,6 +35,7 @@ from pipeline.store.writer import Delivery, Writer
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
+Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,11 +50,12 @@ class StoreSettings:
     disk: Disk = field(default_factory=Disk)
     clock: Clock = utc_now
     warn: Warn = _log.warning
-    ballast_bytes: int = SIZE_BYTES
+    reserve_bytes: int = SIZE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
+    beside: Beside = lambda _record, _image: None
 
 
 class Place(Protocol):
@@ -69,8 +73,8 @@ class Place(Protocol):
         """Remove what is only needed until an image is recorded (step 9)."""
         ...
 
-    def write_beside(self, path: str, sidecar: Sidecar) -> None:
-        """Write a sidecar, where its name is free or its own."""
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
+        """Write the sidecar of an image, where its name is free or its own."""
         ...
 
     def compare(self, artifact: Artifact) -> FileComparison:
@@ -97,11 +101,12 @@ class StoreOptions(TypedDict, total=False):
     disk: Disk
     clock: Clock
     warn: Warn
-    ballast_bytes: int
+    reserve_bytes: int
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
     bucket: Callable[[BucketUrl], Bucket]
+    beside: Beside
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +115,7 @@ class StoreResources:
 
     outputs: Tree | Bucket
     state: Tree
-    ballast: DiskReserve
+    reserve: DiskReserve
     rejected: RejectedFolder
     writer: Place
     ledger: Ledger
@@ -125,7 +130,7 @@ class StoreResources:
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
-        self.ballast.give_up()
+        self.reserve.give_up()
         if isinstance(self.outputs, Tree):
             self.outputs.close()
         self.state.close()
@@ -169,32 +174,32 @@ class WriterPool:
         await asyncio.to_thread(self._threads.shutdown)
 
 
-Furnish = Callable[[sqlite3.Connection], object]
+Fill = Callable[[sqlite3.Connection], object]
 
 
-def open_resources(settings: StoreSettings, *, furnish: Furnish = lambda _: None) -> StoreResources:
-    """Open directories, ledger and ballast. `furnish` fills a ledger that did not exist, before it has its name."""
+def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> StoreResources:
+    """Open directories, ledger and reserve. `fill` fills a ledger that did not exist, before it has its name."""
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
-        ledger_of = _prepare_ledger(state, settings, furnish)
-        ballast = DiskReserve(state, size_bytes=settings.ballast_bytes)
-        ledger = ledger_of(ballast)
+        ledger_of = _prepare_ledger(state, settings, fill)
+        reserve = DiskReserve(state, size_bytes=settings.reserve_bytes)
+        ledger = ledger_of(reserve)
         undo.callback(ledger.close)
         _check_money(ledger, settings)
-        ballast.load(settings.warn)
+        reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
-        rejected = RejectedFolder(state, ballast, ledger_id=ledger_id)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
         writer: Place
         if isinstance(outputs, Bucket):
             writer = BucketWriter(outputs, rejected=rejected, force=settings.force)
         else:
-            writer = Writer(outputs, state, ballast=ballast, rejected=rejected, force=settings.force)
+            writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
         state=state,
-        ballast=ballast,
+        reserve=reserve,
         rejected=rejected,
         writer=writer,
         ledger=ledger,
@@ -211,12 +216,18 @@ def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | 
         undo.callback(outputs.close)
     make_private(settings.state_dir)
     state = _tree(settings.state_dir, settings, dir_mode=0o700)
+    others = stat.S_IMODE(os.fstat(state.fd).st_mode) & (stat.S_IWGRP | stat.S_IWOTH)
+    if others:
+        settings.warn(
+            f"{settings.state_dir} can be written by others, who could change what was paid and what is kept;"
+            f" run: chmod go-w {shlex.quote(str(settings.state_dir))}"
+        )
     undo.callback(state.close)
     return outputs, state
 
 
 def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree:
-    """Make and open a directory, its own entry durable, and find out whether it can be written (D05)."""
+    """Make and open a directory, its own entry durable, and find out whether it can be written."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sync_entry(root, settings.disk)
@@ -245,27 +256,27 @@ def _sync_entry(root: Path, disk: Disk) -> None:
             disk.close(fd)
 
 
-def _prepare_ledger(state: Tree, settings: StoreSettings, furnish: Furnish) -> Callable[[DiskReserve], Ledger]:
+def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> Callable[[DiskReserve], Ledger]:
     path = state.root / ledger_file.NAME
     version = ledger_file.check(path, busy_s=settings.busy_s)
     if version is None:
         try:
-            ledger_file.create(state, lambda connection: _furnish(connection, settings, furnish))
+            ledger_file.create(state, lambda connection: _fill(connection, settings, fill))
         except OSError as error:
             raise unusable(settings.state_dir, error) from error
     else:
         backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
         if backup is not None:
-            settings.warn(f"the ledger was brought to a new shape; the old one is kept as {backup}")
-    return lambda ballast: Ledger(path, busy_s=settings.busy_s, relieve=ballast.give_up)
+            settings.warn(f"the ledger was migrated; the old one is kept as {backup}")
+    return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
 
 
-def _furnish(connection: sqlite3.Connection, settings: StoreSettings, furnish: Furnish) -> None:
+def _fill(connection: sqlite3.Connection, settings: StoreSettings, fill: Fill) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(query("set_meta"), values)
-    furnish(connection)
+    fill(connection)
     connection.execute("COMMIT")
 
 

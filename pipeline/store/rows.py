@@ -1,11 +1,10 @@
-"""Nouns of other rooms <-> rows of the ledger: what each boundary writes, as functions of a connection.
+"""Types to rows of the ledger and back: what each step of an attempt writes, as functions of a connection.
 
 Each is one piece of work for `Ledger.submit`: no I/O of its own, no clock, no decision about money or states.
 """
 
 import os
 import sqlite3
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,6 +16,7 @@ import msgspec
 from pipeline import __version__
 from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage
 from pipeline.store.sqlite import query
+from pipeline.text import name_key
 
 Row = Mapping[str, object]
 REASON_CHARS: Final = 2000
@@ -27,11 +27,6 @@ ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES:
 def text(value: str) -> str:
     """Make text storable: a lone surrogate (a file name that is not UTF-8) becomes its escape."""
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
-
-
-def name_key(name: str) -> str:
-    """Return what two output names share when some file system takes them for one (NFC, case-folded)."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text(name)).casefold())
 
 
 def relative_bytes(path: Path | str | BucketUrl, state_dir: Path) -> bytes:
@@ -95,7 +90,7 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
         "params": task.digests.params,
         "model_digest": text(task.digests.model),
         "name": task.name,
-        "name_key": name_key(task.name),
+        "name_key": name_key(text(task.name)),
         "now": now,
     }
 

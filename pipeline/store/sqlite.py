@@ -1,8 +1,6 @@
-"""Time as the ledger keeps it: aware UTC <-> integer microseconds since 1970.
+"""SQLite's details in one place: time as integer microseconds since 1970 UTC, statements by name, errors translated.
 
-The two .sql files of this room -> migrations in order, and statements by name. It opens no database.
-
-What SQLite and the operating system say -> the errors of this program, once, at the border.
+`schema.sql` holds the migrations in order, `queries.sql` the named statements. Opens no database.
 """
 
 import errno
@@ -97,7 +95,7 @@ def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> I
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
-    return StorageError(f"{path}: {error}; mend the disk, then run this again")
+    return StorageError(f"{path}: {error}; fix the disk, then run this again")
 
 
 class DamagedLedgerError(LedgerError):
@@ -110,7 +108,7 @@ def damaged(path: Path, what: str) -> DamagedLedgerError:
 
 
 def unusable(directory: Path, error: OSError) -> ImgpipeError:
-    """Return the error for a directory that cannot be used at start (D05)."""
+    """Return the error for a directory that cannot be used at start."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"{directory}: {error.strerror}; nothing was sent")
     return InputError(

@@ -1,4 +1,4 @@
-"""What a run records: attempts, images and money, each durable when its call returns.
+"""Records a run: attempts, images and money, each durable when its call returns.
 
 Opened under the state lock; owns the ledger's writer thread and the threads that write images (`images`).
 """
@@ -33,16 +33,16 @@ BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, no
 class Store:
     """What must last. All methods may be called concurrently; every one survives the cancellation of its caller."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         """Use `Store.open`."""
         self._settings = settings
-        self._premises = premises
-        self._ledger = premises.ledger
-        self._bucket = premises.outputs if isinstance(premises.outputs, Bucket) else None
+        self._resources = resources
+        self._ledger = resources.ledger
+        self._bucket = resources.outputs if isinstance(resources.outputs, Bucket) else None
         self._pool = WriterPool(max(settings.workers, BUCKET_WORKERS) if self._bucket else settings.workers)
-        self.images = StoredImages(settings, premises, self._pool)
-        self._mover = Mover(settings, premises)
-        self._mender = Maintenance(settings, premises)
+        self.images = StoredImages(settings, resources, self._pool)
+        self._mover = Mover(settings, resources)
+        self._mender = Maintenance(settings, resources)
         self._awaiting = Awaiting()
         self._is_closed = False
 
@@ -59,7 +59,7 @@ class Store:
         is_play_money: bool,
         **options: Unpack[StoreOptions],
     ) -> Self:
-        """Open or create; `options` are the further fields of `opening.Settings`.
+        """Open or create; `options` are the further fields of `StoreSettings`.
 
         Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
         MemoryError: there are not enough threads.
@@ -67,11 +67,11 @@ class Store:
         settings = StoreSettings(
             output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
         )
-        premises = await asyncio.to_thread(open_resources, settings)
+        resources = await asyncio.to_thread(open_resources, settings)
         try:
-            return cls(settings, premises)
+            return cls(settings, resources)
         except MemoryError:
-            premises.close()
+            resources.close()
             raise
 
     async def aclose(self) -> None:
@@ -79,13 +79,13 @@ class Store:
         await self._pool.aclose()
         if not self._is_closed:
             self._is_closed = True
-            await asyncio.to_thread(self._premises.close)
+            await asyncio.to_thread(self._resources.close)
 
     # --- a run
 
     async def recover(self) -> Recovery:
         """Bring disk and ledger together after whatever happened; before anything is sent."""
-        recoverer = Recoverer(self._settings, self._premises)
+        recoverer = Recoverer(self._settings, self._resources)
         return await self._pool.finish(recoverer.run)
 
     async def begin_run(self, *, manifest_sha256: str) -> int:
@@ -179,6 +179,13 @@ class Store:
             )
         )
 
+    async def fail(self, ids: Collection[str]) -> int:
+        """Record these tasks as failed where they are pending; return how many."""
+        values = [
+            {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()} for task_id in ids
+        ]
+        return await self._committed(lambda c: c.executemany(query("fail_task"), values).rowcount)
+
     async def move(self, task_id: str, name: str) -> Artifact:
         """Give a done image the output name `name`, without a request.
 
@@ -186,8 +193,8 @@ class Store:
         """
         return await self._pool.finish(self._mover.move, task_id, name)
 
-    async def mend(self, order: Callable[[Maintenance], T]) -> T:
-        """Carry out one of the Mender's orders; raises what it raises."""
+    async def maintain(self, order: Callable[[Maintenance], T]) -> T:
+        """Carry out one order of `Maintenance`; raises what it raises."""
         return await self._pool.finish(order, self._mender)
 
     # --- between runs
@@ -244,9 +251,9 @@ class Store:
         return await self._pool.run(self._free_bytes)
 
     def _free_bytes(self) -> int:
-        premises = self._premises
-        free = premises.state.free_bytes() - premises.ballast.spent_bytes
-        return max(0, free if self._bucket is not None else min(premises.tree.free_bytes(), free))
+        resources = self._resources
+        free = resources.state.free_bytes() - resources.reserve.spent_bytes
+        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
 
     # --- waiting
 

@@ -1,9 +1,8 @@
-"""Images that make way: moved to `superseded/` in the state directory, never deleted (P6), across file systems too.
+"""Writes an image in memory to a file under its final name; earlier images move to `superseded/` (P6).
 
-Steps 5 to 7 and 9 of a commit: an image in memory -> a file under its final name, or kept where it is found again.
-
-It replaces nothing it does not own, and does not know the ledger: what must be written down between two steps is a
-callback. Synchronous; one call runs in one thread from end to end, so that a cancelled caller stops nothing.
+A file that is not ours is never replaced, and nothing is deleted; moves work across file systems too. What must be
+recorded between two steps is a callback, so this module does not depend on the ledger. Synchronous: one call runs in
+one thread from end to end, so that cancelling the caller stops nothing.
 """
 
 import contextlib
@@ -19,36 +18,42 @@ from typing import Final
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Image, Sidecar
+from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
 from pipeline.store.disk_reserve import DiskReserve, ReadWriteLock
 from pipeline.store.files import (
     IN_THE_WAY,
     NO_LINKS,
+    FileComparison,
     Tree,
+    link_or_rename,
     read_all,
-    rename_without_clobbering,
     sha256_of,
     split,
     status_of,
     write_all,
 )
-from pipeline.store.integrity import FileComparison, compare_files
+from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder, write_new
 
 FOLDER: Final = "superseded"
 _NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
 
 
-def superseded_files(state_dir: Path) -> dict[int, Path]:
-    """Return the superseded images of a state directory by the attempt that made them; plain files only."""
+def superseded_paths(state_dir: Path) -> list[Path]:
+    """Return the superseded images of a state directory; plain files only."""
     try:
         with os.scandir(state_dir / FOLDER) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    found = ((match, name) for name in names if (match := _NAME.fullmatch(name)) is not None)
-    return {int(match[1]): state_dir / FOLDER / name for match, name in found}
+        return []
+    return [state_dir / FOLDER / name for name in sorted(names) if _NAME.fullmatch(name)]
+
+
+def superseded_files(state_dir: Path) -> dict[int, Path]:
+    """Return the superseded images of a state directory by the attempt that made them."""
+    found = ((_NAME.fullmatch(path.name), path) for path in superseded_paths(state_dir))
+    return {int(match[1]): path for match, path in found if match is not None}
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
@@ -159,16 +164,16 @@ class Writer:
     """Puts images into one output directory. Thread-safe."""
 
     def __init__(
-        self, outputs: Tree, state: Tree, *, ballast: DiskReserve, rejected: RejectedFolder, force: bool = False
+        self, outputs: Tree, state: Tree, *, reserve: DiskReserve, rejected: RejectedFolder, force: bool = False
     ) -> None:
         """`force`: an image of ours that was edited since makes way too (to superseded/)."""
         self._outputs = outputs
         self._state = state
         self._disk = outputs.disk
-        self._ballast = ballast
+        self._reserve = reserve
         self._rejected = rejected
         self._force = force
-        self._turns = ReadWriteLock()
+        self._lock = ReadWriteLock()
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4); its part stays until `drop_part`.
@@ -177,11 +182,11 @@ class Writer:
         where the image was kept.
         """
         try:
-            with self._turns.together():
+            with self._lock.together():
                 return self._publish_once(delivery)
         except OSError as error:
-            self._ballast.give_up()
-            with self._turns.alone():
+            self._reserve.give_up()
+            with self._lock.alone():
                 return self._second_try(delivery, error)
 
     def _second_try(self, delivery: Delivery, error: OSError) -> Artifact:
@@ -207,9 +212,9 @@ class Writer:
         ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
         return found
 
-    def write_beside(self, path: str, sidecar: Sidecar) -> None:
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
-        folder, name = split(path)
+        folder, name = split(artifact.path + SIDECAR)
         disk = self._disk
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
             if status_of(disk, name, dir_fd=fd) is not None:
@@ -241,7 +246,7 @@ class Writer:
         (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
         with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
             try:
-                disk.link(old_name, new_name, dir_fd=source, new_dir_fd=target)
+                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             except FileExistsError:
                 there, here = (
                     status_of(disk, new_name, dir_fd=target),
@@ -249,10 +254,6 @@ class Writer:
                 )
                 if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
                     raise
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                rename_without_clobbering(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             self._outputs.sync(target)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
@@ -309,14 +310,14 @@ class Writer:
     def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
         """Step 7: link, or a no-replace rename where the file system has no links."""
         try:
-            try:
-                self._disk.link(delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-            except OSError as error:
-                if error.errno not in NO_LINKS:
-                    raise
-                delivery.received(delivery.path)
-                rename_without_clobbering(self._disk, delivery.part, name, dir_fd=dir_fd, new_dir_fd=dir_fd)
-                delivery.is_renamed = True
+            delivery.is_renamed |= link_or_rename(
+                self._disk,
+                delivery.part,
+                name,
+                dir_fd=dir_fd,
+                new_dir_fd=dir_fd,
+                before_rename=lambda: delivery.received(delivery.path),
+            )
         except FileExistsError:
             self._outputs.sync(dir_fd)  # what is promised as kept is
             kept = delivery.part_path

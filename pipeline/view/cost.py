@@ -1,7 +1,4 @@
-"""What was spent, by job, model or day: a sentence and a table, or the JSON of `cost --json`.
-
-In: sums, one a group. Out: text for a console or objects for machines. It adds up the groups and nothing else.
-"""
+"""Shows what was spent, by job, model or day: a sentence and a table, or the JSON of `cost --json`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,4 @@
-"""Where one image comes from: for people as lines, for machines as the JSON of `explain --json`.
-
-In: an `Explanation`, made by whoever asks ledger and file. Out: text. It looks nothing up.
-"""
+"""Shows the origin of one image: lines for people, or the JSON of `explain --json`."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +29,7 @@ MEANINGS = {
     FileState.SUPERSEDED: "an earlier image of the task",
     FileState.EDITED: "edited since it was written",
     FileState.MISSING: "recorded, but the file is gone",
-    FileState.CARRIED: "no ledger knows it; this is what the file itself says",
+    FileState.CARRIED: "not in a ledger; read from the record in the file",
 }
 
 

@@ -1,12 +1,7 @@
-"""Progress on a terminal: a few lines that stay in place.
+"""Progress on a terminal: a few lines redrawn in place, and the choice between them, plain lines and nothing.
 
-In: events and the run's gauge. Out: a view drawn by rich, refreshed ten times a second by rich's own thread, which only
-reads. The last screen stays. A terminal that goes away ends the view, never the run.
-
-Which progress a run shows.
-
-In: the flags and what the terminal can do. Out: one listener that is also a context manager: a live view, plain lines
-or nothing.
+Rich refreshes ten times a second in its own thread, which only reads. The last screen stays. A terminal that closes
+ends the view, never the run.
 """
 
 import time

@@ -1,13 +1,9 @@
-"""Engine events as log records with stable names.
+"""Log records of a run with stable names, as text or JSON lines on stderr and in a file.
 
-In: events as they happen. Out: one record each on the `imgpipe` logger: a sentence for people and fields for machines
-(`task`, `attempt`, `seconds`, `price_usd`). Levels: debug for every attempt, info for what a run did, warning for what
-a person may have to act on.
-
-Log lines that cannot be forged.
-
-In: log records, ours and those of libraries. Out: one line each, as text or as JSON, on stderr and in a file. What
-comes from outside is escaped, secrets are masked, and a full disk or a closed terminal never reaches the caller.
+Each event is one record on the `imgpipe` logger: a sentence for people and fields for machines (`task`, `attempt`,
+`seconds`, `price_usd`). Levels: debug for every attempt, info for the steps of a run, warning for what a person may
+have to act on. Text from outside is escaped so that lines cannot be forged, secrets are masked, and a full disk or a
+closed terminal never reaches the caller.
 """
 
 import json

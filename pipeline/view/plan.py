@@ -1,7 +1,4 @@
-"""A plan as a bill, and as the JSON of `plan --json`.
-
-In: plain lines, one for each job and reason. Out: what a run would do, why, and for how much. It decides nothing.
-"""
+"""Shows a plan and its price, or the JSON of `plan --json`."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -47,7 +44,7 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
+class PlanBill:
     """A whole plan; None: not known."""
 
     lines: Sequence[PlanLine]
@@ -73,7 +70,7 @@ class Bill:
         return sum(line.tasks for line in self.lines if line.reason != "orphaned")
 
 
-def plan_json(bill: Bill) -> dict[str, object]:
+def plan_json(bill: PlanBill) -> dict[str, object]:
     """Return the object of `plan --json`."""
     reasons: dict[str, int] = {}
     for line in bill.lines:
@@ -99,13 +96,14 @@ def _group_json(line: PlanLine) -> dict[str, object]:
     return {"job": line.job, "why": line.reason, "tasks": line.tasks, "due": line.is_due, "cost_usd": price}
 
 
-def show_plan(bill: Bill, console: "Console") -> None:
+def show_plan(bill: PlanBill, console: "Console") -> None:
     """Print the bill: a table, the sum in one sentence, then what a person should know."""
     if bill.lines:
         console.print(plan_table(bill, is_narrow=console.width < _NARROW))
     say(plan_sentence(bill), console)
     for name, prompt in bill.samples:
-        say(f"sample: {visible(name)}: {clipped(' '.join(prompt.split()), _SAMPLE_WIDTH)}", console)
+        text = f"sample: {visible(name)}: {clipped(' '.join(prompt.split()), _SAMPLE_WIDTH)}"
+        say(clipped(text, console.width) if console.is_terminal else text, console)
     for title, texts in (("problem", bill.problems), ("note", bill.notes)):
         for text in texts[:_MOST_SHOWN]:
             say(f"{title}: {visible(text)}", console)
@@ -113,7 +111,7 @@ def show_plan(bill: Bill, console: "Console") -> None:
             console.print(f"{title}: and {len(texts) - _MOST_SHOWN:,} more", highlight=False)
 
 
-def plan_sentence(bill: Bill) -> str:
+def plan_sentence(bill: PlanBill) -> str:
     """Return `12 of 100 tasks are due, for $0.468 to $0.611; at most $2.34 with every repeat; about 1 min ...`."""
     if bill.due == 0:
         return f"Nothing is due: {count(bill.total, 'task')}, no request, no cost."
@@ -129,7 +127,7 @@ def plan_sentence(bill: Bill) -> str:
     return "; ".join(parts) + "."
 
 
-def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
+def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
     """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
 
     What is asked for twice is paid for twice, so it has a line of its own.
@@ -157,7 +155,7 @@ def plan_table(bill: Bill, *, is_narrow: bool = False) -> "Table":
     return table
 
 
-def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: Bill) -> None:
+def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: PlanBill) -> None:
     from rich.text import Text
 
     for line in sorted(lines, key=lambda line: not line.is_due):
@@ -191,11 +189,11 @@ def _joined(one: PlanLine, other: PlanLine) -> PlanLine:
     return replace(one, tasks=one.tasks + other.tasks, price_microusd=price)
 
 
-def _price(microusd: int | None, bill: Bill) -> str:
+def _price(microusd: int | None, bill: PlanBill) -> str:
     return "not known" if microusd is None else money(microusd, bill.is_play_money)
 
 
-def _span(bill: Bill) -> str:
+def _span(bill: PlanBill) -> str:
     """Return `for $0.468 to $0.611`: what the pixels cost, and what is reserved."""
     least, most = bill.min_microusd, bill.max_microusd
     if least is None:

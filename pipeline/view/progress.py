@@ -1,12 +1,7 @@
-"""Where a run stands, counted from its events.
+"""The counts of a run (done, pace, time left, last failures), and progress as lines where there is no terminal.
 
-In: events and a clock. Out: numbers for a progress line: settled tasks, pace, time to go, the last failures. No
-terminal; what was spent is the gauge's to say.
-
-Progress where there is no terminal: one line every so often.
-
-In: events. Out: lines on a text stream, at most one in `every_s` seconds, written when something happens, so that an
-idle process stays silent. A closed stream ends the lines, never the run.
+One line at most in `every_s` seconds, written when something happens, so that an idle process stays silent. A closed
+stream ends the lines, never the run. Spend is shown from the gauge.
 """
 
 import time
@@ -71,7 +66,7 @@ class ProgressCounts:
         self.troubles: deque[Trouble] = deque(maxlen=3)
 
     def __repr__(self) -> str:
-        return f"<Tally {self.settled}/{self.total}, {self.retries} retries>"
+        return f"<ProgressCounts {self.settled}/{self.total}, {self.retries} retries>"
 
     def take(self, event: Event) -> None:
         """Count one event."""

@@ -1,11 +1,6 @@
-"""Sentences on a terminal: words stay whole, and so does a command that is meant to be copied.
+"""Shows the summary of a run: the JSON of `run --json`, or a paragraph: one line when all is well, else the next step.
 
-In: text. Out: the same text with line breaks for a width. Where there is no terminal, nothing is broken.
-
-The last word of a run.
-
-In: the engine's RunSummary. Out: the JSON object of `run --json`, and a paragraph for a person: one line when all is
-well, what to do now when not. It looks nothing up.
+Words and commands to copy are never broken between lines; where there is no terminal, no line is.
 """
 
 import re
@@ -17,7 +12,11 @@ from pipeline.errors import Exit, ImgpipeError, TryLater
 from pipeline.text import count, duration, moment, money, size, usd, usd_or_none, visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rich.console import Console
+
+    from pipeline.engine.wallet import Excess
 
 
 _COMMAND = re.compile(r"imgpipe (?:[^\s),;`]+ ?)+")  # up to the sign that ends its part of the sentence
@@ -91,9 +90,17 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
         lines.append(
             f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
         )
+    lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, name)
     lines += _next_step(summary, name)
     return "\n".join(lines)
+
+
+def exceeded_lines(exceeded: "Iterable[Excess]", *, is_play_money: bool) -> list[str]:
+    """Say by how much each budget is exceeded, what may have been billed counted as spent."""
+    return [
+        f"The budget of this {over.period} is exceeded by {money(over.microusd, is_play_money)}." for over in exceeded
+    ]
 
 
 def _first_line(summary: RunSummary) -> str:
@@ -118,7 +125,7 @@ def _left(summary: RunSummary, manifest: str) -> list[str]:
     """One line for each group of tasks without an image, with the command that moves it."""
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
-        (summary.failed, "failed", f"mend them, or ask again: imgpipe retry {manifest} --failed"),
+        (summary.failed, "failed", f"fix them, or ask again: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
         (summary.unknown, "unknown", f"maybe billed{price}; ask again: imgpipe retry {manifest} --unknown"),
         (
@@ -144,7 +151,7 @@ def _next_step(summary: RunSummary, manifest: str) -> list[str]:
         case Exit.ACCOUNT:
             return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]
         case Exit.STORAGE:
-            return [f"Free space or mend the disk, check with imgpipe verify {manifest}, then run the same command."]
+            return [f"Free space or fix the disk, check with imgpipe verify {manifest}, then run the same command."]
         case Exit.BUDGET:
             return ["Raise the budget or the cap (--budget), then run the same command."]
         case Exit.BUG:

@@ -1,11 +1,4 @@
-"""What was asked for an image: prompt, model, parameters, inputs; and facts as lines of a name and a value.
-
-In: plain values, read from a record by whoever has one. Out: text for a console.
-
-Where a manifest stands, as tables and as the JSON of `status --json`; one task's whole history.
-
-In: plain rows read from the ledger. Out: text for a console or objects for machines. It decides nothing.
-"""
+"""Shows tasks by state and money, one task's history, or the JSON of `status --json`."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, TaskState
 from pipeline.text import count, duration, money, size, usd, usd_or_none, visible
-from pipeline.view.run import say
+from pipeline.view.run import exceeded_lines, say
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from pipeline.engine.wallet import Excess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +98,7 @@ class Status:
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
     doubt: str | None = None  # why more may have been spent
     budget_left_microusd: int | None = None  # what a run may still spend; None: there is no budget
+    exceeded: "Sequence[Excess]" = ()  # budgets of which more than all is spent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +229,7 @@ def status_sentence(status: Status) -> str:
 def _notes(status: Status) -> Iterator[str]:
     if status.doubt is not None:
         yield f"careful: {status.doubt}"
+    yield from exceeded_lines(status.exceeded, is_play_money=status.is_play_money)
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
         yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"

@@ -7,13 +7,13 @@ import pytest
 
 from pipeline.app import context, plan, status
 from pipeline.store.store import Store
-from pipeline.view.plan import Bill
+from pipeline.view.plan import PlanBill
 from tests.cli.conftest import Imgpipe
 
 MUGS = "{mugs: {items: {red: A red mug, blue: A blue mug, navy: A navy mug, gold: A gold mug, pink: A pink mug}}}"
 
 
-def bill(path: Path, **flags: object) -> Bill:
+def bill(path: Path, **flags: object) -> PlanBill:
     return plan.bill(context.prepare(path, context.Flags(**flags)))  # type: ignore[arg-type]
 
 
@@ -44,8 +44,8 @@ def test_tasks_that_ask_for_the_same_image_are_told_and_not_merged(imgpipe: Imgp
     found = bill(path)
     assert found.due == 4
     assert (found.alike, found.alike_microusd, found.min_microusd) == (2, 67_200, 134_400)
-    assert found.notes[0].startswith("2 tasks ask for the same image as another one (such as mugs/a and mugs/b)")
-    assert "each is paid for, play $0.0672 in all; take them out" in found.notes[0]
+    assert found.notes[0].startswith("2 tasks ask for the same image as another task (such as mugs/a and mugs/b)")
+    assert "each is paid for, play $0.0672 in all; remove them" in found.notes[0]
 
 
 def test_variants_of_one_row_are_not_alike(imgpipe: Imgpipe) -> None:

@@ -1,6 +1,7 @@
 """notify: told at the start and at the end, whatever the end is; what goes wrong changes nothing of the run."""
 
 import asyncio
+import json
 from contextlib import suppress
 from dataclasses import replace
 
@@ -29,7 +30,7 @@ def test_a_run_that_went_well_pings_start_and_success_and_posts_its_summary(
     (body,) = listener.bodies("/hook")
     assert (body["manifest"], body["run"]["images"], body["is_play_money"]) == ("shop", 2, True)
     metrics = (imgpipe.folder / "metrics.prom").read_text()
-    assert 'imgpipe_last_run_images{manifest="shop"} 2' in metrics
+    assert 'imgpipe_last_run_images{manifest="shop"} 2.0' in metrics
 
 
 def test_a_rehearsal_tells_nobody_and_says_so(imgpipe: Imgpipe, listener: Listener) -> None:
@@ -80,7 +81,7 @@ def test_what_goes_wrong_is_a_warning_without_the_address(imgpipe: Imgpipe, list
     ended = imgpipe("run", manifest, "--json")
     assert (ended.exit, ended.json["images"]) == (0, 2)
     assert ended.err.count("127.0.0.1 answered 500") == 3
-    assert "folder.prom could not be written" in ended.err
+    assert "folder.prom was not written" in ended.err
     assert "s3cret" not in ended.err
 
 
@@ -102,7 +103,7 @@ async def test_P10_a_signal_does_not_wait_for_a_listener_that_is_silent(monkeypa
     notifier = Notifier(Notify(webhook=url), manifest="shop", file="shop.yaml", warn=warnings.append)
     await notifier.ended(replace(SUMMARY, exit=Exit.INTERRUPTED))
     assert asked.is_set()
-    assert warnings == ["notify: not everybody was told within 0.05 s"]
+    assert warnings == ["notify: not every address answered within 0.05 s"]
     await left.wait()
     server.close()
 
@@ -114,6 +115,25 @@ def test_a_quiet_run_says_who_could_not_be_told(imgpipe: Imgpipe, listener: List
     assert ended.err.count("127.0.0.1 answered 500") == 3
     listener.status = 200
     assert imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q").err == ""
+
+
+@pytest.mark.parametrize("style", ["text", "json"])
+def test_a_quiet_run_that_an_error_ended_says_who_could_not_be_told(
+    imgpipe: Imgpipe, listener: Listener, style: str
+) -> None:
+    listener.status = 500
+    jobs = "{mugs: {images: [nothing.png], items: {red: A red mug}}}"
+    ended = imgpipe("run", imgpipe.manifest(jobs, extra=notify(listener)), "-q", "--log-format", style)
+    assert ended.exit == 2
+    assert ended.err.count("127.0.0.1 answered 500") == 3  # both pings and the webhook
+    assert "nothing.png" in ended.err
+
+
+def test_a_quiet_run_says_its_cautions_in_json_too(imgpipe: Imgpipe, listener: Listener) -> None:
+    listener.status = 500
+    ended = imgpipe("run", imgpipe.manifest(extra=notify(listener)), "-q", "--log-format", "json")
+    lines = [json.loads(line) for line in ended.err.splitlines()]
+    assert (ended.exit, [line["event"] for line in lines]) == (0, ["caution"] * 3)
 
 
 async def test_a_listener_that_hangs_costs_a_run_ten_seconds_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
 
-from pipeline.app.notify import address_problem, payload, ping_url, post
+from pipeline.app.notify import address_problem, payload, ping_url, plain_chat, post
 from pipeline.errors import Exit
 from pipeline.view.run import run_json
 
@@ -96,3 +96,15 @@ async def test_s05_a_bad_address_is_a_warning_and_never_sent() -> None:
 )
 def test_pings_follow_the_convention(moment, url: str) -> None:
     assert ping_url("https://hc-ping.com/uuid?rid=1", moment) == url
+
+
+def test_a_name_is_no_chat_markup(summary) -> None:
+    name = "<!channel> <https://evil.example|renew your key> @everyone [renew](https://evil.example)"
+    body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest=name, file="jobs/<!here>@all.yaml")
+    for text in (body["text"], body["title"]):
+        assert isinstance(text, str)
+        assert not any(markup in text for markup in ("<", ">", "@everyone", "@all", "](", "://"))
+
+
+def test_commands_with_a_variant_stay_fit_to_be_pasted() -> None:
+    assert plain_chat("imgpipe status x.yaml shop/mug@2") == "imgpipe status x.yaml shop/mug@2"

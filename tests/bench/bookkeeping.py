@@ -17,9 +17,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Gate, Throttle
+from pipeline.engine.throttle import Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry
@@ -79,7 +80,7 @@ async def _through_store(
     (folder / "state").mkdir(parents=True)
     (folder / "out").mkdir()
     store = await Store.open(
-        output_dir=folder / "out", state_dir=folder / "state", manifest="bench", is_play_money=False, ballast_bytes=0
+        output_dir=folder / "out", state_dir=folder / "state", manifest="bench", is_play_money=False, reserve_bytes=0
     )
     run = await store.begin_run(manifest_sha256="0" * 64)
     stream = enumerate(tasks(count))

@@ -82,7 +82,7 @@ def test_pages_are_coloured_on_request_only(
         (["frobnicate"], "the verbs are init, validate"),
         (["run", "--budgt", "3", "x"], "Did you mean '--budget'?"),
         (["run"], "name a manifest"),
-        (["run", "x", "--budget", "lots"], "write dollars"),
+        (["run", "x", "--budget", "lots"], "write a plain number"),
         (["run", "x", "--max-duration", "soon"], "write seconds (90) or a unit"),
         (["run", "x", "--var", "brand"], "write --var brand=VALUE"),
         (["run", "x", "-j", "0"], "1<=x<=10000"),
@@ -166,8 +166,8 @@ def test_text_from_a_manifest_cannot_move_the_cursor(imgpipe: Imgpipe) -> None:
     [
         (StorageError("the disk is full"), 5, "imgpipe: the disk is full\n"),
         (TryLater("another run is using it"), 75, "imgpipe: another run is using it\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), 5, "imgpipe: No space left on device; mend that"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 5, "imgpipe: /x/y: Permission denied; mend that"),
+        (OSError(errno.ENOSPC, "No space left on device"), 5, "imgpipe: No space left on device; fix that"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 5, "imgpipe: /x/y: Permission denied; fix that"),
         (KeyboardInterrupt(), 130, ""),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
@@ -234,4 +234,4 @@ def test_other_shells_are_told_what_a_verb_does(shell: str, word: str) -> None:
     }  # fmt: skip
     done = subprocess.run([COMMAND], capture_output=True, text=True, env=env, check=True)
     assert "explain" in done.stdout
-    assert "Tell where an image comes from." in done.stdout
+    assert "Show where an image comes from." in done.stdout

@@ -1,4 +1,4 @@
-"""What costs no request: images that get a new name, changes that are taken as good."""
+"""What costs no request: images that get a new name, changes that are accepted."""
 
 import pytest
 
@@ -73,7 +73,7 @@ def test_plan_accept_only_shows(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made()
     manifest.write_text(manifest.read_text().replace("A red mug", "A RED mug"))
     shown = imgpipe("plan", manifest, "--accept", "prompt")
-    assert "1 image: taken as good" in shown.out
+    assert "1 image: accepted as it is" in shown.out
     assert imgpipe("plan", manifest, "--json").json["due"] == 1
 
 

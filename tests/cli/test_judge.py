@@ -1,6 +1,7 @@
 """judge: one person's browser on this machine and nobody else; marks at once, beside a run; redo with words."""
 
 import asyncio
+import gc
 import json
 import os
 import re
@@ -10,12 +11,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import aiohttp
 import pytest
 
 from pipeline.app import context, judge_server
+from pipeline.app.judge import Desk
 from pipeline.cli.flags import compose_flags
 from pipeline.store.lock import StateLock
 from pipeline.store.marks import Marks, read_marks
@@ -31,6 +33,9 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+T = TypeVar("T")
 
 
 class Visitor:
@@ -252,6 +257,35 @@ async def test_a_window_sees_what_another_process_marks(desk: Visitor, imgpipe: 
     found = json.loads((await desk.ask("GET", f"/marks?since={since}")).body)
     assert found["marks"]["mugs/blue"]["note"] == "dull"
     assert json.loads((await desk.ask("GET", f"/marks?since={found['change']}")).body)["marks"] == {}
+
+
+def living(kind: type[T]) -> T:
+    (found,) = [each for each in gc.get_objects() if isinstance(each, kind)]
+    return found
+
+
+async def test_who_has_no_cookie_does_not_keep_it_open(desk: Visitor) -> None:
+    await desk.enter()
+    server = living(judge_server.JudgeServer)
+    before = server._asked_at
+    for method, path in (("GET", "/"), ("GET", "/icon.svg"), ("POST", "/session")):
+        await desk.ask(method, path, cookie="")
+    await desk.ask("GET", DESK, cookie="")
+    assert server._asked_at == before
+    await desk.ask("GET", DESK)
+    assert server._asked_at > before
+
+
+async def test_the_key_of_a_dotenv_does_not_stay_in_its_process(made: Path) -> None:
+    (made.parent / ".env").write_text("COMETAPI_KEY=sk-canary-0123456789\n")
+    setup = setup_of(made)
+    assert setup.manifest.secrets == ("sk-canary-0123456789",)
+    announced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    serving = asyncio.create_task(judge_server.serve_judge(setup, announce=announced.set_result))
+    await announced
+    assert living(Desk)._setup.manifest.secrets == ()
+    serving.cancel()
+    await serving
 
 
 async def test_it_ends_when_no_window_asks(made: Path) -> None:

@@ -1,6 +1,8 @@
 """The state directory is gone and the images are there: more was spent than anybody knows, and that is said."""
 
+import contextlib
 import shutil
+import sqlite3
 
 from tests.cli.conftest import Imgpipe
 
@@ -36,3 +38,15 @@ def test_a_file_of_ones_own_in_a_ledger_at_work_is_a_conflict_and_no_doubt(imgpi
     shutil.copy(imgpipe.images()[0], imgpipe.out / "mugs/green.png")
     ended = imgpipe("run", path)
     assert (ended.exit, DOUBT in ended.err) == (3, False)
+
+
+def test_money_that_is_dated_later_than_now_is_told_until_it_counts(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    with contextlib.closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE attempt SET sent_at = sent_at + 3600000000 * 26")
+    quiet = imgpipe("run", path, "-q")
+    assert (quiet.exit, "is dated later than now" in quiet.err) == (0, True)
+    assert "is dated later than now" in imgpipe("status", path).out
+    with contextlib.closing(sqlite3.connect(imgpipe.state / "ledger.sqlite")) as ledger, ledger:
+        ledger.execute("UPDATE attempt SET sent_at = sent_at - 3600000000 * 26")
+    assert imgpipe("run", path, "-q").err == ""

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.app import context, plan
+from pipeline.app import context, plan, status
+from pipeline.engine.wallet import Period
 from pipeline.errors import Exit, InputError
+from pipeline.view.run import paragraph
 from tests.e2e.scripted import Scripted, Shop, Step, hang_up, ok, said, serving
 
 IMAGE_TOKENS, IMAGE_RATE, TEXT_RATE, PROMPT_RATE = 1120, 30, 7.5, 1.5  # of gemini-nano-banana-2.1 at 1K
@@ -124,3 +126,20 @@ async def test_flex_is_billed_half_may_be_shed_and_buys_nothing_again(
         assert [line.outcome for line in shop.history()] == ["throttled", "ok"]
         shop.job = ""
         assert plan.bill(shop.setup).due == 0  # another tier is the same picture
+
+
+async def test_P9_after_a_cheap_canary_dear_answers_exceed_a_budget_by_what_was_in_flight_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COMETAPI_KEY", "sk-1")
+    biller = Biller([1.1, *[3.0] * 99])
+    async with serving(Scripted(judge=biller, latency_s=0.1)) as script:
+        shop = TokenShop(tmp_path, script.url, rows=40, extra="limits: {concurrency: 8, budget: {day: 0.60}}")
+        summary = await shop.run()
+        seen = status.status(shop.setup)
+    assert summary.exit is Exit.BUDGET
+    assert len(biller.billed) <= 1 + 8  # whoever was in flight was topped up: there is no room for a tenth
+    over = summary.spent_microusd - 600_000
+    assert summary.exceeded == seen.exceeded == (((Period.DAY, over),) if over > 0 else ())
+    said = paragraph(summary, manifest="shop.yaml")
+    assert (f"The budget of this day is exceeded by ${over / 1e6:.3f}"[:-1] in said) == (over > 0)

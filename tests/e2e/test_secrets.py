@@ -20,7 +20,7 @@ from tests.e2e.conftest import Imgpipe
 from tests.e2e.scripted import Scripted, Shop, Step, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png
 
-KEY = 'sk-canary/7+hard="to\\miss~%QxZ'
+KEY = "sk-canary/7+hard=to\\miss~QxZ"
 
 
 SPELLINGS = spellings(KEY) | {"its-middle": b"canary/7+hard"}
@@ -80,7 +80,10 @@ async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
     answers = list(ANSWERS.values())
     script.scripts = {f"row{n}": [answer] for n, answer in enumerate(answers)}
     shop.rows = len(answers)
-    shop.extra = "limits: {concurrency: 1}\nretry: {attempts: 2, wait: {initial: 1ms, max: 2ms}}"
+    shop.extra = (
+        "limits: {concurrency: 1, stop_on: {consecutive_failures: 99}}\n"
+        "retry: {attempts: 2, wait: {initial: 1ms, max: 2ms}}"
+    )
     log = shop.folder / "log.txt"
     flags = ["-v", "--log-format", log_format, "--log-file", log]
     file = shop.manifest

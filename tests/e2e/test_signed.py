@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import explain, report
+from pipeline import failpoint
+from pipeline.app import explain, rejected, report
 from pipeline.errors import Exit
+from pipeline.imaging.provenance import extract
 from pipeline.view.explain import FileState, explain_json
+from tests.cli.test_rejected import understand
 from tests.e2e.scripted import KEY, Scripted, Shop, ok, serving
 from tests.imaging.test_provenance import signed
+from tests.provider.conftest import Liar
 
 EMBED = "defaults: {metadata: embed}"
 
@@ -87,3 +91,33 @@ async def test_the_contact_sheet_says_that_an_image_is_signed(script: Scripted, 
     lines = [json.loads(line) for line in page.with_name("tasks.jsonl").read_text().splitlines()]
     assert [line["signed"] for line in lines] == [True, False]
     assert '"signed":[true,false]' in page.read_text()
+
+
+@pytest.mark.parametrize("point", ["link", "done"])
+async def test_an_image_that_a_broken_off_run_left_behind_has_its_record_beside_it(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, point: str
+) -> None:
+    monkeypatch.setitem(failpoint._armed, point, (1.0, "raise"))
+    with pytest.raises(RuntimeError):
+        await shop.run()
+    monkeypatch.undo()
+    monkeypatch.setenv("COMETAPI_KEY", KEY)
+    assert (await shop.run()).exit is Exit.OK
+    image = shop.folder / "out" / "mugs" / "row0.png"
+    record = extract(image.with_name("row0.png.xmp").read_bytes())
+    assert record is not None
+    assert (record["task"], str(record["prompt"])[-4:], image.read_bytes()) == ("mugs/row0", "row0", signed("PNG"))
+    assert shop.task().attempts == 1
+
+
+async def test_a_signed_image_that_is_salvaged_has_its_record_beside_it(script: Scripted, shop: Shop) -> None:
+    whole = ok(signed("PNG")).partition(b"\r\n\r\n")[2]
+    script.always = Liar.http(200, whole[:-20])
+    await shop.run()
+    understand(shop.rejected[0], whole)
+    assert (await rejected.salvage(shop.setup)).published == ["mugs/row0"]
+    image = shop.folder / "out" / "mugs" / "row0.png"
+    assert image.read_bytes() == signed("PNG")
+    record = extract(image.with_name("row0.png.xmp").read_bytes())
+    assert record is not None
+    assert record["task"] == "mugs/row0"

@@ -96,10 +96,10 @@ def test_all_is_well_ends_with_one_line(terminals: Terminals, tmp_path: Path) ->
     terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3))
     assert terminal.end() == 0
     first, bar, pace, last = terminal.screen.text.splitlines()
-    assert first == "resume: 0 done, 3 to do, at most play $0.585"
+    assert first == "resume: 0 done, 3 to do, at most play $0.7344"
     assert re.match(r"✓ ━+ 3/3  100 %  in ", bar)
     assert pace.startswith("  play $0.1")
-    assert re.match(r"Done: 3 images \(2\.0 kB\) in .* for play \$0\.1\d+, 3 attempts\.$", last)
+    assert re.match(r"Done: 3 images \([0-9.]+ kB\) in .* for play \$0\.1\d+, 3 attempts\.$", last)
 
 
 def test_nothing_to_do_draws_nothing(terminals: Terminals, tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_pipe_gets_plain_lines(imgpipe: Imgpipe, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (3, "")
     assert "\x1b" not in done.stderr
     first, *_, before_last, last = done.stderr.splitlines()
-    assert first == f"resume: 0 done, {ROWS} to do, at most play $2.73"
+    assert first == f"resume: 0 done, {ROWS} to do, at most play $3.4274"
     assert before_last.startswith("Finished with losses: 13 images")
     assert last.startswith("1 refused: reword the prompts, or ask again: imgpipe retry /")
     assert f"progress: {ROWS}/{ROWS}" in done.stderr
@@ -182,7 +182,7 @@ def test_tables_fit(terminals: Terminals, tmp_path: Path, verb: str, columns: in
     terminal = terminals(verb, path, columns=columns)
     assert terminal.end() == 0
     assert terminal.screen.wrapped == []
-    assert ("play $0.156" if verb == "plan" else "this month") in terminal.screen.text
+    assert ("play $0.1344" if verb == "plan" else "this month") in terminal.screen.text
 
 
 def test_a_report_counts_its_thumbnails_on_a_terminal_and_nowhere_else(

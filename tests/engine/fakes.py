@@ -130,8 +130,8 @@ class FakeLedger:
     def finished(self) -> Iterable[object]:
         return [what for verb, what in self.log if verb == "finish"]
 
-    async def release(self, states: Collection[TaskState], ids: Collection[str]) -> int:
-        self.log.append(("release", sorted(ids)))
+    async def fail(self, ids: Collection[str]) -> int:
+        self.log.append(("fail", sorted(ids)))
         return len(ids)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.engine.throttle import Throttle, Ticket
+from pipeline.engine.start_history import Ticket
+from pipeline.engine.throttle import Throttle
 from pipeline.model import Billed, Failure, Fault
 from pipeline.settings import Limits
 

@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from pipeline.engine.halt import Halt, HaltPolicy, Halts, next_midnight, pacific
+from pipeline.days import next_midnight, quota_zone
+from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.settings import StopOn
@@ -20,9 +21,9 @@ def failure(fault: Fault, hint_s: float | None = None) -> Failure:
     return Failure(fault=fault, billed=Billed.NO, reason=f"saw {fault}", hint_s=hint_s)
 
 
-def last(watch: HaltPolicy, *results: Fault | None) -> Halt | None:
+def last(policy: HaltPolicy, *results: Fault | None) -> Halt | None:
     """Show the results; all but the last must not stop anything."""
-    halts = [watch.judged(IMAGE if fault is None else failure(fault)) for fault in results]
+    halts = [policy.judged(IMAGE if fault is None else failure(fault)) for fault in results]
     assert halts[:-1] == [None] * (len(halts) - 1)
     return halts[-1]
 
@@ -83,12 +84,12 @@ def test_five_forbidden_in_a_row_stop_and_are_not_the_tasks_fault() -> None:
 
 
 def test_a_model_that_is_withdrawn_in_mid_run_stops_it_after_five_answers_that_say_so() -> None:
-    watch = HaltPolicy()
+    policy = HaltPolicy()
     named = Failure(fault=Fault.NOT_FOUND, billed=Billed.NO, reason="no such model", code="NOT_FOUND")
-    assert [watch.judged(each) for each in (IMAGE, *[named] * 4, failure(Fault.BAD_REQUEST), *[named] * 4)] == [
+    assert [policy.judged(each) for each in (IMAGE, *[named] * 4, failure(Fault.BAD_REQUEST), *[named] * 4)] == [
         None
     ] * 10
-    halt = watch.judged(named)
+    halt = policy.judged(named)
     assert halt == Halt(Exit.ACCOUNT, "5 requests in a row were not found: no such model")
     assert halt.fault is Fault.NOT_FOUND
 
@@ -103,28 +104,28 @@ CLOSED = Fault.UPSTREAM_ACCOUNT
 )
 def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | None]) -> None:
     times = itertools.count()
-    watch = HaltPolicy(clock=lambda: float(next(times)))
-    halts = [watch.judged(IMAGE if fault is None else failure(fault), seconds=60.0) for fault in (*before, CLOSED)]
+    policy = HaltPolicy(clock=lambda: float(next(times)))
+    halts = [policy.judged(IMAGE if fault is None else failure(fault), seconds=60.0) for fault in (*before, CLOSED)]
     assert halts == [None] * len(before) + [Halt(Exit.ACCOUNT, "saw upstream_account")]
 
 
 def test_one_closed_key_of_several_stops_nothing() -> None:
     times = itertools.count()
-    watch = HaltPolicy(clock=lambda: float(next(times)))
+    policy = HaltPolicy(clock=lambda: float(next(times)))
     results = [None, CLOSED, None, *[CLOSED] * 11, Fault.REFUSED, *[CLOSED] * 11]  # what is refused was served
     for fault in results:
         billed = Billed.YES if fault is Fault.REFUSED else Billed.NO
         result = IMAGE if fault is None else Failure(fault=fault, billed=billed, reason="")
-        assert watch.judged(result, seconds=0.1) is None
-    assert watch.judged(failure(CLOSED)) is not None
+        assert policy.judged(result, seconds=0.1) is None
+    assert policy.judged(failure(CLOSED)) is not None
 
 
 def paid(fault: Fault) -> Failure:
     return Failure(fault=fault, billed=Billed.YES, reason=f"saw {fault}")
 
 
-def without_image(watch: HaltPolicy, *tasks: str, fault: Fault = Fault.NO_IMAGE) -> list[Halt | None]:
-    return [watch.judged(paid(fault), task_id=task, cost_microusd=40_000) for task in tasks]
+def without_image(policy: HaltPolicy, *tasks: str, fault: Fault = Fault.NO_IMAGE) -> list[Halt | None]:
+    return [policy.judged(paid(fault), task_id=task, cost_microusd=40_000) for task in tasks]
 
 
 @pytest.mark.parametrize("fault", [Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK])
@@ -137,18 +138,18 @@ def test_five_tasks_that_were_paid_for_in_vain_stop_a_run_and_it_says_what_they_
 
 
 def test_repeats_of_one_task_and_refusals_are_no_five_tasks() -> None:
-    watch = HaltPolicy()
-    assert without_image(watch, *["a"] * 20) == [None] * 20
-    assert without_image(watch, *"bcdefg", fault=Fault.REFUSED) == [None] * 6
+    policy = HaltPolicy()
+    assert without_image(policy, *["a"] * 20) == [None] * 20
+    assert without_image(policy, *"bcdefg", fault=Fault.REFUSED) == [None] * 6
 
 
 def test_an_image_begins_a_new_row_and_a_refusal_does_not() -> None:
-    watch = HaltPolicy()
-    assert without_image(watch, *"abcd") == [None] * 4
-    watch.judged(IMAGE)
-    assert without_image(watch, *"efgh") == [None] * 4
-    watch.judged(paid(Fault.REFUSED), task_id="x")
-    assert without_image(watch, "i") != [None]
+    policy = HaltPolicy()
+    assert without_image(policy, *"abcd") == [None] * 4
+    policy.judged(IMAGE)
+    assert without_image(policy, *"efgh") == [None] * 4
+    policy.judged(paid(Fault.REFUSED), task_id="x")
+    assert without_image(policy, "i") != [None]
 
 
 @pytest.mark.parametrize(("most", "tasks"), [(2, "ab"), (8, "abcdefgh")], ids=["tightened", "lifted"])
@@ -163,11 +164,11 @@ class Missing:
 
     def __init__(self) -> None:
         self.now = NOW
-        self.watch = HaltPolicy(models="gemini-2.5-flash-image", now=lambda: self.now)
+        self.policy = HaltPolicy(models="gemini-2.5-flash-image", now=lambda: self.now)
 
     def after(self, seconds: float, *, model: str = "", tries: int = 0) -> Halt | None:
         self.now += timedelta(seconds=seconds)
-        return self.watch.judged(failure(Fault.MODEL_MISSING), model=model, tries=tries)
+        return self.policy.judged(failure(Fault.MODEL_MISSING), model=model, tries=tries)
 
 
 def test_missing_model_stops_after_three_spaced_tries_and_names_others() -> None:
@@ -190,7 +191,7 @@ def test_third_try_of_one_task_stops_however_near() -> None:
 def test_success_and_other_models_do_not_count_for_a_missing_one() -> None:
     bench = Missing()
     assert [bench.after(1, model="a"), bench.after(1, model="a"), bench.after(1, model="b")] == [None] * 3
-    bench.watch.judged(IMAGE, model="b")
+    bench.policy.judged(IMAGE, model="b")
     assert bench.after(1, model="b") is None
     assert bench.after(1, model="a") is not None
 
@@ -222,19 +223,19 @@ def test_quota_stops_until_it_is_free_again(hint_s: float | None, not_before: da
     ids=["summer", "spring-change", "autumn-change", "new-year", "a-second-before"],
 )
 def test_next_midnight_pacific(now: datetime, expected: datetime) -> None:
-    assert next_midnight(now, pacific()) == expected
+    assert next_midnight(now, quota_zone()) == expected
 
 
 def test_without_zone_data_pacific_is_winter_time(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_data(key: str) -> None:
         raise ZoneInfoNotFoundError(key)
 
-    monkeypatch.setattr("pipeline.engine.halt.ZoneInfo", no_data)
-    assert pacific().utcoffset(NOW) == timedelta(hours=-8)
+    monkeypatch.setattr("pipeline.days.ZoneInfo", no_data)
+    assert quota_zone().utcoffset(NOW) == timedelta(hours=-8)
 
 
-def ends(watch: HaltPolicy, *states: TaskState) -> Halt | None:
-    halts = [watch.task_ended(state) for state in states]
+def ends(policy: HaltPolicy, *states: TaskState) -> Halt | None:
+    halts = [policy.task_ended(state) for state in states]
     assert halts[:-1] == [None] * (len(halts) - 1)
     return halts[-1]
 
@@ -243,27 +244,27 @@ DONE, FAILED, REFUSED = TaskState.DONE, TaskState.FAILED, TaskState.REFUSED
 
 
 def test_consecutive_failures_stop_and_a_refusal_between_changes_nothing() -> None:
-    watch = HaltPolicy(StopOn(consecutive_failures=3))
-    halt = ends(watch, FAILED, FAILED, DONE, FAILED, REFUSED, FAILED, REFUSED, FAILED)
+    policy = HaltPolicy(StopOn(consecutive_failures=3))
+    halt = ends(policy, FAILED, FAILED, DONE, FAILED, REFUSED, FAILED, REFUSED, FAILED)
     assert halt == Halt(Exit.SOME_FAILED, "3 tasks failed in a row (stop_on)")
 
 
 def test_failure_rate_is_judged_from_after_on() -> None:
-    watch = HaltPolicy(StopOn(failure_rate=0.3, after=10))
-    halt = ends(watch, *[FAILED] * 3, *[DONE] * 6, FAILED)
+    policy = HaltPolicy(StopOn(failure_rate=0.3, after=10))
+    halt = ends(policy, *[FAILED] * 3, *[DONE] * 6, FAILED)
     assert halt == Halt(Exit.SOME_FAILED, "4 of 10 tasks failed (stop_on)")
 
 
 def test_failure_rate_below_the_ceiling_goes_on() -> None:
-    watch = HaltPolicy(StopOn(failure_rate=0.3, after=10))
-    assert ends(watch, *[DONE, DONE, DONE, DONE, FAILED] * 20) is None
+    policy = HaltPolicy(StopOn(failure_rate=0.3, after=10))
+    assert ends(policy, *[DONE, DONE, DONE, DONE, FAILED] * 20) is None
 
 
 @pytest.mark.parametrize("state", [s for s in TaskState if s is not FAILED])
 def test_only_failures_for_good_trip_stop_on(state: TaskState) -> None:
-    watch = HaltPolicy(StopOn(consecutive_failures=1, failure_rate=0.0, after=0))
-    assert ends(watch, *[state] * 50) is None
-    assert ends(watch, FAILED) is not None
+    policy = HaltPolicy(StopOn(consecutive_failures=1, failure_rate=0.0, after=0))
+    assert ends(policy, *[state] * 50) is None
+    assert ends(policy, FAILED) is not None
 
 
 def test_without_stop_on_any_number_may_fail() -> None:
@@ -295,9 +296,9 @@ def test_same_halt_twice_says_nothing_new() -> None:
 
 def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
     minutes = itertools.count()
-    watch = HaltPolicy(patience_s=540, clock=lambda: 60.0 * next(minutes))
-    assert last(watch, *[Fault.THROTTLED] * 9) is None
-    halt = watch.judged(failure(Fault.THROTTLED))
+    policy = HaltPolicy(patience_s=540, clock=lambda: 60.0 * next(minutes))
+    assert last(policy, *[Fault.THROTTLED] * 9) is None
+    halt = policy.judged(failure(Fault.THROTTLED))
     assert halt is not None
     assert halt.exit is Exit.TRY_LATER
     assert "saw throttled" in halt.reason
@@ -306,5 +307,5 @@ def test_H07_a_server_that_only_pushes_back_for_long_ends_the_run() -> None:
 def test_H07_push_backs_in_quick_succession_or_around_an_image_end_nothing() -> None:
     minutes = itertools.count()
     assert last(HaltPolicy(clock=lambda: 0.0), *[Fault.THROTTLED] * 50) is None
-    watch = HaltPolicy(clock=lambda: 60.0 * next(minutes))
-    assert last(watch, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None
+    policy = HaltPolicy(clock=lambda: 60.0 * next(minutes))
+    assert last(policy, *[Fault.THROTTLED] * 9, None, *[Fault.THROTTLED] * 9) is None

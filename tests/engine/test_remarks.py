@@ -19,7 +19,7 @@ def other(n: int, **fields: object) -> Artifact:
 def test_H69_the_same_bytes_name_the_task_that_had_them_first() -> None:
     remarks = Remarks()
     assert list(remarks.of("job/a", IMAGE)) == []
-    assert list(remarks.of("job/b", IMAGE)) == ["its image is byte for byte that of job/a; it was accepted"]
+    assert list(remarks.of("job/b", IMAGE)) == ["its image has the same bytes as that of job/a; it was accepted"]
 
 
 def test_H70_an_answer_id_that_comes_again_names_the_task_it_came_for() -> None:

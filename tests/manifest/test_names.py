@@ -11,7 +11,8 @@ from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
-from pipeline.manifest.names import BadName, name_key, output_name
+from pipeline.manifest.names import BadName, output_name
+from pipeline.text import name_key
 
 
 @pytest.mark.parametrize(
@@ -59,10 +60,10 @@ def test_name_becomes_portable(rendered, name):
         ("c:x", "drive letter"),
         ("~/x", "starts with ~"),
         ("~root/x", "starts with ~"),
-        (".", "nothing left"),
-        ("", "nothing left"),
-        (" / . /", "nothing left"),
-        (":?*", "nothing left"),
+        (".", "is empty without the characters"),
+        ("", "is empty without the characters"),
+        (" / . /", "is empty without the characters"),
+        (":?*", "is empty without the characters"),
         ("a/.part-3-x", "starts with .part-"),
         ("a/" * 600, "longer than 1,024 bytes"),
     ],

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.errors import InputError
+from pipeline.manifest import sandbox
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import looks_secret
@@ -40,6 +41,57 @@ def test_folders_of_the_system_are_refused(desk):
         assert "the folder is refused: it may hold secrets" in problem.what
 
 
+TOOLS = """
+    .git/config .config/gh/hosts.yml .vault-token .cargo/credentials.toml keys/id_ed25519 server.pem tls.KEY
+    .bash_history .config/gcloud/application_default_credentials.json .terraform.d/credentials.tfrc.json
+"""
+
+
+@pytest.mark.parametrize("path", TOOLS.split())
+def test_files_where_tools_keep_secrets_are_refused(desk, path):
+    desk.write(path, SECRET_FILE)
+    desk.write("plain.csv").unlink()
+    (desk.folder / "plain.csv").symlink_to(path)
+    for written in (path, "plain.csv"):
+        (problem,) = desk.problems(TABLE.format(path=written))
+        assert "it may hold secrets" in str(problem)
+        assert KEY not in str(problem)
+
+
+@pytest.mark.parametrize("path", ["keys.csv", "monkey.csv", "credentials-guide.csv", "my.key.csv", "gitter/x.csv"])
+def test_files_of_like_names_are_read(desk, path):
+    desk.write(path, "x\n1\n")
+    assert len(desk.tasks(TABLE.format(path=path))) == 1
+
+
+BUSY = "{% for i in range(900) %}{{ i if false }}{% endfor %}"
+
+
+def test_templates_of_many_tasks_share_one_budget(desk, monkeypatch):
+    """One rendering is cheap enough; ten thousand took three hours."""
+    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 100_000)
+    monkeypatch.setattr(sandbox, "WORK_EACH", 100)
+    values = ", ".join(f"v{number}" for number in range(400))
+    manifest = desk.load(f"jobs: {{a: {{matrix: {{m: [{values}]}}, prompt: '{{{{ matrix.m }}}}{BUSY}'}}}}\n")
+    with pytest.raises(InputError, match="the templates of all tasks together do too much work"):
+        [*expand(manifest, digests=read_digest)]
+
+
+def test_all_templates_of_a_manifest_are_bounded_too(desk, monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_PARTS", 1000)
+    items = ", ".join(f"i{number}: '{{{{ 1{' + 1' * 50} }}}}'" for number in range(20))
+    problems = desk.problems(f"jobs: {{a: {{items: {{{items}}}}}}}\n")
+    assert 5 < len(problems) < 20
+    assert {problem.what.partition(" have more than ")[0] for problem in problems} == {"the templates of this manifest"}
+
+
+def test_each_expansion_has_a_budget_of_its_own(desk, monkeypatch):
+    monkeypatch.setattr(sandbox, "MAX_TOGETHER", 100_000)
+    monkeypatch.setattr(sandbox, "WORK_EACH", 100)
+    manifest = desk.load(f"jobs: {{a: {{items: {{x: 'p{BUSY}', y: 'p{BUSY}'}}}}}}\n")
+    assert [len([*expand(manifest, digests=read_digest)]) for _ in range(20)] == [2] * 20
+
+
 def test_ordinary_hidden_files_are_read(desk):
     desk.write(".prompts/.first.txt", "A mug")
     assert [task.prompt for task in desk.tasks("jobs: {a: {prompt_file: .prompts/.first.txt}}\n")] == ["A mug"]
@@ -48,6 +100,7 @@ def test_ordinary_hidden_files_are_read(desk):
 SECRETS = """
     AWS_SECRET_ACCESS_KEY AWS_PROFILE GITHUB_TOKEN GH_HOST SSH_AUTH_SOCK DB_PASSWORD PGPASSWORD APIKEY my_token
     GOOGLE_APPLICATION_CREDENTIALS BASIC_AUTH AUTHORIZATION PRIVATE_URL SESSION_COOKIE SENTRY_DSN DATABASE_URL
+    HTTPS_PROXY SLACK_WEBHOOK_URL PIP_INDEX_URL MYSQL_PWD DB_CREDS
 """
 HARMLESS = "SEASON HOME USER LANG AUTHOR KEYWORDS PAPER BRAND PWD HOSTNAME SHOP_URL TZ"
 

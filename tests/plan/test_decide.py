@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.model import Artifact, Aspect, Digests, Known, Task, TaskState
 from pipeline.plan.decide import Rules, decide
-from pipeline.plan.presence import Presence
+from pipeline.store.files import FileComparison
 
 OLD = Digests("prompt", "inputs", "params", "model")
 ARTIFACT = Artifact(path="a.png", sha256="0" * 64, mime="image/png", width=1, height=1, size_bytes=1, mtime_ns=1)
@@ -18,12 +18,12 @@ ARTIFACT = Artifact(path="a.png", sha256="0" * 64, mime="image/png", width=1, he
 class FakeFiles:
     """An output directory in words."""
 
-    state: Presence = Presence.WHOLE
+    state: FileComparison = FileComparison.SAME
     blockers: Mapping[str, str] = field(default_factory=dict)
     half_published: frozenset[str] = frozenset()
     barred: str | None = None
 
-    def presence(self, artifact: Artifact) -> Presence:
+    def compare(self, artifact: Artifact) -> FileComparison:
         return self.state
 
     def in_the_way(self, name: str, own: str | None) -> str | None:
@@ -108,8 +108,8 @@ def test_an_accepted_change_is_not_paid_for() -> None:
     assert decide(changed, known(TaskState.DONE), FakeFiles(), Rules(accept=frozenset({Aspect.MODEL}))).reason is None
 
 
-@pytest.mark.parametrize("presence", [Presence.MISSING, Presence.CHANGED])
-def test_L09_a_lost_image_is_reported_and_asked_again_only_with_repair(presence: Presence) -> None:
+@pytest.mark.parametrize("presence", [FileComparison.MISSING, FileComparison.CHANGED])
+def test_L09_a_lost_image_is_reported_and_asked_again_only_with_repair(presence: FileComparison) -> None:
     plain = decide(task(), known(TaskState.DONE), FakeFiles(presence), Rules())
     assert plain.reason is None
     assert plain.is_missing
@@ -118,7 +118,7 @@ def test_L09_a_lost_image_is_reported_and_asked_again_only_with_repair(presence:
 
 
 def test_an_edited_image_is_never_replaced_without_force() -> None:
-    changed, files = task(Digests("other", "inputs", "params", "model")), FakeFiles(Presence.CHANGED)
+    changed, files = task(Digests("other", "inputs", "params", "model")), FakeFiles(FileComparison.CHANGED)
     assert decide(changed, known(TaskState.DONE), files, Rules()).state is TaskState.CONFLICT
     assert decide(changed, known(TaskState.DONE), files, Rules(repair=True)).reason is None
     assert decide(changed, known(TaskState.DONE), files, Rules(force=True)).reason == "prompt changed"
@@ -161,8 +161,8 @@ def test_accept_covers_exactly_what_it_names(
     assert (verdict.reason, verdict.is_accepted) == (reason, is_accepted)
 
 
-@pytest.mark.parametrize("presence", [Presence.MISSING, Presence.CHANGED])
-def test_accept_takes_only_images_that_are_there_and_whole(presence: Presence) -> None:
+@pytest.mark.parametrize("presence", [FileComparison.MISSING, FileComparison.CHANGED])
+def test_accept_takes_only_images_that_are_there_and_whole(presence: FileComparison) -> None:
     changed = task(Digests("prompt", "inputs", "params", "other"))
     rules = Rules(accept=frozenset({Aspect.MODEL}))
     assert not decide(changed, known(TaskState.DONE), FakeFiles(presence), rules).is_accepted
@@ -181,6 +181,6 @@ def test_P3_redo_repeats_what_may_have_been_billed_no_oftener_than_a_run() -> No
 
 
 def test_P6_redo_does_not_replace_an_edited_image_without_force() -> None:
-    files, redo = FakeFiles(Presence.CHANGED), frozenset({"j/a"})
+    files, redo = FakeFiles(FileComparison.CHANGED), frozenset({"j/a"})
     assert decide(task(), known(TaskState.DONE), files, Rules(redo=redo)).state is TaskState.CONFLICT
     assert decide(task(), known(TaskState.DONE), files, Rules(redo=redo, force=True)).reason == "rejected"

@@ -1,11 +1,16 @@
 """What the output directory tells a plan."""
 
+import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from pipeline.model import Artifact
 from pipeline.plan.presence import Files
+from pipeline.store.files import Disk, FileComparison, Tree
+from pipeline.store.integrity import compare_files
 
 
 def test_a_file_that_a_part_beside_it_links_to_is_half_published(tmp_path: Path) -> None:
@@ -32,3 +37,59 @@ def test_a_folder_of_somebody_else_is_a_barrier_for_what_is_below_it(
     assert files.barrier("ours/a") is None
     assert files.barrier("a") is None
     assert Files(tmp_path / "new").barrier("a") is None
+
+
+def _artifact(path: str, data: bytes, mtime_ns: int) -> Artifact:
+    digest = hashlib.sha256(data).hexdigest()
+    return Artifact(
+        path=path, sha256=digest, mime="image/png", width=1, height=1, size_bytes=len(data), mtime_ns=mtime_ns
+    )
+
+
+def _make_same(path: Path) -> None:
+    path.write_bytes(b"image")
+
+
+def _make_touched(path: Path) -> None:
+    _make_same(path)
+    os.utime(path, ns=(1, 1))
+
+
+def _make_edited(path: Path) -> None:
+    path.write_bytes(b"IMAGE")
+    os.utime(path, ns=(1, 1))
+
+
+def _make_folder_a_file(path: Path) -> None:
+    path.parent.rmdir()
+    path.parent.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        pytest.param(_make_same, FileComparison.SAME, id="same"),
+        pytest.param(_make_touched, FileComparison.TOUCHED, id="touched"),
+        pytest.param(_make_edited, FileComparison.CHANGED, id="edited"),
+        pytest.param(lambda path: path.write_bytes(b"longer than it was"), FileComparison.CHANGED, id="size"),
+        pytest.param(lambda path: path.mkdir(), FileComparison.CHANGED, id="a-folder"),
+        pytest.param(lambda path: path.symlink_to("elsewhere"), FileComparison.CHANGED, id="a-link"),
+        pytest.param(lambda path: None, FileComparison.MISSING, id="gone"),
+        pytest.param(lambda path: path.parent.rmdir(), FileComparison.MISSING, id="folder-gone"),
+        pytest.param(_make_folder_a_file, FileComparison.MISSING, id="folder-is-a-file"),
+    ],
+)
+def test_P4_P6_a_plan_and_a_start_compare_files_alike(
+    tmp_path: Path, make: Callable[[Path], object], expected: FileComparison
+) -> None:
+    path = tmp_path / "a" / "x.png"
+    path.parent.mkdir()
+    make(path)
+    mtime_ns = path.lstat().st_mtime_ns if expected is FileComparison.SAME else 10**18
+    artifact = _artifact("a/x.png", b"image", mtime_ns)
+    outputs = Tree(tmp_path, Disk(), warn=lambda _: None)
+    try:
+        ((_, _, found),) = compare_files(outputs, [(None, artifact)])
+    finally:
+        outputs.close()
+    assert found is Files(tmp_path).compare(artifact) is expected

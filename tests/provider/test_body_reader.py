@@ -204,24 +204,24 @@ class FakeHandler:
 
 async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
     """The deadline ends the wait in one turn of the loop, and the last bytes are read in the same."""
-    intake = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 100)
-    intake.begin([b"x" * 60])
-    reading = asyncio.create_task(intake.read())
+    reader = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 100)
+    reader.begin([b"x" * 60])
+    reading = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     reading.cancel()
-    intake.get_buffer(-1)[:40] = b"y" * 40
-    intake.buffer_updated(40)
+    reader.get_buffer(-1)[:40] = b"y" * 40
+    reader.buffer_updated(40)
     await asyncio.wait([reading])
     assert reading.cancelled()
-    assert intake.is_whole
-    assert intake.take() == b"x" * 60 + b"y" * 40
+    assert reader.is_whole
+    assert reader.take() == b"x" * 60 + b"y" * 40
 
 
 async def test_what_tls_has_deciphered_is_taken_whole():
     """uvloop asks once for all it has, and may not ask again when the connection ends then."""
-    intake = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
-    assert len(intake.get_buffer(-1)) == TURN_BYTES
-    assert len(intake.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
+    reader = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
+    assert len(reader.get_buffer(-1)) == TURN_BYTES
+    assert len(reader.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
 
 
 async def test_P2_an_answer_whose_last_bytes_come_with_the_deadline_is_kept(make_client, task):

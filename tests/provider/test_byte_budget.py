@@ -18,25 +18,25 @@ async def settle():
 
 
 async def test_answers_share_the_room_and_the_oldest_always_gets_on():
-    memory = ByteBudget(100)
-    with memory.share() as old, memory.share() as young:
+    budget = ByteBudget(100)
+    with budget.share() as old, budget.share() as young:
         await old.grow(60)
         await young.grow(40)
         waiting = asyncio.ensure_future(young.grow(1))
         await settle()
         assert not waiting.done()
         await old.grow(50)  # over the limit, because somebody has to finish
-        assert repr(memory) == "<Memory 150 of 100 bytes, 2 growing>"
+        assert repr(budget) == "<ByteBudget 150 of 100 bytes, 2 growing>"
         old.shrink(110)
         await asyncio.wait_for(waiting, 1)
         young.shrink(41)
-    assert memory.used_bytes == 0
+    assert budget.used_bytes == 0
 
 
 async def test_the_next_oldest_gets_on_when_the_oldest_is_judged():
-    memory = ByteBudget(10)
-    with memory.share() as young:
-        with memory.share() as old:
+    budget = ByteBudget(10)
+    with budget.share() as young:
+        with budget.share() as old:
             await old.grow(10)
             waiting = asyncio.ensure_future(young.grow(11))
             await settle()
@@ -44,13 +44,13 @@ async def test_the_next_oldest_gets_on_when_the_oldest_is_judged():
         assert not waiting.done()  # the old one is whole, and its bytes will be given back
         old.release()
         await asyncio.wait_for(waiting, 1)
-        assert (memory.used_bytes, memory.whole_bytes) == (11, 0)
+        assert (budget.used_bytes, budget.whole_bytes) == (11, 0)
         young.shrink(11)
 
 
 async def test_a_request_waits_for_room_unless_it_is_alone():
-    memory = ByteBudget(100)
-    with memory.share() as one, memory.share() as two:
+    budget = ByteBudget(100)
+    with budget.share() as one, budget.share() as two:
         await one.hold(500)  # larger than the limit: alone it may
         waiting = asyncio.ensure_future(two.hold(10))
         await settle()
@@ -61,24 +61,24 @@ async def test_a_request_waits_for_room_unless_it_is_alone():
 
 
 async def test_a_failed_exchange_gives_everything_back():
-    memory = ByteBudget(100)
-    with contextlib.suppress(ValueError), memory.share() as share:
+    budget = ByteBudget(100)
+    with contextlib.suppress(ValueError), budget.share() as share:
         await share.grow(70)
         raise ValueError
-    assert memory.used_bytes == 0
+    assert budget.used_bytes == 0
 
 
 async def test_an_image_holds_its_bytes_until_it_is_dropped():
-    memory = ByteBudget(100)
-    with memory.share() as share:
+    budget = ByteBudget(100)
+    with budget.share() as share:
         await share.grow(70)
     share.keep(50)
     await settle()
-    assert (memory.used_bytes, memory.whole_bytes) == (50, 0)  # the oldest answer need not wait for it
+    assert (budget.used_bytes, budget.whole_bytes) == (50, 0)  # the oldest answer need not wait for it
     del share
     gc.collect()
     await settle()
-    assert (memory.used_bytes, memory.whole_bytes) == (0, 0)
+    assert (budget.used_bytes, budget.whole_bytes) == (0, 0)
 
 
 async def test_an_answer_carries_the_share_of_its_image(liar, make_client, task, pictures, answer_body):
@@ -90,33 +90,33 @@ async def test_an_answer_carries_the_share_of_its_image(liar, make_client, task,
         del answer
         await settle()
         assert f"{len(pictures.png())} of {LIMIT} bytes" in held
-        assert f"<Memory 0 of {LIMIT} bytes" in repr(client)
+        assert f"<ByteBudget 0 of {LIMIT} bytes" in repr(client)
 
 
 @pytest.mark.parametrize("where", ["here", "in a thread"])
 async def test_a_dropped_reply_gives_its_bytes_back(where):
-    memory = ByteBudget(100)
-    with memory.share() as share:
+    budget = ByteBudget(100)
+    with budget.share() as share:
         await share.grow(70)
     kept = [share]
     del share
     gc.collect()
-    assert memory.used_bytes == 70
+    assert budget.used_bytes == 70
     if where == "here":
         kept.clear()
     else:
         await asyncio.to_thread(kept.clear)
     await settle()
-    assert memory.used_bytes == 0
+    assert budget.used_bytes == 0
 
 
 async def test_a_cancelled_wait_leaves_no_trace():
-    memory = ByteBudget(10)
-    with memory.share() as old:
+    budget = ByteBudget(10)
+    with budget.share() as old:
         await old.grow(10)
 
         async def young():
-            with memory.share() as share:
+            with budget.share() as share:
                 await share.grow(1)
 
         waiting = asyncio.ensure_future(young())
@@ -124,12 +124,12 @@ async def test_a_cancelled_wait_leaves_no_trace():
         waiting.cancel()
         await asyncio.wait([waiting])
         old.shrink(10)
-    assert repr(memory) == "<Memory 0 of 10 bytes, 0 growing>"
+    assert repr(budget) == "<ByteBudget 0 of 10 bytes, 0 growing>"
 
 
 async def test_an_answer_that_waits_for_room_holds_back_requests_and_no_answers():
-    memory = ByteBudget(UNREAD_BYTES + 100)
-    with memory.share() as old, memory.share() as young, memory.share() as third:
+    budget = ByteBudget(UNREAD_BYTES + 100)
+    with budget.share() as old, budget.share() as young, budget.share() as third:
         await old.grow(UNREAD_BYTES)
         waiting = asyncio.ensure_future(young.grow(161))
         asking = asyncio.ensure_future(third.hold(10))
@@ -137,11 +137,11 @@ async def test_an_answer_that_waits_for_room_holds_back_requests_and_no_answers(
         old.shrink(60)  # room for the request, were it not for what the waiting answer has on its connection
         await settle()
         assert not asking.done()
-        assert (waiting.done(), memory.unread_bytes) == (False, UNREAD_BYTES)
+        assert (waiting.done(), budget.unread_bytes) == (False, UNREAD_BYTES)
         old.shrink(UNREAD_BYTES - 60)
         await asyncio.wait_for(waiting, 1)
         await asyncio.wait_for(asking, 1)
-        assert (memory.used_bytes, memory.unread_bytes) == (171, 0)
+        assert (budget.used_bytes, budget.unread_bytes) == (171, 0)
         young.shrink(161)
         third.shrink(10)
 
@@ -158,5 +158,5 @@ async def test_an_open_connection_is_counted_until_its_answer_is_whole(liar, mak
         liar.says(liar.http(200, b"{}"))
         reply = await client.send(task)
         after = repr(client)
-    assert f"<Memory {CONNECTION_BYTES} of {LIMIT} bytes" in during
-    assert f"<Memory {len(reply.body)} of {LIMIT} bytes" in after
+    assert f"<ByteBudget {CONNECTION_BYTES} of {LIMIT} bytes" in during
+    assert f"<ByteBudget {len(reply.body)} of {LIMIT} bytes" in after

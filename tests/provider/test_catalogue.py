@@ -65,7 +65,7 @@ def test_models_that_are_offered_today(kind):
             {"model": "gemini-3.1-flash-image", "thinking": "medium"},
             "cannot think at level medium; it takes minimal, high",
         ),
-        ({"model": "gemini-2.5-flash-image", "thinking": "high"}, "it does not think; take `thinking` away"),
+        ({"model": "gemini-2.5-flash-image", "thinking": "high"}, "it has no thinking; remove `thinking`"),
         ({"model": "gemini-2.5-flash-image", "images": 3}, None),
         ({"model": "gemini-2.5-flash-image", "images": 4}, "takes 3 input images, this task has 4"),
         ({"model": "gemini-nano-banana-2.1", "images": 14}, None),

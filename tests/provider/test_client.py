@@ -150,7 +150,7 @@ async def test_p13_bodies_wait_for_room_and_all_arrive(liar, make_client, task):
         async def one():
             nonlocal highest
             reply = await client.send(task)
-            highest = max(highest, client._memory.used_bytes)
+            highest = max(highest, client._budget.used_bytes)
             return len(reply.body)
 
         async with asyncio.TaskGroup() as group:
@@ -158,7 +158,7 @@ async def test_p13_bodies_wait_for_room_and_all_arrive(liar, make_client, task):
         await asyncio.sleep(0)
         assert [task.result() for task in sending] == [300_000] * 8
         assert highest <= 400_000 + CONNECTION_BYTES + 300_000
-        assert client._memory.used_bytes == 0
+        assert client._budget.used_bytes == 0
 
 
 async def test_p13_a_request_takes_no_room_while_its_answer_is_awaited(liar, make_client, make_task):
@@ -169,7 +169,7 @@ async def test_p13_a_request_takes_no_room_while_its_answer_is_awaited(liar, mak
         while not liar.bodies:
             await asyncio.sleep(0)
         assert b"x" * 1_000_000 in liar.bodies[0]
-        assert client._memory.used_bytes == CONNECTION_BYTES
+        assert client._budget.used_bytes == CONNECTION_BYTES
         sending.cancel()
 
 
@@ -178,8 +178,7 @@ async def test_p13_a_request_takes_no_room_while_its_answer_is_awaited(liar, mak
 SCRIPT = """
 import asyncio, sys
 from pipeline.model import Digests, Task
-from pipeline.provider import Catalogue
-from pipeline.provider.byte_budget import CONNECTION_BYTES
+from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.settings import Limits, ProviderSettings
 

@@ -72,7 +72,7 @@ TABLE = [
 
 def judged(status, body, headers=(), **more):
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return errors.failure_of_answer(status, headers, errors.parse_error(raw), scrubber=Redactor(""), now=NOW, **more)
+    return errors.failure_of_answer(status, headers, errors.parse_error(raw), redactor=Redactor(""), now=NOW, **more)
 
 
 @pytest.mark.parametrize(("status", "body", "fault", "billed"), [pytest.param(*row[1:], id=row[0]) for row in TABLE])

@@ -113,7 +113,7 @@ async def test_i03_accepted_kinds_go_out_unconverted_whatever_their_name(inputs,
     data = pictures.saved(kind)
     [ready] = await load(inputs, planned(data, "wrong.tiff"), keep_metadata=True)
     assert ready == (mime, data)
-    assert inputs._pool is None  # nothing was started for it
+    assert inputs._decoders == []  # nothing was started for it
 
 
 CONVERTED = [
@@ -333,7 +333,7 @@ async def test_conversion_runs_in_another_process_and_leaves_the_file_alone(inpu
     image = planned(data, "in.tiff")
     first = await load(inputs, image)
     assert first[0].mime == "image/png"
-    assert inputs._pool is not None
+    assert len(inputs._decoders) == 1
     assert Path(image.path).read_bytes() == data
     assert (await load(inputs, image))[0] is first[0]  # remembered: a reference image serves many tasks
     Path(image.path).write_bytes(data + b"x")
@@ -369,16 +369,15 @@ async def test_i07_a_picture_that_ends_its_process_fails_alone(inputs, planned, 
 @pytest.mark.parametrize(("work", "code"), [("while True: pass", -signal.SIGPROF), ("time.sleep(0.4)", 0)])
 def test_the_time_of_a_conversion_is_cpu_seconds_not_the_clocks(work, code):
     program = f"""
-import time
-from pipeline.provider import convert
+import sys, time
+from pipeline.imaging import decoder
 
-def slow(*_):
+def slow(_):
     {work}
     return "image/png", b""
 
-convert._SECONDS, convert._convert = 0.2, slow
-convert.prepare_process()
-convert.convert(b"", 1, 1, False)
+decoder.limit_process()
+decoder.answer_to({{"function": "__main__:slow", "arguments": []}}, b"", cpu_s=0.2)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False, timeout=15).returncode == code
 
@@ -387,7 +386,7 @@ async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictu
     monkeypatch.setattr("pipeline.provider.inputs.convert", _never_ends)
     inputs = InputImages()
     loading = asyncio.ensure_future(load(inputs, planned(pictures.saved("TIFF"))))
-    while inputs._pool is None:
+    while not inputs._decoders:
         await asyncio.sleep(0)
     loading.cancel()
     await asyncio.wait([loading])

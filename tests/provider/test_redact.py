@@ -54,6 +54,46 @@ def test_a_key_that_was_cut_does_not_survive_either(length):
     assert SCRUB.body(b"dump: " + cut.encode()) == b"dump: " + MASK.encode()
 
 
+LONG = "sk-Ab3dEf6hIj9lMn2pQr5tUv8xYz1bCd4fGh7j"
+FORMS = {
+    "as-it-is": lambda part: part,
+    "upper": str.upper,
+    "percent": lambda part: "".join(f"%{ord(char):02X}" for char in part),
+    "percent-twice": lambda part: "".join(f"%25{ord(char):02x}" for char in part),
+    "hex": lambda part: part.encode().hex(),
+    "hex-upper": lambda part: part.encode().hex().upper(),
+    "escapes": lambda part: "".join(f"\\u{ord(char):04x}" for char in part),
+    "html": lambda part: "".join(f"&#{ord(char)};" for char in part),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_ten_characters_of_the_key_are_found(form):
+    redactor = Redactor(LONG)
+    for start in range(len(LONG) - 9):
+        echo = form(LONG[start : start + 10])
+        assert redactor.text(f"got <{echo}>") == f"got <{MASK}>"
+        assert redactor.body(b"\0" + echo.encode() + b"!") == b"\0" + MASK.encode() + b"!"
+
+
+@pytest.mark.parametrize("case", [str, str.lower, str.upper], ids=["as-it-is", "lower", "upper"])
+@pytest.mark.parametrize("offset", range(3))
+def test_every_ten_characters_of_its_base64_are_found(offset, case):
+    redactor, encoded = Redactor(LONG), base64.b64encode(b"\0" * offset + LONG.encode()).decode().rstrip("=")
+    whole = (offset + len(LONG)) // 3 * 4  # what follows may change the characters after it
+    for start in range((0, 2, 3)[offset], whole - 9):
+        assert MASK in redactor.text(f"got {case(encoded[start : start + 10])}"), start
+
+
+def test_nine_characters_are_words_of_their_own():
+    assert Redactor(LONG).text(f"got {LONG[9:18]}") == f"got {LONG[9:18]}"
+
+
+def test_what_stands_between_two_echoes_stays():
+    echo = LONG.replace("9", "%39")
+    assert Redactor(LONG).text(f"%41{echo}\\/{LONG[5:20]}%41, {LONG}") == f"%41{MASK}\\/{MASK}%41, {MASK}"
+
+
 def test_many_echoes_are_found_in_linear_time():
     assert SCRUB.body(KEY.encode() * 20_000) == MASK.encode() * 20_000
 

@@ -39,28 +39,28 @@ def run(clock, scenario):
 
     async def main():
         started = clock.now
-        watch = ResponseTimeout(100.0, quiet_s=30.0, quiet_bytes=1024)
+        deadline = ResponseTimeout(100.0, quiet_s=30.0, quiet_bytes=1024)
         try:
-            async with watch:
-                await scenario(watch, arrived)
+            async with deadline:
+                await scenario(deadline, arrived)
         except TimeoutError:
-            return watch.why, clock.now - started
+            return deadline.why, clock.now - started
         return "", clock.now - started
 
     return clock.run_until_complete(main())
 
 
 def test_the_whole_exchange_is_limited(clock):
-    async def scenario(watch, arrived):
+    async def scenario(deadline, arrived):
         await pass_time(clock, 200)
 
     assert run(clock, scenario) == ("no whole answer within 100 s", pytest.approx(100, abs=1))
 
 
 def test_h37_a_quiet_body_is_given_up(clock):
-    async def scenario(watch, arrived):
+    async def scenario(deadline, arrived):
         await pass_time(clock, 10)
-        watch.body(lambda: arrived[0])
+        deadline.body(lambda: arrived[0])
         arrived[0] = 1023
         await pass_time(clock, 60)
 
@@ -68,8 +68,8 @@ def test_h37_a_quiet_body_is_given_up(clock):
 
 
 def test_h38_a_slow_body_is_left_alone(clock):
-    async def scenario(watch, arrived):
-        watch.body(lambda: arrived[0])
+    async def scenario(deadline, arrived):
+        deadline.body(lambda: arrived[0])
         for _ in range(9):
             arrived[0] += 1024
             await pass_time(clock, 10)
@@ -78,18 +78,18 @@ def test_h38_a_slow_body_is_left_alone(clock):
 
 
 def test_waiting_for_headers_is_not_quiet(clock):
-    async def scenario(watch, arrived):
+    async def scenario(deadline, arrived):
         await pass_time(clock, 90)
 
     assert run(clock, scenario) == ("", pytest.approx(90))
 
 
 def test_our_own_wait_for_memory_does_not_count(clock):
-    async def scenario(watch, arrived):
-        watch.body(lambda: arrived[0])
-        watch.pause()
+    async def scenario(deadline, arrived):
+        deadline.body(lambda: arrived[0])
+        deadline.pause()
         await pass_time(clock, 500)
-        watch.resume()
+        deadline.resume()
         arrived[0] += 2048
         await pass_time(clock, 20)
 
@@ -98,8 +98,8 @@ def test_our_own_wait_for_memory_does_not_count(clock):
 
 @pytest.mark.parametrize("row", ["R20"])
 def test_a_blocked_loop_gets_to_read_what_came_meanwhile(clock, row):
-    async def scenario(watch, arrived):
-        watch.body(lambda: arrived[0])
+    async def scenario(deadline, arrived):
+        deadline.body(lambda: arrived[0])
         clock.now += 45  # blocked: the timer is late, and the bytes lie unread
         for _ in range(3):
             await asyncio.sleep(0)
@@ -111,7 +111,7 @@ def test_a_blocked_loop_gets_to_read_what_came_meanwhile(clock, row):
 
 @pytest.mark.parametrize("row", ["R29"])
 def test_a_long_suspension_ends_the_exchange_soon(clock, row):
-    async def scenario(watch, arrived):
+    async def scenario(deadline, arrived):
         clock.now += 3600
         await pass_time(clock, 30)
 

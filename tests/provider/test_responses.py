@@ -3,6 +3,7 @@
 import base64
 import json
 import struct
+import tracemalloc
 import zlib
 from urllib.parse import quote
 
@@ -454,3 +455,35 @@ def test_the_tier_that_was_served_is_the_answers_then_the_headers_else_standard(
 def test_a_503_of_flex_is_throttled_and_no_outage(make_reply, make_task, tier, error, fault):
     failure = judged(make_reply, make_task(tier=tier), {"error": error}, 503)
     assert (failure.fault, failure.billed) == (fault, Billed.NO)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"[" + b"{}," * 200_001 + b"{}]", id="objects"),
+        pytest.param(b"[" + b"1," * 200_001 + b"1]", id="numbers"),
+        pytest.param(b'{"candidates": [' + b"[]," * 200_001 + b"[]]}", id="lists"),
+        pytest.param(b"{}\n" * 200_001, id="lines"),
+        pytest.param(b"data: {}\n\n" * 200_001, id="events"),
+    ],
+)
+def test_an_answer_of_too_many_values_is_kept_and_not_decoded(make_reply, task, body):
+    result = judged(make_reply, task, body)
+    assert (result.fault, result.billed, result.body) == (Fault.BROKEN, Billed.YES, body)
+    assert "more than 200,000 values" in result.reason
+
+
+def test_a_body_of_nothing_but_line_ends_takes_no_memory(make_reply, task):
+    body = b"\n" * 2_000_000
+    tracemalloc.start()
+    try:
+        result, peak = judged(make_reply, task, body), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert result.fault is Fault.BROKEN
+    assert peak < 10 * len(body)
+
+
+def test_a_bare_image_full_of_commas_is_an_image(make_reply, task):
+    commas = SMALL[:-12] + chunk(b"fiLl", b"," * 300_000) + SMALL[-12:]
+    assert judged(make_reply, task, commas).image.data == commas

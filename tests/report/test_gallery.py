@@ -51,7 +51,8 @@ class Page(HTMLParser):
 def test_a_report_is_a_page_its_thumbnails_and_two_tables(tmp_path: Path) -> None:
     page = make_report(tmp_path, 8)
     assert page == tmp_path / "report" / "index.html"
-    assert sorted(path.name for path in page.parent.iterdir()) == ["index.html", "tasks.csv", "tasks.jsonl", "thumbs"]
+    names = sorted(path.name for path in page.parent.iterdir())
+    assert names == [".imgpipe-report", "index.html", "tasks.csv", "tasks.jsonl", "thumbs"]
     assert len((page.parent / "tasks.jsonl").read_text().splitlines()) == 8
     for link in Page(page).column("thumb"):
         assert link is None or (page.parent / str(link)).is_file()

@@ -21,9 +21,12 @@ async def test_an_image_is_one_line_with_everything_about_it(start, tmp_path):
     config = {"seed": 11, "imageConfig": {"aspectRatio": "3:2", "imageSize": "2K"}}
     heard = await asker.ask(prompt, model=PRO, config=config)
     (entry,) = lines(bill)
+    usage = heard.json["usageMetadata"]
+    text = usage["candidatesTokenCount"] - 1120 + usage["thoughtsTokenCount"]
     assert entry | {"time": 0, "request_id": 0, "key": 0} == {
         "time": 0, "request": 1, "request_id": 0, "key": 0, "status": 200, "outcome": "image", "billed": True,
-        "price_microusd": 134_000, "model": PRO, "size": "2K", "ratio": "3:2",
+        "price_microusd": 1120 * 120 + text * 12 + usage["promptTokenCount"] * 2, "model": PRO, "size": "2K",
+        "ratio": "3:2",
         "prompt_sha256": hashlib.sha256(prompt.encode()).hexdigest(), "prompt": prompt[:80], "input_images": 0,
         "images": 1, "image_sha256": [hashlib.sha256(heard.data).hexdigest()], "seed": 11, "fault": None,
     }  # fmt: skip
@@ -47,14 +50,20 @@ async def test_what_was_turned_away_is_a_line_that_is_not_billed(start, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("word", "outcome"),
-    [("refuse", "refused"), ("no_image", "no_image"), ("prompt_blocked", "refused"), ("cut_image", "image")],
+    ("word", "outcome", "images"),
+    [
+        ("refuse", "refused", 0),
+        ("no_image", "no_image", 0),
+        ("prompt_blocked", "refused", 0),
+        ("cut_image", "image", 1),
+    ],
 )
-async def test_a_whole_200_is_billed(start, tmp_path, word, outcome):
+async def test_a_whole_200_is_billed_by_its_tokens(start, tmp_path, word, outcome, images):
     bill = tmp_path / "bill.jsonl"
     await (await start(bill=bill)).ask(f"[[{word}]]")
     (entry,) = lines(bill)
-    assert (entry["outcome"], entry["billed"], entry["price_microusd"]) == (outcome, True, 39_000)
+    assert (entry["outcome"], entry["billed"]) == (outcome, True)
+    assert 0 < entry["price_microusd"] - images * 1290 * 30 < 50  # the prompt, and up to 14 tokens beside the image
 
 
 async def test_the_key_never_stands_in_it_and_two_keys_differ(start, tmp_path):

@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.simulator.chance import Dice, FaultRules, wait_s, without_words
 from pipeline.simulator.models import SERVED, Ask
-from pipeline.simulator.profile import Latency, Profile, Step
+from pipeline.simulator.profile import CapacityStep, Latency, Profile
 
-NOW = Step(after=0)
+NOW = CapacityStep(after=0)
 
 
 def ask(prompt="A mug", model="gemini-3-pro-image", **fields):
@@ -105,7 +105,7 @@ def test_unknown_words_in_brackets_are_only_words():
 
 
 def test_an_outage_strikes_everything():
-    outage = Step(after=0, outage="bad_gateway")
+    outage = CapacityStep(after=0, outage="bad_gateway")
     assert struck(rules_of(), ["a", "b"], outage) == ["bad_gateway"] * 2
 
 

@@ -21,6 +21,14 @@ def test_requests_per_minute_hold_in_any_60_seconds(time):
     assert limit.acquire("k") is None
 
 
+def test_requests_are_counted_in_a_window_of_another_length(time):
+    limit = limiter(time, limits={"requests_per_minute": 120, "window": "1s"})
+    assert [limit.acquire("k"), limit.acquire("k")] == [None, None]
+    assert limit.acquire("k") == pytest.approx(1.0)
+    time.now += 1
+    assert limit.acquire("k") is None
+
+
 def test_keys_are_counted_apart(time):
     limit = limiter(time, limits={"requests_per_minute": 1})
     assert [limit.acquire("a"), limit.acquire("b")] == [None, None]

@@ -1,5 +1,8 @@
 """Answers of 200: sizes, types, parts and token counts."""
 
+import json
+import math
+
 import pytest
 
 from pipeline.simulator.models import CATALOGUE, SERVED
@@ -57,9 +60,44 @@ async def test_tokens_follow_the_arithmetic_of_the_real_api(start, make_photo, m
     prompt, made = usage["promptTokenCount"], usage["candidatesTokenCount"]
     images = usage["candidatesTokensDetails"][0]["tokenCount"]
     assert images == CATALOGUE.tokens(model, size)
-    assert prompt == sum(part["tokenCount"] for part in usage["promptTokensDetails"]) == 10 + SERVED[model].input_tokens
+    assert (
+        prompt
+        == sum(part["tokenCount"] for part in usage["promptTokensDetails"])
+        == 10 + SERVED[model].family.input_tokens
+    )
     assert usage["totalTokenCount"] == prompt + made + usage.get("thoughtsTokenCount", 0)
     assert (88 if SERVED[model].thinks else 0) <= made - images <= 630
+
+
+@pytest.mark.parametrize("tier", [None, "standard", "flex"])
+async def test_the_bill_is_that_of_the_tokens_and_of_the_tier_that_was_asked_for(start, make_photo, tmp_path, tier):
+    bill = tmp_path / "bill.jsonl"
+    asker, asked = await start(bill=bill), {"service_tier": tier} if tier else {}
+    heard = await asker.ask("x" * 400, model=PRO, images=[(make_photo(), "image/jpeg")], **asked)
+    usage = heard.json["usageMetadata"]
+    (entry,) = (json.loads(line) for line in bill.read_text().splitlines())
+    rates = CATALOGUE.family(PRO).per_million
+    image, text = usage["candidatesTokensDetails"][0]["tokenCount"], usage["thoughtsTokenCount"]
+    text += usage["candidatesTokenCount"] - image
+    whole = image * rates.image + text * rates.text + usage["promptTokenCount"] * rates.prompt
+    assert entry["price_microusd"] == math.ceil(whole / (2 if tier == "flex" else 1))
+    assert usage.get("serviceTier") == tier
+
+
+async def test_an_unknown_tier_is_refused(start):
+    heard = await (await start()).ask(service_tier="cheap")
+    assert heard.status == 400
+
+
+@pytest.mark.parametrize("name", SERVED)
+async def test_what_a_model_takes_stands_in_the_catalogue(start, make_photo, name):
+    asker, family = await start(), CATALOGUE.family(name)
+    too_many = [(make_photo((32, 32)), "image/jpeg")] * (family.most_images + 1)
+    assert (await asker.ask(model=name, images=too_many)).status == 400
+    assert (await asker.ask(model=name, images=too_many[1:])).status == 200
+    for level in ("minimal", "low", "medium", "high"):
+        heard = await asker.ask(model=name, config={"thinkingConfig": {"thinkingLevel": level}})
+        assert (heard.status == 200) == (level in family.thinking.levels)
 
 
 @pytest.mark.parametrize(("level", "least", "most"), [("minimal", 0, 0), ("high", 700, 800), ("HIGH", 700, 800)])

@@ -139,6 +139,7 @@ def make_job(
         f"version: 1\nprovider: {{kind: cometapi, base_url: '{server.base_url}'}}\noutput_dir: out\n"
         f"retry: {{attempts: 50, wait: {{initial: 5ms, max: 20ms}}, unknown: 100}}\n"
         f"prices: {{gemini-nano-banana-2.1: {PRICE_USD}}}\n"
+        "limits: {stop_on: {consecutive_failures: 100000}}\n"
         f"jobs:\n  mugs:\n    items:\n{rows}\n"
     )
     return Job(manifest=manifest, server=server, prompts=prompts)

@@ -29,7 +29,7 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass(frozen=True)
 class Paced:
-    """What came of a run: images asked for per second after the first answer, and answers that were a 429."""
+    """What came of a run: images asked for per second after the first answer, and answers that were a 429 or 503."""
 
     exit: Exit
     images: int
@@ -58,7 +58,12 @@ def paced(folder: Path, profile: str, *, images: int, limits: str) -> Callable[[
             summary = await shop.run()
         statuses = [json.loads(line)["status"] for line in bill.read_text().splitlines()]
         assert len(statuses) == summary.attempts
-        return Paced(summary.exit, summary.images, (images - 1) / (started[-1] - ended[0]), statuses.count(429))
+        return Paced(
+            summary.exit,
+            summary.images,
+            (images - 1) / (started[-1] - ended[0]),
+            statuses.count(429) + statuses.count(503),
+        )
 
     return run
 
@@ -90,6 +95,23 @@ def test_rate_that_nobody_told_is_found_within_two_minutes(tmp_path: Path, profi
     assert (out.exit, out.images) == (Exit.OK, images)
     assert out.per_second >= 0.85 * per_minute / 60  # the two minutes of learning included
     assert out.refused < 0.1 * images
+
+
+REAL = {  # profile, images a second, the least share used, the most refused; half a minute, slow start included
+    "10-a-second-503": ("limits: {requests_per_minute: 600, window: 1s, status: 503, hint: none}", 10, 0.5, 0.1),
+}
+
+
+@pytest.mark.parametrize(("profile", "rate", "used", "refused"), REAL.values(), ids=REAL)
+async def test_limit_of_any_kind_is_used_in_real_time(
+    tmp_path: Path, profile: str, rate: int, used: float, refused: float
+) -> None:
+    images = 25 * rate
+    limits = "concurrency: 100"
+    out = await paced(tmp_path, f"latency: {{uniform: [1600ms, 2400ms]}}\n{profile}", images=images, limits=limits)()
+    assert (out.exit, out.images) == (Exit.OK, images)
+    assert out.per_second >= used * rate
+    assert out.refused <= refused * images
 
 
 CONCURRENCIES = {

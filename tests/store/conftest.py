@@ -28,7 +28,7 @@ class Bench:
 
     async def open(self, **options: Any) -> Store:
         """Open, recover and begin a run."""
-        options = {"ballast_bytes": 0, "warn": self.warnings.append, "mountinfo": lambda: ""} | options
+        options = {"reserve_bytes": 0, "warn": self.warnings.append, "mountinfo": lambda: ""} | options
         fixed = {"manifest": "m", "is_play_money": False, "output_dir": self.out, "state_dir": self.state}
         self.store = await Store.open(**fixed | options)
         self.recovery = await self.store.recover()

@@ -95,7 +95,7 @@ def settings(root: Path, **changes: Any) -> StoreSettings:
         "state_dir": root / "state",
         "manifest": "m",
         "is_play_money": False,
-        "ballast_bytes": 0,
+        "reserve_bytes": 0,
         "warn": lambda _: None,
         "mountinfo": lambda: "",
     }
@@ -105,11 +105,11 @@ def settings(root: Path, **changes: Any) -> StoreSettings:
 def recover(root: Path, **changes: Any) -> Recovery:
     """Open, recover and close, as a start does."""
     chosen = settings(root, **changes)
-    premises = open_resources(chosen)
+    resources = open_resources(chosen)
     try:
-        return Recoverer(chosen, premises).run()
+        return Recoverer(chosen, resources).run()
     finally:
-        premises.close()
+        resources.close()
 
 
 def files(root: Path) -> dict[str, bytes]:

@@ -45,16 +45,16 @@ class Room:
     def live(self, *tasks: tuple[Task, int], suffix: str = ".png") -> list[ImgpipeError]:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
-        premises = open_resources(chosen)
-        images = StoredImages(chosen, premises, WriterPool(1))
+        resources = open_resources(chosen)
+        images = StoredImages(chosen, resources, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
             values = {"manifest": "m", "output": b"../out", "manifest_sha256": SHA, "version": "0", "now": 1}
-            premises.ledger.run(
+            resources.ledger.run(
                 lambda c: (c.execute(query("set_manifest"), values), c.execute(query("begin_run"), values))[0]
             )
             for wanted, number in tasks:
-                attempt = premises.ledger.run(lambda c, wanted=wanted: self._begin(c, wanted))
+                attempt = resources.ledger.run(lambda c, wanted=wanted: self._begin(c, wanted))
                 if isinstance(self.disk, FaultyDisk):
                     self.disk.calls.clear()
                 self.before_publish(attempt)
@@ -62,23 +62,23 @@ class Room:
                 if isinstance(result, Failure):
                     troubles.append(StorageError(result.reason))
                 try:
-                    self._record(premises, images, attempt, result)
+                    self._record(resources, images, attempt, result)
                 except ImgpipeError as error:
                     troubles.append(error)
                 self.before_publish = lambda _: None
         finally:
             if isinstance(self.disk, FaultyDisk):
                 self.disk.decide = lambda _call, _place: None
-            premises.close()
+            resources.close()
         return troubles
 
-    def _record(self, premises, images: StoredImages, attempt: Attempt, result: Artifact | Failure) -> None:
+    def _record(self, resources, images: StoredImages, attempt: Attempt, result: Artifact | Failure) -> None:
         if isinstance(result, Artifact):
-            premises.ledger.run(lambda c: finish(c, attempt.id, result, cost=PRICE, now=1))
+            resources.ledger.run(lambda c: finish(c, attempt.id, result, cost=PRICE, now=1))
             images._release(attempt, result)
             return
         state = TaskState.CONFLICT if result.fault is Fault.CONFLICT else TaskState.PENDING
-        premises.ledger.run(lambda c: close(c, attempt.id, result, state=state, cost=PRICE, now=1))
+        resources.ledger.run(lambda c: close(c, attempt.id, result, state=state, cost=PRICE, now=1))
 
     def before_publish(self, attempt: Attempt) -> None:
         """Arm the fault; replaced by tests."""
@@ -190,24 +190,24 @@ async def test_directories_that_cannot_be_synced_are_noted_once(bench: Bench, re
 
 async def test_ballast_is_given_up_when_space_is_missing(bench: Bench, reopen: Reopen) -> None:
     """D01: the same bytes fit once the ballast is gone."""
-    ballast = bench.state / "ballast"
+    reserve = bench.state / "ballast"
 
     def full_while_ballast(call: str, place: Path) -> int | None:
-        return errno.ENOSPC if call == "write" and ballast.exists() else None
+        return errno.ENOSPC if call == "write" and reserve.exists() else None
 
-    await reopen(disk=FaultyDisk(full_while_ballast), ballast_bytes=1 << 20)
-    assert ballast.stat().st_blocks * 512 >= 1 << 20
+    await reopen(disk=FaultyDisk(full_while_ballast), reserve_bytes=1 << 20)
+    assert reserve.stat().st_blocks * 512 >= 1 << 20
     await bench.make(task(1), 1)
     assert files(bench.out) == {"cats/1.png": image(1).data}
-    assert not ballast.exists()
+    assert not reserve.exists()
 
 
 async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reopen: Reopen) -> None:
     """D01: it is kept for the images in flight, so nothing new is sent on a disk that was full."""
-    ballast = bench.state / "ballast"
-    disk = FaultyDisk(lambda call, _: errno.ENOSPC if call == "write" and ballast.exists() else None)
+    reserve = bench.state / "ballast"
+    disk = FaultyDisk(lambda call, _: errno.ENOSPC if call == "write" and reserve.exists() else None)
     disk.statvfs = lambda _fd: SimpleNamespace(f_bavail=20, f_frsize=1 << 20)  # type: ignore[method-assign,assignment,return-value]
-    await reopen(disk=disk, ballast_bytes=1 << 20)
+    await reopen(disk=disk, reserve_bytes=1 << 20)
     assert await bench.store.free_bytes() == 20 << 20
     await bench.make(task(1), 1)
     assert await bench.store.free_bytes() == 19 << 20
@@ -215,13 +215,13 @@ async def test_what_the_ballast_frees_is_not_for_new_requests(bench: Bench, reop
 
 async def test_ballast_that_cannot_be_made_is_said(bench: Bench, reopen: Reopen) -> None:
     """D20."""
-    await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), ballast_bytes=1 << 20)
-    assert any("no ballast file" in text for text in bench.warnings)
+    await reopen(disk=FaultyDisk(lambda call, _: errno.ENOSPC if call == "allocate" else None), reserve_bytes=1 << 20)
+    assert any("no disk reserve" in text for text in bench.warnings)
     assert not (bench.state / "ballast").exists()
 
 
 async def test_ballast_goes_with_the_store(bench: Bench, reopen: Reopen) -> None:
-    await reopen(ballast_bytes=1 << 20)
+    await reopen(reserve_bytes=1 << 20)
     await bench.store.aclose()
     assert not (bench.state / "ballast").exists()
 

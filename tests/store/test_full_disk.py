@@ -77,7 +77,7 @@ async def test_d01_one_full_disk_gives_its_ballast(tmp_path: Path, mount: Mount)
     """Images and state on one disk: the ballast is what the last image needs."""
     mount(tmp_path, "size=4m")
     bench = Bench(tmp_path)
-    await bench.open(ballast_bytes=1 << 20)
+    await bench.open(reserve_bytes=1 << 20)
     made, failed = await make_until_full(bench)
     await bench.store.aclose()
     whole = {*files(bench.out).values(), *files(bench.state).values()}

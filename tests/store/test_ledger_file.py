@@ -1,11 +1,13 @@
 """The ledger as a file: what is looked at before it is touched, and what is never touched."""
 
+import contextlib
 import hashlib
 import os
 import random
 import shutil
 import sqlite3
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,34 @@ def test_foreign_and_newer_ledgers_are_left_as_they_are(used: Path, pragma: str,
     assert after == before
     with pytest.raises(LedgerError), LedgerReader(used / "state", manifest="m") as reader:
         reader.states()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TRIGGER spy AFTER INSERT ON attempt BEGIN UPDATE attempt SET cost_microusd = 0; END",
+        "CREATE VIEW spy AS SELECT 1",
+    ],
+    ids=["trigger", "view"],
+)
+def test_a_ledger_with_a_trigger_or_a_view_is_not_ours(used: Path, statement: str) -> None:
+    with contextlib.closing(sqlite3.connect(used / "state/ledger.sqlite")) as connection:
+        connection.execute(statement)
+    before = everything(used / "state")
+    with pytest.raises(LedgerError, match="which imgpipe never makes"):
+        open_resources(settings(used))
+    assert everything(used / "state") == before
+    with pytest.raises(LedgerError, match="which imgpipe never makes"), LedgerReader(used / "state", manifest="m"):
+        pass
+
+
+@pytest.mark.parametrize(("mode", "is_told"), [(0o777, True), (0o770, True), (0o755, False), (0o700, False)])
+def test_a_state_directory_that_others_may_write_is_told(used: Path, mode: int, is_told: bool) -> None:
+    told: list[str] = []
+    (used / "state").chmod(mode)
+    open_resources(replace(settings(used), warn=told.append)).close()
+    assert [text for text in told if "can be written by others" in text and "chmod go-w" in text] == told
+    assert bool(told) is is_told
 
 
 def test_ledger_with_a_log_is_judged_with_it(used: Path) -> None:

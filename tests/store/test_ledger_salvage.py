@@ -76,9 +76,9 @@ def test_l01_an_unreadable_index_costs_nothing(bench: Bench, name: str) -> None:
     spoil(ledger, root_of(ledger, name))
     before = ledger.read_bytes()
     rebuilt = again(bench)
-    assert rebuilt.carried is not None
-    assert (rebuilt.carried.attempts, rebuilt.doubt, rebuilt.kept) == (MADE + UNKNOWN, None, MADE)
-    assert rebuilt.carried.source.read_bytes() == before
+    assert rebuilt.salvaged is not None
+    assert (rebuilt.salvaged.attempts, rebuilt.doubt, rebuilt.kept) == (MADE + UNKNOWN, None, MADE)
+    assert rebuilt.salvaged.source.read_bytes() == before
     with bench.reader() as reader:
         assert reader.spend() == ALL
         assert [each.request_id for each in reader.unknowns()] == [f"req-{n}" for n in range(MADE, MADE + UNKNOWN)]
@@ -92,8 +92,8 @@ def test_l01_money_counts_when_nobody_can_tell_whose_it_was(bench: Bench, name: 
     ledger = bench.state / NAME
     spoil(ledger, root_of(ledger, name))
     rebuilt = again(bench)
-    assert rebuilt.carried is not None
-    assert rebuilt.carried.attempts == MADE + UNKNOWN
+    assert rebuilt.salvaged is not None
+    assert rebuilt.salvaged.attempts == MADE + UNKNOWN
     with bench.reader() as reader:
         assert reader.spend() == ALL
         assert reader.states()[TaskState.DONE] == MADE
@@ -114,8 +114,8 @@ def test_l01_pages_after_a_broken_one_are_read(bench: Bench) -> None:
     ledger = bench.state / NAME
     spoil(ledger, leaf_of(ledger))
     rebuilt = again(bench)
-    assert rebuilt.carried is not None
-    assert (rebuilt.carried.attempts, rebuilt.carried.is_anonymous) == (MADE + UNKNOWN, True)
+    assert rebuilt.salvaged is not None
+    assert (rebuilt.salvaged.attempts, rebuilt.salvaged.is_anonymous) == (MADE + UNKNOWN, True)
     with bench.reader() as reader:
         assert reader.spend() == ALL
         assert len(reader.attempts(task(MADE - 1).id)) == 1
@@ -145,7 +145,7 @@ def test_l01_images_are_counted_where_nothing_can_be_read(bench: Bench) -> None:
 def test_l07_a_lost_ledger_is_doubted_and_its_images_counted_once(bench: Bench) -> None:
     (bench.state / NAME).unlink()
     rebuilt = again(bench)
-    assert (rebuilt.counted_microusd, rebuilt.carried) == (MADE * PRICE, None)
+    assert (rebuilt.counted_microusd, rebuilt.salvaged) == (MADE * PRICE, None)
     assert rebuilt.doubt is not None
 
 
@@ -158,8 +158,8 @@ def test_l01_a_rebuild_that_was_killed_half_way_goes_on(bench: Bench, step: str)
         (bench.state / f"{NAME}-wal").write_bytes(b"")
     assert find_traces(bench.out, bench.state)
     rebuilt = again(bench)
-    assert rebuilt.carried is not None
-    assert (rebuilt.carried.attempts, rebuilt.kept) == (MADE + UNKNOWN, MADE)
+    assert rebuilt.salvaged is not None
+    assert (rebuilt.salvaged.attempts, rebuilt.kept) == (MADE + UNKNOWN, MADE)
     with bench.reader() as reader:
         assert reader.spend() == ALL
     assert sorted(path.name for path in bench.state.glob(f"{NAME}*") if "-shm" not in path.name)[0] == NAME
@@ -234,3 +234,14 @@ def test_l01_prompts_of_earlier_requests_are_carried_over(bench: Bench) -> None:
     assert earlier is not None
     assert (latest["prompt"], latest["fingerprint"]) == ("a dog", changed.fingerprint)
     assert earlier["prompt"] == TASKS[0].prompt
+
+
+def test_l01_what_a_person_ordered_of_tasks_is_carried_over(bench: Bench) -> None:
+    ledger = bench.state / NAME
+    with closing(sqlite3.connect(ledger)) as connection, connection:
+        connection.execute("UPDATE task SET released = 7, accepted = fingerprint WHERE task = 3")
+        wanted = connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall()
+    spoil(ledger, root_of(ledger, "attempt_open"))
+    again(bench)
+    with closing(sqlite3.connect(ledger)) as connection:
+        assert connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall() == wanted

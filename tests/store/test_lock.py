@@ -19,7 +19,7 @@ from pipeline.store.lock import StateLock
 HOLDER = """
 import sys
 from pathlib import Path
-from pipeline.store import StateLock
+from pipeline.store.lock import StateLock
 from pipeline.errors import TryLater
 try:
     lock = StateLock(Path(sys.argv[1]), wait_s=float(sys.argv[2]))
@@ -181,7 +181,7 @@ def test_r25_a_forked_child_lets_go_of_its_copy(state: Path) -> None:
     script = f"""
 import os, sys
 from pathlib import Path
-from pipeline.store import StateLock
+from pipeline.store.lock import StateLock
 lock = StateLock(Path({str(state)!r}))
 lock.acquire()
 if os.fork() == 0:

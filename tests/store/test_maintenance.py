@@ -23,7 +23,7 @@ async def fail(bench: Bench, failure: Failure, state: TaskState, *, prompt: str 
 async def test_an_accepted_task_has_the_present_request_and_its_old_image(bench: Bench, reopen: Reopen) -> None:
     made = await bench.make(task(1))
     asked = task(1, prompt="a CAT")
-    assert await bench.store.mend(partial(Maintenance.accept, tasks=[asked, task(2)])) == 1
+    assert await bench.store.maintain(partial(Maintenance.accept, tasks=[asked, task(2)])) == 1
     await reopen()
     with bench.reader() as reader:
         known, record = reader.known("cats/1"), reader.record("cats/1")
@@ -36,14 +36,14 @@ async def test_an_accepted_task_has_the_present_request_and_its_old_image(bench:
 
 async def test_only_done_tasks_are_accepted(bench: Bench) -> None:
     await fail(bench, REFUSED, TaskState.REFUSED)
-    assert await bench.store.mend(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
+    assert await bench.store.maintain(partial(Maintenance.accept, tasks=[task(1, prompt="a CAT")])) == 0
 
 
 @pytest.mark.parametrize("state", [TaskState.PENDING, TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN])
 async def test_a_later_attempt_takes_no_image_away(bench: Bench, state: TaskState) -> None:
     made = await bench.make(task(1))
     await fail(bench, REFUSED, state)
-    assert await bench.store.mend(Maintenance.restore) == 1
+    assert await bench.store.maintain(Maintenance.restore) == 1
     with bench.reader() as reader:
         known = reader.known("cats/1")
     assert known is not None
@@ -53,13 +53,13 @@ async def test_a_later_attempt_takes_no_image_away(bench: Bench, state: TaskStat
 async def test_an_image_of_another_request_does_not_make_a_task_done(bench: Bench) -> None:
     await bench.make(task(1))
     await fail(bench, REFUSED, TaskState.REFUSED, prompt="a dog")
-    assert await bench.store.mend(Maintenance.restore) == 0
+    assert await bench.store.maintain(Maintenance.restore) == 0
 
 
 async def test_a_body_that_can_be_read_after_all_becomes_its_tasks_image(bench: Bench) -> None:
     await fail(bench, BROKEN, TaskState.FAILED)
     (kept,) = list_rejected(bench.state)
-    found = await bench.store.mend(partial(Maintenance.publish_again, kept=kept, image=image(5)))
+    found = await bench.store.maintain(partial(Maintenance.publish_again, kept=kept, image=image(5)))
     assert found.recovered == 1
     assert list(list_rejected(bench.state)) == []
     with bench.reader() as reader:
@@ -72,9 +72,9 @@ async def test_a_body_that_can_be_read_after_all_becomes_its_tasks_image(bench: 
 async def test_a_body_of_a_task_that_has_an_image_stays(bench: Bench) -> None:
     await bench.make(task(1))
     await fail(bench, BROKEN, TaskState.FAILED)
-    await bench.store.mend(Maintenance.restore)
+    await bench.store.maintain(Maintenance.restore)
     (kept,) = list_rejected(bench.state)
-    found = await bench.store.mend(partial(Maintenance.publish_again, kept=kept, image=image(5)))
+    found = await bench.store.maintain(partial(Maintenance.publish_again, kept=kept, image=image(5)))
     assert found.recovered == 0
     assert kept.path.exists()
 
@@ -86,6 +86,6 @@ async def test_a_body_this_ledger_does_not_know_stays_and_is_told(bench: Bench, 
     for file in bench.state.glob("ledger.sqlite*"):
         file.unlink()
     await reopen()
-    found = await bench.store.mend(partial(Maintenance.publish_again, kept=kept, image=image(5)))
+    found = await bench.store.maintain(partial(Maintenance.publish_again, kept=kept, image=image(5)))
     assert "does not know its attempt" in found.notes[0]
     assert kept.path.exists()

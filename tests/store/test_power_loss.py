@@ -92,10 +92,10 @@ def film_recovery(root: Path) -> Film:
     (part,) = files(root / "out")
     disk = RecordingDisk(root)
     chosen = settings(root, disk=disk)
-    premises = open_resources(chosen)
+    resources = open_resources(chosen)
     disk.start()
-    Recoverer(chosen, premises).run()
-    premises.close()
+    Recoverer(chosen, resources).run()
+    resources.close()
     disk.look_at_ledger()
     return Film(disk, with_promise(disk.ops), unsynced=frozenset({f"out/{part}", "out/cats"}))
 

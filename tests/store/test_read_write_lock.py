@@ -6,29 +6,29 @@ from pipeline.store.disk_reserve import ReadWriteLock
 
 
 def test_one_alone_waits_for_the_many_and_goes_before_newcomers() -> None:
-    turns = ReadWriteLock()
+    lock = ReadWriteLock()
     order: list[str] = []
     is_waiting, go = threading.Event(), threading.Event()
 
     def first() -> None:
-        with turns.together():
+        with lock.together():
             is_waiting.set()
             go.wait(5)
             order.append("first")
 
     def alone() -> None:
-        with turns.alone():
+        with lock.alone():
             order.append("alone")
 
     def newcomer() -> None:
-        with turns.together():
+        with lock.together():
             order.append("newcomer")
 
     threads = [threading.Thread(target=first), threading.Thread(target=alone), threading.Thread(target=newcomer)]
     threads[0].start()
     is_waiting.wait(5)
     threads[1].start()
-    while "1 waiting" not in repr(turns):
+    while "1 waiting" not in repr(lock):
         pass
     threads[2].start()
     go.set()
@@ -38,11 +38,11 @@ def test_one_alone_waits_for_the_many_and_goes_before_newcomers() -> None:
 
 
 def test_many_work_at_once() -> None:
-    turns = ReadWriteLock()
+    lock = ReadWriteLock()
     meeting = threading.Barrier(4, timeout=5)
 
     def work() -> None:
-        with turns.together():
+        with lock.together():
             meeting.wait()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -51,4 +51,4 @@ def test_many_work_at_once() -> None:
     for thread in threads:
         thread.join(5)
     assert not meeting.broken
-    assert repr(turns) == "<Turns 0 at once, 0 waiting to be alone>"
+    assert repr(lock) == "<ReadWriteLock 0 at once, 0 waiting to be alone>"

@@ -277,7 +277,7 @@ async def test_failing_open_leaves_nothing_open(tmp_path: Path) -> None:
 async def test_lock_and_store_share_a_directory(tmp_path: Path) -> None:
     with StateLock(tmp_path / "s"):
         store = await Store.open(
-            output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, ballast_bytes=0
+            output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, reserve_bytes=0
         )
         with pytest.raises(TryLater):
             StateLock(tmp_path / "s").acquire()
@@ -291,3 +291,11 @@ async def test_r27_one_writer_is_only_slower(bench: Bench, reopen: Reopen) -> No
     async with asyncio.TaskGroup() as group:
         made = [group.create_task(bench.make(task(number), number)) for number in range(8)]
     assert len({each.result().path for each in made}) == 8
+
+
+async def test_fail_is_for_what_is_pending_alone(bench: Bench) -> None:
+    await end(bench, REFUSED, TaskState.REFUSED, cost=PRICE, number=1)
+    await end(bench, REFUSED, TaskState.PENDING, cost=PRICE, number=2)
+    assert await bench.store.fail(["cats/1", "cats/2", "cats/404"]) == 1
+    with bench.reader() as reader:
+        assert reader.states() == {TaskState.REFUSED: 1, TaskState.FAILED: 1}

@@ -12,7 +12,7 @@ from tests.store.fakes import PRICE, SHA, answer, publish, task
 async def main(root: Path, count: int) -> None:
     options = {"output_dir": root / "out", "state_dir": root / "state", "manifest": "m", "is_play_money": False}
     with StateLock(root / "state"):
-        store = await Store.open(**options, ballast_bytes=0)
+        store = await Store.open(**options, reserve_bytes=0)
         await store.recover()
         run = await store.begin_run(manifest_sha256=SHA)
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.view.plan import Bill, Forecast, PlanLine, plan_json, plan_sentence, show_plan
+from pipeline.view.plan import Forecast, PlanBill, PlanLine, plan_json, plan_sentence, show_plan
 
-BILL = Bill(
+BILL = PlanBill(
     lines=(
         PlanLine(job="posters", reason="unchanged", tasks=40, is_due=False),
         PlanLine(job="posters", reason="new", tasks=10, is_due=True, price_microusd=390_000),
@@ -22,7 +22,7 @@ BILL = Bill(
 )
 
 
-def printed(bill: Bill, width: int = 80, *, is_terminal: bool = False) -> str:
+def printed(bill: PlanBill, width: int = 80, *, is_terminal: bool = False) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=is_terminal)
     show_plan(bill, console)
     assert isinstance(console.file, io.StringIO)
@@ -134,7 +134,7 @@ def test_the_sentence_says_how_many_and_how_much(changes: dict[str, object], tex
 
 def test_s06_markup_and_escapes_in_names_and_notes_are_text() -> None:
     line = PlanLine(job="[red]x[/red]\x1b[2J", reason="new", tasks=1, is_due=True, price_microusd=0)
-    text = printed(Bill(lines=(line,), min_microusd=0, max_microusd=0, notes=("[bold]a\nb",)))
+    text = printed(PlanBill(lines=(line,), min_microusd=0, max_microusd=0, notes=("[bold]a\nb",)))
     assert r"[red]x[/red]\x1b[2J" in text
     assert r"note: [bold]a\nb" in text
 

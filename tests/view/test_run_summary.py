@@ -54,7 +54,7 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"failed": 3}, "3 failed: mend them, or ask again: imgpipe retry x.yaml --failed."),
+        ({"failed": 3}, "3 failed: fix them, or ask again: imgpipe retry x.yaml --failed."),
         ({"refused": 2}, "imgpipe retry x.yaml --refused"),
         (
             {"unknown": 1, "unknown_microusd": 39_000},

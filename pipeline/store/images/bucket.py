@@ -14,9 +14,9 @@ from typing import Any, Final, TypeVar
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Image, Sidecar
+from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
-from pipeline.store.integrity import FileComparison
+from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.writer import Delivery
 
@@ -109,9 +109,9 @@ class BucketWriter:
         is_same = (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns)
         return FileComparison.SAME if is_same else FileComparison.CHANGED
 
-    def write_beside(self, path: str, sidecar: Sidecar) -> None:
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Put a sidecar; somebody else's is left alone. What cannot be put stands in the ledger all the same."""
-        attributes = {"Content-Type": SIDECAR_MIME}
+        path, attributes = artifact.path + SIDECAR, {"Content-Type": SIDECAR_MIME}
         with contextlib.suppress(BucketError, ObjectExists):
             try:
                 self._bucket.put_new(path, sidecar.data, attributes)

@@ -1,16 +1,16 @@
-"""Answers kept for a sender: images under their final names, and the bodies that hold no usable image.
+"""Stores the images of a sender under their final names, and bodies without a usable image in `rejected/`.
 
-The same for every kind of place; how an image gets its name there is the business of `StoreResources.writer`.
+The same for folders and buckets; how an image gets its name there is decided by `StoreResources.writer`.
 
-What is expected to go wrong is returned as a `Failure` that says where the bytes were kept. Each call runs in one
-thread of the writer pool from end to end; a cancelled caller stops only the waiting.
+Expected errors are returned as a `Failure` that says where the bytes were kept. Each call runs in one thread of the
+writer pool from end to end; cancelling the caller stops only the wait.
 """
 
 from dataclasses import replace
 
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Answer, Artifact, Attempt, Billed, Failure, Fault
+from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.store import rows
 from pipeline.store.rejected import Facts
 from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
@@ -20,10 +20,10 @@ from pipeline.store.writer import Delivery
 class StoredImages:
     """Images in whatever kind of place. All methods may be called concurrently."""
 
-    def __init__(self, settings: StoreSettings, premises: StoreResources, pool: WriterPool) -> None:
+    def __init__(self, settings: StoreSettings, resources: StoreResources, pool: WriterPool) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
-        self._premises = premises
+        self._resources = resources
         self._pool = pool
 
     async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
@@ -42,7 +42,7 @@ class StoredImages:
 
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
-        self._premises.writer.abandon()
+        self._resources.writer.abandon()
 
     async def release(self, attempt: Attempt, artifact: Artifact) -> None:
         """Remove the part of an image that is recorded as done (step 9)."""
@@ -50,11 +50,11 @@ class StoredImages:
 
     def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         try:
-            artifact = self._premises.writer.publish(self._delivery(attempt, answer))
+            artifact = self._resources.writer.publish(self._delivery(attempt, answer))
         except StorageError as error:
             return _unpublished(answer, error)
         if answer.sidecar is not None:
-            self._premises.writer.write_beside(artifact.path + SIDECAR, answer.sidecar)
+            self._resources.writer.write_beside(artifact, answer.sidecar)
         return replace(
             artifact,
             usage=answer.usage,
@@ -69,19 +69,19 @@ class StoredImages:
         assert failure.body is not None
         trouble: str | None = None
         try:
-            self._premises.rejected.keep(failure.body, failure.suffix, self._facts_of_body(attempt, failure))
+            self._resources.rejected.keep(failure.body, failure.suffix, self._facts_of_body(attempt, failure))
         except OSError as error:
             trouble = f"{attempt.task.id}: its answer could not be kept in rejected/: {error.strerror}"
         return replace(failure, body=None, storage_error=trouble)
 
     def _release(self, attempt: Attempt, artifact: Artifact) -> None:
-        self._premises.writer.drop_part(self._premises.ledger_id, attempt.id, artifact)
+        self._resources.writer.drop_part(self._resources.ledger_id, attempt.id, artifact)
         reach("unlink")
 
     def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
-        image, ledger = answer.image, self._premises.ledger
+        image, ledger = answer.image, self._resources.ledger
         return Delivery(
-            ledger_id=self._premises.ledger_id,
+            ledger_id=self._resources.ledger_id,
             attempt=attempt.id,
             image=image,
             name=attempt.task.name,

@@ -11,8 +11,9 @@ from obstore.store import MemoryStore
 
 from pipeline.errors import Conflict, InputError
 from pipeline.model import BucketUrl, TaskState
-from pipeline.plan.presence import Files, Objects, Presence
+from pipeline.plan.presence import Files, Objects
 from pipeline.store.buckets import Bucket
+from pipeline.store.files import FileComparison
 from pipeline.store.images.bucket import SUPERSEDED
 from tests.s3 import moto_server, store_of
 from tests.store.conftest import Bench
@@ -133,7 +134,7 @@ async def put_only(bench: Bench, number: int, **changes: Any) -> int:
 async def test_an_image_stands_whole_under_its_name_and_nothing_else(bench: Bench, kept: Kept) -> None:
     artifact = await bench.make(task(1, name="größe 50% #1/a b"), 1)
     assert kept.all() == {"größe 50% #1/a b.png": image(1).data}
-    assert kept.view().presence(artifact) is Presence.WHOLE
+    assert kept.view().compare(artifact) is FileComparison.SAME
 
 
 async def test_an_image_that_was_not_recorded_is_taken_over(bench: Bench, kept: Kept) -> None:
@@ -203,7 +204,7 @@ async def test_missing_and_changed_images_are_seen(bench: Bench, kept: Kept) -> 
     kept.remove("cats/1.png")
     kept.write("cats/2.png", bytes(len(image(2).data)))
     view = kept.view()
-    assert (view.presence(gone), view.presence(edited)) == (Presence.MISSING, Presence.CHANGED)
+    assert (view.compare(gone), view.compare(edited)) == (FileComparison.MISSING, FileComparison.CHANGED)
     assert view.in_the_way("cats/2", None) == "cats/2.png"
     assert view.in_the_way("cats/2", "cats/2.png") is None
 
@@ -212,7 +213,7 @@ async def test_an_image_moves_to_a_new_name(bench: Bench, kept: Kept) -> None:
     await bench.make(task(1), 1)
     moved = await bench.store.move("cats/1", "dogs/1")
     assert kept.all() == {"dogs/1.png": image(1).data}
-    assert kept.view().presence(moved) is Presence.WHOLE
+    assert kept.view().compare(moved) is FileComparison.SAME
     await restart(bench, kept)
     assert state_of(bench) is TaskState.DONE
 

@@ -1,0 +1,115 @@
+"""What takes room and is no longer needed: superseded images, answers without an image, images of orphaned tasks.
+
+Read without the lock, removed under it. Never among them: an image in rejected/ that waits to be published, an image
+that was edited since, one that the manifest or another one still asks for. What was spent stays in the ledger.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+from pipeline.app.context import Setup
+from pipeline.app.locking import open_store
+from pipeline.app.orphans import Orphans
+from pipeline.app.planning import DigestMemory, plan_rows, reading
+from pipeline.app.rejected import rejected
+from pipeline.model import Artifact
+from pipeline.store.maintenance import Maintenance
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rejected import FACTS
+from pipeline.store.writer import superseded_paths
+
+
+class Kind(StrEnum):
+    """What may be removed."""
+
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    ORPHANS = "orphans"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prunable:
+    """One file that may go, with what lies beside it. `task` is the orphan's id."""
+
+    kind: Kind
+    path: Path
+    size_bytes: int
+    at: datetime  # when it was written
+    task: str | None = None
+
+
+async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_done: bool) -> list[Prunable]:
+    """Return what is older than `older_s`; remove it where `is_done`. Raises InputError, TryLater, StorageError."""
+    before = datetime.now(UTC) - timedelta(seconds=older_s)
+    _ = setup.manifest.output_folder  # of a bucket nothing is removed yet: refused before anything is looked at
+    if not is_done:
+        return _found(setup, kinds, before)
+    async with open_store(setup) as store:
+        await store.recover()  # what waits to be published is, before anything goes
+        found = _found(setup, kinds, before)
+        for each in found:
+            await store.maintain(partial(_remove, each))
+    return found
+
+
+def _found(setup: Setup, kinds: Collection[Kind], before: datetime) -> list[Prunable]:
+    walks = {Kind.SUPERSEDED: _superseded, Kind.REJECTED: _rejected, Kind.ORPHANS: _orphans}
+    return [each for kind in Kind if kind in kinds for each in walks[kind](setup) if each.at < before]
+
+
+def _superseded(setup: Setup) -> Iterator[Prunable]:
+    for path in superseded_paths(setup.manifest.state_dir):
+        yield _prunable(Kind.SUPERSEDED, path)
+
+
+def _rejected(setup: Setup) -> Iterator[Prunable]:
+    for kept in rejected(setup):
+        if kept.facts is not None and not kept.facts.is_image:
+            yield _prunable(Kind.REJECTED, kept.path)
+
+
+def _orphans(setup: Setup) -> Iterator[Prunable]:
+    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now."""
+    with reading(setup) as reader:
+        waiting, orphans = list[str](), Orphans(setup.manifest, reader)
+        rows = plan_rows(
+            setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting)
+        )
+        present = {row.task.id for row in orphans.watch(rows)}
+        jobs = orphans.counted(waiting)
+        for known in reader.orphans(present):
+            record = reader.record(known.id)
+            if known.artifact is None or record is None or record["job"] not in jobs:
+                continue
+            path = setup.manifest.output_folder / known.artifact.path
+            if _is_its_own(reader, known.artifact, path):
+                yield _prunable(Kind.ORPHANS, path, task=known.id)
+
+
+def _is_its_own(reader: LedgerReader, artifact: Artifact, path: Path) -> bool:
+    """Whether the file is as it was recorded, and nobody else's."""
+    if len(reader.makers(path=artifact.path)) != 1 or path.is_symlink() or not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+
+
+def _prunable(kind: Kind, path: Path, *, task: str | None = None) -> Prunable:
+    status = path.lstat()
+    at = datetime.fromtimestamp(status.st_mtime, UTC)
+    return Prunable(kind=kind, path=path, size_bytes=status.st_size, at=at, task=task)
+
+
+def _remove(each: Prunable, maintenance: Maintenance) -> None:
+    if each.task is not None:
+        maintenance.forget_image(each.task)
+        return
+    for path in (each.path, each.path.with_name(each.path.name + FACTS)):
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()

@@ -1,0 +1,69 @@
+"""prune: what takes room is shown, and goes with -y; money, edited images and what waits to be published stay."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Imgpipe
+
+ALL = ("--superseded", "--rejected", "--orphans")
+
+
+@pytest.fixture
+def shop(imgpipe: Imgpipe) -> Path:
+    """A shop with a superseded image, two answers without an image and two orphans; all of it 40 days old."""
+    jobs = "{mugs: {items: {a: A, b: B, c: C, d: 'D [[broken_json]]'}}}"
+    path = imgpipe.manifest(jobs)
+    assert imgpipe("run", path).exit == 3
+    path.write_text(path.read_text().replace("a: A, b: B, c: C,", "a: A new mug,"))
+    assert imgpipe("run", path).exit == 3
+    for file in imgpipe.out.rglob("*"):
+        if file.is_file():
+            os.utime(file, (file.stat().st_atime, file.stat().st_mtime - 40 * 86_400))
+    return path
+
+
+def kinds(found: list[dict[str, str]]) -> list[str]:
+    return [each["kind"] for each in found]
+
+
+def files(imgpipe: Imgpipe) -> list[Path]:
+    return sorted(path for path in imgpipe.out.rglob("*") if not path.name.startswith("ledger.sqlite-"))
+
+
+def test_without_yes_it_only_shows(imgpipe: Imgpipe, shop: Path) -> None:
+    before = files(imgpipe)
+    ended = imgpipe("prune", shop, *ALL, "--json")
+    assert kinds(ended.json["files"]) == ["superseded", "rejected", "rejected", "orphans", "orphans"]
+    assert ended.json["size_bytes"] == sum(Path(each["path"]).stat().st_size for each in ended.json["files"])
+    assert "5 files (" in (shown := imgpipe("prune", shop, *ALL)).err
+    assert len(shown.out.splitlines()) == 5
+    assert imgpipe("prune", shop, *ALL, "--older", "50d", "--json").json["files"] == []
+    assert files(imgpipe) == before
+
+
+def test_yes_removes_it_and_the_money_stays(imgpipe: Imgpipe, shop: Path) -> None:
+    spent = imgpipe("status", shop, "--json").json["cost_usd"]
+    gone = [Path(each["path"]) for each in imgpipe("prune", shop, *ALL, "-y", "--json").json["files"]]
+    assert [path.stem for path in imgpipe.images()] == ["a"]
+    assert not any(path.exists() for path in gone)
+    assert not list((imgpipe.state / "rejected").iterdir())
+    assert imgpipe("status", shop, "--json").json["cost_usd"] == spent
+    assert imgpipe("verify", shop).exit == 0
+    assert imgpipe("run", shop, "--json").json["attempts"] == 0
+
+
+def test_an_orphan_that_was_edited_stays(imgpipe: Imgpipe, shop: Path) -> None:
+    orphan = next(path for path in imgpipe.images() if path.stem == "b")
+    orphan.write_bytes(orphan.read_bytes() + b"edited")
+    os.utime(orphan, (1, 1))
+    gone = imgpipe("prune", shop, "--orphans", "-y", "--json").json["files"]
+    assert [Path(each["path"]).stem for each in gone] == ["c"]
+    assert orphan.exists()
+
+
+def test_nothing_named_is_a_mistake(imgpipe: Imgpipe, shop: Path) -> None:
+    ended = imgpipe("prune", shop)
+    assert ended.exit == 2
+    assert "--superseded" in ended.err
