@@ -142,8 +142,8 @@ def test_verbs_work_on_the_bucket_or_say_that_they_do_not(imgpipe: Imgpipe, tmp_
     rebuilt = imgpipe("rebuild", path)
     assert (rebuilt.returncode, f"mugs/{names[1]} is not a whole image" in rebuilt.stdout) == (3, True), rebuilt.stdout
     assert imgpipe.json("status", path)["tasks"]["done"] == 3
-    for verb in ("report", "prune"):
-        refused = imgpipe(verb, path)
+    for verb, *flags in (["report"], ["prune", "--rejected"]):
+        refused = imgpipe(verb, path, *flags)
         assert (refused.returncode, "not yet for buckets" in refused.stderr) == (2, True), refused.stderr
 
 
