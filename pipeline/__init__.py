@@ -16,11 +16,50 @@ In data-flow order:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
+    from pipeline.api import (
+        AttemptEnded,
+        AttemptStarted,
+        Event,
+        Generated,
+        Halted,
+        Paused,
+        RetryScheduled,
+        RunEnded,
+        RunFailed,
+        RunStarted,
+        RunSummary,
+        StagePlanned,
+        TaskEnded,
+        Warned,
+        explain,
+        generate,
+        plan_manifest,
+        run_manifest,
+    )
 
 
 __version__ = "0.1.0"
-__all__ = ["Generated", "RunFailed", "__version__", "explain", "generate", "plan_manifest", "run_manifest"]
+__all__ = [
+    "AttemptEnded",
+    "AttemptStarted",
+    "Event",
+    "Generated",
+    "Halted",
+    "Paused",
+    "RetryScheduled",
+    "RunEnded",
+    "RunFailed",
+    "RunStarted",
+    "RunSummary",
+    "StagePlanned",
+    "TaskEnded",
+    "Warned",
+    "__version__",
+    "explain",
+    "generate",
+    "plan_manifest",
+    "run_manifest",
+]
 
 
 def __getattr__(name: str) -> Any:

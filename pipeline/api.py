@@ -11,22 +11,36 @@ Every promise of the command line holds here too: the same call again yields wha
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from pipeline.errors import ImgpipeError, InputError
+from pipeline.engine.events import AttemptEnded as AttemptEnded
+from pipeline.engine.events import AttemptStarted as AttemptStarted
+from pipeline.engine.events import Event as Event
+from pipeline.engine.events import Halted as Halted
+from pipeline.engine.events import Paused as Paused
+from pipeline.engine.events import RetryScheduled as RetryScheduled
+from pipeline.engine.events import RunEnded as RunEnded
+from pipeline.engine.events import RunStarted as RunStarted
+from pipeline.engine.events import RunSummary as RunSummary
+from pipeline.engine.events import StagePlanned as StagePlanned
+from pipeline.engine.events import TaskEnded as TaskEnded
+from pipeline.engine.events import Warned as Warned
+from pipeline.errors import ImgpipeError, InputError, Problem
 from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
-    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.engine.events import Gauge, Listener
     from pipeline.view.explain import Explanation
     from pipeline.view.plan import PlanBill
 
 
+ROWS: Final = "rows.jsonl"
+KEY: Final = "_id"  # of rows that name none
 Listen = Callable[["Event"], None]
 
 
@@ -54,7 +68,12 @@ class RunFailed(ImgpipeError):  # noqa: N818 - reads as what happened
 
 
 def plan_manifest(
-    path: str | Path, *, variables: Mapping[str, str] | None = None, simulate: bool = False
+    path: str | Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    select: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    simulate: bool = False,
 ) -> "PlanBill":
     """Return what a run would do, why and for how much, like `imgpipe plan`; nothing is sent, nothing is changed.
 
@@ -63,7 +82,9 @@ def plan_manifest(
     from pipeline.app import context
     from pipeline.app import plan as app_plan
 
-    return app_plan.bill(context.prepare(Path(path), _flags(variables, simulate=simulate)))
+    return app_plan.bill(
+        context.prepare(Path(path), _flags(variables, select=select, exclude=exclude, simulate=simulate))
+    )
 
 
 def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explanation":
@@ -81,11 +102,19 @@ async def run_manifest(
     path: str | Path,
     *,
     variables: Mapping[str, str] | None = None,
+    select: Iterable[str] = (),
+    exclude: Iterable[str] = (),
     budget_usd: float | None = None,
+    max_duration_s: float | None = None,
+    pilot: int | None = None,
+    force: bool = False,
+    repair: bool = False,
     simulate: bool = False,
     listen: Listen | None = None,
 ) -> "RunSummary":
     """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` hears every event.
+
+    select, exclude, max_duration_s, pilot, force and repair mean what the flags of those names mean.
 
     Raises InputError, StorageError, AccountError and TryLater before anything is sent. Cancelling it saves what has
     arrived; requests in flight become unknown.
@@ -93,14 +122,30 @@ async def run_manifest(
     from pipeline.app import context
     from pipeline.app import run as app_run
 
-    setup = context.prepare(Path(path), _flags(variables, budget_usd=budget_usd, simulate=simulate))
+    flags = replace(
+        _flags(variables, select=select, exclude=exclude, budget_usd=budget_usd, simulate=simulate),
+        max_duration_s=max_duration_s,
+        pilot=pilot,
+        force=force,
+        repair=repair,
+    )
+    setup = context.prepare(Path(path), flags)
     return await app_run.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
 
 
-def _flags(variables: Mapping[str, str] | None, *, budget_usd: float | None = None, simulate: bool) -> "Flags":
+def _flags(
+    variables: Mapping[str, str] | None,
+    *,
+    select: Iterable[str] = (),
+    exclude: Iterable[str] = (),
+    budget_usd: float | None = None,
+    simulate: bool,
+) -> "Flags":
     from pipeline.app import context
+    from pipeline.plan.selection import Selection
 
     return context.Flags(
+        selection=Selection(select=_patterns(select), exclude=_patterns(exclude)),
         variables=dict(variables or {}),
         budget_microusd=None if budget_usd is None else round(budget_usd * 1_000_000),
         simulate=simulate,
@@ -108,9 +153,15 @@ def _flags(variables: Mapping[str, str] | None, *, budget_usd: float | None = No
     )
 
 
+def _patterns(patterns: Iterable[str]) -> tuple[str, ...]:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
 async def generate(
-    prompts: Iterable[str] | Mapping[str, str],
+    prompts: Iterable[str] | AsyncIterable[str] | Mapping[str, str] | Iterable[Mapping[str, object]],
     *,
+    prompt: str | None = None,
+    key: str | None = None,
     output_dir: str | Path,
     budget_usd: float,
     provider: str = "cometapi",
@@ -118,16 +169,23 @@ async def generate(
 ) -> AsyncIterator[Generated]:
     """Yield the images of `prompts` as they arrive; those on disk already come first and cost nothing.
 
-    prompts: texts, or a mapping id -> text. provider: cometapi, google or simulator. defaults: any key of a job, such
-    as model="gemini-3-pro-image", size="2K", aspect_ratio="16:9". Raises RunFailed after the last image when
-    some are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
+    prompts: texts (also from an async iterable, which is read to its end first), a mapping id -> text, or rows:
+    mappings that fill the template `prompt`, such as "A {{ row.colour }} mug"; `key` names the field that is each
+    row's id. provider: cometapi, google or simulator. defaults: any key of a job, such as model="gemini-3-pro-image",
+    size="2K", aspect_ratio="16:9".
+
+    Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
+    are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
     """
     from pipeline.app import context
     from pipeline.app import run as app_run
 
-    items = dict(prompts) if isinstance(prompts, Mapping) else {_id(prompt): prompt for prompt in prompts}
-    manifest = _write_manifest(Path(output_dir), items, provider, defaults)
-    setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
+    given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
+    job, items = _job_of(given, prompt, key)
+    manifest = _write_manifest(Path(output_dir), job, provider, defaults)
+    with _naming_arguments(manifest):
+        setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
+        items = items or _prompts_of(setup)
     for present in _present(setup, items):
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
@@ -155,22 +213,82 @@ def _id(prompt: str) -> str:
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
 
 
-def _write_manifest(output_dir: Path, items: Mapping[str, str], provider: str, defaults: Mapping[str, object]) -> Path:
-    """Write the manifest this call stands for; JSON is YAML. A prompt is data: it stands as a string in a template."""
+def _job_of(
+    prompts: "Iterable[str] | Mapping[str, str] | Iterable[Mapping[str, object]]", prompt: str | None, key: str | None
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Return the job, and the prompts by id where they are known already. A prompt is data, not a template."""
+    if isinstance(prompts, str):
+        raise InputError(Problem(what="generate(): prompts is one text", instead='write a list: ["a red mug"]'))
+    given = list(prompts.items()) if isinstance(prompts, Mapping) else list(prompts)
+    rows = [each for each in given if isinstance(each, Mapping)]
+    if rows and len(rows) == len(given):
+        if prompt is None:
+            what, instead = "generate(): rows need a prompt", 'such as prompt="A {{ row.colour }} mug"'
+            raise InputError(Problem(what=what, instead=instead))
+        return {"prompt": prompt, **_rows_of(rows, key)}, {}
+    if prompt is not None or key is not None:
+        raise InputError(Problem(what="generate(): prompt and key go with rows", instead="give a list of mappings"))
+    texts = [each if isinstance(each, tuple) else (_id(str(each)), str(each)) for each in given]
+    items = {str(name): str(text) for name, text in texts}
+    quoted = {name: {"prompt": f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"} for name, text in items.items()}
+    return {"items": quoted}, items
+
+
+def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[str, object]:
+    """Return rows as a table beside the manifest; without a key a row's id is a digest of what it says."""
+    lines = [{str(name): value for name, value in row.items()} for row in rows]
+    if key is None:
+        lines = [{**line, KEY: _id(json.dumps(line, sort_keys=True, default=str))} for line in lines]
+    elif lacking := [number for number, line in enumerate(lines) if key not in line]:
+        raise InputError(Problem(what=f"generate(): row {lacking[0]} has no {key!r}", instead="give every row its key"))
+    return {"each": {"jsonl": ROWS, "key": key or KEY}, ROWS: lines}
+
+
+def _prompts_of(setup: "Setup") -> dict[str, str]:
+    from pipeline.manifest.expand import expand
+    from pipeline.manifest.inputs import read_digest
+
+    return {
+        task.id.partition("/")[2].partition("@")[0]: task.prompt for task in expand(setup.manifest, digests=read_digest)
+    }
+
+
+@contextmanager
+def _naming_arguments(manifest: Path) -> "Iterator[None]":
+    """Name the caller's argument in an error, not a place in a file that the caller did not write."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(*(_of_argument(each, manifest) for each in error.problems)) from error
+
+
+def _of_argument(problem: Problem, manifest: Path) -> Problem:
+    if problem.file != str(manifest):
+        return problem
+    what = problem.what.removeprefix("jobs.images.").removeprefix("defaults.")
+    return Problem(what=f"generate(): {what}", instead=problem.instead)
+
+
+def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, defaults: Mapping[str, object]) -> Path:
+    """Write the manifest this call stands for; JSON is YAML."""
     from pipeline.manifest.location import is_address
 
     if is_address(str(output_dir)):
-        raise InputError("not yet for buckets: generate() writes to a folder; a manifest's output_dir may be a bucket")
+        what = "not yet for buckets: generate() writes to a folder"
+        raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
-    rows = {key: {"prompt": f"{{{{ {json.dumps(prompt, ensure_ascii=False)} }}}}"} for key, prompt in items.items()}
+    rows = job.pop(ROWS, None)
+    if isinstance(rows, list):
+        text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        (output_dir / ROWS).write_text(text, encoding="utf-8")
     document = {
         "version": 1,
         "name": "generate",
         "provider": {"kind": provider},
         "output_dir": ".",
         "defaults": {"output": "{{ id }}", **defaults},
-        "jobs": {"images": {"items": rows}},
+        "jobs": {"images": job},
     }
     path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
     return path

@@ -4,6 +4,7 @@ Units are in the names: `_s` seconds, `_bytes`, `_microusd` (1 USD = 1,000,000).
 relative and POSIX, so that outputs and ledger can be moved together.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -34,6 +35,13 @@ class Aspect(StrEnum):
     INPUTS = "inputs"  # the bytes of the input images, in order
     PARAMS = "params"  # every generation parameter, safety and variant
     MODEL = "model"
+
+
+class Edit(StrEnum):
+    """What a person did to an image, and said so (`--accept`)."""
+
+    EDITED = "edited"  # another picture stands under its name
+    ABSENT = "absent"  # its file was removed
 
 
 class Tier(StrEnum):
@@ -71,6 +79,7 @@ class Digests(msgspec.Struct, frozen=True, gc=False):
     inputs: str
     params: str
     model: str
+    pixels: str = ""  # of the input images without their metadata; empty: not known, or there are none
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -100,6 +109,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
     keep_metadata: bool = False  # send EXIF data (GPS) of the input images along
     embed: bool = False  # write provenance into the image file
+    checks: tuple[str, ...] = ()  # made when the image comes
+    min_side_px: int = 0  # below it the check `min_side` flags
     matrix: dict[str, str] = {}  # axis -> the chosen value's name
     fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
 
@@ -111,6 +122,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
     unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
     faults: "tuple[Fault, ...]" = ()  # of its paid attempts that brought no image
+    former: str = ""  # id of the task whose image it takes over
 
 
 class Fault(StrEnum):
@@ -261,6 +273,7 @@ class Artifact:
     request_id: str | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
     doubts: tuple[str, ...] = field(default=(), compare=False)
+    flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -299,6 +312,8 @@ class Known:
     updated_at: datetime
     artifact_fingerprint: str | None = None  # of the request that made `artifact`; older than `fingerprint` unless done
     is_accepted: bool = False  # its refusal is taken as it is
+    edit: Edit | None = None  # what a person did to its image
+    flags: Mapping[str, str] = field(default_factory=dict)  # what checks found in its image: flag -> reason
     faults: "tuple[Fault, ...]" = ()  # of paid attempts of the present fingerprint, in all runs, that brought no image
 
 

@@ -97,3 +97,13 @@ class Notify:
     webhook: str | None = field(default=None, repr=False)  # gets the run's summary as JSON
     ping: str | None = field(default=None, repr=False)  # a dead man's switch
     prometheus: Path | None = None  # a text file for a node exporter
+
+
+# Checks of images that came, by their names in the manifest.
+BLANK: Final = "blank"
+ASPECT: Final = "aspect"
+MIN_SIDE: Final = "min_side"
+SAME_AS_INPUT: Final = "same_as_input"
+TWIN: Final = "twin"
+CHECKS: Final = (BLANK, ASPECT, MIN_SIDE, SAME_AS_INPUT, TWIN)
+DEFAULT_CHECKS: Final = (BLANK, ASPECT, SAME_AS_INPUT)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import pipeline
 from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
 from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
@@ -82,3 +83,60 @@ async def test_a_manifest_runs_and_its_events_are_heard(tmp_path: Path) -> None:
     summary = await run_manifest(manifest, listen=events.append)
     assert (summary.exit, summary.images) == (Exit.OK, 2)
     assert len([event for event in events if isinstance(event, TaskEnded)]) == 2
+
+
+ROWS = [{"sku": "a", "colour": "red"}, {"sku": "b", "colour": "blue"}]
+
+
+@pytest.mark.parametrize("key", ["sku", None])
+async def test_rows_fill_a_template(tmp_path: Path, key: str | None) -> None:
+    options = {"prompt": "A {{ row.colour }} mug", "key": key}
+    for cost in (True, False):
+        images = generate(ROWS, output_dir=tmp_path, budget_usd=1.0, provider="simulator", **options)  # type: ignore[arg-type]
+        found = {image.prompt: image async for image in images}
+        assert set(found) == {"A red mug", "A blue mug"}
+        assert any(image.cost_usd for image in found.values()) is cost
+    assert {image.id for image in found.values()} == {"a", "b"} or key is None
+
+
+async def test_prompts_may_come_from_an_async_iterable(tmp_path: Path) -> None:
+    async def prompts():  # type: ignore[no-untyped-def]
+        yield "A red mug"
+
+    images = generate(prompts(), output_dir=tmp_path, budget_usd=1.0, provider="simulator")
+    assert [image.prompt async for image in images] == ["A red mug"]
+
+
+@pytest.mark.parametrize(
+    ("prompts", "options", "said"),
+    [
+        (["a"], {"sise": "1K"}, "sise"),
+        (ROWS, {}, "rows need a prompt"),
+        (ROWS, {"prompt": "A mug", "key": "id"}, "row 0 has no 'id'"),
+        (ROWS, {"prompt": "A {{ row.color }} mug"}, "color"),
+        ("a mug", {}, "prompts is one text"),
+    ],
+    ids=["option", "prompt", "key", "field", "text"],
+)
+async def test_an_error_names_the_argument(
+    tmp_path: Path, prompts: object, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(InputError) as error:
+        async for _ in generate(prompts, output_dir=tmp_path, budget_usd=1.0, provider="simulator", **options):  # type: ignore[arg-type]
+            pass
+    assert said in str(error.value)
+    assert "manifest.yaml" not in str(error.value)
+
+
+async def test_a_manifest_runs_as_its_flags_say(tmp_path: Path) -> None:
+    manifest = tmp_path / "shop.yaml"
+    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat, z: A dog}}}\n")
+    assert plan_manifest(manifest, select="a/x").due == 1
+    assert (await run_manifest(manifest, pilot=1)).exit is Exit.BUDGET
+    assert (await run_manifest(manifest, exclude=["a/z"])).images + 1 >= 2
+    events: list[Event] = []
+    summary = await run_manifest(manifest, listen=events.append)
+    assert summary.exit is Exit.OK
+    assert any(isinstance(event, pipeline.RunEnded) for event in events)
+    assert summary.spent_usd == summary.spent_microusd / 1e6
+    assert all(getattr(pipeline, name) for name in pipeline.__all__)

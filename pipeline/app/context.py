@@ -6,6 +6,7 @@ errors: on a machine with one user nothing is wrong with them.
 """
 
 import os
+import shlex
 import stat
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Aspect, Task
+from pipeline.model import Aspect, Edit, Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
@@ -74,15 +75,30 @@ class Flags:
     budget_microusd: int | None = None
     max_duration_s: float | None = None
     drain_s: float = 25.0
+    pilot: int | None = None  # so many tasks first, then the run ends
+    is_strict_select: bool = False  # a pattern that matches nothing is an error
     force: bool = False
     repair: bool = False
     is_now: bool = False  # send although a hold lasts
     accept: frozenset[Aspect] = frozenset()
+    edits: frozenset[Edit] = frozenset()  # what a person did to images is taken as it is
     accept_refused: bool = False  # refusals are taken as they are
     simulate: bool = False
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
     wait_lock_s: float = 0.0
+
+    def words(self, *, is_selecting: bool = False) -> list[str]:
+        """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.
+
+        Every hint has them: one of a rehearsal that left out `--simulate` would spend money.
+        """
+        words: list[str] = []
+        if self.simulate:
+            words += ["--simulate", *([self.profile] if self.profile else [])]
+        words += [word for name, value in self.variables.items() for word in ("--var", f"{name}={value}")]
+        words += [word for name in sorted(self.allow_env) for word in ("--allow-env", name)]
+        return words + (self.selection.words() if is_selecting else [])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +112,16 @@ class Setup:
     retry: Retry
     catalogue: Catalogue
     rules: Rules
+
+    @property
+    def command(self) -> str:
+        """What is typed behind `imgpipe VERB` to mean this manifest, as it is meant now."""
+        return shlex.join([str(self.manifest.path), *self.flags.words()])
+
+    @property
+    def command_of_selection(self) -> str:
+        """The same with the selection, for a verb that asks the same tasks again."""
+        return shlex.join([str(self.manifest.path), *self.flags.words(is_selecting=True)])
 
     @property
     def is_play_money(self) -> bool:
@@ -172,6 +198,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
             force=flags.force,
             unknown_repeats=manifest.retry.unknown,
             accept=flags.accept,
+            edits=flags.edits,
             accept_refused=flags.accept_refused,
         ),
     )

@@ -36,7 +36,7 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
     exported = Exported()
     with reading(setup) as reader:
-        for task_id, mark in marked(setup.manifest, "picked", picks_path).items():
+        for task_id, mark in marked(setup, "picked", picks_path).items():
             source = _source(setup, reader, task_id, mark)
             if isinstance(source, str):
                 exported.left.append((task_id, source))

@@ -36,7 +36,7 @@ class Orphans:
         for row in rows:
             job = row.task.job
             if row.known is not None:
-                self._left[job] -= 1
+                self._left[row.known.id.partition("/")[0]] -= 1
             verdict = row.verdict
             if verdict.reason is not None or verdict.state is not TaskState.DONE or verdict.is_missing:
                 self._unmade.add(job)
@@ -44,9 +44,16 @@ class Orphans:
 
     def counted(self, waiting: Collection[str]) -> Counter[str]:
         """Return the orphans of each job, when the stream has ended; `waiting` are the files that were too young."""
-        unsure = set(self._patient) if waiting else set()
-        unsure |= set(behind(self._upstream, self._unmade | unsure))
+        unsure = self._unsure(set(self._patient) if waiting else set())
         return Counter({job: number for job, number in self._left.items() if number > 0 and job not in unsure})
+
+    @property
+    def unsure(self) -> set[str]:
+        """The jobs that may have rows which the stream could not see."""
+        return self._unsure(set(self._patient))
+
+    def _unsure(self, waiting: set[str]) -> set[str]:
+        return waiting | set(behind(self._upstream, self._unmade | waiting))
 
 
 def behind(upstream: Mapping[str, str], jobs: Collection[str]) -> Iterator[str]:

@@ -52,6 +52,7 @@ def bill(setup: Setup) -> PlanBill:
                 *planned.notes,
                 *_behind(planned),
                 *_left_alone(setup, plan),
+                *_flagged(setup, plan),
                 *_free(plan),
                 *plan.notes,
             ),
@@ -128,7 +129,7 @@ def _behind(planned: Planned) -> Iterator[str]:
 
 def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say what is wrong and not due, and which command would pay for it."""
-    file = setup.manifest.path
+    file = setup.command_of_selection
     missing = plan.sum_of(MISSING)
     if missing.tasks:
         price = _price(setup, missing.known_price)
@@ -142,11 +143,21 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
         yield f"{what}; asked again, {_price(setup, group.known_price)}, by: imgpipe retry {file} {flags}"
 
 
+def _flagged(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say how many images a check found fault with, and what new ones cost."""
+    if number := plan.flagged.tasks:
+        price = _price(setup, plan.flagged.known_price)
+        yield f"{count(number, 'image')} flagged; made anew, {price}, by: imgpipe redo {setup.command} --flagged"
+
+
 def _price(setup: Setup, microusd: int | None) -> str:
     return "at an unknown price" if microusd is None else f"for {money(microusd, setup.is_play_money)}"
 
 
 def _free(plan: Plan) -> list[str]:
     """Say what a run does without a request."""
-    texts = {"a new name, no request": plan.moves, "accepted as it is, no request": plan.accepted}
+    texts = {
+        "a new name or id, no request": plan.moves,
+        "taken as good for what is asked now, no request": plan.accepted,
+    }
     return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]

@@ -20,11 +20,13 @@ import msgspec
 from pipeline.app.consent import doubt, prices_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans, behind, check_name
+from pipeline.app.renames import Renames
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion, expand
 from pipeline.manifest.inputs import InputDigests
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.tasks import digest
 from pipeline.model import BucketUrl, Task, TaskState
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
@@ -67,6 +69,7 @@ def _unread(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 
     return ""
 
 
+MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
 NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
@@ -98,7 +101,7 @@ class Planned:
     waiting: tuple[str, ...] = ()  # input files too young to be read
     said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
-    digests: list[tuple[Path, int, int, str]] = field(default_factory=list)  # learned: path, size, mtime, sha256
+    digests: list[tuple[Path, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
     warnings: list[str] = field(default_factory=list)
     is_play_money: bool = False
     unmatched: str = ""  # why nothing is selected
@@ -131,19 +134,31 @@ class DigestMemory:
 
     def __init__(self, reader: LedgerReader) -> None:
         self._reader = reader
-        self._learned: dict[tuple[Path, int, int], str] = {}
+        self._learned: dict[tuple[Path, int, int], tuple[str, str]] = {}
 
     @property
-    def learned(self) -> list[tuple[Path, int, int, str]]:
-        """What the ledger did not know: path, size, time, digest."""
-        return [(*file, digest) for file, digest in self._learned.items()]
+    def learned(self) -> list[tuple[Path, int, int, str, str]]:
+        """What the ledger did not know: path, size, time, digest of the file, of its pixels."""
+        return [(*file, *digests) for file, digests in self._learned.items()]
 
     def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
+        return self._digests(path, size_bytes, mtime_ns)[0]
+
+    def with_pixels(self, task: Task) -> Task:
+        """Add what its input images are without their metadata, where that is known and they are sent without."""
+        if not task.images or task.keep_metadata:
+            return task
+        pixels = [self._digests(Path(each.path), each.size_bytes, each.mtime_ns)[1] for each in task.images]
+        if not all(pixels):
+            return task
+        digests = msgspec.structs.replace(task.digests, pixels=digest(pixels))
+        return msgspec.structs.replace(task, digests=digests)
+
+    def _digests(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str]:
         file = (path, size_bytes, mtime_ns)
         known = self._learned.get(file) or self._reader.digest(*file)
         if known is None:
-            with path.open("rb") as stream:
-                known = hashlib.file_digest(stream, "sha256").hexdigest()
+            known = _read_digests(path, size_bytes)
             self._learned[file] = known
         return known
 
@@ -166,6 +181,22 @@ def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
         return Objects(((each.path, each.size_bytes, each.version) for each in bucket.listing()), is_ours)
 
 
+def _read_digests(path: Path, size_bytes: int) -> tuple[str, str]:
+    """Hash a file, and what is left of it without its metadata; the latter is empty where that cannot be told."""
+    from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
+    from pipeline.imaging.metadata import picture_bytes
+
+    with path.open("rb") as stream:
+        if size_bytes > MOST_PIXELS_BYTES:
+            return hashlib.file_digest(stream, "sha256").hexdigest(), ""
+        data = stream.read()
+    whole = hashlib.sha256(data).hexdigest()
+    try:
+        return whole, hashlib.sha256(picture_bytes(data, sniff(data)[0])).hexdigest()
+    except (BrokenImageError, IndexError, ValueError):
+        return whole, ""
+
+
 def plan_rows(
     setup: Setup,
     reader: LedgerReader,
@@ -174,8 +205,13 @@ def plan_rows(
     jobs: Collection[str] | None = None,
     on_end: Callable[[Expansion], None] = lambda _expansion: None,
     is_cancelled: threading.Event | None = None,
+    has_renames: bool = True,
+    files: FileView | None = None,
 ) -> Iterator[PlanRow]:
-    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end."""
+    """Stream every task beside what is known of it, whatever the selection. Raises InputError at the end.
+
+    `files` None: the output directory as it is now.
+    """
     manifest = setup.manifest
 
     def tasks() -> Iterator[Task]:
@@ -184,10 +220,20 @@ def plan_rows(
         )
         for task in expansion:
             _check_cancelled(is_cancelled)
-            yield _with_words(task, setup.rules.redo)
+            yield digests.with_pixels(_with_words(task, setup.rules.redo))
         on_end(expansion)
 
-    return survey(tasks(), reader, file_view(manifest.output_dir, reader), setup.rules)
+    seen = files if files is not None else file_view(manifest.output_dir, reader)
+
+    def present() -> Iterator[PlanRow]:
+        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False, files=seen)
+
+    former = Renames(manifest, reader, present) if has_renames else _no_one
+    return survey(tasks(), reader, seen, setup.rules, former=former)
+
+
+def _no_one(_task: Task) -> None:
+    return None
 
 
 def _check_cancelled(is_cancelled: threading.Event | None) -> None:
@@ -212,7 +258,8 @@ def make_plan(
     orphans = Orphans(setup.manifest, reader)
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
     asked: list[tuple[str, str]] = []
-    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked))
+    matched: set[str] = set()
+    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
     unreadable: dict[str, str] = {}
     plan = tally(
         _without_decoder(selected, unreadable),
@@ -223,19 +270,22 @@ def make_plan(
     )
     check_name(setup, reader, asked)
     _check_plan(setup, plan)
+    unmatched = _unmatched_patterns(setup.flags.selection, matched) if jobs is None else []
+    if unmatched and setup.flags.is_strict_select:
+        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
     waiting = tuple(name for expansion in ended for name in expansion.waiting)
     return Planned(
         plan=plan,
         orphans=Counter() if jobs is not None else orphans.counted(waiting),
         waiting=waiting,
-        said=tuple(text for expansion in ended for text in expansion.notes),
+        said=(*(unmatched if plan.total else ()), *(text for expansion in ended for text in expansion.notes)),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
         is_play_money=setup.is_play_money,
         unmatched=""
         if plan.total or jobs is not None
-        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked]),
+        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked], setup.command),
     )
 
 
@@ -278,12 +328,21 @@ def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterat
         yield row
 
 
-def _unmatched(selection: Selection, ids: Sequence[str]) -> str:
+def _unmatched_patterns(selection: Selection, matched: Collection[str]) -> list[str]:
+    """Say which patterns match no task today."""
+    patterns = [
+        *(("--select", each) for each in selection.select),
+        *(("--exclude", each) for each in selection.exclude),
+    ]
+    return [f"{flag} {each!r} matches no task" for flag, each in patterns if each not in matched]
+
+
+def _unmatched(selection: Selection, ids: Sequence[str], status: str) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
     if selection.is_everything or not ids:
         return ""
     near = [found for pattern in selection.select if (found := nearest(pattern, ids, cutoff=0.5, most=20_000))]
-    advice = f"did you mean {near[0]}?" if near else "`imgpipe status FILE --tasks` lists the ids"
+    advice = f"did you mean {near[0]}?" if near else f"`imgpipe status {status} --tasks` lists the ids"
     return f"nothing is selected; {advice}"
 
 

@@ -18,7 +18,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
-from pipeline.model import Artifact, Mark
+from pipeline.model import Artifact, Mark, TaskState
 from pipeline.report.folder import PICKS, report_folder
 from pipeline.report.picks import merge_marks, read_picks
 from pipeline.store.marks import read_marks
@@ -41,12 +41,13 @@ def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     return merge_marks(saved, read_marks(manifest.state_dir, manifest=manifest.name))
 
 
-def marked(manifest: Manifest, kind: str, named: Path | None) -> Mapping[str, Mark]:
+def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
     """Return the marks of one kind. Raises InputError when there is none, with the way to make some."""
+    manifest = setup.manifest
     found = {task_id: mark for task_id, mark in marks_of(manifest, named).items() if mark.kind == kind}
     if not found:
         key = "p" if kind == "picked" else "r"
-        instead = f"mark some with the key {key}: imgpipe judge {manifest.path}; or in its report, then Save picks"
+        instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
         raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
     return found
 
@@ -69,7 +70,7 @@ def redo(setup: Setup, picks_path: Path | None) -> Redo:
     words: dict[str, str] = {}
     notes: list[str] = []
     with reading(setup) as reader:
-        for task_id, mark in marked(setup.manifest, "rejected", picks_path).items():
+        for task_id, mark in marked(setup, "rejected", picks_path).items():
             why_not = _why_not(reader, task_id, mark)
             if why_not is None:
                 words[task_id] = mark.words
@@ -80,6 +81,18 @@ def redo(setup: Setup, picks_path: Path | None) -> Redo:
     flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
     changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
     return Redo(setup=changed, ids=wanted, notes=tuple(notes))
+
+
+def redo_flagged(setup: Setup) -> Redo:
+    """Return the set-up of a run that makes flagged images anew. Raises InputError when nothing is flagged."""
+    with reading(setup) as reader:
+        wanted = frozenset(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
+        notes = [note for task_id in sorted(wanted) for note in _seeded(reader, task_id)]
+    if not wanted:
+        raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
+    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
+    rules = replace(setup.rules, redo=dict.fromkeys(wanted, ""))
+    return Redo(setup=replace(setup, flags=flags, rules=rules), ids=wanted, notes=tuple(notes))
 
 
 def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:

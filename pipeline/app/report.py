@@ -15,10 +15,10 @@ from pipeline.app.consent import prices_of
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import marks_of
-from pipeline.app.status import CHANGED, _selected, _state
+from pipeline.app.status import CHANGED, _selected, _state, flags_text
 from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
-from pipeline.model import Artifact, Mark, Quote, Task
+from pipeline.model import Artifact, Edit, Mark, Quote, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.folder import report_folder
 from pipeline.report.gallery import write_report
@@ -62,12 +62,7 @@ def money_of(setup: Setup, reader: LedgerReader) -> tuple[ReportTotals, list[tup
 
 def command_of(setup: Setup) -> str:
     """Return what is typed behind `imgpipe VERB` to mean this manifest, with the flags that make it mean the same."""
-    flags = setup.flags
-    words = [os.path.relpath(setup.manifest.path)]
-    if flags.simulate:
-        words += ["--simulate", *([flags.profile] if flags.profile else [])]
-    words += [word for name, value in flags.variables.items() for word in ("--var", f"{name}={value}")]
-    return shlex.join(words)
+    return shlex.join([os.path.relpath(setup.manifest.path), *setup.flags.words()])
 
 
 def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:
@@ -75,7 +70,14 @@ def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -
     superseded = superseded_files(setup.manifest.state_dir)
     quote = prices_of(setup, reader).quote
     for row in _selected(setup, reader):
-        yield _report_row(setup, reader, row, marks.get(row.task.id), superseded, quote(row.task))
+        yield _report_row(
+            setup,
+            reader,
+            row,
+            marks.get(row.task.id if row.known is None else row.known.id),
+            superseded,
+            quote(row.task),
+        )
 
 
 def _report_row(
@@ -88,7 +90,7 @@ def _report_row(
 ) -> ReportRow:
     task, known = row.task, row.known
     artifact = known.artifact if known else None
-    attempts = reader.attempts(task.id) if known else []
+    attempts = reader.attempts(known.id) if known else []  # a task that is about to be renamed has another id there
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
     asked = _asked_for(reader, task, made, attempts)
     reason = row.verdict.note or (known.reason if known else "")
@@ -103,7 +105,9 @@ def _report_row(
         tags=task.tags,
         matrix=task.matrix,
         fields=task.fields,
-        image=str(setup.manifest.output_folder / artifact.path) if artifact else None,
+        image=str(setup.manifest.output_folder / artifact.path)
+        if artifact and row.verdict.edit is not Edit.ABSENT
+        else None,
         input_image=task.images[0].path if task.images else None,
         width=artifact.width if artifact else None,
         height=artifact.height if artifact else None,
@@ -112,7 +116,8 @@ def _report_row(
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=reason or ("" if asked["fingerprint"] == task.fingerprint else CHANGED),
+        reason=reason
+        or (flags_text(known.flags if known else {}) if asked["fingerprint"] == task.fingerprint else CHANGED),
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pipeline.app.context import Setup
 from pipeline.app.planning import DigestMemory, plan_rows
 from pipeline.errors import InputError, Problem
-from pipeline.model import TaskState
+from pipeline.model import Edit, TaskState
 from pipeline.plan.selection import Selection
 from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
@@ -29,7 +29,8 @@ async def release(setup: Setup, store: Store, reader: LedgerReader, what: Releas
     """Make the tasks due; return a set-up that selects exactly them. Raises InputError for an id the manifest lacks."""
     ids = await asyncio.to_thread(_meant, setup, reader, what)
     await store.release(what.states, ids=ids)
-    return replace(setup, flags=replace(setup.flags, selection=Selection(ids=ids)))
+    flags = replace(setup.flags, selection=Selection(ids=ids))
+    return replace(setup, flags=flags, rules=replace(setup.rules, repair=setup.rules.repair or bool(what.ids)))
 
 
 def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
@@ -41,14 +42,15 @@ def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
         missing.discard(task_id)
         seen.append(task_id)
         is_named = not what.ids or task_id in what.ids
-        if is_named and row.known is not None and row.known.state in what.states:
+        is_absent = what.ids and row.known is not None and row.known.edit is Edit.ABSENT
+        if is_named and row.known is not None and (row.known.state in what.states or is_absent):
             ids.add(task_id)
     if missing:
-        raise InputError(*(_unknown_id(task_id, seen) for task_id in sorted(missing)))
+        raise InputError(*(_unknown_id(task_id, seen, setup.command) for task_id in sorted(missing)))
     return frozenset(ids)
 
 
-def _unknown_id(task_id: str, ids: Iterable[str]) -> Problem:
+def _unknown_id(task_id: str, ids: Iterable[str], command: str) -> Problem:
     near = nearest(task_id, ids, cutoff=0.5, most=20_000)
-    advice = f"did you mean {near}?" if near else "imgpipe status FILE --tasks lists the ids"
+    advice = f"did you mean {near}?" if near else f"imgpipe status {command} --tasks lists the ids"
     return Problem(what=f"no task has the id {task_id!r}", instead=advice)

@@ -8,9 +8,9 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
@@ -21,15 +21,27 @@ from pipeline.app.free_changes import FreeChanges, apply_free_changes
 from pipeline.app.holds import CLOCK_SLACK, lasting, owner_of, told, void
 from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
+from pipeline.app.pilot import Pilot, both, pilot_first
 from pipeline.app.planning import Cancelled, Planned, make_plan, reading
 from pipeline.app.retry import Release, release
 from pipeline.app.sending import GaugeOf, SendingOutcome
 from pipeline.app.signals import Signals
-from pipeline.engine.events import Gauge, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
+from pipeline.app.summary import nothing_done, summary_of
+from pipeline.engine.events import (
+    Gauge,
+    Halted,
+    Listener,
+    RunEnded,
+    RunStarted,
+    RunSummary,
+    StagePlanned,
+    Warned,
+)
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater, most_severe
-from pipeline.model import BucketUrl, TaskState
-from pipeline.plan.plan import Plan, Spool, merged
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
+from pipeline.model import BucketUrl, Due, TaskState
+from pipeline.plan.decide import Verdict
+from pipeline.plan.plan import Plan, PlanRow, Spool, merged, tally
 from pipeline.pools import is_short_of_memory
 from pipeline.store.history import Hold
 from pipeline.store.lock import StateLock
@@ -38,84 +50,9 @@ from pipeline.store.parts import Recovery
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.store import Store
-from pipeline.text import count, moment
 
 if TYPE_CHECKING:
     from pipeline.app.sending import SendingRun
-
-
-def summary_of(
-    plan: Plan,
-    outcome: SendingOutcome,
-    wallet: Wallet,
-    *,
-    run: int | None,
-    signalled: Exit | None,
-    seconds: float,
-    is_play_money: bool,
-    cautions: tuple[str, ...] = (),
-) -> RunSummary:
-    """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
-    states = outcome.counts.states
-    asked = sum(states.values())
-    pending = states[TaskState.PENDING] + max(0, plan.due - asked) + plan.states[TaskState.PENDING]
-    failed = states[TaskState.FAILED] + plan.states[TaskState.FAILED]
-    refused = states[TaskState.REFUSED] + plan.states[TaskState.REFUSED] - plan.given_up
-    unknown = states[TaskState.UNKNOWN] + plan.states[TaskState.UNKNOWN]
-    conflict = states[TaskState.CONFLICT] + plan.states[TaskState.CONFLICT]
-    exits = [outcome.halts.exit]
-    if signalled is not None:
-        exits.append(signalled)
-    if failed or refused or unknown or conflict or plan.missing:
-        exits.append(Exit.SOME_FAILED)
-    if plan.barriers:
-        exits.append(Exit.STORAGE)
-    if pending and not len(outcome.halts):
-        exits.append(Exit.TRY_LATER)
-    not_before = outcome.halts.not_before
-    trouble = [f"no more repeats in this run; seen last: {outcome.counts.trouble}"] if outcome.counts.trouble else []
-    return RunSummary(
-        run=run,
-        exit=most_severe(exits),
-        total=plan.total,
-        done=states[TaskState.DONE],
-        skipped=plan.states[TaskState.DONE],
-        failed=failed,
-        refused=refused,
-        unknown=unknown,
-        pending=pending,
-        conflict=conflict,
-        missing=plan.missing,
-        attempts=outcome.counts.attempts,
-        images=outcome.counts.images,
-        bytes=outcome.counts.bytes,
-        seconds=seconds,
-        spent_microusd=wallet.spent_microusd,
-        unknown_microusd=wallet.unknown_microusd,
-        overrun_microusd=wallet.overrun_microusd,
-        exceeded=wallet.exceeded,
-        budget_left_microusd=wallet.left_microusd,
-        not_before=moment(not_before) if not_before else None,
-        is_play_money=is_play_money,
-        reasons=(*_barred(plan), *(outcome.halts.reasons or trouble)),
-        cautions=cautions,
-    )
-
-
-def _barred(plan: Plan) -> Iterator[str]:
-    for barrier, number in plan.barriers.items():
-        yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; fix its owner or permissions"
-
-
-def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:
-    """Return the summary of a run that a signal or an error ended before it could say more."""
-    return RunSummary(
-        run=None,
-        exit=exit_code,
-        budget_left_microusd=setup.limits.budget.run,
-        is_play_money=setup.is_play_money,
-        reasons=(reason,),
-    )
 
 
 PASSES: Final = 5  # of a plan whose images move out of each other's way
@@ -262,7 +199,7 @@ def _check_state(setup: Setup) -> None:
         raise InputError(
             Problem(
                 what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
-                instead=f"make it anew with: imgpipe rebuild {manifest.path}",
+                instead=f"make it anew with: imgpipe rebuild {setup.command}",
             )
         )
 
@@ -272,7 +209,7 @@ def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mappin
     held = {} if setup.flags.is_now else lasting(setup, reader)
     if held and models and ("" in held or held.keys() >= set(models)):
         hold = max(held.values(), key=lambda hold: hold.not_before)
-        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.manifest.path} --now` sends all the same"
+        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.command_of_selection} --now` sends all the same"
         raise TryLater(text, not_before=hold.not_before)
     return held
 
@@ -344,9 +281,11 @@ async def _plan_and_go(job: _Job) -> RunSummary:
             await job.store.write_doubt(reason)
             planned.warnings += [text for text in [doubt(job.setup, job.reader)] if text is not None]
         job.held = _held(job.setup, job.reader, whole.models)
+        number = job.setup.flags.pilot
+        pilot = Pilot(spool, number) if number is not None and number < planned.plan.due else None
         with job.signals.asking():
-            job.setup = with_consent(job.setup, whole, job.confirm)
-        return await _go(job, planned, ahead, spool)
+            job.setup = with_consent(job.setup, whole if pilot is None else _plan_of(job, pilot), job.confirm)
+        return await _go(job, planned, ahead, spool, pilot)
 
 
 def _unpriced(plan: Plan) -> Iterator[str]:
@@ -363,16 +302,31 @@ def _untold(setup: Setup) -> Iterator[str]:
         yield "a rehearsal calls no webhook or ping and writes no metrics file: `notify` is ignored"
 
 
-async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool) -> RunSummary:
+def _plan_of(job: _Job, pilot: Pilot) -> Plan:
+    rows = (
+        PlanRow(task=due.task, known=None, verdict=Verdict(state=TaskState.PENDING, reason=due.reason))
+        for due in pilot.tasks
+    )
+    return tally(rows, quote=prices_of(job.setup, job.reader).quote, problem=lambda _task: None)
+
+
+async def _go(
+    job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool, pilot: Pilot | None = None
+) -> RunSummary:
     wallet = wallet_of(job.setup, job.reader)
     whole = merged(planned.plan, *(each.plan for each in ahead))
-    number = await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256) if whole.due else None
+    number = (
+        await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256, found=_found(whole)) if whole.due else None
+    )
     if number is None:
         planned.plan = whole  # else the stages add theirs when they are reached
-    started = _started(job, whole, wallet, number)
+    started = _started(job, whole if pilot is None else _plan_of(job, pilot), wallet, number)
+    if pilot is not None:
+        started = replace(started, total=whole.total, skipped=whole.states[TaskState.DONE] - whole.missing)
     view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
     outcome = SendingOutcome()
-    with job.watch(started, view) as listen:
+    with job.watch(started, view) as shown:
+        listen = shown if pilot is None else both(pilot.listen, shown)
         listen(started)
         for text in (
             *_unpriced(whole),
@@ -385,7 +339,14 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
             listen(Warned(text=text))
         if number is not None:
             crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
-            outcome = await crew.work(_stages(job, planned, spool, listen))
+            stages = _stages(job, planned, spool, listen)
+            if pilot is not None:
+                stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned, pilot, wallet, listen))
+            outcome = await crew.work(stages)
+            if pilot is not None and not pilot.is_over and not len(outcome.halts):
+                halt = pilot.halt(whole, job.setup.limits, is_play_money=job.setup.is_play_money)
+                outcome.halts.add(halt)
+                listen(Halted(exit=halt.exit, reason=halt.reason))
             await _after_holds(job, outcome)
         summary = summary_of(
             planned.plan,
@@ -403,6 +364,10 @@ async def _go(job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spoo
     return summary
 
 
+def _found(plan: Plan) -> dict[str, int]:
+    return {"due": plan.due, **{state.value: number for state, number in plan.states.items() if number > 0}}
+
+
 def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunStarted:
     return RunStarted(
         run=number or 0,
@@ -418,7 +383,21 @@ def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunSt
     )
 
 
-async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -> AsyncGenerator[Spool, None]:
+def _agreed(job: _Job, planned: Planned, pilot: Pilot, wallet: Wallet, listen: Listener) -> bool:
+    """Ask whether the rest is wanted too: only where there is somebody, and the budgets have room for it."""
+    plan, left = planned.plan, wallet.left_microusd
+    has_room = left is None or left >= pilot.cost_of_rest(plan)
+    if job.confirm is None or not has_room or job.signals.exit is not None:
+        return False
+    with job.signals.asking():
+        text = pilot.verdict(plan, job.setup.limits, is_play_money=job.setup.is_play_money)
+        if not job.confirm(f"{text}. Go on?"):
+            return False
+    listen(StagePlanned(total=plan.total, due=plan.due))
+    return True
+
+
+async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -> AsyncGenerator[Iterable[Due], None]:
     """Yield the due tasks stage after stage: a job that takes another one's images is planned when those are there.
 
     What is planned on the way is added to `planned`.

@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import gc
 import time
-from collections.abc import AsyncGenerator, Callable, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
@@ -24,7 +24,7 @@ from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
-from pipeline.plan.plan import Spool
+from pipeline.model import Due
 from pipeline.provider.client import Client
 from pipeline.provider.pricing import PriceList
 from pipeline.senders.local import LocalSender
@@ -130,8 +130,8 @@ class SendingRun:
     until: float | None  # monotonic; nothing new is sent after it
     held: Collection[str] = ()  # models that nothing is sent for
 
-    async def work(self, stages: AsyncGenerator[Spool, None]) -> SendingOutcome:
-        """Ask for what is in the spools, one after the other. A hold the provider asked for is remembered."""
+    async def work(self, stages: AsyncGenerator[Iterable[Due], None]) -> SendingOutcome:
+        """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
         outcome = SendingOutcome()
         fit_for_images()
         await _begin_resolver_threads()

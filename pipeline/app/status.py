@@ -6,6 +6,7 @@ Reads the ledger through `Reader` and, for what a run would ask next, the manife
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -17,12 +18,23 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Known, TaskState
+from pipeline.model import Edit, Known, TaskState
 from pipeline.plan.plan import PlanRow
-from pipeline.store.history import PastAttempt
+from pipeline.plan.presence import Unseen
+from pipeline.store.history import PastAttempt, RunSnapshot
+from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment, nearest
-from pipeline.view.status import AttemptLine, Request, RequestOfTask, Status, StatusTask, TaskHistory, UnknownAttempt
+from pipeline.view.status import (
+    AttemptLine,
+    Request,
+    RequestOfTask,
+    RunningNow,
+    Status,
+    StatusTask,
+    TaskHistory,
+    UnknownAttempt,
+)
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -31,29 +43,33 @@ CHANGED: Final = "the manifest asks for something else now"
 
 
 def status(setup: Setup) -> Status:
-    """Count tasks by state and sum up money."""
-    with reading(setup) as reader:
-        states = dict.fromkeys(TaskState, 0)
-        missing, waiting, orphans = 0, list[str](), Orphans(setup.manifest, reader)
-        stream = orphans.watch(
-            plan_rows(setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting))
-        )
-        to_come = Counter[str]()
-        for row in setup.flags.selection.apply(stream):
-            states[_state(row)] += 1
-            missing += row.verdict.is_missing
-            if _state(row) is TaskState.DONE and row.verdict.reason is not None:
-                to_come[row.verdict.reason] += 1
+    """Count tasks by state and sum up money, all of one moment.
+
+    Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
+    """
+    with reading(setup) as reader, reader.snapshot():
+        going = _going(setup, reader)
+        is_everything = setup.flags.selection.is_everything
+        if going is not None and is_everything and going.manifest == setup.manifest.name:
+            counts = _Counts(states=Counter(going.found) + Counter(going.asked))
+            counts.states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
+        else:
+            counts = _counted(setup, reader, is_running=going is not None)
         now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
         last = reader.last_run()
         unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+        unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
         wallet = wallet_of(setup, reader)
         held = list(holds.lasting(setup, reader, now=now).values())
         return Status(
-            states=states,
-            missing=missing,
-            to_come=to_come,
-            orphaned=orphans.counted(waiting).total() if setup.flags.selection.is_everything else 0,
+            states={state: counts.states[state] for state in TaskState},
+            missing=counts.missing,
+            to_come=counts.to_come,
+            edits=counts.edits,
+            flags=counts.flags,
+            orphaned=counts.orphaned,
+            going=None if going is None else _running_now(going, now),
+            command=setup.command,
             run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
             day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
             month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
@@ -77,14 +93,81 @@ def status(setup: Setup) -> Status:
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class _Counts:
+    """Tasks by state, and what a person should know of those that are done."""
+
+    states: Counter[TaskState] = field(default_factory=Counter)
+    missing: int = 0
+    to_come: Counter[str] = field(default_factory=Counter)
+    edits: Counter[Edit] = field(default_factory=Counter)
+    flags: Counter[str] = field(default_factory=Counter)
+    orphaned: int = 0
+
+
+def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts:
+    counts, waiting, orphans = _Counts(), list[str](), Orphans(setup.manifest, reader)
+    rows = plan_rows(
+        setup,
+        reader,
+        DigestMemory(reader),
+        on_end=lambda expansion: waiting.extend(expansion.waiting),
+        files=Unseen() if is_running else None,
+    )
+    selection = setup.flags.selection
+    for row in selection.apply(orphans.watch(rows)):
+        counts.states[_state(row)] += 1
+        counts.missing += row.verdict.is_missing
+        if row.known is not None and row.verdict.state is TaskState.DONE:
+            counts.flags.update(row.known.flags.keys())
+        if row.verdict.edit is not None and not row.verdict.is_edit_new:
+            counts.edits[row.verdict.edit] += 1
+        if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+            counts.to_come[row.verdict.reason] += 1
+    if selection.is_everything or selection.wants_orphans:
+        counts.orphaned = orphans.counted(waiting).total()
+    return counts
+
+
+def _going(setup: Setup, reader: LedgerReader) -> RunSnapshot | None:
+    """Return the run that goes on in this state directory; None: there is none, or its process died."""
+    going = reader.run_that_goes_on()
+    return None if going is None or is_held(setup.manifest.state_dir) is False else going
+
+
+def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
+    seconds = (now - going.started_at).total_seconds()
+    asked = sum(going.asked.values()) - going.in_flight
+    return RunningNow(
+        run=going.run,
+        in_flight=going.in_flight,
+        images=going.images,
+        left=max(0, going.due - asked),
+        per_s=going.images / seconds if going.images and seconds > 0 else None,
+    )
+
+
 def status_tasks(setup: Setup) -> Iterator[StatusTask]:
     """Stream one line per selected task."""
-    with reading(setup) as reader:
-        yield from map(status_task, _selected(setup, reader))
+    with reading(setup) as reader, reader.snapshot():
+        is_running = _going(setup, reader) is not None
+        yield from map(status_task, _selected(setup, reader, is_running=is_running))
+        if setup.flags.selection.wants_orphans:
+            yield from _orphaned(setup, reader)
 
 
-def _selected(setup: Setup, reader: LedgerReader) -> Iterator[PlanRow]:
-    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader)))
+def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
+    """Yield the tasks that the manifest no longer has, as far as that can be told."""
+    orphans = Orphans(setup.manifest, reader)
+    rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
+    for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
+        if known.id.partition("/")[0] not in orphans.unsure:
+            yield _orphan(known, reader.record(known.id))
+
+
+def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+    files = Unseen() if is_running else None
+    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
 def _state(row: PlanRow) -> TaskState:
@@ -92,6 +175,11 @@ def _state(row: PlanRow) -> TaskState:
     if row.verdict.state is TaskState.CONFLICT or row.known is None:
         return row.verdict.state
     return row.known.state
+
+
+def flags_text(flags: Mapping[str, str]) -> str:
+    """Return `flagged blank: nearly one colour`."""
+    return "; ".join(f"flagged {name}: {reason}" for name, reason in flags.items())
 
 
 def status_task(row: PlanRow) -> StatusTask:
@@ -104,7 +192,7 @@ def status_task(row: PlanRow) -> StatusTask:
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,
-        reason=row.verdict.note or (known.reason if known else ""),
+        reason=row.verdict.note or (known.reason or flags_text(known.flags) if known else ""),
     )
 
 
@@ -119,7 +207,9 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         row, near = _find(setup, reader, task_id)
         known = reader.known(task_id)
         if row is None and known is None:
-            raise InputError(Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near)))
+            raise InputError(
+                Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near, setup.command))
+            )
         attempts = reader.attempts(task_id)
         records = records_of(reader, task_id, attempts)
         return TaskHistory(
@@ -154,9 +244,9 @@ def _orphan(known: Known | None, record: Record | None) -> StatusTask:
     )
 
 
-def _nearest(task_id: str, ids: Sequence[str]) -> str:
+def _nearest(task_id: str, ids: Sequence[str], command: str) -> str:
     near = nearest(task_id, ids, cutoff=0.5, most=20_000)
-    return f"did you mean {near}?" if near else "imgpipe status FILE --tasks lists the ids"
+    return f"did you mean {near}?" if near else f"imgpipe status {command} --tasks lists the ids"
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:
@@ -168,7 +258,7 @@ def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttemp
 
 def _asked(attempts: Sequence[PastAttempt], records: Mapping[str, Record], state_dir: Path) -> Iterator[RequestOfTask]:
     for fingerprint, record in records.items():
-        numbers = [attempt.attempt for attempt in attempts if attempt.fingerprint == fingerprint]
+        numbers = [attempt.number for attempt in attempts if attempt.fingerprint == fingerprint]
         attempts_are = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
         yield RequestOfTask(when=f"{attempts_are} asked for", request=recorded(record, state_dir))
 

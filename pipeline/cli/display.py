@@ -5,6 +5,7 @@ well is silent, and one that does not prints one paragraph. A log file gets ever
 """
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pipeline.view import run as run_view
 from pipeline.view.logs import LOGGER
 
 if TYPE_CHECKING:
+    from pipeline.app.context import Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
     from pipeline.view.live import Mode
 
@@ -81,10 +83,16 @@ class RunDisplay:
         if len(self.samples) < SAMPLES:
             self.samples.append(f"  {clipped(event.task_id, 100)} {event.state}: {clipped(event.reason, 200)}")
 
-    def last_word(self, summary: "RunSummary", path: Path) -> None:
+    def last_word(self, summary: "RunSummary", setup: "Setup") -> None:
         """Say what the run did, and what to do now."""
         is_well = summary.exit is Exit.OK
-        text = run_view.paragraph(summary, manifest=str(path))
+        place = setup.manifest.output_dir
+        text = run_view.paragraph(
+            summary,
+            manifest=setup.command,
+            selected=setup.command_of_selection,
+            output_dir="" if self.is_quiet else os.path.relpath(place) if isinstance(place, Path) else str(place),
+        )
         if self.is_json_log:
             if not is_well:
                 _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})

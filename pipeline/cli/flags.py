@@ -23,9 +23,19 @@ if TYPE_CHECKING:
 EXAMPLES: Final = "\b"
 WIDTH: Final = 100
 TOPICS: Final = {  # options by topic, in the order of a page; what is in none comes first
-    "Which tasks": ("select", "exclude", "first", "sample", "seed"),
+    "Which tasks": ("select", "exclude", "is_strict_select", "first", "sample", "seed"),
     "Which images are made again": ("force", "repair", "accept"),
-    "Budget, rate and time": ("budget", "is_yes", "concurrency", "rpm", "max_duration", "drain", "wait_lock", "is_now"),
+    "Budget, rate and time": (
+        "pilot",
+        "budget",
+        "is_yes",
+        "concurrency",
+        "rpm",
+        "max_duration",
+        "drain",
+        "wait_lock",
+        "is_now",
+    ),
     "Output and logs": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
     "The manifest": ("variables", "allow_env", "simulate"),
 }
@@ -185,10 +195,14 @@ selecting = _apply(
         "--select",
         multiple=True,
         metavar="PATTERN",
-        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME, mark:picked (or rejected,"
+        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME (also"
+        " missing, orphaned), mark:picked (or rejected,"
         " none). Repeat it for more.",
     ),
     click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
+    click.option(
+        "--strict-select", "is_strict_select", is_flag=True, help="A pattern that matches nothing is an error."
+    ),
     click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
     click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, chosen at random."),
     click.option(
@@ -208,9 +222,11 @@ deciding = _apply(
     click.option(
         "--accept",
         multiple=True,
-        type=click.Choice(["prompt", "inputs", "params", "model", "refused"]),
-        help="Take present images as good although this changed, or refusals (`refused`) as they are; nothing is paid."
-        " plan only shows it, run remembers.",
+        callback=lambda _context, _param, values: accepted_words(values),
+        metavar="WHAT",
+        help="Take present images as good although prompt, inputs, params or model changed; images that a person"
+        " changed (edited) or removed (absent), and refusals (refused), as they are. Several with commas; nothing is"
+        " paid. plan only shows it, run remembers.",
     ),
     click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
     click.option(
@@ -221,6 +237,12 @@ deciding = _apply(
     ),
 )
 running = _apply(
+    click.option(
+        "--pilot",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Buy N tasks spread over jobs and axes, say what the rest will cost and take, and end with exit code 8.",
+    ),
     click.option("--now", "is_now", is_flag=True, help="Send although the provider asked to wait (`status` says why)."),
     click.option(
         "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
@@ -250,6 +272,18 @@ running = _apply(
     ),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to FILE too."),
 )
+
+
+ACCEPTED: Final = ("prompt", "inputs", "params", "model", "edited", "absent", "refused")
+
+
+def accepted_words(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Split `--accept edited,absent`."""
+    words = [word.strip() for value in values for word in value.split(",")]
+    for word in words:
+        if word not in ACCEPTED:
+            raise click.UsageError(f"--accept {word!r} is not known; write any of {', '.join(ACCEPTED)}")
+    return tuple(words)
 
 
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
@@ -289,7 +323,7 @@ def compose_flags(
 ) -> "Flags":
     """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
-    from pipeline.model import Aspect
+    from pipeline.model import Aspect, Edit
     from pipeline.plan.selection import Selection
 
     return Flags(
@@ -298,7 +332,8 @@ def compose_flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,
-        accept=frozenset(Aspect(name) for name in accept if name != "refused"),
+        accept=frozenset(aspect for aspect in Aspect if aspect in accept),
+        edits=frozenset(edit for edit in Edit if edit in accept),
         accept_refused="refused" in accept,
         max_duration_s=max_duration,
         drain_s=drain,

@@ -191,26 +191,42 @@ def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
 
 @verb
 @f.manifest
-@click.option("--picked", "folder", type=f.FILE, required=True, metavar="DIR", help="Copy the picked images here.")
+@click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
+@click.option("--picked", "folder", type=f.FILE, metavar="DIR", help="Copy the picked images here, as they are.")
+@click.option(
+    "--as", "kind", type=click.Choice(["parquet", "webdataset"]), help="Write done images as a training set into DIR."
+)
+@click.option(
+    "--shard-size", type=click.IntRange(min=1), default=1000, metavar="N", help="Images a shard at most (1000)."
+)
 @f.picks
-@f.locating
+@f.selecting
 @f.as_json
 def export(
     *,
     file: Path | None,
-    folder: Path,
+    recipes: tuple[str, ...],
+    folder: Path | None,
+    kind: str | None,
+    shard_size: int,
     picks: Path | None,
     is_json: bool,
     simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
+    **flags: Any,
 ) -> int:
-    """Copy the images of FILE that were picked, with `judge` or on the static page. A different file is never replaced.
+    """Hand over the images of FILE that were picked, with `judge` or on the static page.
 
-    Exit code 3: some picks stay behind, each with its reason.
+    A RECIPE of `deliver:` (none named: all) makes its folder a mirror, with names, kinds and sizes as the recipe says;
+    what is no longer meant moves to .withdrawn/ there. --picked DIR copies the images as they are. A file that is not
+    ours, or was changed since, is never replaced. Exit code 3: some stay behind, each with its reason.
+
+    --as parquet|webdataset DIR writes every done image with its prompt, row fields, seed, hashes and price, in shards;
+    the same command continues.
 
     \b
     imgpipe judge jobs/demo.yaml                mark with p
+    imgpipe export jobs/demo.yaml shop
+    imgpipe export jobs/demo.yaml --as parquet ~/sets/demo --shard-size 500
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
     """
@@ -218,7 +234,13 @@ def export(
     from pipeline.text import count, visible
 
     path, profile = f.file_and_profile(file, simulate)
-    setup = context.prepare(path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile))
+    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    if kind is not None:
+        return _write_training_set(setup, kind, recipes, shard_size=shard_size, is_json=is_json)
+    if not setup.flags.selection.is_everything:
+        raise click.UsageError("a selection goes with --as; a recipe has a `select` of its own")
+    if folder is None:
+        return _deliver(setup, recipes, is_json=is_json)
     exported = export.export(setup, folder, picks)
     if is_json:
         f.print_json(
@@ -236,6 +258,47 @@ def export(
         print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
     return exported.exit
+
+
+def _write_training_set(setup: Any, kind: str, words: tuple[str, ...], *, shard_size: int, is_json: bool) -> int:
+    from pipeline.app.training_set import write_training_set
+    from pipeline.text import count, visible
+
+    if len(words) != 1:
+        raise click.UsageError(f"name one folder; write --as {kind} DIR")
+    written = write_training_set(setup, kind, Path(words[0]), shard_size=shard_size)
+    if is_json:
+        left = [{"task": task_id, "reason": reason} for task_id, reason in written.left]
+        shards = [shard.file for shard in written.shards]
+        f.print_json({"images": written.images, "shards": shards, "kept": written.kept, "left": left})
+        return written.exit
+    for task_id, reason in written.left:
+        print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
+    print(f"{count(written.images, 'image')} in {count(len(written.shards), 'shard')}, {written.kept:,} there already.")
+    return written.exit
+
+
+def _deliver(setup: Any, recipes: tuple[str, ...], *, is_json: bool) -> int:
+    import msgspec
+
+    from pipeline.app import deliver
+    from pipeline.text import visible
+
+    exit_code = Exit.OK
+    for each in deliver.deliver(setup, recipes):
+        exit_code = max(exit_code, each.exit)
+        counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
+        if is_json:
+            receipts = [msgspec.to_builtins(receipt) for receipt in each.receipts]
+            f.print_json(
+                {"recipe": each.recipe, "to": str(each.folder), "counts": dict(each.counts), "files": receipts}
+            )
+            continue
+        for receipt in each.receipts:
+            if receipt.happened == deliver.LEFT:
+                print(f"left: {visible(receipt.file)}: {visible(receipt.reason)}", file=sys.stderr)
+        print(visible(f"{each.recipe}: {each.folder}: {counts}"))
+    return exit_code
 
 
 @verb

@@ -67,7 +67,7 @@ def verify(
 
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
-    path, setup = _setup(file, simulate, variables, allow_env)
+    _, setup = _setup(file, simulate, variables, allow_env)
     verified = verify.verify(setup, decode=decode, is_quick=quick)
     found = verified.found
     if is_json:
@@ -82,7 +82,7 @@ def verify(
     )
     for kind, paths in kinds:
         _list(kind, paths)
-    print(_verdict(verified, path), file=sys.stderr)
+    print(_verdict(verified, setup.command), file=sys.stderr)
     return verified.exit
 
 
@@ -94,7 +94,8 @@ def _list(kind: str, paths: list[str]) -> None:
         print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
 
 
-def _verdict(verified: "Verified", path: Path) -> str:
+def _verdict(verified: "Verified", path: str) -> str:
+    from pipeline.text import count
 
     found = verified.found
     if not verified.has_ledger:
@@ -150,7 +151,7 @@ def rebuild(
     """
     from pipeline.app import rebuild
 
-    path, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
     rebuilt = rebuild.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
@@ -171,7 +172,7 @@ def rebuild(
         )
         return exit_code
     _list("doubtful", rebuilt.doubtful)
-    print(_rebuilt(rebuilt, path, is_play_money=setup.is_play_money), file=sys.stderr)
+    print(_rebuilt(rebuilt, setup.command, is_play_money=setup.is_play_money), file=sys.stderr)
     return exit_code
 
 
@@ -188,7 +189,9 @@ def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | Non
     )
 
 
-def _rebuilt(rebuilt: "Rebuilt", path: Path, *, is_play_money: bool) -> str:
+def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
+    from pipeline.text import count, money
+
     lines = [
         f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
     ]

@@ -84,12 +84,13 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
 @verb
 @f.manifest
 @click.option("--rejected", is_flag=True, help="The images rejected on the contact sheet.")
+@click.option("--flagged", is_flag=True, help="The images in which a check found something (`checks:`).")
 @f.picks
 @f.selecting
 @f.deciding
 @f.running
 @f.as_json
-def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
+def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
     """Buy new images in place of those that were rejected with `judge` or on the static page, and nothing else.
 
     A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
@@ -103,13 +104,13 @@ def redo(*, rejected: bool, picks: Path | None, **flags: Any) -> int:
     imgpipe redo jobs/demo.yaml --rejected
     imgpipe redo jobs/demo.yaml --rejected --picks ~/Downloads/picks.json
     """
-    if not rejected:
-        raise click.UsageError("nothing to redo was named; write --rejected")
+    if rejected is flagged:
+        raise click.UsageError("name what to redo; write --rejected or --flagged")
 
     def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
         from pipeline.app import redo as app_redo
 
-        redo = app_redo.redo(setup, picks)
+        redo = app_redo.redo_flagged(setup) if flagged else app_redo.redo(setup, picks)
         for text in redo.notes:
             note(text)
         return redo.setup
@@ -155,7 +156,7 @@ def _run(
         return error.exit_code
     finally:
         gc.enable()
-    display.last_word(summary, path)
+    display.last_word(summary, setup)
     if is_json:
         f.print_json(view.run_json(summary))
     return summary.exit

@@ -55,6 +55,11 @@ class RunSummary:
     reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
     cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q
 
+    @property
+    def spent_usd(self) -> float:
+        """What the run cost, in the unit of the Python API."""
+        return self.spent_microusd / 1_000_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunStarted:

@@ -33,6 +33,22 @@ def strip(data: bytes, mime: str) -> bytes:
             return data
 
 
+def picture_bytes(data: bytes, mime: str) -> bytes:
+    """Return what two files share that show the same picture: no metadata, and no header that comes and goes with them.
+
+    No image file. Programs that write a rating drop a JPEG's JFIF header (a density) and give a WebP its VP8X header.
+    Raises: BrokenImageError when the image is not whole.
+    """
+    bare = strip(data, mime)
+    match mime:
+        case "image/jpeg":
+            return b"".join(bare[start:end] for code, start, end in jpeg_segments(bare) if code != 0xE0)
+        case "image/webp":
+            return b"".join(kind + bare[start:end] for kind, start, end in webp_chunks(bare) if kind != b"VP8X")
+        case _:
+            return bare
+
+
 def bare_png(data: bytes) -> bytes:
     """Return a PNG without metadata and without its colour profile; how it lies stays.
 

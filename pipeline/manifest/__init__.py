@@ -25,4 +25,5 @@ tasks        one row and combination to tasks: rendered, named, fingerprinted
 expand       a manifest to its tasks; duplicate ids and names are errors
 examples     commented manifests for `init`
 reference    jobs/README.md, written from the models
+deliveries   recipes of `deliver:`
 """

@@ -185,6 +185,9 @@ Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 PlaceText = Annotated[str, PlainValidator(_place), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
+    str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
+]
 Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
 WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
@@ -362,6 +365,7 @@ _RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RA
 
 PositiveInt = Annotated[int, PlainValidator(whole(1, _MANY)), _integer(1, _MANY)]
 Seed = Annotated[int, PlainValidator(whole(-(2**31), 2**31 - 1)), _integer(-(2**31), 2**31 - 1)]
+Quality = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
 Variants = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
 Parallel = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
 Attempts = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
@@ -395,6 +399,13 @@ Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "
 Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
+Check = Annotated[str, PlainValidator(one_of("flag", "off")), WithJsonSchema({"enum": ["flag", "off"]})]
+Chosen = Annotated[str, PlainValidator(one_of("picked", "done")), WithJsonSchema({"enum": ["picked", "done"]})]
+ImageKind = Annotated[
+    str, PlainValidator(one_of("jpeg", "png", "webp")), WithJsonSchema({"enum": ["jpeg", "png", "webp"]})
+]
+Profile = Annotated[str, PlainValidator(one_of("srgb")), WithJsonSchema({"enum": ["srgb"]})]
+Metadata = Annotated[str, PlainValidator(one_of("keep", "strip")), WithJsonSchema({"enum": ["keep", "strip"]})]
 Aspects = Annotated[
     tuple[str, ...], PlainValidator(_aspects), WithJsonSchema({"type": "array", "items": {"enum": [*ASPECTS]}})
 ]

@@ -15,9 +15,10 @@ from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.matrix import MAX_COMBINATIONS, Combinations
 from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Sandbox
-from pipeline.manifest.schema import Each, Item, Job, Keys, ManifestFile
+from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Aspect, Tier
+from pipeline.settings import CHECKS, DEFAULT_CHECKS, MIN_SIDE
 from pipeline.text import nearest
 
 MAX_PROMPT_FILE_BYTES = 2**20
@@ -50,6 +51,8 @@ class Recipe:
     keep_metadata: bool = False
     embed: bool = False
     skip_broken: bool = False
+    checks: tuple[str, ...] = DEFAULT_CHECKS
+    min_side_px: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +110,8 @@ class Recipes:
                 return {key: tuple(Aspect) if value is None else tuple(Aspect(aspect) for aspect in value)}
             case "tier":
                 return {key: Tier.STANDARD if value is None else Tier(value)}
+            case "checks":
+                return {"checks": DEFAULT_CHECKS, "min_side_px": 0} if value is None else _checks(value)
             case "metadata":
                 return {"embed": value == "embed"}
             case _:
@@ -144,6 +149,12 @@ class Recipes:
             return None
         self.used_variables |= {key for root, key in template.refs if root == "vars"}
         return template
+
+
+def _checks(keys: ChecksKeys) -> dict[str, Any]:
+    named = tuple(name for name in CHECKS if getattr(keys, name) == "flag")
+    side = keys.min_side
+    return {"checks": named if side is None else (*named, MIN_SIDE), "min_side_px": side or 0}
 
 
 _BUILT_IN = Recipe()

@@ -17,6 +17,7 @@ from pipeline.manifest.fields import (
     Filled,
     Flag,
     KindKey,
+    MetricsPath,
     Parallel,
     PathText,
     Percentage,
@@ -201,6 +202,6 @@ class NotifyKeys(Model):
         description="URL of a dead man's switch; may use {{ vars.* }}.",
         examples=["https://example.com/ping/{{ vars.check }}"],
     )
-    prometheus: PathText | None = Field(
-        None, description="Text file for a node exporter.", examples=["/var/lib/x/imgpipe.prom"]
+    prometheus: MetricsPath | None = Field(
+        None, description="Text file for a node exporter, named *.prom.", examples=["/var/lib/x/imgpipe.prom"]
     )

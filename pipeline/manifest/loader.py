@@ -17,14 +17,17 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import settings
+from pipeline.manifest.deliveries import Recipe, recipes_of
+from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
 from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
-from pipeline.manifest.sandbox import RenderBudget
+from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import BucketUrl
+from pipeline.model import BucketUrl, Task
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import nearest
 
@@ -110,6 +113,7 @@ class Manifest:
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
+    deliveries: Mapping[str, Recipe]
     places: Places  # private to this room
     budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
@@ -132,6 +136,20 @@ class Manifest:
     def upstream(self) -> Mapping[str, str]:
         """Jobs that take another one's images -> that job."""
         return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
+
+    def context_of(self, task: Task) -> Context:
+        """Return what a template may say of a task; a file of the source is told by what its row holds."""
+        combinations = self.jobs[task.job].combinations
+        own = {} if combinations is None else combinations.texts_of(task.matrix)
+        return {
+            "vars": Names("vars", self.variables),
+            "row": Names("row", task.fields),
+            "file": Names("file", task.fields),
+            "matrix": Names("matrix", {**{axis: MatrixValue(name, name) for axis, name in task.matrix.items()}, **own}),
+            "job": task.job,
+            "id": task.row,
+            "variant": task.variant,
+        }
 
     def problem_of(self, job: str, what: str) -> Problem:
         """Return what is wrong with a task of `job`, with the place of the job."""
@@ -235,7 +253,8 @@ class _Reader:
         planner = Planner(recipes, places, variables=known)
         plans = planner.plans(file, damaged=self._damaged)
         stages, found = stages_of(file.jobs, places)
-        self.problems += planner.problems + found
+        deliveries, wrong = recipes_of(file.deliver or {}, folder=self._folder, sandbox=recipes.sandbox, places=places)
+        self.problems += planner.problems + found + wrong
         self._check_unused(variables, recipes.used_variables)
         output_dir, state_dir = directories(
             self._folder,
@@ -269,6 +288,7 @@ class _Reader:
             stages=stages,
             variables=known,
             jobs=plans,
+            deliveries=deliveries,
             places=places,
             budget=recipes.sandbox.budget,
         )

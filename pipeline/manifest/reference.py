@@ -22,7 +22,16 @@ from pipeline.manifest.keys import (
     StopOnKeys,
     WaitKeys,
 )
-from pipeline.manifest.schema import Each, Job, Keys, ManifestFile, Matrix, json_schema
+from pipeline.manifest.schema import (
+    ChecksKeys,
+    DeliverKeys,
+    Each,
+    Job,
+    Keys,
+    ManifestFile,
+    Matrix,
+    json_schema,
+)
 from pipeline.manifest.yaml import PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD
 
@@ -68,6 +77,8 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
         Each,
         "One of `csv`, `tsv`, `xlsx`, `jsonl`, `parquet`, `files` and `job`; the others say how it is read.",
     ),
+    ("jobs.NAME.checks", ChecksKeys, "May stand in `defaults` too."),
+    ("deliver.NAME", DeliverKeys, "Each entry is a recipe of `imgpipe export FILE NAME`."),
     ("jobs.NAME.matrix", Matrix, "Every other key is an axis: a list of values, or `name: text` pairs."),
 )
 
@@ -87,9 +98,10 @@ def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if field.description and not (model is Job and name in Keys.model_fields):
             meaning, _, stated = field.description.partition("Default")
-            value = _value(properties[name])
+            written = field.alias or name
+            value = _value(properties[written])
             default = _default(field, value) or _cell(stated.lstrip(": ").removesuffix("."))
-            yield f"| `{name}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {_example(field)} |"
+            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {_example(field)} |"
     yield ""
 
 

@@ -14,6 +14,8 @@ from pipeline.manifest.fields import (
     AspectRatio,
     Aspects,
     Axis,
+    Check,
+    Chosen,
     Delimiter,
     Done,
     Duration,
@@ -21,10 +23,15 @@ from pipeline.manifest.fields import (
     Encoding,
     Flag,
     Free,
+    ImageKind,
+    Metadata,
     Name,
     PathText,
     PlaceText,
+    PositiveInt,
     Price,
+    Profile,
+    Quality,
     Seed,
     Size,
     Temperature,
@@ -45,6 +52,18 @@ from pipeline.manifest.yaml import is_null
 def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
     """Say in JSON Schema that two keys exclude each other, unless one of them is null."""
     return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
+
+
+class ChecksKeys(Model):
+    """What is looked at when an image comes: flag or off. A flagged image is done all the same."""
+
+    blank: Check = Field("flag", description="Nearly one colour.")
+    aspect: Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
+    same_as_input: Check = Field("flag", description="Image to image that changed nothing.")
+    twin: Check = Field("off", description="Nearly the same picture as another of its job, in one run.")
+    min_side: PositiveInt | None = Field(
+        None, description="Flag images whose shorter side has fewer pixels.", examples=[1000]
+    )
 
 
 class Keys(Model):
@@ -100,6 +119,11 @@ class Keys(Model):
     )
     keep_metadata: Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
+    )
+    checks: ChecksKeys | None = Field(
+        None,
+        description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
+        examples=[{"twin": "flag", "min_side": 1000}],
     )
     skip_broken: Flag | None = Field(
         None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
@@ -282,6 +306,24 @@ class Job(Keys):
         return self
 
 
+class DeliverKeys(Model):
+    """Where picked images go, under which names, as what."""
+
+    to: PathText = Field(description="The folder, relative to this file.", examples=["../shop"])
+    source: Chosen = Field("picked", alias="from", description="picked | done: which images.")
+    select: WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
+    name: Text | None = Field(
+        None,
+        description="Name of the file without suffix. Default: as below output_dir.",
+        examples=["{{ row.sku }}_{{ matrix.shot.key }}"],
+    )
+    format: ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
+    quality: Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
+    max_side: PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
+    profile: Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
+    metadata: Metadata = Field("keep", description="keep | strip")
+
+
 class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
@@ -318,6 +360,11 @@ class ManifestFile(Model):
         examples=["../outputs/catalogue/.pipeline"],
     )
     notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
+    deliver: dict[Name, DeliverKeys] | None = Field(
+        None,
+        description="Recipes of `imgpipe export`: mirrors of picked images.",
+        examples=[{"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}}],
+    )
     jobs: dict[Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,

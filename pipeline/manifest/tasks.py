@@ -214,6 +214,8 @@ class TaskMaker:
             rerun_when=recipe.rerun_when,
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
+            checks=recipe.checks,
+            min_side_px=recipe.min_side_px,
             matrix=_matrix(row, combination),
             fields=row.fields,
         )

@@ -4,4 +4,5 @@ selection   --select, --exclude, --first, --sample
 presence    the files of the output directory, compared with the ledger
 decide      one task and its ledger row: due or not, and the reason
 plan        all of them: counts, prices, duplicates, and the spool of due tasks
+pilot       a few due tasks that stand for all
 """

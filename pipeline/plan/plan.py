@@ -20,7 +20,7 @@ from typing import IO, Final, NamedTuple, Protocol
 import msgspec
 
 from pipeline.errors import InputError
-from pipeline.model import Due, Known, Quote, Task, TaskState
+from pipeline.model import Due, Edit, Known, Quote, Task, TaskState
 from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, decide
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
@@ -28,7 +28,7 @@ SAMPLES: Final = 3  # prompts that a plan shows
 UNCHANGED: Final = "unchanged"
 RENAMED: Final = "renamed"
 ACCEPTED: Final = "accepted"
-SETTLED: Final = frozenset({UNCHANGED, RENAMED, ACCEPTED})  # done, and nothing is missing
+SETTLED: Final = frozenset({UNCHANGED, RENAMED, ACCEPTED, *Edit})  # done, and nothing is missing
 
 
 class Key(NamedTuple):
@@ -66,9 +66,11 @@ def why(verdict: Verdict) -> str:
         return MISSING
     if verdict.state is not TaskState.DONE:
         return verdict.state.value
-    if verdict.moves_to is not None:
+    if verdict.former or verdict.moves_to is not None:
         return RENAMED
-    return ACCEPTED if verdict.is_accepted else UNCHANGED
+    if verdict.edit is not None and not verdict.is_edit_new:
+        return verdict.edit.value
+    return ACCEPTED if verdict.is_accepted or verdict.is_edit_new else UNCHANGED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -90,6 +92,7 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     moves: int = 0  # done tasks whose image gets another name, without a request
     given_up: int = 0  # refused, and that is taken as it is
+    flagged: Group = field(default_factory=Group)  # done, not due, and a check found something; priced as a redo
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
     barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
@@ -138,8 +141,8 @@ class Plan:
 
     def _note(self, row: "PlanRow") -> None:
         verdict = row.verdict
-        self.moves += verdict.moves_to is not None
-        self.accepted += verdict.is_accepted
+        self.moves += verdict.moves_to is not None or verdict.former != ""
+        self.accepted += verdict.is_accepted or verdict.is_edit_new
         is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
         if is_wrong and len(self.notes) < LISTED:
             self.notes.append(f"{row.task.id}: {verdict.note or verdict.state}")
@@ -172,6 +175,7 @@ def merged(*plans: Plan) -> Plan:
         whole.moves += plan.moves
         whole.accepted += plan.accepted
         whole.given_up += plan.given_up
+        whole.flagged.add(plan.flagged)
         whole.problems += plan.problems
         whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
         whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
@@ -228,6 +232,7 @@ def _keys() -> _Keys:
 
 MOVE: Final = "move"  # what a run does without a request
 ACCEPT: Final = "accept"
+TAKE_OVER: Final = "take over"
 _FREE: Final = Quote(0, 0)
 BATCH: Final = 500  # tasks the ledger is asked about at once: of one at a time, half of a large plan's CPU was asking
 
@@ -283,15 +288,35 @@ class Spool:
         self._last.close()
 
 
-def survey(tasks: Iterable[Task], ledger: LedgerView, files: FileView, rules: Rules) -> Iterator[PlanRow]:
-    """Set each task beside what is known of it."""
+def survey(
+    tasks: Iterable[Task],
+    ledger: LedgerView,
+    files: FileView,
+    rules: Rules,
+    *,
+    former: Callable[[Task], Known | None] = lambda _task: None,
+) -> Iterator[PlanRow]:
+    """Set each task beside what is known of it.
+
+    `former` returns what is known of the task that made this one's image before it was renamed; None: there is none.
+    """
     for batch in _batches(tasks):
         known = ledger.known_among([task.id for task in batch])
         rivals = ledger.claimed_elsewhere([task.name for task in batch])
         for task in batch:
             mine = known.get(task.id)
             verdict = decide(task, mine, files, rules)
+            if _has_none(mine, verdict) and (other := former(task)) is not None:
+                taken_over = decide(task, other, files, rules)
+                if taken_over.reason is None and not taken_over.is_missing:
+                    mine, verdict = other, msgspec.structs.replace(taken_over, former=other.id)
             yield PlanRow(task=task, known=mine, verdict=verdict, rival=rivals.get(task.name))
+
+
+def _has_none(known: Known | None, verdict: Verdict) -> bool:
+    """Say whether a task has no image, and nothing but its lack stands between it and one."""
+    is_wanted = verdict.reason is not None or verdict.state is TaskState.CONFLICT
+    return is_wanted and (known is None or known.artifact is None)
 
 
 def _batches(tasks: Iterable[Task]) -> Iterator[list[Task]]:
@@ -326,6 +351,9 @@ def tally(
         is_due = row.verdict.reason is not None
         its_quote = _FREE if why(row.verdict) in SETTLED else quote(row.task)
         plan.add(row, its_quote)
+        if not is_due and row.known is not None and row.known.flags:
+            again = quote(row.task)
+            plan.flagged.add(Group(1, 0 if again is None else again.most, again is None))
         price = None if its_quote is None else its_quote.least
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None
@@ -344,6 +372,10 @@ def _spool(row: PlanRow, spool: Spool | None, free: Spool | None) -> None:
         is_same = known is not None and known.fingerprint == task.fingerprint
         unknowns, faults = (known.unknowns, known.faults) if known is not None and is_same else (0, ())
         spool.add(Due(task=task, reason=verdict.reason, unknowns=unknowns, faults=faults))
+    if free is not None and verdict.former:
+        free.add(Due(task=task, reason=TAKE_OVER, former=verdict.former))
+    if free is not None and verdict.is_edit_new and verdict.edit is not None:
+        free.add(Due(task=task, reason=verdict.edit.value))
     if free is not None and verdict.is_accepted:
         free.add(Due(task=task, reason=ACCEPT))
     if free is not None and verdict.moves_to is not None:

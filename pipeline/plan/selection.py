@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import InputError, Problem
 from pipeline.model import Mark, TaskState
+from pipeline.plan.decide import MISSING
+from pipeline.settings import CHECKS
 from pipeline.text import nearest
 
 if TYPE_CHECKING:
@@ -16,12 +18,14 @@ if TYPE_CHECKING:
 
 
 UNMARKED: Final = "none"
+ORPHANED: Final = "orphaned"  # known to the ledger, and no longer in the manifest
+STATES: Final = (*TaskState, MISSING, ORPHANED)
 MARKS: Final = ("picked", "rejected", UNMARKED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME` or `mark:NAME`; several of one flag mean any."""
+    """Patterns are id globs, `job:NAME`, `tag:NAME`, `state:NAME`, `flag:NAME`, `mark:NAME`; several mean any."""
 
     select: Sequence[str] = ()
     exclude: Sequence[str] = ()
@@ -35,6 +39,21 @@ class Selection:
         problems = [p for pattern in (*self.select, *self.exclude) if (p := _problem(pattern))]
         if problems:
             raise InputError(*problems)
+
+    def words(self) -> list[str]:
+        """Return the flags that say the same."""
+        words = [word for pattern in self.select for word in ("--select", pattern)]
+        words += [word for pattern in self.exclude for word in ("--exclude", pattern)]
+        if self.first is not None:
+            words += ["--first", str(self.first)]
+        if self.sample is not None:
+            words += ["--sample", str(self.sample), *(["--seed", str(self.seed)] if self.seed else [])]
+        return words
+
+    @property
+    def wants_orphans(self) -> bool:
+        """Say whether a pattern asks for tasks that the manifest no longer has."""
+        return f"state:{ORPHANED}" in self.select
 
     @property
     def has_marks(self) -> bool:
@@ -53,9 +72,12 @@ class Selection:
         """
         return [p for pattern in (*self.select, *self.exclude) if (p := _stranger(pattern, jobs))]
 
-    def apply(self, rows: Iterable["PlanRow"]) -> Iterator["PlanRow"]:
-        """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order."""
-        chosen = (row for row in rows if self._is_meant(row))
+    def apply(self, rows: Iterable["PlanRow"], *, matched: set[str] | None = None) -> Iterator["PlanRow"]:
+        """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order.
+
+        `matched` gets the patterns of `select` and `exclude` that a row has matched.
+        """
+        chosen = (row for row in rows if self._is_meant(row, matched))
         if self.sample is not None:
             kept = heapq.nsmallest(self.sample, enumerate(chosen), key=lambda item: self._lot(item[1].task.id))
             chosen = (row for _, row in sorted(kept, key=lambda item: item[0]))
@@ -64,9 +86,12 @@ class Selection:
                 continue  # the stream is read to its end: its last problems are found before anything is spent
             yield row
 
-    def _is_meant(self, row: "PlanRow") -> bool:
+    def _is_meant(self, row: "PlanRow", matched: set[str] | None) -> bool:
         if self.ids is not None and row.task.id not in self.ids:
             return False
+        if matched is not None:
+            new = (pattern for pattern in (*self.select, *self.exclude) if pattern not in matched)
+            matched.update([pattern for pattern in new if self._matches(pattern, row)])
         is_in = not self.select or any(self._matches(pattern, row) for pattern in self.select)
         return is_in and not any(self._matches(pattern, row) for pattern in self.exclude)
 
@@ -77,8 +102,12 @@ class Selection:
                 return row.task.job == name
             case "tag":
                 return name in row.task.tags
+            case "state" if name == MISSING:
+                return row.verdict.is_missing
             case "state":
                 return row.verdict.state == name
+            case "flag":
+                return row.known is not None and name in row.known.flags
             case "mark":
                 return self._mark(row) == name
             case _:
@@ -96,8 +125,10 @@ class Selection:
 
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if kind == "state" and name not in list(TaskState):
-        return Problem(what=f"{pattern!r} is not a state", instead=f"write one of {', '.join(TaskState)}")
+    if kind == "state" and name not in STATES:
+        return Problem(what=f"{pattern!r} is not a state", instead=f"write one of {', '.join(STATES)}")
+    if kind == "flag" and name not in CHECKS:
+        return Problem(what=f"{pattern!r} is not a check", instead=f"write one of {', '.join(CHECKS)}")
     if kind == "mark" and name not in MARKS:
         return Problem(what=f"{pattern!r} is not a mark", instead=f"write one of {', '.join(MARKS)}")
     return None
@@ -105,7 +136,7 @@ def _problem(pattern: str) -> Problem | None:
 
 def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if name and kind in ("tag", "state", "mark"):
+    if name and kind in ("tag", "state", "flag", "mark"):
         return None
     job = name if name and kind == "job" else pattern.partition("/")[0]
     is_open = kind != "job" and any(char in job for char in "*?[")

@@ -18,6 +18,7 @@ from pipeline import __version__
 from pipeline.imaging.provenance import embed, is_signed, sidecar
 from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
 from pipeline.pools import whole_pool
+from pipeline.senders.checker import ImageChecker
 
 READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one, measured on 2 cores with answers of
 # 14 MB, took 5 % more CPU and doubled the loop's lateness (p99 19 ms, not 10), as three threads shared two cores.
@@ -76,6 +77,7 @@ class LocalSender:
         self._manifest = manifest
         self._clock = clock
         self._readers = whole_pool(READERS, "read")
+        self._checker = ImageChecker()
         self._waits: set[asyncio.Timeout] = set()
         self._is_abandoned = False
 
@@ -86,6 +88,7 @@ class LocalSender:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._readers.shutdown(wait=False)
+        self._checker.close()
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:
         """Send one request and keep what it brings; see `engine.ports.Sender`."""
@@ -128,7 +131,10 @@ class LocalSender:
 
     async def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         try:
-            return await self._images.put(attempt, answer)
+            kept = await self._images.put(attempt, answer)
+            if isinstance(kept, Failure) or not attempt.task.checks:
+                return kept
+            return replace(kept, flags=await self._checker.flags(answer.image, attempt.task))
         finally:  # an error's traceback may have the image until the collector comes, and others wait for its memory
             if answer.hold is not None:
                 answer.hold.release()

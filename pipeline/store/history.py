@@ -4,10 +4,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from pipeline.model import Digests, Fault, Known, TaskState
+import msgspec
+
+from pipeline.model import Digests, Edit, Fault, Known, TaskState
 from pipeline.store.rows import artifact_of
 from pipeline.store.sqlite import from_us
 
+_FLAGS = msgspec.json.Decoder(dict[str, str])
 Row = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types
 
 
@@ -67,6 +70,20 @@ class PastRun:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunSnapshot:
+    """A run that goes on, at one moment. What it has not asked for yet is pending."""
+
+    run: int
+    manifest: str
+    started_at: datetime
+    due: int
+    found: dict[TaskState, int]  # tasks that were not due when it began
+    asked: dict[TaskState, int]  # tasks it has asked for
+    in_flight: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Hold:
     """Until when nothing may be sent to a provider with a key for a model, and why. Empty: whichever."""
 
@@ -101,12 +118,12 @@ class Cost:
 def known_of(row: Row) -> Known:
     """Read the columns of `known`."""
     (task_id, state, fingerprint, prompt, inputs, params, model, name, attempts, unknowns, cost, reason, at, made,
-     faults, is_accepted, *image) = row  # fmt: skip
+     faults, is_accepted, pixels, edit, flags, *image) = row  # fmt: skip
     return Known(
         id=task_id,
         state=TaskState(state),
         fingerprint=fingerprint,
-        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model),
+        digests=Digests(prompt=prompt, inputs=inputs, params=params, model=model, pixels=pixels),
         name=name,
         artifact=artifact_of(image),
         artifact_fingerprint=made,
@@ -116,6 +133,8 @@ def known_of(row: Row) -> Known:
         reason=reason,
         updated_at=from_us(at),
         is_accepted=bool(is_accepted),
+        edit=Edit(edit) if edit else None,
+        flags=_FLAGS.decode(flags) if flags else {},
         faults=tuple(map(Fault, faults.split(","))) if faults else (),
     )
 

@@ -197,7 +197,7 @@ class _LedgerSalvage:
             name = self._carried.source.name
             values = {"manifest": name, "output": name.encode(), "id": LOST, "now": self._now, "version": __version__}
             self._ledger.execute(query("set_manifest"), values)
-            values |= {"manifest_sha256": ""}
+            values |= {"manifest_sha256": "", "found": ""}
             run = self._ledger.execute(query("begin_run"), values).lastrowid
             task = self._ledger.execute(query("place_of_the_lost"), values).lastrowid
             assert run is not None

@@ -61,6 +61,26 @@ def refuse_network(state_dir: Path, *, mountinfo: Callable[[], str] = read_mount
         )
 
 
+LOCKS: Final = Path("/proc/locks")
+
+
+def is_held(state_dir: Path, *, locks: Path = LOCKS) -> bool | None:
+    """Say whether some process has the lock, without touching it; None: this system does not tell.
+
+    To try it would keep a run from beginning in that moment. Lines of the table: proc(5), `1: FLOCK ADVISORY WRITE 708
+    08:02:1310765 0 EOF`.
+    """
+    try:
+        inode = (state_dir / NAME).stat().st_ino
+        table = locks.read_text(encoding="ascii", errors="replace")
+    except FileNotFoundError:
+        return None if state_dir.exists() and not locks.exists() else False
+    except OSError:
+        return None
+    held = (line.split() for line in table.splitlines() if " FLOCK " in line)
+    return any(fields[5].rpartition(":")[2] == str(inode) for fields in held if len(fields) > 5)
+
+
 NAME: Final = "lock"
 POLL_S: Final = 0.1
 TRIES: Final = 3  # while the directory vanishes under us: another run ends, and removes what it made for nothing

@@ -3,15 +3,21 @@
 Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
+import dataclasses
+import hashlib
 import sqlite3
+import stat
 from collections.abc import Sequence
 from typing import Final
 
 from pipeline.errors import Conflict, StorageError
-from pipeline.model import SIDECAR, Artifact, Image, Known, Task
+from pipeline.imaging.formats import NotAnImageError, describe
+from pipeline.model import SIDECAR, Artifact, Edit, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.files import IN_THE_WAY
+from pipeline.store.buckets import Bucket
+from pipeline.store.files import IN_THE_WAY, read_all, split
 from pipeline.store.history import known_of
+from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
@@ -71,6 +77,19 @@ class Mover:
         }
 
 
+def _described(artifact: Artifact, data: bytes, mtime_ns: int) -> Artifact:
+    """Return what stands under an image's name now; what is no image we can read keeps the old kind and size."""
+    try:
+        image = describe(data)
+    except NotAnImageError:
+        found = dataclasses.replace(artifact, sha256=hashlib.sha256(data).hexdigest())
+    else:
+        found = dataclasses.replace(
+            artifact, sha256=image.sha256, mime=image.mime, width=image.width, height=image.height
+        )
+    return dataclasses.replace(found, size_bytes=len(data), mtime_ns=mtime_ns)
+
+
 SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
 SAID_FREE: Final = "not billed, as the provider said"
 
@@ -97,6 +116,61 @@ class Maintenance:
             return sum(accepted)
 
         return self._ledger.run(work)
+
+    def accept_edits(self, edits: Sequence[tuple[Task, Edit]]) -> int:
+        """Take what a person did to done images as it is; return how many. A file that cannot be read is left out."""
+        known = self._ledger.run(lambda c: [(task.id, edit, self._known(c, task.id)) for task, edit in edits])
+        orders = [row for each in known if (row := self._edit_row(*each)) is not None]
+        return self._ledger.run(lambda c: sum(c.execute(query(name), row).rowcount for name, row in orders))
+
+    def _edit_row(self, task_id: str, edit: Edit, known: Known | None) -> tuple[str, rows.Row] | None:
+        """Return the order and its values; None: there is nothing to accept."""
+        artifact = None if known is None else known.artifact
+        if artifact is None:
+            return None
+        row = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
+        if edit is Edit.ABSENT:
+            return "accept_absent", row
+        edited = self._edited(artifact)
+        return None if edited is None else ("accept_edited", row | rows.artifact_row(edited))
+
+    def _edited(self, artifact: Artifact) -> Artifact | None:
+        """Return what stands under an image's name now; None: nothing readable. Raises StorageError: the bucket."""
+        outputs = self._resources.outputs
+        if isinstance(outputs, Bucket):
+            found, content = outputs.look(artifact.path), outputs.read(artifact.path)
+            return None if found is None or content is None else _described(artifact, content, found.version)
+        folder, name = split(artifact.path)
+        try:
+            with outputs.directory(folder) as fd:
+                status = outputs.disk.stat(name, dir_fd=fd)
+                data = read_all(outputs.disk, name, dir_fd=fd)
+        except OSError:
+            return None
+        return _described(artifact, data, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
+
+    def take_over(self, renamed: Sequence[tuple[str, Task]]) -> int:
+        """Give the images of tasks that the manifest no longer has to their successors; return how many.
+
+        `renamed`: the former id, and the task that asks for the same image now. History and money go along; the files
+        keep their names.
+        """
+        now, manifest = self._now(), self._settings.manifest
+        orders = [
+            (
+                rows.task_row(task, manifest=manifest, now=now) | {"former": rows.text(former)},
+                rows.record_of(task, self._settings.state_dir),
+            )
+            for former, task in renamed
+        ]
+        taken_over = self._ledger.run(lambda c: sum(rows.take_over(c, row, record) for row, record in orders))
+        rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
+        return taken_over
+
+    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
+        values = {"manifest": self._settings.manifest, "id": rows.text(task_id)}
+        row = connection.execute(query("known"), values).fetchone()
+        return None if row is None else known_of(row)
 
     def restore(self) -> int:
         """Set tasks to done whose image is that of their present request, whatever a later attempt for it met.

@@ -8,13 +8,13 @@ A file of its own, because marks are written while a run holds the lock and the 
 - a damaged file of marks leaves money and images readable, and a `rebuild` of the ledger leaves the marks alone.
 
 So it has a rollback journal instead of a write-ahead log: any number of processes may write, each change is one
-transaction of a few rows, synced before it is answered. `judge` is the only verb that writes; all others read.
+transaction of a few rows, synced before it is answered. `judge` writes, and `run` where a task got another id.
 """
 
 import contextlib
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -53,6 +53,9 @@ VALUES (:manifest, :id, :kind, :stars, :note, :sha256, :at_ms, (SELECT coalesce(
 ON CONFLICT DO UPDATE SET kind = excluded.kind, stars = excluded.stars, note = excluded.note,
   sha256 = excluded.sha256, at_ms = excluded.at_ms, change = excluded.change
 """
+RENAME: Final = """
+UPDATE OR IGNORE mark SET id = ?, change = (SELECT max(change) + 1 FROM mark) WHERE manifest = ? AND id = ?
+"""
 SELECT: Final = "SELECT id, kind, stars, note, sha256, at_ms FROM mark WHERE manifest = ?"
 
 
@@ -68,6 +71,14 @@ def read_marks(state_dir: Path, *, manifest: str) -> dict[str, Mark]:
     with _translated(path), contextlib.closing(_open(path, mode)) as connection:
         _check(connection, path)
         return {row[0]: _mark(row) for row in connection.execute(SELECT, [manifest])}
+
+
+def rename_marks(state_dir: Path, manifest: str, renamed: Sequence[tuple[str, str]]) -> None:
+    """Let marks go along with tasks that have a new id: former id, new id. Raises as `read_marks`."""
+    if not (state_dir / NAME).exists():
+        return
+    with Marks(state_dir, manifest=manifest) as marks:
+        marks.rename(renamed)
 
 
 class Marks:
@@ -127,6 +138,12 @@ class Marks:
             for task_id, mark in later.items():
                 self._set(task_id, mark)
         return len(later)
+
+    def rename(self, renamed: Sequence[tuple[str, str]]) -> None:
+        """Move marks from a former id to a new one that has none."""
+        values = [(text(new), self._manifest, text(former)) for former, new in renamed]
+        with self._transaction() as connection:
+            connection.executemany(RENAME, values)
 
     def _set(self, task_id: str, mark: Mark) -> None:
         values = {name: getattr(mark, name) for name in mark.__struct_fields__}

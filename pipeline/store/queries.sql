@@ -37,7 +37,8 @@ ON CONFLICT (manifest) DO UPDATE SET output = excluded.output WHERE output <> ex
 SELECT output FROM manifest WHERE manifest = :manifest
 
 -- name: begin_run
-INSERT INTO run (manifest, manifest_sha256, version, started_at) VALUES (:manifest, :manifest_sha256, :version, :now)
+INSERT INTO run (manifest, manifest_sha256, version, started_at, found)
+VALUES (:manifest, :manifest_sha256, :version, :now, :found)
 
 -- name: end_run
 UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
@@ -45,14 +46,14 @@ UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
 -- name: intend_task
 -- Boundary B0, first half: what is asked now becomes the task's request; the image it has stays known.
 INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
-                  params_digest, model_digest, name, name_key, attempts, updated_at)
+                  params_digest, model_digest, pixels_digest, name, name_key, attempts, updated_at)
 VALUES (:manifest, :id, :job, :row, :variant, :model, 'pending', :fingerprint, :prompt, :inputs,
-        :params, :model_digest, :name, :name_key, 1, :now)
+        :params, :model_digest, :pixels, :name, :name_key, 1, :now)
 ON CONFLICT (manifest, id) DO UPDATE SET
   job = excluded.job, row = excluded.row, variant = excluded.variant, model = excluded.model, state = 'pending',
   unknowns = CASE WHEN fingerprint = excluded.fingerprint THEN unknowns ELSE 0 END,
   fingerprint = excluded.fingerprint, prompt_digest = excluded.prompt_digest, inputs_digest = excluded.inputs_digest,
-  params_digest = excluded.params_digest, model_digest = excluded.model_digest,
+  params_digest = excluded.params_digest, model_digest = excluded.model_digest, pixels_digest = excluded.pixels_digest,
   name = excluded.name, name_key = excluded.name_key, attempts = attempts + 1, reason = '',
   updated_at = excluded.updated_at
 RETURNING task, attempts, maker, path, sha256, mime, width, height, size_bytes, mtime_ns
@@ -84,7 +85,7 @@ UPDATE attempt SET sha256 = :sha256, kept = :kept WHERE attempt = :attempt
 -- name: finish_task
 -- Boundary B5, first half. Before `finish_attempt`, whose old cost and state it takes back.
 UPDATE task SET state = 'done', path = :path, sha256 = :sha256, mime = :mime, width = :width, height = :height,
-  size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt,
+  size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt, edit = '', flags = :flags,
   unknowns = max(0, unknowns - (attempt.state = 'unknown')),
   cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, reason = '', updated_at = :now
 FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
@@ -164,9 +165,57 @@ WHERE manifest = :manifest AND id = :id
 -- name: accept_task
 -- The present image is taken as what the present request would bring; how it came to be stays in its record.
 UPDATE task SET fingerprint = :fingerprint, made = :fingerprint, prompt_digest = :prompt, inputs_digest = :inputs,
-  params_digest = :params, model_digest = :model_digest, model = :model, unknowns = 0,
+  params_digest = :params, model_digest = :model_digest, pixels_digest = :pixels, model = :model, unknowns = 0,
   reason = 'accepted as it is', updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = 'done'
+
+-- name: accept_edited
+-- The file that stands there is the task's image from now on. The attempt keeps the hash of what it brought.
+UPDATE task SET edit = 'edited', flags = '', sha256 = :sha256, mime = :mime, width = :width, height = :height,
+  size_bytes = :size_bytes, mtime_ns = :mtime_ns, updated_at = :now
+WHERE manifest = :manifest AND id = :id AND state = 'done' AND path = :path
+
+-- name: accept_absent
+UPDATE task SET edit = 'absent', updated_at = :now WHERE manifest = :manifest AND id = :id AND state = 'done'
+
+-- name: forget_absent
+UPDATE task SET edit = '', updated_at = :now WHERE manifest = :manifest AND id = :id AND edit = 'absent'
+
+-- name: hand_over_attempts
+-- Before `drop_task`: what the new task cost so far stays counted, now with the image that it takes over.
+UPDATE attempt SET task = (SELECT task FROM task WHERE manifest = :manifest AND id = :former)
+WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+
+-- name: hand_over_costs
+UPDATE task SET attempts = task.attempts + new.attempts, cost_microusd = task.cost_microusd + new.cost_microusd
+FROM task AS new WHERE new.manifest = :manifest AND new.id = :id AND task.manifest = :manifest AND task.id = :former
+
+-- name: drop_record
+DELETE FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+
+-- name: drop_earlier
+DELETE FROM earlier WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)
+
+-- name: drop_task
+DELETE FROM task WHERE manifest = :manifest AND id = :id
+
+-- name: rename_task
+-- Its image, attempts and money go along; the file gets its new name afterwards.
+UPDATE task SET id = :id, job = :job, row = :row, variant = :variant, model = :model, fingerprint = :fingerprint,
+  made = :fingerprint, prompt_digest = :prompt, inputs_digest = :inputs, params_digest = :params,
+  model_digest = :model_digest, pixels_digest = :pixels, reason = '', updated_at = :now
+WHERE manifest = :manifest AND id = :former AND state = 'done'
+RETURNING task
+
+-- name: made_for
+-- Tasks whose image is what a request asks for, its input images compared by their pixels.
+SELECT id FROM task WHERE made = :fingerprint AND manifest = :manifest AND state = 'done' AND id <> :id
+UNION ALL
+SELECT id FROM task WHERE pixels_digest = :pixels AND pixels_digest <> '' AND prompt_digest = :prompt
+  AND params_digest = :params AND manifest = :manifest AND state = 'done' AND id <> :id AND made <> :fingerprint
+
+-- name: has_images
+SELECT 1 FROM task WHERE manifest = :manifest AND path IS NOT NULL LIMIT 1
 
 -- name: accept_refused
 UPDATE task SET accepted = :fingerprint, updated_at = :now
@@ -252,11 +301,13 @@ DELETE FROM hold WHERE set_at > :later
 SELECT provider, key, model, set_at, not_before, reason FROM hold ORDER BY not_before
 
 -- name: remember_digest
-INSERT INTO digest (path, size_bytes, mtime_ns, sha256) VALUES (:path, :size_bytes, :mtime_ns, :sha256)
-ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256
+INSERT INTO digest (path, size_bytes, mtime_ns, sha256, pixels)
+VALUES (:path, :size_bytes, :mtime_ns, :sha256, :pixels)
+ON CONFLICT (path) DO UPDATE SET size_bytes = excluded.size_bytes, mtime_ns = excluded.mtime_ns, sha256 = excluded.sha256,
+  pixels = excluded.pixels
 
 -- name: digest
-SELECT sha256 FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns
+SELECT sha256, pixels FROM digest WHERE path = :path AND size_bytes = :size_bytes AND mtime_ns = :mtime_ns
 
 -- name: known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
@@ -264,7 +315,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id = :id
 
@@ -275,13 +326,13 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest AND id IN (SELECT value FROM json_each(:ids))
 
 -- name: all_done
 SELECT id, path, sha256, mime, width, height, size_bytes, mtime_ns FROM task
-WHERE manifest = :manifest AND state = 'done' ORDER BY task
+WHERE manifest = :manifest AND state = 'done' AND edit <> 'absent' ORDER BY task
 
 -- name: all_known
 SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, model_digest, name,
@@ -289,7 +340,7 @@ SELECT id, state, fingerprint, prompt_digest, inputs_digest, params_digest, mode
   CASE WHEN state IN ('pending', 'unknown') AND attempts > 0 THEN
     (SELECT group_concat(fault) FROM attempt WHERE attempt.task = task.task AND attempt.fingerprint = task.fingerprint
       AND attempt > released AND fault IN ('no_image', 'broken', 'other') AND attempt.state <> 'free') END,
-  accepted = fingerprint,
+  accepted = fingerprint, pixels_digest, edit, flags,
   path, sha256, mime, width, height, size_bytes, mtime_ns
 FROM task WHERE manifest = :manifest ORDER BY task
 
@@ -355,6 +406,17 @@ FROM attempt JOIN task USING (task) WHERE attempt.sent_at >= :since GROUP BY 1, 
 
 -- name: last_run
 SELECT run FROM run WHERE manifest = :manifest AND reason NOT LIKE 'rebuilt%' ORDER BY run DESC LIMIT 1
+
+-- name: run_that_goes_on
+SELECT run, started_at, found, manifest FROM run WHERE ended_at IS NULL AND found <> '' AND run = (SELECT max(run) FROM run)
+
+-- name: states_of_run
+-- Where the tasks stand that a run has asked for.
+SELECT task.state, count(*) FROM task
+WHERE task.task IN (SELECT DISTINCT attempt.task FROM attempt WHERE attempt.run = :run) GROUP BY task.state
+
+-- name: attempts_of_run
+SELECT state, count(*) FROM attempt INDEXED BY attempt_run_money WHERE run = :run GROUP BY state
 
 -- name: runs
 SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
@@ -456,10 +518,11 @@ INSERT OR IGNORE INTO run (run, manifest, manifest_sha256, version, started_at, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_task
+-- A moment with a flipped bit may be no date; its year stays below 2100.
 INSERT OR IGNORE INTO task (task, manifest, id, job, row, variant, model, state, fingerprint, prompt_digest,
   inputs_digest, params_digest, model_digest, name, name_key, attempts, unknowns, cost_microusd, reason, updated_at,
   path, sha256, mime, width, height, size_bytes, mtime_ns, made, maker)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, min(max(?, 0), 4102444800000000), ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
 -- name: carry_given
 UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1

@@ -17,9 +17,20 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from pipeline.days import day_of
-from pipeline.model import Artifact, BucketUrl, Known, Spend, TaskState
+from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.history import Cost, Hold, Maker, PastAttempt, PastRun, Row, Unknown, attempt_of, known_of
+from pipeline.store.history import (
+    Cost,
+    Hold,
+    Maker,
+    PastAttempt,
+    PastRun,
+    Row,
+    RunSnapshot,
+    Unknown,
+    attempt_of,
+    known_of,
+)
 from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
 from pipeline.text import name_key
 
@@ -31,6 +42,7 @@ BUSY_S: Final = 30.0
 LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
+_COUNTS: Final = msgspec.json.Decoder(dict[str, int])
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
 
 
@@ -130,6 +142,19 @@ class LedgerReader:
         else:
             row = self._one("record_of", **values, fingerprint=fingerprint)
         return None if row is None else {**self._decoded(_RECORD.decode, row[0]), "fingerprint": row[1]}
+
+    def made_for(self, task: Task) -> list[str]:
+        """Return the ids of other tasks whose image is what `task` asks for, oldest first."""
+        asked = {"fingerprint": task.fingerprint, "prompt": task.digests.prompt, "params": task.digests.params}
+        found = self._rows(
+            "made_for", **asked, pixels=task.digests.pixels, manifest=self.manifest, id=rows.text(task.id)
+        )
+        return [str(row[0]) for row in found]
+
+    @property
+    def has_images(self) -> bool:
+        """Say whether a task of this manifest has an image."""
+        return self._one("has_images", manifest=self.manifest) is not None
 
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
@@ -259,6 +284,37 @@ class LedgerReader:
             for provider, key, model, set_at, not_before, reason in self._rows("holds")
         ]
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let everything that is read inside the block be of one moment; a writer goes on beside it."""
+        if self._connection is None:
+            yield
+            return
+        self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.execute("ROLLBACK")
+
+    def run_that_goes_on(self) -> RunSnapshot | None:
+        """Return the last run, if it has no end. Whether its process still lives only the lock says."""
+        row = self._one("run_that_goes_on")
+        if row is None:
+            return None
+        run, started_at, found, manifest = row
+        counts = self._decoded(_COUNTS.decode, found)
+        attempts: Counter[str] = Counter(dict(self._rows("attempts_of_run", run=run)))
+        return RunSnapshot(
+            run=run,
+            manifest=manifest,
+            started_at=from_us(started_at),
+            due=counts.pop("due", 0),
+            found={TaskState(state): number for state, number in counts.items()},
+            asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
+            in_flight=attempts["sent"],
+            images=attempts["ok"],
+        )
+
     def last_run(self) -> int | None:
         """Return the number of this manifest's last run; a rebuild is none."""
         row = self._one("last_run", manifest=self.manifest)
@@ -286,11 +342,11 @@ class LedgerReader:
         row = self._one("pace", manifest=self.manifest, fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
-    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> str | None:
-        """Return the remembered SHA-256 of an input file that still has this size and time."""
+    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+        """Return the remembered SHA-256 of an input file that still has this size and time: of all, of its pixels."""
         key = rows.relative_bytes(path, self.state_dir)
         row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
-        return None if row is None else str(row[0])
+        return None if row is None else (str(row[0]), str(row[1]))
 
     # --- rows
 

@@ -46,7 +46,7 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_APART: Final = ("images", "digests", "fingerprint", "is_default_model")
+_APART: Final = ("images", "digests", "fingerprint", "is_default_model", "checks", "min_side_px")
 _RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
 
 
@@ -89,6 +89,7 @@ def task_row(task: Task, *, manifest: str, now: int) -> dict[str, object]:
         "inputs": task.digests.inputs,
         "params": task.digests.params,
         "model_digest": text(task.digests.model),
+        "pixels": task.digests.pixels,
         "name": task.name,
         "name_key": name_key(text(task.name)),
         "now": now,
@@ -171,7 +172,8 @@ def finish(
     reason: str = "",
 ) -> None:
     """Record an image as done (B5); `seconds` None: it was recovered, what was known of its answer stays."""
-    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now}
+    flags = msgspec.json.encode(artifact.flags).decode() if artifact.flags else ""
+    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now, "flags": text(flags)}
     connection.execute(query("finish_task"), row)
     row |= {
         "seconds": seconds,
@@ -226,6 +228,20 @@ def close(
     connection.execute(query("close_attempt"), row)
 
 
+def take_over(connection: sqlite3.Connection, row: Row, record: str) -> bool:
+    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
+    former = {"manifest": row["manifest"], "id": row["former"]}
+    if connection.execute(query("key_of_task"), former).fetchone() is None:
+        return False
+    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
+        connection.execute(query(name), row)
+    found = connection.execute(query("rename_task"), row).fetchone()
+    if found is None:
+        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
+    remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    return True
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Adopted:
     """An image that was found under its task's name. `price` None: not known, so nothing is counted."""
@@ -254,7 +270,7 @@ def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int)
 
 def rebuilt_run(connection: sqlite3.Connection, *, manifest: str, reason: str, now: int) -> int:
     """Write a rebuild down as a run: what it counted belongs to it; `reason` says why that may be too little."""
-    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now}
+    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now, "found": ""}
     run = connection.execute(query("begin_run"), values).lastrowid
     assert run is not None
     connection.execute(query("end_run"), {"run": run, "now": now, "exit": None, "reason": text(reason)})

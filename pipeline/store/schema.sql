@@ -164,3 +164,19 @@ ALTER TABLE hold_of RENAME TO hold;
 
 ALTER TABLE task ADD COLUMN released INTEGER NOT NULL DEFAULT 0;   -- attempts up to this one count no more
 ALTER TABLE task ADD COLUMN accepted TEXT NOT NULL DEFAULT '';     -- the fingerprint whose refusal is taken as it is
+
+-- migration 6: an image keeps its task when that is renamed, its input's metadata change, or a person edits it
+
+ALTER TABLE task ADD COLUMN pixels_digest TEXT NOT NULL DEFAULT '';   -- of the inputs without their metadata; '': not known
+ALTER TABLE task ADD COLUMN edit TEXT NOT NULL DEFAULT '';            -- what a person did to the image, accepted: edited, absent
+ALTER TABLE digest ADD COLUMN pixels TEXT NOT NULL DEFAULT '';        -- SHA-256 of the file without its metadata
+CREATE INDEX task_made ON task (made) WHERE made IS NOT NULL;
+CREATE INDEX task_pixels ON task (pixels_digest) WHERE pixels_digest <> '';
+
+-- migration 7: a run says what it found, so that `status` beside it needs neither manifest nor files
+
+ALTER TABLE run ADD COLUMN found TEXT NOT NULL DEFAULT '';            -- JSON: due tasks, and the others by state
+
+-- migration 8: what checks found in an image
+
+ALTER TABLE task ADD COLUMN flags TEXT NOT NULL DEFAULT '';           -- JSON: flag -> reason; '': none

@@ -4,8 +4,9 @@ Opened under the state lock; owns the ledger's writer thread and the threads tha
 """
 
 import asyncio
+import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
@@ -88,8 +89,11 @@ class Store:
         recoverer = Recoverer(self._settings, self._resources)
         return await self._pool.finish(recoverer.run)
 
-    async def begin_run(self, *, manifest_sha256: str) -> int:
-        """Write a run down; return its number. Raises InputError, StorageError: its bucket cannot be written to."""
+    async def begin_run(self, *, manifest_sha256: str, found: Mapping[str, int] | None = None) -> int:
+        """Write a run down; return its number. `found`: due tasks (`due`), and those that are not by state.
+
+        Raises InputError, StorageError: its bucket cannot be written to.
+        """
         if self._bucket is not None:
             await self._pool.run(self._bucket.prove)
         manifest = self._manifest_row()
@@ -98,6 +102,7 @@ class Store:
             "manifest_sha256": manifest_sha256,
             "version": __version__,
             "now": self._now(),
+            "found": "" if found is None else json.dumps(found),
         }
         return await self._committed(lambda c: _begin_run(c, manifest, run))
 
@@ -233,16 +238,17 @@ class Store:
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
-    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str]]) -> None:
-        """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex."""
+    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str, str]]) -> None:
+        """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex of the whole file, of its pixels."""
         values = [
             {
                 "path": rows.relative_bytes(path, self._settings.state_dir),
                 "size_bytes": size_bytes,
                 "mtime_ns": mtime_ns,
                 "sha256": sha256,
+                "pixels": pixels,
             }
-            for path, size_bytes, mtime_ns, sha256 in digests
+            for path, size_bytes, mtime_ns, sha256, pixels in digests
         ]
         await self._committed(lambda c: c.executemany(query("remember_digest"), values).rowcount)
 
@@ -288,8 +294,9 @@ def _release(
 ) -> int:
     if ids is None:
         return sum(_execute(connection, "release_state", values | {"state": state.value}) for state in states)
-    return sum(
-        _execute(connection, "release_task", values | {"state": state.value, "id": rows.text(task_id)})
-        for task_id in ids
-        for state in states
-    )
+    released = 0
+    for task_id in ids:
+        row = values | {"id": rows.text(task_id)}
+        released += _execute(connection, "forget_absent", row)
+        released += sum(_execute(connection, "release_task", row | {"state": state.value}) for state in states)
+    return released

@@ -74,7 +74,7 @@ def plan_json(bill: PlanBill) -> dict[str, object]:
     """Return the object of `plan --json`."""
     reasons: dict[str, int] = {}
     for line in bill.lines:
-        if line.is_due:
+        if line.is_due or line.reason == "renamed":
             reasons[line.reason] = reasons.get(line.reason, 0) + line.tasks
     return {
         "tasks": bill.total,
@@ -159,7 +159,7 @@ def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: PlanBi
     from rich.text import Text
 
     for line in sorted(lines, key=lambda line: not line.is_due):
-        price = _price(line.price_microusd, bill) if line.is_due else ""
+        price = _price(line.price_microusd, bill) if line.is_due or line.reason == "renamed" else ""
         style = "" if line.is_due else "dim"
         cells = (Text(line.reason, style), Text(f"{line.tasks:,}", style), Text(price, style))
         table.add_row(Text(visible(name)), *cells)

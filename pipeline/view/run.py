@@ -80,9 +80,12 @@ def unrun_json(error: ImgpipeError) -> dict[str, object]:
     return {**run_json(nothing), "error": str(error)}
 
 
-def paragraph(summary: RunSummary, *, manifest: str) -> str:
-    """Say what the run did and, when something is left, what to do now. `manifest` is the path as it was typed."""
-    name = visible(manifest)
+def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_dir: str = "") -> str:
+    """Say what the run did, what to do now when something is left, and where the images are.
+
+    `manifest`: what is typed behind `imgpipe VERB` to mean the same; `selected`: with the selection, if there is one.
+    """
+    name, of_selection = visible(manifest), visible(selected or manifest)
     lines = [_first_line(summary)]
     lines += [f"Stopped early: {visible(reason)}" for reason in summary.reasons]
     if summary.overrun_microusd:
@@ -91,8 +94,9 @@ def paragraph(summary: RunSummary, *, manifest: str) -> str:
             f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
         )
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
-    lines += _left(summary, name)
+    lines += _left(summary, of_selection, name)
     lines += _next_step(summary, name)
+    lines += _where(summary, name, visible(output_dir))
     return "\n".join(lines)
 
 
@@ -121,7 +125,7 @@ def _first_line(summary: RunSummary) -> str:
     return text
 
 
-def _left(summary: RunSummary, manifest: str) -> list[str]:
+def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each group of tasks without an image, with the command that moves it."""
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
@@ -131,7 +135,7 @@ def _left(summary: RunSummary, manifest: str) -> list[str]:
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {manifest}",
+            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {whole}",
         ),
         (
             summary.missing,
@@ -141,6 +145,13 @@ def _left(summary: RunSummary, manifest: str) -> list[str]:
         (summary.pending, "pending", "the same command continues"),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
+
+
+def _where(summary: RunSummary, manifest: str, output_dir: str) -> list[str]:
+    """Say where the images are and what to look at next; nothing where there are none."""
+    if not output_dir or not summary.done + summary.skipped:
+        return []
+    return [f"The images are in {output_dir}; look at them: imgpipe report {manifest} --open"]
 
 
 def _next_step(summary: RunSummary, manifest: str) -> list[str]:

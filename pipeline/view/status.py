@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.model import Artifact, TaskState
+from pipeline.model import Artifact, Edit, TaskState
 from pipeline.text import count, duration, money, size, usd, usd_or_none, visible
 from pipeline.view.run import exceeded_lines, say
 
@@ -81,6 +81,21 @@ class UnknownAttempt:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunningNow:
+    """A run that goes on, at one moment."""
+
+    run: int
+    in_flight: int
+    images: int
+    left: int  # tasks it will still ask for, those in flight included
+    per_s: float | None  # images a second since it began; None: none yet
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if not self.per_s else self.left / self.per_s
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """Money is that of the last run, and of today and this month in the budget's time zone."""
 
@@ -94,6 +109,10 @@ class Status:
     holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
+    going: RunningNow | None = None  # a run that goes on beside this
+    command: str = "FILE"  # what is typed behind `imgpipe VERB` to mean the same manifest
+    flags: Mapping[str, int] = field(default_factory=dict)  # done images in which a check found something
+    edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
     to_come: Mapping[str, int] = field(default_factory=dict)  # done, and asked for anew since, by reason
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
     doubt: str | None = None  # why more may have been spent
@@ -159,9 +178,32 @@ def status_json(status: Status) -> dict[str, object]:
             for one in status.unknowns
         ],
         "not_before": status.not_before,
+        "running": None if status.going is None else _running_json(status.going),
         "missing": status.missing,
+        "flagged": dict(status.flags),
+        **{edit.value: status.edits.get(edit, 0) for edit in Edit},
         "orphaned": status.orphaned,
     }
+
+
+def _running_json(going: RunningNow) -> dict[str, object]:
+    seconds = going.seconds_left
+    return {
+        "run": going.run,
+        "in_flight": going.in_flight,
+        "images": going.images,
+        "left": going.left,
+        "images_per_s": going.per_s and round(going.per_s, 3),
+        "seconds_left": None if seconds is None else round(seconds, 1),
+    }
+
+
+def running_sentence(going: RunningNow) -> str:
+    """Return `Run 3 is going: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
+    text = f"Run {going.run} is going: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
+    text += f" at {going.per_s:.2g} a second" if going.per_s else ""
+    seconds = going.seconds_left
+    return text + f", {going.left:,} to go" + (f", about {duration(seconds)}." if seconds is not None else ".")
 
 
 def task_json(task: StatusTask) -> dict[str, object]:
@@ -192,6 +234,8 @@ def show_status(status: Status, console: "Console") -> None:
     """Print tasks by state, money by period, and what nobody knows."""
     from rich.columns import Columns
 
+    if status.going is not None:
+        say(running_sentence(status.going), console)
     say(status_sentence(status), console)
     console.print()
     console.print(Columns([_states(status), _spend(status)], padding=(0, 6)))
@@ -207,7 +251,8 @@ def show_status(status: Status, console: "Console") -> None:
     for hold in status.holds:
         say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
-        text = f"Nothing is sent before {status.not_before}; `imgpipe run FILE --now` sends all the same."
+        command = f"`imgpipe run {visible(status.command)} --now`"
+        text = f"Nothing is sent before {status.not_before}; {command} sends all the same."
         console.print(text, highlight=False, markup=False)
 
 
@@ -232,7 +277,15 @@ def _notes(status: Status) -> Iterator[str]:
     yield from exceeded_lines(status.exceeded, is_play_money=status.is_play_money)
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
-        yield f"{what}; put them back, or buy them again with `imgpipe run FILE --repair`"
+        yield f"{what}; put them back, or buy them again with `imgpipe run {visible(status.command)} --repair`"
+    for name, number in status.flags.items():
+        what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
+        yield f"{what}, or make them anew: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
+    if edited := status.edits.get(Edit.EDITED):
+        yield f"edited: {count(edited, 'image')} changed by a person and accepted; only --force replaces them"
+    if absent := status.edits.get(Edit.ABSENT):
+        what = f"absent: {count(absent, 'image')} removed and accepted; asked again by"
+        yield f"{what}: imgpipe retry {visible(status.command)} ID"
     if status.orphaned:
         what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
         yield f"{what}; what they made is left where it is"

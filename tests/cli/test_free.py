@@ -28,7 +28,7 @@ def test_plan_says_what_would_move_and_moves_nothing(imgpipe: Imgpipe) -> None:
     manifest = imgpipe.made(JOBS % "{{ id }}")
     manifest.write_text(manifest.read_text().replace("'{{ id }}'", "'new-{{ id }}'"))
     ended = imgpipe("plan", manifest)
-    assert "2 images: a new name, no request" in ended.out
+    assert "2 images: a new name or id, no request" in ended.out
     assert names(imgpipe) == ["blue", "red"]
 
 

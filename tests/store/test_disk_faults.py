@@ -49,7 +49,14 @@ class Room:
         images = StoredImages(chosen, resources, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
-            values = {"manifest": "m", "output": b"../out", "manifest_sha256": SHA, "version": "0", "now": 1}
+            values = {
+                "manifest": "m",
+                "output": b"../out",
+                "manifest_sha256": SHA,
+                "version": "0",
+                "now": 1,
+                "found": "",
+            }
             resources.ledger.run(
                 lambda c: (c.execute(query("set_manifest"), values), c.execute(query("begin_run"), values))[0]
             )

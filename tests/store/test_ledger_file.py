@@ -298,6 +298,16 @@ def made_by_the_first_version(path: Path) -> None:
         connection.execute("ALTER TABLE meta DROP COLUMN ledger")
         connection.execute("ALTER TABLE task DROP COLUMN released")
         connection.execute("ALTER TABLE task DROP COLUMN accepted")
+        for index in ("task_made", "task_pixels"):
+            connection.execute(f"DROP INDEX {index}")
+        for table, column in (
+            ("task", "pixels_digest"),
+            ("task", "edit"),
+            ("task", "flags"),
+            ("digest", "pixels"),
+            ("run", "found"),
+        ):
+            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
         connection.execute("DROP TABLE hold")
         connection.execute("CREATE TABLE hold (one INTEGER PRIMARY KEY, not_before INTEGER, reason TEXT) STRICT")
         connection.execute("INSERT INTO hold VALUES (1, 7, 'quota')")

@@ -223,14 +223,14 @@ async def test_a_hold_names_the_model_that_was_told_to_wait(bench: Bench) -> Non
 
 async def test_digests_are_remembered_by_size_and_time(bench: Bench) -> None:
     path = Path("/data/café \udce9.png")  # a file name that is not UTF-8
-    await bench.store.remember_digests([(path, 10, 20, "a" * 64), (Path("/data/b"), 1, 2, "b" * 64)])
+    await bench.store.remember_digests([(path, 10, 20, "a" * 64, "d" * 64), (Path("/data/b"), 1, 2, "b" * 64, "")])
     with bench.reader() as reader:
-        assert reader.digest(path, 10, 20) == "a" * 64
+        assert reader.digest(path, 10, 20) == ("a" * 64, "d" * 64)
         assert reader.digest(path, 10, 21) is None
         assert reader.digest(Path("/data/c"), 10, 20) is None
-    await bench.store.remember_digests([(path, 11, 21, "c" * 64)])
+    await bench.store.remember_digests([(path, 11, 21, "c" * 64, "")])
     with bench.reader() as reader:
-        assert reader.digest(path, 11, 21) == "c" * 64
+        assert reader.digest(path, 11, 21) == ("c" * 64, "")
 
 
 async def test_text_that_is_not_unicode_is_stored_escaped(bench: Bench) -> None:

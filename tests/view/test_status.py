@@ -75,6 +75,10 @@ def test_status_json_has_exactly_the_keys_of_the_contract() -> None:
         "not_before": "2026-11-23T08:00:00Z",
         "missing": 3,
         "orphaned": 5,
+        "running": None,
+        "flagged": {},
+        "edited": 0,
+        "absent": 0,
     }
 
 

@@ -1,0 +1,93 @@
+"""`deliver:` and `export`: a mirror of picked images, in a shop's names, kinds and sizes."""
+
+import json
+from pathlib import Path
+
+import PIL.Image
+
+from pipeline.store.marks import Marks
+from tests.cli.conftest import Imgpipe
+
+JOBS = "{studio: {prompt: 'A {{ matrix.thing }}', matrix: {thing: {m: mug, j: jug}}, checks: {blank: off}}}"
+SHOP = "deliver: {shop: {to: shop, name: 'sku_{{ matrix.thing.key }}', format: jpeg, max_side: 200, metadata: strip}}"
+
+
+def mark(imgpipe: Imgpipe, kind: str, *ids: str) -> None:
+    with Marks(imgpipe.state, manifest="shop") as marks:
+        marks.edit({task_id: {"kind": kind} for task_id in ids}, at_ms=1)
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def happened(imgpipe: Imgpipe) -> dict[str, str]:
+    lines = (imgpipe.folder / "shop" / "deliver.jsonl").read_text().splitlines()
+    return {receipt["file"]: receipt["happened"] for receipt in map(json.loads, lines)}
+
+
+def test_a_recipe_makes_a_mirror_of_what_is_picked(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    assert imgpipe("export", path, "shop").exit == 0
+    shop = imgpipe.folder / "shop"
+    assert files(shop) == ["deliver.jsonl", "sku_j.jpg", "sku_m.jpg"]
+    with PIL.Image.open(shop / "sku_m.jpg") as image:
+        assert (image.format, max(image.size)) == ("JPEG", 200)
+    first = (shop / "sku_m.jpg").stat().st_mtime_ns
+    mark(imgpipe, "", "studio/j")
+    assert imgpipe("export", path).exit == 0
+    assert files(shop) == [".withdrawn/sku_j.jpg", "deliver.jsonl", "sku_m.jpg"]
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "withdrawn"}
+    assert (shop / "sku_m.jpg").stat().st_mtime_ns == first
+
+
+def test_another_recipe_or_image_replaces_what_we_wrote(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m")
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("max_side: 200", "max_side: 100"))
+    assert imgpipe("export", path, "--json").json["counts"] == {"replaced": 1}
+    with PIL.Image.open(imgpipe.folder / "shop" / "sku_m.jpg") as image:
+        assert max(image.size) == 100
+
+
+def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    shop = imgpipe.folder / "shop"
+    shop.mkdir()
+    (shop / "sku_m.jpg").write_bytes(b"mine")
+    ended = imgpipe("export", path)
+    assert (ended.exit, (shop / "sku_m.jpg").read_bytes()) == (3, b"mine")
+    assert "left: sku_m.jpg: another file has its name" in ended.err
+    (shop / "sku_j.jpg").write_bytes(b"retouched")
+    for _ in range(2):  # a second time it is still known as changed
+        assert imgpipe("export", path).exit == 3
+        assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
+    mark(imgpipe, "", "studio/j")
+    imgpipe("export", path)
+    assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
+
+
+def test_every_done_image_and_a_selection_can_be_meant(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra="deliver: {all: {to: all, from: done, select: studio/j}}")
+    assert imgpipe("export", path).exit == 0
+    (image,) = (each for each in imgpipe.images() if each.stem == "j" and "out" in each.parts)
+    assert (imgpipe.folder / "all" / "studio" / image.name).read_bytes() == image.read_bytes()
+
+
+def test_bad_recipes_are_told_before_anything_is_written(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest(JOBS, extra="deliver: {shop: {to: x, format: gif}, other: {to: y, name: '{{ rows.a }}'}}")
+    ended = imgpipe("validate", path)
+    assert ended.exit == 2
+    assert "gif" in ended.err + ended.out
+    good = imgpipe.made(JOBS, extra=SHOP, name="good")
+    ended = imgpipe("export", good, "shpo")
+    assert (ended.exit, "did you mean 'shop'?" in ended.err) == (2, True)
+
+
+def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra="deliver: {shop: {to: shop, from: done, name: one}}")
+    ended = imgpipe("export", path)
+    assert (ended.exit, "has the same name" in ended.err) == (3, True)
