@@ -271,6 +271,11 @@ def _of_argument(problem: Problem, manifest: Path) -> Problem:
 
 def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, defaults: Mapping[str, object]) -> Path:
     """Write the manifest this call stands for; JSON is YAML."""
+    from pipeline.manifest.location import is_address
+
+    if is_address(str(output_dir)):
+        what = "not yet for buckets: generate() writes to a folder"
+        raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
     rows = job.pop(ROWS, None)
@@ -298,7 +303,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             yield Generated(
                 id=row,
                 prompt=items.get(row.partition("@")[0], ""),
-                path=setup.manifest.output_dir / task.artifact.path,
+                path=setup.manifest.output_folder / task.artifact.path,
                 width=task.artifact.width,
                 height=task.artifact.height,
                 mime=task.artifact.mime,
@@ -315,7 +320,7 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
     return Generated(
         id=row,
         prompt=items.get(row.partition("@")[0], ""),
-        path=setup.manifest.output_dir / event.artifact.path,
+        path=setup.manifest.output_folder / event.artifact.path,
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,

@@ -51,6 +51,18 @@ class Tier(StrEnum):
     FLEX = "flex"  # half price; 1 to 15 minutes, and 503 when there is no room
 
 
+@dataclass(frozen=True, slots=True)
+class BucketUrl:
+    """Where images lie in object storage: `s3://bucket/prefix`. Names of images are relative to the prefix."""
+
+    scheme: str  # s3 | gs | az
+    bucket: str
+    prefix: str = ""  # without slashes at its ends
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+
+
 class InputImage(msgspec.Struct, frozen=True, gc=False):
     """One input image as it was when the plan was made."""
 
@@ -254,7 +266,7 @@ class Artifact:
     width: int
     height: int
     size_bytes: int
-    mtime_ns: int
+    mtime_ns: int  # of an object in a bucket, which may keep its time: a digest of its ETag
     usage: Usage | None = field(default=None, compare=False)
     model_version: str | None = field(default=None, compare=False)
     response_id: str | None = field(default=None, compare=False)

@@ -150,7 +150,9 @@ class Setup:
             told += [
                 of_host(self.provider),
                 key_exposure(self.manifest.path.parent),
-                folder_exposure(self.manifest.output_dir),
+                folder_exposure(
+                    self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
+                ),
             ]
         return [text for text in told if text is not None]
 

@@ -108,7 +108,7 @@ def _chosen(setup: Setup, recipe: Recipe) -> Iterator[PlanRow]:
     """Yield the tasks whose images are meant: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
     selection = replace(Selection(select=recipe.select), marks=marks)
-    files = Files(setup.manifest.output_dir)
+    files = Files(setup.manifest.output_folder)
     with reading(setup) as reader:
         for row in selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
             known, mark = row.known, marks.get(row.task.id)
@@ -127,7 +127,7 @@ def _place(setup: Setup, recipe: Recipe, folder: Path, row: PlanRow, name: str, 
     assert row.known is not None
     assert row.known.artifact is not None
     artifact = row.known.artifact
-    source = (setup.manifest.output_dir / artifact.path).read_bytes()
+    source = (setup.manifest.output_folder / artifact.path).read_bytes()
     source_sha256 = hashlib.sha256(source).hexdigest()
     suffix = recipe.suffix or Path(artifact.path).suffix
     file = name + suffix

@@ -27,10 +27,12 @@ from pipeline.app.holds import lasting, told
 from pipeline.app.planning import reading
 from pipeline.app.provider_checks import connect, is_image_model, listed_models
 from pipeline.errors import Exit, ImgpipeError, InputError
+from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.credentials import find_key
 from pipeline.settings import Kind, Limits, ProviderSettings
+from pipeline.store.buckets import as_input_error, open_bucket
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
 
@@ -44,6 +46,7 @@ SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
+    "obstore": ("bucket", "output_dir: s3://, gs://, az://"),
 }
 
 
@@ -100,7 +103,12 @@ def doctor(
         yield from _models(setup)
     if with_models and (setup is not None or path is None):
         yield from _offers(setup, environ)
-    yield from _disk(Path.cwd() if setup is None else setup.manifest.output_dir)
+    output_dir = Path.cwd() if setup is None else setup.manifest.output_dir
+    if isinstance(output_dir, Path):
+        yield from _disk(output_dir)
+    elif setup is not None:
+        yield from _disk(setup.manifest.state_dir)
+        yield _bucket(output_dir)
     if setup is not None:
         yield from _state(setup)
     yield from _clock(setup)
@@ -260,6 +268,19 @@ def _disk(output_dir: Path) -> Iterator[Check]:
             yield from _abilities(Path(probe))
     except OSError as error:
         yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or fix its permissions")
+
+
+def _bucket(url: BucketUrl) -> Check:
+    """Try what an image needs in a bucket: list, put, put again, delete."""
+    try:
+        bucket = open_bucket(url)
+        with as_input_error(url):
+            next(bucket.listing(), None)
+        bucket.prove()
+    except ImgpipeError as error:
+        what, _, instead = str(error).partition("; ")
+        return _bad("bucket", what, instead)
+    return _ok("bucket", f"{url}: reachable; list, put and delete are allowed, and put-if-absent is honoured")
 
 
 def _free(where: str, free: int) -> Check:

@@ -41,7 +41,7 @@ def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
             if isinstance(source, str):
                 exported.left.append((task_id, source))
                 continue
-            target = folder / source.relative_to(setup.manifest.output_dir)
+            target = folder / source.relative_to(setup.manifest.output_folder)
             try:
                 _place(task_id, source, target, exported)
                 if target in (*exported.copied, *exported.present):
@@ -61,7 +61,7 @@ def _source(setup: Setup, reader: LedgerReader, task_id: str, mark: Mark) -> Pat
         return f"it has no image ({known.state})"
     if not mark.is_of(known.artifact):
         return "its image was made anew since it was picked; look at it again"
-    path = setup.manifest.output_dir / known.artifact.path
+    path = setup.manifest.output_folder / known.artifact.path
     return path if path.is_file() else f"{path} is missing"
 
 

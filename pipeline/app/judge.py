@@ -86,7 +86,7 @@ class Desk:
         if not (manifest.state_dir / LEDGER).exists():
             what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
-        self._folder = claim_folder(report_folder(manifest.output_dir, manifest.name), manifest.name)
+        self._folder = claim_folder(report_folder(manifest.output_folder, manifest.name), manifest.name)
         saved = picks_path(manifest)
         picks = read_picks(saved) if saved.exists() else {}
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -123,7 +123,7 @@ class Desk:
         thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._told)
         heading = Heading(
             title=manifest.name,
-            key=sheet_key(manifest.name, manifest.output_dir),
+            key=sheet_key(manifest.name, manifest.output_folder),
             totals=totals,
             states=states,
             is_play_money=setup.is_play_money,

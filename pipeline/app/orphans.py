@@ -91,7 +91,8 @@ def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, st
 def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> Counter[str]:
     """Count, by manifest, the tasks that are known with the same id and fingerprint."""
     twins = reader.twins(asked)
-    for state_dir in _neighbours(setup.manifest.output_dir):
+    output_dir = setup.manifest.output_dir
+    for state_dir in _neighbours(output_dir) if isinstance(output_dir, Path) else ():
         try:
             with LedgerReader(state_dir, manifest=setup.manifest.name) as other:
                 if other.is_play_money == setup.is_play_money:

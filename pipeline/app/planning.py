@@ -27,12 +27,13 @@ from pipeline.manifest.inputs import InputDigests
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
-from pipeline.model import Task, TaskState
+from pipeline.model import BucketUrl, Task, TaskState
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
-from pipeline.plan.presence import Files
+from pipeline.plan.presence import Files, Objects
 from pipeline.plan.selection import Selection
 from pipeline.provider.pricing import PriceList
+from pipeline.store.buckets import as_input_error, open_bucket
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, nearest
 
@@ -47,7 +48,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
         digests=_unread,
         upstream=lambda job: _promised(manifest, job),
         jobs=jobs,
-        promised=manifest.output_dir,
+        promised=manifest.output_dir if isinstance(manifest.output_dir, Path) else None,
     )
 
 
@@ -58,7 +59,7 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
             yield UpstreamImage(
                 task_id=task.id,
                 row=task.row,
-                path=manifest.output_dir / f"{task.name}.png",  # which kind it will be does not matter here
+                path=manifest.output_folder / f"{task.name}.png",  # which kind it will be does not matter here
                 matrix=task.matrix,
                 fields=task.fields,
             )
@@ -162,6 +163,24 @@ class DigestMemory:
         return known
 
 
+def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
+    """Return what looks into a folder, or into a listing of a bucket that is made now.
+
+    Raises InputError: the bucket is not there or may not be listed. StorageError: it cannot be reached.
+    """
+    ledger_id = reader.ledger_id
+    if isinstance(output_dir, Path):
+        return Files(output_dir, ledger_id=ledger_id)
+    bucket = open_bucket(output_dir)
+
+    def is_ours(path: str) -> bool:
+        found = bucket.look(path)
+        return found is not None and found.facts is not None and found.facts.ledger == ledger_id
+
+    with as_input_error(output_dir):
+        return Objects(((each.path, each.size_bytes, each.version) for each in bucket.listing()), is_ours)
+
+
 def _read_digests(path: Path, size_bytes: int) -> tuple[str, str]:
     """Hash a file, and what is left of it without its metadata; the latter is empty where that cannot be told."""
     from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
@@ -204,10 +223,10 @@ def plan_rows(
             yield digests.with_pixels(_with_words(task, setup.rules.redo))
         on_end(expansion)
 
-    seen = files if files is not None else Files(manifest.output_dir, ledger_id=reader.ledger_id)
+    seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def present() -> Iterator[PlanRow]:
-        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False, files=files)
+        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False, files=seen)
 
     former = Renames(manifest, reader, present) if has_renames else _no_one
     return survey(tasks(), reader, seen, setup.rules, former=former)
@@ -381,10 +400,10 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
     )
     with suppress(InputError):
-        for row in survey(tasks, reader, Files(manifest.output_dir, ledger_id=reader.ledger_id), setup.rules):
+        for row in survey(tasks, reader, file_view(manifest.output_dir, reader), setup.rules):
             if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
                 continue
-            path = manifest.output_dir / row.known.artifact.path
+            path = manifest.output_folder / row.known.artifact.path
             if not path.exists():
                 continue  # its own task is told as missing, and `--repair` must be able to run
             yield UpstreamImage(

@@ -47,6 +47,7 @@ class Prunable:
 async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_done: bool) -> list[Prunable]:
     """Return what is older than `older_s`; remove it where `is_done`. Raises InputError, TryLater, StorageError."""
     before = datetime.now(UTC) - timedelta(seconds=older_s)
+    _ = setup.manifest.output_folder  # of a bucket nothing is removed yet: refused before anything is looked at
     if not is_done:
         return _found(setup, kinds, before)
     async with open_store(setup) as store:
@@ -86,7 +87,7 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:
                 continue
-            path = setup.manifest.output_dir / known.artifact.path
+            path = setup.manifest.output_folder / known.artifact.path
             if _is_its_own(reader, known.artifact, path):
                 yield _prunable(Kind.ORPHANS, path, task=known.id)
 

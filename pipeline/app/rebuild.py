@@ -9,10 +9,11 @@ from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.sidecars import sidecars_of
 from pipeline.app.verify import _joined, _tasks
-from pipeline.model import Due
+from pipeline.model import BucketUrl, Due
 from pipeline.plan.plan import Spool
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store import resources
+from pipeline.store.buckets import as_input_error
 from pipeline.store.lock import StateLock
 from pipeline.store.rebuild import Rebuilt
 
@@ -31,6 +32,14 @@ def rebuild(setup: Setup) -> Rebuilt:
         is_play_money=setup.is_play_money,
         beside=sidecars_of(setup),
     )
+    if isinstance(manifest.output_dir, BucketUrl):
+        with as_input_error(manifest.output_dir):
+            return _rebuild(setup, settings)
+    return _rebuild(setup, settings)
+
+
+def _rebuild(setup: Setup, settings: resources.StoreSettings) -> Rebuilt:
+    manifest = setup.manifest
     whole: Rebuilt | None = None
     with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):
         for number, names in enumerate(manifest.stages):

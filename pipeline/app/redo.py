@@ -28,7 +28,7 @@ from pipeline.text import visible
 
 def picks_path(manifest: Manifest) -> Path:
     """Return where a picks file is looked for: beside the static page."""
-    return report_folder(manifest.output_dir, manifest.name) / PICKS
+    return report_folder(manifest.output_folder, manifest.name) / PICKS
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:

@@ -37,13 +37,13 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
     with reading(setup) as reader:
         totals, spend = money_of(setup, reader)
         return write_report(
-            report_folder(manifest.output_dir, manifest.name),
+            report_folder(manifest.output_folder, manifest.name),
             title=manifest.name,
             rows=report_rows(setup, reader, marks_of(manifest)),
             totals=totals,
             spend=spend,
             is_play_money=setup.is_play_money,
-            output_dir=manifest.output_dir,
+            output_dir=manifest.output_folder,
             command=command_of(setup),
             told=told,
         )
@@ -105,7 +105,7 @@ def _report_row(
         tags=task.tags,
         matrix=task.matrix,
         fields=task.fields,
-        image=str(setup.manifest.output_dir / artifact.path)
+        image=str(setup.manifest.output_folder / artifact.path)
         if artifact and row.verdict.edit is not Edit.ABSENT
         else None,
         input_image=task.images[0].path if task.images else None,
@@ -121,7 +121,7 @@ def _report_row(
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
-        is_signed=artifact is not None and _is_signed(setup.manifest.output_dir / artifact.path),
+        is_signed=artifact is not None and _is_signed(setup.manifest.output_folder / artifact.path),
         folder=task.name.rpartition("/")[0],
         mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
         versions=tuple(_versions(attempts, artifact, superseded)),

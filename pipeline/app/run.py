@@ -39,7 +39,7 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
-from pipeline.model import Due, TaskState
+from pipeline.model import BucketUrl, Due, TaskState
 from pipeline.plan.decide import Verdict
 from pipeline.plan.plan import Plan, PlanRow, Spool, merged, tally
 from pipeline.pools import is_short_of_memory
@@ -174,16 +174,16 @@ async def _run(
 # -- before anything is sent --------------------------------------------------------------------------------------
 
 
-def _check_directories(output_dir: Path, state_dir: Path) -> None:
+def _check_directories(output_dir: Path | BucketUrl, state_dir: Path) -> None:
     """Make both where they are not there; what lies in the state directory is nobody else's business."""
-    for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)):
+    folders = ((folder, mode) for folder, mode in ((output_dir, 0o777), (state_dir, 0o700)) if isinstance(folder, Path))
+    for folder, mode in folders:
         try:
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.mkdir(mode, exist_ok=True)
         except OSError as error:
-            raise InputError(
-                Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
-            ) from error
+            problem = Problem(what=f"{folder} cannot be made ({error.strerror})", instead="choose another output_dir")
+            raise InputError(problem) from error
         if not os.access(folder, os.W_OK | os.X_OK):
             raise InputError(Problem(what=f"{folder} cannot be written to", instead="fix its permissions"))
 
@@ -191,6 +191,8 @@ def _check_directories(output_dir: Path, state_dir: Path) -> None:
 def _check_state(setup: Setup) -> None:
     """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
+    if isinstance(manifest.output_dir, BucketUrl):
+        return  # an image there is told as a conflict
     with reading(setup) as reader:
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
@@ -294,6 +296,8 @@ def _unpriced(plan: Plan) -> Iterator[str]:
 
 def _untold(setup: Setup) -> Iterator[str]:
     """Say that a rehearsal leaves `notify` alone."""
+    if setup.flags.simulate and setup.manifest.is_for_bucket:
+        yield f"a rehearsal writes to no bucket: its images land in {setup.manifest.output_dir}"
     if setup.flags.simulate and setup.manifest.notify is not None:
         yield "a rehearsal calls no webhook or ping and writes no metrics file: `notify` is ignored"
 

@@ -102,7 +102,7 @@ def _check_extra() -> None:
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    files = Files(setup.manifest.output_dir)
+    files = Files(setup.manifest.output_folder)
     for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
         artifact = None if row.known is None else row.known.artifact
         if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
@@ -110,7 +110,7 @@ def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_
         if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
             written.left.append((row.task.id, f"{artifact.path} is {found}"))
             continue
-        path = setup.manifest.output_dir / artifact.path
+        path = setup.manifest.output_folder / artifact.path
         yield _Sample(path=path, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
 
 

@@ -32,8 +32,13 @@ class Verified:
         return Exit.OK if is_well else Exit.SOME_FAILED
 
 
-def verify(setup: Setup, *, decode: bool = False, progress: Callable[[int], None] = lambda _: None) -> Verified:
-    """Hash every image again; `decode` reads its pixels too. Raises LedgerError, TryLater."""
+def verify(
+    setup: Setup, *, decode: bool = False, is_quick: bool = False, progress: Callable[[int], None] = lambda _: None
+) -> Verified:
+    """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
+
+    Raises LedgerError, TryLater; of a bucket InputError, StorageError.
+    """
     manifest = setup.manifest
     with reading(setup) as reader:
         has_ledger = not reader.is_missing
@@ -42,6 +47,7 @@ def verify(setup: Setup, *, decode: bool = False, progress: Callable[[int], None
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         decode=decode,
+        is_quick=is_quick,
         progress=progress,
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]

@@ -86,11 +86,12 @@ class RunDisplay:
     def last_word(self, summary: "RunSummary", setup: "Setup") -> None:
         """Say what the run did, and what to do now."""
         is_well = summary.exit is Exit.OK
+        place = setup.manifest.output_dir
         text = run_view.paragraph(
             summary,
             manifest=setup.command,
             selected=setup.command_of_selection,
-            output_dir="" if self.is_quiet else os.path.relpath(setup.manifest.output_dir),
+            output_dir="" if self.is_quiet else os.path.relpath(place) if isinstance(place, Path) else str(place),
         )
         if self.is_json_log:
             if not is_well:

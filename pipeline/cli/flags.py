@@ -4,6 +4,7 @@ A verb's docstring is its help page: paragraphs, and after a line with `\b` exam
 click alone: with rich, a page took five times as long to appear.
 """
 
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -102,7 +103,19 @@ def verb(function: Callable[..., int]) -> click.Command:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-FILE: Final = click.Path(path_type=Path)
+
+class LocalPath(click.Path):
+    """A path on this machine; the address of a bucket would silently become a folder named `s3:`."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from pipeline.manifest.location import is_address  # late: `imgpipe --version` reads no manifest
+
+        if is_address(os.fspath(value)):
+            self.fail("an address is not yet for buckets here: name a path on this machine", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+FILE: Final = LocalPath(path_type=Path)
 
 
 class Duration(click.ParamType[float]):

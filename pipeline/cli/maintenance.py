@@ -42,12 +42,14 @@ def _setup(
 @verb
 @f.manifest
 @click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
+@click.option("--quick", is_flag=True, help="Compare sizes and times (ETags in a bucket); read only what differs.")
 @f.locating
 @f.as_json
 def verify(
     *,
     file: Path | None,
     decode: bool,
+    quick: bool,
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
@@ -63,8 +65,10 @@ def verify(
     """
     from pipeline.app import verify
 
+    if quick and decode:
+        raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
     _, setup = _setup(file, simulate, variables, allow_env)
-    verified = verify.verify(setup, decode=decode)
+    verified = verify.verify(setup, decode=decode, is_quick=quick)
     found = verified.found
     if is_json:
         f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})

@@ -14,7 +14,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.delimited import ENCODINGS
-from pipeline.manifest.location import is_name, path_trouble
+from pipeline.manifest.location import is_name, path_trouble, place_trouble
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
@@ -79,6 +79,14 @@ def _path(value: object) -> str:
     if trouble is not None:
         raise fault(*trouble)
     return path
+
+
+def _place(value: object) -> str:
+    place = _text(value)
+    trouble = place_trouble(place)
+    if trouble is not None:
+        raise fault(*trouble)
+    return place
 
 
 def _flag(value: object) -> bool:
@@ -176,6 +184,7 @@ _PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
 Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
 Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
 PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+PlaceText = Annotated[str, PlainValidator(_place), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
 MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
     str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
 ]

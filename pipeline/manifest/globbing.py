@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import Problem
 from pipeline.manifest.files import reason
+from pipeline.manifest.location import is_address
 from pipeline.manifest.names import PART_PREFIX
 
 MAX_BRACES = 1000
@@ -84,6 +85,8 @@ def _expand(pattern: str) -> list[str]:
     """Write out `{a,b}`; nested braces too."""
     if not pattern.strip() or "\0" in pattern:
         raise BadPattern("the pattern is empty")
+    if is_address(pattern):
+        raise BadPattern("the pattern is an address, and not yet for buckets: inputs are read from folders")
     if "\\" in pattern:
         raise BadPattern(f"{pattern!r} holds a backslash: folders are separated by /")
     pending, done = [pattern], []

@@ -21,13 +21,13 @@ from pipeline.manifest.deliveries import Recipe, recipes_of
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
-from pipeline.manifest.location import directories, folder_of, is_name
+from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
 from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import Task
+from pipeline.model import BucketUrl, Task
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import nearest
 
@@ -106,7 +106,8 @@ class Manifest:
     limits: Limits
     retry: Retry
     prices: Mapping[str, int | Mapping[str, int]]  # micro-USD per image, or per size
-    output_dir: Path  # absolute, resolved
+    output_dir: Place  # a folder: absolute, resolved; of a rehearsal always a folder
+    is_for_bucket: bool  # `output_dir:` is written as a bucket
     state_dir: Path
     notify: Notify | None
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
@@ -116,6 +117,20 @@ class Manifest:
     places: Places  # private to this room
     budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
+
+    @property
+    def output_folder(self) -> Path:
+        """The output directory, for what works on folders alone. Raises InputError when it is a bucket."""
+        if isinstance(self.output_dir, Path):
+            return self.output_dir
+        raise InputError(
+            Problem(
+                file=str(self.path),
+                what=f"not yet for buckets: this works on a folder, and output_dir is {self.output_dir}",
+                instead="copy the images to a folder with your bucket's own tools; run, plan, status, retry, verify,"
+                " rebuild and doctor work on the bucket itself",
+            )
+        )
 
     @property
     def upstream(self) -> Mapping[str, str]:
@@ -255,6 +270,8 @@ class _Reader:
             *settings.setting_problems(file, self._folder, output_dir, state_dir),
         ):
             self.problems.append(places.problem(key_path, what, instead))
+        if isinstance(output_dir, BucketUrl):
+            self._refuse_chains(plans)
         return Manifest(
             path=self._path,
             name=name,
@@ -265,6 +282,7 @@ class _Reader:
             retry=settings.retry_settings(file),
             prices=file.prices or {},
             output_dir=output_dir,
+            is_for_bucket=file.output_dir is not None and is_address(file.output_dir),
             state_dir=state_dir,
             notify=notify,
             stages=stages,
@@ -274,6 +292,12 @@ class _Reader:
             places=places,
             budget=recipes.sandbox.budget,
         )
+
+    def _refuse_chains(self, plans: Mapping[str, JobPlan]) -> None:
+        for job, plan in plans.items():
+            if plan.each is not None and plan.each.job is not None:
+                what = "not yet for buckets: a job that takes another one's images reads them from a folder"
+                self.problems.append(self._places.problem(("jobs", job, "each"), what, "name a folder as output_dir"))
 
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem

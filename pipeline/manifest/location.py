@@ -6,18 +6,23 @@ for a run to see that another one holds the lock. It opens nothing but the manif
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import InputError
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.yaml import Tree, is_null, parse, resolve
+from pipeline.model import BucketUrl
 from pipeline.settings import Kind
 
-Directories = tuple[Path, Path]  # of the images, of the state
+Place = Path | BucketUrl  # of the images
+Directories = tuple[Place, Path]  # of the images, of the state
+SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
 
 _NAME: Final = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
+_ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(?i:s3|gs|az):")
+_BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SIMULATED: Final = "-simulated"
 _MOST_BYTES: Final = 64 * 1024  # of a manifest that is worth a glance: it is read twice, at 0.2 s a megabyte
 
@@ -37,24 +42,74 @@ def path_trouble(path: str) -> tuple[str, str] | None:
         return "holds a NUL character", "take it out"
     if "${" in path:
         return "environment variables are read only inside `vars`", "write the path out"
+    if is_address(path):
+        return "is an address, and not yet for buckets: only `output_dir` may be one", "write a path"
     return None
+
+
+def is_address(path: str) -> bool:
+    """Say whether a text is the address of a bucket or of a server, also one that is written badly."""
+    return _ADDRESS.match(path) is not None
+
+
+def place_trouble(place: str) -> tuple[str, str] | None:
+    """Return what is wrong with the place of images, a path or a bucket's address; None when nothing is.
+
+    The address is never repeated: there may be a password in it.
+    """
+    if not is_address(place):
+        return path_trouble(place)
+    scheme, separator, rest = place.partition("://")
+    if not separator:
+        return "is half an address", "write s3://bucket/prefix; a folder of that name is written with ./ before it"
+    if scheme not in SCHEMES:
+        return "is an address of an unknown kind", "write s3://, gs:// or az:// before the bucket's name, or a path"
+    bucket, _, prefix = rest.partition("/")
+    if "@" in bucket or ":" in bucket:
+        what = "is an address with a credential or a port in it"
+        return what, "write s3://bucket/prefix; credentials and endpoint are read from the environment (AWS_*, ...)"
+    if _BUCKET.fullmatch(bucket) is None:
+        return "is an address without the name of a bucket", "write s3://bucket/prefix"
+    if not prefix.isprintable() or any(char in prefix for char in "?#\\") or "${" in prefix:
+        return (
+            "is an address whose prefix has `?`, `#`, a backslash or an unprintable character",
+            "write s3://bucket/prefix",
+        )
+    if any(part in ("", ".", "..") for part in prefix.strip("/").split("/")) and prefix.strip("/"):
+        return "is an address whose prefix has an empty segment, `.` or `..`", "write s3://bucket/prefix"
+    return None
+
+
+def parse_bucket(place: str) -> BucketUrl:
+    """Read the address of a bucket in which `place_trouble` finds nothing wrong."""
+    scheme, _, rest = place.partition("://")
+    bucket, _, prefix = rest.partition("/")
+    return BucketUrl(scheme, bucket, prefix.strip("/"))
 
 
 def directories(
     folder: Path, *, name: str, kind: str | None, output_dir: str | None, state_dir: str | None, simulate: bool
 ) -> Directories:
-    """Return both directories, absolute and resolved; play money has its own.
+    """Return both places, folders absolute and resolved; play money has its own. A rehearsal writes to no bucket.
 
     `folder`: of the manifest, resolved. `kind`: of the provider; the default is that of `ProviderSettings`.
     """
     is_simulator = kind == Kind.SIMULATOR
     is_switched = simulate and not is_simulator
-    if output_dir is not None:
+    beside = folder.parent if folder.name == "jobs" else folder
+    images: Place
+    if output_dir is not None and is_address(output_dir):
+        images = parse_bucket(output_dir)
+        if is_switched:
+            images = _resolved(beside / "outputs" / name, is_switched)
+        if state_dir is None:
+            return images, _resolved(folder / ".pipeline" / name, is_switched)
+    elif output_dir is not None:
         images = _resolved(folder / output_dir, is_switched)
     else:
-        beside = folder.parent if folder.name == "jobs" else folder
         images = _resolved(beside / "outputs" / name, simulate or is_simulator)
     if state_dir is None:
+        assert isinstance(images, Path)
         return images, images / ".pipeline"
     return images, _resolved(folder / state_dir, is_switched)
 
@@ -84,8 +139,8 @@ def peek(path: Path, *, simulate: bool) -> Directories | None:
             folder_of(path),
             name=_name(tree, path),
             kind=_text(provider, "kind") if isinstance(provider, dict) else None,
-            output_dir=_path(tree, "output_dir"),
-            state_dir=_path(tree, "state_dir"),
+            output_dir=_path(tree, "output_dir", place_trouble),
+            state_dir=_path(tree, "state_dir", path_trouble),
             simulate=simulate,
         )
     except (InputError, _Doubtful):
@@ -101,9 +156,9 @@ def _name(tree: Mapping[str, Tree], path: Path) -> str:
     return name
 
 
-def _path(tree: Mapping[str, Tree], key: str) -> str | None:
+def _path(tree: Mapping[str, Tree], key: str, trouble: Callable[[str], tuple[str, str] | None]) -> str | None:
     path = _text(tree, key)
-    if path is not None and path_trouble(path) is not None:
+    if path is not None and trouble(path) is not None:
         raise _Doubtful
     return path
 

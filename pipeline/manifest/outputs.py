@@ -12,8 +12,9 @@ from pathlib import Path
 
 from pipeline.manifest.files import kind_of
 from pipeline.manifest.globbing import Wanted
+from pipeline.manifest.location import Place
 from pipeline.manifest.names import BadName
-from pipeline.model import INPUT_SUFFIXES
+from pipeline.model import INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
 _REMEMBERED = 1024  # directories
@@ -21,16 +22,20 @@ _RECEIVED = (".png", ".jpg", ".webp")
 
 
 class Outputs:
-    """What may stand under the output directory."""
+    """What may stand under the output directory; in a bucket every name may, as far as can be said without it."""
 
-    def __init__(self, output_dir: Path, state_dir: Path, inputs: Sequence[Wanted]) -> None:
+    def __init__(self, output_dir: Place, state_dir: Path, inputs: Sequence[Wanted]) -> None:
         self._root = str(output_dir)
+        self._known: dict[str, dict[str, str] | BadName] = {}
+        self._state: str | None = None
+        self._exists = False
+        self._inputs: list[Wanted] = []
+        if isinstance(output_dir, BucketUrl):
+            return
         self._exists = output_dir.is_dir()
         self._inputs = [wanted for wanted in inputs if _is_below(wanted.glob.base, self._root)]
-        self._state: str | None = None
         if _is_below(str(state_dir), self._root):
             self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
-        self._known: dict[str, dict[str, str] | BadName] = {}
 
     def check(self, name: str, key: str) -> None:
         """Pass when an image may be written under `name`. Raises BadName."""

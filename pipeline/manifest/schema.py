@@ -27,6 +27,7 @@ from pipeline.manifest.fields import (
     Metadata,
     Name,
     PathText,
+    PlaceText,
     PositiveInt,
     Price,
     Profile,
@@ -342,14 +343,20 @@ class ManifestFile(Model):
     prices: dict[str, Price] | None = Field(
         None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
     )
-    output_dir: PathText | None = Field(
+    output_dir: PlaceText | None = Field(
         None,
-        description="Where images are written, relative to this file. Default: outputs/NAME, beside jobs/.",
-        examples=["../outputs/catalogue"],
+        description=(
+            "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
+            " Default: outputs/NAME, beside jobs/."
+        ),
+        examples=["../outputs/catalogue", "s3://bucket/catalogue"],
     )
     state_dir: PathText | None = Field(
         None,
-        description="Where ledger and state are. Default: .pipeline below output_dir.",
+        description=(
+            "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
+            " this file."
+        ),
         examples=["../outputs/catalogue/.pipeline"],
     )
     notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")

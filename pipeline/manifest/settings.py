@@ -10,10 +10,11 @@ from pathlib import Path
 from pipeline.manifest.fields import is_url
 from pipeline.manifest.files import secret_reason
 from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
+from pipeline.manifest.location import Place
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.schema import Keys, ManifestFile
 from pipeline.manifest.templates import TemplateTrouble, compile_template
-from pipeline.model import Tier
+from pipeline.model import BucketUrl, Tier
 from pipeline.settings import (
     DEFAULT_MODELS,
     FLEX_TIMEOUT_S,
@@ -127,7 +128,7 @@ def _url(written: str | None, variables: Mapping[str, str]) -> str | None:
     return url
 
 
-def setting_problems(file: ManifestFile, folder: Path, output_dir: Path, state_dir: Path) -> Iterator[SettingProblem]:
+def setting_problems(file: ManifestFile, folder: Path, output_dir: Place, state_dir: Path) -> Iterator[SettingProblem]:
     """Yield what is wrong with settings that pass one by one."""
     if file.limits is not None:
         try:
@@ -151,6 +152,8 @@ def setting_problems(file: ManifestFile, folder: Path, output_dir: Path, state_d
             yield ("provider", "profile"), f"the profile is refused: {refused}", "name a profile"
     files = set()
     for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
+        if isinstance(path, BucketUrl):
+            continue
         existing = next(parent for parent in (path, *path.parents) if parent.exists())
         if not existing.is_dir() and existing not in files:
             yield (key,), f"{existing} is a file", "name a directory"

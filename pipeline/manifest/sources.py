@@ -79,7 +79,8 @@ class Sources:
         glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
         is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
         own = own_directories(
-            os.path.realpath(glob.base), (str(self._manifest.output_dir), str(self._manifest.state_dir))
+            os.path.realpath(glob.base),
+            [str(each) for each in (self._manifest.output_dir, self._manifest.state_dir) if isinstance(each, Path)],
         )
         return Wanted(
             glob=glob,
@@ -205,7 +206,7 @@ class Sources:
         chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
         for image in self._upstream(each.job):
             path = os.path.relpath(image.path, self._folder)
-            inside = os.path.relpath(image.path, self._manifest.output_dir)
+            inside = os.path.relpath(image.path, self._manifest.output_folder)
             values = {**image.fields, **image.matrix, "id": image.row}
             if each.where and any(str(values.get(key, "")) not in wanted for key, wanted in each.where.items()):
                 continue

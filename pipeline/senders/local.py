@@ -55,6 +55,10 @@ class Images(Protocol):
         """Keep the body of an answer without a usable image; return the failure without it."""
         ...
 
+    def abandon(self) -> None:
+        """Stop waiting for the place that takes images; they are kept elsewhere."""
+        ...
+
 
 class LocalSender:
     """Sends attempts from this process. An async context manager: it owns the thread that judges answers."""
@@ -101,6 +105,7 @@ class LocalSender:
         if self._is_abandoned:
             return
         self._is_abandoned = True
+        self._images.abandon()
         now = asyncio.get_running_loop().time()
         for wait in self._waits:
             wait.reschedule(now)

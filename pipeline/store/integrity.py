@@ -4,16 +4,20 @@ A start looks at size and time first and hashes only where those differ; `verify
 """
 
 import contextlib
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
-from pipeline.model import IMAGE_SUFFIXES, Artifact
+from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
+from pipeline.store.buckets import Bucket, as_input_error, open_bucket
 from pipeline.store.files import (
     Disk,
     FileComparison,
@@ -75,18 +79,25 @@ class Verification:
 
 def verify_images(
     *,
-    output_dir: Path,
+    output_dir: Path | BucketUrl,
     state_dir: Path,
     manifest: str,
     decode: bool = False,
+    is_quick: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
     """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress` is told the count.
 
-    Raises LedgerError, TryLater.
+    `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
+    Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
     """
     found = Verification()
     with LedgerReader(state_dir, manifest=manifest, output_dir=output_dir) as reader:
+        if isinstance(output_dir, BucketUrl):
+            with as_input_error(output_dir):
+                check = "quick" if is_quick else "decode" if decode else "hash"
+                _verify_objects(open_bucket(output_dir), reader, found, check=check, progress=progress)
+            return found
         try:
             outputs = Tree(output_dir, Disk(), warn=lambda _: None)
         except FileNotFoundError:
@@ -95,7 +106,10 @@ def verify_images(
         decoder = Decoder()  # its process starts with the first image
         try:
             for _, artifact in reader.all_done():
-                _check(outputs, artifact, found, decoder if decode else None)
+                if is_quick:
+                    _glance(outputs, artifact, found)
+                else:
+                    _check(outputs, artifact, found, decoder if decode else None)
                 found.checked += 1
                 progress(found.checked)
             found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
@@ -103,6 +117,57 @@ def verify_images(
             decoder.close()
             outputs.close()
     return found
+
+
+def _glance(outputs: Tree, artifact: Artifact, found: Verification) -> None:
+    ((_, _, comparison),) = compare_files(outputs, [(None, artifact)])
+    if comparison is FileComparison.MISSING:
+        found.missing.append(artifact.path)
+    elif comparison is FileComparison.CHANGED:
+        found.changed.append(artifact.path)
+
+
+READERS: Final = 8  # objects read at once; each is hashed piece by piece, or is one image in memory
+
+
+def _verify_objects(
+    bucket: Bucket, reader: LedgerReader, found: Verification, *, check: str, progress: Callable[[int], None]
+) -> None:
+    """Compare a listing with the ledger, then read what is there, several at a time (`check` quick: nothing)."""
+    listed = {each.path: each for each in bucket.listing()}
+    done = reader.all_done()
+    with ThreadPoolExecutor(READERS, "verify") as threads, Decoder() as decoder:
+        while batch := [artifact for _, artifact in itertools.islice(done, 4 * READERS)]:
+            present = []
+            for artifact in batch:
+                each = listed.get(artifact.path)
+                is_same = each is not None and each.size_bytes == artifact.size_bytes
+                if each is None:
+                    found.missing.append(artifact.path)
+                elif not is_same or (check == "quick" and each.version != artifact.mtime_ns):
+                    found.changed.append(artifact.path)
+                elif check != "quick":
+                    present.append(artifact)
+            look = partial(_check_object, bucket, found, decoder=decoder if check == "decode" else None)
+            list(threads.map(look, present))
+            found.checked += len(batch)
+            progress(found.checked)
+    images = (path for path in listed if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith("."))
+    found.unrecorded = [path for path in images if not reader.is_recorded(path)]
+
+
+def _check_object(bucket: Bucket, found: Verification, artifact: Artifact, *, decoder: Decoder | None) -> None:
+    data = None if decoder is None else bucket.read(artifact.path)
+    sha256 = bucket.sha256(artifact.path) if data is None else hashlib.sha256(data).hexdigest()
+    if sha256 is None:
+        found.missing.append(artifact.path)
+    elif sha256 != artifact.sha256:
+        found.changed.append(artifact.path)
+    elif decoder is not None and data is not None:
+        try:
+            decoder.call(decoded, data)
+        except (DecoderError, DecoderDiedError):  # as of a file
+            found.undecodable.append(artifact.path)
 
 
 def _check(outputs: Tree, artifact: Artifact, found: Verification, decoder: Decoder | None) -> None:

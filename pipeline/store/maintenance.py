@@ -3,10 +3,8 @@
 Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
-import contextlib
 import dataclasses
 import hashlib
-import os
 import sqlite3
 import stat
 from collections.abc import Sequence
@@ -16,7 +14,8 @@ from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import SIDECAR, Artifact, Edit, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.files import IN_THE_WAY, link_or_rename, read_all, split, status_of
+from pipeline.store.buckets import Bucket
+from pipeline.store.files import IN_THE_WAY, read_all, split
 from pipeline.store.history import known_of
 from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
@@ -32,13 +31,13 @@ def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known
 
 
 class Mover:
-    """Moves images inside one output directory."""
+    """Moves images inside one output directory or bucket."""
 
     def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._manifest = settings.manifest
         self._clock = settings.clock
         self._ledger = resources.ledger
-        self._outputs = resources.outputs
+        self._writer = resources.writer
 
     def move(self, task_id: str, name: str) -> Artifact:
         """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
@@ -52,10 +51,10 @@ class Mover:
         old = artifact.path
         new = name + "." + old.rpartition(".")[2]
         try:
-            self._link(old, new)
-            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(artifact, task_id, new)).rowcount)
-            self._unlink(old)
-            self._move_beside(old + SIDECAR, new + SIDECAR)
+            moved = self._writer.link(artifact, new)
+            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(moved, task_id, new)).rowcount)
+            self._writer.unlink(old)
+            self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
         except OSError as error:
@@ -63,7 +62,7 @@ class Mover:
                 text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
                 raise Conflict(text, kept=old) from error
             raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
-        return dataclasses.replace(artifact, path=new)
+        return moved
 
     def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
         name = path.rpartition(".")[0]
@@ -77,35 +76,8 @@ class Mover:
             "now": to_us(self._clock()),
         }
 
-    def _link(self, old: str, new: str) -> None:
-        disk = self._outputs.disk
-        (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
-        with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
-            try:
-                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
-            except FileExistsError:
-                there, here = (
-                    status_of(disk, new_name, dir_fd=target),
-                    status_of(disk, old_name, dir_fd=source),
-                )
-                if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
-                    raise
-            self._outputs.sync(target)
 
-    def _move_beside(self, old: str, new: str) -> None:
-        """Take a sidecar along where its new name is free."""
-        with contextlib.suppress(OSError):
-            self._link(old, new)
-            self._unlink(old)
-
-    def _unlink(self, old: str) -> None:
-        folder, name = split(old)
-        with self._outputs.directory(folder) as fd:
-            if status_of(self._outputs.disk, name, dir_fd=fd) is not None:
-                self._outputs.disk.unlink(name, dir_fd=fd)
-
-
-def _described(artifact: Artifact, data: bytes, status: os.stat_result) -> Artifact:
+def _described(artifact: Artifact, data: bytes, mtime_ns: int) -> Artifact:
     """Return what stands under an image's name now; what is no image we can read keeps the old kind and size."""
     try:
         image = describe(data)
@@ -115,7 +87,7 @@ def _described(artifact: Artifact, data: bytes, status: os.stat_result) -> Artif
         found = dataclasses.replace(
             artifact, sha256=image.sha256, mime=image.mime, width=image.width, height=image.height
         )
-    return dataclasses.replace(found, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    return dataclasses.replace(found, size_bytes=len(data), mtime_ns=mtime_ns)
 
 
 SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
@@ -159,16 +131,23 @@ class Maintenance:
         row = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
         if edit is Edit.ABSENT:
             return "accept_absent", row
+        edited = self._edited(artifact)
+        return None if edited is None else ("accept_edited", row | rows.artifact_row(edited))
+
+    def _edited(self, artifact: Artifact) -> Artifact | None:
+        """Return what stands under an image's name now; None: nothing readable. Raises StorageError: the bucket."""
+        outputs = self._resources.outputs
+        if isinstance(outputs, Bucket):
+            found, content = outputs.look(artifact.path), outputs.read(artifact.path)
+            return None if found is None or content is None else _described(artifact, content, found.version)
         folder, name = split(artifact.path)
         try:
-            with self._resources.outputs.directory(folder) as fd:
-                status = status_of(self._resources.outputs.disk, name, dir_fd=fd)
-                data = read_all(self._resources.outputs.disk, name, dir_fd=fd)
+            with outputs.directory(folder) as fd:
+                status = outputs.disk.stat(name, dir_fd=fd)
+                data = read_all(outputs.disk, name, dir_fd=fd)
         except OSError:
             return None
-        if status is None or not stat.S_ISREG(status.st_mode):
-            return None
-        return "accept_edited", row | rows.artifact_row(_described(artifact, data, status))
+        return _described(artifact, data, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
 
     def take_over(self, renamed: Sequence[tuple[str, Task]]) -> int:
         """Give the images of tasks that the manifest no longer has to their successors; return how many.
@@ -221,12 +200,9 @@ class Maintenance:
         """
         known = self._ledger.run(lambda c: _known(c, self._settings.manifest, task_id))
         if known is not None and known.artifact is not None:
-            folder, name = split(known.artifact.path)
             try:
-                with self._resources.outputs.directory(folder) as fd:
-                    for each in (name, name + SIDECAR):
-                        with contextlib.suppress(FileNotFoundError):
-                            self._resources.outputs.disk.unlink(each, dir_fd=fd)
+                for each in (known.artifact.path, known.artifact.path + SIDECAR):
+                    self._resources.writer.unlink(each)
             except OSError as error:
                 raise StorageError(
                     f"{task_id}: {known.artifact.path} could not be removed: {error.strerror}"

@@ -19,7 +19,6 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.files import FileComparison, Tree, split
-from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
@@ -207,7 +206,7 @@ class Salvager:
         """Publish an image that is whole, or put it where it can be found when its task has moved on."""
         if record.state is TaskState.DONE and record.artifact is not None:
             is_same = record.sha256 == image.sha256
-            match self._standing(record.artifact):
+            match self._writer.compare(record.artifact):
                 case FileComparison.MISSING if is_same:
                     pass  # its file was removed: the part is the image
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
@@ -220,10 +219,6 @@ class Salvager:
             self._set_aside(record, image, source)
             return
         self._publish(record, image, source)
-
-    def _standing(self, artifact: Artifact) -> FileComparison:
-        ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
-        return found
 
     def _publish(self, record: AttemptRecord, image: Image, source: Source) -> None:
         delivery = Delivery(

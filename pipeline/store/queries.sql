@@ -123,6 +123,11 @@ SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt
 SELECT attempt.attempt FROM attempt JOIN task USING (task) JOIN manifest USING (manifest)
 WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest = :manifest)
 
+-- name: unknown_attempts
+-- Of this manifest, newest first: a bucket may hold the image of one although nobody was told.
+SELECT attempt.attempt FROM attempt JOIN task USING (task)
+WHERE attempt.state = 'unknown' AND manifest = :manifest ORDER BY attempt.attempt DESC
+
 -- name: attempt_record
 -- Whose image is it? Asked for every part found on disk.
 SELECT attempt.attempt, attempt.state AS attempt_state, attempt.fingerprint, attempt.reserved_microusd,

@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from pipeline.days import day_of
-from pipeline.model import Artifact, Known, Spend, Task, TaskState
+from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import (
     Cost,
@@ -53,7 +53,7 @@ def _list(texts: Iterable[str]) -> str:
 class LedgerReader:
     """One manifest's view of a ledger. Use it as a context manager; one thread at a time."""
 
-    def __init__(self, state_dir: Path, *, manifest: str, output_dir: Path | None = None) -> None:
+    def __init__(self, state_dir: Path, *, manifest: str, output_dir: Path | BucketUrl | None = None) -> None:
         """`output_dir` None: the one the ledger remembers for this manifest.
 
         Raises LedgerError: corrupt, foreign, newer. TryLater: locked by another program for 30 s.
@@ -189,9 +189,9 @@ class LedgerReader:
         return list(dict.fromkeys(makers))
 
     def output_dir(self) -> Path | None:
-        """Return the output directory this manifest used last; None: it is not known here."""
+        """Return the output directory this manifest used last; None: it is not known here, or a bucket."""
         row = self._one("output_of", manifest=self.manifest)
-        if row is None:
+        if row is None or b"://" in bytes(row[0]):
             return None
         return Path(os.path.normpath(self.state_dir / os.fsdecode(bytes(row[0]))))
 

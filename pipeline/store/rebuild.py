@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.files import read_all, split, status_of
+from pipeline.store.buckets import Bucket
+from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.images.bucket import stored
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
 from pipeline.store.reader import LedgerReader
@@ -68,9 +70,10 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
             is_all_known=rebuilt.salvaged is not None,
         )
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
+            standing = _standing_in(resources)
             stream = iter(tasks)
             while batch := list(islice(stream, BATCH)):
-                adopter.adopt(list(_found(batch, resources, reader, rebuilt)))
+                adopter.adopt(list(_found(batch, standing, reader, rebuilt)))
     finally:
         resources.close()
     return rebuilt
@@ -139,46 +142,95 @@ def _name_manifest(settings: StoreSettings, resources: StoreResources) -> None:
     resources.ledger.run(lambda c: c.execute(query("set_manifest"), values).rowcount)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _FoundImage:
+    """A whole image under the name of a task. `written_us`: microseconds since 1970."""
+
+    artifact: Artifact
+    written_us: int
+
+
+class _Standing(Protocol):
+    """What stands under the names of tasks."""
+
+    def paths(self, name: str) -> list[str]:
+        """Return what stands where an image of this name could."""
+        ...
+
+    def image(self, path: str) -> _FoundImage | None:
+        """Read one; None: it is not a whole image."""
+        ...
+
+
+def _standing_in(resources: StoreResources) -> _Standing:
+    return _Objects(resources.outputs) if isinstance(resources.outputs, Bucket) else _Files(resources.outputs)
+
+
 def _found(
-    batch: list[Task], resources: StoreResources, reader: LedgerReader, rebuilt: Rebuilt
-) -> Iterator[tuple[Task, Artifact]]:
+    batch: list[Task], standing: _Standing, reader: LedgerReader, rebuilt: Rebuilt
+) -> Iterator[tuple[Task, _FoundImage]]:
     for task in batch:
         known = reader.known(task.id)
         if known is not None and known.state is TaskState.DONE:
             rebuilt.kept += 1
             continue
-        paths = [path for path in _standing(resources, task.name) if not reader.is_recorded(path)]
+        paths = [path for path in standing.paths(task.name) if not reader.is_recorded(path)]
         if len(paths) > 1:
             rebuilt.doubtful.append(f"{task.id}: {' and '.join(paths)} both stand there; leave one")
         elif not paths:
             rebuilt.absent += 1
-        elif (artifact := _artifact(resources, paths[0])) is None:
+        elif (image := standing.image(paths[0])) is None:
             rebuilt.doubtful.append(f"{task.id}: {paths[0]} is not a whole image")
         else:
             rebuilt.adopted += 1
-            yield task, artifact
+            yield task, image
 
 
-def _standing(resources: StoreResources, name: str) -> list[str]:
-    """Return the plain files that stand where an image of this name could."""
-    folder, stem = split(name)
-    disk = resources.outputs.disk
-    try:
-        with resources.outputs.directory(folder) as fd:
-            found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
+class _Files:
+    """Files of the output directory; plain ones only."""
 
+    def __init__(self, outputs: Tree) -> None:
+        self._outputs = outputs
 
-def _artifact(resources: StoreResources, path: str) -> Artifact | None:
-    folder, name = split(path)
-    with resources.outputs.directory(folder) as fd:
+    def paths(self, name: str) -> list[str]:
+        folder, stem = split(name)
+        disk = self._outputs.disk
         try:
-            image = describe(read_all(resources.outputs.disk, name, dir_fd=fd), decode=True)
+            with self._outputs.directory(folder) as fd:
+                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
+
+    def image(self, path: str) -> _FoundImage | None:
+        folder, name = split(path)
+        disk = self._outputs.disk
+        with self._outputs.directory(folder) as fd:
+            try:
+                image = describe(read_all(disk, name, dir_fd=fd), decode=True)
+            except NotAnImageError:
+                return None
+            artifact = rows.artifact(image, path, disk.stat(name, dir_fd=fd))
+        return _FoundImage(artifact=artifact, written_us=artifact.mtime_ns // 1000)
+
+
+class _Objects:
+    """Objects of a bucket, listed once."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._listed = {each.path: each for each in bucket.listing()}
+
+    def paths(self, name: str) -> list[str]:
+        return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
+
+    def image(self, path: str) -> _FoundImage | None:
+        listed = self._listed[path]
+        try:
+            image = describe(self._bucket.read(path) or b"", decode=True)
         except NotAnImageError:
             return None
-        return rows.artifact(image, path, resources.outputs.disk.stat(name, dir_fd=fd))
+        return _FoundImage(artifact=stored(image, path, listed.version), written_us=to_us(listed.written_at))
 
 
 class _Adopter:
@@ -197,10 +249,10 @@ class _Adopter:
         self._doubt: str | None = None
         self._run: int | None = None
 
-    def adopt(self, found: list[tuple[Task, Artifact]]) -> None:
+    def adopt(self, found: list[tuple[Task, _FoundImage]]) -> None:
         """Write a batch down."""
         if found:
-            adopted = [self._adopted(task, artifact) for task, artifact in found]
+            adopted = [self._adopted(task, image) for task, image in found]
             if not self._is_all_known and self._doubt is None and any(each.at <= self._born for each in adopted):
                 self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
             self._run, counted = self._ledger.run(lambda c: self._write(c, adopted))
@@ -215,13 +267,13 @@ class _Adopter:
             run = rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=reason, now=now)
         return run, rows.adopt(connection, adopted, run=run)
 
-    def _adopted(self, task: Task, artifact: Artifact) -> rows.Adopted:
+    def _adopted(self, task: Task, image: _FoundImage) -> rows.Adopted:
         now = to_us(self._settings.clock())
         return rows.Adopted(
-            row=rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(artifact),
+            row=rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact),
             record=rows.record_of(task, self._settings.state_dir),
             price=self._price(task),
-            at=min(now, artifact.mtime_ns // 1000),
+            at=min(now, image.written_us),
         )
 
 

@@ -11,12 +11,14 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image
+from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
+from pipeline.store.buckets import Bucket, StoredObject, as_input_error
 from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
+from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files
 from pipeline.store.parts import (
     LISTED,
@@ -46,16 +48,24 @@ class Recoverer:
         self._settings = settings
         self._ledger = resources.ledger
         self._outputs = resources.outputs
+        self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
         self._state = resources.state
         self._found = Recovery()
+        self._looked: dict[str, StoredObject | None] = {}
         self._ledger_id = resources.ledger_id
         self._salvager = Salvager(resources, settings, recovery=self._found)
 
     def run(self) -> Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
 
-        Raises StorageError, LedgerError, TryLater.
+        Raises StorageError, LedgerError, TryLater. InputError: a bucket that a person must see to.
         """
+        if isinstance(self._outputs, Bucket):
+            with as_input_error(self._outputs.url):
+                return self._run()
+        return self._run()
+
+    def _run(self) -> Recovery:
         try:
             with contextlib.ExitStack() as stack:
                 parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
@@ -64,9 +74,11 @@ class Recoverer:
                     self._settle_part(part)
             self._settle_rejected()
             self._settle_open_attempts()
+            if self._tree is None:
+                self._settle_unknown_attempts()
             self._compare_files()
         except OSError as error:
-            place = error.filename or self._outputs.root
+            place = error.filename or self._settings.output_dir
             raise StorageError(f"{place}: {error.strerror}; nothing was sent") from error
         return self._found
 
@@ -77,13 +89,35 @@ class Recoverer:
         row = self._ledger.run(
             lambda c: c.execute(query("output_of"), {"manifest": self._settings.manifest}).fetchone()
         )
+        if self._tree is None or (row is not None and b"://" in row[0]):
+            self._refuse_change_of_place(None if row is None else bytes(row[0]))
+            return [] if self._tree is None else [self._tree]
         root = self._state.root
         earlier = root if row is None else Path(os.path.normpath(root / os.fsdecode(row[0])))
-        if row is None or earlier == self._outputs.root or not earlier.is_dir():
-            return [self._outputs]
+        if row is None or earlier == self._tree.root or not earlier.is_dir():
+            return [self._tree]
         tree = Tree(earlier, self._settings.disk, warn=self._settings.warn)
         stack.callback(tree.close)
-        return [self._outputs, tree]
+        return [self._tree, tree]
+
+    def _refuse_change_of_place(self, earlier: bytes | None) -> None:
+        """Raise InputError when `output_dir` became or was a bucket while requests of a dead process are open."""
+        if earlier in (None, self._output) or not self._open_attempts():
+            return
+        raise InputError(
+            f"the last run was cut short and wrote to {os.fsdecode(earlier)}; its images are looked for there, so"
+            " run this once more with that output_dir, and change it then"
+        )
+
+    @property
+    def _output(self) -> bytes:
+        return rows.relative_bytes(self._settings.output_dir, self._state.root)
+
+    def _open_attempts(self) -> list[int]:
+        scope = {"manifest": self._settings.manifest, "output": self._output}
+        return [
+            attempt for (attempt,) in self._ledger.run(lambda c: c.execute(query("open_attempts"), scope).fetchall())
+        ]
 
     def _parts(self, tree: Tree) -> list[FoundPart]:
         return list(find_parts(tree, self._state.root, foreign=self._foreign, unreadable=self._unreadable))
@@ -137,7 +171,7 @@ class Recoverer:
 
     def _make_durable(self, name: str, dir_fd: int) -> None:
         """The bytes are right in memory; whether they are on the disk nobody has said."""
-        disk = self._outputs.disk
+        disk = self._settings.disk
         fd = disk.open(name, dir_fd=dir_fd)
         try:
             disk.fsync(fd)
@@ -172,31 +206,60 @@ class Recoverer:
     # --- requests without an image
 
     def _settle_open_attempts(self) -> None:
-        output = rows.relative_bytes(self._outputs.root, self._state.root)
-        scope = {"manifest": self._settings.manifest, "output": output}
-        open_attempts = self._ledger.run(lambda c: c.execute(query("open_attempts"), scope).fetchall())
-        for (attempt,) in open_attempts:
+        for attempt in self._open_attempts():
             record = self._record(attempt)
             assert record is not None
-            renamed = self._renamed(record)
-            if renamed is not None:
-                self._salvager.finish(record, *renamed)
+            found = self._renamed(record) if self._tree is not None else self._object_of(record)
+            if found is not None:
+                self._salvager.finish(record, *found)
             else:
                 self._lose(record)
+
+    def _settle_unknown_attempts(self) -> None:
+        """Record what a service finished to put after its request was given up, for tasks that wait for it."""
+        scope = {"manifest": self._settings.manifest}
+        unknown = self._ledger.run(lambda c: c.execute(query("unknown_attempts"), scope).fetchall())
+        for (attempt,) in unknown:
+            record = self._record(attempt)
+            assert record is not None
+            if record.state is TaskState.UNKNOWN and record.fingerprint == record.asked:
+                found = self._object_of(record)
+                if found is not None:
+                    self._salvager.finish(record, *found)
+
+    def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
+        """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
+        assert isinstance(self._outputs, Bucket)
+        for suffix in OUTPUT_SUFFIXES:
+            path = record.name + suffix
+            if path not in self._looked:  # several attempts of one task have one name
+                self._looked[path] = self._outputs.look(path)
+            found = self._looked[path]
+            if found is None or found.facts is None:
+                continue
+            if (found.facts.ledger, found.facts.attempt) != (self._ledger_id, record.attempt):
+                continue
+            data = self._outputs.read(path) or b""
+            image = self._image(data, path) if hashlib.sha256(data).hexdigest() == found.facts.sha256 else None
+            if image is not None:
+                return image, stored(image, path, found.version)
+            self._found.note(f"{path} is not what was put there; it was left as it is")
+        return None
 
     def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
         folder, name = split(record.kept)
-        disk = self._outputs.disk
+        assert self._tree is not None
+        disk = self._tree.disk
         try:
-            with self._outputs.directory(folder) as fd:
+            with self._tree.directory(folder) as fd:
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
                 self._make_durable(name, fd)
-                self._outputs.sync(fd)
+                self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:
             return None
@@ -213,10 +276,16 @@ class Recoverer:
     # --- files
 
     def _compare_files(self) -> None:
-        """Count what is done; tell what is gone or was edited. Hashes only files whose size or time differ."""
+        """Count what is done; tell what is gone or was edited. Hashes only files whose size or time differ.
+
+        In a bucket that is left to the plan, which lists it once.
+        """
         touched: list[tuple[str, Artifact, int]] = []
         with LedgerReader(self._state.root, manifest=self._settings.manifest) as reader:
-            for task_id, artifact, found in compare_files(self._outputs, reader.all_done()):
+            if self._tree is None:
+                self._found.done = reader.states()[TaskState.DONE]
+                return
+            for task_id, artifact, found in compare_files(self._tree, reader.all_done()):
                 self._found.done += 1
                 match found:
                     case FileComparison.MISSING:
@@ -232,8 +301,9 @@ class Recoverer:
 
     def _mtime_ns(self, artifact: Artifact) -> int:
         folder, name = split(artifact.path)
-        with self._outputs.directory(folder) as fd:
-            return self._outputs.disk.stat(name, dir_fd=fd).st_mtime_ns
+        assert self._tree is not None
+        with self._tree.directory(folder) as fd:
+            return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns
 
 
 def _raise_sequence(connection: sqlite3.Connection, attempt: int) -> None:

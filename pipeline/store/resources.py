@@ -14,22 +14,24 @@ import stat
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypedDict, TypeVar
+from typing import Any, Final, Protocol, TypedDict, TypeVar
 
 import aiofiles.os
 
 from pipeline import __version__
 from pipeline.errors import InputError
-from pipeline.model import Image, Sidecar
+from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
+from pipeline.store.buckets import Bucket, open_bucket
 from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
-from pipeline.store.files import Disk, Tree, Warn
+from pipeline.store.files import Disk, FileComparison, Tree, Warn
+from pipeline.store.images.bucket import BucketWriter
 from pipeline.store.ledger import Ledger
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.sqlite import Clock, query, to_us, unusable, utc_now
-from pipeline.store.writer import Writer
+from pipeline.store.writer import Delivery, Writer
 
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
@@ -38,9 +40,9 @@ Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreSettings:
-    """Where a store lies and how it behaves. Directories are absolute and resolved."""
+    """Where a store lies and how it behaves. Directories are absolute and resolved; images may go to a bucket."""
 
-    output_dir: Path
+    output_dir: Path | BucketUrl
     state_dir: Path
     manifest: str
     is_play_money: bool
@@ -51,8 +53,45 @@ class StoreSettings:
     reserve_bytes: int = SIZE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
+    bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
     beside: Beside = lambda _record, _image: None
+
+
+class Place(Protocol):
+    """How images get, keep and lose their names: `store.writer` in a folder, `store.images.bucket` in a bucket."""
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
+        ...
+
+    def abandon(self) -> None:
+        """Stop waiting for a service: what it has not taken is kept in rejected/."""
+        ...
+
+    def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
+        """Remove what is only needed until an image is recorded (step 9)."""
+        ...
+
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
+        """Write the sidecar of an image, where its name is free or its own."""
+        ...
+
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare what stands there with its record."""
+        ...
+
+    def link(self, artifact: Artifact, new: str) -> Artifact:
+        """Give an image a second name. Raises FileExistsError: it is taken. OSError, StorageError."""
+        ...
+
+    def unlink(self, path: str) -> None:
+        """Take a name away; one that is not there is no error."""
+        ...
+
+    def move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        ...
 
 
 class StoreOptions(TypedDict, total=False):
@@ -66,6 +105,7 @@ class StoreOptions(TypedDict, total=False):
     busy_s: float
     workers: int
     mountinfo: Callable[[], str]
+    bucket: Callable[[BucketUrl], Bucket]
     beside: Beside
 
 
@@ -73,19 +113,26 @@ class StoreOptions(TypedDict, total=False):
 class StoreResources:
     """What is open while a store is."""
 
-    outputs: Tree
+    outputs: Tree | Bucket
     state: Tree
     reserve: DiskReserve
     rejected: RejectedFolder
-    writer: Writer
+    writer: Place
     ledger: Ledger
     ledger_id: str  # eight hex digits, in the name of every part
+
+    @property
+    def tree(self) -> Tree:
+        """The output directory, for what is done to folders alone."""
+        assert isinstance(self.outputs, Tree), "refused before: not yet for buckets"
+        return self.outputs
 
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
         self.reserve.give_up()
-        self.outputs.close()
+        if isinstance(self.outputs, Tree):
+            self.outputs.close()
         self.state.close()
 
 
@@ -143,7 +190,11 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
-        writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
+        writer: Place
+        if isinstance(outputs, Bucket):
+            writer = BucketWriter(outputs, rejected=rejected, force=settings.force)
+        else:
+            writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
@@ -156,9 +207,13 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     )
 
 
-def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree, Tree]:
-    outputs = _tree(settings.output_dir, settings)
-    undo.callback(outputs.close)
+def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | Bucket, Tree]:
+    outputs: Tree | Bucket
+    if isinstance(settings.output_dir, BucketUrl):
+        outputs = settings.bucket(settings.output_dir)
+    else:
+        outputs = _tree(settings.output_dir, settings)
+        undo.callback(outputs.close)
     make_private(settings.state_dir)
     state = _tree(settings.state_dir, settings, dir_mode=0o700)
     others = stat.S_IMODE(os.fstat(state.fd).st_mode) & (stat.S_IWGRP | stat.S_IWOTH)

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import __version__
-from pipeline.model import Artifact, Attempt, Billed, Failure, Image, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage
 from pipeline.store.sqlite import query
 from pipeline.text import name_key
 
@@ -29,8 +29,10 @@ def text(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
 
 
-def relative_bytes(path: Path | str, state_dir: Path) -> bytes:
-    """Return a path as the ledger keeps it: relative to the state directory, as bytes."""
+def relative_bytes(path: Path | str | BucketUrl, state_dir: Path) -> bytes:
+    """Return a path as the ledger keeps it: relative to the state directory, as bytes; a bucket as its address."""
+    if isinstance(path, BucketUrl):
+        return str(path).encode()
     wanted, start = str(path), str(state_dir)
     folder, _, name = wanted.rpartition("/")
     is_plain = folder.startswith("/") and name and "//" not in wanted and "/." not in wanted

@@ -10,15 +10,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from pathlib import Path
-from typing import Self, TypeVar, Unpack
+from typing import Final, Self, TypeVar, Unpack
 
 from pipeline import __version__
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
+from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
 from pipeline.store import rows
+from pipeline.store.buckets import Bucket
 from pipeline.store.files import components
-from pipeline.store.images.folder import FolderImages
+from pipeline.store.images.stored import StoredImages
 from pipeline.store.ledger import Awaiting
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
@@ -27,6 +28,7 @@ from pipeline.store.resources import StoreOptions, StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
 
 T = TypeVar("T")
+BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, not for a CPU
 
 
 class Store:
@@ -37,8 +39,9 @@ class Store:
         self._settings = settings
         self._resources = resources
         self._ledger = resources.ledger
-        self._pool = WriterPool(settings.workers)
-        self.images = FolderImages(settings, resources, self._pool)
+        self._bucket = resources.outputs if isinstance(resources.outputs, Bucket) else None
+        self._pool = WriterPool(max(settings.workers, BUCKET_WORKERS) if self._bucket else settings.workers)
+        self.images = StoredImages(settings, resources, self._pool)
         self._mover = Mover(settings, resources)
         self._mender = Maintenance(settings, resources)
         self._awaiting = Awaiting()
@@ -51,7 +54,7 @@ class Store:
     async def open(
         cls,
         *,
-        output_dir: Path,
+        output_dir: Path | BucketUrl,
         state_dir: Path,
         manifest: str,
         is_play_money: bool,
@@ -87,7 +90,12 @@ class Store:
         return await self._pool.finish(recoverer.run)
 
     async def begin_run(self, *, manifest_sha256: str, found: Mapping[str, int] | None = None) -> int:
-        """Write a run down; return its number. `found`: due tasks (`due`), and those that are not by state."""
+        """Write a run down; return its number. `found`: due tasks (`due`), and those that are not by state.
+
+        Raises InputError, StorageError: its bucket cannot be written to.
+        """
+        if self._bucket is not None:
+            await self._pool.run(self._bucket.prove)
         manifest = self._manifest_row()
         run = {
             "manifest": self._settings.manifest,
@@ -191,7 +199,7 @@ class Store:
         return await self._pool.finish(self._mover.move, task_id, name)
 
     async def maintain(self, order: Callable[[Maintenance], T]) -> T:
-        """Carry out one of the Mender's orders; raises what it raises."""
+        """Carry out one order of `Maintenance`; raises what it raises."""
         return await self._pool.finish(order, self._mender)
 
     # --- between runs
@@ -251,7 +259,7 @@ class Store:
     def _free_bytes(self) -> int:
         resources = self._resources
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
-        return max(0, min(resources.outputs.free_bytes(), free))
+        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
 
     # --- waiting
 

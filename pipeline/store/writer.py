@@ -12,7 +12,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from pipeline.store.disk_reserve import DiskReserve, ReadWriteLock
 from pipeline.store.files import (
     IN_THE_WAY,
     NO_LINKS,
+    FileComparison,
     Tree,
     link_or_rename,
     read_all,
@@ -32,6 +33,7 @@ from pipeline.store.files import (
     status_of,
     write_all,
 )
+from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder, write_new
 
 FOLDER: Final = "superseded"
@@ -196,21 +198,63 @@ class Writer:
             error = second
         raise self._kept_aside(delivery, error) from error
 
+    def abandon(self) -> None:
+        """Do nothing: a disk is waited for."""
+
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
         folder, _ = split(artifact.path)
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
             self._disk.unlink(part_name(ledger_id, attempt, artifact.sha256), dir_fd=fd)
 
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare a file with its record."""
+        ((_, _, found),) = compare_files(self._outputs, [(None, artifact)])
+        return found
+
     def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
         folder, name = split(artifact.path + SIDECAR)
+        disk = self._disk
         with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
-            if status_of(self._disk, name, dir_fd=fd) is not None:
-                if sidecar.mark not in read_all(self._disk, name, dir_fd=fd):
+            if status_of(disk, name, dir_fd=fd) is not None:
+                if sidecar.mark not in read_all(disk, name, dir_fd=fd):
                     return
+                disk.unlink(name, dir_fd=fd)
+            write_new(disk, name, sidecar.data, dir_fd=fd, mode=0o666)
+
+    def link(self, artifact: Artifact, new: str) -> Artifact:
+        """Give an image a second name, durably. Raises FileExistsError: it is taken. OSError."""
+        self._link(artifact.path, new)
+        return replace(artifact, path=new)
+
+    def unlink(self, path: str) -> None:
+        """Take a name away; one that is not there is no error."""
+        folder, name = split(path)
+        with self._outputs.directory(folder) as fd:
+            if status_of(self._disk, name, dir_fd=fd) is not None:
                 self._disk.unlink(name, dir_fd=fd)
-            write_new(self._disk, name, sidecar.data, dir_fd=fd, mode=0o666)
+
+    def move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        with contextlib.suppress(OSError):
+            self._link(old, new)
+            self.unlink(old)
+
+    def _link(self, old: str, new: str) -> None:
+        disk = self._disk
+        (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
+        with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
+            try:
+                link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
+            except FileExistsError:
+                there, here = (
+                    status_of(disk, new_name, dir_fd=target),
+                    status_of(disk, old_name, dir_fd=source),
+                )
+                if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                    raise
+            self._outputs.sync(target)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
         folder, name = split(delivery.path)

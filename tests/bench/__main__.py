@@ -1,6 +1,6 @@
 """`python -m tests.bench [--quick] [--only PART,...]`: measure, print a table, write outputs/bench/<when>.json.
 
-Parts: versus, bookkeeping, startup, memory, growth. Everything runs on this machine; nothing leaves it.
+Parts: versus, bucket, bookkeeping, startup, memory, growth. Everything runs on this machine; nothing leaves it.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bookkeeping, child, growth, memory, startup, versus
+from tests.bench import bookkeeping, bucket, child, growth, memory, startup, versus
 from tests.bench.figures import Figure
 from tests.bench.server import Serving, serving
 
-PARTS = ("versus", "bookkeeping", "startup", "memory", "growth")
+PARTS = ("versus", "bucket", "bookkeeping", "startup", "memory", "growth")
 
 
 def main() -> None:
@@ -79,6 +79,11 @@ def _figures(title: str, figures: Iterator[Figure]) -> list[dict[str, Any]]:
     return told
 
 
+def _bucket(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    items, rounds = (150, 1) if asked.quick else (400, 5)
+    return _figures("Buckets", bucket.measured(server.url, scratch, items=items, rounds=rounds))
+
+
 def _bookkeeping(_server: Serving, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     return _figures("Bookkeeping", bookkeeping.measured(scratch, disk, tasks=3000 if asked.quick else 20_000))
 
@@ -111,6 +116,7 @@ def _growth(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespa
 
 _PARTS = {
     "versus": _versus,
+    "bucket": _bucket,
     "bookkeeping": _bookkeeping,
     "startup": _startup,
     "memory": _memory,

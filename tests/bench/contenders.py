@@ -191,7 +191,9 @@ def main(name: str, url: str, model: str, items: str, in_flight: str, folder: st
         figures = runner.run(_measured(contender, work))
     print(json.dumps(figures), flush=True)
     if name == "imgpipe":
-        importlib.import_module("pipeline.cli.terminal").leave(0)  # as its command does: all that lasts is written
+        importlib.import_module("pipeline.cli.terminal").end_process(
+            0
+        )  # as its command does: all that lasts is written
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.e2e.conftest import Imgpipe, Servers, at_once, images, wait_until, write_manifest
+from tests.soak.bucket_kills import PUTTING, SUPERSEDING
 from tests.soak.evidence import look
 from tests.soak.kills import ALL_POINTS, KILLED, Loop, Tally
 
@@ -41,7 +42,7 @@ def test_every_failpoint_is_one_the_loops_kill_at() -> None:
     import pipeline
 
     source = "".join(path.read_text() for path in Path(pipeline.__file__).parent.rglob("*.py"))
-    assert set(re.findall(r"\breach\(\"([^\"]+)\"\)", source)) == set(ALL_POINTS)
+    assert set(re.findall(r"\breach\(\"([^\"]+)\"\)", source)) == {*ALL_POINTS, *PUTTING, *SUPERSEDING}
 
 
 def test_P3_a_task_that_kills_the_run_is_not_bought_for_ever(

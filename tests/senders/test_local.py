@@ -52,6 +52,7 @@ class MemoryImages:
     """Keeps images in memory; `result` is what each put ends with."""
 
     result: Artifact | Failure | Exception = field(default_factory=artifact)
+    is_abandoned: bool = False
     bodies: list[bytes] = field(default_factory=list)
 
     async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
@@ -59,6 +60,9 @@ class MemoryImages:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    def abandon(self) -> None:
+        self.is_abandoned = True
 
     async def keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None

@@ -16,7 +16,7 @@ from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
 from pipeline.store.files import Disk
-from pipeline.store.images.folder import FolderImages
+from pipeline.store.images.stored import StoredImages
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import WriterPool, open_resources
@@ -46,7 +46,7 @@ class Room:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
         resources = open_resources(chosen)
-        images = FolderImages(chosen, resources, WriterPool(1))
+        images = StoredImages(chosen, resources, WriterPool(1))
         troubles: list[ImgpipeError] = []
         try:
             values = {
@@ -79,7 +79,7 @@ class Room:
             resources.close()
         return troubles
 
-    def _record(self, resources, images: FolderImages, attempt: Attempt, result: Artifact | Failure) -> None:
+    def _record(self, resources, images: StoredImages, attempt: Attempt, result: Artifact | Failure) -> None:
         if isinstance(result, Artifact):
             resources.ledger.run(lambda c: finish(c, attempt.id, result, cost=PRICE, now=1))
             images._release(attempt, result)

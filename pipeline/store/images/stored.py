@@ -1,4 +1,6 @@
-"""Stores images as files below the output directory, and bodies without a usable image in `rejected/`.
+"""Stores the images of a sender under their final names, and bodies without a usable image in `rejected/`.
+
+The same for folders and buckets; how an image gets its name there is decided by `StoreResources.writer`.
 
 Expected errors are returned as a `Failure` that says where the bytes were kept. Each call runs in one thread of the
 writer pool from end to end; cancelling the caller stops only the wait.
@@ -15,8 +17,8 @@ from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
 from pipeline.store.writer import Delivery
 
 
-class FolderImages:
-    """Images in a folder. All methods may be called concurrently."""
+class StoredImages:
+    """Images in whatever kind of place. All methods may be called concurrently."""
 
     def __init__(self, settings: StoreSettings, resources: StoreResources, pool: WriterPool) -> None:
         self._manifest = settings.manifest
@@ -37,6 +39,10 @@ class FolderImages:
         Its `storage_error` says when the disk did not take it.
         """
         return await self._pool.finish(self._keep_body, attempt, failure)
+
+    def abandon(self) -> None:
+        """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
+        self._resources.writer.abandon()
 
     async def release(self, attempt: Attempt, artifact: Artifact) -> None:
         """Remove the part of an image that is recorded as done (step 9)."""

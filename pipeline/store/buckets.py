@@ -1,0 +1,351 @@
+"""One prefix of a bucket in S3, Google Cloud Storage or Azure, as the few calls that the store makes.
+
+The only module that imports obstore (extra `bucket`), and it does so late. Endpoint and credentials come from the
+environment alone. What the service or the library says is never repeated: a service may echo a key, a token or a
+signature in its answer. Of an error only its code and status are told, in words of our own. Synchronous; every call
+may be made from many threads.
+"""
+
+import contextlib
+import hashlib
+import ipaddress
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import quote, unquote, urlsplit
+
+from pipeline.errors import InputError, StorageError
+from pipeline.model import BucketUrl
+
+if TYPE_CHECKING:
+    from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
+
+    ObjectStore = AzureStore | GCSStore | MemoryStore | S3Store
+
+PAGE: Final = 1000  # objects that one list request brings; what S3 gives at most
+CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
+CONNECT_S: Final = 5
+REQUEST_S: Final = 60
+RETRY_S: Final = 30  # from the first try of a request to the last; then its image is kept in the state directory
+ENDPOINTS: Final = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+KEYS: Final = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_REGION",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+}
+_CODE: Final = re.compile(r"<Code>([A-Za-z]{3,60})</Code>")
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_NO_CREDENTIALS: Final = ("169.254.", "metadata.google.internal", "credentials")
+_MEANING: Final = {
+    "NoSuchBucket": "there is no such bucket",
+    "ContainerNotFound": "there is no such container",
+    "AccessDenied": "access is denied",
+    "InvalidAccessKeyId": "the access key is not known there",
+    "SignatureDoesNotMatch": "the secret key is wrong",
+    "ExpiredToken": "the credentials have expired",
+    "InvalidToken": "the session token is wrong",
+    "RequestTimeTooSkewed": "the clock of this machine is wrong (RequestTimeTooSkewed); set it (NTP)",
+    "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
+    "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
+    "SlowDown": "it asks for fewer requests (SlowDown)",
+}
+_TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
+
+
+class BucketError(StorageError):
+    """A bucket did not do what was asked. `is_permanent`: waiting does not help, a person must act."""
+
+    def __init__(self, text: str, *, is_permanent: bool) -> None:
+        self.is_permanent = is_permanent
+        super().__init__(text)
+
+
+class ObjectExists(Exception):  # noqa: N818 - what a put-if-absent answers
+    """An object with this name is there already, or the service says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectFacts:
+    """Whose object it is; kept as its metadata."""
+
+    ledger: str
+    attempt: int
+    task: str = field(compare=False)  # for people; a long one is cut
+    sha256: str
+
+    def attributes(self, mime: str) -> dict[str, str]:
+        """Return them as metadata, which is ASCII everywhere, with the content type."""
+        return {
+            "Content-Type": mime,
+            "ledger": self.ledger,
+            "attempt": str(self.attempt),
+            "task": quote(self.task, safe="/@._-")[:1000],
+            "sha256": self.sha256,
+        }
+
+
+def facts_of(attributes: Mapping[str, str]) -> ObjectFacts | None:
+    """Read metadata back; None: this object was not put by a ledger of ours."""
+    named = {name.lower(): value for name, value in attributes.items()}
+    if not {"ledger", "attempt", "task", "sha256"} <= named.keys() or not named["attempt"].isdecimal():
+        return None
+    return ObjectFacts(
+        ledger=named["ledger"], attempt=int(named["attempt"]), task=unquote(named["task"]), sha256=named["sha256"]
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listed:
+    """One object of a listing."""
+
+    path: str  # relative to the prefix
+    size_bytes: int
+    version: int  # see `version_of`
+    written_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """One object that was looked at. `facts` None: not ours."""
+
+    size_bytes: int
+    version: int
+    facts: ObjectFacts | None
+
+
+def version_of(etag: str | None) -> int:
+    """Return what tells one version of an object from another: 62 bits of the SHA-256 of its ETag.
+
+    The ledger keeps it where it keeps a file's time. An ETag is no hash of the bytes (multipart, encryption), but it
+    changes whenever an object is written. Quotes and `W/` differ between a service's listing and its answers.
+    """
+    plain = (etag or "").removeprefix("W/").strip('"')
+    return int.from_bytes(hashlib.sha256(plain.encode()).digest()[:8]) >> 2
+
+
+class Bucket:
+    """One prefix of one bucket. Paths are relative to the prefix."""
+
+    def __init__(self, url: BucketUrl, store: "ObjectStore") -> None:
+        """Use `open_bucket`; tests hand in a store of their own."""
+        self.url = url
+        self._store = store
+
+    def __repr__(self) -> str:
+        return f"<Bucket {self.url}>"
+
+    def put_new(self, path: str, data: bytes, attributes: Mapping[str, str]) -> int:
+        """Put an object where none is; return its version. Raises ObjectExists, BucketError."""
+        import obstore.exceptions as answers
+
+        try:
+            result = self._store.put(path, data, attributes=dict(attributes), mode="create", use_multipart=False)
+        except answers.AlreadyExistsError:
+            raise ObjectExists(path) from None
+        except Exception as error:
+            raise self._translated(error) from None
+        return version_of(result["e_tag"])
+
+    def look(self, path: str) -> StoredObject | None:
+        """Return what stands there, without its bytes; None: nothing. Raises BucketError."""
+        try:
+            found = self._store.get(path, options={"head": True})
+        except FileNotFoundError as error:
+            self._raise_without_bucket(error)
+            return None
+        except Exception as error:
+            raise self._translated(error) from None
+        return StoredObject(
+            size_bytes=found.meta["size"],
+            version=version_of(found.meta["e_tag"]),
+            facts=facts_of({str(name): value for name, value in found.attributes.items()}),
+        )
+
+    def read(self, path: str) -> bytes | None:
+        """Return an object's bytes; None: there is none. Raises BucketError."""
+        try:
+            return bytes(self._store.get(path).bytes())
+        except FileNotFoundError as error:
+            self._raise_without_bucket(error)
+            return None
+        except Exception as error:
+            raise self._translated(error) from None
+
+    def sha256(self, path: str) -> str | None:
+        """Hash an object piece by piece; None: there is none. Raises BucketError."""
+        digest = hashlib.sha256()
+        try:
+            for piece in self._store.get(path).stream(min_chunk_size=2**20):
+                digest.update(piece)
+        except FileNotFoundError as error:
+            self._raise_without_bucket(error)
+            return None
+        except Exception as error:
+            raise self._translated(error) from None
+        return digest.hexdigest()
+
+    def listing(self) -> Iterator[Listed]:
+        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError."""
+        try:
+            for page in self._store.list(chunk_size=PAGE):
+                for meta in page:
+                    yield Listed(
+                        path=meta["path"],
+                        size_bytes=meta["size"],
+                        version=version_of(meta["e_tag"]),
+                        written_at=meta["last_modified"],
+                    )
+        except Exception as error:
+            raise self._translated(error) from None
+
+    def copy(self, old: str, new: str) -> None:
+        """Copy on the side of the service, metadata too; what stands under `new` is replaced. Raises BucketError."""
+        try:
+            self._store.copy(old, new)
+        except Exception as error:
+            raise self._translated(error) from None
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that is not there is no error. Raises BucketError."""
+        try:
+            self._store.delete(path)
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise self._translated(error) from None
+
+    def prove(self) -> None:
+        """Put one small object twice and delete it: permissions, and that put-if-absent is honoured.
+
+        Raises InputError: a person must act. StorageError: not reachable now.
+        """
+        name = f".imgpipe-probe-{secrets.token_hex(8)}"
+        with as_input_error(self.url):
+            self.put_new(name, b"imgpipe", {})
+            try:
+                is_honoured = self._is_refused(name)
+            finally:
+                self.delete(name)
+        if not is_honoured:
+            raise InputError(
+                f"{self.url}: this service ignores put-if-absent (If-None-Match: *), so two runs could replace each"
+                " other's paid images; use another service, or a folder as output_dir"
+            )
+
+    def _is_refused(self, name: str) -> bool:
+        try:
+            self.put_new(name, b"imgpipe again", {})
+        except ObjectExists:
+            return True
+        return False
+
+    def _raise_without_bucket(self, error: Exception) -> None:
+        if _CODE.search(str(error)) is not None and "NoSuchKey" not in str(error)[:4000]:
+            raise self._translated(error) from None
+
+    def _translated(self, error: Exception) -> BucketError:
+        """Say what is wrong without a word of the library or the service but the code."""
+        import obstore.exceptions as answers
+
+        text = str(error)
+        code = match[1] if (match := _CODE.search(text)) is not None else ""
+        status = match[1] if (match := _STATUS.search(text)) is not None else ""
+        if not code and "redirect without LOCATION" in text:
+            code = "PermanentRedirect"
+        if code in _MEANING:
+            what = _MEANING[code]
+        elif isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError) or status in (
+            "401",
+            "403",
+        ):
+            what = "access is denied"
+        elif isinstance(error, FileNotFoundError) or status == "404":
+            what = "there is no such bucket or object"
+        elif status:
+            what = f"it answers {status}" + (f" ({code})" if code else "")
+        elif not isinstance(error, answers.BaseError | OSError | ValueError):
+            raise error  # a bug of ours keeps its traceback
+        elif any(sign in text for sign in _NO_CREDENTIALS):
+            what = f"no credentials were found; set {KEYS[self.url.scheme]}"
+        else:
+            what = "it cannot be reached, or the connection broke"
+        is_permanent = code not in _TRANSIENT and not what.startswith("it cannot") and not status.startswith("5")
+        return BucketError(f"{self.url}: {what}", is_permanent=is_permanent)
+
+
+@contextlib.contextmanager
+def as_input_error(url: BucketUrl) -> Iterator[None]:
+    """Before anything is sent: what a person must mend is an InputError, the rest a StorageError."""
+    try:
+        yield
+    except BucketError as error:
+        if not error.is_permanent:
+            raise StorageError(f"{error}; nothing was sent") from None
+        instead = (
+            f"mend the address in output_dir, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
+        )
+        raise InputError(f"{error}; {instead}") from None
+
+
+def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Bucket:
+    """Return a bucket; nothing is asked of it yet. Raises InputError: no extra, or an endpoint without TLS."""
+    try:
+        from obstore.store import from_url
+    except ImportError:
+        raise InputError(f"{url}: buckets need an extra; install it: pip install 'imgpipe[bucket]'") from None
+    client = {"allow_http": _allows_http(url, environ), "connect_timeout": f"{CONNECT_S}s", "timeout": f"{REQUEST_S}s"}
+    retry = {"max_retries": 3, "retry_timeout": timedelta(seconds=RETRY_S)}
+    options: dict[str, Any] = {"client_options": client, "retry_config": retry}
+    if url.scheme == "s3":
+        # the service compares the SHA-256 of what it received; deleting many at once is not offered by all look-alikes
+        options |= {"conditional_put": "etag", "checksum_algorithm": "SHA256", "disable_bulk_delete": True}
+    try:
+        return Bucket(url, cast("ObjectStore", from_url(f"{url.scheme}://{url.bucket}/{quote(url.prefix)}", **options)))
+    except Exception:
+        what = f"{url}: the settings of the environment cannot be used"
+        raise InputError(f"{what}; set {KEYS[url.scheme]}") from None
+
+
+def _allows_http(url: BucketUrl, environ: Mapping[str, str]) -> bool:
+    """Say whether the endpoint of the environment is this machine, without TLS. Raises InputError for another one."""
+    for name in ENDPOINTS.get(url.scheme, ()):
+        address = urlsplit(environ.get(name, ""))
+        if address.scheme == "http":
+            if _is_loopback(address.hostname or ""):
+                return True
+            raise InputError(f"{name} must be https://; http:// is for this machine alone")
+    return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts) -> int:
+    """Put an image under a free name; return its version. An answer that was lost does no harm.
+
+    "It exists" is looked into: the very object of this attempt is a success; nothing there is S3's 409 to writers at
+    once, and means again. Raises ObjectExists: somebody else's object has the name. BucketError.
+    """
+    for tried in range(CREATE_TRIES):
+        try:
+            return bucket.put_new(path, data, facts.attributes(mime))
+        except ObjectExists:
+            found = bucket.look(path)
+            if found is not None and found.facts == facts:
+                return found.version
+            if found is not None:
+                raise
+            time.sleep(0.05 * 2**tried)
+    raise BucketError(f"{bucket.url}: it says that {path} exists, and shows no such object", is_permanent=False)

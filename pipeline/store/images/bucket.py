@@ -1,0 +1,201 @@
+"""Images as objects: put if absent under their final name, with their facts as metadata.
+
+An object is whole or not there, so there are no parts. An image that cannot be put is kept in rejected/ of the state
+directory, and the next start publishes it without a request (P2). One that was put and not recorded is found again
+by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
+"""
+
+import contextlib
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
+from dataclasses import replace
+from threading import Thread
+from typing import Any, Final, TypeVar
+
+from pipeline.errors import Conflict, StorageError
+from pipeline.failpoint import reach
+from pipeline.model import SIDECAR, Artifact, Image, Sidecar
+from pipeline.store.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
+from pipeline.store.files import FileComparison
+from pipeline.store.rejected import RejectedFolder
+from pipeline.store.writer import Delivery
+
+T = TypeVar("T")
+SUPERSEDED: Final = ".superseded/"  # below the prefix
+SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
+
+
+GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
+
+
+def stored(image: Image, path: str, version: int) -> Artifact:
+    """Describe an image that stands in a bucket."""
+    return Artifact(
+        path=path,
+        sha256=image.sha256,
+        mime=image.mime,
+        width=image.width,
+        height=image.height,
+        size_bytes=len(image.data),
+        mtime_ns=version,
+    )
+
+
+class BucketWriter:
+    """Puts images into one bucket; a `store.resources.Place`."""
+
+    def __init__(self, bucket: Bucket, *, rejected: RejectedFolder, force: bool = False) -> None:
+        """`force`: an image of ours that was edited since makes way too (to `.superseded/`)."""
+        self._bucket = bucket
+        self._rejected = rejected
+        self._force = force
+        self._abandoned: Future[None] = Future()
+
+    def publish(self, delivery: Delivery) -> Artifact:
+        """Put an image under its final name (B3 and B4 at once).
+
+        Raises Conflict: an object that may not be replaced has the name. StorageError: the bucket did not take it.
+        Both say where the image was kept.
+        """
+        facts = ObjectFacts(
+            ledger=delivery.ledger_id,
+            attempt=delivery.attempt,
+            task=delivery.facts.task,
+            sha256=delivery.image.sha256,
+        )
+        try:
+            version, kept = self._in_time(lambda: self._put(delivery, facts))
+        except ObjectExists:
+            raise self._conflict(delivery) from None
+        except BucketError as error:
+            raise self._unpublished(delivery, error) from None
+        reach("link")
+        if kept is not None:
+            self._rejected.drop(kept)
+        return stored(delivery.image, delivery.path, version)
+
+    def abandon(self) -> None:
+        """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
+        with contextlib.suppress(InvalidStateError):  # a second time
+            self._abandoned.set_result(None)
+
+    def _in_time(self, put: Callable[[], tuple[int, str | None]]) -> tuple[int, str | None]:
+        """Put in a thread that a process may leave behind; raises BucketError when nobody waits for it any more.
+
+        It may be carried out all the same: the next start finds the object, and takes it for what it is.
+        """
+        outcome: Future[tuple[int, str | None]] = Future()
+        Thread(target=_settle, args=(outcome, put), name="put", daemon=True).start()
+        either: tuple[Future[Any], ...] = (outcome, self._abandoned)
+        wait(either, return_when=FIRST_COMPLETED)
+        if not wait((outcome,), timeout=GRACE_S if self._abandoned.done() else None).done:
+            raise BucketError(f"{self._bucket.url}: the run was stopped while it was put", is_permanent=False)
+        return outcome.result()
+
+    def _put(self, delivery: Delivery, facts: ObjectFacts) -> tuple[int, str | None]:
+        """Return the version of the new object, and the name in rejected/ of the image that stands in for it."""
+        kept = self._make_way(delivery, facts)
+        reach("put")
+        return create(self._bucket, delivery.path, delivery.image.data, delivery.image.mime, facts), kept
+
+    def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
+        """Do nothing: a bucket has no parts."""
+
+    def compare(self, artifact: Artifact) -> FileComparison:
+        """Compare an object's size and ETag with its record. Raises BucketError."""
+        found = self._bucket.look(artifact.path)
+        if found is None:
+            return FileComparison.MISSING
+        is_same = (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns)
+        return FileComparison.SAME if is_same else FileComparison.CHANGED
+
+    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
+        """Put a sidecar; somebody else's is left alone. What cannot be put stands in the ledger all the same."""
+        path, attributes = artifact.path + SIDECAR, {"Content-Type": SIDECAR_MIME}
+        with contextlib.suppress(BucketError, ObjectExists):
+            try:
+                self._bucket.put_new(path, sidecar.data, attributes)
+            except ObjectExists:
+                if sidecar.mark not in (self._bucket.read(path) or b""):
+                    return
+                self._bucket.delete(path)
+                self._bucket.put_new(path, sidecar.data, attributes)
+
+    def link(self, artifact: Artifact, new: str) -> Artifact:
+        """Copy an image to a second name, if that is free, by reading it: services cannot copy if absent.
+
+        Raises FileExistsError: the name is taken. BucketError.
+        """
+        found, data = self._bucket.look(artifact.path), self._bucket.read(artifact.path)
+        if found is None or data is None or found.facts is None:
+            raise BucketError(f"{self._bucket.url}: {artifact.path} is gone or not ours", is_permanent=True)
+        try:
+            version = create(self._bucket, new, data, artifact.mime, found.facts)
+        except ObjectExists:
+            raise FileExistsError(new) from None
+        reach("link")
+        return replace(artifact, path=new, mtime_ns=version)
+
+    def unlink(self, path: str) -> None:
+        """Delete an object; one that is not there is no error. Raises BucketError."""
+        self._bucket.delete(path)
+
+    def move_beside(self, old: str, new: str) -> None:
+        """Take a sidecar along where its new name is free."""
+        with contextlib.suppress(BucketError, ObjectExists):
+            data = self._bucket.read(old)
+            if data is not None:
+                self._bucket.put_new(new, data, {"Content-Type": SIDECAR_MIME})
+                self._bucket.delete(old)
+
+    def _make_way(self, delivery: Delivery, facts: ObjectFacts) -> str | None:
+        """Move the task's own earlier image to `.superseded/`; return the name in rejected/ of the new one.
+
+        The new image is durable there before the old one leaves its place, so that a kill in between loses neither.
+        """
+        old = delivery.previous
+        found = None if old is None else self._bucket.look(old.path)
+        if old is None or found is None or found.facts == facts:
+            return None
+        if not self._force and (found.size_bytes, found.version) != (old.size_bytes, old.mtime_ns):
+            return None  # edited since: if it has our name, the put will say so
+        kept = self._keep(delivery)
+        reach("kept")
+        name = f"{delivery.ledger_id}-{delivery.previous_maker or 0}-{old.path.rpartition('/')[2]}"
+        self._bucket.copy(old.path, SUPERSEDED + name)
+        reach("superseded")
+        self._bucket.delete(old.path)
+        return kept.rpartition("/")[2]
+
+    def _keep(self, delivery: Delivery) -> str:
+        try:
+            return self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(
+                f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
+            ) from error
+
+    def _conflict(self, delivery: Delivery) -> Conflict:
+        kept = self._keep(delivery)
+        place = f"{self._bucket.url}/{delivery.path}"
+        return Conflict(
+            f"{delivery.facts.task}: {place} is in the way and may not be replaced; the image was kept as {kept}. Move"
+            " that object away and run this again: the image is published without a request",
+            kept=kept,
+        )
+
+    def _unpublished(self, delivery: Delivery, error: BucketError) -> StorageError:
+        kept = self._keep(delivery)
+        return StorageError(
+            f"{delivery.facts.task}: {delivery.path} could not be put: {error}; the image is in {kept} and is published"
+            " by the next run, without a request"
+        )
+
+
+def _settle(outcome: "Future[T]", work: Callable[[], T]) -> None:
+    """Do work in this thread; its error is raised where the outcome is asked for."""
+    try:
+        outcome.set_result(work())
+    except BaseException as error:
+        outcome.set_exception(error)

@@ -1,0 +1,155 @@
+"""The installed command over a bucket: S3 on this machine."""
+
+import hashlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.conftest import Imgpipe, Servers, wait_until
+from tests.s3 import ENVIRON, SECRET, Answer, moto_server, scripted_server, store_of
+from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
+
+QUICK = "picture: tiny\nlatency: 5ms\n"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    with moto_server("bucket") as endpoint:
+        yield endpoint
+
+
+def manifest(folder: Path, place: str, base_url: str | None = None, items: int = 4) -> Path:
+    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator}"
+    rows = "".join(f"      row{n}: A red mug number {n}\n" for n in range(items))
+    path = folder / "shop.yaml"
+    path.write_text(
+        f"version: 1\nprovider: {provider}\noutput_dir: {place}\nlimits: {{concurrency: 2}}\n"
+        f"jobs:\n  mugs:\n    items:\n{rows}"
+    )
+    return path
+
+
+@pytest.mark.timeout(240)
+def test_ten_kills_lose_no_image_and_buy_none_twice(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, s3: str
+) -> None:
+    store = store_of(s3, "bucket", "kills")
+    loop = BucketLoop(imgpipe, servers.start(QUICK), tmp_path, s3, store, "kills")
+    loop.run([*PUTTING, *SUPERSEDING])
+    assert len(loop.deaths) == 10
+    finals = [path for path in loop.objects() if path.startswith("mugs/")]
+    assert len(finals) == ITEMS
+    assert len(loop.server.billed) <= len(loop.seen) + loop.lost()
+
+
+def test_an_image_that_was_put_and_not_recorded_costs_nothing_more(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, s3: str
+) -> None:
+    server = servers.start(QUICK)
+    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+    path = manifest(tmp_path, "s3://bucket/one", server.base_url, items=1)
+    assert imgpipe("run", path, env={"FAILPOINT": "link:1:kill"}).returncode == -9
+    again = imgpipe("run", path)
+    assert (again.returncode, "1 recovered" in again.stderr, len(server.bill)) == (0, True, 1)
+
+
+def test_a_bucket_that_refuses_in_mid_run_ends_in_order_and_costs_nothing_twice(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start(QUICK)
+    with scripted_server() as s3:
+        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
+        path = manifest(tmp_path, "s3://bucket/out", server.base_url)
+        s3.tell("PUT", None, None, None, *[Answer(403, "ExpiredToken", SECRET)] * 20)  # two of the proof, one image
+        run = imgpipe("run", path)
+        assert run.returncode == 5, run.stderr
+        assert "is published by the next run, without a request" in run.stderr
+        bought = len(server.billed)
+        assert 1 < bought <= 4
+        s3.script.clear()
+        assert imgpipe("run", path).returncode == 0
+        s3.requests.clear()
+        assert imgpipe("run", path).returncode == 0
+        assert s3.requests == ["GET"]  # one page of a listing, and no object
+    assert len(server.billed) == 4
+    images = {hashlib.sha256(data).hexdigest() for key, (data, _) in s3.objects.items()}
+    assert len(s3.objects) == 4 == len(images)
+    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
+
+
+def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start(QUICK)
+    with scripted_server() as s3:
+        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
+        path = manifest(tmp_path, "s3://bucket/out", server.base_url)
+        s3.tell("PUT", None, None, *[Answer(is_hung=True)] * 9)  # two of the proof
+        process = imgpipe.start("run", path)
+        wait_until(lambda: s3.requests.count("PUT") >= 3)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        _, said = process.communicate(timeout=20)
+        assert (process.returncode in (130, 143), time.monotonic() - began < 10) == (True, True), said
+        bought = len(server.billed)
+        s3.script.clear()
+        s3.released.set()
+        assert imgpipe("run", path).returncode == 0
+    assert len(s3.objects) == 4
+    assert len(server.billed) == max(4, bought)
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        ("s3://key:secretpw@bucket/x", "a credential or a port"),
+        ("ftp://bucket/x", "unknown kind"),
+        ("s3:/bucket/x", "half an address"),
+        ("s3://nobody-has-this/x", "there is no such bucket"),
+    ],
+    ids=["credential", "scheme", "one-slash", "no-bucket"],
+)
+def test_a_bad_place_is_refused_before_anything_is_bought(
+    imgpipe: Imgpipe, tmp_path: Path, s3: str, place: str, said: str
+) -> None:
+    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+    run = imgpipe("run", manifest(tmp_path, place))
+    assert (run.returncode, said in run.stderr) == (2, True), run.stderr
+    assert "secretpw" not in run.stderr
+    assert not [entry.name for entry in tmp_path.iterdir() if entry.name not in ("shop.yaml", ".pipeline")]
+
+
+def test_verbs_work_on_the_bucket_or_say_that_they_do_not(imgpipe: Imgpipe, tmp_path: Path, s3: str) -> None:
+    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+    path = manifest(tmp_path, "s3://bucket/verbs")
+    assert imgpipe("run", path).returncode == 0
+    store = store_of(s3, "bucket", "verbs/mugs")
+    names = sorted(meta["path"] for page in store.list() for meta in page)
+    store.delete(names[0])
+    store.put(names[1], b"edited")
+    assert imgpipe.json("status", path)["missing"] == 2
+    for flags in ((), ("--quick",)):
+        found = imgpipe.json("verify", path, *flags)
+        assert (found["missing"], found["changed"]) == ([f"mugs/{names[0]}"], [f"mugs/{names[1]}"])
+    assert imgpipe.json("run", path, "--repair")["images"] == 1
+    assert bytes(store.get(names[1]).bytes()) == b"edited"
+    assert "put-if-absent is honoured" in imgpipe("doctor", path).stdout
+    (tmp_path / ".pipeline/shop/ledger.sqlite").unlink()
+    rebuilt = imgpipe("rebuild", path)
+    assert (rebuilt.returncode, f"mugs/{names[1]} is not a whole image" in rebuilt.stdout) == (3, True), rebuilt.stdout
+    assert imgpipe.json("status", path)["tasks"]["done"] == 3
+    for verb, *flags in (["report"], ["prune", "--rejected"]):
+        refused = imgpipe(verb, path, *flags)
+        assert (refused.returncode, "not yet for buckets" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_rehearsal_writes_to_no_bucket(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    path = manifest(tmp_path, "s3://bucket/out", "https://api.cometapi.com", items=1)
+    run = imgpipe("run", path, "--simulate", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    assert run.returncode == 0, run.stderr
+    assert "a rehearsal writes to no bucket" in run.stderr
+    assert len(list((tmp_path / "outputs/shop-simulated/mugs").iterdir())) == 1

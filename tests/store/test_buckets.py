@@ -1,0 +1,188 @@
+"""A bucket whose service answers what no good service would: nothing is lost, nothing replaced, no secret repeated."""
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import InputError, StorageError
+from pipeline.model import Artifact, BucketUrl, Fault, TaskState
+from pipeline.store import buckets
+from pipeline.store.buckets import Bucket, BucketError, ObjectFacts, as_input_error, create, open_bucket, version_of
+from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, scripted_server
+from tests.store.conftest import Bench
+from tests.store.fakes import PRICE, answer, files, image, task
+
+URL = BucketUrl("s3", "bucket", "out")
+FACTS = ObjectFacts(ledger="0" * 8, attempt=1, task="cats/1", sha256="1" * 64)
+MINE = {"x-amz-meta-ledger": "0" * 8, "x-amz-meta-attempt": "1", "x-amz-meta-task": "t", "x-amz-meta-sha256": "1" * 64}
+THEIRS = {**MINE, "x-amz-meta-ledger": "f" * 8}
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
+    with scripted_server() as server:
+        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: ScriptedS3) -> Bucket:
+    return open_bucket(URL)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path, s3: ScriptedS3) -> AsyncIterator[Bench]:
+    bench = Bench(tmp_path)
+    await bench.open(output_dir=URL)
+    yield bench
+    await bench.store.aclose()
+
+
+# -- put if absent
+
+
+def test_a_409_that_wrote_nothing_is_tried_again(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.tell("PUT", Answer(409, "ConditionalRequestConflict"), Answer(409, "ConditionalRequestConflict"))
+    create(bucket, "a.png", b"image", "image/png", FACTS)
+    assert s3.objects["out/a.png"][0] == b"image"
+
+
+def test_a_409_that_never_ends_is_an_error(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.tell("PUT", *[Answer(409, "ConditionalRequestConflict")] * buckets.CREATE_TRIES)
+    with pytest.raises(BucketError, match="shows no such object"):
+        create(bucket, "a.png", b"image", "image/png", FACTS)
+
+
+@pytest.mark.parametrize("lie", [Answer(is_done=True, is_cut=True), Answer(500, is_done=True)], ids=["cut", "500"])
+def test_an_answer_that_was_lost_does_no_harm(bucket: Bucket, s3: ScriptedS3, lie: Answer) -> None:
+    s3.tell("PUT", lie)
+    version = create(bucket, "a.png", b"image", "image/png", FACTS)
+    assert [(each.path, each.version) for each in bucket.listing()] == [("a.png", version)]
+
+
+def test_another_ones_object_is_left(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.objects["out/a.png"] = (b"theirs", THEIRS)
+    with pytest.raises(buckets.ObjectExists):
+        create(bucket, "a.png", b"image", "image/png", FACTS)
+    assert s3.objects["out/a.png"][0] == b"theirs"
+
+
+def test_a_service_that_ignores_the_condition_is_refused(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.ignores_conditions = True
+    with pytest.raises(InputError, match="ignores put-if-absent"):
+        bucket.prove()
+    assert s3.objects == {}
+
+
+def test_a_good_service_is_proved_and_left_clean(bucket: Bucket, s3: ScriptedS3) -> None:
+    bucket.prove()
+    assert (s3.objects, s3.requests) == ({}, ["PUT", "PUT", "DELETE"])
+
+
+def test_a_listing_comes_in_pages(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.page = 2
+    s3.objects |= {f"out/{number}.png": (b"x", {}) for number in range(5)}
+    assert [each.path for each in bucket.listing()] == [f"{number}.png" for number in range(5)]
+    assert s3.requests == ["GET"] * 3
+
+
+# -- errors
+
+
+@pytest.mark.parametrize(
+    ("lie", "kind", "text"),
+    [
+        (Answer(404, "NoSuchBucket"), InputError, "there is no such bucket"),
+        (Answer(403, "AccessDenied"), InputError, "access is denied"),
+        (Answer(403, "SignatureDoesNotMatch"), InputError, "the secret key is wrong"),
+        (Answer(403, "RequestTimeTooSkewed"), InputError, "the clock of this machine is wrong"),
+        (Answer(400, "ExpiredToken"), InputError, "the credentials have expired"),
+        (Answer(400, "AuthorizationHeaderMalformed"), InputError, "another region; set AWS_REGION"),
+        (Answer(301, "PermanentRedirect"), InputError, "another region"),
+        (Answer(503, "SlowDown"), StorageError, "asks for fewer requests"),
+        (Answer(500, "InternalError"), StorageError, "it answers 500"),
+    ],
+    ids=lambda value: value.code if isinstance(value, Answer) else "",
+)
+def test_errors_say_what_to_do_and_nothing_of_the_service(
+    bucket: Bucket, s3: ScriptedS3, lie: Answer, kind: type[Exception], text: str
+) -> None:
+    lie.body = f"<Error><Code>{lie.code}</Code><Message>{SECRET}</Message><Token>{SECRET}</Token></Error>"
+    s3.tell("GET", *[lie] * 4)
+    with pytest.raises(kind, match=text) as caught, as_input_error(URL):
+        list(bucket.listing())
+    assert SECRET not in f"{caught.value!r} {caught.value.__context__!r}"
+    assert caught.value.__suppress_context__
+
+
+def test_an_unreachable_endpoint_is_no_fault_of_the_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(StorageError, match=r"cannot be reached.*nothing was sent"), as_input_error(URL):
+        list(open_bucket(URL).listing())
+
+
+def test_http_is_for_this_machine_alone() -> None:
+    with pytest.raises(InputError, match="AWS_ENDPOINT_URL must be https"):
+        open_bucket(URL, {"AWS_ENDPOINT_URL": "http://minio.example:9000"})
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "obstore.store", None)
+    with pytest.raises(InputError, match=r"pip install 'imgpipe\[bucket\]'"):
+        open_bucket(URL)
+
+
+def test_etags_are_compared_as_services_write_them() -> None:
+    assert version_of('"abc"') == version_of("abc") == version_of('W/"abc"') != version_of("abd")
+
+
+# -- a store over it
+
+
+@pytest.mark.parametrize(
+    "lie", [Answer(503, "SlowDown"), Answer(403, "ExpiredToken"), Answer(is_cut=True)], ids=["slow", "expired", "cut"]
+)
+async def test_an_image_that_cannot_be_put_is_kept_and_published_later(
+    bench: Bench, s3: ScriptedS3, lie: Answer
+) -> None:
+    attempt = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
+    s3.tell("PUT", *[lie] * 4)
+    result = await bench.store.images.put(attempt, answer(1))
+    assert not isinstance(result, Artifact)
+    assert result.fault is Fault.STORAGE
+    assert result.storage_error is not None
+    assert SECRET not in result.storage_error
+    s3.script.clear()
+    await bench.store.aclose()
+    await bench.open(output_dir=URL)
+    assert bench.recovery.recovered == 1
+    assert s3.objects["out/cats/1.png"][0] == image(1).data
+    assert files(bench.state / "rejected") == {}
+
+
+async def test_an_unknown_request_whose_image_turns_up_is_settled(bench: Bench, s3: ScriptedS3) -> None:
+    attempt = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
+    await bench.store.aclose()
+    await bench.open(output_dir=URL)
+    with bench.reader() as reader:
+        ledger = str(reader.ledger_id)
+    facts = ObjectFacts(ledger=ledger, attempt=attempt.id, task="cats/1", sha256=image(1).sha256)
+    create(open_bucket(URL), "cats/1.png", image(1).data, "image/png", facts)
+    await bench.store.aclose()
+    await bench.open(output_dir=URL)
+    with bench.reader() as reader:
+        known = reader.known("cats/1")
+        assert reader.unknowns() == []
+    assert known is not None
+    assert (bench.recovery.recovered, known.state) == (1, TaskState.DONE)
+
+
+async def test_another_place_is_refused_while_a_request_is_open(bench: Bench, tmp_path: Path) -> None:
+    await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
+    await bench.store.aclose()
+    with pytest.raises(InputError, match="wrote to s3://bucket/out"):
+        await bench.open()
+    await bench.store.aclose()
