@@ -162,10 +162,11 @@ def test_a_pipe_gets_plain_lines(imgpipe: Imgpipe, tmp_path: Path) -> None:
     done = imgpipe("run", manifest(tmp_path), env={"TERM": "xterm-256color"})
     assert (done.returncode, done.stdout) == (3, "")
     assert "\x1b" not in done.stderr
-    first, *_, before_last, last = done.stderr.splitlines()
+    first, *_, summary, refused, last = done.stderr.splitlines()
     assert first == f"resume: 0 done, {ROWS} to do, at most play $3.4274"
-    assert before_last.startswith("Finished with losses: 13 images")
-    assert last.startswith("1 refused: reword the prompts, or ask again: imgpipe retry /")
+    assert summary.startswith("Finished with losses: 13 images")
+    assert refused.startswith("1 refused: reword the prompts, or ask again: imgpipe retry ")
+    assert last.startswith("The images are in ")
     assert f"progress: {ROWS}/{ROWS}" in done.stderr
 
 
