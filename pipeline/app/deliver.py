@@ -22,6 +22,7 @@ from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.app.redo import marks_of
 from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.imaging.formats import NotAnImageError
+from pipeline.imaging.provenance import is_signed
 from pipeline.imaging.rendition import rendition
 from pipeline.manifest.deliveries import Recipe
 from pipeline.model import Edit, TaskState
@@ -33,6 +34,7 @@ from pipeline.text import name_key
 
 RECEIPT: Final = "deliver.jsonl"
 WITHDRAWN: Final = ".withdrawn"
+SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
 ADDED, REPLACED, UNCHANGED, LEFT = "added", "replaced", "unchanged", "left"
 
 
@@ -156,7 +158,8 @@ def _place(setup: Setup, recipe: Recipe, folder: Path, row: PlanRow, name: str, 
         return msgspec.structs.replace(receipt, happened=LEFT, reason=f"it cannot be converted: {error}")
     _write(folder / file, data)
     happened = ADDED if there is None else REPLACED
-    return msgspec.structs.replace(receipt, happened=happened, sha256=hashlib.sha256(data).hexdigest())
+    reason = SIGNATURE_LOST if is_signed(source) and not is_signed(data) else ""
+    return msgspec.structs.replace(receipt, happened=happened, sha256=hashlib.sha256(data).hexdigest(), reason=reason)
 
 
 def _withdraw(folder: Path, receipt: Receipt) -> Receipt:

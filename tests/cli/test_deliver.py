@@ -7,6 +7,7 @@ import PIL.Image
 
 from pipeline.store.marks import Marks
 from tests.cli.conftest import Imgpipe
+from tests.imaging.test_provenance import signed
 
 JOBS = "{studio: {prompt: 'A {{ matrix.thing }}', matrix: {thing: {m: mug, j: jug}}, checks: {blank: off}}}"
 SHOP = "deliver: {shop: {to: shop, name: 'sku_{{ matrix.thing.key }}', format: jpeg, max_side: 200, metadata: strip}}"
@@ -50,6 +51,17 @@ def test_another_recipe_or_image_replaces_what_we_wrote(imgpipe: Imgpipe) -> Non
     assert imgpipe("export", path, "--json").json["counts"] == {"replaced": 1}
     with PIL.Image.open(imgpipe.folder / "shop" / "sku_m.jpg") as image:
         assert max(image.size) == 100
+
+
+def test_a_conversion_says_that_a_signature_is_lost(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    (image,) = (imgpipe.out / "studio").glob("m.*")
+    image.write_bytes(signed({".png": "PNG", ".jpg": "JPEG", ".webp": "WEBP"}[image.suffix]))
+    assert imgpipe("run", path, "--accept", "edited").exit == 0
+    mark(imgpipe, "picked", "studio/m")
+    assert imgpipe("export", path).exit == 0
+    (receipt,) = map(json.loads, (imgpipe.folder / "shop" / "deliver.jsonl").read_text().splitlines())
+    assert (receipt["happened"], receipt["reason"][:27]) == ("added", "its signature (C2PA) is los")
 
 
 def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
