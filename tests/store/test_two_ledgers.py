@@ -17,7 +17,7 @@ def beside(root: Path) -> Bench:
 
 async def test_a_part_of_another_ledger_is_left_to_it(quick_path: Path) -> None:
     """Both ledgers count attempts from 1; alpha was killed with an image in hand."""
-    die(quick_path, "fsync")
+    die(quick_path, "fsync", 1)
     before = files(quick_path / "out")
     beta = beside(quick_path)
     await beta.open()
