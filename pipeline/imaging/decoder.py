@@ -1,9 +1,8 @@
-"""A child process that decodes pictures: decoders are the part most easily attacked and overwhelmed.
+"""Decodes images in a limited child process: decoders are the part most easily attacked and overwhelmed.
 
-In: a function of this package and the bytes of a picture. Out: what the function returns, a media type and bytes; or
-how it ended. The child has limits of memory and of CPU time, writes no core dump, and its environment has no key and
-no other secret. What it hands back is a line of JSON and plain bytes: objects (pickles) of a process that was taken
-over would run its code here.
+The child calls one function of this package with the bytes of an image and hands back a media type and bytes. It has
+limits of memory and of CPU time, writes no core dump, and its environment has no key and no other secret. Its answer is
+a line of JSON and plain bytes: objects (pickles) of a process that was taken over would run its code here.
 """
 
 import contextlib
