@@ -1,8 +1,7 @@
-"""`deliver:`: the images a person picked, as a mirror in a folder: names, kinds and sizes as a shop wants them.
+"""Mirrors picked images into a folder as a recipe of `deliver:` says: names, formats, sizes, colours.
 
-In: a set-up and its recipes. Out: a folder that has what the recipe says and nothing of ours besides; `deliver.jsonl`
-in it says for each file its task, the hash of its source and what happened. A file that we did not write, or that was
-changed since, is never touched; what is no longer meant moves to `.withdrawn/`.
+`deliver.jsonl` in the folder says for each file its task, the hash of its source and what happened. A file that imgpipe
+did not write, or that was changed since, is never touched; what no longer belongs there moves to `.withdrawn/`.
 """
 
 import hashlib

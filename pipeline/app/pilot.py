@@ -1,7 +1,4 @@
-"""`run --pilot N`: a few tasks first, and what the rest will cost and take by what those did.
-
-In: the spool of due tasks, the events of the run. Out: the pilot's tasks, then the others; the forecast as a sentence.
-"""
+"""`run --pilot N`: chooses a few due tasks over jobs and axes, and forecasts cost and time of the rest from them."""
 
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator

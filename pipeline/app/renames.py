@@ -1,8 +1,7 @@
-"""Tasks that got another id and ask for an image that is there: a renamed folder, row or article number.
+"""Finds the task that made an image which a task with a new id asks for: a renamed folder, row or article number.
 
-In: one new task at a time. Out: the task that made its image and is no longer in the manifest, each given once. Which
-ids the manifest has is only asked where a task with such an image is found: that is a second walk over the manifest.
-Memory: 8 bytes a task of the manifest.
+Each former task is given once. Which ids the manifest has is only computed where a task with such an image is found: a
+second expansion of the manifest. Memory: 8 bytes a task.
 """
 
 import hashlib
