@@ -177,23 +177,11 @@ def _fixed(text: str) -> str:
 
 
 Inode = tuple[int, int]
-_SYSTEM_FOLDERS = (
-    frozenset(  # what NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits
-        {
-            "@eadir",
-            "#recycle",
-            "@recycle",
-            "@recently-snapshot",
-            "#snapshot",
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-            "lost+found",
-            ".trashes",
-            "__macosx",
-        }
-    )
-)
+# What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits.
+_SYSTEM_FOLDERS = frozenset((
+    "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", ".trashes", "__macosx",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
