@@ -1,4 +1,4 @@
-"""Money, sizes, durations and foreign text as people read and write them, and the nearest known name.
+"""Money, sizes, durations and untrusted text as people read and write them, and the nearest known name.
 
 Text from prompts, file names and servers is escaped to one line without control characters: nothing in it can move a
 cursor, start a line or turn the reading direction.

@@ -119,7 +119,7 @@ class Desk:
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._told)
+        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), on_progress=self._told)
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_folder),

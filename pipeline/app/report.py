@@ -45,7 +45,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_folder,
             command=command_of(setup),
-            told=told,
+            on_progress=told,
         )
 
 

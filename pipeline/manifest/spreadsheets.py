@@ -155,7 +155,7 @@ def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, f
     try:
         for cells in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLE):
             found += [cells] if any(cell.strip() for cell in cells) else []
-    except csv.Error:  # a quote that is never closed: told when the rows are read
+    except csv.Error:  # a quote that is never closed: reported when the rows are read
         pass
     if not found:
         return False, 0.0, 0

@@ -6,7 +6,7 @@ The key comes from the environment or the `.env` beside the manifest, and is nev
 import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # public, missing from typeshed
 
@@ -90,7 +90,7 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
 
 
-_OWN = {
+OWN_ADDRESS: Final = {
     Kind.COMETAPI: "https://api.cometapi.com",
     Kind.GOOGLE: "https://generativelanguage.googleapis.com",
     Kind.SIMULATOR: "http://127.0.0.1",  # the embedded simulator's port is known once it runs
@@ -111,7 +111,7 @@ def check_address(settings: ProviderSettings) -> str:
     Raises: InputError for anything but https (http only to this machine), and for user, password, query or fragment.
     The text never repeats the address, which may hold a secret.
     """
-    given = (settings.base_url or _OWN[settings.kind]).strip("\ufeff \t\r\n")
+    given = (settings.base_url or OWN_ADDRESS[settings.kind]).strip("\ufeff \t\r\n")
     parts = _split(given)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         raise InputError(
@@ -136,11 +136,6 @@ def check_address(settings: ProviderSettings) -> str:
     for version in _VERSIONS:
         path = path.removesuffix(version).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-def own_address(kind: Kind) -> str:
-    """Return where a kind's own API is."""
-    return _OWN[kind]
 
 
 def model_url(base_url: str, model: str) -> str:

@@ -79,9 +79,9 @@ _NO_SUCH_PATH = _any(
 def refusal(names: Iterable[str], message: str) -> str | None:
     """Return by which name an error refuses a prompt or a picture; None when it does not."""
     named = [name for name in names if name in REFUSALS or name in _REFUSAL_CODES]
-    told = _REFUSAL_NAME.search(message)
-    if told is not None:
-        return told[0]
+    found = _REFUSAL_NAME.search(message)
+    if found is not None:
+        return found[0]
     if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", message) and "block" in message.lower():
         return "SAFETY"
     return named[0] if named else "blocked" if _REFUSAL_WORDS.search(message) else None

@@ -139,20 +139,20 @@ class Stream(Protocol):
 
 
 class PlainProgress:
-    """A listener that writes `progress: 120/1,000 ...` lines."""
+    """A listener that writes `progress: 120/1,000 ...` lines; without a stream it shows nothing."""
 
     def __init__(
         self,
         *,
         total: int,
         gauge: Callable[[], Gauge],
-        stream: Stream,
+        stream: Stream | None,
         clock: Callable[[], float] = time.monotonic,
         every_s: float = 10.0,
     ) -> None:
         self._tally = ProgressCounts(total, clock)
         self._gauge = gauge
-        self._stream: Stream | None = stream
+        self._stream = stream
         self._clock = clock
         self._every_s = every_s
         self._last = clock()
@@ -270,9 +270,7 @@ class LiveProgress:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
-        width = max(
-            options.max_width - len("^C"), 1
-        )  # a terminal writes that where the cursor stands: at our last sign
+        width = max(options.max_width - len("^C"), 1)  # which a terminal writes where the cursor stands
         for line in screen(self._tally, self._gauge(), width):
             line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
@@ -356,21 +354,6 @@ class Progress(AbstractContextManager["Progress"], Protocol):
     def __call__(self, event: Event, /) -> None: ...
 
 
-class SilentProgress:
-    """No progress at all."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def __call__(self, event: Event) -> None:
-        pass
-
-
 def progress(
     mode: Mode,
     *,
@@ -385,7 +368,7 @@ def progress(
     `gauge` is read from another thread and must only read. `console` writes to stderr.
     """
     if is_quiet or mode == "none":
-        return SilentProgress()
+        return PlainProgress(total=total, gauge=gauge, stream=None, clock=clock)
     if mode == "rich" or (mode == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return LiveProgress(total=total, gauge=gauge, console=console, clock=clock)
     return PlainProgress(total=total, gauge=gauge, stream=console.file, clock=clock)
