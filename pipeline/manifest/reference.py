@@ -22,16 +22,7 @@ from pipeline.manifest.keys import (
     StopOnKeys,
     WaitKeys,
 )
-from pipeline.manifest.schema import (
-    ChecksKeys,
-    DeliverKeys,
-    Each,
-    Job,
-    Keys,
-    ManifestFile,
-    Matrix,
-    json_schema,
-)
+from pipeline.manifest.schema import ChecksKeys, DeliverKeys, Each, Job, Keys, ManifestFile, Matrix, json_schema
 from pipeline.manifest.yaml import PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD
 

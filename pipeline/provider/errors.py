@@ -239,13 +239,7 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
 
 
 def failure_of_answer(
-    status: int,
-    headers: Headers,
-    error: ServerError,
-    *,
-    redactor: Redactor,
-    now: datetime,
-    is_first: bool = False,
+    status: int, headers: Headers, error: ServerError, *, redactor: Redactor, now: datetime, is_first: bool = False
 ) -> Failure:
     """Turn a refusal into a `Failure`, with the delay the server named and its request id.
 

@@ -233,12 +233,7 @@ class LiveProgress:
     """A listener with a live view; `with` shows and ends it."""
 
     def __init__(
-        self,
-        *,
-        total: int,
-        gauge: Callable[[], Gauge],
-        console: "Console",
-        clock: Callable[[], float] = time.monotonic,
+        self, *, total: int, gauge: Callable[[], Gauge], console: "Console", clock: Callable[[], float] = time.monotonic
     ) -> None:
         from rich.live import Live as View
 
