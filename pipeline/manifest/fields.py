@@ -83,28 +83,18 @@ def written(value: object) -> str:
     raise fault(f"must be one value, this is {shown(value)}", "write one text or number")
 
 
-def _written_list(value: object) -> tuple[str, ...]:
-    return tuple(written(item) for item in (value if isinstance(value, list) else [value]))
+def _listed(read: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
+    return lambda value: tuple(read(item) for item in (value if isinstance(value, list) else [value]))
 
 
-def _text_list(value: object) -> tuple[str, ...]:
-    return tuple(_text(item) for item in (value if isinstance(value, list) else [value]))
+def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        place = _text(value)
+        if (trouble := find_trouble(place)) is not None:
+            raise fault(*trouble)
+        return place
 
-
-def _path(value: object) -> str:
-    path = _text(value)
-    trouble = path_trouble(path)
-    if trouble is not None:
-        raise fault(*trouble)
-    return path
-
-
-def _place(value: object) -> str:
-    place = _text(value)
-    trouble = place_trouble(place)
-    if trouble is not None:
-        raise fault(*trouble)
-    return place
+    return read
 
 
 def _flag(value: object) -> bool:
@@ -142,9 +132,8 @@ def _whole(value: object, *, at_least: int, at_most: int) -> int:
 def _duration(value: object) -> float:
     seconds = parse_duration(value) if isinstance(value, str) else None
     if seconds is None:
-        unit = (
-            f"{value}s" if isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool) else "300s"
-        )
+        is_number = isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool)
+        unit = f"{value}s" if is_number else "300s"
         raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d w")
     if not 0 < seconds <= 366 * 86400:
         raise fault(f"{value} is out of range", "write a duration above 0, at most 366d")
@@ -191,14 +180,14 @@ _PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
 
 Text = Annotated[str, Checked(_text, {"type": "string"})]
 Filled = Annotated[str, Checked(_filled, {"type": "string", "pattern": r"\S"})]
-PathText = Annotated[str, Checked(_path, {"type": "string", "pattern": _PATH_PATTERN})]
-PlaceText = Annotated[str, Checked(_place, {"type": "string", "pattern": _PATH_PATTERN})]
+PathText = Annotated[str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
+PlaceText = Annotated[str, Checked(_place(place_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
 MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
-    str, Checked(_path, {"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
+    str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
 ]
 Written = Annotated[str, Checked(written, _SCALAR)]
-WrittenList = Annotated[tuple[str, ...], Checked(_written_list, _or_list(_SCALAR))]
-TextList = Annotated[tuple[str, ...], Checked(_text_list, _or_list({"type": "string"}))]
+WrittenList = Annotated[tuple[str, ...], Checked(_listed(written), _or_list(_SCALAR))]
+TextList = Annotated[tuple[str, ...], Checked(_listed(_text), _or_list({"type": "string"}))]
 Flag = Annotated[bool, Checked(_flag, {"type": "boolean"})]
 Duration = Annotated[float, Checked(_duration, _DURATION_SCHEMA)]
 Usd = Annotated[int, Checked(_usd, _USD_SCHEMA)]

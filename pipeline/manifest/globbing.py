@@ -123,13 +123,10 @@ def _split(prefix: str, pattern: str) -> tuple[str, str]:
     while pattern.startswith("../"):
         prefix, pattern = posixpath.dirname(prefix), pattern[3:]
     segments = pattern.split("/")
-    wild = next((index for index, segment in enumerate(segments) if _is_wild(segment)), len(segments) - 1)
+    is_wild = [_WILD.search(_ONE_OF_ONE.sub("", segment)) is not None for segment in segments]
+    wild = is_wild.index(True) if True in is_wild else len(segments) - 1
     plain = [_ONE_OF_ONE.sub(r"\1", segment) for segment in segments[:wild]]  # `photos [[]2024]` is `photos [2024]`
     return posixpath.join(prefix, *plain), "/".join(segments[wild:])
-
-
-def _is_wild(segment: str) -> bool:
-    return _WILD.search(_ONE_OF_ONE.sub("", segment)) is not None
 
 
 def _regex(pattern: str) -> str:

@@ -184,7 +184,8 @@ def load(
     except InputError as error:
         problems += [places.problem(("provider", "base_url"), each.what, each.instead) for each in error.problems]
     if problems:
-        raise InputError(*_in_order(problems))
+        by_place = sorted(dict.fromkeys(problems), key=lambda each: (each.file, each.line or 0, each.column or 0))
+        raise InputError(*by_place)
     return manifest
 
 
@@ -322,8 +323,3 @@ class _Reader:
             near = nearest(name, declared)
             instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
-
-
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    """Sort by place and drop duplicates."""
-    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))

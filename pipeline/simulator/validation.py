@@ -12,7 +12,7 @@ import msgspec
 import pybase64
 
 from pipeline.imaging.formats import sniff
-from pipeline.simulator.error_responses import INTERNAL, RequestRejected, bad_argument, comet, google
+from pipeline.simulator.error_responses import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
 from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 
@@ -122,11 +122,9 @@ Fields = Mapping[str, Node]
 
 def find_model(name: str, request_id: str) -> ServedModel:
     """Return a served model; an unknown name gets the gateway's ambiguous 503."""
-    model = SERVED.get(name)
-    if model is None:
-        message = f"no available channel for group default and model {name} (distributor)"
-        raise RequestRejected(comet(503, message, request_id, code="model_not_found"))
-    return model
+    if name not in SERVED:
+        raise RequestRejected(no_channel(Case(model=name, request_id=request_id)))
+    return SERVED[name]
 
 
 def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
