@@ -214,7 +214,7 @@ class HaltPolicy:
     def _is_closed(self, failure: Failure) -> Halt | None:
         """Stop when nothing but such answers come. One dead key of several behind a relay stops nothing.
 
-        A 429 is a spending cap or a quota of nothing: it holds for a whole account, where other words are about one key.
+        A 429 is a spending cap or a quota of nothing, which holds for a whole account; other answers are about one key.
         """
         self._closed += 1
         self._closed_at = min(self._closed_at, self._clock())
