@@ -4,6 +4,7 @@ In data-flow order:
   errors, model, settings   errors by what to do next; types shared by packages; settings and their defaults
   text, days                numbers, escaping and name matching; days and months of a time zone
   pools, failpoint          thread and process pools; where tests stop the process
+  buckets                   objects in S3, Google Cloud Storage and Azure
   imaging    image bytes            manifest  YAML to tasks
   plan       what is due, and why   provider  one request over the wire
   engine     many attempts          store     the ledger and the images

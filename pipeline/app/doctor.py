@@ -26,13 +26,13 @@ from pipeline.app.context import Flags, Setup, prepare
 from pipeline.app.holds import lasting, told
 from pipeline.app.planning import reading
 from pipeline.app.provider_checks import connect, is_image_model, listed_models
+from pipeline.buckets import as_input_error, open_bucket
 from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.credentials import find_key
 from pipeline.settings import Kind, Limits, ProviderSettings
-from pipeline.store.buckets import as_input_error, open_bucket
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
 

@@ -9,11 +9,11 @@ from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.sidecars import sidecars_of
 from pipeline.app.verify import _joined, _tasks
+from pipeline.buckets import as_input_error
 from pipeline.model import BucketUrl, Due
 from pipeline.plan.plan import Spool
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store import resources
-from pipeline.store.buckets import as_input_error
 from pipeline.store.lock import StateLock
 from pipeline.store.rebuild import Rebuilt
 

@@ -12,7 +12,6 @@ disk_reserve    a file that is deleted on a full disk so that paid images can be
 marks           picked, rejected, stars and notes, in a file beside the ledger
 rejected        bodies that were paid for and hold no usable image
 writer          an image in memory to a file under its final name; earlier images moved aside
-buckets         one prefix of a bucket: the one module that imports obstore
 images/         where a sender puts images: `stored`, `bucket`
 resources       everything a store is made of, opened and checked in order
 store           records the attempts, images and money of a run

@@ -14,10 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
+from pipeline.buckets import Bucket, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
-from pipeline.store.buckets import Bucket, as_input_error, open_bucket
 from pipeline.store.files import (
     Disk,
     FileComparison,

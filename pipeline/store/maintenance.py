@@ -10,11 +10,11 @@ import stat
 from collections.abc import Sequence
 from typing import Final
 
+from pipeline.buckets import Bucket
 from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import SIDECAR, Artifact, Edit, Image, Known, Task
 from pipeline.store import rows
-from pipeline.store.buckets import Bucket
 from pipeline.store.files import IN_THE_WAY, read_all, split
 from pipeline.store.history import known_of
 from pipeline.store.marks import rename_marks

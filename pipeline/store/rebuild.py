@@ -14,10 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
+from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.buckets import Bucket
 from pipeline.store.files import Tree, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger

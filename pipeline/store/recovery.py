@@ -11,12 +11,12 @@ import sqlite3
 from pathlib import Path
 from typing import Final
 
+from pipeline.buckets import Bucket, StoredObject, as_input_error
 from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.buckets import Bucket, StoredObject, as_input_error
 from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files

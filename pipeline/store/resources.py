@@ -19,11 +19,11 @@ from typing import Any, Final, Protocol, TypedDict, TypeVar
 import aiofiles.os
 
 from pipeline import __version__
+from pipeline.buckets import Bucket, open_bucket
 from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
-from pipeline.store.buckets import Bucket, open_bucket
 from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
 from pipeline.store.files import Disk, FileComparison, Tree, Warn
 from pipeline.store.images.bucket import BucketWriter

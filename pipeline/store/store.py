@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Final, Self, TypeVar, Unpack
 
 from pipeline import __version__
+from pipeline.buckets import Bucket
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
 from pipeline.store import rows
-from pipeline.store.buckets import Bucket
 from pipeline.store.files import components
 from pipeline.store.images.stored import StoredImages
 from pipeline.store.ledger import Awaiting

@@ -343,6 +343,8 @@ class Writer:
                 f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
             )
         what = f"{what}; the image is in {kept} and is published by the next run, without a request"
-        if closed is None or closed == ".":  # a folder is closed by its owner or permissions; of anything else the disk has more
+        if (
+            closed is None or closed == "."
+        ):  # a folder is closed by its owner or permissions; of anything else the disk has more
             return StorageError(what)
         return ClosedFolder(what, folder=closed)

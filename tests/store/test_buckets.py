@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import buckets
+from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, create, open_bucket, version_of
 from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
-from pipeline.store import buckets
-from pipeline.store.buckets import Bucket, BucketError, ObjectFacts, as_input_error, create, open_bucket, version_of
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, scripted_server
 from tests.store.conftest import Bench
 from tests.store.fakes import PRICE, answer, files, image, task

@@ -12,10 +12,10 @@ from dataclasses import replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
+from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import SIDECAR, Artifact, Image, Sidecar
-from pipeline.store.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.writer import Delivery

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import pytest
 from obstore.store import MemoryStore
 
+from pipeline.buckets import Bucket
 from pipeline.errors import Conflict, InputError
 from pipeline.model import BucketUrl, TaskState
 from pipeline.plan.presence import Files, Objects
-from pipeline.store.buckets import Bucket
 from pipeline.store.files import FileComparison
 from pipeline.store.images.bucket import SUPERSEDED
 from tests.s3 import moto_server, store_of
