@@ -331,7 +331,8 @@ class Writer:
     def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
         """Keep the bytes in rejected/ and return the error to raise."""
         what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
-        closed = closed_folder(self._outputs.root, split(delivery.path)[0])
+        folder, _ = split(delivery.path)
+        closed = closed_folder(self._outputs.root, folder)
         try:
             kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
         except OSError as second:
@@ -343,8 +344,8 @@ class Writer:
                 f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
             )
         what = f"{what}; the image is in {kept} and is published by the next run, without a request"
-        if (
-            closed is None or closed == "."
-        ):  # a folder is closed by its owner or permissions; of anything else the disk has more
+        if closed is None and isinstance(error, PermissionError):
+            closed = folder  # some network file systems say so only when asked to write
+        if not closed or closed == ".":
             return StorageError(what)
         return ClosedFolder(what, folder=closed)
