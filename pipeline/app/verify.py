@@ -10,7 +10,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import reading, upstream_of
 from pipeline.errors import Exit
 from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.files import read_digest
 from pipeline.model import Task
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
