@@ -145,16 +145,16 @@ class Setup:
 
     def warnings(self, models: Sequence[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
-        told: list[str | None] = [*self.retired(models)]
+        warnings: list[str | None] = [*self.retired(models)]
         if not self.is_play_money:
-            told += [
+            warnings += [
                 of_host(self.provider),
                 key_exposure(self.manifest.path.parent),
                 folder_exposure(
                     self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
                 ),
             ]
-        return [text for text in told if text is not None]
+        return [text for text in warnings if text is not None]
 
     @property
     def models(self) -> frozenset[str]:
@@ -166,8 +166,8 @@ class Setup:
     def retired(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, in a rehearsal as for real money."""
         today = datetime.now(UTC).date()
-        told = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
-        return [text for text in told if text is not None]
+        warnings = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
+        return [text for text in warnings if text is not None]
 
 
 def prepare(path: Path, flags: Flags) -> Setup:

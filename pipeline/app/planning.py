@@ -52,7 +52,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
 
 
 def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
-    """Yield the images that `job` will make; what is wrong with it is told where its own rows are read."""
+    """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
             yield UpstreamImage(
@@ -88,7 +88,7 @@ def _with_words(task: Task, words: Mapping[str, str]) -> Task:
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
-    """Planning was told to stop."""
+    """Planning was stopped."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
 
 
 def _read_digests(path: Path, size_bytes: int) -> tuple[str, str]:
-    """Hash a file, and what is left of it without its metadata; the latter is empty where that cannot be told."""
+    """Hash a file, and what is left of it without its metadata; the latter is empty where that is unknown."""
     from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
     from pipeline.imaging.metadata import picture_bytes
 
@@ -392,7 +392,7 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
     """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
 
     The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
-    was taken out takes what follows from it along. What is wrong with `job` is told where its own rows are read.
+    was taken out takes what follows from it along. What is wrong with `job` is reported where its own rows are read.
     """
     manifest = setup.manifest
     tasks = expand(
@@ -404,7 +404,7 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
                 continue
             path = manifest.output_folder / row.known.artifact.path
             if not path.exists():
-                continue  # its own task is told as missing, and `--repair` must be able to run
+                continue  # its own task is reported missing, and `--repair` must be able to run
             yield UpstreamImage(
                 task_id=row.task.id,
                 row=row.task.row,

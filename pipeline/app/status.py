@@ -85,7 +85,7 @@ def status(setup: Setup) -> Status:
                 for unknown in unknowns
             ],
             not_before=moment(max(hold.not_before for hold in held)) if held else None,
-            holds=[*map(holds.told, held), *holds.void(reader, now=now)],
+            holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
             is_play_money=setup.is_play_money,
             doubt=doubt(setup, reader),
             budget_left_microusd=wallet.left_microusd,
@@ -157,7 +157,7 @@ def status_tasks(setup: Setup) -> Iterator[StatusTask]:
 
 
 def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
-    """Yield the tasks that the manifest no longer has, as far as that can be told."""
+    """Yield the tasks that the manifest no longer has, as far as that is known."""
     orphans = Orphans(setup.manifest, reader)
     rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
     for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
