@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from pipeline.imaging.convert import OutOfMemoryError
+from pipeline.buckets import Locations
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
 from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError, as_it_is, read_as_planned
@@ -65,7 +66,7 @@ def test_a_file_changed_since_the_plan_is_refused(planned, pictures, row):
     image = planned(data)
     Path(image.path).write_bytes(data + b"x")
     with pytest.raises(UnfitError, match="changed since the plan"):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,7 @@ def test_what_is_no_file_is_refused_and_hangs_nothing(planned, pictures, tmp_pat
     image = planned(pictures.saved("PNG"))
     make(tmp_path / "in.png")
     with pytest.raises(UnfitError, match=says):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(
