@@ -8,8 +8,8 @@ from pipeline.engine.events import AttemptEnded, Event, Listener, TaskEnded
 from pipeline.engine.halt import Halt
 from pipeline.errors import Exit
 from pipeline.model import Due, TaskState
-from pipeline.plan.pilot import pilot_ids
 from pipeline.plan.plan import Plan
+from pipeline.plan.selection import pilot_ids
 from pipeline.settings import Limits
 from pipeline.text import count, duration, money
 

@@ -34,7 +34,7 @@ from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.presence import Files, Objects
 from pipeline.plan.selection import Selection
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, nearest

@@ -17,15 +17,15 @@ HINT_SPREAD: Final = 0.1  # workers that wait for one named moment come back ove
 PATIENCE: Final = 4  # uncounted repeats in one turn, in multiples of `retry.attempts`; then the task is deferred
 
 
-class Backoff(StrEnum):
-    """The classes of waiting. Base and cap are multiples of `retry.wait`: 1/1, 5/2 and 10/2 times initial/max."""
+class Wait(StrEnum):
+    """The classes of waits. Base and cap are multiples of `retry.wait`: 1/1, 5/2 and 10/2 times initial/max."""
 
     NONE = "none"  # the throttle's closure is the wait
     TRANSIENT = "transient"
     UNKNOWN = "unknown"
 
 
-_FACTORS: Final = {Backoff.NONE: (0.0, 0.0), Backoff.TRANSIENT: (1.0, 1.0), Backoff.UNKNOWN: (10.0, 2.0)}
+_FACTORS: Final = {Wait.NONE: (0.0, 0.0), Wait.TRANSIENT: (1.0, 1.0), Wait.UNKNOWN: (10.0, 2.0)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Rule:
     repeats: int | None
     ends_as: TaskState
     is_counted: bool = True  # towards `retry.attempts`
-    backoff: Backoff = Backoff.TRANSIENT
+    wait: Wait = Wait.TRANSIENT
     is_unknown: bool = False  # repeats are bounded by `retry.unknown` instead
 
 
@@ -45,13 +45,13 @@ _STOPS: Final = Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False)  # 
 RULES: Final[dict[Fault, Rule]] = {
     Fault.UNREACHABLE: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False),
     Fault.ADDRESS: _STOPS,
-    Fault.SILENCE: Rule(repeats=None, ends_as=TaskState.UNKNOWN, backoff=Backoff.UNKNOWN, is_unknown=True),
+    Fault.SILENCE: Rule(repeats=None, ends_as=TaskState.UNKNOWN, wait=Wait.UNKNOWN, is_unknown=True),
     Fault.BAD_REQUEST: _FAILS,
     Fault.NOT_FOUND: _FAILS,
     Fault.ACCOUNT: _STOPS,
     Fault.UPSTREAM_ACCOUNT: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False),
     Fault.FORBIDDEN: _FAILS,
-    Fault.THROTTLED: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False, backoff=Backoff.NONE),
+    Fault.THROTTLED: Rule(repeats=None, ends_as=TaskState.PENDING, is_counted=False, wait=Wait.NONE),
     Fault.QUOTA: _STOPS,
     Fault.MODEL_MISSING: Rule(repeats=2, ends_as=TaskState.PENDING, is_counted=False),
     Fault.OUTAGE: Rule(repeats=None, ends_as=TaskState.PENDING),
@@ -63,7 +63,7 @@ RULES: Final[dict[Fault, Rule]] = {
     Fault.CONFLICT: Rule(repeats=0, ends_as=TaskState.CONFLICT),
     Fault.STORAGE: _STOPS,
     Fault.LOCAL: Rule(repeats=0, ends_as=TaskState.PENDING, is_counted=False),
-    Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, backoff=Backoff.UNKNOWN),
+    Fault.OTHER: Rule(repeats=1, ends_as=TaskState.FAILED, wait=Wait.UNKNOWN),
 }
 
 DEFERRABLE: Final = frozenset(  # may have a second turn, at the end
@@ -124,7 +124,7 @@ def wait_s(
 
     Full jitter: https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/
     """
-    base_factor, cap_factor = _FACTORS[RULES[fault].backoff]
+    base_factor, cap_factor = _FACTORS[RULES[fault].wait]
     doublings = min(tally.faults[fault] - 1, 30)
     ceiling = min(retry.wait_initial_s * base_factor * 2.0**doublings, retry.wait_max_s * cap_factor)
     named = 0.0 if hint_s is None else hint_s * (1 + HINT_SPREAD * random())

@@ -1,6 +1,7 @@
-"""Reads the bytes or the text of a plain file within a size limit; anything else is a problem with its place.
+"""Reads the bytes or the text of plain files within a size limit; anything else is a problem with its place.
 
-Files are opened without blocking, so that a pipe or a device cannot hang the reader.
+Files are opened without blocking, so that a pipe or a device cannot hang the reader; where secrets are kept they are
+refused.
 """
 
 import codecs

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import Problem
 from pipeline.manifest.files import reason
-from pipeline.manifest.location import input_trouble, is_address
-from pipeline.manifest.names import PART_PREFIX
+from pipeline.manifest.location import input_trouble, is_address, split_bucket
+from pipeline.manifest.outputs import PART_PREFIX
 
 MAX_BRACES = 1000
 MAX_STARS = 4  # `**` in one pattern
@@ -61,6 +61,9 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     """
     if not patterns:
         raise BadPattern("no pattern is written")
+    for pattern in patterns:
+        if is_address(pattern) and (trouble := input_trouble(pattern)) is not None:
+            raise BadPattern(f"the pattern {trouble[0]}")  # the address is not repeated
     buckets = {split_bucket(pattern)[0] for pattern in patterns}
     if len(buckets) > 1:
         raise BadPattern("the patterns lie in several buckets, or in a folder and a bucket: write a job for each")
@@ -82,21 +85,6 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     depths = [None if "**" in rest.split("/") else rest.count("/") + 1 for rest in rests]
     deepest = None if None in depths else max(depth for depth in depths if depth is not None)
     return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL), bucket)
-
-
-def split_bucket(pattern: str) -> tuple[str, str]:
-    """Split `s3://bucket/photos/*.jpg` into `s3://bucket` and `/photos/*.jpg`; of a path the first is empty.
-
-    Raises BadPattern, which does not repeat the address.
-    """
-    if not is_address(pattern):
-        return "", pattern
-    trouble = input_trouble(pattern)
-    if trouble is not None:
-        raise BadPattern(f"the pattern {trouble[0]}")
-    scheme, _, rest = pattern.partition("://")
-    bucket, _, name = rest.partition("/")
-    return f"{scheme}://{bucket}", f"/{name}"
 
 
 def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:

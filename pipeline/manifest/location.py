@@ -86,6 +86,15 @@ def input_trouble(place: str) -> tuple[str, str] | None:
     return None
 
 
+def split_bucket(place: str) -> tuple[str, str]:
+    """Split `s3://bucket/photos/*.jpg` into `s3://bucket` and `/photos/*.jpg`; of a path the first is empty."""
+    if not is_address(place):
+        return "", place
+    scheme, _, rest = place.partition("://")
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", f"/{name}"
+
+
 def directories(
     folder: Path, *, name: str, kind: str | None, output_dir: str | None, state_dir: str | None, simulate: bool
 ) -> Directories:

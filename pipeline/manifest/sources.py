@@ -23,12 +23,12 @@ from pipeline.manifest.globbing import (
     compile_ignores,
     matching,
     own_directories,
-    split_bucket,
     walk,
 )
 from pipeline.manifest.inputs import InputFiles, InputObjects
 from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
+from pipeline.manifest.location import split_bucket
 from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each

@@ -62,11 +62,13 @@ Hint = Literal["retry_after", "retry_info", "text", "none"]
 class RateLimits(_Part):
     """What one key may do; beyond it the answer is `status`. `hint` says how the delay of a 429 is named.
 
-    `window`: the length in which requests are counted; of 600 a minute it holds 10 in a window of 1 s.
+    `window`: the length in which requests are counted; of 600 a minute it holds 10 in a window of 1 s. `burst`: they
+    are counted by a token bucket that holds so many instead; 1 is nginx's limit_req without a burst.
     """
 
     requests_per_minute: Count | None = None
     window: Annotated[Seconds, Field(gt=0)] = 60.0
+    burst: Count | None = None
     status: Literal[429, 503] = 429
     concurrency: Count | None = None
     hint: Hint = "retry_after"

@@ -4,7 +4,7 @@ import json
 
 from pipeline.app import run as app_run
 from pipeline.model import Due
-from pipeline.plan.pilot import pilot_ids
+from pipeline.plan.selection import pilot_ids
 from tests.cli.conftest import Imgpipe
 from tests.plan.test_plan import task
 

@@ -11,7 +11,7 @@ from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
-from pipeline.manifest.names import BadName, output_name
+from pipeline.manifest.outputs import BadName, output_name
 from pipeline.text import name_key
 
 

@@ -29,6 +29,17 @@ def test_requests_are_counted_in_a_window_of_another_length(time):
     assert limit.acquire("k") is None
 
 
+def test_token_bucket_admits_its_burst_at_once_and_then_one_for_each_token(time):
+    limit = limiter(time, limits={"requests_per_minute": 120, "burst": 3})
+    assert [limit.acquire("k") for _ in range(3)] == [None] * 3
+    assert limit.acquire("k") == pytest.approx(0.5)
+    time.now += 0.5
+    assert limit.acquire("k") is None
+    assert limit.acquire("k") == pytest.approx(0.5)
+    time.now += 60
+    assert [limit.acquire("k") is None for _ in range(4)] == [True] * 3 + [False]
+
+
 def test_keys_are_counted_apart(time):
     limit = limiter(time, limits={"requests_per_minute": 1})
     assert [limit.acquire("a"), limit.acquire("b")] == [None, None]

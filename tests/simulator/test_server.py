@@ -18,6 +18,22 @@ async def test_it_listens_on_a_free_port_of_this_machine(quick_profile):
         assert simulator.base_url in repr(simulator)
 
 
+async def test_a_connection_is_kept_for_the_next_request(quick_profile):
+    made, trace = [], aiohttp.TraceConfig()
+
+    async def note(*_):
+        made.append(1)
+
+    trace.on_connection_create_end.append(note)
+    async with Simulator(quick_profile()) as simulator, aiohttp.ClientSession(trace_configs=[trace]) as session:
+        url = f"{simulator.base_url}/v1beta/models/gemini-2.5-flash-image:generateContent"
+        for body, status in (({"contents": [{"parts": [{"text": "a mug"}]}]}, 200), ({}, 500), ({}, 500)):
+            async with session.post(url, json=body, headers={"Authorization": "x"}) as response:
+                assert response.status == status
+                await response.read()
+    assert len(made) == 1
+
+
 async def test_after_the_context_the_port_is_closed(quick_profile):
     async with Simulator(quick_profile()) as simulator:
         address = simulator.base_url
