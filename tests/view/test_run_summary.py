@@ -64,7 +64,7 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
         ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are its images, take them over: imgpipe"),
         (
             {"missing": 2},
-            "2 missing or changed since: put the files back, accept that (imgpipe run x.yaml --accept edited,absent), or",
+            "2 missing or changed since: put the files back, accept that (imgpipe run x.yaml --accept edited,absent)",
         ),
         ({"pending": 9, "exit": Exit.BUDGET}, "Raise the budget"),
         ({"exit": Exit.ACCOUNT}, "imgpipe doctor x.yaml"),
