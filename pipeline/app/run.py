@@ -148,7 +148,8 @@ async def _run(
                 recovery = await store.recover()
                 await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
-                    recovery.notes += void(reader)
+                    voided = tuple(void(reader))
+                    recovery.notes += voided
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
                         setup = await release(setup, store, reader, retry)
@@ -163,6 +164,7 @@ async def _run(
                         recovery=recovery,
                     )
                     summary = await _plan_and_go(job)
+                    summary = replace(summary, cautions=(*voided, *summary.cautions))
                 await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:

@@ -4,6 +4,7 @@ The engine emits, reports and logs listen, and no listener can change the run. I
 nothing to do starts fast.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ class Counts:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    closed: Counter[str] = field(default_factory=Counter)  # tasks that waited, by the folder that takes no images
     trouble: str = ""  # what the last task met that is pending although it was asked
 
 

@@ -167,9 +167,7 @@ def _next_step(summary: RunSummary, manifest: str) -> list[str]:
         case Exit.ACCOUNT:
             return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]
         case Exit.STORAGE:
-            return [f"Free space or fix the disk, check with imgpipe verify {manifest}, then run the same command."]
-        case Exit.BUDGET if not summary.is_pilot:
-            return ["Raise the budget or the cap (--budget), then run the same command."]
+            return [f"Fix space, permissions or disk, check with imgpipe verify {manifest}, then run the same command."]
         case Exit.BUG:
             return ["This is a bug in imgpipe: the traceback in the log says where. Nothing that was paid is lost."]
         case _:

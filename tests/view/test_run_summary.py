@@ -66,7 +66,6 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
             {"missing": 2},
             "2 missing or changed since: put the files back, accept that (imgpipe run x.yaml --accept edited,absent)",
         ),
-        ({"pending": 9, "exit": Exit.BUDGET}, "Raise the budget"),
         ({"exit": Exit.ACCOUNT}, "imgpipe doctor x.yaml"),
         ({"exit": Exit.STORAGE}, "imgpipe verify x.yaml"),
         ({"exit": Exit.BUG}, "This is a bug in imgpipe"),
