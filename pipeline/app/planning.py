@@ -20,8 +20,7 @@ import msgspec
 
 from pipeline.app.consent import doubt, prices_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans, behind, check_name
-from pipeline.app.renames import Renames
+from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion, expand
