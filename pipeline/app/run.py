@@ -326,9 +326,10 @@ async def _go(
         planned.plan = whole  # else the stages add theirs when they are reached
     started = _started(job, whole if pilot is None else _plan_of(job, pilot), wallet, number)
     if pilot is not None:
-        started = replace(started, total=whole.total, skipped=whole.states[TaskState.DONE] - whole.missing)
+        done = whole.states[TaskState.DONE] - whole.missing
+        started = replace(started, total=done + started.due, skipped=done)
     view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
-    outcome = SendingOutcome()
+    outcome, is_pilot = SendingOutcome(), False
     with job.watch(started, view) as shown:
         listen = shown if pilot is None else both(pilot.listen, shown)
         listen(started)
@@ -348,6 +349,7 @@ async def _go(
                 stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned, pilot, wallet, listen))
             outcome = await crew.work(stages)
             if pilot is not None and not pilot.is_over and not len(outcome.halts):
+                is_pilot = True
                 halt = pilot.halt(whole, job.setup.limits, is_play_money=job.setup.is_play_money)
                 outcome.halts.add(halt)
                 listen(Halted(exit=halt.exit, reason=halt.reason))
@@ -362,6 +364,7 @@ async def _go(
             is_play_money=job.setup.is_play_money,
             cautions=doubt_of_today(job.setup, job.reader),
         )
+        summary = replace(summary, is_pilot=is_pilot and summary.exit is Exit.BUDGET)
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))

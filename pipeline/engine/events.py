@@ -54,6 +54,7 @@ class RunSummary:
     budget_left_microusd: int | None = None
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False
+    is_pilot: bool = False  # it ended with the pilot, as it was asked to
     reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
     cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q
 
