@@ -254,6 +254,7 @@ class Failure:
     image_sha256: str | None = None  # of a whole image that was paid for and has no final name
     kept: str | None = None  # where that image was kept, where a later start does not look by itself
     storage_error: str | None = None  # what the disk said; it stops the run
+    worker: str = ""  # that sent it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +275,7 @@ class Artifact:
     notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
     doubts: tuple[str, ...] = field(default=(), compare=False)
     flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
+    worker: str = field(default="", compare=False)  # that made it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

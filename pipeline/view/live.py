@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from pipeline.engine.events import Event, Gauge
 from pipeline.model import TaskState
 from pipeline.text import clipped, duration, visible
-from pipeline.view.progress import PlainProgress, ProgressCounts, retries, spend, trouble_lines
+from pipeline.view.progress import PlainProgress, ProgressCounts, retries, spend, trouble_lines, worker_counts
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -134,6 +134,7 @@ def _pace(tally: ProgressCounts, gauge: Gauge) -> "Text":
             f"{gauge.limit} (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else f"{gauge.limit}"
         )
         parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
+        parts += map(Text, worker_counts(gauge))
     parts += [Text(part, style="red") for part in trouble_lines(tally)]
     if tally.retries:
         parts.append(Text(retries(tally), style="yellow"))
