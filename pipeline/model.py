@@ -254,6 +254,7 @@ class Failure:
     image_sha256: str | None = None  # of a whole image that was paid for and has no final name
     kept: str | None = None  # where that image was kept, where a later start does not look by itself
     storage_error: str | None = None  # what the disk said; it stops the run
+    closed_folder: str | None = None  # which took no image, and takes none: what belongs below it waits
     worker: str = ""  # that sent it, where workers do
 
 

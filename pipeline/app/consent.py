@@ -15,7 +15,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, usd
 

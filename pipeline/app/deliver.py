@@ -20,10 +20,10 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.app.redo import marks_of
 from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.provenance import is_signed
-from pipeline.imaging.rendition import rendition
-from pipeline.manifest.deliveries import Recipe
+from pipeline.manifest.settings import DeliveryRecipe
 from pipeline.model import Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.presence import Files
@@ -80,7 +80,7 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
     return [_deliver(setup, recipes[name]) for name in names or recipes]
 
 
-def _deliver(setup: Setup, recipe: Recipe) -> Delivered:
+def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
     folder = recipe.folder_of(is_simulated=setup.flags.simulate)
     delivered = Delivered(recipe=recipe.name, folder=folder)
     try:
@@ -105,7 +105,7 @@ def _deliver(setup: Setup, recipe: Recipe) -> Delivered:
     return delivered
 
 
-def _chosen(setup: Setup, recipe: Recipe) -> Iterator[PlanRow]:
+def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
     """Yield the tasks whose images are meant: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
     selection = replace(Selection(select=recipe.select), marks=marks)
@@ -124,7 +124,9 @@ def _chosen(setup: Setup, recipe: Recipe) -> Iterator[PlanRow]:
                 yield row
 
 
-def _place(setup: Setup, recipe: Recipe, folder: Path, row: PlanRow, name: str, former: dict[str, Receipt]) -> Receipt:
+def _place(
+    setup: Setup, recipe: DeliveryRecipe, folder: Path, row: PlanRow, name: str, former: dict[str, Receipt]
+) -> Receipt:
     assert row.known is not None
     assert row.known.artifact is not None
     artifact = row.known.artifact

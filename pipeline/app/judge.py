@@ -24,9 +24,8 @@ from pipeline.app.report import command_of, money_of, report_rows
 from pipeline.errors import InputError, Problem
 from pipeline.imaging.thumbnails import make_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import THUMBS, claim_folder, report_folder
+from pipeline.report.folder import THUMBS, claim_folder, read_picks, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
-from pipeline.report.picks import read_picks
 from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
 from pipeline.report.tables import ReportRow
 from pipeline.store.ledger_file import NAME as LEDGER

@@ -133,8 +133,9 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     missing = plan.sum_of(MISSING)
     if missing.tasks:
         price = _price(setup, missing.known_price)
-        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back, or buy them again"
-        yield f"{what}, {price}: imgpipe run {file} --repair"
+        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back"
+        accept = f"imgpipe run {file} --accept edited,absent"
+        yield f"{what}, accept that ({accept}), or buy them again, {price}: imgpipe run {file} --repair"
     states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
     if states:
         group = plan.sum_of(*states)

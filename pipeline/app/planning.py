@@ -19,12 +19,11 @@ import msgspec
 
 from pipeline.app.consent import doubt, prices_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans, behind, check_name
-from pipeline.app.renames import Renames
+from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion, expand
-from pipeline.manifest.inputs import InputDigests
+from pipeline.manifest.files import InputDigests
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
@@ -33,7 +32,7 @@ from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.presence import Files, Objects
 from pipeline.plan.selection import Selection
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, nearest
 

@@ -19,8 +19,7 @@ from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, Mark, TaskState
-from pipeline.report.folder import PICKS, report_folder
-from pipeline.report.picks import merge_marks, read_picks
+from pipeline.report.folder import PICKS, merge_marks, read_picks, report_folder
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
 from pipeline.text import visible

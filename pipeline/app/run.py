@@ -150,7 +150,8 @@ async def _run(
                 recovery = await store.recover()
                 await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
-                    recovery.notes += void(reader)
+                    voided = tuple(void(reader))
+                    recovery.notes += voided
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
                         setup = await release(setup, store, reader, retry)
@@ -165,6 +166,7 @@ async def _run(
                         recovery=recovery,
                     )
                     summary = await _plan_and_go(job)
+                    summary = replace(summary, cautions=(*voided, *summary.cautions))
                 await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:
@@ -330,9 +332,10 @@ async def _go(
         planned.plan = whole  # else the stages add theirs when they are reached
     started = _started(job, whole if pilot is None else _plan_of(job, pilot), wallet, number)
     if pilot is not None:
-        started = replace(started, total=whole.total, skipped=whole.states[TaskState.DONE] - whole.missing)
+        done = whole.states[TaskState.DONE] - whole.missing
+        started = replace(started, total=done + started.due, skipped=done)
     view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
-    outcome = SendingOutcome()
+    outcome, is_pilot = SendingOutcome(), False
     with job.watch(started, view) as shown:
         listen = shown if pilot is None else both(pilot.listen, shown)
         listen(started)
@@ -352,6 +355,7 @@ async def _go(
                 stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned, pilot, wallet, listen))
             outcome = await crew.work(stages)
             if pilot is not None and not pilot.is_over and not len(outcome.halts):
+                is_pilot = True
                 halt = pilot.halt(whole, job.setup.limits, is_play_money=job.setup.is_play_money)
                 outcome.halts.add(halt)
                 listen(Halted(exit=halt.exit, reason=halt.reason))
@@ -366,6 +370,7 @@ async def _go(
             is_play_money=job.setup.is_play_money,
             cautions=doubt_of_today(job.setup, job.reader),
         )
+        summary = replace(summary, is_pilot=is_pilot and summary.exit is Exit.BUDGET)
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))

@@ -25,8 +25,8 @@ from pipeline.engine.throttle import Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.model import Due
+from pipeline.provider.catalogue import PriceList
 from pipeline.provider.client import Client
-from pipeline.provider.pricing import PriceList
 from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store.store import Store

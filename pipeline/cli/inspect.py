@@ -87,14 +87,14 @@ def status(
         else:
             view.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
-    found = status.status(setup)
-    if is_json:
-        for line in view.status_lines(found, status.status_tasks(setup) if tasks else ()):
-            f.print_json(line)
-        return Exit.OK
-    view.show_status(found, console)
-    if tasks:
-        view.show_tasks(status.status_tasks(setup), console, is_play_money=setup.is_play_money)
+    with status.status_with_tasks(setup) as (found, lines):
+        if is_json:
+            for line in view.status_lines(found, lines if tasks else ()):
+                f.print_json(line)
+            return Exit.OK
+        view.show_status(found, console)
+        if tasks:
+            view.show_tasks(lines, console, is_play_money=setup.is_play_money)
     return Exit.OK
 
 

@@ -154,9 +154,18 @@ class Attempts:
         """
         begun = await self._begin(task)
         while isinstance(begun, Begun) and self._is_held_back(begun):
-            await self._withdraw(begun, tally)
+            await self.withdraw(begun, tally)
             begun = await self._begin(task)
         return begun
+
+    async def withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
+        """Take back an attempt that was not sent."""
+        state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
+        self._gate.abandoned(begun.ticket)
+        await self._moved(self._wallet.release, begun.reservation)
+        await self._ledger.close(
+            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
+        )
 
     async def send(self, begun: Begun) -> Artifact | Failure:
         """Have the attempt sent; give its slot back with how it ended."""
@@ -274,14 +283,6 @@ class Attempts:
         """
         is_short = not self._is_covered(begun.attempt.task, begun.reservation)
         return is_short or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
-
-    async def _withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
-        state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
-        self._gate.abandoned(begun.ticket)
-        await self._moved(self._wallet.release, begun.reservation)
-        await self._ledger.close(
-            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
-        )
 
     async def _reserve(self, task: Task) -> Reservation | Refusal | None:
         """Reserve the most that the attempt can cost; wait while what others have reserved may still come free.

@@ -4,6 +4,7 @@ The engine emits, reports and logs listen, and no listener can change the run. I
 nothing to do starts fast.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class Counts:
     attempts: int = 0
     images: int = 0
     bytes: int = 0
+    closed: Counter[str] = field(default_factory=Counter)  # tasks that waited, by the folder that takes no images
     trouble: str = ""  # what the last task met that is pending although it was asked
 
 
@@ -61,6 +63,7 @@ class RunSummary:
     budget_left_microusd: int | None = None
     not_before: str | None = None  # RFC 3339, UTC
     is_play_money: bool = False
+    is_pilot: bool = False  # it ended with the pilot, as it was asked to
     reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
     workers: Workers | None = None  # None: this process sent everything itself
     cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q

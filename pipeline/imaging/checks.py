@@ -1,7 +1,7 @@
-"""What may be wrong with an image that came: nearly one colour, another shape, too small, the input unchanged, a twin.
+"""Flags an image that may be wrong: nearly one colour, another shape, too small, the input unchanged, a twin.
 
-In: its header and size in bytes; only where those make it suspicious, its pixels, in a child process. Out: flags, each
-with its reason. A flag is an opinion: the image stays what it is.
+By its header and size in bytes; only where those make it suspicious by its pixels, which a child process decodes. A
+flag has its reason and is an opinion: the image stays what it is.
 """
 
 import warnings

@@ -13,11 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.inputs import InputDigests, InputFiles
+from pipeline.manifest.files import InputDigests, InputFiles
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.names import images_in_the_way
-from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.outputs import Outputs, images_in_the_way
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow

@@ -13,8 +13,8 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from pipeline.manifest.delimited import ENCODINGS
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
+from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 

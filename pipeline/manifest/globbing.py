@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import Problem
 from pipeline.manifest.files import reason
 from pipeline.manifest.location import is_address
-from pipeline.manifest.names import PART_PREFIX
+from pipeline.manifest.outputs import PART_PREFIX
 
 MAX_BRACES = 1000
 MAX_STARS = 4  # `**` in one pattern

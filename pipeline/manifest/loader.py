@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import settings
-from pipeline.manifest.deliveries import Recipe, recipes_of
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
@@ -25,6 +24,7 @@ from pipeline.manifest.location import Place, directories, folder_of, is_address
 from pipeline.manifest.problems import Places, problems_of, prune
 from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.settings import DeliveryRecipe, recipes_of
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
 from pipeline.model import BucketUrl, Task
@@ -113,7 +113,7 @@ class Manifest:
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
-    deliveries: Mapping[str, Recipe]
+    deliveries: Mapping[str, DeliveryRecipe]
     places: Places  # private to this room
     budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.delimited import Unreadable, dialect_of, records
 from pipeline.manifest.files import open_regular, reason
-from pipeline.manifest.sandbox import Names, is_plain, plain_names, text_of
-from pipeline.text import nearest
+from pipeline.manifest.sandbox import Names, text_of
+from pipeline.manifest.spreadsheets import Unreadable, dialect_of, records, sheet_rows
+from pipeline.text import is_plain, nearest, plain_names
 
 
 @dataclass(slots=True)
@@ -195,8 +195,6 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    from pipeline.manifest.workbook import sheet_rows  # it brings an extra along
-
     return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.sheet)))
 
 

@@ -19,11 +19,10 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
-from pipeline.manifest.inputs import BadInput, InputFiles
+from pipeline.manifest.files import BadInput, InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
-from pipeline.manifest.names import BadName, output_name
-from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.outputs import BadName, Outputs, output_name
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template

@@ -1,11 +1,7 @@
 """One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-Every exception of the network is named here, most specific first; only this module, `connections` and `body_reader`
-import aiohttp's client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in
-its client).
-
-A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
-nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
+Every exception of the network is named here, most specific first; only this module and `connections` import aiohttp's
+client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
 
 Two time limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left
 alone. Time in which this process did not read (a blocked loop, no memory) is not counted.
@@ -23,9 +19,8 @@ import aiohttp
 
 from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.body_reader import BodyReader, take_over_body
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
-from pipeline.provider.connections import Connections
+from pipeline.provider.connections import BodyReader, Connections, take_over_body
 from pipeline.provider.credentials import Proxy
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor

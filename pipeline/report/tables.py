@@ -160,9 +160,6 @@ def task_record(row: ReportRow) -> dict[str, object]:
     }
 
 
-_NOTHING = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
-
-
 def _cell(value: object) -> str:
     """Return what a spreadsheet shows as text: lists joined, mappings as `axis=value`, formulas disarmed."""
     match value:

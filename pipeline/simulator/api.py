@@ -1,9 +1,13 @@
-"""Handles one HTTP request, from its key to its line on the bill.
+"""Handles one HTTP request, from its key to its line on the bill, and sends the answer: whole, cut, slow or reset.
 
-The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body.
+The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body. What
+aiohttp would never send is written to the transport directly.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,8 +15,18 @@ from hashlib import sha256
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import chance, responses, transport, validation
-from pipeline.simulator.billing import PROMPT_SHOWN, Bill, Entry, digest, now
+from pipeline.simulator import chance, responses, validation
+from pipeline.simulator.billing import (
+    PROMPT_SHOWN,
+    Bill,
+    Entry,
+    Tokens,
+    count,
+    digest,
+    now,
+    price_microusd,
+    prompt_only,
+)
 from pipeline.simulator.chance import Dice, FaultRules
 from pipeline.simulator.error_responses import (
     ERROR_RESPONSES,
@@ -26,12 +40,14 @@ from pipeline.simulator.error_responses import (
 from pipeline.simulator.faults import FAULTS, Outcome, SimulatedFault, Stage
 from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
+from pipeline.simulator.pictures import UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.relight import UnreadableImage
 from pipeline.simulator.rendering import Rendered, Renderer
-from pipeline.simulator.transport import Sleep
-from pipeline.simulator.usage import Tokens, count, price_microusd, prompt_only
 
+Sleep = Callable[[float], Awaitable[None]]
+_STALL_S = 60.0
+_TRICKLE_S = 10.0
+_TRICKLE_STEPS = 40
 _LIMIT_ANSWERS = {
     "retry_after": "rate_limited",
     "retry_info": "rate_limited_retry_info",
@@ -94,12 +110,12 @@ class Api:
             self._write(
                 exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
             )
-            return transport.respond(_signed(rejected.reply, exchange))
+            return respond(_signed(rejected.reply, exchange))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         self._write(exchange, reply.status, is_executed=True)
         name = exchange.fault.name if exchange.fault is not None else ""
-        return await transport.send(
+        return await send(
             request, _signed(reply, exchange), name, exchange.rule.seconds if exchange.rule else None, self._sleep
         )
 
@@ -108,19 +124,19 @@ class Api:
         try:
             find_key(request.headers, request.query, self._exchange().request_id)
         except RequestRejected as rejected:
-            return transport.respond(rejected.reply)
+            return respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
-        return transport.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
+        return respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        return transport.respond(
+        return respond(
             ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._exchange().request_id))
         )
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
-        return transport.respond(wrong_path(request.method, request.path, self._exchange().request_id))
+        return respond(wrong_path(request.method, request.path, self._exchange().request_id))
 
     def _exchange(self) -> Exchange:
         self._exchanges += 1
@@ -260,3 +276,68 @@ def wrong_path(method: str, path: str, request_id: str) -> WireReply:
     if path.startswith("/v1"):
         return comet(404, f"Invalid URL ({method} {path})", request_id, kind="invalid_request_error")
     return html(200, "Image API simulator", "This is a web page, not the API. The API begins with /v1beta/models/.")
+
+
+async def send(request: web.Request, reply: WireReply, fault: str, seconds: float | None, sleep: Sleep) -> web.Response:
+    """Send one answer the way `fault` wants; the response that is returned goes nowhere when the connection is gone."""
+    transport = request.transport
+    if transport is None or not isinstance(transport, asyncio.Transport):
+        return respond(reply)
+    half = len(reply.body) // 2
+    match fault:
+        case "hang":
+            await sleep(_STALL_S if seconds is None else seconds)
+        case "cut_body":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            transport.close()
+        case "cut_unframed":
+            transport.write(_head(reply, None) + reply.body[:half])
+            transport.close()
+        case "reset_body":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            await sleep(0.05)  # the client reads some of it first
+            _reset(transport)
+        case "reset":
+            _reset(transport)
+        case "disconnect":
+            transport.close()
+        case "stall":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            await sleep(_STALL_S if seconds is None else seconds)
+            transport.abort()
+        case "trickle":
+            await _trickle(transport, reply, _TRICKLE_S if seconds is None else seconds, sleep)
+    return respond(reply)
+
+
+def respond(reply: WireReply) -> web.Response:
+    """Return the ordinary response."""
+    headers = {**reply.headers, "Content-Type": reply.content_type}
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+
+def _head(reply: WireReply, length: int | None) -> bytes:
+    lines = [f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.content_type}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def _trickle(transport: asyncio.Transport, reply: WireReply, seconds: float, sleep: Sleep) -> None:
+    transport.write(_head(reply, len(reply.body)))
+    step = max(1, -(-len(reply.body) // _TRICKLE_STEPS))
+    for at in range(0, len(reply.body), step):
+        if transport.is_closing():
+            return
+        transport.write(reply.body[at : at + step])
+        await sleep(seconds / _TRICKLE_STEPS)
+    transport.close()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close so that the other side sees a reset instead of an end."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

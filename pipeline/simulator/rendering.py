@@ -19,9 +19,8 @@ from PIL import Image
 
 from pipeline.simulator.chance import Dice, without_words
 from pipeline.simulator.models import Ask
-from pipeline.simulator.pictures import Order, draw
+from pipeline.simulator.pictures import Order, draw, nearest_ratio
 from pipeline.simulator.profile import Profile
-from pipeline.simulator.relight import nearest_ratio
 from pipeline.simulator.responses import EncodedImage
 
 _WORKERS = min(4, os.cpu_count() or 1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 import pybase64
 
+from pipeline.simulator.billing import Tokens, metadata
 from pipeline.simulator.chance import Dice
 from pipeline.simulator.faults import SimulatedFault
 from pipeline.simulator.models import Ask
-from pipeline.simulator.usage import Tokens, metadata
 
 Json = dict[str, object]
 _NOT_SHOWN = (

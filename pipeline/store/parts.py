@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.errors import Conflict, StorageError
+from pipeline.errors import ClosedFolder, Conflict
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
@@ -267,9 +267,7 @@ class Salvager:
             if source.rejected is not None and not conflict.kept.startswith("rejected/"):
                 self._rejected.drop(source.rejected)
             return
-        except StorageError as error:
-            if not isinstance(error.__cause__, PermissionError):
-                raise
+        except ClosedFolder as error:
             self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
             return
         reach("recover-link")

@@ -350,6 +350,10 @@ FROM task WHERE manifest = :manifest ORDER BY task
 -- name: states
 SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
 
+-- name: flags
+SELECT flag.key, count(*) FROM task, json_each(task.flags) AS flag
+WHERE manifest = :manifest AND state = 'done' AND flags <> '' GROUP BY 1
+
 -- name: jobs
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job
 

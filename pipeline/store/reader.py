@@ -122,6 +122,10 @@ class LedgerReader:
         """Count this manifest's tasks by state."""
         return Counter({TaskState(state): count for state, count in self._rows("states", manifest=self.manifest)})
 
+    def flags(self) -> Counter[str]:
+        """Count this manifest's done images by what checks found in them."""
+        return Counter(dict(self._rows("flags", manifest=self.manifest)))
+
     def jobs(self) -> Counter[str]:
         """Count this manifest's tasks by job, those that it no longer has included."""
         return Counter(dict(self._rows("jobs", manifest=self.manifest)))

@@ -17,7 +17,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files
 from pipeline.store.parts import (
@@ -72,7 +72,7 @@ class Recoverer:
                 parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
                 self._keep_numbers_apart(parts)
                 for part in parts:
-                    self._settle_part(part)
+                    self._settle_part_unless_closed(part)
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:
@@ -139,6 +139,16 @@ class Recoverer:
         (last,) = self._ledger.run(lambda c: c.execute(query("last_attempt")).fetchone())
         if highest > last:
             self._ledger.run(lambda c: _raise_sequence(c, highest))
+
+    def _settle_part_unless_closed(self, part: FoundPart) -> None:
+        """Settle a part; one in a folder that may not be written to waits, as its task does."""
+        try:
+            self._settle_part(part)
+        except PermissionError as error:
+            closed = closed_folder(part.tree.root, part.folder)
+            if closed is None or closed == ".":
+                raise
+            self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
 
     def _settle_part(self, part: FoundPart) -> None:
         if part.ledger_id not in (None, self._ledger_id):

@@ -10,7 +10,7 @@ from pipeline.app.signals import Stoppable
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.plan.plan import Spool
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.settings import Budget
 from tests.engine.fakes import FakeLedger, due
 

@@ -1,6 +1,5 @@
 """The processes of Ray on this machine, found by their names and their parents, to be killed or stopped."""
 
-import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +28,7 @@ def named(name: str, *, below: int) -> list[int]:
         with suppress(OSError):
             command = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
             program = command.split("\0")[0]
-            if program.startswith(name) or os.path.basename(program) == name:
+            if program.startswith(name) or Path(program).name == name:
                 found.append(pid)
     return sorted(found)
 
@@ -43,5 +42,5 @@ def temporary_folder(below: int) -> Path:
     """Return where a Ray that a run started keeps its logs and sockets."""
     (raylet, *_) = named("raylet", below=below)
     words = Path(f"/proc/{raylet}/cmdline").read_bytes().decode().split("\0")
-    session = next(word for word in words if word.startswith("--session-dir=") or word.startswith("--session_dir="))
+    session = next(word for word in words if word.startswith(("--session-dir=", "--session_dir=")))
     return Path(session.partition("=")[2]).parent

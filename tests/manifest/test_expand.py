@@ -9,7 +9,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.files import read_digest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.model import Aspect
 

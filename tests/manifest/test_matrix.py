@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.files import read_digest
 from pipeline.manifest.sources import UpstreamImage
 
 DOCUMENTED = """\

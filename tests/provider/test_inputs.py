@@ -18,8 +18,15 @@ from PIL import Image
 from pipeline.imaging.convert import OutOfMemoryError
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
-from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError, as_it_is, read_as_planned
-from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES
+from pipeline.provider.request import (
+    IMAGE_BYTES,
+    REQUEST_BYTES,
+    InputImages,
+    LocalTroubleError,
+    UnfitError,
+    as_it_is,
+    read_as_planned,
+)
 
 
 @pytest.fixture
@@ -46,7 +53,7 @@ async def inputs():
 @pytest.fixture
 def without_heic(monkeypatch):
     """An installation without the extra."""
-    monkeypatch.setattr("pipeline.provider.inputs.find_spec", lambda _: None)
+    monkeypatch.setattr("pipeline.provider.request.find_spec", lambda _: None)
 
 
 async def load(inputs, *images, keep_metadata=False):
@@ -342,7 +349,7 @@ async def test_conversion_runs_in_another_process_and_leaves_the_file_alone(inpu
 
 
 async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, monkeypatch):
-    monkeypatch.setattr("pipeline.provider.inputs.REQUEST_BYTES", 60_000)
+    monkeypatch.setattr("pipeline.provider.request.REQUEST_BYTES", 60_000)
     images = [planned(pictures.saved("PNG", size=(150, 150)), f"{n}.png") for n in range(3)]
     assert all(image.size_bytes > 20_000 for image in images)
     ready = await load(inputs, *images)
@@ -360,7 +367,7 @@ async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, mo
     ],
 )
 async def test_i07_a_picture_that_ends_its_process_fails_alone(inputs, planned, pictures, monkeypatch, end, kind, says):
-    monkeypatch.setattr("pipeline.provider.inputs.convert", globals()[end])
+    monkeypatch.setattr("pipeline.provider.request.convert", globals()[end])
     with pytest.raises(UnfitError, match=says) as caught:
         await load(inputs, planned(pictures.saved("TIFF")))
     assert type(caught.value) is kind
@@ -383,7 +390,7 @@ decoder.answer_to({{"function": "__main__:slow", "arguments": []}}, b"", cpu_s=0
 
 
 async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictures, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.provider.inputs.convert", _never_ends)
+    monkeypatch.setattr("pipeline.provider.request.convert", _never_ends)
     inputs = InputImages()
     loading = asyncio.ensure_future(load(inputs, planned(pictures.saved("TIFF"))))
     while not inputs._decoders:

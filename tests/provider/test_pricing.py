@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.model import InputImage, Tier, Usage
-from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import Catalogue, PriceList
 from tests.engine.fakes import task
 
 BANANA, FLASH, PRO = "gemini-nano-banana-2.1", "gemini-2.5-flash-image", "gemini-3-pro-image"

@@ -6,8 +6,7 @@ from rich.console import Console
 from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, StagePlanned
 from pipeline.errors import Exit
 from pipeline.model import TaskState
-from pipeline.view.live import LiveProgress, SilentProgress, progress
-from pipeline.view.progress import PlainProgress, ProgressCounts
+from pipeline.view.progress import LiveProgress, PlainProgress, ProgressCounts, SilentProgress, progress
 
 
 class ClosedStream(io.StringIO):

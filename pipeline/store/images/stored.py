@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from pipeline.buckets import Bucket
-from pipeline.errors import Conflict, StorageError
+from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.store import rows
@@ -150,6 +150,7 @@ class StoredImages:
 def _unpublished(answer: Answer, error: StorageError) -> Failure:
     """Return the failure of an image that was paid for, is kept, and has no final name."""
     conflict = error if isinstance(error, Conflict) else None
+    closed = error.folder if isinstance(error, ClosedFolder) else None
     return Failure(
         fault=Fault.STORAGE if conflict is None else Fault.CONFLICT,
         billed=Billed.YES,
@@ -160,5 +161,6 @@ def _unpublished(answer: Answer, error: StorageError) -> Failure:
         usage=answer.usage,
         image_sha256=answer.image.sha256,
         kept=None if conflict is None else conflict.kept,
-        storage_error=str(error) if conflict is None else None,
+        storage_error=str(error) if conflict is None and closed is None else None,
+        closed_folder=closed,
     )
