@@ -19,7 +19,7 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Edit, Known, TaskState
+from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.presence import Unseen
 from pipeline.store.history import PastAttempt, RunSnapshot
@@ -303,11 +303,15 @@ def recorded(record: Record, state_dir: Path) -> Request:
         system=record.get("system"),
         model=str(record.get("model", "")),
         parameters={name: record[name] for name in PARAMETERS if record.get(name) not in (None, {})},
-        inputs=[(os.path.normpath(state_dir / image["path"]), image["sha256"]) for image in record.get("images", ())],
+        inputs=[(_located(image["path"], state_dir), image["sha256"]) for image in record.get("images", ())],
         matrix=record.get("matrix", {}),
         fields=record.get("fields", {}),
         tags=record.get("tags", ()),
     )
+
+
+def _located(path: str, state_dir: Path) -> str:
+    return path if is_object(path) else os.path.normpath(state_dir / path)
 
 
 def attempt_line(attempt: PastAttempt, record: Record | None) -> AttemptLine:

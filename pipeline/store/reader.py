@@ -348,9 +348,9 @@ class LedgerReader:
         row = self._one("pace", manifest=self.manifest, fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
-    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+    def digest(self, location: str, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
         """Return the remembered SHA-256 of an input file that still has this size and time: of all, of its pixels."""
-        key = rows.relative_bytes(path, self.state_dir)
+        key = rows.relative_bytes(location, self.state_dir)
         row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
         return None if row is None else (str(row[0]), str(row[1]))
 

@@ -250,7 +250,7 @@ class Store:
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
-    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str, str]]) -> None:
+    async def remember_digests(self, digests: Iterable[tuple[str, int, int, str, str]]) -> None:
         """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex of the whole file, of its pixels."""
         values = [
             {
