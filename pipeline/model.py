@@ -270,6 +270,7 @@ class Failure:
     kept: str | None = None  # where that image was kept, where a later start does not look by itself
     storage_error: str | None = None  # what the disk said; it stops the run
     closed_folder: str | None = None  # which took no image, and takes none: what belongs below it waits
+    worker: str = ""  # that sent it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,6 +291,7 @@ class Artifact:
     notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
     doubts: tuple[str, ...] = field(default=(), compare=False)
     flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
+    worker: str = field(default="", compare=False)  # that made it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

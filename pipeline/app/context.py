@@ -87,6 +87,8 @@ class Flags:
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
     wait_lock_s: float = 0.0
+    ray: str | None = None  # local, auto or HOST:PORT: workers of a cluster send; None: this process does
+    workers: int | None = None  # None: one a node; local: one a core
 
     def words(self, *, is_selecting: bool = False) -> list[str]:
         """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.

@@ -53,6 +53,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.sending import SendingRun
+    from pipeline.app.workers import ReadyWorkers
 
 
 PASSES: Final = 5  # of a plan whose images move out of each other's way
@@ -77,6 +78,7 @@ class _Job:
     confirm: Callable[[str], bool] | None
     recovery: Recovery
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
+    workers: "ReadyWorkers | None" = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -289,7 +291,13 @@ async def _plan_and_go(job: _Job) -> RunSummary:
         pilot = Pilot(spool, number) if number is not None and number < planned.plan.due else None
         with job.signals.asking():
             job.setup = with_consent(job.setup, whole if pilot is None else _plan_of(job, pilot), job.confirm)
-        return await _go(job, planned, ahead, spool, pilot)
+        if job.setup.flags.ray is None or not whole.due:
+            return await _go(job, planned, ahead, spool, pilot)
+        from pipeline.app.workers import workers_of  # only here: most runs send from this process
+
+        async with workers_of(job.setup, job.store, spool) as job.workers:
+            job.signals.renew()
+            return await _go(job, planned, ahead, spool, pilot)
 
 
 def _unpriced(plan: Plan) -> Iterator[str]:
@@ -433,4 +441,5 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         view=view,
         until=job.until,
         held=job.held.keys(),
+        workers=job.workers,
     )

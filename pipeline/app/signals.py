@@ -62,6 +62,10 @@ class Signals:
         finally:
             self._listen()
 
+    def renew(self) -> None:
+        """Take the signals again, after a library took them for itself."""
+        self._listen()
+
     def attend(self, engine: Stoppable) -> None:
         """From here on signals go to `engine`."""
         self._engine = engine

@@ -168,6 +168,8 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
         images=going.images,
         left=max(0, going.due - asked),
         per_s=going.images / seconds if going.images and seconds > 0 else None,
+        workers=going.workers,
+        workers_lost=going.workers_lost,
     )
 
 

@@ -17,7 +17,7 @@ from typing import Final
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.gate import Gate, Stopped
 from pipeline.engine.halt import RELEASED
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.start_history import Ticket
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
@@ -117,7 +117,7 @@ class Attempts:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
@@ -372,4 +372,5 @@ def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unkn
         request_id=result.request_id,
         cost_microusd=cost_microusd,
         unknown_microusd=unknown_microusd,
+        worker=result.worker,
     )

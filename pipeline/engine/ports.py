@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.model import Artifact, Attempt, Failure, Task, TaskState, Usage
 
 
-class Sender(Protocol):
+class AttemptSender(Protocol):
     """Performs attempts: builds the request, sends it, judges the answer, writes the image durably (B1 to B4)."""
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:

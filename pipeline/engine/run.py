@@ -23,7 +23,7 @@ from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspen
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.gate import Gate
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -102,7 +102,7 @@ class Engine:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,

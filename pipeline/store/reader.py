@@ -313,6 +313,8 @@ class LedgerReader:
             manifest=manifest,
             started_at=from_us(started_at),
             due=counts.pop("due", 0),
+            workers=counts.pop("workers", 0),
+            workers_lost=counts.pop("workers_lost", 0),
             found={TaskState(state): number for state, number in counts.items()},
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
