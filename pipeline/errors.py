@@ -4,7 +4,8 @@ ImgpipeError
  ├── InputError          fix the manifest, an input or the command line: exit 2, nothing was sent
  ├── StorageError        free space, fix the disk or the ledger: exit 5
  │    ├── LedgerError    the ledger is corrupt, foreign or newer: exit 5, the file is left as it is
- │    └── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
+ │    ├── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
+ │    └── ClosedFolder   a directory may not be written to any more: what belongs below it waits, the run goes on
  ├── AccountError        a person must act on key, credit, address or TLS: exit 7
  └── TryLater            another run holds the lock, a quota is used up, the provider is down: exit 75
 
@@ -108,6 +109,14 @@ class Conflict(StorageError):  # noqa: N818 - the word of the contract
 
     def __init__(self, text: str, *, kept: str) -> None:
         self.kept = kept
+        super().__init__(text)
+
+
+class ClosedFolder(StorageError):  # noqa: N818 - as above
+    """A directory below the output directory may not be written to; an image for it was paid for and is kept."""
+
+    def __init__(self, text: str, *, folder: str) -> None:
+        self.folder = folder  # relative to the output directory
         super().__init__(text)
 
 

@@ -23,7 +23,7 @@ from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspen
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.gate import Gate
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -53,7 +53,7 @@ class Recent:
 
 
 class Remarks:
-    """What was told in one run; each text once."""
+    """Notes of one run; each text once."""
 
     def __init__(self) -> None:
         self._images = Recent()
@@ -102,7 +102,7 @@ class Engine:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
@@ -145,7 +145,7 @@ class Engine:
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
-        self._paused_until = -math.inf  # as it was told last, on the loop's clock
+        self._paused_until = -math.inf  # as last reported, on the loop's clock
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
@@ -254,17 +254,25 @@ class Engine:
                     self._turn_over.notify_all()
 
     async def _take_turn(self, turn: _Turn) -> None:
-        if not self._is_halted.is_set():
+        if not self._is_halted.is_set() and self._closed_folder(turn) is None:
             turn.images_seen = self.counts.images
             if (fault := exhausted(turn.tally, self._retry)) is not None:
                 await self._give_up(turn, fault)
             else:
                 await self._ask(turn)
         failure = turn.last.failure
-        if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
+        if (folder := self._closed_folder(turn)) is not None:
+            self.counts.closed[folder] += turn.last.state is TaskState.PENDING
+            self._end(turn)
+        elif failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
         else:
             self._end(turn)
+
+    def _closed_folder(self, turn: _Turn) -> str | None:
+        """Return the folder that takes no images, as others have found, and that this one belongs below."""
+        name = turn.due.task.name
+        return next((folder for folder in self.counts.closed if name.startswith(f"{folder}/")), None)
 
     async def _give_up(self, turn: _Turn, fault: Fault) -> None:
         """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
@@ -302,7 +310,7 @@ class Engine:
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
-        if step.state is TaskState.PENDING:
+        if step.state is TaskState.PENDING and self._closed_folder(turn) is None:
             self.counts.trouble = step.reason
         self._emit(
             TaskEnded(
@@ -343,6 +351,9 @@ class Engine:
         if not isinstance(begun, Begun):
             if begun is not None:
                 self.halt(Exit.BUDGET, str(begun))
+            return None
+        if self._closed_folder(turn) is not None:
+            await self._attempts.withdraw(begun, turn.tally)
             return None
         result = await self._attempts.send(begun)
         if isinstance(result, Failure):
@@ -395,6 +406,8 @@ class Engine:
             self._halt(halt)
         if isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
+        if isinstance(result, Failure) and result.closed_folder is not None:
+            self.counts.closed.setdefault(result.closed_folder, 0)
         failure = failure_of(result)
         if failure is not None and not self._is_halted.is_set():
             self._hindered(failure)

@@ -46,7 +46,8 @@ class Refusal:
     def __str__(self) -> str:
         return (
             f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up: {money(self.left_microusd)} "
-            f"left, the next image costs {money(self.price_microusd)}"
+            f"left, the next image costs {money(self.price_microusd)}; the next {self.period} has it anew, or raise"
+            f" limits.budget.{self.period}{' (--budget)' if self.period is Period.RUN else ''}"
         )
 
 

@@ -184,7 +184,7 @@ class Each(Model):
     where: dict[str, f.WrittenList] | None = Field(
         None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
     )
-    root: f.PathText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
+    root: f.PlaceText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
     ignore: f.TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
     hidden: f.Flag = Field(
         False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
@@ -275,7 +275,7 @@ class Job(Keys):
 class DeliverKeys(Model):
     """Where picked images go, under which names, as what."""
 
-    to: f.PathText = Field(description="The folder, relative to this file.", examples=["../shop"])
+    to: f.PlaceText = Field(description="The folder, relative to this file.", examples=["../shop"])
     source: f.Chosen = Field("picked", alias="from", description="picked | done: which images.")
     select: f.WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
     name: f.Text | None = Field(

@@ -19,7 +19,8 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
-from pipeline.manifest.files import BadValue, InputFiles
+from pipeline.manifest.files import BadValue
+from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
 from pipeline.manifest.outputs import Outputs, output_name

@@ -32,10 +32,9 @@ _TITLE_BYTES = 4096
 
 def report_folder(output_dir: Path, manifest: str) -> Path:
     """Return where the report of a manifest is: `report`; where that is another manifest's, `report-NAME`."""
-    shared = output_dir / _NAME
-    if _owner(shared) in (None, manifest):
-        return shared
-    return output_dir / f"{_NAME}-{_UNPORTABLE.sub('_', manifest)}"
+    shared, own = output_dir / _NAME, output_dir / f"{_NAME}-{_UNPORTABLE.sub('_', manifest)}"
+    is_shared = _owner(shared) in (None, manifest) and _owner(own) != manifest  # one that it has stays, with its picks
+    return shared if is_shared else own
 
 
 def is_thumbnail(path: str) -> bool:

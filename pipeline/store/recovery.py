@@ -17,7 +17,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files
 from pipeline.store.parts import (
@@ -30,6 +30,7 @@ from pipeline.store.parts import (
     attempt_record_of,
     find_parts,
     kept_by,
+    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
@@ -71,7 +72,7 @@ class Recoverer:
                 parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
                 self._keep_numbers_apart(parts)
                 for part in parts:
-                    self._settle_part(part)
+                    self._settle_part_unless_closed(part)
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:
@@ -139,6 +140,16 @@ class Recoverer:
         if highest > last:
             self._ledger.run(lambda c: _raise_sequence(c, highest))
 
+    def _settle_part_unless_closed(self, part: FoundPart) -> None:
+        """Settle a part; one in a folder that may not be written to waits, as its task does."""
+        try:
+            self._settle_part(part)
+        except PermissionError as error:
+            closed = closed_folder(part.tree.root, part.folder)
+            if closed is None or closed == ".":
+                raise
+            self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
+
     def _settle_part(self, part: FoundPart) -> None:
         if part.ledger_id not in (None, self._ledger_id):
             self._leave(part)
@@ -154,29 +165,20 @@ class Recoverer:
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            self._make_durable(part.name, fd)
+            make_durable(disk, part.name, fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
             self._salvager.settle(record, image, Source(part=part))
 
     def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
             self._foreign(part.path)
         else:
             self._found.foreign += 1
-
-    def _make_durable(self, name: str, dir_fd: int) -> None:
-        """The bytes are right in memory; whether they are on the disk nobody has said."""
-        disk = self._settings.disk
-        fd = disk.open(name, dir_fd=dir_fd)
-        try:
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
 
     def _image(self, data: bytes, path: str) -> Image | None:
         try:
@@ -258,7 +260,7 @@ class Recoverer:
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                self._make_durable(name, fd)
+                make_durable(disk, name, fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:

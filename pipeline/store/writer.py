@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import Conflict, StorageError
+from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
@@ -26,6 +26,7 @@ from pipeline.store.files import (
     NO_LINKS,
     FileComparison,
     Tree,
+    closed_folder,
     link_or_rename,
     read_all,
     sha256_of,
@@ -133,7 +134,7 @@ class Delivery:
     facts: Facts  # for rejected/, should it come to that
     previous: Artifact | None = None  # the task's image so far
     previous_maker: int | None = None
-    received: Callable[[str], None] = lambda _: None  # told the final path before a rename gives up the part
+    received: Callable[[str], None] = lambda _: None  # called with the final path before a rename gives up the part
     is_part_whole: bool = False  # step 6 is behind it
     is_renamed: bool = False  # step 7 is, and the part is gone with it
 
@@ -330,6 +331,8 @@ class Writer:
     def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
         """Keep the bytes in rejected/ and return the error to raise."""
         what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
+        folder, _ = split(delivery.path)
+        closed = closed_folder(self._outputs.root, folder)
         try:
             kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
         except OSError as second:
@@ -340,4 +343,9 @@ class Writer:
             return Conflict(
                 f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
             )
-        return StorageError(f"{what}; the image is in {kept} and is published by the next run, without a request")
+        what = f"{what}; the image is in {kept} and is published by the next run, without a request"
+        if closed is None and isinstance(error, PermissionError):
+            closed = folder  # some network file systems say so only when asked to write
+        if not closed or closed == ".":
+            return StorageError(what)
+        return ClosedFolder(what, folder=closed)
