@@ -176,7 +176,7 @@ def load(
     file, damaged, found = _validate(tree, places)
     known = {(problem.line, problem.column) for problem in problems}
     problems += [problem for problem in found if (problem.line, problem.column) not in known]
-    reader = _Reader(path, file, places, damaged, simulate, frozenset(allow_env))
+    reader = _Reader(path, file, places, damaged=damaged, simulate=simulate, allow_env=frozenset(allow_env))
     manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
     problems += reader.problems
     try:
@@ -226,6 +226,7 @@ class _Reader:
         path: Path,
         file: ManifestFile,
         places: Places,
+        *,
         damaged: set[str],
         simulate: bool,
         allow_env: frozenset[str],

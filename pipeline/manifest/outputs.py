@@ -55,15 +55,11 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if segments:
         segments[-1] = _clean(without_suffix(segments[-1])) + ending
     if not segments or segments[-1] == ending:
-        raise BadValue(
-            f"the output name {_shown(rendered)} is empty without the characters it may not have",
-            "write a name with letters or digits",
-        )
+        what = f"the output name {_shown(rendered)} is empty without the characters it may not have"
+        raise BadValue(what, "write a name with letters or digits")
     if segments[-1].startswith(PART_PREFIX):
-        raise BadValue(
-            f"the output name {_shown(rendered)} starts with {PART_PREFIX}",
-            "that prefix is reserved for unfinished files",
-        )
+        what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
+        raise BadValue(what, "that prefix is reserved for unfinished files")
     name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
         raise BadValue(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
@@ -190,9 +186,8 @@ class Outputs:
             except OSError as error:
                 raise BadValue(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
             if stat.S_ISLNK(mode):
-                raise BadValue(
-                    f"the output name passes through the symlink {path}", "write another name, or remove the link"
-                )
+                what = f"the output name passes through the symlink {path}"
+                raise BadValue(what, "write another name, or remove the link")
             if not stat.S_ISDIR(mode):
                 raise BadValue(f"{path} is in the way: it is not a folder", "remove it, or write another name")
         return self._irregular(path)

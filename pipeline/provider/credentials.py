@@ -114,24 +114,15 @@ def check_address(settings: ProviderSettings) -> str:
     given = (settings.base_url or OWN_ADDRESS[settings.kind]).strip("\ufeff \t\r\n")
     parts = _split(given)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise InputError(
-            Problem(
-                what="provider.base_url holds a user, password, query or fragment",
-                instead="write only scheme, host and path: the key comes from the environment",
-            )
-        )
+        instead = "write only scheme, host and path: the key comes from the environment"
+        raise InputError(Problem(what="provider.base_url holds a user, password, query or fragment", instead=instead))
     is_local = is_loopback(parts.hostname or "")
     if parts.scheme == "http" and not is_local:
-        raise InputError(
-            Problem(what="provider.base_url is http, which would show the key to the network", instead="write https")
-        )
+        what = "provider.base_url is http, which would show the key to the network"
+        raise InputError(Problem(what=what, instead="write https"))
     if settings.kind is Kind.SIMULATOR and not is_local:
-        raise InputError(
-            Problem(
-                what="provider.base_url of a simulator is not on this machine, its money would be real",
-                instead="write http://127.0.0.1:8787, or remove it",
-            )
-        )
+        what = "provider.base_url of a simulator is not on this machine, its money would be real"
+        raise InputError(Problem(what=what, instead="write http://127.0.0.1:8787, or remove it"))
     path = parts.path.rstrip("/")
     for version in _VERSIONS:
         path = path.removesuffix(version).rstrip("/")
@@ -187,7 +178,6 @@ def _split(given: str) -> SplitResult:
     except ValueError:
         is_usable, parts = False, SplitResult("", "", "", "", "")
     if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        raise InputError(
-            Problem(what="provider.base_url is not an address", instead="write for example https://api.cometapi.com")
-        )
+        instead = "write for example https://api.cometapi.com"
+        raise InputError(Problem(what="provider.base_url is not an address", instead=instead))
     return parts

@@ -42,7 +42,8 @@ from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.pictures import UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.rendering import Rendered, Renderer
+from pipeline.simulator.rendering import Renderer
+from pipeline.simulator.responses import Rendered
 
 Sleep = Callable[[float], Awaitable[None]]
 _STALL_S = 60.0
@@ -188,7 +189,7 @@ class Api:
             return responses.words(ask, variation, exchange.tokens)
         rendered = await self._rendered(exchange, ask, wait_s)
         exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
-        return responses.answer(ask, rendered.images, rendered.drafts, variation, exchange.tokens, fault)
+        return responses.answer(ask, rendered, variation, exchange.tokens, fault)
 
     async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()

@@ -30,6 +30,15 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What one answer shows: final images, the last one meant, and drafts for its thoughts."""
+
+    images: tuple[EncodedImage, ...]
+    drafts: tuple[EncodedImage, ...]
+    ratio: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
     """What is decided by chance in one answer, and its names."""
 
@@ -43,19 +52,12 @@ class Variation:
         return cls(dice=dice, response_id=pybase64.urlsafe_b64encode(digits).decode().rstrip("="))
 
 
-def answer(
-    ask: Ask,
-    images: Sequence[EncodedImage],
-    drafts: Sequence[EncodedImage],
-    variation: Variation,
-    tokens: Tokens,
-    fault: SimulatedFault | None,
-) -> bytes:
+def answer(ask: Ask, rendered: Rendered, variation: Variation, tokens: Tokens, fault: SimulatedFault | None) -> bytes:
     """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
     name = "" if fault is None else fault.name
-    parts = _thoughts(ask, drafts)
+    parts = _thoughts(ask, rendered.drafts)
     parts += [{"text": f"Here is your image: {ask.prompt[:60]}"}] if ask.with_text else []
-    parts += [_image(ask, picture, variation, name, place) for place, picture in enumerate(images)]
+    parts += [_image(ask, picture, variation, name, place) for place, picture in enumerate(rendered.images)]
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
     return dress(msgspec.json.encode(_frame(ask, variation, [candidate], tokens)), name)
 

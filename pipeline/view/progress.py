@@ -337,9 +337,7 @@ def _pace(tally: ProgressCounts, gauge: Gauge) -> "Text":
     if pace is not None:
         parts.append(Text(f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"))
     if tally.summary is None:
-        ceiling = (
-            f"{gauge.limit} (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else f"{gauge.limit}"
-        )
+        ceiling = f"{gauge.limit}" + (f" (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else "")
         parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
         parts += map(Text, worker_counts(gauge))
     parts += [Text(part, style="red") for part in trouble_lines(tally)]
