@@ -33,7 +33,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import ReadyWorkers
-    from pipeline.senders.cluster import ClusterSender
+    from pipeline.senders.remote import ClusterSender
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -193,7 +193,7 @@ class SendingRun:
     async def _cluster_sender(
         self, stack: AsyncExitStack, provider: ProviderSettings, workers: "ReadyWorkers"
     ) -> "ClusterSender":
-        from pipeline.senders.cluster import ClusterSender, opened
+        from pipeline.senders.remote import ClusterSender, opened
 
         def count() -> Workers:
             now = sender.dispatch

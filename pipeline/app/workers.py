@@ -23,7 +23,7 @@ from pipeline.model import BucketUrl, Due, InputImage
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, check_reach, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.images.stored import StoredImages
@@ -195,8 +195,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     cores = setup.flags.workers or os.cpu_count() or 1
     with _token(setup.manifest.state_dir) as token:
         order = order_of(setup, store, token=token)
-        async with joined(address, cpus=cores) as cluster:
-            await asyncio.to_thread(check_reach, address, is_rehearsal=order.is_keyless)
+        async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
             number = cores if address == LOCAL else setup.flags.workers or len(nodes())
             async with _probe(order, due) as probe:
                 await start_workers(
