@@ -54,7 +54,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
 
 
 def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
-    """Yield the images that `job` will make; what is wrong with it is told where its own rows are read."""
+    """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
             yield UpstreamImage(
@@ -90,7 +90,7 @@ def _with_words(task: Task, words: Mapping[str, str]) -> Task:
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
-    """Planning was told to stop."""
+    """Planning was stopped."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -395,7 +395,7 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
     """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
 
     The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
-    was taken out takes what follows from it along. What is wrong with `job` is told where its own rows are read.
+    was taken out takes what follows from it along. What is wrong with `job` is reported where its own rows are read.
     """
     manifest = setup.manifest
     tasks = expand(

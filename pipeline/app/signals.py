@@ -21,7 +21,7 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stoppable(Protocol):
-    """What a signal is told to."""
+    """What a signal stops."""
 
     def halt(self, exit_code: Exit, reason: str) -> None: ...
     def abandon(self) -> None: ...

@@ -66,5 +66,5 @@ class Prices(Protocol):
         ...
 
     def settle(self, task: Task, usage: Usage | None) -> int | None:
-        """Return what an answer cost, from its tokens; None: it cannot be told, what was reserved stands."""
+        """Return what an answer cost, from its tokens; None: unknown, what was reserved stands."""
         ...

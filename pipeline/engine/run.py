@@ -53,7 +53,7 @@ class Recent:
 
 
 class Remarks:
-    """What was told in one run; each text once."""
+    """Notes of one run; each text once."""
 
     def __init__(self) -> None:
         self._images = Recent()
@@ -145,7 +145,7 @@ class Engine:
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
-        self._paused_until = -math.inf  # as it was told last, on the loop's clock
+        self._paused_until = -math.inf  # as last reported, on the loop's clock
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------

@@ -113,7 +113,7 @@ def find_parts(
 ) -> Iterator[FoundPart]:
     """Walk an output directory, not `besides` (the state directory) and no links.
 
-    `foreign` is told of files that are named like parts and are none.
+    `foreign`: called with the path of a file that is named like a part and is none.
     """
     for folder, folders, names in os.walk(outputs.root, onerror=unreadable):
         here = Path(folder)

@@ -172,7 +172,7 @@ class Recoverer:
             self._salvager.settle(record, image, Source(part=part))
 
     def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
