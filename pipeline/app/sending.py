@@ -203,7 +203,7 @@ class SendingRun:
             self.store.count_workers(self.run, started=count().started, lost=count().lost)
             self.listen(event)
 
-        sender = ClusterSender(workers.cluster, find=self.store.images.find, listen=listen)
+        sender = ClusterSender(workers.cluster, outputs=self.store.images, listen=listen)
         self.view.workers = count
         return await stack.enter_async_context(opened(sender, replace(workers.order, provider=provider)))
 

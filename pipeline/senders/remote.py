@@ -5,14 +5,14 @@ unknown. Nothing is given to it again before a call of `ready` has come back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.engine.events import Listener, Warned, WorkerChanged
 from pipeline.errors import Exit, InputError
-from pipeline.model import Artifact, Attempt, Billed, Failure, Fault
+from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.senders.cluster import AGAIN_S, PATIENCE_S, Cluster, refuse_unfit
 from pipeline.senders.dispatch import Worker
 from pipeline.senders.local import STOPPED
@@ -30,6 +30,22 @@ NOBODY: Final = Failure(
 )
 
 
+class Outputs(Protocol):
+    """The images of a run, as the process with the ledger sees them: `store.images.stored`."""
+
+    async def find(self, attempt: Attempt) -> Artifact | Failure | None:
+        """Find the image of an attempt whose sender died."""
+        ...
+
+    async def publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
+        """Give the image that a worker kept its name, in the place of the task's earlier one."""
+        ...
+
+    async def take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
+        """Take the image of an earlier attempt that has the name by now, else return `failure`."""
+        ...
+
+
 class ClusterSender:
     """Sends attempts through workers; see `engine.ports.AttemptSender`."""
 
@@ -37,15 +53,15 @@ class ClusterSender:
         self,
         cluster: Cluster,
         *,
-        find: Callable[[Attempt], Awaitable[Artifact | Failure | None]],
+        outputs: Outputs,
         listen: Listener,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """`find` looks for the image of an attempt in the output."""
         self.dispatch = cluster.dispatch
         self._death = cluster.death
         self._actors = dict(zip(self.dispatch.workers, cluster.actors, strict=True))
-        self._find = find
+        self._outputs = outputs
+        self._unknown: dict[str, list[Attempt]] = {}  # by task, given up in this run
         self._listen = listen
         self._patience_s = patience_s
         self._is_any_ready = asyncio.Event()
@@ -65,12 +81,25 @@ class ClusterSender:
             if data is None:
                 if not self._is_abandoned:
                     self._lose(worker, generation, in_flight=len(given) + 1)
-                found = await self._find(attempt) or (STOPPED if self._is_abandoned else LOST)
+                found = await self._outputs.find(attempt) or (STOPPED if self._is_abandoned else LOST)
+                if found is LOST:
+                    self._unknown.setdefault(attempt.task.id, []).append(attempt)
                 return replace(found, worker=str(worker))
             if data != NOT_READY:
-                return replace(unpacked(data), worker=str(worker))
+                return replace(await self._completed(attempt, unpacked(data)), worker=str(worker))
             self._lose(worker, generation, in_flight=0)
         return NOBODY if not self._is_abandoned else STOPPED
+
+    async def _completed(self, attempt: Attempt, result: Artifact | Failure) -> Artifact | Failure:
+        """Do what no worker may do: move earlier images away, and see whose image is in the way."""
+        if isinstance(result, Failure) and result.code == KEPT:
+            return await self._outputs.publish_kept(attempt, result)
+        if isinstance(result, Failure) and result.fault is Fault.CONFLICT:
+            for earlier in self._unknown.get(attempt.task.id, ()):  # of a node that was frozen, and woke up
+                found = await self._outputs.take_earlier(attempt, result, earlier)
+                if isinstance(found, Artifact):
+                    return found
+        return result
 
     def abandon(self) -> None:
         """Stop waiting for answers: workers keep what has arrived, and have a moment to say so."""

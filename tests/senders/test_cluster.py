@@ -19,7 +19,7 @@ from pipeline.senders.worker import MOST_BYTES, NOT_READY, Report, Sender, packe
 from tests.engine.fakes import FakeSender, artifact, failure, task
 
 
-class Death(Exception):
+class DeathError(Exception):
     """What a call to a dead process raises."""
 
 
@@ -67,11 +67,11 @@ class ScriptedActor:
     async def _watch(self) -> None:
         assert self._death is not None
         await asyncio.wait((self._death,))
-        raise Death
+        raise DeathError
 
     async def _send(self, given: Attempt) -> bytes:
         if self._death is None:
-            raise Death
+            raise DeathError
         if not self.is_open:
             return NOT_READY
         self.sent.append(given.id)
@@ -79,7 +79,7 @@ class ScriptedActor:
         await asyncio.wait((answered, death), return_when=asyncio.FIRST_COMPLETED)
         answered.cancel()
         if death.done():
-            raise Death
+            raise DeathError
         return packed(artifact(f"job/{given.id}"))
 
     def _abandon(self) -> None:
@@ -96,6 +96,12 @@ class Bench:
     halts: list[tuple[Exit, str]] = field(default_factory=list)
     looked_for: list[int] = field(default_factory=list)
 
+    async def publish_kept(self, given: Attempt, result: Failure) -> Artifact | Failure:
+        return artifact(f"moved/{given.id}")
+
+    async def take_earlier(self, given: Attempt, result: Failure, earlier: Attempt) -> Artifact | Failure:
+        return self.written.get(earlier.id, result)
+
     async def find(self, given: Attempt) -> Artifact | None:
         self.looked_for.append(given.id)
         return self.written.get(given.id)
@@ -103,8 +109,10 @@ class Bench:
     @asynccontextmanager
     async def sender(self, patience_s: float = 60.0) -> AsyncIterator[ClusterSender]:
         workers = [Worker(number=n + 1) for n in range(len(self.actors))]
-        joined = Cluster(address="local", death=Death, actors=list(self.actors), dispatch=Dispatch(workers=workers))
-        sender = ClusterSender(joined, find=self.find, listen=self.heard.append, patience_s=patience_s)
+        joined = Cluster(
+            address="local", death=DeathError, actors=list(self.actors), dispatch=Dispatch(workers=workers)
+        )
+        sender = ClusterSender(joined, outputs=self, listen=self.heard.append, patience_s=patience_s)
         sender.halt = lambda code, reason: self.halts.append((code, reason))
         async with opened(sender, None):
             yield sender
