@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.app.status import Record, attempt_line, recorded, records_of
+from pipeline.app.status import Record, attempt_line, flags_text, recorded, records_of
 from pipeline.errors import InputError, Problem
 from pipeline.imaging.provenance import extract, is_signed
-from pipeline.model import SIDECAR, Artifact, Known
+from pipeline.model import SIDECAR, Artifact, Edit, Known
 from pipeline.store.history import Maker, PastAttempt
 from pipeline.store.ledger_file import NAME
 from pipeline.store.reader import LedgerReader
@@ -140,12 +140,15 @@ def _tell(found: _Found, path: Path, sha256: str | None, embedded: Mapping[str, 
         records = records_of(reader, maker.task_id, attempts)
         record = _record(reader, known, made, records)
     request, notes = _request(record, made, embedded, found.state_dir)
+    is_edited = found.standing is FileState.CURRENT and known is not None and known.edit is Edit.EDITED
+    if known is not None and known.flags and found.standing is FileState.CURRENT:
+        notes.append(flags_text(known.flags))
     place = known.artifact.path if known is not None and known.artifact is not None else None
     if found.others:
         notes.append(f"the same bytes were made for {', '.join(map(visible, found.others))} too")
     return Explanation(
         path=str(path),
-        standing=found.standing,
+        standing=FileState.EDITED if is_edited else found.standing,
         sha256=sha256,
         manifest=maker.manifest,
         task=maker.task_id,

@@ -88,7 +88,7 @@ class Pilot:
     def halt(self, plan: Plan, limits: Limits, *, is_play_money: bool) -> Halt:
         """Return why the run ends after the pilot."""
         text = self.verdict(plan, limits, is_play_money=is_play_money)
-        return Halt(Exit.BUDGET, f"{text}. The same command without --pilot buys them")
+        return Halt(Exit.BUDGET, f"{text}. The same command without --pilot asks for them")
 
 
 def both(one: Listener, other: Listener) -> Listener:

@@ -22,7 +22,7 @@ import msgspec
 from pipeline.app.context import Setup
 from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.errors import Exit, InputError, Problem, StorageError
-from pipeline.model import TaskState
+from pipeline.model import Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.presence import Files
 from pipeline.store.files import FileComparison
@@ -106,6 +106,8 @@ def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_
     for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
         artifact = None if row.known is None else row.known.artifact
         if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
+            continue
+        if row.verdict.edit is Edit.ABSENT:
             continue
         if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
             written.left.append((row.task.id, f"{artifact.path} is {found}"))

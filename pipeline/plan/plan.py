@@ -308,7 +308,7 @@ def survey(
             verdict = decide(task, mine, files, rules)
             if _has_none(mine, verdict) and (other := former(task)) is not None:
                 taken_over = decide(task, other, files, rules)
-                if taken_over.reason is None and not taken_over.is_missing:
+                if taken_over.reason is None:  # also where its file is gone or was edited: only --repair buys that anew
                     mine, verdict = other, msgspec.structs.replace(taken_over, former=other.id)
             yield PlanRow(task=task, known=mine, verdict=verdict, rival=rivals.get(task.name))
 

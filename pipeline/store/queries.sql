@@ -40,6 +40,9 @@ SELECT output FROM manifest WHERE manifest = :manifest
 INSERT INTO run (manifest, manifest_sha256, version, started_at, found)
 VALUES (:manifest, :manifest_sha256, :version, :now, :found)
 
+-- name: set_found
+UPDATE run SET found = :found WHERE run = :run
+
 -- name: end_run
 UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
 
@@ -346,6 +349,10 @@ FROM task WHERE manifest = :manifest ORDER BY task
 
 -- name: states
 SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
+
+-- name: flags
+SELECT flag.key, count(*) FROM task, json_each(task.flags) AS flag
+WHERE manifest = :manifest AND state = 'done' AND flags <> '' GROUP BY 1
 
 -- name: jobs
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job

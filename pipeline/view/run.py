@@ -48,6 +48,7 @@ def say(text: str, console: "Console") -> None:
 
 def run_json(summary: RunSummary) -> dict[str, object]:
     """Return the object that ends `run --json`; a conflict counts as failed there."""
+    workers = summary.workers
     return {
         "run": summary.run,
         "exit": int(summary.exit),
@@ -70,6 +71,7 @@ def run_json(summary: RunSummary) -> dict[str, object]:
         "bytes": summary.bytes,
         "seconds": round(summary.seconds, 3),
         "not_before": summary.not_before,
+        **({} if workers is None else {"workers": {"started": workers.started, "lost": workers.lost}}),
     }
 
 
@@ -127,6 +129,7 @@ def _first_line(summary: RunSummary) -> str:
 
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each group of tasks without an image, with the command that moves it."""
+    run = f"imgpipe run {manifest}"
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
         (summary.failed, "failed", f"fix them, or ask again: imgpipe retry {manifest} --failed"),
@@ -140,9 +143,13 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.missing,
             "missing or changed since",
-            f"put the files back, or buy them again: imgpipe run {manifest} --repair",
+            f"put the files back, accept that ({run} --accept edited,absent), or buy them again: {run} --repair",
         ),
-        (summary.pending, "pending", "the same command continues"),
+        (
+            summary.pending,
+            "pending",
+            "the same command " + ("without --pilot asks for them" if summary.is_pilot else "continues"),
+        ),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
 
