@@ -46,10 +46,11 @@ class Refusal:
 
     def __str__(self) -> str:
         unknown = f", {money(self.unknown_microusd)} of it maybe billed" if self.unknown_microusd else ""
+        flag = " (--budget)" if self.period is Period.RUN else ""
         return (
             f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up{unknown}:"
-            f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)}; the next {self.period} has it anew, or raise"
-            f" limits.budget.{self.period}{' (--budget)' if self.period is Period.RUN else ''}"
+            f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)};"
+            f" the next {self.period} has it anew, or raise limits.budget.{self.period}{flag}"
         )
 
 
