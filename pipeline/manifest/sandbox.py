@@ -167,50 +167,13 @@ class RenderBudget:
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+_TEXT_METHODS = """
+    capitalize casefold center count endswith find index isalnum isalpha isascii isdecimal isdigit islower
+    isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix replace
+    rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title upper zfill
+"""
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        [
-            "capitalize",
-            "casefold",
-            "center",
-            "count",
-            "endswith",
-            "find",
-            "index",
-            "isalnum",
-            "isalpha",
-            "isascii",
-            "isdecimal",
-            "isdigit",
-            "islower",
-            "isnumeric",
-            "isspace",
-            "istitle",
-            "isupper",
-            "join",
-            "ljust",
-            "lower",
-            "lstrip",
-            "partition",
-            "removeprefix",
-            "removesuffix",
-            "replace",
-            "rfind",
-            "rindex",
-            "rjust",
-            "rpartition",
-            "rsplit",
-            "rstrip",
-            "split",
-            "splitlines",
-            "startswith",
-            "strip",
-            "swapcase",
-            "title",
-            "upper",
-            "zfill",
-        ]
-    ),
+    str: frozenset(_TEXT_METHODS.split()),
     list: frozenset(("count", "index")),
     tuple: frozenset(("count", "index")),
     dict: frozenset(("get", "items", "keys", "values")),
@@ -218,47 +181,11 @@ _METHODS: dict[type, frozenset[str]] = {
     LoopContext: frozenset(("cycle", "changed")),
 }
 # `random` and `lipsum` are absent on purpose: a prompt that changes by itself would be bought again on every run.
-_FILTERS = frozenset(
-    [
-        "abs",
-        "capitalize",
-        "center",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "format",
-        "groupby",
-        "int",
-        "items",
-        "join",
-        "last",
-        "length",
-        "count",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "wordcount",
-    ]
-)
+_FILTERS = """
+    abs capitalize center d default dictsort first float format groupby int items join last length count list
+    lower map max min reject rejectattr replace reverse round select selectattr sort string sum title trim
+    truncate unique upper wordcount
+"""
 FENCES = ("steps", "joined", "held")  # filters that only `template` puts in
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
@@ -274,7 +201,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=self._printed
         )
         self.globals = {"range": self._range, "dict": dict, "namespace": Namespace}
-        self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS}
+        self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS.split()}
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
         self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
         self.filters |= {"sum": self._sum}
