@@ -119,7 +119,7 @@ VERBS: Final = {  # verb -> (module, what it does)
     "verify": ("maintenance", "Hash every image and compare it with the ledger."),
     "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
     "rejected": ("maintenance", "List answers that could not be published; read them again."),
-    "prune": ("prune", "Show what takes room and is no longer needed; remove it with -y."),
+    "prune": ("maintenance", "Show what takes room and is no longer needed; remove it with -y."),
     "settle": ("maintenance", "Record unknown requests as billed or free."),
     "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
     "simulate": ("author", "Serve a simulator of the API on this machine."),

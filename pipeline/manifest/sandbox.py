@@ -167,13 +167,14 @@ class RenderBudget:
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
-_TEXT_METHODS = """
-    capitalize casefold center count endswith find index isalnum isalpha isascii isdecimal isdigit islower
-    isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix removesuffix replace
-    rfind rindex rjust rpartition rsplit rstrip split splitlines startswith strip swapcase title upper zfill
-"""
+_STR_METHODS = frozenset((
+    "capitalize", "casefold", "center", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii",
+    "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "ljust", "lower",
+    "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition",
+    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill",
+))  # fmt: skip
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(_TEXT_METHODS.split()),
+    str: _STR_METHODS,
     list: frozenset(("count", "index")),
     tuple: frozenset(("count", "index")),
     dict: frozenset(("get", "items", "keys", "values")),
@@ -181,11 +182,12 @@ _METHODS: dict[type, frozenset[str]] = {
     LoopContext: frozenset(("cycle", "changed")),
 }
 # `random` and `lipsum` are absent on purpose: a prompt that changes by itself would be bought again on every run.
-_FILTERS = """
-    abs capitalize center d default dictsort first float format groupby int items join last length count list
-    lower map max min reject rejectattr replace reverse round select selectattr sort string sum title trim
-    truncate unique upper wordcount
-"""
+_FILTERS = frozenset((
+    "abs", "capitalize", "center", "d", "default", "dictsort", "first", "float", "format", "groupby", "int",
+    "items", "join", "last", "length", "count", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "replace", "reverse", "round", "select", "selectattr", "sort", "string", "sum", "title", "trim", "truncate",
+    "unique", "upper", "wordcount",
+))  # fmt: skip
 FENCES = ("steps", "joined", "held")  # filters that only `template` puts in
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 
@@ -201,7 +203,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
             undefined=StrictUndefined, autoescape=False, keep_trailing_newline=True, finalize=self._printed
         )
         self.globals = {"range": self._range, "dict": dict, "namespace": Namespace}
-        self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS.split()}
+        self.filters = {name: self._paid(builtin.FILTERS[name]) for name in _FILTERS}
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
         self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
         self.filters |= {"sum": self._sum}
