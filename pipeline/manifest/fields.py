@@ -399,7 +399,7 @@ Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "
 Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
 Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
 Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
-Check = Annotated[str, PlainValidator(one_of("flag", "off")), WithJsonSchema({"enum": ["flag", "off"]})]
+Check = Annotated[str, PlainValidator(one_of("flag", "redo", "off")), WithJsonSchema({"enum": ["flag", "redo", "off"]})]
 Chosen = Annotated[str, PlainValidator(one_of("picked", "done")), WithJsonSchema({"enum": ["picked", "done"]})]
 ImageKind = Annotated[
     str, PlainValidator(one_of("jpeg", "png", "webp")), WithJsonSchema({"enum": ["jpeg", "png", "webp"]})
