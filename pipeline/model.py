@@ -17,6 +17,9 @@ IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes a
 INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
 
 
+BUCKET_SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
+
+
 class TaskState(StrEnum):
     """Where a task stands between runs."""
 
@@ -62,14 +65,26 @@ class BucketUrl:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
+    @classmethod
+    def of(cls, address: str) -> "BucketUrl":
+        """Read an address that was checked."""
+        scheme, _, rest = address.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        return cls(scheme, bucket, prefix.strip("/"))
+
+
+def is_object(location: str) -> bool:
+    """Say whether a location is the address of an object; else it is a path of this machine."""
+    return location.partition("://")[0] in BUCKET_SCHEMES and "://" in location
+
 
 class InputImage(msgspec.Struct, frozen=True, gc=False):
     """One input image as it was when the plan was made."""
 
-    path: str  # as the operating system opens it; never stored in the ledger
+    path: str  # as the operating system opens it, never stored in the ledger; or the address of an object
     sha256: str  # hex, of the file's own bytes (not of a converted copy)
     size_bytes: int
-    mtime_ns: int
+    mtime_ns: int  # of an object: its version, as in `Artifact`
 
 
 class Digests(msgspec.Struct, frozen=True, gc=False):
@@ -263,6 +278,7 @@ class Failure:
     kept: str | None = None  # where that image was kept, where a later start does not look by itself
     storage_error: str | None = None  # what the disk said; it stops the run
     closed_folder: str | None = None  # which took no image, and takes none: what belongs below it waits
+    worker: str = ""  # that sent it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +300,7 @@ class Artifact:
     doubts: tuple[str, ...] = field(default=(), compare=False)
     flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
     look: str = field(default="", compare=False)  # a perceptual hash, where twins are looked for: 256 bits, hex
+    worker: str = field(default="", compare=False)  # that made it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

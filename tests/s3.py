@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+from xml.sax.saxutils import escape
 
 import obstore.store
 
@@ -72,6 +73,7 @@ class ScriptedS3:
     script: dict[str, deque[Answer | None]] = field(default_factory=dict)
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
+    read: list[str] = field(default_factory=list)  # keys whose bytes were asked for
     released: threading.Event = field(default_factory=threading.Event)
     page: int = 1000  # objects that one answer to a listing holds
     endpoint: str = ""
@@ -143,6 +145,7 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
                 return self._put(key, body)
             if key not in s3.objects:
                 return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
+            s3.read += [key] * (self.command == "GET")
             data, headers = s3.objects[key]
             return 200, data, {**headers, "ETag": _etag(data), "Last-Modified": "Sat, 28 Nov 2026 10:00:00 GMT"}
 
@@ -182,13 +185,15 @@ def _etag(data: bytes) -> str:
 
 def _listed(s3: ScriptedS3, query: dict[str, list[str]]) -> bytes:
     start = int(query.get("continuation-token", ["0"])[0])
-    page = list(s3.objects.items())[start : start + s3.page]
+    prefix = query.get("prefix", [""])[0]
+    found = sorted((key, stored) for key, stored in s3.objects.items() if key.startswith(prefix))
+    page = found[start : start + s3.page]
     entries = "".join(
-        f"<Contents><Key>{key}</Key><LastModified>2026-11-28T10:00:00.000Z</LastModified><ETag>{_etag(data)}</ETag>"
+        f"<Contents><Key>{escape(key)}</Key><LastModified>2026-11-28T10:00:00.000Z</LastModified><ETag>{_etag(data)}</ETag>"
         f"<Size>{len(data)}</Size></Contents>"
         for key, (data, _) in page
     )
-    is_last = start + s3.page >= len(s3.objects)
+    is_last = start + s3.page >= len(found)
     more = "" if is_last else f"<NextContinuationToken>{start + s3.page}</NextContinuationToken>"
     more = f"<IsTruncated>{str(not is_last).lower()}</IsTruncated>{more}"
     return f"<ListBucketResult>{more}{entries}</ListBucketResult>".encode()

@@ -8,6 +8,7 @@ consent       the price of a plan against budgets, and the question whether to s
 free_changes  renames and accepted changes: what a plan finds that costs no request
 signals       INT, TERM and HUP to the two stop orders of the engine
 sending       client, sender, throttle and engine around a spool of due tasks
+workers       what the workers of a cluster are told, and how each proves that it can send
 notify        webhook, ping and metrics file of a run
 pilot         a few tasks first, and what the rest will cost by what those did
 summary       counts and money of a run, and its exit code

@@ -87,6 +87,8 @@ class Flags:
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
     wait_lock_s: float = 0.0
+    ray: str | None = None  # local, auto or HOST:PORT: workers of a cluster send; None: this process does
+    workers: int | None = None  # None: one a node; local: one a core
 
     def words(self, *, is_selecting: bool = False) -> list[str]:
         """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.
@@ -145,16 +147,16 @@ class Setup:
 
     def warnings(self, models: Sequence[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
-        told: list[str | None] = [*self.retired(models)]
+        warnings: list[str | None] = [*self.retired(models)]
         if not self.is_play_money:
-            told += [
+            warnings += [
                 of_host(self.provider),
                 key_exposure(self.manifest.path.parent),
                 folder_exposure(
                     self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
                 ),
             ]
-        return [text for text in told if text is not None]
+        return [text for text in warnings if text is not None]
 
     @property
     def models(self) -> frozenset[str]:
@@ -166,8 +168,8 @@ class Setup:
     def retired(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, in a rehearsal as for real money."""
         today = datetime.now(UTC).date()
-        told = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
-        return [text for text in told if text is not None]
+        warnings = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
+        return [text for text in warnings if text is not None]
 
 
 def prepare(path: Path, flags: Flags) -> Setup:

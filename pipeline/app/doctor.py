@@ -23,7 +23,7 @@ from typing import Final
 
 from pipeline.app import context
 from pipeline.app.context import Flags, Setup, prepare
-from pipeline.app.holds import lasting, told
+from pipeline.app.holds import describe, lasting
 from pipeline.app.planning import reading
 from pipeline.app.provider_checks import connect, is_image_model, listed_models
 from pipeline.buckets import as_input_error, open_bucket
@@ -335,7 +335,7 @@ def _state(setup: Setup) -> Iterator[Check]:
     yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
     now = datetime.now(UTC)
     for hold in held:
-        yield _warn("quota", told(hold), "the same command works after that; `run --now` sends all the same")
+        yield _warn("quota", describe(hold), "the same command works after that; `run --now` sends all the same")
     if runs and runs[-1].started_at > now:
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
 

@@ -34,7 +34,7 @@ from pipeline.store.reader import LedgerReader
 
 MOST_BYTES: Final = 64 * 2**20  # of one picture: as of every answer (P13)
 COUNT_EVERY_S: Final = 3.0  # how often images are counted while a run goes on
-RASTERS: Final = (  # first bytes -> what a browser is told; SVG and HTML, which run scripts, are none
+RASTERS: Final = (  # first bytes -> the media type that is served; SVG and HTML, which run scripts, are none
     (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
     (b"\xff\xd8\xff", 0, "image/jpeg"),
     (b"WEBP", 8, "image/webp"),
@@ -62,19 +62,19 @@ class Picture:
     tag: str  # changes with the file
 
 
-class Desk:
+class JudgeSession:
     """The sheet of one manifest. `page` may run in a thread; everything else belongs to the event loop's."""
 
-    def __init__(self, setup: Setup, *, secret: str, told: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, setup: Setup, *, secret: str, progress: Callable[[int, int], None] | None = None) -> None:
         """Open the marks; what was saved from the static page is merged with them. `secret`: what writes must name.
 
-        `told` hears how many of how many new thumbnails are made.
+        `progress`: called with the number of new thumbnails made, and of all.
 
         Raises InputError: nothing was made yet, or a bad picks file. LedgerError, StorageError.
         """
         self._setup = setup
         self._secret = secret
-        self._told = told
+        self._progress = progress
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
@@ -119,7 +119,7 @@ class Desk:
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._told)
+        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._progress)
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_folder),

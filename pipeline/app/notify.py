@@ -211,7 +211,7 @@ class Notifier:
         self._file = file
         self._log = warn
         self._now = now
-        self.failures: list[str] = []  # who could not be told, and why
+        self.failures: list[str] = []  # who could not be reached, and why
 
     async def started(self) -> None:
         """Ping that the run begins. Cancellation propagates."""
@@ -234,7 +234,7 @@ class Notifier:
         return replace(summary, cautions=(*summary.cautions, *self.failures))
 
     async def broke_off(self, error: Exception, summary: RunSummary) -> None:
-        """Tell that an error ended the run; who could not be told is noted on the error."""
+        """Notify of an error that ended the run; who could not be reached is noted on the error."""
         await self.ended(summary)
         for text in self.failures:
             error.add_note(text)

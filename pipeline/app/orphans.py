@@ -29,7 +29,7 @@ from pipeline.plan.decide import changed_aspects
 from pipeline.plan.plan import PlanRow
 from pipeline.store.reader import LedgerReader
 
-CANDIDATES: Final = 1000  # of one request; beyond, rows that ask for the same image are told apart no more
+CANDIDATES: Final = 1000  # of one request; beyond, rows that ask for the same image are not distinguished
 COMPARED: Final = 500  # tasks
 NEIGHBOURS: Final = 200  # directories beside this manifest's own, whose name follows from the manifest's
 
@@ -158,7 +158,7 @@ def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]])
             with LedgerReader(state_dir, manifest=setup.manifest.name) as other:
                 if other.is_play_money == setup.is_play_money:
                     twins.update(other.twins(asked))
-        except ImgpipeError:  # what is wrong with another manifest's ledger is told where that is run
+        except ImgpipeError:  # what is wrong with another manifest's ledger is reported where that is run
             continue
     return twins
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.app.consent import at_most, begun_beside, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.holds import lasting, told, void
+from pipeline.app.holds import describe, lasting, void
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.plan.decide import MISSING
 from pipeline.plan.plan import Plan
@@ -99,7 +99,7 @@ def _begun_beside(reader: LedgerReader, plan: Plan) -> Iterator[str]:
 
 def _holds(setup: Setup, reader: LedgerReader) -> Iterator[str]:
     for hold in lasting(setup, reader).values():
-        yield f"{told(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+        yield f"{describe(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
     yield from void(reader)
 
 

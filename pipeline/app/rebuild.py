@@ -12,7 +12,7 @@ from pipeline.app.locking import checks_of, sidecars_of
 from pipeline.app.planning import reading, upstream_of
 from pipeline.buckets import as_input_error
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.model import BucketUrl, Due, Task
 from pipeline.plan.plan import Spool
 from pipeline.store import rebuild as ledger_rebuild

@@ -31,8 +31,8 @@ from pipeline.view.cost import CostLine
 # -- report and money ---------------------------------------------------------------------------------------------
 
 
-def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> Path:
-    """Write page and tables; return the page. `told` hears how many of how many thumbnails are there."""
+def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) -> Path:
+    """Write page and tables; return the page. `progress`: called with the number of thumbnails made, and of all."""
     manifest = setup.manifest
     with reading(setup) as reader:
         totals, spend = money_of(setup, reader)
@@ -45,7 +45,7 @@ def report(setup: Setup, *, told: Callable[[int, int], None] | None = None) -> P
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_folder,
             command=command_of(setup),
-            told=told,
+            told=progress,
         )
 
 

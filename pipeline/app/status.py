@@ -19,7 +19,7 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Edit, Known, TaskState
+from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.presence import Unseen
 from pipeline.store.history import PastAttempt, RunSnapshot
@@ -109,7 +109,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
             for unknown in unknowns
         ],
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
-        holds=[*map(holds.told, held), *holds.void(reader, now=now)],
+        holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
         is_play_money=setup.is_play_money,
         doubt=doubt(setup, reader),
         budget_left_microusd=wallet.left_microusd,
@@ -168,6 +168,8 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
         images=going.images,
         left=max(0, going.due - asked),
         per_s=going.images / seconds if going.images and seconds > 0 else None,
+        workers=going.workers,
+        workers_lost=going.workers_lost,
     )
 
 
@@ -178,7 +180,7 @@ def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Ite
 
 
 def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
-    """Yield the tasks that the manifest no longer has, as far as that can be told."""
+    """Yield the tasks that the manifest no longer has, as far as that is known."""
     orphans = Orphans(setup.manifest, reader)
     rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
     for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
@@ -301,11 +303,15 @@ def recorded(record: Record, state_dir: Path) -> Request:
         system=record.get("system"),
         model=str(record.get("model", "")),
         parameters={name: record[name] for name in PARAMETERS if record.get(name) not in (None, {})},
-        inputs=[(os.path.normpath(state_dir / image["path"]), image["sha256"]) for image in record.get("images", ())],
+        inputs=[(_located(image["path"], state_dir), image["sha256"]) for image in record.get("images", ())],
         matrix=record.get("matrix", {}),
         fields=record.get("fields", {}),
         tags=record.get("tags", ()),
     )
+
+
+def _located(path: str, state_dir: Path) -> str:
+    return path if is_object(path) else os.path.normpath(state_dir / path)
 
 
 def attempt_line(attempt: PastAttempt, record: Record | None) -> AttemptLine:

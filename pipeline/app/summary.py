@@ -66,6 +66,7 @@ def summary_of(
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
         reasons=(*_barred(plan, outcome), *(outcome.halts.reasons or trouble)),
+        workers=outcome.workers(),
         cautions=cautions,
     )
 

@@ -36,6 +36,7 @@ TOPICS: Final = {  # options by topic, in the order of a page; what is in none c
         "wait_lock",
         "is_now",
     ),
+    "Many machines": ("ray", "workers"),
     "Output and logs": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
     "The manifest": ("variables", "allow_env", "simulate"),
 }
@@ -236,6 +237,11 @@ deciding = _apply(
         "--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests in any minute."
     ),
 )
+cluster = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Send from the machines of a Ray cluster: auto or HOST:PORT, or local for one on this machine alone.",
+)
 running = _apply(
     click.option(
         "--pilot",
@@ -256,6 +262,13 @@ running = _apply(
     ),
     click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
     wait_lock,
+    cluster,
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 10_000),
+        metavar="N",
+        help="Sender processes on it (default: one a node; local: one a core).",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="No output when all is well: for cron."),
     click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
     click.option(

@@ -114,8 +114,8 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     from pipeline.text import visible
 
     path, profile = f.file_and_profile(file, simulate)
-    told = _count_thumbnails if terminal.is_lively() else None
-    page = report.report(context.prepare(path, f.compose_flags(profile=profile, **flags)), told=told)
+    progress = _count_thumbnails if terminal.is_lively() else None
+    page = report.report(context.prepare(path, f.compose_flags(profile=profile, **flags)), progress=progress)
     print(visible(str(page)))
     if is_open:
         import webbrowser
@@ -180,12 +180,12 @@ def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
     from pipeline.app import explain
     from pipeline.view import explain as view
 
-    told = explain.explain(path, state_dir=state_dir)
+    explanation = explain.explain(path, state_dir=state_dir)
     if is_json:
-        f.print_json(view.explain_json(told))
+        f.print_json(view.explain_json(explanation))
         return Exit.OK
 
-    view.show_explanation(told, terminal.console())
+    view.show_explanation(explanation, terminal.console())
     return Exit.OK
 
 
@@ -340,6 +340,6 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
             # A browser of the terminal keeps its caller waiting until it is left.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
-    told = _count_thumbnails if terminal.is_lively() else None
-    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, told=told))
+    progress = _count_thumbnails if terminal.is_lively() else None
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, progress=progress))
     return Exit.OK

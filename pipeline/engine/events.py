@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from pipeline.engine.wallet import Excess
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workers:
+    """The sender processes of a run on many machines."""
+
+    started: int
+    lost: int = 0
+    ready: int = 0  # at this moment
+
+
 @dataclass(slots=True, kw_only=True)
 class Counts:
     """Tasks by the state they ended in, and what was sent and saved."""
@@ -56,6 +65,7 @@ class RunSummary:
     is_play_money: bool = False
     is_pilot: bool = False  # it ended with the pilot, as it was asked to
     reasons: tuple[str, ...] = ()  # why it stopped early, most severe first
+    workers: Workers | None = None  # None: this process sent everything itself
     cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q
 
     @property
@@ -106,6 +116,16 @@ class AttemptEnded:
     request_id: str | None
     cost_microusd: int
     unknown_microusd: int  # reserved for good, because nobody knows
+    worker: str = ""  # `number@node`, where workers send
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerChanged:
+    """A worker can send from here on, or its process was lost."""
+
+    worker: str  # `number@node`
+    is_lost: bool
+    in_flight: int  # attempts that it had been given
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +186,7 @@ Event = (
     | Paused
     | Warned
     | Halted
+    | WorkerChanged
     | RunEnded
 )
 Listener = Callable[[Event], None]
@@ -185,3 +206,4 @@ class Gauge:
     queued: int
     pause_reason: str | None
     pause_left_s: float
+    workers: Workers | None = None

@@ -56,7 +56,7 @@ class Halt:
 
 @dataclass(slots=True)
 class Halts:
-    """Every halt ordered in one run. The most severe is told first; of equals, the first ordered."""
+    """Every halt ordered in one run. The most severe comes first; of equals, the first ordered."""
 
     _halts: list[Halt] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Halts:
 
     @property
     def exit(self) -> Exit:
-        """Return the one exit code that is told; `Exit.OK` for none."""
+        """Return the exit code of the run; `Exit.OK` for none."""
         return most_severe([halt.exit for halt in self._halts])
 
     @property

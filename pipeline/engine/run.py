@@ -23,7 +23,7 @@ from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspen
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
 from pipeline.engine.gate import Gate
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
@@ -53,7 +53,7 @@ class Recent:
 
 
 class Remarks:
-    """What was told in one run; each text once."""
+    """Notes of one run; each text once."""
 
     def __init__(self) -> None:
         self._images = Recent()
@@ -102,7 +102,7 @@ class Engine:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
@@ -145,7 +145,7 @@ class Engine:
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
-        self._paused_until = -math.inf  # as it was told last, on the loop's clock
+        self._paused_until = -math.inf  # as last reported, on the loop's clock
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------

@@ -10,12 +10,12 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.files import InputDigests, InputFiles
+from pipeline.manifest.inputs import InputDigests, InputFiles, InputObjects
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
+from pipeline.manifest.location import Place
 from pipeline.manifest.outputs import Outputs, images_in_the_way
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
@@ -134,18 +134,20 @@ class Expansion:
         upstream: Upstream | None,
         jobs: Collection[str] | None,
         now: Callable[[], float],
-        promised: Path | None,
+        promised: Place | None,
     ) -> None:
         self.count = 0
         self._manifest = manifest
-        self._sources = Sources(manifest, upstream=upstream, now=now)
+        objects = InputObjects()
+        files = InputFiles(manifest.path.absolute().parent.resolve(), digests, objects=objects, promised=promised)
+        self._sources = Sources(manifest, upstream=upstream, now=now, objects=objects, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
         self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
             is_default_model=manifest.provider.is_default_model,
             variables=Names("vars", manifest.variables),
-            inputs=InputFiles(manifest.path.absolute().parent.resolve(), digests, promised=promised),
+            inputs=files,
             outputs=self._outputs,
             secrets=manifest.secrets,
         )
@@ -294,11 +296,11 @@ def expand(
     upstream: Upstream | None = None,
     jobs: Collection[str] | None = None,
     now: Callable[[], float] = time.time,
-    promised: Path | None = None,
+    promised: Place | None = None,
 ) -> Expansion:
     """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none.
 
-    `promised`: a folder whose input images may be missing, because they are yet to be made; such tasks have no digest
-    of them, so they are for looking at only.
+    `promised`: a folder or bucket whose input images may be missing, because they are yet to be made; such tasks have
+    no digest of them, so they are for looking at only.
     """
     return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now, promised=promised)

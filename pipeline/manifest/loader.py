@@ -27,7 +27,7 @@ from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.settings import DeliveryRecipe, recipes_of
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import BucketUrl, Task
+from pipeline.model import Task
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import nearest
 
@@ -270,8 +270,6 @@ class _Reader:
             *settings.setting_problems(file, self._folder, output_dir, state_dir),
         ):
             self.problems.append(places.problem(key_path, what, instead))
-        if isinstance(output_dir, BucketUrl):
-            self._refuse_chains(plans)
         return Manifest(
             path=self._path,
             name=name,
@@ -292,12 +290,6 @@ class _Reader:
             places=places,
             budget=recipes.sandbox.budget,
         )
-
-    def _refuse_chains(self, plans: Mapping[str, JobPlan]) -> None:
-        for job, plan in plans.items():
-            if plan.each is not None and plan.each.job is not None:
-                what = "not yet for buckets: a job that takes another one's images reads them from a folder"
-                self.problems.append(self._places.problem(("jobs", job, "each"), what, "name a folder as output_dir"))
 
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.manifest.files import kind_of
-from pipeline.manifest.location import Place
+from pipeline.manifest.location import Place, split_bucket
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
@@ -132,14 +132,17 @@ class Outputs:
 
     def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Wanted]") -> None:
         self._root = str(output_dir)
+        bucket, below = split_bucket(self._root)
         self._known: dict[str, dict[str, str] | BadName] = {}
         self._state: str | None = None
         self._exists = False
-        self._inputs: list[Wanted] = []
+        self._below = below.rstrip("/") or "/"
+        self._inputs = [
+            each for each in inputs if each.glob.bucket == bucket and _is_below(each.glob.base, self._below)
+        ]
         if isinstance(output_dir, BucketUrl):
             return
         self._exists = output_dir.is_dir()
-        self._inputs = [wanted for wanted in inputs if _is_below(wanted.glob.base, self._root)]
         if _is_below(str(state_dir), self._root):
             self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
 
@@ -167,7 +170,7 @@ class Outputs:
     def _check_inputs(self, name: str) -> None:
         for wanted in self._inputs:
             for suffix in _RECEIVED:
-                if wanted.takes(posixpath.relpath(f"{self._root}/{name}{suffix}", wanted.glob.base)):
+                if wanted.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", wanted.glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
                     raise BadName(what, "write outputs to another directory, or leave them out with `ignore`")
 

@@ -229,7 +229,7 @@ class Each(Model):
     where: dict[str, WrittenList] | None = Field(
         None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
     )
-    root: PathText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
+    root: PlaceText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
     ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
     hidden: Flag = Field(
         False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
@@ -320,7 +320,7 @@ class Job(Keys):
 class DeliverKeys(Model):
     """Where picked images go, under which names, as what."""
 
-    to: PathText = Field(description="The folder, relative to this file.", examples=["../shop"])
+    to: PlaceText = Field(description="The folder, relative to this file.", examples=["../shop"])
     source: Chosen = Field("picked", alias="from", description="picked | done: which images.")
     select: WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
     name: Text | None = Field(

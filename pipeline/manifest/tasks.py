@@ -19,7 +19,7 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
-from pipeline.manifest.files import BadInput, InputFiles
+from pipeline.manifest.inputs import BadInput, InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
 from pipeline.manifest.outputs import BadName, Outputs, output_name

@@ -1,13 +1,12 @@
 """Builds the JSON body of a request from a task and its input images.
 
-All names in camelCase: the gateway drops other spellings without a word. Each input file is read once and proven to be
-what the plan saw; the file itself is never touched. What the API takes is sent as it is, less its metadata; the rest is
-converted in child processes (`imaging.convert`).
+All names in camelCase: the gateway drops other spellings without a word. Each input, a file or an object, is read once
+and proven to be what the plan saw; it is never touched. What the API takes is sent as it is, less its metadata; the
+rest is converted in child processes (`imaging.convert`).
 """
 
 import asyncio
 import os
-import stat
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -17,11 +16,13 @@ from typing import NamedTuple
 import msgspec
 import pybase64
 
+from pipeline.buckets import BucketError, Locations
+from pipeline.errors import InputError
 from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
 from pipeline.imaging.metadata import strip
-from pipeline.model import InputImage, Task, Tier
+from pipeline.model import InputImage, Task, Tier, is_object
 from pipeline.provider.catalogue import Catalogue
 
 IMAGE_BYTES = 7_000_000  # of one input image; more is refused by some of the API's front ends
@@ -106,6 +107,7 @@ class InputImages:
     def __init__(self) -> None:
         self._decoders: list[Decoder] = []  # as many as ever ran at once
         self._idle: list[Decoder] = []
+        self._locations = Locations()
         self._slots = asyncio.Semaphore(_PROCESSES)
         self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
 
@@ -129,8 +131,9 @@ class InputImages:
             await asyncio.to_thread(decoder.close)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
+        ahead = await asyncio.to_thread(self._read, image) if is_object(image.path) else None  # a slot is for a CPU
         async with self._slots:
-            data = await asyncio.to_thread(read_as_planned, image)
+            data = ahead if ahead is not None else await asyncio.to_thread(self._read, image)
             known = (image.sha256, keep_metadata, most_bytes)
             if known in self._remembered:
                 self._remembered.move_to_end(known)
@@ -174,17 +177,26 @@ class InputImages:
         while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
             self._remembered.popitem(last=False)
 
+    def _read(self, image: InputImage) -> bytes:
+        return read_as_planned(image, self._locations)
 
-def read_as_planned(image: InputImage) -> bytes:
-    """Read a file once, whatever it is now.
 
-    Raises: LocalTroubleError when it cannot be read. UnfitError when it is no regular file or has other bytes than
-    planned.
+def read_as_planned(image: InputImage, locations: Locations) -> bytes:
+    """Read an image once, whatever it is now.
+
+    Raises: LocalTroubleError when it cannot be read. UnfitError when it is no picture by its kind or size, or has other
+    bytes than planned.
     """
     try:
-        data = _read(image.path)
+        data = locations.read(image.path, most_bytes=_FILE_BYTES)
     except OSError as error:
         raise LocalTroubleError(f"{_shown(image.path)}: {error.strerror or error}") from error
+    except (BucketError, InputError) as error:
+        raise LocalTroubleError(f"{_shown(image.path)}: {error}") from None
+    if data is None and is_object(image.path):
+        raise LocalTroubleError(f"{_shown(image.path)}: it is gone")
+    if data is None:
+        raise UnfitError(f"{_shown(image.path)}: not a regular file, or larger than {_FILE_BYTES >> 20} MB")
     if sha256(data).hexdigest() != image.sha256:
         raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
     return data
@@ -225,14 +237,3 @@ def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
 def _shown(path: str) -> str:
     """Return a file's name: reasons go into the ledger, which holds no absolute path."""
     return os.path.basename(path)  # noqa: PTH119 - names that are not UTF-8 stay strings
-
-
-def _read(path: str) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)  # a pipe must not hang us
-    with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            raise UnfitError(f"{_shown(path)}: not a regular file")
-        if status.st_size > _FILE_BYTES:
-            raise UnfitError(f"{_shown(path)}: {status.st_size} bytes; at most {_FILE_BYTES} are read")
-        return file.read(_FILE_BYTES + 1)

@@ -1,5 +1,8 @@
 """Who performs attempts: builds the request, sends it, judges the answer, writes the image durably.
 
 local   in this process
+dispatch   which worker of a cluster gets an attempt
+worker   the process of a worker, with a sender of its own
+cluster   workers as actors of Ray, on many machines
 checker   flags images that came; decodes the suspicious ones in a child process
 """

@@ -4,6 +4,7 @@ After each the ledger and the disk agree. `recovery` looks for them.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import sqlite3
@@ -16,9 +17,10 @@ import msgspec
 
 from pipeline.errors import ClosedFolder, Conflict
 from pipeline.failpoint import reach
+from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, split
+from pipeline.store.files import Disk, FileComparison, Tree, read_all, split
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
@@ -111,7 +113,7 @@ def find_parts(
 ) -> Iterator[FoundPart]:
     """Walk an output directory, not `besides` (the state directory) and no links.
 
-    `foreign` is told of files that are named like parts and are none.
+    `foreign`: called with the path of a file that is named like a part and is none.
     """
     for folder, folders, names in os.walk(outputs.root, onerror=unreadable):
         here = Path(folder)
@@ -131,6 +133,29 @@ def find_parts(
                 )
             else:
                 foreign(f"{relative}/{name}".lstrip("/"))
+
+
+def find_part(outputs: Tree, *, ledger_id: str, attempt: int, name: str) -> Image | None:
+    """Return the image in the part of an attempt, durable; None: it has none, or one that is not whole."""
+    begin = f"{PART}{ledger_id}-{attempt}-"
+    with contextlib.suppress(FileNotFoundError), outputs.directory(split(name)[0]) as fd:
+        for found in os.listdir(fd):  # noqa: PTH208 - of a descriptor
+            if not found.startswith(begin):
+                continue
+            data = read_all(outputs.disk, found, dir_fd=fd)
+            if hashlib.sha256(data).hexdigest() == found.removeprefix(begin):
+                make_durable(outputs.disk, found, fd)
+                return describe(data)
+    return None
+
+
+def make_durable(disk: Disk, name: str, dir_fd: int) -> None:
+    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
 
 
 def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:

@@ -40,6 +40,9 @@ SELECT output FROM manifest WHERE manifest = :manifest
 INSERT INTO run (manifest, manifest_sha256, version, started_at, found)
 VALUES (:manifest, :manifest_sha256, :version, :now, :found)
 
+-- name: set_found
+UPDATE run SET found = :found WHERE run = :run
+
 -- name: end_run
 UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
 

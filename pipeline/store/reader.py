@@ -318,6 +318,8 @@ class LedgerReader:
             manifest=manifest,
             started_at=from_us(started_at),
             due=counts.pop("due", 0),
+            workers=counts.pop("workers", 0),
+            workers_lost=counts.pop("workers_lost", 0),
             found={TaskState(state): number for state, number in counts.items()},
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
@@ -351,9 +353,9 @@ class LedgerReader:
         row = self._one("pace", manifest=self.manifest, fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
-    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+    def digest(self, location: str, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
         """Return the remembered SHA-256 of an input file that still has this size and time: of all, of its pixels."""
-        key = rows.relative_bytes(path, self.state_dir)
+        key = rows.relative_bytes(location, self.state_dir)
         row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
         return None if row is None else (str(row[0]), str(row[1]))
 

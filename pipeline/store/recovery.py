@@ -30,6 +30,7 @@ from pipeline.store.parts import (
     attempt_record_of,
     find_parts,
     kept_by,
+    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
@@ -164,29 +165,20 @@ class Recoverer:
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            self._make_durable(part.name, fd)
+            make_durable(disk, part.name, fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
             self._salvager.settle(record, image, Source(part=part))
 
     def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
             self._foreign(part.path)
         else:
             self._found.foreign += 1
-
-    def _make_durable(self, name: str, dir_fd: int) -> None:
-        """The bytes are right in memory; whether they are on the disk nobody has said."""
-        disk = self._settings.disk
-        fd = disk.open(name, dir_fd=dir_fd)
-        try:
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
 
     def _image(self, data: bytes, path: str) -> Image | None:
         try:
@@ -268,7 +260,7 @@ class Recoverer:
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                self._make_durable(name, fd)
+                make_durable(disk, name, fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:

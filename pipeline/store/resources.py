@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import shlex
 import sqlite3
 import stat
@@ -115,16 +116,28 @@ class StoreOptions(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreResources:
-    """What is open while a store is."""
+class ImageResources:
+    """What is open where images are written: in a run's own process, or in a worker, which has no ledger."""
 
     outputs: Tree | Bucket
     state: Tree
     reserve: DiskReserve
     rejected: RejectedFolder
     writer: Place
-    ledger: Ledger
     ledger_id: str  # eight hex digits, in the name of every part
+
+    def close_directories(self) -> None:
+        """Close the directories."""
+        if isinstance(self.outputs, Tree):
+            self.outputs.close()
+        self.state.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResources(ImageResources):
+    """What is open while a store is."""
+
+    ledger: Ledger
 
     @property
     def tree(self) -> Tree:
@@ -136,9 +149,7 @@ class StoreResources:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
         self.reserve.give_up()
-        if isinstance(self.outputs, Tree):
-            self.outputs.close()
-        self.state.close()
+        self.close_directories()
 
 
 class WriterPool:
@@ -195,11 +206,7 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
-        writer: Place
-        if isinstance(outputs, Bucket):
-            writer = BucketWriter(outputs, rejected=rejected, force=settings.force)
-        else:
-            writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
+        writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
@@ -210,6 +217,28 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         ledger=ledger,
         ledger_id=ledger_id,
     )
+
+
+def open_worker_resources(settings: StoreSettings, *, ledger_id: str) -> ImageResources:
+    """Open what a worker writes images with, for the ledger of another process, which holds the lock."""
+    with contextlib.ExitStack() as undo:
+        outputs, state = _trees(settings, undo)
+        reserve = DiskReserve(state)
+        reserve.share()
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
+        writer = _place(settings, outputs, state, reserve, rejected)
+        undo.pop_all()
+    return ImageResources(
+        outputs=outputs, state=state, reserve=reserve, rejected=rejected, writer=writer, ledger_id=ledger_id
+    )
+
+
+def _place(
+    settings: StoreSettings, outputs: Tree | Bucket, state: Tree, reserve: DiskReserve, rejected: RejectedFolder
+) -> Place:
+    if isinstance(outputs, Bucket):
+        return BucketWriter(outputs, rejected=rejected, force=settings.force)
+    return Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
 
 
 def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | Bucket, Tree]:
@@ -240,7 +269,7 @@ def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree
     except OSError as error:
         raise unusable(root, error) from error
     try:
-        probe = ".imgpipe-probe"
+        probe = f".imgpipe-probe-{secrets.token_hex(4)}"  # workers look at once
         with contextlib.suppress(FileNotFoundError):
             settings.disk.unlink(probe, dir_fd=tree.fd)
         settings.disk.close(settings.disk.create(probe, dir_fd=tree.fd, mode=0o600))

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import __version__
-from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage, is_object
 from pipeline.store.sqlite import query
 from pipeline.text import name_key
 
@@ -31,9 +31,9 @@ def text(value: str) -> str:
 
 def relative_bytes(path: Path | str | BucketUrl, state_dir: Path) -> bytes:
     """Return a path as the ledger keeps it: relative to the state directory, as bytes; a bucket as its address."""
-    if isinstance(path, BucketUrl):
-        return str(path).encode()
     wanted, start = str(path), str(state_dir)
+    if is_object(wanted):
+        return wanted.encode()
     folder, _, name = wanted.rpartition("/")
     is_plain = folder.startswith("/") and name and "//" not in wanted and "/." not in wanted
     if not is_plain or f"{start}/".startswith(f"{wanted}/"):
@@ -54,7 +54,11 @@ def record_of(task: Task, state_dir: Path) -> str:
     """Return what a task asks for, as JSON for people and reports; its fingerprint stands beside it."""
     fields = {name: getattr(task, name) for name in _RECORDED}
     images = [
-        {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
+        {
+            "path": text(os.fsdecode(relative_bytes(image.path, state_dir))),
+            "sha256": image.sha256,
+            "size_bytes": image.size_bytes,
+        }
         for image in task.images
     ]
     record: dict[str, object] = {**fields, "images": images}

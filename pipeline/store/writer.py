@@ -134,7 +134,7 @@ class Delivery:
     facts: Facts  # for rejected/, should it come to that
     previous: Artifact | None = None  # the task's image so far
     previous_maker: int | None = None
-    received: Callable[[str], None] = lambda _: None  # told the final path before a rename gives up the part
+    received: Callable[[str], None] = lambda _: None  # called with the final path before a rename gives up the part
     is_part_whole: bool = False  # step 6 is behind it
     is_renamed: bool = False  # step 7 is, and the part is gone with it
 

@@ -27,6 +27,7 @@ from pipeline.engine.events import (
     StagePlanned,
     TaskEnded,
     Warned,
+    WorkerChanged,
 )
 from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
@@ -61,6 +62,8 @@ def level(event: Event) -> int:
             return logging.DEBUG
         case Warned() | Halted():
             return logging.WARNING
+        case WorkerChanged():
+            return logging.WARNING if event.is_lost else logging.INFO
         case TaskEnded():
             return logging.INFO if event.state is TaskState.DONE else logging.WARNING
         case _:
@@ -94,6 +97,8 @@ def line(event: Event, is_play_money: bool) -> Line:
         case Halted():
             text = f"no new requests, waiting for those in flight: {halt_text(event)}"
             return "halted", text, {"exit": int(event.exit), "reason": event.reason}
+        case WorkerChanged():
+            return _worker_changed(event)
         case RunEnded():
             return _run_ended(event, is_play_money)
         case _:
@@ -151,8 +156,16 @@ def _attempt_ended(event: AttemptEnded) -> Line:
         "reason": event.reason or None,
         "status": event.status,
         "request_id": event.request_id,
+        "worker": event.worker or None,
     }
     return "attempt_ended", text, fields
+
+
+def _worker_changed(event: WorkerChanged) -> Line:
+    if not event.is_lost:
+        return "worker_ready", f"worker {event.worker} is ready", {"worker": event.worker}
+    text = f"worker {event.worker} was lost, with {count(event.in_flight, 'request')} in flight"
+    return "worker_lost", text, {"worker": event.worker, "in_flight": event.in_flight}
 
 
 def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:

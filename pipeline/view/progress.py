@@ -190,6 +190,7 @@ def progress_line(tally: ProgressCounts, gauge: Gauge) -> str:
     if tally.per_second is not None:
         parts.append(f"{tally.per_second:.1f}/s")
     parts.append(f"{gauge.in_flight} of {gauge.limit} in flight")
+    parts += worker_counts(gauge)
     parts.append(spend(tally, gauge))
     parts += trouble_lines(tally)
     if tally.retries:
@@ -201,6 +202,15 @@ def progress_line(tally: ProgressCounts, gauge: Gauge) -> str:
     elif tally.left_s is not None and tally.settled < tally.total:
         parts.append(f"{duration(tally.left_s)} to go")
     return ", ".join(parts)
+
+
+def worker_counts(gauge: Gauge) -> list[str]:
+    """Return `3 of 4 workers, 2 lost` where workers send."""
+    workers = gauge.workers
+    if workers is None:
+        return []
+    lost = f", {workers.lost} lost" if workers.lost else ""
+    return [f"{workers.ready} of {count(workers.started, 'worker')}{lost}"]
 
 
 def spend(tally: ProgressCounts, gauge: Gauge) -> str:
@@ -338,6 +348,7 @@ def _pace(tally: ProgressCounts, gauge: Gauge) -> "Text":
             f"{gauge.limit} (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else f"{gauge.limit}"
         )
         parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
+        parts += map(Text, worker_counts(gauge))
     parts += [Text(part, style="red") for part in trouble_lines(tally)]
     if tally.retries:
         parts.append(Text(retries(tally), style="yellow"))

@@ -48,6 +48,7 @@ def say(text: str, console: "Console") -> None:
 
 def run_json(summary: RunSummary) -> dict[str, object]:
     """Return the object that ends `run --json`; a conflict counts as failed there."""
+    workers = summary.workers
     return {
         "run": summary.run,
         "exit": int(summary.exit),
@@ -70,6 +71,7 @@ def run_json(summary: RunSummary) -> dict[str, object]:
         "bytes": summary.bytes,
         "seconds": round(summary.seconds, 3),
         "not_before": summary.not_before,
+        **({} if workers is None else {"workers": {"started": workers.started, "lost": workers.lost}}),
     }
 
 

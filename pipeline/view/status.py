@@ -89,6 +89,8 @@ class RunningNow:
     images: int
     left: int  # tasks it will still ask for, those in flight included
     per_s: float | None  # images a second since it began; None: none yet
+    workers: int = 0  # sender processes; 0: it sends itself
+    workers_lost: int = 0
 
     @property
     def seconds_left(self) -> float | None:
@@ -195,6 +197,7 @@ def _running_json(going: RunningNow) -> dict[str, object]:
         "left": going.left,
         "images_per_s": going.per_s and round(going.per_s, 3),
         "seconds_left": None if seconds is None else round(seconds, 1),
+        **({"workers": {"started": going.workers, "lost": going.workers_lost}} if going.workers else {}),
     }
 
 
@@ -202,6 +205,9 @@ def running_sentence(going: RunningNow) -> str:
     """Return `Run 3 is going: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
     text = f"Run {going.run} is going: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
     text += f" at {going.per_s:.2g} a second" if going.per_s else ""
+    if going.workers:
+        text += f", by {count(going.workers, 'worker')}"
+        text += f" ({going.workers_lost:,} lost)" if going.workers_lost else ""
     seconds = going.seconds_left
     return text + f", {going.left:,} to go" + (f", about {duration(seconds)}." if seconds is not None else ".")
 

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from pipeline.app import context, judge_server
-from pipeline.app.judge import Desk
+from pipeline.app.judge import JudgeSession
 from pipeline.cli.flags import compose_flags
 from pipeline.store.lock import StateLock
 from pipeline.store.marks import Marks, read_marks
@@ -283,7 +283,7 @@ async def test_the_key_of_a_dotenv_does_not_stay_in_its_process(made: Path) -> N
     announced: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     serving = asyncio.create_task(judge_server.serve_judge(setup, announce=announced.set_result))
     await announced
-    assert living(Desk)._setup.manifest.secrets == ()
+    assert living(JudgeSession)._setup.manifest.secrets == ()
     serving.cancel()
     await serving
 

@@ -24,8 +24,8 @@ def address(imgpipe: Imgpipe) -> Iterator[str]:
 
     async def serve() -> None:
         secret = "s" * 43
-        desk = judge_server.Desk(setup, secret=secret)
-        server = judge_server.JudgeServer(desk, secret=secret)
+        session = judge_server.JudgeSession(setup, secret=secret)
+        server = judge_server.JudgeServer(session, secret=secret)
         runner = judge_server.web.AppRunner(server.app(), access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         await judge_server.web.TCPSite(runner, judge_server.HOST, 0).start()
@@ -37,7 +37,7 @@ def address(imgpipe: Imgpipe) -> Iterator[str]:
         started.set()
         await stop.wait()
         await runner.cleanup()
-        desk.close()
+        session.close()
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()

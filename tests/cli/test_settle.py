@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.app import context
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 

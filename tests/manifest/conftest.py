@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import Manifest, load
 from pipeline.model import Task
 

@@ -9,7 +9,7 @@ from PIL import Image
 from pipeline.errors import InputError
 from pipeline.manifest.examples import write_example
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
 from pipeline.manifest.schema import json_schema
 from pipeline.settings import Kind

@@ -6,8 +6,8 @@ import os
 import pytest
 
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
 from pipeline.manifest.globbing import compile_globs
+from pipeline.manifest.inputs import read_digest
 
 
 def rows(desk, each: str, rest: str = "") -> list[str]:

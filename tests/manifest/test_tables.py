@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 

@@ -7,7 +7,7 @@ import pytest
 from pipeline.errors import InputError
 from pipeline.manifest import sandbox
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import read_digest
+from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import looks_secret
 from tests.provider.conftest import png
 

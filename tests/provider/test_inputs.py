@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.buckets import Locations
 from pipeline.imaging.convert import OutOfMemoryError
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
@@ -72,7 +73,7 @@ def test_a_file_changed_since_the_plan_is_refused(planned, pictures, row):
     image = planned(data)
     Path(image.path).write_bytes(data + b"x")
     with pytest.raises(UnfitError, match="changed since the plan"):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_what_is_no_file_is_refused_and_hangs_nothing(planned, pictures, tmp_pat
     image = planned(pictures.saved("PNG"))
     make(tmp_path / "in.png")
     with pytest.raises(UnfitError, match=says):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from dataclasses import replace
@@ -15,7 +16,8 @@ from typing import Any, Final, TypeVar
 from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Artifact, Image, Sidecar
+from pipeline.imaging.formats import describe
+from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.writer import Delivery
@@ -39,6 +41,18 @@ def stored(image: Image, path: str, version: int) -> Artifact:
         size_bytes=len(image.data),
         mtime_ns=version,
     )
+
+
+def find_object(bucket: Bucket, *, ledger_id: str, attempt: int, name: str) -> Artifact | None:
+    """Return the image that an attempt put; None: it put none, or what stands there is another one."""
+    for suffix in OUTPUT_SUFFIXES:
+        found = bucket.look(name + suffix)
+        if found is None or found.facts is None or (found.facts.ledger, found.facts.attempt) != (ledger_id, attempt):
+            continue
+        data = bucket.read(name + suffix) or b""
+        if hashlib.sha256(data).hexdigest() == found.facts.sha256:
+            return stored(describe(data), name + suffix, found.version)
+    return None
 
 
 class BucketWriter:

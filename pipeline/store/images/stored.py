@@ -6,25 +6,41 @@ Expected errors are returned as a `Failure` that says where the bytes were kept.
 writer pool from end to end; cancelling the caller stops only the wait.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
+from pipeline.buckets import Bucket
 from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.store import rows
+from pipeline.store.images.bucket import find_object
+from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
-from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
+from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
 from pipeline.store.writer import Delivery
+
+TAKEN_OVER: Final = "found in the output after its worker was lost"
 
 
 class StoredImages:
     """Images in whatever kind of place. All methods may be called concurrently."""
 
-    def __init__(self, settings: StoreSettings, resources: StoreResources, pool: WriterPool) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        resources: ImageResources,
+        pool: WriterPool,
+        *,
+        received: Callable[[int, str, str], None] = lambda _attempt, _sha256, _path: None,
+    ) -> None:
+        """`received` is told attempt, hash and path of an image before a rename gives up its part."""
         self._manifest = settings.manifest
         self._clock = settings.clock
         self._resources = resources
         self._pool = pool
+        self._received = received
 
     async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         """Give an image its final name durably (B3, B4); its part stays until `release`.
@@ -40,6 +56,13 @@ class StoredImages:
         """
         return await self._pool.finish(self._keep_body, attempt, failure)
 
+    async def find(self, attempt: Attempt) -> Artifact | Failure | None:
+        """Find the image of an attempt whose sender died, and publish it where only its part stands (P1).
+
+        None: there is none, or not yet; the next start looks again.
+        """
+        return await self._pool.finish(self._find, attempt)
+
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
         self._resources.writer.abandon()
@@ -48,9 +71,18 @@ class StoredImages:
         """Remove the part of an image that is recorded as done (step 9)."""
         await self._pool.finish(self._release, attempt, artifact)
 
-    def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+    def _find(self, attempt: Attempt) -> Artifact | Failure | None:
+        outputs, name = self._resources.outputs, attempt.task.name
+        if isinstance(outputs, Bucket):
+            return find_object(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+        image = find_part(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+        return None if image is None else self._put(attempt, Answer(image=image, notes=(TAKEN_OVER,)), is_written=True)
+
+    def _put(self, attempt: Attempt, answer: Answer, *, is_written: bool = False) -> Artifact | Failure:
+        delivery = self._delivery(attempt, answer)
+        delivery.is_part_whole = is_written
         try:
-            artifact = self._resources.writer.publish(self._delivery(attempt, answer))
+            artifact = self._resources.writer.publish(delivery)
         except StorageError as error:
             return _unpublished(answer, error)
         if answer.sidecar is not None:
@@ -79,7 +111,7 @@ class StoredImages:
         reach("unlink")
 
     def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
-        image, ledger = answer.image, self._resources.ledger
+        image = answer.image
         return Delivery(
             ledger_id=self._resources.ledger_id,
             attempt=attempt.id,
@@ -87,7 +119,7 @@ class StoredImages:
             name=attempt.task.name,
             previous=attempt.previous,
             previous_maker=attempt.previous_maker,
-            received=lambda path: ledger.run(lambda c: rows.receive(c, attempt.id, sha256=image.sha256, kept=path)),
+            received=lambda path: self._received(attempt.id, image.sha256, path),
             facts=Facts(
                 attempt=attempt.id,
                 manifest=self._manifest,
