@@ -227,9 +227,7 @@ class Planner:
         if combinations is not None and not is_damaged:
             for path, what, instead in combinations.problems():
                 self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
-        outer: Layers = (
-            ((("jobs", name), job),) if defaults is None else ((("jobs", name), job), (("defaults",), defaults))
-        )
+        outer = job_layers(name, job, defaults)
         scope = self._scope(name, job)
         recipe = self._recipes.of_job(outer, scope)
         items = None
@@ -257,7 +255,7 @@ class Planner:
         chain = [*upstream_of(name, self._upstream)]
         axes = frozenset[str]().union(*(self._axes.get(each, ()) for each in (name, *chain)))
         keys = {"vars": self._variables, "file": FILE_KEYS, "matrix": axes}
-        if not self._axes.keys() >= {*chain}:  # a job that is not there is told by `stages_of`
+        if not self._axes.keys() >= {*chain}:  # a job that is not there is reported by `stages_of`
             keys.pop("matrix")
         if job.matrix is not None or chain:
             names.add("matrix")
@@ -273,7 +271,7 @@ class Planner:
         rows = sum(item.variants for item in items.values()) if items is not None else recipe.variants
         combined = combinations.at_most if combinations is not None else 1
         tasks = rows * combined
-        if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are told of the matrix itself
+        if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are reported for the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
             instead = "remove matrix values or variants"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))

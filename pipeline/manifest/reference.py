@@ -103,7 +103,8 @@ def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
             written = field.alias or name
             value = _value(properties[written])
             default = _default(field, value) or _cell(stated.lstrip(": ").removesuffix("."))
-            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {_example(field)} |"
+            example = "<br>".join(_code(_flow(each)) for each in field.examples or ())
+            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {example} |"
     yield ""
 
 
@@ -144,10 +145,6 @@ def _default(field: FieldInfo, kind: str) -> str:
     if value is None or value == []:
         return ""
     return _code(f"{value:g}s" if kind == "duration" else _flow(value))
-
-
-def _example(field: FieldInfo) -> str:
-    return "<br>".join(_code(_flow(example)) for example in field.examples or ())
 
 
 def _flow(value: object) -> str:

@@ -70,7 +70,8 @@ def test_an_image_that_a_crash_left_as_a_part_is_checked(imgpipe: Imgpipe) -> No
     with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
         ((ledger_id,),) = ledger.execute("SELECT ledger FROM meta")
         ledger.execute("UPDATE attempt SET state = 'sent', sha256 = NULL, ended_at = NULL")
-        ledger.execute("UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, made = NULL, maker = NULL, flags = ''")
+        ledger.execute("UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, made = NULL, maker = NULL")
+        ledger.execute("UPDATE task SET flags = ''")
     image.rename(image.with_name(f".part-{ledger_id}-1-{sha256(image.read_bytes()).hexdigest()}"))
     ended = imgpipe("run", path, "--json")
     assert (ended.exit, ended.json["attempts"], image.exists()) == (0, 0, True)
