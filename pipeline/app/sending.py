@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import gc
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
@@ -27,13 +27,14 @@ from pipeline.errors import Exit, InputError
 from pipeline.model import Due
 from pipeline.provider.catalogue import PriceList
 from pipeline.provider.client import Client
+from pipeline.senders.checker import TwinFinder
 from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import ReadyWorkers
-    from pipeline.senders.cluster import ClusterSender
+    from pipeline.senders.remote import ClusterSender
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -134,6 +135,7 @@ class SendingRun:
     attend: Callable[[Stoppable], None]  # signals go to the engine from here on
     view: GaugeOf
     until: float | None  # monotonic; nothing new is sent after it
+    looks: Callable[[str], Mapping[str, str]]  # job -> task -> perceptual hash, oldest first
     held: Collection[str] = ()  # models that nothing is sent for
     workers: "ReadyWorkers | None" = None  # that send; None: this process does
 
@@ -193,7 +195,7 @@ class SendingRun:
     async def _cluster_sender(
         self, stack: AsyncExitStack, provider: ProviderSettings, workers: "ReadyWorkers"
     ) -> "ClusterSender":
-        from pipeline.senders.cluster import ClusterSender, opened
+        from pipeline.senders.remote import ClusterSender, opened
 
         def count() -> Workers:
             now = sender.dispatch
@@ -203,7 +205,7 @@ class SendingRun:
             self.store.count_workers(self.run, started=count().started, lost=count().lost)
             self.listen(event)
 
-        sender = ClusterSender(workers.cluster, find=self.store.images.find, listen=listen)
+        sender = ClusterSender(workers.cluster, outputs=self.store.images, listen=listen)
         self.view.workers = count
         return await stack.enter_async_context(opened(sender, replace(workers.order, provider=provider)))
 
@@ -212,7 +214,7 @@ class SendingRun:
     ) -> Engine:
         engine = Engine(
             run=self.run,
-            sender=sender,
+            sender=TwinFinder(sender.send, sender.abandon, known=self.looks),
             ledger=self.store,
             prices=self.prices,
             gate=gate,

@@ -17,7 +17,7 @@ from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
-from pipeline.model import Aspect, Tier
+from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, DEFAULT_CHECKS, MIN_SIDE
 from pipeline.text import nearest
 
@@ -25,6 +25,8 @@ MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
 KeyPath = tuple[str | int, ...]  # of keys
 Layers = tuple[tuple[KeyPath, Keys], ...]  # innermost first, each with its path of keys
+
+_CHECKS = ImageChecks(names=DEFAULT_CHECKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,7 @@ class Recipe:
     keep_metadata: bool = False
     embed: bool = False
     skip_broken: bool = False
-    checks: tuple[str, ...] = DEFAULT_CHECKS
-    min_side_px: int = 0
+    checks: ImageChecks = _CHECKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Recipes:
             case "tier":
                 return {key: Tier.STANDARD if value is None else Tier(value)}
             case "checks":
-                return {"checks": DEFAULT_CHECKS, "min_side_px": 0} if value is None else _checks(value)
+                return {"checks": _BUILT_IN.checks if value is None else _checks(value)}
             case "metadata":
                 return {"embed": value == "embed"}
             case _:
@@ -151,10 +152,16 @@ class Recipes:
         return template
 
 
-def _checks(keys: ChecksKeys) -> dict[str, Any]:
-    named = tuple(name for name in CHECKS if getattr(keys, name) == "flag")
+def _checks(keys: ChecksKeys) -> ImageChecks:
     side = keys.min_side
-    return {"checks": named if side is None else (*named, MIN_SIDE), "min_side_px": side or 0}
+    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
+    actions |= {} if side is None else {MIN_SIDE: side.action}
+    return ImageChecks(
+        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
+        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
+        most_redos=keys.redo,
+        min_side_px=0 if side is None else side.pixels,
+    )
 
 
 _BUILT_IN = Recipe()

@@ -22,7 +22,17 @@ from pipeline.manifest.keys import (
     StopOnKeys,
     WaitKeys,
 )
-from pipeline.manifest.schema import ChecksKeys, DeliverKeys, Each, Job, Keys, ManifestFile, Matrix, json_schema
+from pipeline.manifest.schema import (
+    ChecksKeys,
+    DeliverKeys,
+    Each,
+    Job,
+    Keys,
+    ManifestFile,
+    Matrix,
+    MinSideKeys,
+    json_schema,
+)
 from pipeline.manifest.yaml import PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD
 
@@ -69,6 +79,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
         "One of `csv`, `tsv`, `xlsx`, `jsonl`, `parquet`, `files` and `job`; the others say how it is read.",
     ),
     ("jobs.NAME.checks", ChecksKeys, "May stand in `defaults` too."),
+    ("jobs.NAME.checks.min_side", MinSideKeys, "A number alone is `pixels`."),
     ("deliver.NAME", DeliverKeys, "Each entry is a recipe of `imgpipe export FILE NAME`."),
     ("jobs.NAME.matrix", Matrix, "Every other key is an axis: a list of values, or `name: text` pairs."),
 )

@@ -11,7 +11,7 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, fault
-from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null
+from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
 from pipeline.manifest.yaml import is_null
 
 
@@ -20,16 +20,26 @@ def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
     return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
 
 
+class MinSideKeys(Model):
+    """The shorter side of an image."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1}
+    expand = staticmethod(scalar_as("pixels"))  # type: ignore[assignment] # as in `ConcurrencyKeys`
+    pixels: f.PositiveInt = Field(description="Fewest pixels.", examples=[1000])
+    action: f.Check = Field("flag", description="flag | redo | off")
+
+
 class ChecksKeys(Model):
-    """What is looked at when an image comes: flag or off. A flagged image is done all the same."""
+    """What is looked at when an image comes: flag, redo (ask again) or off. A flagged image is done all the same."""
 
     blank: f.Check = Field("flag", description="Nearly one colour.")
     aspect: f.Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
     same_as_input: f.Check = Field("flag", description="Image to image that changed nothing.")
-    twin: f.Check = Field("off", description="Nearly the same picture as another of its job, in one run.")
-    min_side: f.PositiveInt | None = Field(
-        None, description="Flag images whose shorter side has fewer pixels.", examples=[1000]
+    twin: f.Check = Field("off", description="Nearly the same picture as another of its job, of this run or earlier.")
+    min_side: MinSideKeys | None = Field(
+        None, description="The shorter side has fewer pixels: a number, or pixels and action.", examples=[1000]
     )
+    redo: f.Repeats = Field(1, description="How often an image is asked again in its run, within the budget.")
 
 
 class Keys(Model):
@@ -89,7 +99,7 @@ class Keys(Model):
     checks: ChecksKeys | None = Field(
         None,
         description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
-        examples=[{"twin": "flag", "min_side": 1000}],
+        examples=[{"blank": "redo", "min_side": 1000}],
     )
     skip_broken: f.Flag | None = Field(
         None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."

@@ -215,7 +215,6 @@ class TaskMaker:
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
             checks=recipe.checks,
-            min_side_px=recipe.min_side_px,
             matrix=_matrix(row, combination),
             fields=row.fields,
         )

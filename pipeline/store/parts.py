@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,6 +85,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
         return rows.artifact_of(
             (self.path, self.sha256, self.mime, self.width, self.height, self.size_bytes, self.mtime_ns)
         )
+
+    @property
+    def is_latecomer(self) -> bool:
+        """Whether a later attempt at the same request has brought the task's image."""
+        return self.fingerprint == self.asked and self.maker is not None and self.attempt < self.maker
 
     @property
     def price_microusd(self) -> int:
@@ -225,6 +230,7 @@ class Salvager:
         self._outputs = resources.outputs
         self._clock = settings.clock
         self._beside = settings.beside
+        self._check = settings.check
         self._recovery = recovery
 
     def settle(self, record: AttemptRecord, image: Image, source: Source) -> None:
@@ -236,6 +242,9 @@ class Salvager:
                     pass  # its file was removed: the part is the image
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
                     self._drop(source)
+                    return
+                case _ if record.is_latecomer:
+                    self._reject(record, image, source)
                     return
                 case _:
                     self._set_aside(record, image, source)
@@ -277,10 +286,13 @@ class Salvager:
         self._drop(source)
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
-        """Write an image that stands under its final name down as done, with its sidecar where it has one."""
+        """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
         request = self._ledger.run(lambda c: _record_of(c, record))
         if request is not None and (sidecar := self._beside(request, image)) is not None:
             self._writer.write_beside(artifact, sidecar)
+        if request is not None:
+            flags, look = self._check(request, image)
+            artifact = replace(artifact, flags=flags, look=look)
         now, cost = to_us(self._clock()), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
         self._ledger.run(lambda c: rows.finish(c, record.attempt, artifact, cost=cost, now=now, reason=reason))
@@ -312,6 +324,17 @@ class Salvager:
         kept = supersede(source.part.tree, self._state, source.part.path, maker=record.attempt, name=name)
         reason = f"the image of attempt {record.attempt} is no longer asked for; it is in {kept}"
         self._recovery.note(f"{record.id}: {reason}")
+        if record.attempt_state in ("sent", "unknown"):
+            self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _reject(self, record: AttemptRecord, image: Image, source: Source) -> None:
+        """A later attempt has brought the task's image: this one came too late, and is kept with its attempt."""
+        if source.part is None:
+            return
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        self._drop(source)
         if record.attempt_state in ("sent", "unknown"):
             self._write_kept(record, image, record.state, reason=reason, kept=kept)
 

@@ -37,6 +37,9 @@ from pipeline.store.writer import Delivery, Writer
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
+ImageCheck = Callable[
+    [Mapping[str, Any], Image], tuple[Mapping[str, str], str]
+]  # the same -> `Artifact.flags` and `look`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class StoreSettings:
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
     beside: Beside = lambda _record, _image: None
+    check: ImageCheck = lambda _record, _image: ({}, "")
 
 
 class Place(Protocol):
@@ -64,6 +68,10 @@ class Place(Protocol):
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
+        ...
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/, from where it is published later. Raises StorageError."""
         ...
 
     def abandon(self) -> None:
@@ -108,6 +116,7 @@ class StoreOptions(TypedDict, total=False):
     mountinfo: Callable[[], str]
     bucket: Callable[[BucketUrl], Bucket]
     beside: Beside
+    check: ImageCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,13 +223,24 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     )
 
 
-def open_worker_resources(settings: StoreSettings, *, ledger_id: str) -> ImageResources:
-    """Open what a worker writes images with, for the ledger of another process, which holds the lock."""
+def open_worker_resources(
+    settings: StoreSettings,
+    *,
+    ledger_id: str,
+    sending_on: Callable[[Bucket, Tree, str], Callable[[str], None]] | None = None,
+) -> ImageResources:
+    """Open what a worker writes images with, for the ledger of another process, which holds the lock.
+
+    `sending_on`: makes what moves a kept file into the bucket, where the state directory is one of this machine alone.
+    """
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
         reserve = DiskReserve(state)
         reserve.share()
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
+        sent_on: Callable[[str], None] = lambda _: None  # noqa: E731
+        if sending_on is not None and isinstance(outputs, Bucket):
+            sent_on = sending_on(outputs, state, ledger_id)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, sent_on=sent_on)
         writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return ImageResources(
