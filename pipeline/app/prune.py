@@ -20,8 +20,7 @@ from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.app.rejected import rejected
 from pipeline.buckets import Locations
 from pipeline.model import Artifact, is_object
-from pipeline.store.maintenance import superseded_images
-from pipeline.store.maintenance import Maintenance
+from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.rejected import FACTS
 
 
