@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +34,7 @@ from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
+    from pipeline.app.run import Watcher
     from pipeline.engine.events import Gauge, Listener
     from pipeline.view.explain import Explanation
     from pipeline.view.plan import PlanBill
@@ -114,7 +115,7 @@ async def run_manifest(
     simulate: bool = False,
     listen: Listen | None = None,
 ) -> "RunSummary":
-    """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` hears every event.
+    """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` is called with every event.
 
     select, exclude, max_duration_s, pilot, force and repair mean what the flags of those names mean.
 
@@ -132,7 +133,7 @@ async def run_manifest(
         repair=repair,
     )
     setup = context.prepare(Path(path), flags)
-    return await app_run.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
+    return await app_run.run(setup, watch=_display(listen or (lambda _event: None)), is_main=False)
 
 
 def _flags(
@@ -192,12 +193,12 @@ async def generate(
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
-    def hear(event: "Event") -> None:
-        if (image := _arrived(event, setup, items)) is not None:
+    def arrived(event: "Event") -> None:
+        if (image := _generated(event, setup, items)) is not None:
             arrivals.put_nowait(image)
 
     # a generator cannot hold a task group open between two images; the task is awaited below in every case
-    running = asyncio.create_task(app_run.run(setup, watch=_Hearing(hear), is_main=False), name="generate")
+    running = asyncio.create_task(app_run.run(setup, watch=_display(arrived), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:
         while (image := await arrivals.get()) is not None:
@@ -313,7 +314,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             )
 
 
-def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
+def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
     from pipeline.engine.events import TaskEnded
 
     if not isinstance(event, TaskEnded) or event.artifact is None:
@@ -330,16 +331,10 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
     )
 
 
-class _Hearing:
-    """Shows a run to one listener."""
+def _display(listen: Listen) -> "Watcher":
+    """Return the display of a run that passes every event to one listener."""
 
-    def __init__(self, hear: Listen) -> None:
-        self._hear = hear
+    def watch(started: RunStarted, gauge: "Callable[[], Gauge]") -> "AbstractContextManager[Listener]":  # noqa: ARG001
+        return nullcontext(listen)
 
-    @contextmanager
-    def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":  # noqa: ARG002
-        yield self._hear
-
-
-def _ignore(event: "Event") -> None:
-    """Hear nothing."""
+    return watch

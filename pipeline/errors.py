@@ -19,7 +19,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every verb. `SEVERITY` says which one is told when several apply."""
+    """Exit codes of every verb. `SEVERITY` says which one is used when several apply."""
 
     OK = 0
     BUG = 1
@@ -50,7 +50,7 @@ SEVERITY: Sequence[Exit] = (
 
 
 def most_severe(codes: Sequence[Exit]) -> Exit:
-    """Return the one exit code that is told when several apply; `Exit.OK` for none."""
+    """Return the one exit code that is used when several apply; `Exit.OK` for none."""
     return min(codes, key=SEVERITY.index, default=Exit.OK)
 
 

@@ -97,6 +97,15 @@ class Digests(msgspec.Struct, frozen=True, gc=False):
     pixels: str = ""  # of the input images without their metadata; empty: not known, or there are none
 
 
+class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What is looked at when an image comes."""
+
+    names: tuple[str, ...] = ()  # of `settings.CHECKS`
+    redo: tuple[str, ...] = ()  # those of them whose flag has the image asked for again
+    most_redos: int = 1
+    min_side_px: int = 0  # below it `min_side` flags
+
+
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One image asked of the API: one row x one matrix combination x one variant of a job."""
 
@@ -124,8 +133,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
     keep_metadata: bool = False  # send EXIF data (GPS) of the input images along
     embed: bool = False  # write provenance into the image file
-    checks: tuple[str, ...] = ()  # made when the image comes
-    min_side_px: int = 0  # below it the check `min_side` flags
+    checks: ImageChecks = ImageChecks()
     matrix: dict[str, str] = {}  # axis -> the chosen value's name
     fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
 
@@ -291,6 +299,7 @@ class Artifact:
     notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
     doubts: tuple[str, ...] = field(default=(), compare=False)
     flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
+    look: str = field(default="", compare=False)  # a perceptual hash, where twins are looked for: 256 bits, hex
     worker: str = field(default="", compare=False)  # that made it, where workers do
 
 

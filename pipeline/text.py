@@ -1,4 +1,4 @@
-"""Money, sizes, durations and foreign text as people read and write them, and the nearest known name.
+"""Money, sizes, durations and untrusted text as people read and write them, and the nearest known name.
 
 Text from prompts, file names and servers is escaped to one line without control characters: nothing in it can move a
 cursor, start a line or turn the reading direction.
@@ -12,7 +12,6 @@ from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from itertools import islice
 from typing import Final
 
-_CENT = Decimal("0.01")
 _FINEST = Decimal("0.0001")
 MAX_USD: Final = 10**9
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}

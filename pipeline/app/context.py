@@ -20,7 +20,7 @@ from pipeline.model import Aspect, Edit, Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, is_loopback, known_keys, own_address
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings, Retry
 
 
@@ -41,7 +41,7 @@ def of_host(provider: ProviderSettings) -> str | None:
     """Say which key goes to a host that is not the kind's own; None when it is, or this machine."""
     if provider.base_url is None:
         return None
-    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, own_address(provider.kind)))
+    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, OWN_ADDRESS[provider.kind]))
     if host == own or is_loopback(host):
         return None
     names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
@@ -182,8 +182,8 @@ def prepare(path: Path, flags: Flags) -> Setup:
         check=_reachable,
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
-    if strangers := flags.selection.strangers(manifest.jobs):
-        raise InputError(*strangers)
+    if unknown := flags.selection.unknown_jobs(manifest.jobs):
+        raise InputError(*unknown)
     if flags.selection.has_marks:
         from pipeline.app.redo import marks_of  # only here: most commands ask for no marks
 
@@ -194,7 +194,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
         provider=_reachable(manifest.provider),
         limits=_limits(manifest.limits, flags),
         retry=manifest.retry,
-        catalogue=Catalogue.load(manifest.prices),
+        catalogue=Catalogue(manifest.prices),
         rules=Rules(
             repair=flags.repair,
             force=flags.force,

@@ -238,7 +238,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
     except InputError as error:
         yield _warn("models", str(error), "the catalogue is used as it is")
         return
-    catalogue = Catalogue.load() if setup is None else setup.catalogue
+    catalogue = Catalogue() if setup is None else setup.catalogue
     offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
     gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
     new = {model for model in listed - offered - back if is_image_model(model)}

@@ -120,7 +120,7 @@ class JudgeSession:
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), told=self._progress)
+        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), on_progress=self._progress)
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_dir),

@@ -1,4 +1,4 @@
-"""Opens the store of a manifest under its lock, for the length of a block, with what makes its sidecars.
+"""Opens the store of a manifest under its lock, for the length of a block, with what makes sidecars and checks images.
 
 Not part of `context`, which opens nothing: every verb that only reads does without this module.
 """
@@ -6,7 +6,7 @@ Not part of `context`, which opens nothing: every verb that only reads does with
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from pipeline.app.context import Setup
 from pipeline.errors import TryLater
 from pipeline.model import Answer, Digests, Image, InputImage, Sidecar, Task
 from pipeline.store.lock import StateLock
-from pipeline.store.resources import Beside
+from pipeline.store.resources import Beside, ImageCheck
 from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -68,6 +68,7 @@ async def _open(setup: Setup) -> Store:
         is_play_money=setup.is_play_money,
         force=setup.flags.force,
         beside=sidecars_of(setup),
+        check=checks_of(setup),
     )
 
 
@@ -97,6 +98,23 @@ def sidecars_of(setup: Setup) -> Beside:
         return embedded(Answer(image=image), task, manifest=setup.manifest.name, at=datetime.now(UTC)).sidecar
 
     return beside
+
+
+def checks_of(setup: Setup) -> ImageCheck:
+    """Return what checks an image that recovery or salvage publishes, as its request asked. Twins are not found."""
+
+    def check(record: Mapping[str, Any], image: Image) -> tuple[Mapping[str, str], str]:
+        task = recorded_task(record)
+        if not task.checks.names:
+            return {}, ""
+        from pipeline.senders.checker import ImageChecker  # late, as above
+
+        state_dir = setup.manifest.state_dir
+        images = tuple(msgspec.structs.replace(each, path=str(state_dir / each.path)) for each in task.images)
+        with closing(ImageChecker()) as checker:
+            return checker.check_now(image, msgspec.structs.replace(task, images=images))
+
+    return check
 
 
 def recorded_task(record: Mapping[str, Any] | None) -> Task:

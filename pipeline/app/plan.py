@@ -146,6 +146,9 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
 
 def _flagged(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say how many images a check found fault with, and what new ones cost."""
+    if plan.redos.tasks:
+        price = _price(setup, plan.redos.known_price)
+        yield f"checks may ask again for {count(plan.redos.tasks, 'image')}, at most {price.removeprefix('for ')} more"
     if number := plan.flagged.tasks:
         price = _price(setup, plan.flagged.known_price)
         yield f"{count(number, 'image')} flagged; made anew, {price}, by: imgpipe redo {setup.command} --flagged"

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
-from pipeline.app.locking import sidecars_of
+from pipeline.app.locking import checks_of, sidecars_of
 from pipeline.app.planning import reading, upstream_of
 from pipeline.buckets import as_input_error
 from pipeline.manifest.expand import expand
@@ -34,6 +34,7 @@ def rebuild(setup: Setup) -> Rebuilt:
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
         beside=sidecars_of(setup),
+        check=checks_of(setup),
     )
     if isinstance(manifest.output_dir, BucketUrl):
         with as_input_error(manifest.output_dir):

@@ -45,7 +45,7 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_dir,
             command=command_of(setup),
-            told=progress,
+            on_progress=progress,
         )
 
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iter
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -428,6 +429,7 @@ async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -
 
 def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "SendingRun":
     from pipeline.app.sending import SendingRun  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
+    from pipeline.senders.checker import REMEMBERED
 
     return SendingRun(
         setup=job.setup,
@@ -440,6 +442,7 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         prices=prices_of(job.setup, job.reader),
         view=view,
         until=job.until,
+        looks=partial(job.reader.looks, most=REMEMBERED),
         held=job.held.keys(),
         workers=job.workers,
     )

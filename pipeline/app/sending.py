@@ -8,7 +8,7 @@ import asyncio
 import ctypes
 import gc
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
@@ -27,6 +27,7 @@ from pipeline.errors import Exit, InputError
 from pipeline.model import Due
 from pipeline.provider.catalogue import PriceList
 from pipeline.provider.client import Client
+from pipeline.senders.checker import TwinFinder
 from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store.store import Store
@@ -134,6 +135,7 @@ class SendingRun:
     attend: Callable[[Stoppable], None]  # signals go to the engine from here on
     view: GaugeOf
     until: float | None  # monotonic; nothing new is sent after it
+    looks: Callable[[str], Mapping[str, str]]  # job -> task -> perceptual hash, oldest first
     held: Collection[str] = ()  # models that nothing is sent for
     workers: "ReadyWorkers | None" = None  # that send; None: this process does
 
@@ -212,7 +214,7 @@ class SendingRun:
     ) -> Engine:
         engine = Engine(
             run=self.run,
-            sender=sender,
+            sender=TwinFinder(sender.send, sender.abandon, known=self.looks),
             ledger=self.store,
             prices=self.prices,
             gate=gate,

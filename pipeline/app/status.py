@@ -21,7 +21,7 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import Unseen
+from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
@@ -136,7 +136,7 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
         reader,
         DigestMemory(reader),
         on_end=lambda expansion: waiting.extend(expansion.waiting),
-        files=Unseen() if is_running else None,
+        files=UncheckedFiles() if is_running else None,
     )
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
@@ -189,7 +189,7 @@ def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
 
 
 def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
-    files = Unseen() if is_running else None
+    files = UncheckedFiles() if is_running else None
     return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 

@@ -95,7 +95,7 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
     resources = await asyncio.to_thread(open_worker_resources, settings, ledger_id=order.ledger_id)
     pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
     try:
-        client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue.load(order.prices))
+        client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue(order.prices))
         images = StoredImages(settings, resources, pool)
         async with client, LocalSender(client, images, manifest=order.manifest) as sender:
             yield sender

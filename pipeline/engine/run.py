@@ -12,7 +12,7 @@ import hashlib
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -260,6 +260,7 @@ class Engine:
                 await self._give_up(turn, fault)
             else:
                 await self._ask(turn)
+                await self._redo_flagged(turn)
         failure = turn.last.failure
         if (folder := self._closed_folder(turn)) is not None:
             self.counts.closed[folder] += turn.last.state is TaskState.PENDING
@@ -345,11 +346,25 @@ class Engine:
         await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
 
+    async def _redo_flagged(self, turn: _Turn) -> None:
+        """Ask again for an image in which a check that says `redo` found something; it stays where no other comes."""
+        checks = turn.due.task.checks
+        for _ in range(checks.most_redos):
+            flagged = turn.last
+            found = "" if flagged.artifact is None else _found(flagged.artifact, checks.redo)
+            if not found or self._is_halted.is_set():
+                return
+            self._emit(RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
+            await self._ask(turn)
+            if turn.last.artifact is None or turn.last is flagged:
+                turn.last = flagged
+                return
+
     async def _attempt(self, turn: _Turn) -> Step | None:
         """Begin, send, record; None when nothing was sent because the run stops."""
         begun = await self._attempts.begin(turn.due.task, turn.tally)
         if not isinstance(begun, Begun):
-            if begun is not None:
+            if begun is not None and turn.last.artifact is None:
                 self.halt(Exit.BUDGET, str(begun))
             return None
         if self._closed_folder(turn) is not None:
@@ -359,7 +374,7 @@ class Engine:
         if isinstance(result, Failure):
             turn.tally.add(result.fault)
         try:
-            self._judged(begun, result, turn.tally)
+            self._judged(begun, result, turn)
         finally:  # a bug here costs no image
             step = await self._attempts.record(begun, result, turn.tally)
         turn.last = step
@@ -387,8 +402,8 @@ class Engine:
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
-    def _judged(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> None:
-        task = begun.attempt.task
+    def _judged(self, begun: Begun, result: Artifact | Failure, turn: _Turn) -> None:
+        task, tally = begun.attempt.task, turn.tally
         was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
@@ -404,7 +419,8 @@ class Engine:
             cost_microusd=begun.cost_microusd,
         ):
             self._halt(halt)
-        if isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED:
+        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED
+        if is_lost and turn.last.artifact is None:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
         if isinstance(result, Failure) and result.closed_folder is not None:
             self.counts.closed.setdefault(result.closed_folder, 0)
@@ -451,6 +467,11 @@ class Engine:
             self._listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
+
+
+def _found(image: Artifact, checks: Collection[str]) -> str:
+    """Return what these checks found in an image; empty: nothing."""
+    return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)
 
 
 def _result(state: RetryCallState) -> Step | None:

@@ -91,11 +91,11 @@ def thumb_of(source: Path | str, sha256: str | None = None) -> tuple[str, Thumb]
 
 
 def make_thumbs(
-    folder: Path, thumbs: Mapping[str, Thumb], *, told: Callable[[int, int], None] | None = None
+    folder: Path, thumbs: Mapping[str, Thumb], *, on_progress: Callable[[int, int], None] | None = None
 ) -> set[str]:
     """Make those of `thumbs` (file name -> picture) that are missing; return the names that are there afterwards.
 
-    `told` hears how many of how many are made. Thumbnails that nobody asks for any more are removed.
+    `on_progress` is called with how many of how many are made. Thumbnails that nobody asks for any more are removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
     there = _names(folder)
@@ -104,8 +104,8 @@ def make_thumbs(
             (folder / name).unlink(missing_ok=True)
     missing = [(thumb, folder / name) for name, thumb in thumbs.items() if name not in there]
     for number, _ in enumerate(_made(missing), 1):
-        if told is not None:
-            told(number, len(missing))
+        if on_progress is not None:
+            on_progress(number, len(missing))
     return thumbs.keys() & _names(folder)
 
 

@@ -153,7 +153,7 @@ class Expansion:
         )
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
-        self._untold = 0
+        self._unlisted = 0
         self._broken: list[str] = []
         self._left_out = 0
 
@@ -165,8 +165,8 @@ class Expansion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
-        untold = self._left_out - len(self._broken)
-        return (*self._sources.notes, *self._broken, *([f"and {untold:,} more are left out"] if untold else []))
+        unlisted = self._left_out - len(self._broken)
+        return (*self._sources.notes, *self._broken, *([f"and {unlisted:,} more are left out"] if unlisted else []))
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
@@ -180,7 +180,7 @@ class Expansion:
         finally:
             claims.close()
         if self._problems:
-            more = [Problem(what=f"and {self._untold:,} more problems")] if self._untold else []
+            more = [Problem(what=f"and {self._unlisted:,} more problems")] if self._unlisted else []
             raise InputError(*self._problems, *more)
 
     def _tasks(self, claims: Claims) -> Iterator[Task]:
@@ -254,7 +254,7 @@ class Expansion:
         if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:
             self._problems.append(problem)
         else:
-            self._untold += 1
+            self._unlisted += 1
 
     def _shared(self, claims: Claims) -> Iterator[Problem]:
         for shared in claims.shared_ids():

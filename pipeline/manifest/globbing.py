@@ -138,13 +138,10 @@ def _split(prefix: str, pattern: str) -> tuple[str, str]:
     while pattern.startswith("../"):
         prefix, pattern = posixpath.dirname(prefix), pattern[3:]
     segments = pattern.split("/")
-    wild = next((index for index, segment in enumerate(segments) if _is_wild(segment)), len(segments) - 1)
+    is_wild = [_WILD.search(_ONE_OF_ONE.sub("", segment)) is not None for segment in segments]
+    wild = is_wild.index(True) if True in is_wild else len(segments) - 1
     plain = [_ONE_OF_ONE.sub(r"\1", segment) for segment in segments[:wild]]  # `photos [[]2024]` is `photos [2024]`
     return posixpath.join(prefix, *plain), "/".join(segments[wild:])
-
-
-def _is_wild(segment: str) -> bool:
-    return _WILD.search(_ONE_OF_ONE.sub("", segment)) is not None
 
 
 def _regex(pattern: str) -> str:
@@ -192,23 +189,11 @@ def _fixed(text: str) -> str:
 
 
 Inode = tuple[int, int]
-_SYSTEM_FOLDERS = (
-    frozenset(  # what NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits
-        {
-            "@eadir",
-            "#recycle",
-            "@recycle",
-            "@recently-snapshot",
-            "#snapshot",
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-            "lost+found",
-            ".trashes",
-            "__macosx",
-        }
-    )
-)
+# What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits.
+_SYSTEM_FOLDERS = frozenset((
+    "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", ".trashes", "__macosx",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

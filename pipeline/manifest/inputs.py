@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.buckets import BucketError, Listed, Locations
-from pipeline.manifest.files import kind_of, open_regular, reason, secret_reason
+from pipeline.manifest.files import BadValue, kind_of, open_regular, reason, secret_reason
 from pipeline.manifest.location import input_trouble
 from pipeline.model import InputImage, is_object
 
@@ -33,14 +33,6 @@ class InputDigests(Protocol):
     """
 
     def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str: ...
-
-
-class BadInput(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """An input image that cannot be used, with advice."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        super().__init__(what)
-        self.what, self.instead = what, instead
 
 
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
@@ -101,7 +93,7 @@ class InputFiles:
         self._digests = digests
         self._objects = objects
         self._promised = None if promised is None else f"{promised}/"
-        self._known: dict[str, InputImage | BadInput] = {}
+        self._known: dict[str, InputImage | BadValue] = {}
         self._sound: set[str] = set()
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
@@ -112,22 +104,22 @@ class InputFiles:
         self._known[rendered] = image
 
     def image(self, rendered: str) -> InputImage:
-        """Return one input image. Raises BadInput, StorageError: a bucket cannot be reached."""
+        """Return one input image. Raises BadValue, StorageError: a bucket cannot be reached."""
         known = self._known.get(rendered)
         if known is None:
             if len(self._known) >= _REMEMBERED:
                 self._known.clear()
             try:
                 known = self._look(rendered)
-            except BadInput as error:
+            except BadValue as error:
                 known = error
             self._known[rendered] = known
-        if isinstance(known, BadInput):
+        if isinstance(known, BadValue):
             raise known
         return known
 
     def check_header(self, rendered: str, image: InputImage) -> None:
-        """Pass when a file begins as an image does. Raises BadInput. What is yet to be made passes."""
+        """Pass when a file begins as an image does. Raises BadValue. What is yet to be made passes."""
         if not image.sha256 or rendered in self._sound:
             return
         try:
@@ -137,36 +129,36 @@ class InputFiles:
                 with open_regular(image.path) as stream:
                     start = stream.read(12)
         except OSError as error:
-            raise BadInput(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
+            raise BadValue(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
         if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
-            raise BadInput(f"input image {_shown(rendered)} is no image", "name an image file")
+            raise BadValue(f"input image {_shown(rendered)} is no image", "name an image file")
         if len(self._sound) >= _REMEMBERED:
             self._sound.clear()
         self._sound.add(rendered)
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():
-            raise BadInput("the path of an input image is empty", "fill the cell, or remove the row")
+            raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
         if is_object(rendered):
             return self._look_at_object(rendered)
         if "://" in rendered:
             what = f"input image {_shown(rendered)} is an address, not a file"
-            raise BadInput(what, "download it first; of buckets s3://, gs:// and az:// are read")
+            raise BadValue(what, "download it first; of buckets s3://, gs:// and az:// are read")
         if rendered.startswith("~") or "\0" in rendered:
-            raise BadInput(
+            raise BadValue(
                 f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
             )
         path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
         refused = secret_reason(path, real_folder=self._real_folder)
         if refused is not None:
-            raise BadInput(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
+            raise BadValue(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
             kind = kind_of(status.st_mode)
             if kind is not None:
-                raise BadInput(f"input image {_shown(rendered)} is {kind}", "name an image file")
+                raise BadValue(f"input image {_shown(rendered)} is {kind}", "name an image file")
             if status.st_size == 0:
-                raise BadInput(f"input image {_shown(rendered)} is empty (0 bytes)", "fix or remove the file")
+                raise BadValue(f"input image {_shown(rendered)} is empty (0 bytes)", "fix or remove the file")
             digest = self._digests(path, status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             if self._promised is not None and path.startswith(self._promised):
@@ -174,10 +166,10 @@ class InputFiles:
             what = f"input image {_shown(rendered)} is missing"
             if os.path.islink(path):  # noqa: PTH114 - as above
                 what = f"input image {_shown(rendered)} is a symlink to nothing"
-            raise BadInput(what, "paths are relative to the manifest") from None
+            raise BadValue(what, "paths are relative to the manifest") from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
-            raise BadInput(
+            raise BadValue(
                 f"input image {_shown(rendered)} cannot be read: {why}", "fix it or its permissions"
             ) from None
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
@@ -185,23 +177,23 @@ class InputFiles:
     def _look_at_object(self, address: str) -> InputImage:
         trouble = input_trouble(address)
         if trouble is not None:
-            raise BadInput(f"an input image {trouble[0]}", trouble[1])
+            raise BadValue(f"an input image {trouble[0]}", trouble[1])
         refused = secret_reason("/bucket/" + address.partition("://")[2], real_folder=str)
         if refused is not None:
-            raise BadInput(f"input image {_shown(address)} is refused: {refused}", "name an image file")
+            raise BadValue(f"input image {_shown(address)} is refused: {refused}", "name an image file")
         if self._promised is not None and address.startswith(self._promised):
             return InputImage(path=address, sha256="", size_bytes=0, mtime_ns=0)
         try:
             found = self._objects.look(address)
             if found is None:
-                raise BadInput(f"input image {_shown(address)} is missing", "check the address")
+                raise BadValue(f"input image {_shown(address)} is missing", "check the address")
             if found.size_bytes == 0:
-                raise BadInput(f"input image {_shown(address)} is empty (0 bytes)", "fix or remove it")
+                raise BadValue(f"input image {_shown(address)} is empty (0 bytes)", "fix or remove it")
             digest = self._digests(address, found.size_bytes, found.version)
         except BucketError as error:
             if not error.is_permanent:
                 raise
-            raise BadInput(f"input image {_shown(address)} cannot be read: {error}", "mend that") from None
+            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "mend that") from None
         return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
 
 

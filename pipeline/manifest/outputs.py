@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.manifest.files import kind_of
+from pipeline.manifest.files import BadValue, kind_of
 from pipeline.manifest.location import Place, split_bucket
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
@@ -43,18 +43,10 @@ _STRIPPED = re.compile(
 _IMAGE_FOLDER = re.compile(rf"(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=/)")
 
 
-class BadName(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """A name that may not be used, with advice."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        super().__init__(what)
-        self.what, self.instead = what, instead
-
-
 def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     """Return the relative POSIX name of an image, without extension. `ending` (`-2`) goes behind the last segment.
 
-    `a//b: c/Nul.png` is `a/b c/Nul_`. Raises BadName for `..`, absolute names, drives, and names with nothing left.
+    `a//b: c/Nul.png` is `a/b c/Nul_`. Raises BadValue for `..`, absolute names, drives, and names with nothing left.
     """
     if _CLEAN.fullmatch(rendered):
         return rendered + ending
@@ -63,18 +55,14 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if segments:
         segments[-1] = _clean(without_suffix(segments[-1])) + ending
     if not segments or segments[-1] == ending:
-        raise BadName(
-            f"the output name {_shown(rendered)} is empty without the characters it may not have",
-            "write a name with letters or digits",
-        )
+        what = f"the output name {_shown(rendered)} is empty without the characters it may not have"
+        raise BadValue(what, "write a name with letters or digits")
     if segments[-1].startswith(PART_PREFIX):
-        raise BadName(
-            f"the output name {_shown(rendered)} starts with {PART_PREFIX}",
-            "that prefix is reserved for unfinished files",
-        )
+        what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
+        raise BadValue(what, "that prefix is reserved for unfinished files")
     name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
-        raise BadName(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
+        raise BadValue(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
     return name
 
 
@@ -92,14 +80,14 @@ def without_suffix(segment: str) -> str:
 def _refuse(rendered: str) -> None:
     instead = "write a name below the output directory"
     if rendered.startswith(("/", "\\")):
-        raise BadName(f"the output name {_shown(rendered)} is absolute", instead)
+        raise BadValue(f"the output name {_shown(rendered)} is absolute", instead)
     if re.match(r"[A-Za-z]:", rendered):
-        raise BadName(f"the output name {_shown(rendered)} starts with a drive letter", instead)
+        raise BadValue(f"the output name {_shown(rendered)} starts with a drive letter", instead)
     if rendered.startswith("~") and (rendered == "~" or "/" in rendered):
-        raise BadName(f"the output name {_shown(rendered)} starts with ~", instead)
+        raise BadValue(f"the output name {_shown(rendered)} starts with ~", instead)
     for segment in rendered.replace("\\", "/").split("/"):
         if _STRIPPED.sub("", segment).strip() == "..":
-            raise BadName(f"the output name {_shown(rendered)} leaves the output directory with ..", instead)
+            raise BadValue(f"the output name {_shown(rendered)} leaves the output directory with ..", instead)
 
 
 def _clean(segment: str) -> str:
@@ -133,7 +121,7 @@ class Outputs:
     def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Wanted]") -> None:
         self._root = str(output_dir)
         bucket, below = split_bucket(self._root)
-        self._known: dict[str, dict[str, str] | BadName] = {}
+        self._known: dict[str, dict[str, str] | BadValue] = {}
         self._state: str | None = None
         self._exists = False
         self._below = below.rstrip("/") or "/"
@@ -147,18 +135,18 @@ class Outputs:
             self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
 
     def check(self, name: str, key: str) -> None:
-        """Pass when an image may be written under `name`. Raises BadName."""
+        """Pass when an image may be written under `name`. Raises BadValue."""
         if self._state is not None and f"{key}/".startswith(self._state):
-            raise BadName(f"the output name {name!r} lies in the state directory", "write another name")
+            raise BadValue(f"the output name {name!r} lies in the state directory", "write another name")
         if self._inputs:
             self._check_inputs(name)
         if self._exists:
             folder, _, last = name.rpartition("/")
             in_the_way = self._directory(folder)
-            if isinstance(in_the_way, BadName):
+            if isinstance(in_the_way, BadValue):
                 raise in_the_way
             if in_the_way and last in in_the_way:
-                raise BadName(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
+                raise BadValue(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
 
     def key_of(self, path: str) -> str | None:
         """Return the name key of an input image that lies in the output directory; None when it does not."""
@@ -172,9 +160,9 @@ class Outputs:
             for suffix in _RECEIVED:
                 if wanted.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", wanted.glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
-                    raise BadName(what, "write outputs to another directory, or leave them out with `ignore`")
+                    raise BadValue(what, "write outputs to another directory, or leave them out with `ignore`")
 
-    def _directory(self, folder: str) -> dict[str, str] | BadName:
+    def _directory(self, folder: str) -> dict[str, str] | BadValue:
         """Return what stands in the way in a directory: name without extension -> what it is."""
         known = self._known.get(folder)
         if known is None:
@@ -182,7 +170,7 @@ class Outputs:
                 self._known.clear()
             try:
                 known = self._look(folder)
-            except BadName as error:
+            except BadValue as error:
                 known = error
             self._known[folder] = known
         return known
@@ -196,13 +184,12 @@ class Outputs:
             except FileNotFoundError:
                 return {}
             except OSError as error:
-                raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
+                raise BadValue(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
             if stat.S_ISLNK(mode):
-                raise BadName(
-                    f"the output name passes through the symlink {path}", "write another name, or remove the link"
-                )
+                what = f"the output name passes through the symlink {path}"
+                raise BadValue(what, "write another name, or remove the link")
             if not stat.S_ISDIR(mode):
-                raise BadName(f"{path} is in the way: it is not a folder", "remove it, or write another name")
+                raise BadValue(f"{path} is in the way: it is not a folder", "remove it, or write another name")
         return self._irregular(path)
 
     def _irregular(self, path: str) -> dict[str, str]:
@@ -215,7 +202,7 @@ class Outputs:
                         what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
                         found[stem] = f"{what} ({entry.name})"
         except OSError as error:
-            raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
+            raise BadValue(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
         return found
 
 

@@ -30,6 +30,7 @@ from pipeline.manifest.schema import (
     Keys,
     ManifestFile,
     Matrix,
+    MinSideKeys,
     json_schema,
 )
 from pipeline.manifest.yaml import PlainText, resolve
@@ -78,6 +79,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
         "One of `csv`, `tsv`, `xlsx`, `jsonl`, `parquet`, `files` and `job`; the others say how it is read.",
     ),
     ("jobs.NAME.checks", ChecksKeys, "May stand in `defaults` too."),
+    ("jobs.NAME.checks.min_side", MinSideKeys, "A number alone is `pixels`."),
     ("deliver.NAME", DeliverKeys, "Each entry is a recipe of `imgpipe export FILE NAME`."),
     ("jobs.NAME.matrix", Matrix, "Every other key is an axis: a list of values, or `name: text` pairs."),
 )
@@ -101,7 +103,8 @@ def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
             written = field.alias or name
             value = _value(properties[written])
             default = _default(field, value) or _cell(stated.lstrip(": ").removesuffix("."))
-            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {_example(field)} |"
+            example = "<br>".join(_code(_flow(each)) for each in field.examples or ())
+            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {example} |"
     yield ""
 
 
@@ -142,10 +145,6 @@ def _default(field: FieldInfo, kind: str) -> str:
     if value is None or value == []:
         return ""
     return _code(f"{value:g}s" if kind == "duration" else _flow(value))
-
-
-def _example(field: FieldInfo) -> str:
-    return "<br>".join(_code(_flow(example)) for example in field.examples or ())
 
 
 def _flow(value: object) -> str:

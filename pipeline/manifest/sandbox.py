@@ -167,50 +167,14 @@ class RenderBudget:
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+_STR_METHODS = frozenset((
+    "capitalize", "casefold", "center", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii",
+    "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "ljust", "lower",
+    "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition",
+    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill",
+))  # fmt: skip
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        [
-            "capitalize",
-            "casefold",
-            "center",
-            "count",
-            "endswith",
-            "find",
-            "index",
-            "isalnum",
-            "isalpha",
-            "isascii",
-            "isdecimal",
-            "isdigit",
-            "islower",
-            "isnumeric",
-            "isspace",
-            "istitle",
-            "isupper",
-            "join",
-            "ljust",
-            "lower",
-            "lstrip",
-            "partition",
-            "removeprefix",
-            "removesuffix",
-            "replace",
-            "rfind",
-            "rindex",
-            "rjust",
-            "rpartition",
-            "rsplit",
-            "rstrip",
-            "split",
-            "splitlines",
-            "startswith",
-            "strip",
-            "swapcase",
-            "title",
-            "upper",
-            "zfill",
-        ]
-    ),
+    str: _STR_METHODS,
     list: frozenset(("count", "index")),
     tuple: frozenset(("count", "index")),
     dict: frozenset(("get", "items", "keys", "values")),
@@ -218,47 +182,12 @@ _METHODS: dict[type, frozenset[str]] = {
     LoopContext: frozenset(("cycle", "changed")),
 }
 # `random` and `lipsum` are absent on purpose: a prompt that changes by itself would be bought again on every run.
-_FILTERS = frozenset(
-    [
-        "abs",
-        "capitalize",
-        "center",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "format",
-        "groupby",
-        "int",
-        "items",
-        "join",
-        "last",
-        "length",
-        "count",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "wordcount",
-    ]
-)
+_FILTERS = frozenset((
+    "abs", "capitalize", "center", "d", "default", "dictsort", "first", "float", "format", "groupby", "int",
+    "items", "join", "last", "length", "count", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "replace", "reverse", "round", "select", "selectattr", "sort", "string", "sum", "title", "trim", "truncate",
+    "unique", "upper", "wordcount",
+))  # fmt: skip
 FENCES = ("steps", "joined", "held")  # filters that only `template` puts in
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 

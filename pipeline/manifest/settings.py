@@ -12,10 +12,10 @@ from pathlib import Path
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.fields import is_url
-from pipeline.manifest.files import secret_reason
+from pipeline.manifest.files import BadValue, secret_reason
 from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
 from pipeline.manifest.location import Place, is_address
-from pipeline.manifest.outputs import BadName, output_name
+from pipeline.manifest.outputs import output_name
 from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.schema import DeliverKeys, Keys, ManifestFile
@@ -111,7 +111,7 @@ def retry_settings(file: ManifestFile) -> Retry:
 def notify_settings(
     file: ManifestFile, folder: Path, variables: Mapping[str, str]
 ) -> tuple[Notify | None, list[SettingProblem]]:
-    """Return who is told, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
+    """Return who is notified, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
     if file.notify is None:
         return None, []
     troubles: list[SettingProblem] = []
@@ -208,7 +208,7 @@ class DeliveryRecipe:
             return image_name
         try:
             return output_name(self.template.render(context), task_id=task_id)
-        except (TemplateTrouble, BadName) as trouble:
+        except (TemplateTrouble, BadValue) as trouble:
             what = f"{task_id}: deliver.{self.name}.name: {trouble.what}"
             raise InputError(Problem(what=what, instead=trouble.instead)) from trouble
 

@@ -91,7 +91,7 @@ class Sources:
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
-                with suppress(BadPattern):  # told when the job's rows are asked for
+                with suppress(BadPattern):  # reported when the job's rows are asked for
                     wanted = self._wanted(plan.each)
                     base = wanted.glob.base
                     glob = replace(wanted.glob, base=base if wanted.glob.bucket else os.path.realpath(base))
@@ -179,7 +179,7 @@ class Sources:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
 
     def _at_key(self, plan: JobPlan, kind: str, row: SourceRow | Problem) -> SourceRow | Problem:
-        """Return a row as it is; what is wrong with a table as a whole is told where the manifest names it."""
+        """Return a row as it is; what is wrong with a table as a whole is reported where the manifest names it."""
         if isinstance(row, SourceRow) or row.line is not None:
             return row
         return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
@@ -252,7 +252,7 @@ class Sources:
         try:
             return self._now() - os.stat(path).st_mtime < min_age_s  # noqa: PTH116 - as above
         except OSError:
-            return False  # told when the image is looked at
+            return False  # reported when the image is looked at
 
     def _images(self, each: Each) -> Iterator[SourceRow]:
         """Yield a row for every done image of another job; none while nobody knows them."""

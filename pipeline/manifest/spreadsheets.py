@@ -73,8 +73,13 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
     sep = _SEP.match(sample)
     if sep is not None:
         sample = sample[sep.end() :]
-    chosen = delimiter or (sep[1] if sep is not None else _delimiter(sample, columns))
-    return Dialect(found, chosen, sep is not None, is_guessed=encoding is None and found == "cp1252")
+    best = max(DELIMITERS, key=lambda each: _fit(sample, each, columns))  # the first of equals
+    return Dialect(
+        found,
+        delimiter or (sep[1] if sep is not None else best),
+        sep is not None,
+        is_guessed=encoding is None and found == "cp1252",
+    )
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
@@ -145,17 +150,13 @@ def not_decodable(path: Path, encoding: str) -> Unreadable:
     return Unreadable(f"is not {name} text", instead)
 
 
-def _delimiter(sample: str, columns: Collection[str]) -> str:
-    """Return the delimiter that makes a table of the sample: all columns there, records alike, most columns."""
-    return max(DELIMITERS, key=lambda delimiter: _fit(sample, delimiter, columns))  # the first of equals
-
-
 def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, float, int]:
+    """Return how well a delimiter makes a table of the sample: all columns there, records alike, number of columns."""
     found: list[list[str]] = []
     try:
         for cells in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLE):
             found += [cells] if any(cell.strip() for cell in cells) else []
-    except csv.Error:  # a quote that is never closed: told when the rows are read
+    except csv.Error:  # a quote that is never closed: reported when the rows are read
         pass
     if not found:
         return False, 0.0, 0

@@ -15,7 +15,7 @@ PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its l
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
-class Unseen:
+class UncheckedFiles:
     """An output directory that is not looked at, because a run is changing it: the ledger's word counts."""
 
     def compare(self, artifact: Artifact) -> FileComparison:  # noqa: ARG002 - the protocol's form

@@ -67,12 +67,12 @@ class Selection:
         """Say whether nothing is left out."""
         return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
 
-    def strangers(self, jobs: Collection[str]) -> list[Problem]:
+    def unknown_jobs(self, jobs: Collection[str]) -> list[Problem]:
         """Return what is wrong with patterns that no task can match: they name a job that is not among `jobs`.
 
         A pattern that matches no task today is none of them: rows, tags and states come and go.
         """
-        return [p for pattern in (*self.select, *self.exclude) if (p := _stranger(pattern, jobs))]
+        return [p for pattern in (*self.select, *self.exclude) if (p := _unknown_job(pattern, jobs))]
 
     def apply(self, rows: Iterable["PlanRow"], *, matched: set[str] | None = None) -> Iterator["PlanRow"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order.
@@ -136,7 +136,7 @@ def _problem(pattern: str) -> Problem | None:
     return None
 
 
-def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
+def _unknown_job(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if name and kind in ("tag", "state", "flag", "mark"):
         return None

@@ -107,13 +107,9 @@ class Catalogue:
     """The models' tables, with a person's own prices before them."""
 
     def __init__(self, own_prices: Prices = _NO_PRICES) -> None:
+        """`own_prices` (micro-USD an image, or a size) win over those of the tables."""
         self._own = own_prices
         self._models = _tables().models
-
-    @classmethod
-    def load(cls, overrides: Prices = _NO_PRICES) -> "Catalogue":
-        """Read the built-in tables; `overrides` (micro-USD an image, or a size) win over their prices."""
-        return cls(overrides)
 
     def __repr__(self) -> str:
         return f"<Catalogue {len(self._models)} models, {len(self._own)} own prices>"
@@ -262,7 +258,7 @@ class PriceList:
     def settle(self, task: Task, usage: Usage | None) -> int | None:
         """Return what an answer cost by its tokens and the tier that was served, and learn from it.
 
-        None: it cannot be told, and what was reserved stands. Without tokens nobody said which tier was served either:
+        None: nobody knows, and what was reserved stands. Without tokens nobody said which tier was served either:
         then it is the standard one.
         """
         own = self._catalogue.own_price(task.model, _size(task))

@@ -35,6 +35,7 @@ class Answers(ResponseHandler):
         self._informational = 0
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take one parsed answer; aiohttp's parser calls this."""
         is_informational = 100 <= data[0].code < 200 and data[0].code != 101
         self._informational = self._informational + 1 if is_informational else 0
         if self._informational <= MOST_INFORMATIONAL:

@@ -259,7 +259,7 @@ class Transport:
     async def _collect(
         self, response: aiohttp.ClientResponse, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
-        """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
+        """Read the body. Where its length is known, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
         """
         room_bytes = response.content_length or 0
@@ -287,14 +287,13 @@ class Transport:
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
         beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
-        found = request_id(progress.headers)
         return Failure(
             fault=fault,
             billed=billed,
             reason=self._redactor.text(words),
             status=progress.status,
             code=type(error).__name__,
-            request_id=None if found is None else self._redactor.text(found, 80),
+            request_id=request_id(progress.headers, self._redactor),
             body=self._redactor.body(beginning) or None,
             suffix=".cut",
         )
@@ -350,15 +349,10 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
             return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
-        case aiohttp.ClientConnectorError(
-            os_error=ConnectionResetError(errno=None)
-        ):  # asyncio's: closed in a handshake
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError(errno=None)):  # asyncio's: in a handshake
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
-            return (
-                fault,
-                Billed.NO,
-                "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all",
-            )
+            words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
+            return fault, Billed.NO, words
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

@@ -102,13 +102,13 @@ def write_report(
     output_dir: Path | BucketUrl,
     command: str = "",
     now: datetime | None = None,
-    told: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the report into the folder `out` and return its page.
 
     `spend`: moment and micro-dollars of each expense, or of each day. `output_dir` tells reports apart where a browser
-    keeps marks. `command`: what is typed behind `imgpipe VERB`. `told` hears how many of how many new thumbnails are
-    made.
+    keeps marks. `command`: what is typed behind `imgpipe VERB`. `on_progress` is called with how many of how many
+    new thumbnails are made.
 
     Raises StorageError: the folder is not ours (`claim_folder`). OSError: it cannot be written.
     """
@@ -121,7 +121,7 @@ def write_report(
             states[row.state.value] += 1
             if len(shown) < MOST_ROWS:
                 shown.append(row)
-    thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), told=told)
+    thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
     heading = Heading(
         title=title,
         key=sheet_key(title, output_dir),
@@ -144,7 +144,7 @@ def sheet_key(title: str, output_dir: Path | BucketUrl) -> str:
 
 
 def fine(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
-    """Return moments to draw: a life of one day that is told by days is drawn from the images of that day.
+    """Return moments to draw: a life of one day that is known by days is drawn from the images of that day.
 
     Only where they are all of the money: a chart must not climb to another sum than the one above it.
     """

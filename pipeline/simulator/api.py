@@ -42,18 +42,14 @@ from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.pictures import UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.rendering import Rendered, Renderer
+from pipeline.simulator.rendering import Renderer
+from pipeline.simulator.responses import Rendered
 
 Sleep = Callable[[float], Awaitable[None]]
 _STALL_S = 60.0
 _TRICKLE_S = 10.0
 _TRICKLE_STEPS = 40
-_LIMIT_ANSWERS = {
-    "retry_after": "rate_limited",
-    "retry_info": "rate_limited_retry_info",
-    "text": "rate_limited_text",
-    "none": "rate_limited",
-}
+_LIMIT_ANSWERS = {"retry_info": "rate_limited_retry_info", "text": "rate_limited_text"}
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -107,9 +103,8 @@ class Api:
         try:
             reply = await self._answered(exchange, request)
         except RequestRejected as rejected:
-            self._write(
-                exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
-            )
+            is_executed = exchange.fault is not None and exchange.fault.is_billed
+            self._write(exchange, rejected.reply.status, is_executed=is_executed)
             return respond(_signed(rejected.reply, exchange))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
@@ -130,9 +125,8 @@ class Api:
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        return respond(
-            ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._exchange().request_id))
-        )
+        case = Case(model="", request_id=self._exchange().request_id)
+        return respond(ERROR_RESPONSES["convert_request_failed"](case))
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
@@ -152,10 +146,9 @@ class Api:
         delay_s = self._limiter.acquire(exchange.key)
         if delay_s is not None:
             hint = self._profile.limits.hint
-            case = Case(
-                model=exchange.model, request_id=exchange.request_id, delay_s=None if hint == "none" else delay_s
-            )
-            answer = _LIMIT_ANSWERS[hint] if self._profile.limits.status == 429 else "overloaded"
+            named_s = None if hint == "none" else delay_s
+            case = Case(model=exchange.model, request_id=exchange.request_id, delay_s=named_s)
+            answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self._profile.limits.status == 429 else "overloaded"
             raise RequestRejected(ERROR_RESPONSES[answer](case))
         try:
             model = validation.find_model(exchange.model, exchange.request_id)
@@ -196,14 +189,13 @@ class Api:
             return responses.words(ask, variation, exchange.tokens)
         rendered = await self._rendered(exchange, ask, wait_s)
         exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
-        return responses.answer(ask, rendered.images, rendered.drafts, variation, exchange.tokens, fault)
+        return responses.answer(ask, rendered, variation, exchange.tokens, fault)
 
     async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
         try:
-            rendered = await self._renderer.render(
-                ask, exchange.seed or 0, exchange.fault.name if exchange.fault else ""
-            )
+            fault = exchange.fault.name if exchange.fault else ""
+            rendered = await self._renderer.render(ask, exchange.seed or 0, fault)
         except UnreadableImage:
             exchange.rule = None  # nothing was made that a fault could spoil
             raise bad_argument("Provided image is not valid") from None

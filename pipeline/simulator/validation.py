@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 import pybase64
 
-from pipeline.simulator.error_responses import INTERNAL, RequestRejected, bad_argument, comet, google
+from pipeline.imaging.formats import sniff
+from pipeline.simulator.error_responses import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
 from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 
@@ -121,11 +122,9 @@ Fields = Mapping[str, Node]
 
 def find_model(name: str, request_id: str) -> ServedModel:
     """Return a served model; an unknown name gets the gateway's ambiguous 503."""
-    model = SERVED.get(name)
-    if model is None:
-        message = f"no available channel for group default and model {name} (distributor)"
-        raise RequestRejected(comet(503, message, request_id, code="model_not_found"))
-    return model
+    if name not in SERVED:
+        raise RequestRejected(no_channel(Case(model=name, request_id=request_id)))
+    return SERVED[name]
 
 
 def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
@@ -196,7 +195,7 @@ def _image_config(model: ServedModel, config: Fields) -> tuple[str | None, str |
         return None, None
     fields = config["imageConfig"].fields(("aspectRatio", "imageSize"))
     ratio, size = fields.get("aspectRatio"), fields.get("imageSize")
-    if size is not None and not model.takes_image_size:
+    if size is not None and not model.thinks:
         raise RequestRejected(google(500, "INTERNAL", INTERNAL))
     return (
         None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
@@ -233,7 +232,7 @@ TURN = ("role", "parts")
 PART = ("text", "inlineData", "fileData", "thought", "thoughtSignature", "partMetadata", "mediaResolution")
 DATA = ("text", "inlineData", "fileData")
 MIMES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+_HEIF = {"image/heic", "image/heif"}
 
 
 @dataclass(slots=True)
@@ -242,19 +241,6 @@ class Said:
 
     texts: list[str] = field(default_factory=list)
     images: list[InputPicture] = field(default_factory=list)
-
-
-def mime_of(data: bytes) -> str | None:
-    """Return the type that the first bytes tell; None when they tell none that the API takes or names."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return "image/heic"
-    return "image/gif" if data[:4] == b"GIF8" else None
 
 
 def decode(node: Node) -> bytes:
@@ -276,10 +262,10 @@ def _inline(node: Node) -> InputPicture:
     mime, data = fields["mimeType"].text(), decode(fields["data"])
     if mime not in MIMES:
         raise bad_argument(f"Unsupported MIME type: {mime}")
-    found = mime_of(data)
-    if found is None:
+    found = sniff(data)[0]
+    if found not in (*MIMES, "image/gif"):
         raise bad_argument("Provided image is not valid")
-    if found != mime and not (found == "image/heic" and mime == "image/heif"):
+    if found != mime and {found, mime} != _HEIF:
         raise bad_argument(f"Unhandled generated data mime type: {found}")
     return InputPicture(mime=mime, data=data)
 

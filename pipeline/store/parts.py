@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -225,6 +225,7 @@ class Salvager:
         self._outputs = resources.outputs
         self._clock = settings.clock
         self._beside = settings.beside
+        self._check = settings.check
         self._recovery = recovery
 
     def settle(self, record: AttemptRecord, image: Image, source: Source) -> None:
@@ -277,10 +278,13 @@ class Salvager:
         self._drop(source)
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
-        """Write an image that stands under its final name down as done, with its sidecar where it has one."""
+        """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
         request = self._ledger.run(lambda c: _record_of(c, record))
         if request is not None and (sidecar := self._beside(request, image)) is not None:
             self._writer.write_beside(artifact, sidecar)
+        if request is not None:
+            flags, look = self._check(request, image)
+            artifact = replace(artifact, flags=flags, look=look)
         now, cost = to_us(self._clock()), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
         self._ledger.run(lambda c: rows.finish(c, record.attempt, artifact, cost=cost, now=now, reason=reason))

@@ -126,6 +126,11 @@ class LedgerReader:
         """Count this manifest's done images by what checks found in them."""
         return Counter(dict(self._rows("flags", manifest=self.manifest)))
 
+    def looks(self, job: str, *, most: int) -> dict[str, str]:
+        """Return the perceptual hashes of a job's latest images by task, oldest first."""
+        found = self._rows("looks", manifest=self.manifest, job=rows.text(job), most=most)
+        return dict(reversed(list(found)))
+
     def jobs(self) -> Counter[str]:
         """Count this manifest's tasks by job, those that it no longer has included."""
         return Counter(dict(self._rows("jobs", manifest=self.manifest)))

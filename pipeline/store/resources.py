@@ -37,6 +37,9 @@ from pipeline.store.writer import Delivery, Writer
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
+ImageCheck = Callable[
+    [Mapping[str, Any], Image], tuple[Mapping[str, str], str]
+]  # the same -> `Artifact.flags` and `look`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,7 @@ class StoreSettings:
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
     beside: Beside = lambda _record, _image: None
+    check: ImageCheck = lambda _record, _image: ({}, "")
 
 
 class Place(Protocol):
@@ -108,6 +112,7 @@ class StoreOptions(TypedDict, total=False):
     mountinfo: Callable[[], str]
     bucket: Callable[[BucketUrl], Bucket]
     beside: Beside
+    check: ImageCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

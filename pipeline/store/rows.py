@@ -46,7 +46,7 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_APART: Final = ("images", "digests", "fingerprint", "is_default_model", "checks", "min_side_px")
+_APART: Final = ("images", "digests", "fingerprint", "is_default_model")
 _RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
 
 
@@ -177,7 +177,13 @@ def finish(
 ) -> None:
     """Record an image as done (B5); `seconds` None: it was recovered, what was known of its answer stays."""
     flags = msgspec.json.encode(artifact.flags).decode() if artifact.flags else ""
-    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now, "flags": text(flags)}
+    row = artifact_row(artifact) | {
+        "attempt": attempt,
+        "cost": cost,
+        "now": now,
+        "flags": text(flags),
+        "look": artifact.look,
+    }
     connection.execute(query("finish_task"), row)
     row |= {
         "seconds": seconds,

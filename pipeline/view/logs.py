@@ -248,8 +248,8 @@ class JsonFormatter(_Formatter):
         return json.dumps(fields, default=str)
 
 
-class _Forgiving(logging.StreamHandler[TextIO]):
-    """A handler whose own failure is told once, on stderr, and never to the caller."""
+class _SafeHandler(logging.StreamHandler[TextIO]):
+    """A handler whose own failure is reported once, on stderr, and never to the caller."""
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
         super().__init__(stream if stream is not None else sys.stderr)
@@ -287,9 +287,9 @@ def set_up(
     formatter = JsonFormatter(secrets) if style == "json" else TextFormatter(secrets)
     root = logging.getLogger()
     tear_down()
-    handlers = [(_Forgiving(None, "stderr"), level)]
+    handlers = [(_SafeHandler(None, "stderr"), level)]
     if file is not None:
-        handlers.append((_Forgiving(_opened(file), visible(str(file))), file_level))
+        handlers.append((_SafeHandler(_opened(file), visible(str(file))), file_level))
     for handler, least in handlers:
         handler.setFormatter(formatter)
         handler.setLevel(least)
@@ -303,11 +303,11 @@ def set_up(
 def tear_down() -> None:
     """Take our handlers off again and close their files."""
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, _Forgiving)]:
+    for handler in [h for h in root.handlers if isinstance(h, _SafeHandler)]:
         root.removeHandler(handler)
         handler.close()
         if not handler._is_stderr:
-            with suppress(OSError):  # a full disk was told when the line was lost
+            with suppress(OSError):  # a full disk was reported when the line was lost
                 handler.stream.close()
 
 

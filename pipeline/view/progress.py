@@ -139,20 +139,20 @@ class Stream(Protocol):
 
 
 class PlainProgress:
-    """A listener that writes `progress: 120/1,000 ...` lines."""
+    """A listener that writes `progress: 120/1,000 ...` lines; without a stream it shows nothing."""
 
     def __init__(
         self,
         *,
         total: int,
         gauge: Callable[[], Gauge],
-        stream: Stream,
+        stream: Stream | None,
         clock: Callable[[], float] = time.monotonic,
         every_s: float = 10.0,
     ) -> None:
         self._tally = ProgressCounts(total, clock)
         self._gauge = gauge
-        self._stream: Stream | None = stream
+        self._stream = stream
         self._clock = clock
         self._every_s = every_s
         self._last = clock()
@@ -243,12 +243,7 @@ class LiveProgress:
     """A listener with a live view; `with` shows and ends it."""
 
     def __init__(
-        self,
-        *,
-        total: int,
-        gauge: Callable[[], Gauge],
-        console: "Console",
-        clock: Callable[[], float] = time.monotonic,
+        self, *, total: int, gauge: Callable[[], Gauge], console: "Console", clock: Callable[[], float] = time.monotonic
     ) -> None:
         from rich.live import Live as View
 
@@ -280,9 +275,7 @@ class LiveProgress:
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         from rich.text import Text
 
-        width = max(
-            options.max_width - len("^C"), 1
-        )  # a terminal writes that where the cursor stands: at our last sign
+        width = max(options.max_width - len("^C"), 1)  # which a terminal writes where the cursor stands
         for line in screen(self._tally, self._gauge(), width):
             line.truncate(width, overflow="ellipsis")
             line.no_wrap = True
@@ -344,9 +337,7 @@ def _pace(tally: ProgressCounts, gauge: Gauge) -> "Text":
     if pace is not None:
         parts.append(Text(f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"))
     if tally.summary is None:
-        ceiling = (
-            f"{gauge.limit} (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else f"{gauge.limit}"
-        )
+        ceiling = f"{gauge.limit}" + (f" (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else "")
         parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
         parts += map(Text, worker_counts(gauge))
     parts += [Text(part, style="red") for part in trouble_lines(tally)]
@@ -367,21 +358,6 @@ class Progress(AbstractContextManager["Progress"], Protocol):
     def __call__(self, event: Event, /) -> None: ...
 
 
-class SilentProgress:
-    """No progress at all."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
-
-    def __call__(self, event: Event) -> None:
-        pass
-
-
 def progress(
     mode: Mode,
     *,
@@ -396,7 +372,7 @@ def progress(
     `gauge` is read from another thread and must only read. `console` writes to stderr.
     """
     if is_quiet or mode == "none":
-        return SilentProgress()
+        return PlainProgress(total=total, gauge=gauge, stream=None, clock=clock)
     if mode == "rich" or (mode == "auto" and console.is_terminal and not console.is_dumb_terminal):
         return LiveProgress(total=total, gauge=gauge, console=console, clock=clock)
     return PlainProgress(total=total, gauge=gauge, stream=console.file, clock=clock)

@@ -164,7 +164,7 @@ def _where(summary: RunSummary, manifest: str, output_dir: str) -> list[str]:
 def _next_step(summary: RunSummary, manifest: str) -> list[str]:
     """What a person does now, by exit code; nothing where the lines before it have said it."""
     if summary.not_before is not None:
-        return [f"Nothing is sent before {summary.not_before}; the same command works after that."]
+        return [f"Nothing is sent before {summary.not_before}; the same command works after that (--now: at once)."]
     match summary.exit:
         case Exit.ACCOUNT:
             return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]

@@ -104,6 +104,9 @@ def test_refusal_says_what_a_person_wants_to_know() -> None:
         "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539;"
         " the next run has it anew, or raise limits.budget.run (--budget)"
     )
+    wallet = Wallet(Budget(day=5_000_000))
+    wallet.keep_unknown(reserved(wallet, 4_000_000))
+    assert "($5.00) is used up, $4.00 of it maybe billed: $1.00 left" in str(refused(wallet, 2_000_000))
     assert str(refused(Wallet(Budget(day=1)), 2)).endswith("the next day has it anew, or raise limits.budget.day")
 
 
