@@ -249,10 +249,13 @@ class Bucket:
             raise self._translated(error) from None
         return digest.hexdigest()
 
-    def listing(self) -> Iterator[Listed]:
-        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError."""
+    def listing(self, folder: str | None = None) -> Iterator[Listed]:
+        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError.
+
+        `folder`: only those below it, by the same names.
+        """
         try:
-            for page in self._store.list(chunk_size=PAGE):
+            for page in self._store.list(folder, chunk_size=PAGE):
                 yield from map(_listed, page)
         except Exception as error:
             raise self._translated(error) from None

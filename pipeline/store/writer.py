@@ -156,6 +156,17 @@ def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
     return f"{PART}{ledger_id}-{attempt}-{sha256}"
 
 
+def kept(rejected: RejectedFolder, delivery: Delivery) -> str:
+    """Keep an image in rejected/; return its path there. Raises StorageError."""
+    try:
+        return rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
+    except OSError as error:
+        why = error.strerror or error
+        raise StorageError(
+            f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
+        ) from error
+
+
 class Writer:
     """Puts images into one output directory. Thread-safe."""
 
@@ -193,6 +204,10 @@ class Writer:
         except OSError as second:
             error = second
         raise self._kept_aside(delivery, error) from error
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/. Raises StorageError."""
+        return kept(self._rejected, delivery)
 
     def abandon(self) -> None:
         """Do nothing: a disk is waited for."""
