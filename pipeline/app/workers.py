@@ -23,15 +23,15 @@ from pipeline.model import BucketUrl, Due, InputImage
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, check_reach, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.kept import MARK, apart_dir, sending_on
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from pipeline.store.store import BUCKET_WORKERS, Store
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
-MARK: Final = ".workers"  # in the state directory, while a run has workers
 PROBE: Final = ".imgpipe-probe-"
 
 
@@ -59,13 +59,19 @@ class WorkerOrder:
         return find_key(self.provider, environ=os.environ, dotenv_dir=self.folder)
 
     @property
+    def is_state_seen(self) -> bool:
+        """Whether the state directory of the run is seen from here, and not another one under the same path."""
+        with suppress(OSError):
+            return (self.state_dir / MARK).read_text() == self.token
+        return False
+
+    @property
     def kept_dir(self) -> Path:
         """Where this worker keeps what it cannot publish."""
-        with suppress(OSError):
-            if (self.state_dir / MARK).read_text() == self.token:
-                return self.state_dir
+        if self.is_state_seen:
+            return self.state_dir
         if isinstance(self.output_dir, Path):
-            return self.output_dir / f".imgpipe-{self.ledger_id}"
+            return apart_dir(self.output_dir, self.ledger_id)
         return Path(tempfile.gettempdir()) / f"imgpipe-{os.getuid()}-{self.ledger_id}"
 
 
@@ -92,7 +98,12 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         is_play_money=order.is_play_money,
         force=order.force,
     )
-    resources = await asyncio.to_thread(open_worker_resources, settings, ledger_id=order.ledger_id)
+    resources = await asyncio.to_thread(
+        open_worker_resources,
+        settings,
+        ledger_id=order.ledger_id,
+        sending_on=None if order.is_state_seen else sending_on,
+    )
     pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
     try:
         client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue(order.prices))
@@ -195,8 +206,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     cores = setup.flags.workers or os.cpu_count() or 1
     with _token(setup.manifest.state_dir) as token:
         order = order_of(setup, store, token=token)
-        async with joined(address, cpus=cores) as cluster:
-            await asyncio.to_thread(check_reach, address, is_rehearsal=order.is_keyless)
+        async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
             number = cores if address == LOCAL else setup.flags.workers or len(nodes())
             async with _probe(order, due) as probe:
                 await start_workers(
@@ -207,7 +217,10 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
                     order=order,
                     probe=probe,
                 )
-            yield ReadyWorkers(cluster=cluster, order=order)
+            try:
+                yield ReadyWorkers(cluster=cluster, order=order)
+            finally:
+                await store.collect_kept()
 
 
 @contextmanager

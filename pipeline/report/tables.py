@@ -30,7 +30,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRow:
-    """One task. Paths are relative to the report's folder, or absolute; None where there is nothing."""
+    """One task. Paths are relative to the report's folder, absolute, or the addresses of objects; None: nothing."""
 
     id: str
     job: str
@@ -43,6 +43,7 @@ class ReportRow:
     matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
     image: str | None = None
     input_image: str | None = None  # the first input: what stands before
+    input_sha256: str | None = None
     width: int | None = None
     height: int | None = None
     mime: str | None = None

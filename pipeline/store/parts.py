@@ -87,6 +87,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def is_latecomer(self) -> bool:
+        """Whether a later attempt at the same request has brought the task's image."""
+        return self.fingerprint == self.asked and self.maker is not None and self.attempt < self.maker
+
+    @property
     def price_microusd(self) -> int:
         """What the image cost: the settled price, else the one that was reserved."""
         return self.cost_microusd if self.attempt_state in ("ok", "paid") else self.reserved_microusd
@@ -238,6 +243,9 @@ class Salvager:
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
                     self._drop(source)
                     return
+                case _ if record.is_latecomer:
+                    self._reject(record, image, source)
+                    return
                 case _:
                     self._set_aside(record, image, source)
                     return
@@ -316,6 +324,17 @@ class Salvager:
         kept = supersede(source.part.tree, self._state, source.part.path, maker=record.attempt, name=name)
         reason = f"the image of attempt {record.attempt} is no longer asked for; it is in {kept}"
         self._recovery.note(f"{record.id}: {reason}")
+        if record.attempt_state in ("sent", "unknown"):
+            self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _reject(self, record: AttemptRecord, image: Image, source: Source) -> None:
+        """A later attempt has brought the task's image: this one came too late, and is kept with its attempt."""
+        if source.part is None:
+            return
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        self._drop(source)
         if record.attempt_state in ("sent", "unknown"):
             self._write_kept(record, image, record.state, reason=reason, kept=kept)
 

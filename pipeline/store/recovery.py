@@ -20,6 +20,7 @@ from pipeline.store import rows
 from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files
+from pipeline.store.kept import MARK, collect
 from pipeline.store.parts import (
     LISTED,
     AttemptRecord,
@@ -47,6 +48,7 @@ class Recoverer:
 
     def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
+        self._resources = resources
         self._ledger = resources.ledger
         self._outputs = resources.outputs
         self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
@@ -73,6 +75,9 @@ class Recoverer:
                 self._keep_numbers_apart(parts)
                 for part in parts:
                     self._settle_part_unless_closed(part)
+            if (self._state.root / MARK).exists():
+                collect(self._resources)
+                (self._state.root / MARK).unlink()
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:

@@ -20,6 +20,7 @@ from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskStat
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.kept import collect
 from pipeline.store.ledger import Awaiting
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
@@ -86,6 +87,10 @@ class Store:
         if not self._is_closed:
             self._is_closed = True
             await asyncio.to_thread(self._resources.close)
+
+    async def collect_kept(self) -> None:
+        """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
+        await self._pool.finish(collect, self._resources)
 
     # --- a run
 
