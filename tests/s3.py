@@ -160,6 +160,9 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
                 )
             if self.headers.get("If-None-Match") and key in s3.objects and not s3.ignores_conditions:
                 return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
+            wanted = self.headers.get("If-Match")
+            if wanted and (key not in s3.objects or _etag(s3.objects[key][0]) != wanted):
+                return 412, b"<Error><Code>PreconditionFailed</Code></Error>", {}
             kept = {name: value for name, value in self.headers.items() if name.lower().startswith("x-amz-meta-")}
             s3.objects[key] = (body, kept)
             return 200, b"", {"ETag": _etag(body)}
