@@ -154,3 +154,15 @@ def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: Scripted
     assert (told.exit, told.json["counts"]) == (0, {"added": 2}), told.err
     assert told.json["to"] == str(imgpipe.folder / "shop-simulated")
     assert s3.objects == before
+
+
+def test_an_object_carries_its_record(imgpipe: Imgpipe, s3: ScriptedS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = imgpipe.manifest(JOBS, extra="defaults: {metadata: embed}")
+    path.write_text(path.read_text().replace("output_dir: out", "output_dir: s3://bucket/out"))
+    assert imgpipe("run", path, "-q").exit == 0
+    elsewhere = imgpipe.folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (imgpipe.folder / ".pipeline").rename(elsewhere / "moved")
+    told = imgpipe("explain", f"s3://bucket/{images(s3)[1]}", "--json").json
+    assert (told["task"], told["standing"], told["prompt"]) == ("studio/m", "carried", "A mug")
