@@ -126,6 +126,7 @@ def _report_row(
         folder=task.name.rpartition("/")[0],
         mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
         versions=tuple(_versions(attempts, artifact, superseded)),
+        flags=tuple(known.flags) if known else (),
         redo_microusd=None if quote is None else quote.most,
     )
 

@@ -60,6 +60,7 @@ class ReportRow:
     folder: str = ""  # of the output name
     mark: Mark | None = None  # None: there is none of the image that stands there
     versions: tuple[Version, ...] = ()  # newest first
+    flags: tuple[str, ...] = ()  # what checks found in the image
     redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
 
 
@@ -157,6 +158,7 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "mark": mark.kind,
         "stars": mark.stars,
         "note": mark.note,
+        "flags": list(row.flags),
         **{f"row.{name}": value for name, value in row.fields.items()},
     }
 
