@@ -19,7 +19,7 @@ from pipeline.errors import Exit, InputError
 @f.deciding
 @f.as_json
 def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
-    """Show what a run of FILE would do, why, and for how much. Reads only, of the network the buckets that FILE names.
+    """Show what a run of FILE would do, why, and for how much. Reads only; of the network only buckets in FILE.
 
     \b
     imgpipe plan jobs/catalogue.yaml
@@ -105,7 +105,8 @@ def status(
 def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
 
-    Of images in a bucket it is in the state directory. The page filters by job and state, compares before and after, and saves picks for `export` and `redo`.
+    Of images in a bucket it is in the state directory. The page filters by job and state, compares before and after,
+    and saves picks for `export` and `redo`.
 
     \b
     imgpipe report jobs/demo.yaml --open
