@@ -221,6 +221,8 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
                 yield ReadyWorkers(cluster=cluster, order=order)
             finally:
                 await store.collect_kept()
+                if cluster.dispatch.lost:
+                    await store.settle_late()
 
 
 @contextmanager
