@@ -38,6 +38,7 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     result = json.loads(out)
     assert (result["exit"], run.returncode, result["images"]) == (0, 0, ITEMS), err
     assert result["workers"] == {"started": 2, "lost": 1}
+    assert all(line.startswith("{") for line in err.splitlines()), "Ray wrote to stderr"
     assert status["running"]["workers"] == {"started": 2, "lost": 0}
 
     prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(ITEMS)}
