@@ -215,7 +215,7 @@ class Bucket:
             old = self._store.head(path)
             if version_of(old["e_tag"]) != version:
                 raise ObjectExists(path)
-            mode: Any = {"e_tag": old["e_tag"], "version": old["version"]}
+            mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
             result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
         except (answers.PreconditionError, FileNotFoundError):
             raise ObjectExists(path) from None

@@ -380,11 +380,11 @@ def prune(
     found = asyncio.run(prune(_setup(file, **flags), kinds, older_s=older, is_done=is_done))
     total = sum(each.size_bytes for each in found)
     if is_json:
-        lines = [{"kind": e.kind.value, "path": str(e.path), "size_bytes": e.size_bytes, "task": e.task} for e in found]
+        lines = [{"kind": e.kind.value, "path": e.location, "size_bytes": e.size_bytes, "task": e.task} for e in found]
         f.print_json({"files": lines, "size_bytes": total, "removed": is_done})
         return Exit.OK
     for each in found:
-        print(f"{each.kind:<10}  {each.at:%Y-%m-%d}  {size(each.size_bytes):>8}  {visible(str(each.path))}")
+        print(f"{each.kind:<10}  {each.at:%Y-%m-%d}  {size(each.size_bytes):>8}  {visible(each.location)}")
     end = "removed" if is_done else "would be removed; -y does it" if found else "to remove"
     print(f"{count(len(found), 'file')} ({size(total)}) {end}.", file=sys.stderr)
     return Exit.OK

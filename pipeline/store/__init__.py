@@ -19,6 +19,7 @@ store           records the attempts, images and money of a run
 maintenance     moves, accepted changes and salvaged bodies, between requests
 parts           part files left by a process that died
 recovery        repairs at the start of a run
+mirror          the files of a delivery, in a folder or in a bucket
 integrity       files compared with the ledger
 ledger_salvage  rows of a damaged ledger that can still be read
 rebuild         a ledger made from images and what is left of the old one

@@ -281,7 +281,8 @@ class Store:
     def _free_bytes(self) -> int:
         resources = self._resources
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
-        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
+        outputs = resources.outputs
+        return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
 
     def _receive(self, attempt: int, sha256: str, path: str) -> None:
         self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))

@@ -41,20 +41,15 @@ FOLDER: Final = "superseded"
 _NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
 
 
-def superseded_paths(state_dir: Path) -> list[Path]:
-    """Return the superseded images of a state directory; plain files only."""
+def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
+    """Return the superseded images of a state directory, plain files only, with the attempt that made each."""
     try:
         with os.scandir(state_dir / FOLDER) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [state_dir / FOLDER / name for name in sorted(names) if _NAME.fullmatch(name)]
-
-
-def superseded_files(state_dir: Path) -> dict[int, Path]:
-    """Return the superseded images of a state directory by the attempt that made them."""
-    found = ((_NAME.fullmatch(path.name), path) for path in superseded_paths(state_dir))
-    return {int(match[1]): path for match, path in found if match is not None}
+    found = ((_NAME.fullmatch(name), state_dir / FOLDER / name) for name in sorted(names))
+    return [(int(match[1]), path) for match, path in found if match is not None]
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
