@@ -12,7 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,6 +34,7 @@ from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
+    from pipeline.app.run import Watcher
     from pipeline.engine.events import Gauge, Listener
     from pipeline.view.explain import Explanation
     from pipeline.view.plan import PlanBill
@@ -94,8 +95,10 @@ def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explan
     InputError when nobody knows it.
     """
     from pipeline.app import explain as app_explain
+    from pipeline.model import is_object
 
-    return app_explain.explain(Path(path), state_dir=None if state_dir is None else Path(state_dir))
+    place = path if isinstance(path, str) and is_object(path) else Path(path)
+    return app_explain.explain(place, state_dir=None if state_dir is None else Path(state_dir))
 
 
 async def run_manifest(
@@ -112,7 +115,7 @@ async def run_manifest(
     simulate: bool = False,
     listen: Listen | None = None,
 ) -> "RunSummary":
-    """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` hears every event.
+    """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` is called with every event.
 
     select, exclude, max_duration_s, pilot, force and repair mean what the flags of those names mean.
 
@@ -130,7 +133,7 @@ async def run_manifest(
         repair=repair,
     )
     setup = context.prepare(Path(path), flags)
-    return await app_run.run(setup, watch=_Hearing(listen or _ignore), is_main=False)
+    return await app_run.run(setup, watch=_display(listen or (lambda _event: None)), is_main=False)
 
 
 def _flags(
@@ -190,12 +193,12 @@ async def generate(
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
-    def hear(event: "Event") -> None:
-        if (image := _arrived(event, setup, items)) is not None:
+    def arrived(event: "Event") -> None:
+        if (image := _generated(event, setup, items)) is not None:
             arrivals.put_nowait(image)
 
     # a generator cannot hold a task group open between two images; the task is awaited below in every case
-    running = asyncio.create_task(app_run.run(setup, watch=_Hearing(hear), is_main=False), name="generate")
+    running = asyncio.create_task(app_run.run(setup, watch=_display(arrived), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:
         while (image := await arrivals.get()) is not None:
@@ -274,7 +277,7 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     from pipeline.manifest.location import is_address
 
     if is_address(str(output_dir)):
-        what = "not yet for buckets: generate() writes to a folder"
+        what = "generate() keeps its manifest beside the images, so it writes to a folder"
         raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
@@ -303,7 +306,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             yield Generated(
                 id=row,
                 prompt=items.get(row.partition("@")[0], ""),
-                path=setup.manifest.output_folder / task.artifact.path,
+                path=Path(setup.manifest.location_of(task.artifact)),
                 width=task.artifact.width,
                 height=task.artifact.height,
                 mime=task.artifact.mime,
@@ -311,7 +314,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             )
 
 
-def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
+def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
     from pipeline.engine.events import TaskEnded
 
     if not isinstance(event, TaskEnded) or event.artifact is None:
@@ -320,7 +323,7 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
     return Generated(
         id=row,
         prompt=items.get(row.partition("@")[0], ""),
-        path=setup.manifest.output_folder / event.artifact.path,
+        path=Path(setup.manifest.location_of(event.artifact)),
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,
@@ -328,16 +331,10 @@ def _arrived(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Genera
     )
 
 
-class _Hearing:
-    """Shows a run to one listener."""
+def _display(listen: Listen) -> "Watcher":
+    """Return the display of a run that passes every event to one listener."""
 
-    def __init__(self, hear: Listen) -> None:
-        self._hear = hear
+    def watch(started: RunStarted, gauge: "Callable[[], Gauge]") -> "AbstractContextManager[Listener]":  # noqa: ARG001
+        return nullcontext(listen)
 
-    @contextmanager
-    def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":  # noqa: ARG002
-        yield self._hear
-
-
-def _ignore(event: "Event") -> None:
-    """Hear nothing."""
+    return watch

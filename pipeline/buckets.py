@@ -1,4 +1,4 @@
-"""One prefix of a bucket in S3, Google Cloud Storage or Azure, as the few calls that the store makes.
+"""Objects in S3, Google Cloud Storage and Azure: one prefix of a bucket as the few calls that are made of it.
 
 The only module that imports obstore (extra `bucket`), and it does so late. Endpoint and credentials come from the
 environment alone. What the service or the library says is never repeated: a service may echo a key, a token or a
@@ -12,6 +12,8 @@ import ipaddress
 import os
 import re
 import secrets
+import stat
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,13 +22,15 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.errors import InputError, StorageError
-from pipeline.model import BucketUrl
+from pipeline.model import BucketUrl, is_object
 
 if TYPE_CHECKING:
+    from obstore import ObjectMeta
     from obstore.store import AzureStore, GCSStore, MemoryStore, S3Store
 
     ObjectStore = AzureStore | GCSStore | MemoryStore | S3Store
 
+MOST_BYTES: Final = 512 * 2**20  # of a picture; what is larger is none
 PAGE: Final = 1000  # objects that one list request brings; what S3 gives at most
 CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
 CONNECT_S: Final = 5
@@ -121,6 +125,15 @@ class StoredObject:
     facts: ObjectFacts | None
 
 
+def _listed(meta: "ObjectMeta") -> Listed:
+    return Listed(
+        path=meta["path"],
+        size_bytes=meta["size"],
+        version=version_of(meta["e_tag"]),
+        written_at=meta["last_modified"],
+    )
+
+
 def version_of(etag: str | None) -> int:
     """Return what tells one version of an object from another: 62 bits of the SHA-256 of its ETag.
 
@@ -154,6 +167,28 @@ class Bucket:
             raise self._translated(error) from None
         return version_of(result["e_tag"])
 
+    def below(self, prefix: str) -> "Bucket":
+        """Return what lies below a further prefix; it has connections of its own."""
+        url = BucketUrl(self.url.scheme, self.url.bucket, "/".join(each for each in (self.url.prefix, prefix) if each))
+        return open_bucket(url) if prefix else self
+
+    def head(self, path: str) -> "Listed | None":
+        """Return what a listing would say of one object; None: there is none. Raises BucketError."""
+        try:
+            return _listed(self._store.head(path))
+        except FileNotFoundError as error:
+            self._raise_without_bucket(error)
+            return None
+        except Exception as error:
+            raise self._translated(error) from None
+
+    def start(self, path: str, size_bytes: int = 12) -> bytes:
+        """Return an object's first bytes. Raises BucketError."""
+        try:
+            return bytes(self._store.get_range(path, start=0, length=size_bytes))
+        except Exception as error:
+            raise self._translated(error) from None
+
     def look(self, path: str) -> StoredObject | None:
         """Return what stands there, without its bytes; None: nothing. Raises BucketError."""
         try:
@@ -169,10 +204,32 @@ class Bucket:
             facts=facts_of({str(name): value for name, value in found.attributes.items()}),
         )
 
-    def read(self, path: str) -> bytes | None:
-        """Return an object's bytes; None: there is none. Raises BucketError."""
+    def replace(self, path: str, data: bytes, attributes: Mapping[str, str], *, version: int) -> int:
+        """Put an object in the place of one that has this version; return the new one's.
+
+        Raises ObjectExists: another one stands there by now. BucketError.
+        """
+        import obstore.exceptions as answers
+
         try:
-            return bytes(self._store.get(path).bytes())
+            old = self._store.head(path)
+            if version_of(old["e_tag"]) != version:
+                raise ObjectExists(path)
+            mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
+            result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
+        except (answers.PreconditionError, FileNotFoundError):
+            raise ObjectExists(path) from None
+        except ObjectExists:
+            raise
+        except Exception as error:
+            raise self._translated(error) from None
+        return version_of(result["e_tag"])
+
+    def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes | None:
+        """Return an object's bytes; None: there is none, or it is larger. Raises BucketError."""
+        try:
+            found = self._store.get(path)
+            return bytes(found.bytes()) if found.meta["size"] <= most_bytes else None
         except FileNotFoundError as error:
             self._raise_without_bucket(error)
             return None
@@ -192,17 +249,14 @@ class Bucket:
             raise self._translated(error) from None
         return digest.hexdigest()
 
-    def listing(self) -> Iterator[Listed]:
-        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError."""
+    def listing(self, folder: str | None = None) -> Iterator[Listed]:
+        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError.
+
+        `folder`: only those below it, by the same names.
+        """
         try:
-            for page in self._store.list(chunk_size=PAGE):
-                for meta in page:
-                    yield Listed(
-                        path=meta["path"],
-                        size_bytes=meta["size"],
-                        version=version_of(meta["e_tag"]),
-                        written_at=meta["last_modified"],
-                    )
+            for page in self._store.list(folder, chunk_size=PAGE):
+                yield from map(_listed, page)
         except Exception as error:
             raise self._translated(error) from None
 
@@ -267,6 +321,8 @@ class Bucket:
             "403",
         ):
             what = "access is denied"
+        elif isinstance(error, answers.InvalidPathError):
+            what = "an object below it has a name that cannot be read (such as a//b); rename it"
         elif isinstance(error, FileNotFoundError) or status == "404":
             what = "there is no such bucket or object"
         elif status:
@@ -289,10 +345,12 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
     except BucketError as error:
         if not error.is_permanent:
             raise StorageError(f"{error}; nothing was sent") from None
-        instead = (
-            f"mend the address in output_dir, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
-        )
-        raise InputError(f"{error}; {instead}") from None
+        raise InputError(f"{error}; {remedy(url)}") from None
+
+
+def remedy(url: BucketUrl) -> str:
+    """Say what a person mends."""
+    return f"mend the address, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
 
 
 def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Bucket:
@@ -349,3 +407,38 @@ def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts
                 raise
             time.sleep(0.05 * 2**tried)
     raise BucketError(f"{bucket.url}: it says that {path} exists, and shows no such object", is_permanent=False)
+
+
+class Locations:
+    """Reads what stands at locations, paths of this machine or addresses of objects; opens each bucket once.
+
+    For many threads.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._lock = threading.Lock()
+
+    def find(self, address: str) -> tuple[Bucket, str]:
+        """Return the bucket of an object and its name there. Raises InputError: it cannot be opened."""
+        url = BucketUrl.of(address)
+        with self._lock:
+            known = (url.scheme, url.bucket)
+            if known not in self._buckets:
+                self._buckets[known] = open_bucket(BucketUrl(*known))
+            return self._buckets[known], url.prefix
+
+    def read(self, location: str, *, most_bytes: int = MOST_BYTES, may_be_link: bool = True) -> bytes | None:
+        """Return the bytes of a plain file or an object; None: there is none, or it is larger.
+
+        `may_be_link`: a person's inputs may be links, our own images never are. Raises OSError, BucketError,
+        InputError.
+        """
+        if is_object(location):
+            bucket, name = self.find(location)
+            return bucket.read(name, most_bytes=most_bytes)
+        flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY  # a pipe must not hang us
+        with open(os.open(location, flags | (0 if may_be_link else os.O_NOFOLLOW)), "rb") as file:  # noqa: PTH123
+            status = os.fstat(file.fileno())
+            is_fit = stat.S_ISREG(status.st_mode) and status.st_size <= most_bytes
+            return file.read() if is_fit else None

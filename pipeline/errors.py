@@ -4,7 +4,8 @@ ImgpipeError
  ├── InputError          fix the manifest, an input or the command line: exit 2, nothing was sent
  ├── StorageError        free space, fix the disk or the ledger: exit 5
  │    ├── LedgerError    the ledger is corrupt, foreign or newer: exit 5, the file is left as it is
- │    └── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
+ │    ├── Conflict       a file that may not be replaced is in the way of one image: that task only, the run goes on
+ │    └── ClosedFolder   a directory may not be written to any more: what belongs below it waits, the run goes on
  ├── AccountError        a person must act on key, credit, address or TLS: exit 7
  └── TryLater            another run holds the lock, a quota is used up, the provider is down: exit 75
 
@@ -18,7 +19,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every verb. `SEVERITY` says which one is told when several apply."""
+    """Exit codes of every verb. `SEVERITY` says which one is used when several apply."""
 
     OK = 0
     BUG = 1
@@ -49,7 +50,7 @@ SEVERITY: Sequence[Exit] = (
 
 
 def most_severe(codes: Sequence[Exit]) -> Exit:
-    """Return the one exit code that is told when several apply; `Exit.OK` for none."""
+    """Return the one exit code that is used when several apply; `Exit.OK` for none."""
     return min(codes, key=SEVERITY.index, default=Exit.OK)
 
 
@@ -108,6 +109,14 @@ class Conflict(StorageError):  # noqa: N818 - the word of the contract
 
     def __init__(self, text: str, *, kept: str) -> None:
         self.kept = kept
+        super().__init__(text)
+
+
+class ClosedFolder(StorageError):  # noqa: N818 - as above
+    """A directory below the output directory may not be written to; an image for it was paid for and is kept."""
+
+    def __init__(self, text: str, *, folder: str) -> None:
+        self.folder = folder  # relative to the output directory
         super().__init__(text)
 
 

@@ -17,6 +17,9 @@ IMAGE_SUFFIXES: Final = (*OUTPUT_SUFFIXES, ".jpeg")  # the kinds the API takes a
 INPUT_SUFFIXES: Final = (*IMAGE_SUFFIXES, ".gif", ".bmp", ".tif", ".tiff", ".heic", ".heif", ".avif")  # converted
 
 
+BUCKET_SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
+
+
 class TaskState(StrEnum):
     """Where a task stands between runs."""
 
@@ -62,14 +65,26 @@ class BucketUrl:
     def __str__(self) -> str:
         return f"{self.scheme}://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
 
+    @classmethod
+    def of(cls, address: str) -> "BucketUrl":
+        """Read an address that was checked."""
+        scheme, _, rest = address.partition("://")
+        bucket, _, prefix = rest.partition("/")
+        return cls(scheme, bucket, prefix.strip("/"))
+
+
+def is_object(location: str) -> bool:
+    """Say whether a location is the address of an object; else it is a path of this machine."""
+    return location.partition("://")[0] in BUCKET_SCHEMES and "://" in location
+
 
 class InputImage(msgspec.Struct, frozen=True, gc=False):
     """One input image as it was when the plan was made."""
 
-    path: str  # as the operating system opens it; never stored in the ledger
+    path: str  # as the operating system opens it, never stored in the ledger; or the address of an object
     sha256: str  # hex, of the file's own bytes (not of a converted copy)
     size_bytes: int
-    mtime_ns: int
+    mtime_ns: int  # of an object: its version, as in `Artifact`
 
 
 class Digests(msgspec.Struct, frozen=True, gc=False):
@@ -80,6 +95,15 @@ class Digests(msgspec.Struct, frozen=True, gc=False):
     params: str
     model: str
     pixels: str = ""  # of the input images without their metadata; empty: not known, or there are none
+
+
+class ImageChecks(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
+    """What is looked at when an image comes."""
+
+    names: tuple[str, ...] = ()  # of `settings.CHECKS`
+    redo: tuple[str, ...] = ()  # those of them whose flag has the image asked for again
+    most_redos: int = 1
+    min_side_px: int = 0  # below it `min_side` flags
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -109,8 +133,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=Tr
     rerun_when: tuple[Aspect, ...] = tuple(Aspect)
     keep_metadata: bool = False  # send EXIF data (GPS) of the input images along
     embed: bool = False  # write provenance into the image file
-    checks: tuple[str, ...] = ()  # made when the image comes
-    min_side_px: int = 0  # below it the check `min_side` flags
+    checks: ImageChecks = ImageChecks()
     matrix: dict[str, str] = {}  # axis -> the chosen value's name
     fields: dict[str, str] = {}  # the row's own cells, or the `file.*` names
 
@@ -236,6 +259,9 @@ class Answer:
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 
+KEPT: Final = "kept"  # code of a failure: its image waits for another process to give it its name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """An attempt that brought no image. `reason` is free of secrets and control characters."""
@@ -254,6 +280,8 @@ class Failure:
     image_sha256: str | None = None  # of a whole image that was paid for and has no final name
     kept: str | None = None  # where that image was kept, where a later start does not look by itself
     storage_error: str | None = None  # what the disk said; it stops the run
+    closed_folder: str | None = None  # which took no image, and takes none: what belongs below it waits
+    worker: str = ""  # that sent it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,6 +302,8 @@ class Artifact:
     notes: tuple[str, ...] = field(default=(), compare=False)  # as in `Answer`
     doubts: tuple[str, ...] = field(default=(), compare=False)
     flags: Mapping[str, str] = field(default_factory=dict, compare=False)  # what checks found: flag -> reason
+    look: str = field(default="", compare=False)  # a perceptual hash, where twins are looked for: 256 bits, hex
+    worker: str = field(default="", compare=False)  # that made it, where workers do
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -92,7 +92,7 @@ METRICS_SUFFIX = ".prom"  # of the only files that metrics may replace; the coll
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notify:
-    """Who is told about a run; None: nobody. URLs may hold secrets: they are never logged."""
+    """Who is notified of a run; None: nobody. URLs may hold secrets: they are never logged."""
 
     webhook: str | None = field(default=None, repr=False)  # gets the run's summary as JSON
     ping: str | None = field(default=None, repr=False)  # a dead man's switch

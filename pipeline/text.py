@@ -1,4 +1,4 @@
-"""Money, sizes, durations and foreign text as people read and write them, and the nearest known name.
+"""Money, sizes, durations and untrusted text as people read and write them, and the nearest known name.
 
 Text from prompts, file names and servers is escaped to one line without control characters: nothing in it can move a
 cursor, start a line or turn the reading direction.
@@ -6,13 +6,12 @@ cursor, start a line or turn the reading direction.
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from itertools import islice
 from typing import Final
 
-_CENT = Decimal("0.01")
 _FINEST = Decimal("0.0001")
 MAX_USD: Final = 10**9
 UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
@@ -144,3 +143,22 @@ def clipped(text: str, most: int) -> str:
     """Return at most `most` characters of the visible text, ending in `…` where something was left out."""
     shown = visible(text[: most + 1])
     return shown if len(shown) <= most else shown[: max(most - 1, 0)] + "…"
+
+
+_SHOWN = 8
+_PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
+
+
+def is_plain(text: str) -> bool:
+    """True for a word or two, as columns and choices are named: a message may show it. A password or key is not.
+
+    Tables may be any file that a manifest of a stranger names.
+    """
+    return _PLAIN.fullmatch(text) is not None
+
+
+def plain_names(names: Collection[str]) -> str:
+    """List names for a message; those that are no plain words are counted only."""
+    shown = [name for name in islice(names, _SHOWN) if is_plain(name)]
+    hidden = len(names) - len(shown)
+    return ", ".join(shown + [f"{hidden:,} more"] * bool(shown and hidden)) or (f"{hidden:,}" if hidden else "none")

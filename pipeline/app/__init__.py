@@ -4,17 +4,16 @@ context       manifest and flags to checked settings, directories and names
 early_lock    the state lock, taken before the manifest is checked
 locking       the state lock, then the open store
 planning      manifest, ledger and files to a plan
-sidecars      the record beside a signed image that is published later
 consent       the price of a plan against budgets, and the question whether to spend it
 free_changes  renames and accepted changes: what a plan finds that costs no request
 signals       INT, TERM and HUP to the two stop orders of the engine
 sending       client, sender, throttle and engine around a spool of due tasks
+workers       what the workers of a cluster are told, and how each proves that it can send
 notify        webhook, ping and metrics file of a run
 pilot         a few tasks first, and what the rest will cost by what those did
 summary       counts and money of a run, and its exit code
 run           lock, recovery, plan, consent, sending, summary
-orphans       tasks that the manifest no longer has; a renamed manifest file
-renames       the task that made the image which a task with a new id asks for
+orphans       tasks that the manifest no longer has, renamed tasks, a renamed manifest file
 holds         delays named by the provider, by key and model
 provider_checks   connection test and the provider's list of models
 retry, redo   tasks made due again; rejected images bought anew

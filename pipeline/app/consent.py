@@ -15,7 +15,7 @@ from pipeline.engine.wallet import Wallet
 from pipeline.errors import InputError, Problem
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, usd
 
@@ -94,10 +94,10 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
 
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
-    """Return the most a run may cost: every task asked as often as `retry.attempts` allows, within the budgets."""
+    """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow."""
     if plan.most_microusd is None:
         return left_microusd
-    most = plan.most_microusd * setup.retry.attempts
+    most = (plan.most_microusd + plan.redos.price_microusd) * setup.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
 
 

@@ -20,7 +20,7 @@ from pipeline.model import Aspect, Edit, Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, is_loopback, known_keys, own_address
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings, Retry
 
 
@@ -41,7 +41,7 @@ def of_host(provider: ProviderSettings) -> str | None:
     """Say which key goes to a host that is not the kind's own; None when it is, or this machine."""
     if provider.base_url is None:
         return None
-    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, own_address(provider.kind)))
+    host, own = (urlsplit(url).hostname or "" for url in (provider.base_url, OWN_ADDRESS[provider.kind]))
     if host == own or is_loopback(host):
         return None
     names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
@@ -87,6 +87,8 @@ class Flags:
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
     wait_lock_s: float = 0.0
+    ray: str | None = None  # local, auto or HOST:PORT: workers of a cluster send; None: this process does
+    workers: int | None = None  # None: one a node; local: one a core
 
     def words(self, *, is_selecting: bool = False) -> list[str]:
         """Return the flags that make another command mean the same tasks: a rehearsal, variables, maybe the selection.
@@ -145,16 +147,16 @@ class Setup:
 
     def warnings(self, models: Sequence[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
-        told: list[str | None] = [*self.retired(models)]
+        warnings: list[str | None] = [*self.retired(models)]
         if not self.is_play_money:
-            told += [
+            warnings += [
                 of_host(self.provider),
                 key_exposure(self.manifest.path.parent),
                 folder_exposure(
                     self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
                 ),
             ]
-        return [text for text in told if text is not None]
+        return [text for text in warnings if text is not None]
 
     @property
     def models(self) -> frozenset[str]:
@@ -166,8 +168,8 @@ class Setup:
     def retired(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, in a rehearsal as for real money."""
         today = datetime.now(UTC).date()
-        told = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
-        return [text for text in told if text is not None]
+        warnings = (self.catalogue.warning(model, today, kind=self.provider.vendor) for model in sorted(models))
+        return [text for text in warnings if text is not None]
 
 
 def prepare(path: Path, flags: Flags) -> Setup:
@@ -180,8 +182,8 @@ def prepare(path: Path, flags: Flags) -> Setup:
         check=_reachable,
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
-    if strangers := flags.selection.strangers(manifest.jobs):
-        raise InputError(*strangers)
+    if unknown := flags.selection.unknown_jobs(manifest.jobs):
+        raise InputError(*unknown)
     if flags.selection.has_marks:
         from pipeline.app.redo import marks_of  # only here: most commands ask for no marks
 
@@ -192,7 +194,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
         provider=_reachable(manifest.provider),
         limits=_limits(manifest.limits, flags),
         retry=manifest.retry,
-        catalogue=Catalogue.load(manifest.prices),
+        catalogue=Catalogue(manifest.prices),
         rules=Rules(
             repair=flags.repair,
             force=flags.force,

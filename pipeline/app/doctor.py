@@ -23,7 +23,7 @@ from typing import Final
 
 from pipeline.app import context
 from pipeline.app.context import Flags, Setup, prepare
-from pipeline.app.holds import lasting, told
+from pipeline.app.holds import describe, lasting
 from pipeline.app.planning import reading
 from pipeline.app.provider_checks import connect, is_image_model, listed_models
 from pipeline.buckets import as_input_error, open_bucket
@@ -47,6 +47,7 @@ EXTRAS: Final = {
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
     "obstore": ("bucket", "output_dir: s3://, gs://, az://"),
+    "ray": ("ray", "run --ray"),
 }
 
 
@@ -113,6 +114,21 @@ def doctor(
         yield from _state(setup)
     yield from _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
+    if flags.ray is not None and (setup is not None or path is None):
+        yield from _cluster(setup, flags)
+
+
+def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
+    """Join the cluster and have a worker on each node look at what it needs; nothing is sent."""
+    from pipeline.app.workers import inspect_cluster  # late: it imports everything that sends
+
+    try:
+        for text in asyncio.run(inspect_cluster(setup, flags)):
+            yield _ok("ray", text)
+    except ImgpipeError as error:
+        for line in str(error).splitlines():
+            what, _, instead = line.partition("; ")
+            yield _bad("ray", what, instead)
 
 
 def doctor_exit_code(checks: list[Check]) -> Exit:
@@ -238,7 +254,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
     except InputError as error:
         yield _warn("models", str(error), "the catalogue is used as it is")
         return
-    catalogue = Catalogue.load() if setup is None else setup.catalogue
+    catalogue = Catalogue() if setup is None else setup.catalogue
     offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
     gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
     new = {model for model in listed - offered - back if is_image_model(model)}
@@ -335,7 +351,7 @@ def _state(setup: Setup) -> Iterator[Check]:
     yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
     now = datetime.now(UTC)
     for hold in held:
-        yield _warn("quota", told(hold), "the same command works after that; `run --now` sends all the same")
+        yield _warn("quota", describe(hold), "the same command works after that; `run --now` sends all the same")
     if runs and runs[-1].started_at > now:
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
 

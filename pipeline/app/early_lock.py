@@ -39,6 +39,6 @@ def _taken(path: Path, *, simulate: bool, is_patient: bool) -> StateLock | None:
         if is_patient:
             return None
         raise
-    except (InputError, StorageError):  # told when the run gets there, after what is wrong with the manifest
+    except (InputError, StorageError):  # reported by the run, after what is wrong with the manifest
         return None
     return lock

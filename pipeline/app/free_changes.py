@@ -36,48 +36,36 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
 
     Raises StorageError.
     """
-    settled = FreeChanges()
+    applied = FreeChanges()
     stream = iter(free)
     while batch := list(islice(stream, BATCH)):
         renamed = [(due.former, due.task) for due in batch if due.reason == TAKE_OVER]
         if renamed:
-            settled.renamed += await store.maintain(partial(_take_over, renamed))
+            applied.renamed += await store.maintain(partial(Maintenance.take_over, renamed=renamed))
         edits = [(due.task, Edit(due.reason)) for due in batch if due.reason in set(Edit)]
         if edits:
-            settled.accepted += await store.maintain(partial(_accept_edits, edits))
+            applied.accepted += await store.maintain(partial(Maintenance.accept_edits, edits=edits))
         accepted = [due.task for due in batch if due.reason == ACCEPT]
         if accepted:
-            settled.accepted += await store.maintain(partial(_accept, accepted))
+            applied.accepted += await store.maintain(partial(Maintenance.accept, tasks=accepted))
         for due in batch:
             if due.reason == MOVE:
-                await _move(store, due.task, settled)
-    if settled.renamed:
-        settled.notes.append(f"{count(settled.renamed, 'image')}: kept for the new id of its task, no request")
-    if settled.moved:
-        settled.notes.append(f"{count(settled.moved, 'image')}: moved to a new name, no request")
-    if settled.accepted:
-        settled.notes.append(f"{count(settled.accepted, 'image')}: accepted as it is, no request")
-    return settled
+                await _move(store, due.task, applied)
+    if applied.renamed:
+        applied.notes.append(f"{count(applied.renamed, 'image')}: kept for the new id of its task, no request")
+    if applied.moved:
+        applied.notes.append(f"{count(applied.moved, 'image')}: moved to a new name, no request")
+    if applied.accepted:
+        applied.notes.append(f"{count(applied.accepted, 'image')}: accepted as it is, no request")
+    return applied
 
 
-def _take_over(renamed: list[tuple[str, Task]], maintenance: Maintenance) -> int:
-    return maintenance.take_over(renamed)
-
-
-def _accept_edits(edits: list[tuple[Task, Edit]], maintenance: Maintenance) -> int:
-    return maintenance.accept_edits(edits)
-
-
-def _accept(tasks: list[Task], mender: Maintenance) -> int:
-    return mender.accept(tasks)
-
-
-async def _move(store: Store, task: Task, settled: FreeChanges) -> None:
+async def _move(store: Store, task: Task, applied: FreeChanges) -> None:
     try:
         await store.move(task.id, task.name)
     except Conflict as conflict:
-        settled.conflicts += 1
-        if len(settled.notes) < LISTED:
-            settled.notes.append(str(conflict))
+        applied.conflicts += 1
+        if len(applied.notes) < LISTED:
+            applied.notes.append(str(conflict))
     else:
-        settled.moved += 1
+        applied.moved += 1

@@ -63,7 +63,7 @@ def void(reader: LedgerReader, *, now: datetime | None = None) -> Iterator[str]:
             )
 
 
-def told(hold: Hold) -> str:
+def describe(hold: Hold) -> str:
     """Say what was asked for, by whom and why."""
     model = f", for {hold.model}" if hold.model else ""
     return f"the provider asked to wait until {moment(hold.not_before)}{model} ({hold.reason})"

@@ -29,7 +29,7 @@ import msgspec
 from aiohttp import web
 
 from pipeline.app.context import Setup
-from pipeline.app.judge import Desk, Edit, Picture
+from pipeline.app.judge import Edit, JudgeSession, Picture
 from pipeline.errors import ImgpipeError, InputError, Problem
 from pipeline.report.sheet import SERVED_POLICY, asset, script
 from pipeline.settings import KEY_NAMES
@@ -61,10 +61,10 @@ class EditBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class JudgeServer:
-    """Serves one desk. `idle_s`: how long nobody may ask before it ends."""
+    """Serves one session. `idle_s`: how long nobody may ask before it ends."""
 
-    def __init__(self, desk: Desk, *, secret: str, idle_s: float = IDLE_S) -> None:
-        self._desk = desk
+    def __init__(self, session: JudgeSession, *, secret: str, idle_s: float = IDLE_S) -> None:
+        self._session = session
         self._secret = secret
         self._idle_s = idle_s
         self._token: str | None = secrets.token_urlsafe(32)
@@ -76,7 +76,7 @@ class JudgeServer:
 
     @property
     def address(self) -> str:
-        """Return the address with its token; it opens the desk once."""
+        """Return the address with its token, which is good for one entry."""
         return f"http://{self.host}/#{self._token}"
 
     def app(self) -> web.Application:
@@ -134,7 +134,7 @@ class JudgeServer:
         return _is_same(request.cookies.get(COOKIE), self._cookie)
 
     async def _enter(self, request: web.Request) -> web.Response:
-        """Swap the token for the cookie, once; say where the desk is."""
+        """Swap the token for the cookie, once; answer with the path of the sheet."""
         if self._token is None or not _is_same((await request.text()).strip(), self._token):
             raise web.HTTPForbidden(text="this address was used already, or is not the one that was printed\n")
         self._token = None
@@ -147,38 +147,38 @@ class JudgeServer:
 
     async def _index(self, _: web.Request) -> web.Response:
         async with self._page_lock:
-            change, marks = self._desk.marks.since(0)
-            html = await asyncio.to_thread(self._desk.page, marks, change)
+            change, marks = self._session.marks.since(0)
+            html = await asyncio.to_thread(self._session.page, marks, change)
         return web.Response(body=html.encode(errors="replace"), content_type="text/html", charset="utf-8")
 
     async def _script(self, _: web.Request) -> web.Response:
         return web.Response(text=script(), content_type="text/javascript")
 
     async def _thumb(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._desk.thumb, request.match_info["name"]))
+        return _picture(request, await asyncio.to_thread(self._session.thumb, request.match_info["name"]))
 
     async def _image(self, request: web.Request) -> web.Response:
         task, sha256 = request.match_info["task"], request.match_info["sha256"]
-        return _picture(request, await asyncio.to_thread(self._desk.image, task, sha256))
+        return _picture(request, await asyncio.to_thread(self._session.image, task, sha256))
 
     async def _input(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._desk.input, request.match_info["task"]))
+        return _picture(request, await asyncio.to_thread(self._session.input, request.match_info["task"]))
 
     async def _changes(self, request: web.Request) -> web.Response:
         text = request.query.get("since", "0")
         since = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
-        return self._marks_since(since, new_images=await asyncio.to_thread(self._desk.new_images))
+        return self._marks_since(since, new_images=await asyncio.to_thread(self._session.new_images))
 
     async def _mark(self, request: web.Request) -> web.Response:
         try:
             body = msgspec.json.decode(await request.read(), type=EditBody)
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise web.HTTPBadRequest(text=f"{error}\n") from error
-        self._desk.edit(body.edits)
+        self._session.edit(body.edits)
         return self._marks_since(body.since, new_images=0)
 
     def _marks_since(self, since: int, *, new_images: int) -> web.Response:
-        change, marks = self._desk.marks.since(since)
+        change, marks = self._session.marks.since(since)
         found = {
             task_id: {"kind": m.kind, "stars": m.stars, "note": m.note, "sha256": m.sha256, "at": m.at_ms}
             for task_id, m in marks.items()
@@ -234,23 +234,20 @@ async def serve_judge(
     *,
     port: int = 0,
     announce: Callable[[str], None] = lambda _: None,
-    told: Callable[[int, int], None] | None = None,
     idle_s: float = IDLE_S,
 ) -> None:
-    """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce` is told the address, once.
-
-    `told` hears how many of how many new thumbnails are made; the address comes when they all are.
+    """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce`: called once, with the address.
 
     Raises InputError when the port cannot be had or nothing was made yet, LedgerError, StorageError.
     """
     secret = secrets.token_urlsafe(32)
     setup = replace(setup, manifest=replace(setup.manifest, secrets=()))  # keys of a `.env`: nothing is asked for here
-    desk = Desk(setup, secret=secret, told=told)
+    session = JudgeSession(setup, secret=secret)
     try:
-        desk.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once
-        await _serve(JudgeServer(desk, secret=secret, idle_s=idle_s), port, announce)
+        session.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once
+        await _serve(JudgeServer(session, secret=secret, idle_s=idle_s), port, announce)
     finally:
-        desk.close()
+        session.close()
 
 
 async def _serve(server: JudgeServer, port: int, announce: Callable[[str], None]) -> None:

@@ -92,7 +92,6 @@ def _is_ours_or_absent(name: str, folder: int) -> bool:
         return stat.S_ISREG(os.fstat(fd).st_mode) and file.read(len(_METRICS_HEAD)) == _METRICS_HEAD
 
 
-_TIMEOUT_S = 10.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 Moment = Literal["start", "success", "fail"]
@@ -152,10 +151,12 @@ def address_problem(url: str) -> str | None:
     return None
 
 
-async def post(url: str, body: object = None, *, session: "ClientSession | None" = None) -> str | None:
+async def post(
+    url: str, body: object = None, *, timeout_s: float, session: "ClientSession | None" = None
+) -> str | None:
     """POST `body` as JSON (nothing: an empty ping); return a warning, or None when the other side took it.
 
-    No redirects, 10 seconds. Cancellation propagates.
+    No redirects. Cancellation propagates.
     """
     import aiohttp
 
@@ -165,17 +166,18 @@ async def post(url: str, body: object = None, *, session: "ClientSession | None"
     host = urlsplit(url).hostname or ""
     if session is None:
         async with aiohttp.ClientSession() as own:
-            return await post(url, body, session=own)
+            return await post(url, body, timeout_s=timeout_s, session=own)
+    whom = f"notify: the {'ping' if body is None else 'webhook'} at {visible(host)}"
     try:
-        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=timeout_s)
         async with session.post(
             url, json=body, timeout=timeout, allow_redirects=False, proxy=_proxy(url, host)
         ) as answer:
-            return None if answer.status < 300 else f"notify: {visible(host)} answered {answer.status}"
+            return None if answer.status < 300 else f"{whom} answered {answer.status}"
     except TimeoutError:
-        return f"notify: {visible(host)} did not answer within {_TIMEOUT_S:.0f} s"
+        return f"{whom} did not answer within {timeout_s:g} s"
     except (aiohttp.ClientError, OSError, ValueError) as error:
-        return f"notify: {visible(host)} was not reached ({type(error).__name__})"
+        return f"{whom} was not reached ({type(error).__name__})"
 
 
 def _proxy(url: str, host: str) -> str | None:
@@ -211,45 +213,41 @@ class Notifier:
         self._file = file
         self._log = warn
         self._now = now
-        self.failures: list[str] = []  # who could not be told, and why
+        self.failures: list[str] = []  # who could not be reached, and why
 
     async def started(self) -> None:
         """Ping that the run begins. Cancellation propagates."""
-        try:
-            async with asyncio.timeout(START_S):
-                await self._ping("start")
-        except TimeoutError:
-            self._warn(f"notify: the ping at the beginning was not answered within {START_S:g} s")
+        await self._ping("start", START_S)
 
     async def ended(self, summary: RunSummary) -> RunSummary:
         """Tell how it ended, all at once; within a second when a signal ended it. Return it with what went wrong."""
         self._write(summary)
         seconds = HURRY_S if summary.exit in (Exit.INTERRUPTED, Exit.TERMINATED) else END_S
-        try:
-            async with asyncio.timeout(seconds), asyncio.TaskGroup() as group:
-                group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail"), name="ping")
-                group.create_task(self._post(summary), name="webhook")
-        except TimeoutError:
-            self._warn(f"notify: not every address answered within {seconds:g} s")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ping("success" if summary.exit is Exit.OK else "fail", seconds), name="ping")
+            group.create_task(self._post(summary, seconds), name="webhook")
         return replace(summary, cautions=(*summary.cautions, *self.failures))
 
     async def broke_off(self, error: Exception, summary: RunSummary) -> None:
-        """Tell that an error ended the run; who could not be told is noted on the error."""
+        """Notify of an error that ended the run; who could not be reached is noted on the error."""
         await self.ended(summary)
         for text in self.failures:
             error.add_note(text)
 
-    def _warn(self, text: str) -> None:
-        self.failures.append(text)
-        self._log(text)
-
-    async def _ping(self, moment: Moment) -> None:
+    async def _ping(self, moment: Moment, timeout_s: float) -> None:
         if self._notify.ping is not None:
-            self._heard(await post(ping_url(self._notify.ping, moment)))
+            self._warn(await post(ping_url(self._notify.ping, moment), timeout_s=timeout_s))
 
-    async def _post(self, summary: RunSummary) -> None:
+    async def _post(self, summary: RunSummary, timeout_s: float) -> None:
         if self._notify.webhook is not None:
-            self._heard(await post(self._notify.webhook, payload(summary, manifest=self._manifest, file=self._file)))
+            body = payload(summary, manifest=self._manifest, file=self._file)
+            self._warn(await post(self._notify.webhook, body, timeout_s=timeout_s))
+
+    def _warn(self, text: str | None) -> None:
+        """Keep and log a failure, each text once; None: there was none."""
+        if text is not None and text not in self.failures:
+            self.failures.append(text)
+            self._log(text)
 
     def _write(self, summary: RunSummary) -> None:
         path = self._notify.prometheus
@@ -259,7 +257,3 @@ class Notifier:
             write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=self._now()))
         except OSError as error:
             self._warn(f"notify: {visible(str(path))} was not written ({error.strerror})")
-
-    def _heard(self, warning: str | None) -> None:
-        if warning is not None:
-            self._warn(warning)

@@ -1,15 +1,22 @@
-"""Counts tasks that are in the ledger but no longer in the manifest, and recognises a renamed manifest file.
+"""Finds tasks that are in the ledger but no longer in the manifest: orphans, renamed tasks, a renamed manifest file.
 
 Orphans are counted by job while the tasks stream past, so that memory stays flat: the ledger's count of a job, less the
 stream's. A job whose rows are not all known yet (they follow from images that are not made, or from files that are
 still too young) has no orphans that could be counted.
 
+A task with a new id that asks for what an orphan has (a renamed folder, row or article number) takes its image over,
+each orphan's once. Which ids the manifest has is only computed where such an image is found: a second expansion of the
+manifest, 8 bytes a task.
+
 Without `name:` the file's name is part of every task's identity, so a renamed file would buy everything again. It is
 recognised by its fingerprints, and only while the ledger has nothing under the new name.
 """
 
+import hashlib
+from array import array
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -17,9 +24,14 @@ from typing import Final
 from pipeline.app.context import Setup
 from pipeline.errors import ImgpipeError, InputError, Problem
 from pipeline.manifest.loader import Manifest
-from pipeline.model import TaskState
+from pipeline.model import Known, Task, TaskState
+from pipeline.plan.decide import changed_aspects
 from pipeline.plan.plan import PlanRow
 from pipeline.store.reader import LedgerReader
+
+CANDIDATES: Final = 1000  # of one request; beyond, rows that ask for the same image are not distinguished
+COMPARED: Final = 500  # tasks
+NEIGHBOURS: Final = 200  # directories beside this manifest's own, whose name follows from the manifest's
 
 
 class Orphans:
@@ -66,8 +78,57 @@ def behind(upstream: Mapping[str, str], jobs: Collection[str]) -> Iterator[str]:
             yield name
 
 
-COMPARED: Final = 500  # tasks
-NEIGHBOURS: Final = 200  # directories beside this manifest's own, whose name follows from the manifest's
+class Renames:
+    """Finds, for tasks without an image, the orphans that have it. One planning, one thread."""
+
+    def __init__(self, manifest: Manifest, reader: LedgerReader, rows: Callable[[], Iterable[PlanRow]]) -> None:
+        """`rows` streams every task of the manifest."""
+        self._manifest = manifest
+        self._reader = reader
+        self._rows = rows
+        self._has_images = reader.has_images
+        self._present: array[int] | None = None
+        self._unsure: frozenset[str] = frozenset()
+        self._given: set[int] = set()
+
+    def __call__(self, task: Task) -> Known | None:
+        """Return the orphan whose image `task` asks for; None: there is none. One with the same file name comes first.
+
+        Several are given one by one, so that no image serves two tasks.
+        """
+        if not self._has_images:
+            return None
+        ids = self._reader.made_for(task)[:CANDIDATES]
+        free = [each for each in ids if _short(each) not in self._given and self._is_orphan(each)]
+        known = self._reader.known_among(free)
+        alike = [known[each] for each in free if each in known and not changed_aspects(task, known[each])]
+        if not alike:
+            return None
+        chosen = min(
+            alike, key=lambda each: each.artifact is None or not each.artifact.path.startswith(f"{task.name}.")
+        )
+        self._given.add(_short(chosen.id))
+        return chosen
+
+    def _is_orphan(self, task_id: str) -> bool:
+        """Say whether the manifest has no such task. Of a job whose rows are not all there now nobody can say."""
+        if self._present is None:
+            self._present, self._unsure = self._walk()
+        if task_id.partition("/")[0] in self._unsure:
+            return False
+        key = _short(task_id)
+        at = bisect_left(self._present, key)
+        return at == len(self._present) or self._present[at] != key
+
+    def _walk(self) -> tuple["array[int]", frozenset[str]]:
+        orphans = Orphans(self._manifest, self._reader)
+        present = array("Q", sorted(_short(row.task.id) for row in orphans.watch(self._rows())))
+        return present, frozenset(orphans.unsure)
+
+
+def _short(task_id: str) -> int:
+    digest = hashlib.blake2b(task_id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest)
 
 
 def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]]) -> None:
@@ -97,7 +158,7 @@ def _twins(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, str]])
             with LedgerReader(state_dir, manifest=setup.manifest.name) as other:
                 if other.is_play_money == setup.is_play_money:
                     twins.update(other.twins(asked))
-        except ImgpipeError:  # what is wrong with another manifest's ledger is told where that is run
+        except ImgpipeError:  # what is wrong with another manifest's ledger is reported where that is run
             continue
     return twins
 

@@ -8,8 +8,8 @@ from pipeline.engine.events import AttemptEnded, Event, Listener, TaskEnded
 from pipeline.engine.halt import Halt
 from pipeline.errors import Exit
 from pipeline.model import Due, TaskState
-from pipeline.plan.pilot import pilot_ids
 from pipeline.plan.plan import Plan
+from pipeline.plan.selection import pilot_ids
 from pipeline.settings import Limits
 from pipeline.text import count, duration, money
 
@@ -88,7 +88,7 @@ class Pilot:
     def halt(self, plan: Plan, limits: Limits, *, is_play_money: bool) -> Halt:
         """Return why the run ends after the pilot."""
         text = self.verdict(plan, limits, is_play_money=is_play_money)
-        return Halt(Exit.BUDGET, f"{text}. The same command without --pilot buys them")
+        return Halt(Exit.BUDGET, f"{text}. The same command without --pilot asks for them")
 
 
 def both(one: Listener, other: Listener) -> Listener:

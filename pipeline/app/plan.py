@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.app.consent import at_most, begun_beside, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.holds import lasting, told, void
+from pipeline.app.holds import describe, lasting, void
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.plan.decide import MISSING
 from pipeline.plan.plan import Plan
@@ -99,7 +99,7 @@ def _begun_beside(reader: LedgerReader, plan: Plan) -> Iterator[str]:
 
 def _holds(setup: Setup, reader: LedgerReader) -> Iterator[str]:
     for hold in lasting(setup, reader).values():
-        yield f"{told(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+        yield f"{describe(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
     yield from void(reader)
 
 
@@ -133,8 +133,9 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     missing = plan.sum_of(MISSING)
     if missing.tasks:
         price = _price(setup, missing.known_price)
-        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back, or buy them again"
-        yield f"{what}, {price}: imgpipe run {file} --repair"
+        what = f"{count(missing.tasks, 'image')} missing or changed since; put them back"
+        accept = f"imgpipe run {file} --accept edited,absent"
+        yield f"{what}, accept that ({accept}), or buy them again, {price}: imgpipe run {file} --repair"
     states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
     if states:
         group = plan.sum_of(*states)
@@ -145,6 +146,9 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
 
 def _flagged(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say how many images a check found fault with, and what new ones cost."""
+    if plan.redos.tasks:
+        price = _price(setup, plan.redos.known_price)
+        yield f"checks may ask again for {count(plan.redos.tasks, 'image')}, at most {price.removeprefix('for ')} more"
     if number := plan.flagged.tasks:
         price = _price(setup, plan.flagged.known_price)
         yield f"{count(number, 'image')} flagged; made anew, {price}, by: imgpipe redo {setup.command} --flagged"

@@ -4,6 +4,7 @@ Chained jobs are also expanded as if every image of an earlier job were there, s
 reported before the first one is paid for (P8): InputError with every problem of every job. Reads only.
 """
 
+import errno
 import hashlib
 import os
 import threading
@@ -19,21 +20,21 @@ import msgspec
 
 from pipeline.app.consent import doubt, prices_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans, behind, check_name
-from pipeline.app.renames import Renames
-from pipeline.buckets import as_input_error, open_bucket
+from pipeline.app.orphans import Orphans, Renames, behind, check_name
+from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion, expand
-from pipeline.manifest.inputs import InputDigests
+from pipeline.manifest.inputs import InputDigests, read_digest
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
-from pipeline.model import BucketUrl, Task, TaskState
+from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
 from pipeline.plan.presence import Files, Objects
 from pipeline.plan.selection import Selection
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
+from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, money, nearest
 
@@ -48,24 +49,24 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
         digests=_unread,
         upstream=lambda job: _promised(manifest, job),
         jobs=jobs,
-        promised=manifest.output_dir if isinstance(manifest.output_dir, Path) else None,
+        promised=manifest.output_dir,
     )
 
 
 def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
-    """Yield the images that `job` will make; what is wrong with it is told where its own rows are read."""
+    """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
             yield UpstreamImage(
                 task_id=task.id,
                 row=task.row,
-                path=manifest.output_folder / f"{task.name}.png",  # which kind it will be does not matter here
+                path=f"{manifest.output_dir}/{task.name}.png",  # which kind it will be does not matter here
                 matrix=task.matrix,
                 fields=task.fields,
             )
 
 
-def _unread(path: Path, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
     return ""
 
 
@@ -89,7 +90,7 @@ def _with_words(task: Task, words: Mapping[str, str]) -> Task:
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
-    """Planning was told to stop."""
+    """Planning was stopped."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,7 +102,7 @@ class Planned:
     waiting: tuple[str, ...] = ()  # input files too young to be read
     said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
-    digests: list[tuple[Path, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
+    digests: list[tuple[str, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
     warnings: list[str] = field(default_factory=list)
     is_play_money: bool = False
     unmatched: str = ""  # why nothing is selected
@@ -130,37 +131,54 @@ def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
 
 
 class DigestMemory:
-    """SHA-256 of input files: remembered by path, size and time; only what differs is read, and once."""
+    """SHA-256 of input images: remembered by location, size and time (version); what differs is read, and once."""
 
     def __init__(self, reader: LedgerReader) -> None:
         self._reader = reader
-        self._learned: dict[tuple[Path, int, int], tuple[str, str]] = {}
+        self._locations = Locations()
+        self._learned: dict[tuple[str, int, int], tuple[str, str]] = {}
 
     @property
-    def learned(self) -> list[tuple[Path, int, int, str, str]]:
-        """What the ledger did not know: path, size, time, digest of the file, of its pixels."""
+    def learned(self) -> list[tuple[str, int, int, str, str]]:
+        """What the ledger did not know: location, size, time, digest of the file, of its pixels."""
         return [(*file, *digests) for file, digests in self._learned.items()]
 
-    def __call__(self, path: Path, size_bytes: int, mtime_ns: int) -> str:
-        return self._digests(path, size_bytes, mtime_ns)[0]
+    def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str:
+        known = self._known(location, size_bytes, mtime_ns)
+        if known is None:
+            known = self._learned[location, size_bytes, mtime_ns] = self._read(location, size_bytes)
+        return known[0]
 
     def with_pixels(self, task: Task) -> Task:
         """Add what its input images are without their metadata, where that is known and they are sent without."""
         if not task.images or task.keep_metadata:
             return task
-        pixels = [self._digests(Path(each.path), each.size_bytes, each.mtime_ns)[1] for each in task.images]
-        if not all(pixels):
+        known = [self._known(each.path, each.size_bytes, each.mtime_ns) for each in task.images]
+        pixels = [each[1] for each in known if each is not None and each[1]]
+        if len(pixels) < len(known):
             return task
         digests = msgspec.structs.replace(task.digests, pixels=digest(pixels))
         return msgspec.structs.replace(task, digests=digests)
 
-    def _digests(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str]:
-        file = (path, size_bytes, mtime_ns)
-        known = self._learned.get(file) or self._reader.digest(*file)
-        if known is None:
-            known = _read_digests(path, size_bytes)
-            self._learned[file] = known
-        return known
+    def _known(self, location: str, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+        file = (location, size_bytes, mtime_ns)
+        return self._learned.get(file) or self._reader.digest(*file)
+
+    def _read(self, location: str, size_bytes: int) -> tuple[str, str]:
+        """Hash what stands there, and what is left of it without its metadata; the latter is empty if unknown."""
+        from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
+        from pipeline.imaging.metadata import picture_bytes
+
+        if size_bytes > MOST_PIXELS_BYTES:
+            return read_digest(location, size_bytes, 0), ""
+        data = self._locations.read(location)
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, "it is gone", location)
+        whole = hashlib.sha256(data).hexdigest()
+        try:
+            return whole, hashlib.sha256(picture_bytes(data, sniff(data)[0])).hexdigest()
+        except (BrokenImageError, IndexError, ValueError):
+            return whole, ""
 
 
 def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
@@ -179,22 +197,6 @@ def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
 
     with as_input_error(output_dir):
         return Objects(((each.path, each.size_bytes, each.version) for each in bucket.listing()), is_ours)
-
-
-def _read_digests(path: Path, size_bytes: int) -> tuple[str, str]:
-    """Hash a file, and what is left of it without its metadata; the latter is empty where that cannot be told."""
-    from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
-    from pipeline.imaging.metadata import picture_bytes
-
-    with path.open("rb") as stream:
-        if size_bytes > MOST_PIXELS_BYTES:
-            return hashlib.file_digest(stream, "sha256").hexdigest(), ""
-        data = stream.read()
-    whole = hashlib.sha256(data).hexdigest()
-    try:
-        return whole, hashlib.sha256(picture_bytes(data, sniff(data)[0])).hexdigest()
-    except (BrokenImageError, IndexError, ValueError):
-        return whole, ""
 
 
 def plan_rows(
@@ -393,23 +395,32 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
     """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
 
     The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
-    was taken out takes what follows from it along. What is wrong with `job` is told where its own rows are read.
+    was taken out takes what follows from it along. What is wrong with `job` is reported where its own rows are read.
     """
     manifest = setup.manifest
     tasks = expand(
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
     )
     with suppress(InputError):
-        for row in survey(tasks, reader, file_view(manifest.output_dir, reader), setup.rules):
+        view = file_view(manifest.output_dir, reader)
+        for row in survey(tasks, reader, view, setup.rules):
             if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
                 continue
-            path = manifest.output_folder / row.known.artifact.path
-            if not path.exists():
+            artifact = row.known.artifact
+            standing = view.compare(artifact)
+            if standing is FileComparison.MISSING:
                 continue  # its own task is told as missing, and `--repair` must be able to run
+            path = f"{manifest.output_dir}/{artifact.path}"
             yield UpstreamImage(
                 task_id=row.task.id,
                 row=row.task.row,
                 path=path,
                 matrix=row.task.matrix,
                 fields=row.task.fields,
+                image=_as_recorded(path, artifact) if is_object(path) and standing is FileComparison.SAME else None,
             )
+
+
+def _as_recorded(location: str, artifact: Artifact) -> InputImage:
+    """Return an object that is unchanged as an input: it is not read to be hashed."""
+    return InputImage(path=location, sha256=artifact.sha256, size_bytes=artifact.size_bytes, mtime_ns=artifact.mtime_ns)

@@ -3,14 +3,17 @@
 A module of its own, as every verb has one; the work is done in `store/rebuild`.
 """
 
+from collections.abc import Iterator
 from contextlib import closing
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
-from pipeline.app.sidecars import sidecars_of
-from pipeline.app.verify import _joined, _tasks
+from pipeline.app.locking import checks_of, sidecars_of
+from pipeline.app.planning import reading, upstream_of
 from pipeline.buckets import as_input_error
-from pipeline.model import BucketUrl, Due
+from pipeline.manifest.expand import expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.model import BucketUrl, Due, Task
 from pipeline.plan.plan import Spool
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store import resources
@@ -31,6 +34,7 @@ def rebuild(setup: Setup) -> Rebuilt:
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
         beside=sidecars_of(setup),
+        check=checks_of(setup),
     )
     if isinstance(manifest.output_dir, BucketUrl):
         with as_input_error(manifest.output_dir):
@@ -49,4 +53,28 @@ def _rebuild(setup: Setup, settings: resources.StoreSettings) -> Rebuilt:
                 rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
+    return whole
+
+
+def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
+    """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
+    if is_first:
+        yield from expand(setup.manifest, digests=read_digest, jobs=names)
+        return
+    with reading(setup) as reader:
+        yield from expand(
+            setup.manifest,
+            digests=read_digest,
+            jobs=names,
+            upstream=lambda job: upstream_of(setup, reader, read_digest, job),
+        )
+
+
+def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
+    """Add what a later stage found."""
+    whole.adopted += stage.adopted
+    whole.kept += stage.kept
+    whole.absent += stage.absent
+    whole.doubtful += stage.doubtful
+    whole.counted_microusd += stage.counted_microusd
     return whole

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from functools import partial
 
 from pipeline.app.context import Setup
-from pipeline.app.locking import open_store
+from pipeline.app.locking import open_store, recorded_task
 from pipeline.app.planning import reading
-from pipeline.app.sidecars import recorded_task
 from pipeline.imaging.formats import BrokenImageError, inspect
 from pipeline.model import IMAGE_SUFFIXES, Answer, Failure, Image, Reply, Task
 from pipeline.provider.redact import Redactor

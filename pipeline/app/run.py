@@ -12,13 +12,14 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iter
 from contextlib import AbstractContextManager, closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.app.consent import at_most, begun_beside, doubt, doubt_of_today, prices_of, wallet_of, with_consent
 from pipeline.app.context import Setup
 from pipeline.app.free_changes import FreeChanges, apply_free_changes
-from pipeline.app.holds import CLOCK_SLACK, lasting, owner_of, told, void
+from pipeline.app.holds import CLOCK_SLACK, describe, lasting, owner_of, void
 from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
 from pipeline.app.pilot import Pilot, both, pilot_first
@@ -53,6 +54,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.sending import SendingRun
+    from pipeline.app.workers import ReadyWorkers
 
 
 PASSES: Final = 5  # of a plan whose images move out of each other's way
@@ -77,6 +79,7 @@ class _Job:
     confirm: Callable[[str], bool] | None
     recovery: Recovery
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
+    workers: "ReadyWorkers | None" = None
     started_at: float = field(default_factory=time.monotonic)
 
     @property
@@ -95,7 +98,7 @@ async def run(
     lock: StateLock | None = None,
     is_main: bool = True,
 ) -> RunSummary:
-    """Make the images of a manifest that are missing or changed, once, and tell those who want to be told.
+    """Make the images of a manifest that are missing or changed, once, and notify.
 
     `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`entered`).
     `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
@@ -105,7 +108,7 @@ async def run(
     notifier = Notifier(notify, manifest=setup.manifest.name, file=str(setup.manifest.path))
     try:
         summary = await _run(setup, notifier, watch=watch, confirm=confirm, retry=retry, lock=lock, is_main=is_main)
-    except TryLater:  # nothing is wrong, and another run may be the one that is told about
+    except TryLater:  # nothing is wrong, and another run may be the one to notify of
         raise
     except ImgpipeError as error:
         await notifier.broke_off(error, nothing_done(setup, error.exit_code, str(error)))
@@ -148,7 +151,8 @@ async def _run(
                 recovery = await store.recover()
                 await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
-                    recovery.notes += void(reader)
+                    voided = tuple(void(reader))
+                    recovery.notes += voided
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
                         setup = await release(setup, store, reader, retry)
@@ -163,6 +167,7 @@ async def _run(
                         recovery=recovery,
                     )
                     summary = await _plan_and_go(job)
+                    summary = replace(summary, cautions=(*voided, *summary.cautions))
                 await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:
@@ -192,7 +197,7 @@ def _check_state(setup: Setup) -> None:
     """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
     if isinstance(manifest.output_dir, BucketUrl):
-        return  # an image there is told as a conflict
+        return  # an image there becomes a conflict
     with reading(setup) as reader:
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
@@ -209,7 +214,9 @@ def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mappin
     held = {} if setup.flags.is_now else lasting(setup, reader)
     if held and models and ("" in held or held.keys() >= set(models)):
         hold = max(held.values(), key=lambda hold: hold.not_before)
-        text = f"{told(hold)}; nothing was sent. `imgpipe run {setup.command_of_selection} --now` sends all the same"
+        text = (
+            f"{describe(hold)}; nothing was sent. `imgpipe run {setup.command_of_selection} --now` sends all the same"
+        )
         raise TryLater(text, not_before=hold.not_before)
     return held
 
@@ -285,7 +292,13 @@ async def _plan_and_go(job: _Job) -> RunSummary:
         pilot = Pilot(spool, number) if number is not None and number < planned.plan.due else None
         with job.signals.asking():
             job.setup = with_consent(job.setup, whole if pilot is None else _plan_of(job, pilot), job.confirm)
-        return await _go(job, planned, ahead, spool, pilot)
+        if job.setup.flags.ray is None or not whole.due:
+            return await _go(job, planned, ahead, spool, pilot)
+        from pipeline.app.workers import workers_of  # only here: most runs send from this process
+
+        async with workers_of(job.setup, job.store, spool) as job.workers:
+            job.signals.renew()
+            return await _go(job, planned, ahead, spool, pilot)
 
 
 def _unpriced(plan: Plan) -> Iterator[str]:
@@ -322,9 +335,10 @@ async def _go(
         planned.plan = whole  # else the stages add theirs when they are reached
     started = _started(job, whole if pilot is None else _plan_of(job, pilot), wallet, number)
     if pilot is not None:
-        started = replace(started, total=whole.total, skipped=whole.states[TaskState.DONE] - whole.missing)
+        done = whole.states[TaskState.DONE] - whole.missing
+        started = replace(started, total=done + started.due, skipped=done)
     view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
-    outcome = SendingOutcome()
+    outcome, is_pilot = SendingOutcome(), False
     with job.watch(started, view) as shown:
         listen = shown if pilot is None else both(pilot.listen, shown)
         listen(started)
@@ -344,6 +358,7 @@ async def _go(
                 stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned, pilot, wallet, listen))
             outcome = await crew.work(stages)
             if pilot is not None and not pilot.is_over and not len(outcome.halts):
+                is_pilot = True
                 halt = pilot.halt(whole, job.setup.limits, is_play_money=job.setup.is_play_money)
                 outcome.halts.add(halt)
                 listen(Halted(exit=halt.exit, reason=halt.reason))
@@ -358,6 +373,7 @@ async def _go(
             is_play_money=job.setup.is_play_money,
             cautions=doubt_of_today(job.setup, job.reader),
         )
+        summary = replace(summary, is_pilot=is_pilot and summary.exit is Exit.BUDGET)
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))
@@ -413,6 +429,7 @@ async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -
 
 def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "SendingRun":
     from pipeline.app.sending import SendingRun  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
+    from pipeline.senders.checker import REMEMBERED
 
     return SendingRun(
         setup=job.setup,
@@ -425,5 +442,7 @@ def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listene
         prices=prices_of(job.setup, job.reader),
         view=view,
         until=job.until,
+        looks=partial(job.reader.looks, most=REMEMBERED),
         held=job.held.keys(),
+        workers=job.workers,
     )

@@ -8,27 +8,32 @@ import asyncio
 import ctypes
 import gc
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.app.context import Setup
 from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
-from pipeline.engine.events import Counts, Gauge, Halted, Listener
+from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Workers
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.model import Due
+from pipeline.provider.catalogue import PriceList
 from pipeline.provider.client import Client
-from pipeline.provider.pricing import PriceList
+from pipeline.senders.checker import TwinFinder
 from pipeline.senders.local import LocalSender
 from pipeline.settings import ProviderSettings
 from pipeline.store.store import Store
+
+if TYPE_CHECKING:
+    from pipeline.app.workers import ReadyWorkers
+    from pipeline.senders.remote import ClusterSender
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -72,6 +77,7 @@ class SendingOutcome:
 
     counts: Counts = field(default_factory=Counts)
     halts: Halts = field(default_factory=Halts)
+    workers: Callable[[], Workers | None] = lambda: None
 
 
 class Gauged(Protocol):
@@ -87,10 +93,11 @@ class GaugeOf:
         self._wallet = wallet
         self._concurrency = concurrency
         self.engine: Gauged | None = None
+        self.workers: Callable[[], Workers | None] = lambda: None
 
     def __call__(self) -> Gauge:
         if self.engine is not None:
-            return self.engine.gauge()
+            return replace(self.engine.gauge(), workers=self.workers())
         return Gauge(
             in_flight=0,
             limit=0,
@@ -127,21 +134,18 @@ class SendingRun:
     attend: Callable[[Stoppable], None]  # signals go to the engine from here on
     view: GaugeOf
     until: float | None  # monotonic; nothing new is sent after it
+    looks: Callable[[str], Mapping[str, str]]  # job -> task -> perceptual hash, oldest first
     held: Collection[str] = ()  # models that nothing is sent for
+    workers: "ReadyWorkers | None" = None  # that send; None: this process does
 
     async def work(self, stages: AsyncGenerator[Iterable[Due], None]) -> SendingOutcome:
         """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
-        outcome = SendingOutcome()
+        outcome = SendingOutcome(workers=lambda: self.view.workers())
         fit_for_images()
         await _begin_resolver_threads()
         async with AsyncExitStack() as stack:
             provider = await self._provider(stack)
-            client = await stack.enter_async_context(
-                Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
-            )
-            sender = await stack.enter_async_context(
-                LocalSender(client, self.store.images, manifest=self.setup.manifest.name)
-            )
+            sender = await self._sender(stack, provider)
             clock = asyncio.get_running_loop().time  # that of the gate's sleeps
             gate = Gate(Throttle(self.setup.limits, retry=self.setup.retry, clock=clock))
             policy = HaltPolicy(
@@ -177,10 +181,39 @@ class SendingRun:
         if outcome.halts.add(halt):
             self.listen(Halted(exit=halt.exit, reason=halt.reason))
 
-    def _engine(self, sender: LocalSender, gate: Gate, policy: HaltPolicy, outcome: SendingOutcome) -> Engine:
+    async def _sender(self, stack: AsyncExitStack, provider: ProviderSettings) -> "LocalSender | ClusterSender":
+        if self.workers is not None:
+            return await self._cluster_sender(stack, provider, self.workers)
+        client = await stack.enter_async_context(
+            Client(provider, key=self.key, limits=self.setup.limits, catalogue=self.setup.catalogue)
+        )
+        return await stack.enter_async_context(
+            LocalSender(client, self.store.images, manifest=self.setup.manifest.name)
+        )
+
+    async def _cluster_sender(
+        self, stack: AsyncExitStack, provider: ProviderSettings, workers: "ReadyWorkers"
+    ) -> "ClusterSender":
+        from pipeline.senders.remote import ClusterSender, opened
+
+        def count() -> Workers:
+            now = sender.dispatch
+            return Workers(started=len(now.workers), lost=now.lost, ready=now.ready_now)
+
+        def listen(event: Event) -> None:
+            self.store.count_workers(self.run, started=count().started, lost=count().lost)
+            self.listen(event)
+
+        sender = ClusterSender(workers.cluster, outputs=self.store.images, listen=listen)
+        self.view.workers = count
+        return await stack.enter_async_context(opened(sender, replace(workers.order, provider=provider)))
+
+    def _engine(
+        self, sender: "LocalSender | ClusterSender", gate: Gate, policy: HaltPolicy, outcome: SendingOutcome
+    ) -> Engine:
         engine = Engine(
             run=self.run,
-            sender=sender,
+            sender=TwinFinder(sender.send, sender.abandon, known=self.looks),
             ledger=self.store,
             prices=self.prices,
             gate=gate,
@@ -193,6 +226,8 @@ class SendingRun:
             halts=outcome.halts,
         )
         self.view.engine = engine
+        if not isinstance(sender, LocalSender):
+            sender.halt = engine.halt
         self.attend(engine)
         self._stop_in_time(engine)
         return engine

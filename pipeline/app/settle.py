@@ -27,12 +27,10 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
             unknowns = reader.unknowns()
         meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
         found = list({each.attempt: each for each in meant}.values())
-        await store.maintain(partial(_settle, [each.attempt for each in found], is_billed))
+        await store.maintain(
+            partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
+        )
     return found
-
-
-def _settle(attempts: list[int], is_billed: bool, mender: Maintenance) -> None:
-    mender.settle(attempts, is_billed=is_billed)
 
 
 def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:

@@ -21,7 +21,7 @@ NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stoppable(Protocol):
-    """What a signal is told to."""
+    """What a signal stops."""
 
     def halt(self, exit_code: Exit, reason: str) -> None: ...
     def abandon(self) -> None: ...
@@ -61,6 +61,10 @@ class Signals:
             yield
         finally:
             self._listen()
+
+    def renew(self) -> None:
+        """Take the signals again, after a library took them for itself."""
+        self._listen()
 
     def attend(self, engine: Stoppable) -> None:
         """From here on signals go to `engine`."""

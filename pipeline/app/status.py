@@ -6,6 +6,7 @@ Reads the ledger through `Reader` and, for what a run would ask next, the manife
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,9 +19,9 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
-from pipeline.model import Edit, Known, TaskState
+from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import Unseen
+from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
@@ -42,55 +43,78 @@ CHANGED: Final = "the manifest asks for something else now"
 # -- status -------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _snapshot(setup: Setup) -> Iterator[tuple[LedgerReader, RunSnapshot | None]]:
+    """Open the ledger at one moment; give the run that goes on too, if there is one."""
+    with reading(setup) as reader, reader.snapshot():
+        yield reader, _going(setup, reader)
+
+
 def status(setup: Setup) -> Status:
     """Count tasks by state and sum up money, all of one moment.
 
     Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
     """
-    with reading(setup) as reader, reader.snapshot():
-        going = _going(setup, reader)
-        is_everything = setup.flags.selection.is_everything
-        if going is not None and is_everything and going.manifest == setup.manifest.name:
-            counts = _Counts(states=Counter(going.found) + Counter(going.asked))
-            counts.states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
-        else:
-            counts = _counted(setup, reader, is_running=going is not None)
-        now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
-        last = reader.last_run()
-        unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
-        unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
-        wallet = wallet_of(setup, reader)
-        held = list(holds.lasting(setup, reader, now=now).values())
-        return Status(
-            states={state: counts.states[state] for state in TaskState},
-            missing=counts.missing,
-            to_come=counts.to_come,
-            edits=counts.edits,
-            flags=counts.flags,
-            orphaned=counts.orphaned,
-            going=None if going is None else _running_now(going, now),
-            command=setup.command,
-            run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
-            day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
-            month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
-            unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
-            unknowns=[
-                UnknownAttempt(
-                    task=unknown.task_id,
-                    attempt=unknown.number,
-                    sent_at=moment(unknown.sent_at),
-                    price_microusd=unknown.price_microusd,
-                    request_id=unknown.request_id,
-                )
-                for unknown in unknowns
-            ],
-            not_before=moment(max(hold.not_before for hold in held)) if held else None,
-            holds=[*map(holds.told, held), *holds.void(reader, now=now)],
-            is_play_money=setup.is_play_money,
-            doubt=doubt(setup, reader),
-            budget_left_microusd=wallet.left_microusd,
-            exceeded=wallet.exceeded,
-        )
+    with _snapshot(setup) as (reader, going):
+        return _status(setup, reader, going)
+
+
+def status_tasks(setup: Setup) -> Iterator[StatusTask]:
+    """Stream one line per selected task."""
+    with _snapshot(setup) as (reader, going):
+        yield from _tasks(setup, reader, going)
+
+
+@contextmanager
+def status_with_tasks(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTask]]]:
+    """Give both, of one moment."""
+    with _snapshot(setup) as (reader, going):
+        yield _status(setup, reader, going), _tasks(setup, reader, going)
+
+
+def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Status:
+    is_everything = setup.flags.selection.is_everything
+    if going is not None and is_everything and going.manifest == setup.manifest.name:
+        counts = _Counts(states=Counter(going.found) + Counter(going.asked), flags=reader.flags())
+        counts.states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
+    else:
+        counts = _counted(setup, reader, is_running=going is not None)
+    now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
+    last = reader.last_run()
+    unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
+    unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
+    wallet = wallet_of(setup, reader)
+    held = list(holds.lasting(setup, reader, now=now).values())
+    return Status(
+        states={state: counts.states[state] for state in TaskState},
+        missing=counts.missing,
+        to_come=counts.to_come,
+        edits=counts.edits,
+        flags=counts.flags,
+        orphaned=counts.orphaned,
+        going=None if going is None else _running_now(going, now),
+        command=setup.command,
+        run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
+        day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
+        month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
+        unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
+        unknowns=[
+            UnknownAttempt(
+                task=unknown.task_id,
+                attempt=unknown.number,
+                sent_at=moment(unknown.sent_at),
+                price_microusd=unknown.price_microusd,
+                request_id=unknown.request_id,
+            )
+            for unknown in unknowns
+        ],
+        not_before=moment(max(hold.not_before for hold in held)) if held else None,
+        holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
+        is_play_money=setup.is_play_money,
+        doubt=doubt(setup, reader),
+        budget_left_microusd=wallet.left_microusd,
+        exceeded=wallet.exceeded,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -112,7 +136,7 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
         reader,
         DigestMemory(reader),
         on_end=lambda expansion: waiting.extend(expansion.waiting),
-        files=Unseen() if is_running else None,
+        files=UncheckedFiles() if is_running else None,
     )
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
@@ -144,20 +168,19 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
         images=going.images,
         left=max(0, going.due - asked),
         per_s=going.images / seconds if going.images and seconds > 0 else None,
+        workers=going.workers,
+        workers_lost=going.workers_lost,
     )
 
 
-def status_tasks(setup: Setup) -> Iterator[StatusTask]:
-    """Stream one line per selected task."""
-    with reading(setup) as reader, reader.snapshot():
-        is_running = _going(setup, reader) is not None
-        yield from map(status_task, _selected(setup, reader, is_running=is_running))
-        if setup.flags.selection.wants_orphans:
-            yield from _orphaned(setup, reader)
+def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Iterator[StatusTask]:
+    yield from map(status_task, _selected(setup, reader, is_running=going is not None))
+    if setup.flags.selection.wants_orphans:
+        yield from _orphaned(setup, reader)
 
 
 def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
-    """Yield the tasks that the manifest no longer has, as far as that can be told."""
+    """Yield the tasks that the manifest no longer has, as far as that is known."""
     orphans = Orphans(setup.manifest, reader)
     rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
     for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
@@ -166,13 +189,13 @@ def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
 
 
 def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
-    files = Unseen() if is_running else None
+    files = UncheckedFiles() if is_running else None
     return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
 def _state(row: PlanRow) -> TaskState:
-    """Return the ledger's state; a conflict that only the files show comes first."""
-    if row.verdict.state is TaskState.CONFLICT or row.known is None:
+    """Return the ledger's state; before it a conflict that only the files show, and an image that is what is asked."""
+    if row.verdict.state in (TaskState.CONFLICT, TaskState.DONE) or row.known is None:
         return row.verdict.state
     return row.known.state
 
@@ -280,11 +303,15 @@ def recorded(record: Record, state_dir: Path) -> Request:
         system=record.get("system"),
         model=str(record.get("model", "")),
         parameters={name: record[name] for name in PARAMETERS if record.get(name) not in (None, {})},
-        inputs=[(os.path.normpath(state_dir / image["path"]), image["sha256"]) for image in record.get("images", ())],
+        inputs=[(_located(image["path"], state_dir), image["sha256"]) for image in record.get("images", ())],
         matrix=record.get("matrix", {}),
         fields=record.get("fields", {}),
         tags=record.get("tags", ()),
     )
+
+
+def _located(path: str, state_dir: Path) -> str:
+    return path if is_object(path) else os.path.normpath(state_dir / path)
 
 
 def attempt_line(attempt: PastAttempt, record: Record | None) -> AttemptLine:

@@ -36,7 +36,7 @@ def summary_of(
         exits.append(signalled)
     if failed or refused or unknown or conflict or plan.missing:
         exits.append(Exit.SOME_FAILED)
-    if plan.barriers:
+    if plan.barriers or outcome.counts.closed:
         exits.append(Exit.STORAGE)
     if pending and not len(outcome.halts):
         exits.append(Exit.TRY_LATER)
@@ -65,14 +65,21 @@ def summary_of(
         budget_left_microusd=wallet.left_microusd,
         not_before=moment(not_before) if not_before else None,
         is_play_money=is_play_money,
-        reasons=(*_barred(plan), *(outcome.halts.reasons or trouble)),
+        reasons=(*_barred(plan, outcome), *(outcome.halts.reasons or trouble)),
+        workers=outcome.workers(),
         cautions=cautions,
     )
 
 
-def _barred(plan: Plan) -> Iterator[str]:
+def _barred(plan: Plan, outcome: SendingOutcome) -> Iterator[str]:
     for barrier, number in plan.barriers.items():
         yield f"{barrier}: {count(number, 'task')} waited, and nothing was sent for them; fix its owner or permissions"
+    for folder, number in outcome.counts.closed.items():
+        yield (
+            f"the folder {folder} cannot be written to since this run began: {count(number, 'task')} waited, images"
+            " that were in flight are kept and published by the next run without a request; fix its owner or"
+            " permissions"
+        )
 
 
 def nothing_done(setup: Setup, exit_code: Exit, reason: str = "stopped before anything was sent") -> RunSummary:

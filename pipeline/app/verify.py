@@ -3,19 +3,15 @@
 A module of its own, as every verb has one; the comparison is `store/integrity`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import reading, upstream_of
+from pipeline.app.planning import reading
 from pipeline.errors import Exit
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
-from pipeline.model import Task
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
 from pipeline.store.integrity import Verification
-from pipeline.store.rebuild import Rebuilt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,27 +48,3 @@ def verify(
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     return Verified(found=found, has_ledger=has_ledger)
-
-
-def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
-    """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
-    if is_first:
-        yield from expand(setup.manifest, digests=read_digest, jobs=names)
-        return
-    with reading(setup) as reader:
-        yield from expand(
-            setup.manifest,
-            digests=read_digest,
-            jobs=names,
-            upstream=lambda job: upstream_of(setup, reader, read_digest, job),
-        )
-
-
-def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
-    """Add what a later stage found."""
-    whole.adopted += stage.adopted
-    whole.kept += stage.kept
-    whole.absent += stage.absent
-    whole.doubtful += stage.doubtful
-    whole.counted_microusd += stage.counted_microusd
-    return whole

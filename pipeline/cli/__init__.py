@@ -7,6 +7,5 @@ display      progress, logs and summary of a run
 author       init, validate, schema, simulate
 inspect      plan, status, report, judge, cost, explain, export
 run          run, retry, redo
-maintenance  verify, rebuild, rejected, settle, doctor
-prune        prune
+maintenance  verify, rebuild, rejected, settle, prune, doctor
 """

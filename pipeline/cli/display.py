@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 from pipeline.cli import terminal
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
-from pipeline.view import live, logs
+from pipeline.view import logs, progress
 from pipeline.view import run as run_view
 from pipeline.view.logs import LOGGER
 
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
-    from pipeline.view.live import Mode
+    from pipeline.view.progress import Mode
 
 
 SAMPLES: Final = 3  # tasks named in the last word of a quiet run
@@ -52,7 +52,7 @@ class RunDisplay:
         """Show one run."""
         if not (self.is_quiet or self.is_json_log):
             run_view.say(logs.resume_line(started), terminal.console(is_stderr=True))
-        view = live.progress(
+        view = progress.progress(
             self._mode(is_idle=not started.due),
             total=started.due,
             gauge=gauge,

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -36,6 +36,7 @@ TOPICS: Final = {  # options by topic, in the order of a page; what is in none c
         "wait_lock",
         "is_now",
     ),
+    "Many machines": ("ray", "workers"),
     "Output and logs": ("quiet", "verbose", "progress", "log_format", "log_file", "is_json"),
     "The manifest": ("variables", "allow_env", "simulate"),
 }
@@ -111,11 +112,22 @@ class LocalPath(click.Path):
         from pipeline.manifest.location import is_address  # late: `imgpipe --version` reads no manifest
 
         if is_address(os.fspath(value)):
-            self.fail("an address is not yet for buckets here: name a path on this machine", param, ctx)
+            self.fail("this is an address: name a path on this machine", param, ctx)
         return super().convert(value, param, ctx)
 
 
 FILE: Final = LocalPath(path_type=Path)
+
+
+class Location(click.ParamType[Path | str]):
+    """A path on this machine, or the address of an object."""
+
+    name = "location"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        from pipeline.manifest.location import is_address  # late: as above
+
+        return str(value) if is_address(os.fspath(value)) else cast("Path", FILE.convert(value, param, ctx))
 
 
 class Duration(click.ParamType[float]):
@@ -236,6 +248,11 @@ deciding = _apply(
         "--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests in any minute."
     ),
 )
+cluster = click.option(
+    "--ray",
+    metavar="ADDRESS",
+    help="Send from the machines of a Ray cluster: auto or HOST:PORT, or local for one on this machine alone.",
+)
 running = _apply(
     click.option(
         "--pilot",
@@ -256,6 +273,13 @@ running = _apply(
     ),
     click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
     wait_lock,
+    cluster,
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 10_000),
+        metavar="N",
+        help="Sender processes on it (default: one a node; local: one a core).",
+    ),
     click.option("-q", "--quiet", is_flag=True, help="No output when all is well: for cron."),
     click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
     click.option(

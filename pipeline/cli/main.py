@@ -30,7 +30,7 @@ BUG: Final = (
 
 
 def exit_code(command: Callable[[], Any], args: Sequence[str]) -> int:
-    """Run a command and return its exit code; whatever it raises is told on stderr."""
+    """Run a command and return its exit code; whatever it raises is printed on stderr."""
     try:
         _make_printable()
         _check_text(args)
@@ -119,7 +119,7 @@ VERBS: Final = {  # verb -> (module, what it does)
     "verify": ("maintenance", "Hash every image and compare it with the ledger."),
     "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
     "rejected": ("maintenance", "List answers that could not be published; read them again."),
-    "prune": ("prune", "Show what takes room and is no longer needed; remove it with -y."),
+    "prune": ("maintenance", "Show what takes room and is no longer needed; remove it with -y."),
     "settle": ("maintenance", "Record unknown requests as billed or free."),
     "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
     "simulate": ("author", "Serve a simulator of the API on this machine."),
@@ -196,7 +196,7 @@ class Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb; a mistyped one is told which is nearest."""
+        """Find the verb; for a mistyped one the error names the nearest."""
         if args and args[0] not in VERBS and not args[0].startswith("-"):
             near = nearest(args[0], VERBS)
             advice = f"did you mean {near!r}?" if near else f"the verbs are {', '.join(VERBS)}"

@@ -1,4 +1,4 @@
-"""The verbs of maintenance: verify, rebuild, rejected, settle, doctor. None of them sends a paid request."""
+"""The verbs of maintenance: verify, rebuild, rejected, settle, prune, doctor. None of them sends a paid request."""
 
 import sys
 from pathlib import Path
@@ -25,15 +25,11 @@ SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
-def _setup(
-    file: Path | None, simulate: str | None, variables: tuple[str, ...], allow_env: tuple[str, ...], **others: Any
-) -> "tuple[Path, Setup]":
+def _setup(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup":
     from pipeline.app import context
 
     path, profile = f.file_and_profile(file, simulate)
-    return path, context.prepare(
-        path, f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, **others)
-    )
+    return context.prepare(path, f.compose_flags(profile=profile, **flags))
 
 
 # -- verify -------------------------------------------------------------------------------------------------------
@@ -51,9 +47,7 @@ def verify(
     decode: bool,
     quick: bool,
     is_json: bool,
-    simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
+    **flags: Any,
 ) -> int:
     """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
 
@@ -67,7 +61,7 @@ def verify(
 
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
-    _, setup = _setup(file, simulate, variables, allow_env)
+    setup = _setup(file, **flags)
     verified = verify.verify(setup, decode=decode, is_quick=quick)
     found = verified.found
     if is_json:
@@ -87,7 +81,6 @@ def verify(
 
 
 def _list(kind: str, paths: list[str]) -> None:
-
     for path in paths[:SHOWN]:
         print(f"{kind}: {visible(path)}")
     if len(paths) > SHOWN:
@@ -95,8 +88,6 @@ def _list(kind: str, paths: list[str]) -> None:
 
 
 def _verdict(verified: "Verified", path: str) -> str:
-    from pipeline.text import count
-
     found = verified.found
     if not verified.has_ledger:
         if not found.unrecorded:
@@ -133,11 +124,8 @@ def _verdict(verified: "Verified", path: str) -> str:
 def rebuild(
     *,
     file: Path | None,
-    wait_lock: float,
     is_json: bool,
-    simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
+    **flags: Any,
 ) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
 
@@ -151,7 +139,7 @@ def rebuild(
     """
     from pipeline.app import rebuild
 
-    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    setup = _setup(file, **flags)
     rebuilt = rebuild.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
@@ -190,8 +178,6 @@ def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | Non
 
 
 def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
-    from pipeline.text import count, money
-
     lines = [
         f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
     ]
@@ -230,11 +216,8 @@ def rejected(
     *,
     file: Path | None,
     salvage: bool,
-    wait_lock: float,
     is_json: bool,
-    simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
+    **flags: Any,
 ) -> int:
     """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
 
@@ -249,7 +232,7 @@ def rejected(
 
     from pipeline.app import rejected
 
-    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    setup = _setup(file, **flags)
     salvaged = asyncio.run(rejected.salvage(setup)) if salvage else None
     kept = rejected.rejected(setup)
     if is_json:
@@ -289,7 +272,6 @@ def _kept_json(kept: "Rejected") -> dict[str, object]:
 
 
 def _kept_line(kept: "Rejected") -> str:
-
     facts = kept.facts
     if facts is None:
         return (
@@ -317,11 +299,8 @@ def settle(
     attempts: tuple[str, ...],
     is_all: bool,
     is_billed: bool | None,
-    wait_lock: float,
     is_json: bool,
-    simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
+    **flags: Any,
 ) -> int:
     """Write down what the provider's support said of FILE's unknown requests: billed, or free.
 
@@ -340,7 +319,7 @@ def settle(
         raise click.UsageError("the outcome is missing; write --billed or --free")
     if bool(attempts) == is_all:
         raise click.UsageError("no attempt is named; write their names, or --all")
-    _, setup = _setup(file, simulate, variables, allow_env, wait_lock=wait_lock)
+    setup = _setup(file, **flags)
     found = asyncio.run(settle.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)
     if is_json:
@@ -355,6 +334,62 @@ def _settled_json(unknown: "Unknown") -> dict[str, object]:
     return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": usd(unknown.price_microusd)}
 
 
+# -- prune ---------------------------------------------------------------------------------------------------------
+
+
+@verb
+@f.manifest
+@click.option("--superseded", is_flag=True, help="Images that a newer one has replaced.")
+@click.option("--rejected", is_flag=True, help="Answers without a usable image.")
+@click.option("--orphans", is_flag=True, help="Images of tasks that FILE no longer has.")
+@click.option(
+    "--older", type=f.Duration(), default="30d", show_default=True, metavar="TIME", help="Only what is older."
+)
+@click.option("-y", "--yes", "is_done", is_flag=True, help="Remove them; without it they are only shown.")
+@f.wait_lock
+@f.locating
+@f.as_json
+def prune(
+    *,
+    file: Path | None,
+    superseded: bool,
+    rejected: bool,
+    orphans: bool,
+    older: float,
+    is_done: bool,
+    is_json: bool,
+    **flags: Any,
+) -> int:
+    """Show what of FILE takes room and is no longer needed, with its size; -y removes it.
+
+    Images that were edited since, that somebody else still has or that wait to be published stay. What was spent stays
+    in the ledger, so that budgets go on as they are.
+
+    \b
+    imgpipe prune jobs/catalogue.yaml --superseded --rejected
+    imgpipe prune jobs/catalogue.yaml --orphans --older 90d -y
+    """
+    import asyncio
+
+    from pipeline.app.prune import Kind, prune
+
+    named = {Kind.SUPERSEDED: superseded, Kind.REJECTED: rejected, Kind.ORPHANS: orphans}
+    kinds = [kind for kind, is_named in named.items() if is_named]
+    if not kinds:
+        raise click.UsageError("what is to go? write --superseded, --rejected or --orphans")
+    found = asyncio.run(prune(_setup(file, **flags), kinds, older_s=older, is_done=is_done))
+    total = sum(each.size_bytes for each in found)
+    if is_json:
+        lines = [{"kind": e.kind.value, "path": e.location, "size_bytes": e.size_bytes, "task": e.task} for e in found]
+        f.print_json({"files": lines, "size_bytes": total, "removed": is_done})
+        return Exit.OK
+    for each in found:
+        print(f"{each.kind:<10}  {each.at:%Y-%m-%d}  {size(each.size_bytes):>8}  {visible(each.location)}")
+    end = "removed" if is_done else "would be removed; -y does it" if found else "to remove"
+    print(f"{count(len(found), 'file')} ({size(total)}) {end}.", file=sys.stderr)
+    return Exit.OK
+
+
 # -- doctor -------------------------------------------------------------------------------------------------------
 
 
@@ -366,12 +401,14 @@ def _settled_json(unknown: "Unknown") -> dict[str, object]:
     is_flag=True,
     help="Compare the catalogue with the gateway's public list; no key is sent.",
 )
+@f.cluster
 @f.locating
 @f.as_json
 def doctor(
     *,
     file: Path | None,
     with_models: bool,
+    ray: str | None,
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
@@ -380,6 +417,8 @@ def doctor(
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
     The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
+    --ray: a worker on each node of the cluster looks for the same there; with FILE, for its output directory and key.
+
     Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
 
     \b
@@ -389,7 +428,7 @@ def doctor(
     from pipeline.app import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile)
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, ray=ray)
     checks = list(surgery.doctor(path, flags, with_models=with_models))
     code = surgery.doctor_exit_code(checks)
     if is_json:

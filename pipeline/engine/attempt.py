@@ -16,7 +16,7 @@ from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.halt import RELEASED
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Gate, Stopped
@@ -40,7 +40,7 @@ class DiskSpaceGuard:
         self._free_bytes = free_bytes
         self._clock = clock
         self._looked_at = float("-inf")
-        self._told_at = float("-inf")
+        self._reported_at = float("-inf")
         self._free = 0
         self._looking = asyncio.Lock()
 
@@ -63,7 +63,7 @@ class DiskSpaceGuard:
         in_flight: Callable[[], int],
         *,
         sleep: Callable[[float], Awaitable[None]],
-        told: Callable[[str, float], None],
+        report: Callable[[str, float], None],
         is_over: Callable[[], bool],
     ) -> None:
         """Return when there is room, or at once when the run is over. Raises StorageError after a minute without."""
@@ -72,9 +72,9 @@ class DiskSpaceGuard:
             reason = f"the disk is nearly full: {lacking / 2**20:,.0f} MB more are needed for what is in flight"
             if self._clock() >= deadline:
                 raise StorageError(f"{reason}; free some space and run again")
-            if self._clock() - self._told_at >= LOOK_S:
-                self._told_at = self._clock()
-                told(reason, LOOK_S)
+            if self._clock() - self._reported_at >= LOOK_S:
+                self._reported_at = self._clock()
+                report(reason, LOOK_S)
             await sleep(LOOK_S)
 
 
@@ -117,7 +117,7 @@ class Attempts:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
@@ -154,9 +154,18 @@ class Attempts:
         """
         begun = await self._begin(task)
         while isinstance(begun, Begun) and self._is_held_back(begun):
-            await self._withdraw(begun, tally)
+            await self.withdraw(begun, tally)
             begun = await self._begin(task)
         return begun
+
+    async def withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
+        """Take back an attempt that was not sent."""
+        state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
+        self._gate.abandoned(begun.ticket)
+        await self._moved(self._wallet.release, begun.reservation)
+        await self._ledger.close(
+            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
+        )
 
     async def send(self, begun: Begun) -> Artifact | Failure:
         """Have the attempt sent; give its slot back with how it ended."""
@@ -276,14 +285,6 @@ class Attempts:
         is_short = not self._is_covered(begun.attempt.task, begun.reservation)
         return is_short or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
 
-    async def _withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
-        state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
-        self._gate.abandoned(begun.ticket)
-        await self._moved(self._wallet.release, begun.reservation)
-        await self._ledger.close(
-            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
-        )
-
     async def _reserve(self, task: Task) -> Reservation | Refusal | None:
         """Reserve the most that the attempt can cost; wait while what others have reserved may still come free.
 
@@ -315,12 +316,12 @@ class Attempts:
             task.size,
             lambda: self.in_flight,
             sleep=self._sleep,
-            told=self._tell_of_room,
+            report=self._report_room,
             is_over=lambda: self._gate.is_stopped,
         )
 
-    def _tell_of_room(self, reason: str, seconds: float) -> None:
-        """Warn once a run; a pause is told each time."""
+    def _report_room(self, reason: str, seconds: float) -> None:
+        """Warn once a run; report a pause each time."""
         if not self._has_warned_of_room:
             self._has_warned_of_room = True
             self._emit(
@@ -372,4 +373,5 @@ def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unkn
         request_id=result.request_id,
         cost_microusd=cost_microusd,
         unknown_microusd=unknown_microusd,
+        worker=result.worker,
     )

@@ -20,7 +20,7 @@ FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
 IN_A_ROW = 5  # 403, 404
 BARREN = 5  # tasks in a row that were paid for and brought no image, where `stop_on` names no other number
 CLOSED = 2  # answers in a row about a key or an account that is not served, before the first image of a run
-CLOSED_LATER = 3  # the same after one: the cause appeared in mid-run
+CLOSED_LATER = 3  # the same about a key after one: the cause appeared in mid-run, or a relay has other keys
 CLOSED_OF_SEVERAL = 12  # the same once something was served after such an answer: a relay has other keys
 TRIES = 3  # of a model that the provider does not find
 PUSH_BACKS = 10  # in a row, with nothing served in between, and all of them over `patience_s`: the quota is used up
@@ -56,7 +56,7 @@ class Halt:
 
 @dataclass(slots=True)
 class Halts:
-    """Every halt ordered in one run. The most severe is told first; of equals, the first ordered."""
+    """Every halt ordered in one run. The most severe comes first; of equals, the first ordered."""
 
     _halts: list[Halt] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Halts:
 
     @property
     def exit(self) -> Exit:
-        """Return the one exit code that is told; `Exit.OK` for none."""
+        """Return the exit code of the run; `Exit.OK` for none."""
         return most_severe([halt.exit for halt in self._halts])
 
     @property
@@ -159,7 +159,7 @@ class HaltPolicy:
             case Fault.ACCOUNT | Fault.ADDRESS:
                 return Halt(Exit.ACCOUNT, failure.reason)
             case Fault.UPSTREAM_ACCOUNT:
-                return self._is_closed(failure.reason)
+                return self._is_closed(failure)
             case Fault.QUOTA:
                 return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
             case Fault.FORBIDDEN if self._in_a_row[Fault.FORBIDDEN] >= IN_A_ROW:
@@ -211,12 +211,16 @@ class HaltPolicy:
             self._has_image = True
             self._barren.clear()
 
-    def _is_closed(self, reason: str) -> Halt | None:
-        """Stop when nothing but such answers come. One dead key of several behind a relay stops nothing."""
+    def _is_closed(self, failure: Failure) -> Halt | None:
+        """Stop when nothing but such answers come. One dead key of several behind a relay stops nothing.
+
+        A 429 is a spending cap or a quota of nothing, which holds for a whole account; other answers are about one key.
+        """
         self._closed += 1
         self._closed_at = min(self._closed_at, self._clock())
-        most = CLOSED_OF_SEVERAL if self._has_other_keys else CLOSED_LATER if self._has_image else CLOSED
-        return Halt(Exit.ACCOUNT, reason) if self._closed >= most else None
+        later = CLOSED if failure.status == 429 else CLOSED_LATER
+        most = CLOSED_OF_SEVERAL if self._has_other_keys else later if self._has_image else CLOSED
+        return Halt(Exit.ACCOUNT, failure.reason) if self._closed >= most else None
 
     def _without_image(self, reason: str) -> Halt | None:
         """Stop when tasks in a row are paid for and none of them has an image."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from pipeline.model import Artifact, Attempt, Failure, Task, TaskState, Usage
 
 
-class Sender(Protocol):
+class AttemptSender(Protocol):
     """Performs attempts: builds the request, sends it, judges the answer, writes the image durably (B1 to B4)."""
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:
@@ -66,5 +66,5 @@ class Prices(Protocol):
         ...
 
     def settle(self, task: Task, usage: Usage | None) -> int | None:
-        """Return what an answer cost, from its tokens; None: it cannot be told, what was reserved stands."""
+        """Return what an answer cost, from its tokens; None: unknown, what was reserved stands."""
         ...

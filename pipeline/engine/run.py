@@ -2,17 +2,13 @@
 
 Nothing fatal is raised while requests are in flight: it orders a halt (nothing new is sent, what is in flight is
 awaited and saved), because raising would cancel requests that are paid.
-
-Warnings about accepted images are raised here too, each text once: another size than asked for, the same bytes for two
-tasks, two answers with one id. They were paid for, so they are accepted.
 """
 
 import asyncio
-import hashlib
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -20,9 +16,20 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
-from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
+from pipeline.engine.events import (
+    Counts,
+    Event,
+    Gauge,
+    Halted,
+    ImageWarnings,
+    Listener,
+    Paused,
+    RetryScheduled,
+    TaskEnded,
+    Warned,
+)
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
-from pipeline.engine.ports import AttemptLedger, Prices, Sender
+from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
@@ -30,57 +37,8 @@ from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
 
-REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
-MOST_TOLD: Final = 20  # texts of one run; more of them make nothing clearer
-
-
-class Recent:
-    """The last things seen, by 8 bytes of their hash, and whose they were."""
-
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._owners: dict[bytes, str] = {}  # oldest first
-
-    def __len__(self) -> int:
-        return len(self._owners)
-
-    def owner(self, digest: bytes, task_id: str) -> str | None:
-        """Return the other task that had it before; remember it as this one's where there is none."""
-        other = self._owners.setdefault(digest, task_id)
-        if len(self._owners) > self._most:
-            del self._owners[next(iter(self._owners))]
-        return None if other == task_id else other
-
-
-class Remarks:
-    """What was told in one run; each text once."""
-
-    def __init__(self) -> None:
-        self._images = Recent()
-        self._answers = Recent()
-        self._told: set[str] = set()
-
-    def of(self, task_id: str, image: Artifact) -> Iterator[str]:
-        """Yield what is new about one image."""
-        for text in (*image.doubts, *self._repetitions(task_id, image)):
-            if text in self._told or len(self._told) > MOST_TOLD:
-                continue
-            self._told.add(text)
-            yield text if len(self._told) <= MOST_TOLD else "more warnings of this kind; the rest is not shown"
-
-    def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
-        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
-        if other is not None:
-            yield f"its image has the same bytes as that of {other}; it was accepted"
-        if image.response_id is None:
-            return
-        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
-        if other is not None:
-            yield f"its answer has the id of the answer to {other}; it was accepted"
-
-
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
-TOLD_S: Final = 1.0  # a shorter pause is not worth telling
+SHORTEST_S: Final = 1.0  # a shorter pause is not reported
 
 
 @dataclass(slots=True, kw_only=True)
@@ -102,7 +60,7 @@ class Engine:
         self,
         *,
         run: int,
-        sender: Sender,
+        sender: AttemptSender,
         ledger: AttemptLedger,
         prices: Prices,
         gate: Gate,
@@ -131,21 +89,21 @@ class Engine:
         self._gate = gate
         self._wallet = wallet
         self._policy = policy
-        self._remarks = Remarks()
+        self._warnings = ImageWarnings()
         self._limits = limits
         self._retry = retry
         self._listen = listen
         self.counts = counts if counts is not None else Counts()
         self.halts = halts if halts is not None else Halts()
-        self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
-        self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)
+        self._worker_count = limits.concurrency + max(2, limits.concurrency // BEYOND)
+        self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._worker_count)
         self._deferred: deque[_Turn] = deque()
         self._suspended: list[_Turn] = []  # failed by what may prove to be no fault of theirs
         self._released: set[Fault] = set()  # what proved to be so
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
         self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
-        self._paused_until = -math.inf  # as it was told last, on the loop's clock
+        self._paused_until = -math.inf  # as last reported, on the loop's clock
         self._bug: Exception | None = None
 
     # -- from outside ---------------------------------------------------------------------------------------------
@@ -180,27 +138,29 @@ class Engine:
         Cancelling the caller is the second signal: answers that arrived are saved, then CancelledError goes on.
         Raises the first bug met in a worker, after everything in flight is saved.
         """
-        crew = asyncio.get_running_loop().create_task(self._crew(due), name="crew")  # outlives the caller's cancel
+        workers = asyncio.get_running_loop().create_task(
+            self._work_off(due), name="workers"
+        )  # outlives the caller's cancel
         try:
-            await asyncio.shield(crew)
+            await asyncio.shield(workers)
         except asyncio.CancelledError:
             self.halt(Exit.INTERRUPTED, "cancelled")
             self.abandon()
-            await crew
+            await workers
             raise
         if self._bug is not None:
             raise self._bug
         return self.counts
 
-    # -- queue and crew -------------------------------------------------------------------------------------------
+    # -- queue and workers ----------------------------------------------------------------------------------------
 
-    async def _crew(self, due: Iterable[Due]) -> None:
+    async def _work_off(self, due: Iterable[Due]) -> None:
         async with asyncio.TaskGroup() as group:
-            for n in range(self._crew_size):
+            for n in range(self._worker_count):
                 group.create_task(self._work(), name=f"worker-{n}")
             await self._feed(iter(due))
             await self._feed_deferred()
-            for _ in range(self._crew_size):
+            for _ in range(self._worker_count):
                 await self._queue.put(None)
         await self._end_suspended()
         if self._fed_out is not None:
@@ -254,17 +214,26 @@ class Engine:
                     self._turn_over.notify_all()
 
     async def _take_turn(self, turn: _Turn) -> None:
-        if not self._is_halted.is_set():
+        if not self._is_halted.is_set() and self._closed_folder(turn) is None:
             turn.images_seen = self.counts.images
             if (fault := exhausted(turn.tally, self._retry)) is not None:
                 await self._give_up(turn, fault)
             else:
                 await self._ask(turn)
+                await self._redo_flagged(turn)
         failure = turn.last.failure
-        if failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
+        if (folder := self._closed_folder(turn)) is not None:
+            self.counts.closed[folder] += turn.last.state is TaskState.PENDING
+            self._end(turn)
+        elif failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
             self._deferred.append(turn)
         else:
             self._end(turn)
+
+    def _closed_folder(self, turn: _Turn) -> str | None:
+        """Return the folder that takes no images, as others have found, and that this one belongs below."""
+        name = turn.due.task.name
+        return next((folder for folder in self.counts.closed if name.startswith(f"{folder}/")), None)
 
     async def _give_up(self, turn: _Turn, fault: Fault) -> None:
         """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
@@ -274,11 +243,11 @@ class Engine:
         self._emit(Warned(text=reason, task_id=turn.due.task.id))
 
     def _end(self, turn: _Turn) -> None:
-        """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
+        """Count and report a task whose last turn is over; later, where a halt may yet clear it of a failure."""
         if is_suspended(turn.last):
             self._suspended.append(turn)
         else:
-            self._tell_end(turn)
+            self._report_end(turn)
 
     async def _end_suspended(self) -> None:
         """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
@@ -294,15 +263,15 @@ class Engine:
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:
-            self._tell_end(turn)
+            self._report_end(turn)
         self._suspended.clear()
 
-    def _tell_end(self, turn: _Turn) -> None:
+    def _report_end(self, turn: _Turn) -> None:
         step, task = turn.last, turn.due.task
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
-        if step.state is TaskState.PENDING:
+        if step.state is TaskState.PENDING and self._closed_folder(turn) is None:
             self.counts.trouble = step.reason
         self._emit(
             TaskEnded(
@@ -337,18 +306,35 @@ class Engine:
         await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
 
+    async def _redo_flagged(self, turn: _Turn) -> None:
+        """Ask again for an image in which a check that says `redo` found something; it stays where no other comes."""
+        checks = turn.due.task.checks
+        for _ in range(checks.most_redos):
+            flagged = turn.last
+            found = "" if flagged.artifact is None else _found(flagged.artifact, checks.redo)
+            if not found or self._is_halted.is_set():
+                return
+            self._emit(RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
+            await self._ask(turn)
+            if turn.last.artifact is None or turn.last is flagged:
+                turn.last = flagged
+                return
+
     async def _attempt(self, turn: _Turn) -> Step | None:
         """Begin, send, record; None when nothing was sent because the run stops."""
         begun = await self._attempts.begin(turn.due.task, turn.tally)
         if not isinstance(begun, Begun):
-            if begun is not None:
+            if begun is not None and turn.last.artifact is None:
                 self.halt(Exit.BUDGET, str(begun))
+            return None
+        if self._closed_folder(turn) is not None:
+            await self._attempts.withdraw(begun, turn.tally)
             return None
         result = await self._attempts.send(begun)
         if isinstance(result, Failure):
             turn.tally.add(result.fault)
         try:
-            self._judged(begun, result, turn.tally)
+            self._judged(begun, result, turn)
         finally:  # a bug here costs no image
             step = await self._attempts.record(begun, result, turn.tally)
         turn.last = step
@@ -376,12 +362,12 @@ class Engine:
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
-    def _judged(self, begun: Begun, result: Artifact | Failure, tally: AttemptHistory) -> None:
-        task = begun.attempt.task
+    def _judged(self, begun: Begun, result: Artifact | Failure, turn: _Turn) -> None:
+        task, tally = begun.attempt.task, turn.tally
         was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
-            for text in self._remarks.of(task.id, result):
+            for text in self._warnings.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self._policy.judged(
@@ -393,28 +379,31 @@ class Engine:
             cost_microusd=begun.cost_microusd,
         ):
             self._halt(halt)
-        if isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED:
+        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED
+        if is_lost and turn.last.artifact is None:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
+        if isinstance(result, Failure) and result.closed_folder is not None:
+            self.counts.closed.setdefault(result.closed_folder, 0)
         failure = failure_of(result)
         if failure is not None and not self._is_halted.is_set():
-            self._hindered(failure)
+            self._look_at_throttle(failure)
 
     def _task_ended(self, state: TaskState) -> None:
         if halt := self._policy.task_ended(state):
             self._halt(halt)
 
-    def _hindered(self, failure: Failure) -> None:
-        """Give up when the throttle does, saying what was seen last; else tell what it waits for."""
+    def _look_at_throttle(self, failure: Failure) -> None:
+        """Give up when the throttle does, saying what was seen last; else report what it waits for."""
         verdict = self._gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
         else:
-            self._tell_pause(failure)
+            self._report_pause(failure)
 
-    def _tell_pause(self, failure: Failure) -> None:
-        """Tell that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
+    def _report_pause(self, failure: Failure) -> None:
+        """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
         now, left_s = asyncio.get_running_loop().time(), self._gate.throttle.pause_left_s
-        if left_s < TOLD_S or left_s < 2 * (self._paused_until - now):
+        if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
         self._paused_until = now + left_s
         self._emit(Paused(reason=f"{self._gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
@@ -433,11 +422,16 @@ class Engine:
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
-        """Tell what happened. A listener that fails stops the run in order, as any bug does."""
+        """Report an event. A listener that fails stops the run in order, as any bug does."""
         try:
             self._listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
+
+
+def _found(image: Artifact, checks: Collection[str]) -> str:
+    """Return what these checks found in an image; empty: nothing."""
+    return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)
 
 
 def _result(state: RetryCallState) -> Step | None:

@@ -40,13 +40,17 @@ class Refusal:
     period: Period
     budget_microusd: int
     left_microusd: int  # of that budget, what is reserved counted as spent
+    unknown_microusd: int  # maybe billed, in that budget
     price_microusd: int
     is_final: bool
 
     def __str__(self) -> str:
+        unknown = f", {money(self.unknown_microusd)} of it maybe billed" if self.unknown_microusd else ""
+        flag = " (--budget)" if self.period is Period.RUN else ""
         return (
-            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up: {money(self.left_microusd)} "
-            f"left, the next image costs {money(self.price_microusd)}"
+            f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up{unknown}:"
+            f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)};"
+            f" the next {self.period} has it anew, or raise limits.budget.{self.period}{flag}"
         )
 
 
@@ -81,7 +85,9 @@ class _Account:
         left = self.left
         if self.budget is None or left is None or price <= left:
             return None
-        return Refusal(self.period, self.budget, max(0, left), price, is_final=price > left + self.reserved)
+        return Refusal(
+            self.period, self.budget, max(0, left), self.unknown, price, is_final=price > left + self.reserved
+        )
 
 
 Spent = Callable[[datetime, datetime], Spend]

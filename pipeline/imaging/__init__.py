@@ -4,8 +4,7 @@ formats      type detection, PNG, JPEG and WebP containers, check for completene
 metadata     removes EXIF, XMP and comments before an image is sent
 provenance   a record of how an image was made, embedded as XMP and read back
 decoder      a limited child process: every picture that others made is decoded there
-convert      other kinds and sizes made into what the API takes
+convert      an image in another format, size and colour space
 thumbnails   small pictures for the contact sheet
 checks       what may be wrong with an image that came, by its header and its pixels
-rendition    an image in another kind, size and colour space
 """

@@ -1,7 +1,7 @@
-"""What may be wrong with an image that came: nearly one colour, another shape, too small, the input unchanged, a twin.
+"""Flags an image that may be wrong: nearly one colour, another shape, too small, the input unchanged, a twin.
 
-In: its header and size in bytes; only where those make it suspicious, its pixels, in a child process. Out: flags, each
-with its reason. A flag is an opinion: the image stays what it is.
+By its header and size in bytes; only where those make it suspicious by its pixels, which a child process decodes. A
+flag has its reason and is an opinion: the image stays what it is.
 """
 
 import warnings
@@ -10,6 +10,7 @@ from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from pipeline.model import ImageChecks
 from pipeline.settings import ASPECT, BLANK, MIN_SIDE
 
 ASPECT_SHARE: Final = 0.03
@@ -46,16 +47,15 @@ class Pixels(NamedTuple):
     small: bytes
 
 
-def header_flags(
-    header: Header, *, aspect_ratio: str | None, min_side_px: int, checks: tuple[str, ...]
-) -> dict[str, str]:
+def header_flags(header: Header, checks: ImageChecks, *, aspect_ratio: str | None) -> dict[str, str]:
     """Return what the header alone says: flag -> reason."""
     flags: dict[str, str] = {}
-    if BLANK in checks and header.bytes_per_pixel < CERTAIN.get(header.mime, 0):
+    names, min_side_px = checks.names, checks.min_side_px
+    if BLANK in names and header.bytes_per_pixel < CERTAIN.get(header.mime, 0):
         flags[BLANK] = "nearly one colour"
-    if ASPECT in checks and aspect_ratio is not None and _is_off(header, aspect_ratio):
+    if ASPECT in names and aspect_ratio is not None and _is_off(header, aspect_ratio):
         flags[ASPECT] = f"{header.width} x {header.height} is not {aspect_ratio}"
-    if MIN_SIDE in checks and min(header.width, header.height) < min_side_px:
+    if MIN_SIDE in names and min(header.width, header.height) < min_side_px:
         flags[MIN_SIDE] = f"{header.width} x {header.height}, the shorter side is below {min_side_px}"
     return flags
 

@@ -1,8 +1,8 @@
-"""Converts images of other formats or sizes to PNG or JPEG that the API takes, in a child process.
+"""Makes an image of another format, size or colour space: for the API, and for `deliver`.
 
-The result is upright, has eight bits a channel, and is the same for the same input and limits; originals are never
-touched. Decoders are the part most easily attacked and overwhelmed: memory and time of the child are limited, and if it
-dies, it dies alone.
+`convert` takes what decoders read and makes PNG or JPEG that the API takes: upright, eight bits a channel, the same
+bytes for the same input and limits. `rendition` is for people: it never enlarges, and what needs no change comes back
+byte for byte. `convert` runs in a child process (`decoder`), whose memory and time are limited.
 """
 
 import contextlib
@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from math import sqrt
-from typing import Any
+from typing import Any, Final
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from pipeline.imaging.formats import BrokenImageError
-from pipeline.imaging.metadata import bare_png
+from pipeline.imaging.formats import BrokenImageError, NotAnImageError
+from pipeline.imaging.metadata import bare_png, strip
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
 _LOSSLESS = frozenset({"PNG", "TIFF", "BMP", "GIF"})
@@ -24,8 +24,8 @@ _PNG_PIXELS = 4_000_000  # larger opaque pictures become JPEG: a PNG of them pas
 _JPEG_PIXELS = 256_000_000  # of a JPEG, which can be read at an eighth of its size
 _PIXELS = 130_000_000  # of other kinds, which are decoded whole
 _QUALITIES = (95, 90, 85)
-_TOLD_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
-_TOLD_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
+_CAMERA_TAGS = frozenset({0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298})  # description to copyright
+_CAMERA_DIRECTORIES = frozenset({0x8769, 0x8825})  # EXIF, GPS
 
 
 class UnreadableError(Exception):
@@ -82,7 +82,7 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         if opened.width * opened.height > most_pixels:
             opened.draft(opened.mode, _fit(opened.size, most_pixels))
         opened.load()
-        kept: dict[str, Any] = {"exif": _told(opened)} if keep_metadata else {}
+        kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = _eight_bits(opened)
     if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
@@ -92,13 +92,13 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
     return _encode(picture, kind, most_bytes, kept)
 
 
-def _told(opened: Image.Image) -> bytes:
-    """Return what the camera told, without what describes the file itself and without the orientation, now applied."""
-    told, kept = opened.getexif(), Image.Exif()
-    for tag in _TOLD_TAGS & told.keys():
-        kept[tag] = told[tag]
-    for directory in _TOLD_DIRECTORIES & told.keys():
-        kept[directory] = told.get_ifd(directory)
+def _camera_exif(opened: Image.Image) -> bytes:
+    """Return EXIF of the camera, without what describes the file itself and without the orientation, now applied."""
+    written, kept = opened.getexif(), Image.Exif()
+    for tag in _CAMERA_TAGS & written.keys():
+        kept[tag] = written[tag]
+    for directory in _CAMERA_DIRECTORIES & written.keys():
+        kept[directory] = written.get_ifd(directory)
     return kept.tobytes()
 
 
@@ -186,3 +186,68 @@ def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+SUFFIXES: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+MIMES: Final = {"image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp"}
+
+
+def rendition(
+    data: bytes, mime: str, *, kind: str | None, quality: int, max_side: int | None, is_srgb: bool, is_stripped: bool
+) -> tuple[bytes, str]:
+    """Return the image as asked, upright, and its suffix; `kind` None: the one it has. Raises NotAnImageError."""
+    wanted = kind or MIMES[mime]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as source:
+                profile = source.info.get("icc_profile")
+                is_small = max_side is None or max(source.size) <= max_side
+                if wanted == MIMES[mime] and is_small and not (is_srgb and profile):
+                    return (strip(data, mime) if is_stripped else data), SUFFIXES[wanted]
+                picture = ImageOps.exif_transpose(source)
+                if is_srgb and profile:
+                    picture, profile = _in_srgb(picture, profile), None
+                if not is_small and max_side is not None:
+                    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+                return _encoded(picture, wanted, quality, profile, is_stripped), SUFFIXES[wanted]
+    except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
+        raise NotAnImageError(str(error)) from error
+
+
+def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    if picture.mode not in ("RGB", "RGBA", "L", "CMYK"):
+        picture = picture.convert("RGB")
+    mode = "RGBA" if picture.mode == "RGBA" else "RGB"
+    try:
+        converted = ImageCms.profileToProfile(
+            picture, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode=mode
+        )
+    except ImageCms.PyCMSError:  # a profile that cannot be used: the values are taken for sRGB, as browsers do
+        return picture.convert(mode)
+    assert converted is not None  # only a conversion in place returns nothing
+    converted.info.pop("icc_profile", None)
+    return converted
+
+
+def _encoded(picture: Image.Image, kind: str, quality: int, profile: bytes | None, is_stripped: bool) -> bytes:
+    options: dict[str, Any] = {} if profile is None else {"icc_profile": profile}
+    exif = picture.getexif()
+    if exif and not is_stripped:
+        options["exif"] = exif
+    if kind == "jpeg":
+        picture = _on_white(picture)
+        options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True}
+    elif kind == "webp":
+        options |= {"quality": quality}
+    return _saved(picture, kind.upper(), options)
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """JPEG has no transparency: what is seen through is white."""
+    if "A" not in picture.getbands() and "transparency" not in picture.info:
+        return picture.convert("RGB")
+    seen = picture.convert("RGBA")
+    ground = Image.new("RGBA", seen.size, "white")
+    ground.alpha_composite(seen)
+    return ground.convert("RGB")

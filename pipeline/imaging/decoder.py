@@ -162,7 +162,7 @@ def limit_process(memory_bytes: int = MEMORY_BYTES) -> None:
 def _leave_with_parent() -> None:
     """End this process as soon as nobody holds the other end of its input."""
     poll = select.poll()
-    poll.register(0, 0)  # a hang-up is always told
+    poll.register(0, 0)  # a hang-up is always reported
     poll.poll()
     os._exit(1)
 

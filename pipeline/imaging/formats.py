@@ -4,7 +4,6 @@ Judged from the bytes, never from a label. Returns an `Image`, or raises BrokenI
 PNG costs 1 to 2 ms; a full decode costs 35.
 """
 
-import hashlib
 import io
 import mmap
 import re
@@ -195,9 +194,8 @@ def _jpeg(data: bytes) -> Size:
     for code, start, _ in jpeg_segments(data):
         if code in _JPEG_FRAMES and size is None:
             height, width = int.from_bytes(data[start + 5 : start + 7]), int.from_bytes(data[start + 7 : start + 9])
-            size = Size(
-                width, height, data[start + 4 : start + 5] == b"\x08" and data[start + 9 : start + 10] in (b"\1", b"\3")
-            )
+            is_plain = data[start + 4 : start + 5] == b"\x08" and data[start + 9 : start + 10] in (b"\1", b"\3")
+            size = Size(width, height, is_plain)
         scans += code == 0xDA
     if size is None or scans == 0:
         raise BrokenImageError("a JPEG without pixels")
@@ -273,8 +271,7 @@ def describe(data: bytes, *, decode: bool = False) -> Image:
                     _check_end(data, suffix)
     except (OSError, SyntaxError, ValueError, KeyError, EOFError, PIL.Image.DecompressionBombError) as error:
         raise NotAnImageError(str(error)) from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    return Image(data=data, sha256=sha256, mime=mime, suffix=suffix, width=width, height=height)
+    return Image(data=data, sha256=sha256(data).hexdigest(), mime=mime, suffix=suffix, width=width, height=height)
 
 
 MOST_SCANS: Final = 100  # of a JPEG; progressive ones have about ten, and each goes through every pixel

@@ -135,7 +135,12 @@ def is_signed(data: Bytes) -> bool:
         if data[:8] == _PNG:
             return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
         if data[:2] == b"\xff\xd8":
-            return any(kind == b"\xeb" and body[:2] == b"JP" and b"c2pa" in body for kind, body in _jpeg_heads(data))
+            apps = (
+                bytes(data[at + 4 : min(end, at + 260)])
+                for code, at, end in jpeg_segments(data, scans=False)
+                if code == 0xEB
+            )
+            return any(head[:2] == b"JP" and b"c2pa" in head for head in apps)
         if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
             return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
     except (ValueError, struct.error, IndexError):
@@ -243,12 +248,6 @@ def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
             return segments, data[start:]
         segments.append((bytes([code]), data[start + 4 : end]))
     raise ValueError("not a whole JPEG")
-
-
-def _jpeg_heads(data: Bytes) -> Iterator[Chunk]:
-    """Yield kind and first bytes of every segment before the first scan."""
-    for code, start, end in jpeg_segments(data, scans=False):
-        yield bytes([code]), bytes(data[start + 4 : min(end, start + 260)])
 
 
 def _jpeg_segment(kind: bytes, body: bytes) -> bytes:

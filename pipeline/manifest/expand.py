@@ -10,14 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.inputs import InputDigests, InputFiles
+from pipeline.manifest.inputs import InputDigests, InputFiles, InputObjects
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.names import images_in_the_way
-from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.location import Place
+from pipeline.manifest.outputs import Outputs, images_in_the_way
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow
@@ -135,24 +134,26 @@ class Expansion:
         upstream: Upstream | None,
         jobs: Collection[str] | None,
         now: Callable[[], float],
-        promised: Path | None,
+        promised: Place | None,
     ) -> None:
         self.count = 0
         self._manifest = manifest
-        self._sources = Sources(manifest, upstream=upstream, now=now)
+        objects = InputObjects()
+        files = InputFiles(manifest.path.absolute().parent.resolve(), digests, objects=objects, promised=promised)
+        self._sources = Sources(manifest, upstream=upstream, now=now, objects=objects, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
         self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
             is_default_model=manifest.provider.is_default_model,
             variables=Names("vars", manifest.variables),
-            inputs=InputFiles(manifest.path.absolute().parent.resolve(), digests, promised=promised),
+            inputs=files,
             outputs=self._outputs,
             secrets=manifest.secrets,
         )
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
-        self._untold = 0
+        self._unlisted = 0
         self._broken: list[str] = []
         self._left_out = 0
 
@@ -164,8 +165,8 @@ class Expansion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
-        untold = self._left_out - len(self._broken)
-        return (*self._sources.notes, *self._broken, *([f"and {untold:,} more are left out"] if untold else []))
+        unlisted = self._left_out - len(self._broken)
+        return (*self._sources.notes, *self._broken, *([f"and {unlisted:,} more are left out"] if unlisted else []))
 
     def __iter__(self) -> Iterator[Task]:
         claims = Claims()
@@ -179,7 +180,7 @@ class Expansion:
         finally:
             claims.close()
         if self._problems:
-            more = [Problem(what=f"and {self._untold:,} more problems")] if self._untold else []
+            more = [Problem(what=f"and {self._unlisted:,} more problems")] if self._unlisted else []
             raise InputError(*self._problems, *more)
 
     def _tasks(self, claims: Claims) -> Iterator[Task]:
@@ -253,7 +254,7 @@ class Expansion:
         if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:
             self._problems.append(problem)
         else:
-            self._untold += 1
+            self._unlisted += 1
 
     def _shared(self, claims: Claims) -> Iterator[Problem]:
         for shared in claims.shared_ids():
@@ -295,11 +296,11 @@ def expand(
     upstream: Upstream | None = None,
     jobs: Collection[str] | None = None,
     now: Callable[[], float] = time.time,
-    promised: Path | None = None,
+    promised: Place | None = None,
 ) -> Expansion:
     """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none.
 
-    `promised`: a folder whose input images may be missing, because they are yet to be made; such tasks have no digest
-    of them, so they are for looking at only.
+    `promised`: a folder or bucket whose input images may be missing, because they are yet to be made; such tasks have
+    no digest of them, so they are for looking at only.
     """
     return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now, promised=promised)

@@ -8,13 +8,15 @@ JSON Schema, so that editors and the loader agree. An invalid value raises an er
 import math
 import re
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import PlainValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import PydanticCustomError, core_schema
 
-from pipeline.manifest.delimited import ENCODINGS
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
+from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
@@ -22,6 +24,22 @@ from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, pa
 def fault(what: str, instead: str) -> PydanticCustomError:
     """Build the error a validator raises: both halves of `what is wrong; what to write instead`."""
     return PydanticCustomError("imgpipe", "{what}; {instead}", {"what": what, "instead": instead})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checked:
+    """Metadata of a type: what reads a written value, and its JSON Schema."""
+
+    read: Callable[[Any], object]
+    schema: dict[str, Any]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(self.read)
+
+    def __get_pydantic_json_schema__(
+        self, core: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return deepcopy(self.schema)
 
 
 def shown(value: object) -> str:
@@ -65,28 +83,18 @@ def written(value: object) -> str:
     raise fault(f"must be one value, this is {shown(value)}", "write one text or number")
 
 
-def _written_list(value: object) -> tuple[str, ...]:
-    return tuple(written(item) for item in (value if isinstance(value, list) else [value]))
+def _listed(read: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
+    return lambda value: tuple(read(item) for item in (value if isinstance(value, list) else [value]))
 
 
-def _text_list(value: object) -> tuple[str, ...]:
-    return tuple(_text(item) for item in (value if isinstance(value, list) else [value]))
+def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        place = _text(value)
+        if (trouble := find_trouble(place)) is not None:
+            raise fault(*trouble)
+        return place
 
-
-def _path(value: object) -> str:
-    path = _text(value)
-    trouble = path_trouble(path)
-    if trouble is not None:
-        raise fault(*trouble)
-    return path
-
-
-def _place(value: object) -> str:
-    place = _text(value)
-    trouble = place_trouble(place)
-    if trouble is not None:
-        raise fault(*trouble)
-    return place
+    return read
 
 
 def _flag(value: object) -> bool:
@@ -124,9 +132,8 @@ def _whole(value: object, *, at_least: int, at_most: int) -> int:
 def _duration(value: object) -> float:
     seconds = parse_duration(value) if isinstance(value, str) else None
     if seconds is None:
-        unit = (
-            f"{value}s" if isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool) else "300s"
-        )
+        is_number = isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool)
+        unit = f"{value}s" if is_number else "300s"
         raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d w")
     if not 0 < seconds <= 366 * 86400:
         raise fault(f"{value} is out of range", "write a duration above 0, at most 366d")
@@ -154,16 +161,6 @@ def _percentage(value: object) -> float:
     raise fault(f"must be a percentage above 0%, at most 100%, this is {shown(value)}", "write 30%")
 
 
-def whole(at_least: int, at_most: int) -> Callable[[object], int]:
-    """Return a validator of whole numbers in a range."""
-    return lambda value: _whole(value, at_least=at_least, at_most=at_most)
-
-
-def number(at_least: float, at_most: float) -> Callable[[object], float]:
-    """Return a validator of finite numbers in a range."""
-    return lambda value: _number(value, at_least=at_least, at_most=at_most)
-
-
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 _DURATION_SCHEMA = {"type": "string", "pattern": f"^(?=.*[1-9]){DURATION_PATTERN}$"}
 _PERCENT_SCHEMA = {
@@ -181,21 +178,21 @@ def _or_list(schema: dict[str, Any]) -> dict[str, Any]:
 
 _PATH_PATTERN = r"^(?![\s\S]*\$\{)\s*[^~\s]"
 
-Text = Annotated[str, PlainValidator(_text), WithJsonSchema({"type": "string"})]
-Filled = Annotated[str, PlainValidator(_filled), WithJsonSchema({"type": "string", "pattern": r"\S"})]
-PathText = Annotated[str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
-PlaceText = Annotated[str, PlainValidator(_place), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN})]
+Text = Annotated[str, Checked(_text, {"type": "string"})]
+Filled = Annotated[str, Checked(_filled, {"type": "string", "pattern": r"\S"})]
+PathText = Annotated[str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
+PlaceText = Annotated[str, Checked(_place(place_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
 MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
-    str, PlainValidator(_path), WithJsonSchema({"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
+    str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
 ]
-Written = Annotated[str, PlainValidator(written), WithJsonSchema(_SCALAR)]
-WrittenList = Annotated[tuple[str, ...], PlainValidator(_written_list), WithJsonSchema(_or_list(_SCALAR))]
-TextList = Annotated[tuple[str, ...], PlainValidator(_text_list), WithJsonSchema(_or_list({"type": "string"}))]
-Flag = Annotated[bool, PlainValidator(_flag), WithJsonSchema({"type": "boolean"})]
-Duration = Annotated[float, PlainValidator(_duration), WithJsonSchema(_DURATION_SCHEMA)]
-Usd = Annotated[int, PlainValidator(_usd), WithJsonSchema(_USD_SCHEMA)]
-Percentage = Annotated[float, PlainValidator(_percentage), WithJsonSchema(_PERCENT_SCHEMA)]
-Free = Annotated[Any, PlainValidator(resolve), WithJsonSchema({})]
+Written = Annotated[str, Checked(written, _SCALAR)]
+WrittenList = Annotated[tuple[str, ...], Checked(_listed(written), _or_list(_SCALAR))]
+TextList = Annotated[tuple[str, ...], Checked(_listed(_text), _or_list({"type": "string"}))]
+Flag = Annotated[bool, Checked(_flag, {"type": "boolean"})]
+Duration = Annotated[float, Checked(_duration, _DURATION_SCHEMA)]
+Usd = Annotated[int, Checked(_usd, _USD_SCHEMA)]
+Percentage = Annotated[float, Checked(_percentage, _PERCENT_SCHEMA)]
+Free = Annotated[Any, Checked(resolve, {})]
 
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -340,18 +337,27 @@ def _price(value: object) -> int | dict[str, int]:
     return {size: _usd(price) for size, price in value.items()}
 
 
-def _integer(at_least: int, at_most: int) -> Any:
-    return WithJsonSchema({"type": "integer", "minimum": at_least, "maximum": at_most})
+def _between(at_least: int, at_most: int) -> Checked:
+    schema = {"type": "integer", "minimum": at_least, "maximum": at_most}
+    return Checked(lambda value: _whole(value, at_least=at_least, at_most=at_most), schema)
+
+
+def _span(at_least: float, at_most: float) -> Checked:
+    schema = {"type": "number", "minimum": at_least, "maximum": at_most}
+    return Checked(lambda value: _number(value, at_least=at_least, at_most=at_most), schema)
+
+
+def _one_of(*names: str) -> Checked:
+    return Checked(one_of(*names), {"enum": [*names]})
 
 
 # `_NAME` without `\w`, which is letters of every script in Python and ASCII alone in JavaScript.
 NAME_PATTERN = r"^[^\s!-/:-@\[-^`{-~]([^!-*,/:-@\[-^`{-~]*[^\s!-*,./:-@\[-^`{-~])?$"
 _TEMPLATE = {"type": "string", "pattern": r"\{\{"}
-_CELL: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
 _AXIS: dict[str, Any] = {
     "anyOf": [
-        {"type": "array", "items": _CELL, "minItems": 1, "uniqueItems": True},
-        {"type": "object", "additionalProperties": _CELL, "minProperties": 1},
+        {"type": "array", "items": _SCALAR, "minItems": 1, "uniqueItems": True},
+        {"type": "object", "additionalProperties": _SCALAR, "minProperties": 1},
     ]
 }
 _PRICE: dict[str, Any] = {
@@ -363,54 +369,34 @@ _PRICE: dict[str, Any] = {
 _SIZE: dict[str, Any] = {"anyOf": [{"enum": [*SIZES, 512]}, _TEMPLATE]}
 _RATIO: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"^{_ASPECT_RATIO.pattern}$"}, _TEMPLATE]}
 
-PositiveInt = Annotated[int, PlainValidator(whole(1, _MANY)), _integer(1, _MANY)]
-Seed = Annotated[int, PlainValidator(whole(-(2**31), 2**31 - 1)), _integer(-(2**31), 2**31 - 1)]
-Quality = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
-Variants = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
-Parallel = Annotated[int, PlainValidator(whole(1, 10_000)), _integer(1, 10_000)]
-Attempts = Annotated[int, PlainValidator(whole(1, 100)), _integer(1, 100)]
-Repeats = Annotated[int, PlainValidator(whole(0, 100)), _integer(0, 100)]
-Rate = Annotated[
-    float,
-    PlainValidator(number(0.01, 1_000_000)),
-    WithJsonSchema({"type": "number", "minimum": 0.01, "maximum": 1_000_000}),
-]
-Temperature = Annotated[
-    float, PlainValidator(number(0, 2)), WithJsonSchema({"type": "number", "minimum": 0, "maximum": 2})
-]
-Name = Annotated[
-    str, PlainValidator(_name), WithJsonSchema({"type": ["string", "number", "boolean"], "pattern": NAME_PATTERN})
-]
-Address = Annotated[
-    str, PlainValidator(_address), WithJsonSchema({"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})
-]
-Url = Annotated[str, PlainValidator(_url), WithJsonSchema({"type": "string", "pattern": "^https?://"})]
-VariableName = Annotated[str, PlainValidator(_variable), WithJsonSchema({"type": "string", "pattern": _KEY_VARIABLE})]
-KindKey = Annotated[
-    str,
-    PlainValidator(one_of("cometapi", "google", "simulator")),
-    WithJsonSchema({"enum": ["cometapi", "google", "simulator"]}),
-]
-Thinking = Annotated[
-    str, PlainValidator(one_of("minimal", "medium", "high")), WithJsonSchema({"enum": ["minimal", "medium", "high"]})
-]
-Tier = Annotated[str, PlainValidator(one_of("standard", "flex")), WithJsonSchema({"enum": ["standard", "flex"]})]
-Delimiter = Annotated[str, PlainValidator(_delimiter), WithJsonSchema({"type": "string", "pattern": _DELIMITER})]
-Encoding = Annotated[str, PlainValidator(one_of(*ENCODINGS)), WithJsonSchema({"enum": [*ENCODINGS]})]
-Done = Annotated[str, PlainValidator(one_of("done")), WithJsonSchema({"enum": ["done"]})]
-Embedding = Annotated[str, PlainValidator(one_of("embed", "none")), WithJsonSchema({"enum": ["embed", "none"]})]
-Check = Annotated[str, PlainValidator(one_of("flag", "off")), WithJsonSchema({"enum": ["flag", "off"]})]
-Chosen = Annotated[str, PlainValidator(one_of("picked", "done")), WithJsonSchema({"enum": ["picked", "done"]})]
-ImageKind = Annotated[
-    str, PlainValidator(one_of("jpeg", "png", "webp")), WithJsonSchema({"enum": ["jpeg", "png", "webp"]})
-]
-Profile = Annotated[str, PlainValidator(one_of("srgb")), WithJsonSchema({"enum": ["srgb"]})]
-Metadata = Annotated[str, PlainValidator(one_of("keep", "strip")), WithJsonSchema({"enum": ["keep", "strip"]})]
-Aspects = Annotated[
-    tuple[str, ...], PlainValidator(_aspects), WithJsonSchema({"type": "array", "items": {"enum": [*ASPECTS]}})
-]
-AspectRatio = Annotated[str, PlainValidator(_unless_template(check_aspect_ratio)), WithJsonSchema(_RATIO)]
-Size = Annotated[str, PlainValidator(_unless_template(check_size)), WithJsonSchema(_SIZE)]
-Axis = Annotated[tuple[Choice, ...], PlainValidator(_axis), WithJsonSchema(_AXIS)]
-Version = Annotated[int, PlainValidator(_version), WithJsonSchema({"enum": [1]})]
-Price = Annotated[int | dict[str, int], PlainValidator(_price), WithJsonSchema(_PRICE)]
+PositiveInt = Annotated[int, _between(1, _MANY)]
+Seed = Annotated[int, _between(-(2**31), 2**31 - 1)]
+Quality = Annotated[int, _between(1, 100)]
+Variants = Annotated[int, _between(1, 10_000)]
+Parallel = Annotated[int, _between(1, 10_000)]
+Attempts = Annotated[int, _between(1, 100)]
+Repeats = Annotated[int, _between(0, 100)]
+Rate = Annotated[float, _span(0.01, 1_000_000)]
+Temperature = Annotated[float, _span(0, 2)]
+Name = Annotated[str, Checked(_name, {"type": ["string", "number", "boolean"], "pattern": NAME_PATTERN})]
+Address = Annotated[str, Checked(_address, {"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})]
+Url = Annotated[str, Checked(_url, {"type": "string", "pattern": "^https?://"})]
+VariableName = Annotated[str, Checked(_variable, {"type": "string", "pattern": _KEY_VARIABLE})]
+KindKey = Annotated[str, _one_of("cometapi", "google", "simulator")]
+Thinking = Annotated[str, _one_of("minimal", "medium", "high")]
+Tier = Annotated[str, _one_of("standard", "flex")]
+Delimiter = Annotated[str, Checked(_delimiter, {"type": "string", "pattern": _DELIMITER})]
+Encoding = Annotated[str, _one_of(*ENCODINGS)]
+Done = Annotated[str, _one_of("done")]
+Embedding = Annotated[str, _one_of("embed", "none")]
+Check = Annotated[str, _one_of("flag", "redo", "off")]
+Chosen = Annotated[str, _one_of("picked", "done")]
+ImageKind = Annotated[str, _one_of("jpeg", "png", "webp")]
+Profile = Annotated[str, _one_of("srgb")]
+Metadata = Annotated[str, _one_of("keep", "strip")]
+Aspects = Annotated[tuple[str, ...], Checked(_aspects, {"type": "array", "items": {"enum": [*ASPECTS]}})]
+AspectRatio = Annotated[str, Checked(_unless_template(check_aspect_ratio), _RATIO)]
+Size = Annotated[str, Checked(_unless_template(check_size), _SIZE)]
+Axis = Annotated[tuple[Choice, ...], Checked(_axis, _AXIS)]
+Version = Annotated[int, Checked(_version, {"enum": [1]})]
+Price = Annotated[int | dict[str, int], Checked(_price, _PRICE)]

@@ -1,6 +1,7 @@
-"""Reads the bytes or the text of a plain file within a size limit; anything else is a problem with its place.
+"""Reads the bytes or the text of plain files within a size limit; anything else is a problem with its place.
 
-Files are opened without blocking, so that a pipe or a device cannot hang the reader.
+Files are opened without blocking, so that a pipe or a device cannot hang the reader; where secrets are kept they are
+refused.
 """
 
 import codecs
@@ -23,59 +24,19 @@ _KINDS = (
 # C0 controls, DEL and the characters YAML 1.1 readers take for line ends, which editors do not.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x85\u2028\u2029\ufffe\uffff]")
 _SYSTEM_FOLDERS = (
-    "/proc/",
-    "/sys/",
-    "/dev/",
-    "/run/secrets/",
-    "/run/credentials/",
-    "/var/run/secrets/",
-    "/etc/shadow",
-    "/etc/gshadow",
-    "/etc/sudoers",
-    "/etc/ssl/private/",
-    "/etc/kubernetes/",
-)
-_SECRET_FOLDERS = frozenset(
-    [
-        ".ssh",
-        ".gnupg",
-        ".aws",
-        ".azure",
-        ".kube",
-        ".docker",
-        "gcloud",
-        ".password-store",
-        ".git",
-        ".terraform.d",
-        "keyrings",
-    ]
-)
+    "/proc/", "/sys/", "/dev/", "/run/secrets/", "/run/credentials/", "/var/run/secrets/", "/etc/shadow",
+    "/etc/gshadow", "/etc/sudoers", "/etc/ssl/private/", "/etc/kubernetes/",
+)  # fmt: skip
+_SECRET_FOLDERS = frozenset((
+    ".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", "gcloud", ".password-store", ".git", ".terraform.d",
+    "keyrings",
+))  # fmt: skip
 _SECRET_NAMES = (
-    ".env",
-    ".netrc",
-    "_netrc",
-    ".pgpass",
-    ".git-credentials",
-    ".npmrc",
-    ".pypirc",
-    ".htpasswd",
-    ".my.cnf",
-    ".vault-token",
-    ".s3cfg",
-    ".boto",
-    ".bash_history",
-    ".zsh_history",
-    ".psql_history",
-    "id_rsa",
-    "id_dsa",
-    "id_ecdsa",
-    "id_ed25519",
-    "application_default_credentials",
-    "credentials.toml",
-    "credentials.json",
-    "kubeconfig",
-    "rclone.conf",
-)
+    ".env", ".netrc", "_netrc", ".pgpass", ".git-credentials", ".npmrc", ".pypirc", ".htpasswd", ".my.cnf",
+    ".vault-token", ".s3cfg", ".boto", ".bash_history", ".zsh_history", ".psql_history", "id_rsa", "id_dsa",
+    "id_ecdsa", "id_ed25519", "application_default_credentials", "credentials.toml", "credentials.json",
+    "kubeconfig", "rclone.conf",
+)  # fmt: skip
 _SECRET_SUFFIXES = (".pem", ".p12", ".pfx", ".key", ".kdbx", ".keystore", ".jks")
 _OTHER_ENCODINGS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -174,3 +135,11 @@ def decode_utf8(data: bytes, *, file: str) -> str:
 def _problem(file: str, before: str, what: str, instead: str) -> Problem:
     line = before.count("\n") + 1
     return Problem(file=file, line=line, column=len(before) - (before.rfind("\n") + 1) + 1, what=what, instead=instead)
+
+
+class BadValue(Exception):  # noqa: N818 - becomes a Problem where the place is known
+    """A value that cannot be used (an input image, a name, a variable), with advice."""
+
+    def __init__(self, what: str, instead: str) -> None:
+        super().__init__(what)
+        self.what, self.instead = what, instead

@@ -5,7 +5,8 @@
 
 One folder's names are in memory at a time, never the whole tree. Symlinks to folders are followed once each, so that
 loops end. Our own outputs, state and unfinished files are never inputs; hidden files, thumbnail folders and recycle
-bins are left out. No file is opened.
+bins are left out. No file is opened. In a bucket the same holds for the names of objects: what stands before a `/` in
+them is a folder.
 
 Not wcmatch (12.0): it folds the case of whole paths or of nothing, takes [2024] in a name for a choice only, and does
 not say in which folder and how deep a pattern can match, which the walk needs: most of this would stay around it.
@@ -15,13 +16,13 @@ import itertools
 import os
 import posixpath
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import Problem
 from pipeline.manifest.files import reason
-from pipeline.manifest.location import is_address
-from pipeline.manifest.names import PART_PREFIX
+from pipeline.manifest.location import input_trouble, is_address, split_bucket
+from pipeline.manifest.outputs import PART_PREFIX
 
 MAX_BRACES = 1000
 MAX_STARS = 4  # `**` in one pattern
@@ -42,6 +43,11 @@ class Glob:
     base: str
     depth: int | None
     _matcher: re.Pattern[str]
+    bucket: str = ""  # `s3://bucket`; then `base` is `/` and what stands before all matches in it
+
+    def location_of(self, relative: str) -> str:
+        """Return where a match lies, as it is opened."""
+        return f"{self.bucket}{self.base.rstrip('/')}/{relative}"
 
     def matches(self, relative: str) -> bool:
         """True when a path relative to `base` fits."""
@@ -55,6 +61,15 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     """
     if not patterns:
         raise BadPattern("no pattern is written")
+    for pattern in patterns:
+        if is_address(pattern) and (trouble := input_trouble(pattern)) is not None:
+            raise BadPattern(f"the pattern {trouble[0]}")  # the address is not repeated
+    buckets = {split_bucket(pattern)[0] for pattern in patterns}
+    if len(buckets) > 1:
+        raise BadPattern("the patterns lie in several buckets, or in a folder and a bucket: write a job for each")
+    (bucket,) = buckets
+    if bucket:
+        patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
     split = [
         _split(prefix, rest)
         for pattern in patterns
@@ -69,7 +84,7 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     ]
     depths = [None if "**" in rest.split("/") else rest.count("/") + 1 for rest in rests]
     deepest = None if None in depths else max(depth for depth in depths if depth is not None)
-    return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL))
+    return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL), bucket)
 
 
 def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
@@ -86,7 +101,7 @@ def _expand(pattern: str) -> list[str]:
     if not pattern.strip() or "\0" in pattern:
         raise BadPattern("the pattern is empty")
     if is_address(pattern):
-        raise BadPattern("the pattern is an address, and not yet for buckets: inputs are read from folders")
+        raise BadPattern("what is left out is written without the address of the bucket, such as **/_*")
     if "\\" in pattern:
         raise BadPattern(f"{pattern!r} holds a backslash: folders are separated by /")
     pending, done = [pattern], []
@@ -123,13 +138,10 @@ def _split(prefix: str, pattern: str) -> tuple[str, str]:
     while pattern.startswith("../"):
         prefix, pattern = posixpath.dirname(prefix), pattern[3:]
     segments = pattern.split("/")
-    wild = next((index for index, segment in enumerate(segments) if _is_wild(segment)), len(segments) - 1)
+    is_wild = [_WILD.search(_ONE_OF_ONE.sub("", segment)) is not None for segment in segments]
+    wild = is_wild.index(True) if True in is_wild else len(segments) - 1
     plain = [_ONE_OF_ONE.sub(r"\1", segment) for segment in segments[:wild]]  # `photos [[]2024]` is `photos [2024]`
     return posixpath.join(prefix, *plain), "/".join(segments[wild:])
-
-
-def _is_wild(segment: str) -> bool:
-    return _WILD.search(_ONE_OF_ONE.sub("", segment)) is not None
 
 
 def _regex(pattern: str) -> str:
@@ -177,23 +189,11 @@ def _fixed(text: str) -> str:
 
 
 Inode = tuple[int, int]
-_SYSTEM_FOLDERS = (
-    frozenset(  # what NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits
-        {
-            "@eadir",
-            "#recycle",
-            "@recycle",
-            "@recently-snapshot",
-            "#snapshot",
-            "$recycle.bin",
-            "recycler",
-            "system volume information",
-            "lost+found",
-            ".trashes",
-            "__macosx",
-        }
-    )
-)
+# What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits.
+_SYSTEM_FOLDERS = frozenset((
+    "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
+    "system volume information", "lost+found", ".trashes", "__macosx",
+))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,6 +230,20 @@ def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]
         if not is_inside:
             found.add(_inode(directory))
     return frozenset(inode for inode in found if inode is not None)
+
+
+def matching(wanted: Wanted, names: Iterable[tuple[str, int]], own: str | None) -> Iterator[str]:
+    """Yield which objects are wanted, as `walk` does. `names`: relative to the base, with their size in bytes.
+
+    `own`: the prefix of our outputs, relative to the base; None: they lie elsewhere.
+    """
+    for name, size_bytes in names:
+        *folders, last = name.split("/")
+        is_marker = size_bytes == 0 and "." not in last  # what consoles put where a person makes a folder
+        is_ours = last.startswith(PART_PREFIX) or (own is not None and name.startswith(f"{own}/"))
+        is_of_system = not wanted.hidden and not _SYSTEM_FOLDERS.isdisjoint(folder.lower() for folder in folders)
+        if not (is_marker or is_ours or is_of_system) and wanted.takes(name):
+            yield name
 
 
 def walk(wanted: Wanted) -> Iterator[str | Problem]:

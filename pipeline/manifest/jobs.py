@@ -17,7 +17,7 @@ from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
-from pipeline.model import Aspect, Tier
+from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, DEFAULT_CHECKS, MIN_SIDE
 from pipeline.text import nearest
 
@@ -25,6 +25,8 @@ MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
 KeyPath = tuple[str | int, ...]  # of keys
 Layers = tuple[tuple[KeyPath, Keys], ...]  # innermost first, each with its path of keys
+
+_CHECKS = ImageChecks(names=DEFAULT_CHECKS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,7 @@ class Recipe:
     keep_metadata: bool = False
     embed: bool = False
     skip_broken: bool = False
-    checks: tuple[str, ...] = DEFAULT_CHECKS
-    min_side_px: int = 0
+    checks: ImageChecks = _CHECKS
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class Recipes:
             case "tier":
                 return {key: Tier.STANDARD if value is None else Tier(value)}
             case "checks":
-                return {"checks": DEFAULT_CHECKS, "min_side_px": 0} if value is None else _checks(value)
+                return {"checks": _BUILT_IN.checks if value is None else _checks(value)}
             case "metadata":
                 return {"embed": value == "embed"}
             case _:
@@ -151,10 +152,16 @@ class Recipes:
         return template
 
 
-def _checks(keys: ChecksKeys) -> dict[str, Any]:
-    named = tuple(name for name in CHECKS if getattr(keys, name) == "flag")
+def _checks(keys: ChecksKeys) -> ImageChecks:
     side = keys.min_side
-    return {"checks": named if side is None else (*named, MIN_SIDE), "min_side_px": side or 0}
+    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
+    actions |= {} if side is None else {MIN_SIDE: side.action}
+    return ImageChecks(
+        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
+        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
+        most_redos=keys.redo,
+        min_side_px=0 if side is None else side.pixels,
+    )
 
 
 _BUILT_IN = Recipe()
@@ -220,9 +227,7 @@ class Planner:
         if combinations is not None and not is_damaged:
             for path, what, instead in combinations.problems():
                 self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
-        outer: Layers = (
-            ((("jobs", name), job),) if defaults is None else ((("jobs", name), job), (("defaults",), defaults))
-        )
+        outer = job_layers(name, job, defaults)
         scope = self._scope(name, job)
         recipe = self._recipes.of_job(outer, scope)
         items = None
@@ -250,7 +255,7 @@ class Planner:
         chain = [*upstream_of(name, self._upstream)]
         axes = frozenset[str]().union(*(self._axes.get(each, ()) for each in (name, *chain)))
         keys = {"vars": self._variables, "file": FILE_KEYS, "matrix": axes}
-        if not self._axes.keys() >= {*chain}:  # a job that is not there is told by `stages_of`
+        if not self._axes.keys() >= {*chain}:  # a job that is not there is reported by `stages_of`
             keys.pop("matrix")
         if job.matrix is not None or chain:
             names.add("matrix")
@@ -266,7 +271,7 @@ class Planner:
         rows = sum(item.variants for item in items.values()) if items is not None else recipe.variants
         combined = combinations.at_most if combinations is not None else 1
         tasks = rows * combined
-        if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are told of the matrix itself
+        if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are reported for the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
             instead = "remove matrix values or variants"
             self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))

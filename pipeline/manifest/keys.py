@@ -10,27 +10,8 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from pipeline.manifest.fields import (
-    Address,
-    Attempts,
-    Duration,
-    Filled,
-    Flag,
-    KindKey,
-    MetricsPath,
-    Parallel,
-    PathText,
-    Percentage,
-    PositiveInt,
-    Rate,
-    Repeats,
-    Text,
-    Url,
-    Usd,
-    VariableName,
-    fault,
-    shown,
-)
+from pipeline.manifest import fields as f
+from pipeline.manifest.fields import fault, shown
 from pipeline.manifest.yaml import is_null
 from pipeline.settings import FLEX_TIMEOUT_S, Limits, ProviderSettings, Retry, StopOn
 from pipeline.text import MAX_USD
@@ -89,27 +70,27 @@ def scalar_as(key: str) -> Callable[[object], object]:
 class ProviderKeys(Model):
     """The API, its model and the name of its key."""
 
-    kind: KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
-    model: Filled | None = Field(
+    kind: f.KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
+    model: f.Filled | None = Field(
         None,
         description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
         examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
     )
-    base_url: Url | None = Field(
+    base_url: f.Url | None = Field(
         None, description="Where requests go. Default: the address of the kind.", examples=["https://api.cometapi.com"]
     )
-    api_key_env: VariableName | None = Field(
+    api_key_env: f.VariableName | None = Field(
         None,
         description="The NAME of the environment variable with the key; never the key. Default: that of the kind.",
         examples=["COMETAPI_KEY"],
     )
-    timeout: Duration | None = Field(
+    timeout: f.Duration | None = Field(
         None,
         description=f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
         f"{FLEX_TIMEOUT_S / 60:g} min where a job is of `tier: flex`.",
         examples=["300s", "5m"],
     )
-    profile: PathText | None = Field(
+    profile: f.PathText | None = Field(
         None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
     )
 
@@ -119,13 +100,13 @@ class ConcurrencyKeys(Model):
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
     expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
-    start: Parallel | None = Field(
+    start: f.Parallel | None = Field(
         None,
         description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
         examples=[4],
     )
-    max: Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
-    adaptive: Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
+    max: f.Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
+    adaptive: f.Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
 
     @model_validator(mode="after")
     def _ordered(self) -> "ConcurrencyKeys":
@@ -139,19 +120,19 @@ class BudgetKeys(Model):
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
     expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
-    run: Usd | None = Field(None, description="USD of one run.", examples=[20.0])
-    day: Usd | None = Field(None, description="USD of one day in `tz`.", examples=[40.0])
-    month: Usd | None = Field(None, description="USD of one month in `tz`.", examples=[500.0])
+    run: f.Usd | None = Field(None, description="USD of one run.", examples=[20.0])
+    day: f.Usd | None = Field(None, description="USD of one day in `tz`.", examples=[40.0])
+    month: f.Usd | None = Field(None, description="USD of one month in `tz`.", examples=[500.0])
 
 
 class StopOnKeys(Model):
     """When to stop a run whose tasks fail for good."""
 
-    consecutive_failures: PositiveInt | None = Field(
+    consecutive_failures: f.PositiveInt | None = Field(
         None, description="Tasks in a row that failed, or were paid for without an image. Default 5.", examples=[15]
     )
-    failure_rate: Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
-    after: PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
+    failure_rate: f.Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
+    after: f.PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
 
 
 class LimitsKeys(Model):
@@ -160,14 +141,14 @@ class LimitsKeys(Model):
     concurrency: ConcurrencyKeys | None = Field(
         None, description="Requests in flight: a number, or start, max, adaptive."
     )
-    requests_per_minute: Rate | None = Field(None, description="Exact over any 60 seconds.", examples=[500])
+    requests_per_minute: f.Rate | None = Field(None, description="Exact over any 60 seconds.", examples=[500])
     budget: BudgetKeys | None = Field(
         None, description="USD: a number for one run, or run, day, month.", examples=[20.0]
     )
-    max_tasks: PositiveInt | None = Field(None, description="Tasks of one run.", examples=[100_000])
-    max_duration: Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
+    max_tasks: f.PositiveInt | None = Field(None, description="Tasks of one run.", examples=[100_000])
+    max_duration: f.Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
     stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
-    tz: Text = Field(
+    tz: f.Text = Field(
         _LIMITS.tz, description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
     )
 
@@ -175,16 +156,16 @@ class LimitsKeys(Model):
 class WaitKeys(Model):
     """Base and cap of the wait between two attempts."""
 
-    initial: Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
-    max: Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
+    initial: f.Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
+    max: f.Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
 
 
 class RetryKeys(Model):
     """How often one task may be asked."""
 
-    attempts: Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
+    attempts: f.Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
     wait: WaitKeys | None = Field(None, description="Wait between attempts.")
-    unknown: Repeats = Field(
+    unknown: f.Repeats = Field(
         _RETRY.unknown, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
     )
 
@@ -192,16 +173,16 @@ class RetryKeys(Model):
 class NotifyKeys(Model):
     """Where runs are reported: webhook, ping, metrics file."""
 
-    webhook: Address | None = Field(
+    webhook: f.Address | None = Field(
         None,
         description="URL that gets the run's summary as JSON; may use {{ vars.* }}.",
         examples=["https://example.com/hooks/{{ vars.hook }}"],
     )
-    ping: Address | None = Field(
+    ping: f.Address | None = Field(
         None,
         description="URL of a dead man's switch; may use {{ vars.* }}.",
         examples=["https://example.com/ping/{{ vars.check }}"],
     )
-    prometheus: MetricsPath | None = Field(
+    prometheus: f.MetricsPath | None = Field(
         None, description="Text file for a node exporter, named *.prom.", examples=["/var/lib/x/imgpipe.prom"]
     )

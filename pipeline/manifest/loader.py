@@ -17,17 +17,17 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest import settings
-from pipeline.manifest.deliveries import Recipe, recipes_of
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.files import decode_utf8, read_bytes
+from pipeline.manifest.files import BadValue, decode_utf8, read_bytes
 from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
 from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
 from pipeline.manifest.problems import Places, problems_of, prune
 from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.settings import DeliveryRecipe, recipes_of
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import BucketUrl, Task
+from pipeline.model import Artifact, Task
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import nearest
 
@@ -41,14 +41,6 @@ _SECRET = re.compile(
 )
 
 
-class MissingVariable(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """A variable that is not there, or not usable. `what` and `instead` never hold its value."""
-
-    def __init__(self, what: str, instead: str) -> None:
-        super().__init__(what)
-        self.what, self.instead = what, instead
-
-
 def looks_secret(name: str) -> bool:
     """True for a variable whose name says that it holds a key, a token or a password."""
     return _SECRET.search(name.upper()) is not None
@@ -59,7 +51,7 @@ def interpolate(
 ) -> str:
     """Return `text` with its variables filled in.
 
-    Raises: MissingVariable when one is unset, empty or several lines, one of `keys`, or looks like a secret and is not
+    Raises: BadValue when one is unset, empty or several lines, one of `keys`, or looks like a secret and is not
     `allowed`: what stands in `vars` goes into prompts, and from there into the ledger, the log and the
     pictures' records.
     """
@@ -69,23 +61,23 @@ def interpolate(
 def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[str], allowed: Collection[str]) -> str:
     name, how, rest = match["name"], match["how"], match["rest"]
     if match["open"] is not None:
-        raise MissingVariable("${ is not followed by a variable's name and }", "write ${NAME}, or $${ for the text ${")
+        raise BadValue("${ is not followed by a variable's name and }", "write ${NAME}, or $${ for the text ${")
     if name is None:
         return "$"
     if name in keys:
-        raise MissingVariable(f"{name} is the API key, which must not get into a prompt", "name another variable")
+        raise BadValue(f"{name} is the API key, which must not get into a prompt", "name another variable")
     if looks_secret(name) and name not in allowed:
         what = f"{name} looks like a secret, which must not get into a prompt"
-        raise MissingVariable(what, f"name another variable, or allow this one: --allow-env {name}")
+        raise BadValue(what, f"name another variable, or allow this one: --allow-env {name}")
     value = environ.get(name, "")
     if not value and how == "-":
         return str(rest)
     if not value:
         state = "is empty" if name in environ else "is not set"
         what = f"the environment variable {name} {state}" + (f": {rest}" if how == "?" and rest else "")
-        raise MissingVariable(what, f"set it, or write ${{{name}:-default}}")
+        raise BadValue(what, f"set it, or write ${{{name}:-default}}")
     if any(character in value for character in "\n\r\0"):
-        raise MissingVariable(f"the environment variable {name} holds several lines", "set it to one line")
+        raise BadValue(f"the environment variable {name} holds several lines", "set it to one line")
     return value
 
 
@@ -113,24 +105,19 @@ class Manifest:
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
     variables: Mapping[str, str]
     jobs: Mapping[str, JobPlan]  # private to this room
-    deliveries: Mapping[str, Recipe]
+    deliveries: Mapping[str, DeliveryRecipe]
     places: Places  # private to this room
     budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
-    def output_folder(self) -> Path:
-        """The output directory, for what works on folders alone. Raises InputError when it is a bucket."""
-        if isinstance(self.output_dir, Path):
-            return self.output_dir
-        raise InputError(
-            Problem(
-                file=str(self.path),
-                what=f"not yet for buckets: this works on a folder, and output_dir is {self.output_dir}",
-                instead="copy the images to a folder with your bucket's own tools; run, plan, status, retry, verify,"
-                " rebuild and doctor work on the bucket itself",
-            )
-        )
+    def report_dir(self) -> Path:
+        """The folder that reports are in: that of the images, or the state directory where they are in a bucket."""
+        return self.output_dir if isinstance(self.output_dir, Path) else self.state_dir
+
+    def location_of(self, artifact: Artifact) -> str:
+        """Return where an image stands: a path of this machine, or the address of an object."""
+        return f"{self.output_dir}/{artifact.path}"
 
     @property
     def upstream(self) -> Mapping[str, str]:
@@ -138,7 +125,7 @@ class Manifest:
         return {name: plan.each.job for name, plan in self.jobs.items() if plan.each and plan.each.job is not None}
 
     def context_of(self, task: Task) -> Context:
-        """Return what a template may say of a task; a file of the source is told by what its row holds."""
+        """Return what a template may say of a task; a file of the source by what its row holds."""
         combinations = self.jobs[task.job].combinations
         own = {} if combinations is None else combinations.texts_of(task.matrix)
         return {
@@ -182,9 +169,9 @@ def load(
     tree, problems = parse(text, file=str(path))
     places = Places(text, str(path))
     file, damaged, found = _validate(tree, places)
-    told = {(problem.line, problem.column) for problem in problems}
-    problems += [problem for problem in found if (problem.line, problem.column) not in told]
-    reader = _Reader(path, file, places, damaged, simulate, frozenset(allow_env))
+    known = {(problem.line, problem.column) for problem in problems}
+    problems += [problem for problem in found if (problem.line, problem.column) not in known]
+    reader = _Reader(path, file, places, damaged=damaged, simulate=simulate, allow_env=frozenset(allow_env))
     manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
     problems += reader.problems
     try:
@@ -192,7 +179,8 @@ def load(
     except InputError as error:
         problems += [places.problem(("provider", "base_url"), each.what, each.instead) for each in error.problems]
     if problems:
-        raise InputError(*_in_order(problems))
+        by_place = sorted(dict.fromkeys(problems), key=lambda each: (each.file, each.line or 0, each.column or 0))
+        raise InputError(*by_place)
     return manifest
 
 
@@ -210,7 +198,9 @@ def _validate(tree: dict[str, Tree], places: Places) -> tuple[ManifestFile, set[
             for detail in details:
                 path = detail["loc"]
                 damaged |= _damaged_by(path, tree)
-                cut.update(path[:length] for length in range(1, len(path) + 1))  # what lacks it now is not told again
+                cut.update(
+                    path[:length] for length in range(1, len(path) + 1)
+                )  # what lacks it now is not reported again
             prune(tree, error)
     return ManifestFile.model_construct(jobs={}), damaged, problems
 
@@ -231,6 +221,7 @@ class _Reader:
         path: Path,
         file: ManifestFile,
         places: Places,
+        *,
         damaged: set[str],
         simulate: bool,
         allow_env: frozenset[str],
@@ -270,8 +261,6 @@ class _Reader:
             *settings.setting_problems(file, self._folder, output_dir, state_dir),
         ):
             self.problems.append(places.problem(key_path, what, instead))
-        if isinstance(output_dir, BucketUrl):
-            self._refuse_chains(plans)
         return Manifest(
             path=self._path,
             name=name,
@@ -293,12 +282,6 @@ class _Reader:
             budget=recipes.sandbox.budget,
         )
 
-    def _refuse_chains(self, plans: Mapping[str, JobPlan]) -> None:
-        for job, plan in plans.items():
-            if plan.each is not None and plan.each.job is not None:
-                what = "not yet for buckets: a job that takes another one's images reads them from a folder"
-                self.problems.append(self._places.problem(("jobs", job, "each"), what, "name a folder as output_dir"))
-
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem
         if not is_name(name):
@@ -317,7 +300,7 @@ class _Reader:
                 known[name] = (
                     given[name] if name in given else interpolate(text, environ, keys=keys, allowed=self._allow_env)
                 )
-            except MissingVariable as missing:
+            except BadValue as missing:
                 known[name] = ""
                 self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))
         return known | dict(given)
@@ -328,8 +311,3 @@ class _Reader:
             near = nearest(name, declared)
             instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
-
-
-def _in_order(problems: list[Problem]) -> list[Problem]:
-    """Sort by place and drop what was told twice."""
-    return sorted(dict.fromkeys(problems), key=lambda problem: (problem.file, problem.line or 0, problem.column or 0))

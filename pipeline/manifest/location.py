@@ -13,16 +13,16 @@ from typing import Final
 from pipeline.errors import InputError
 from pipeline.manifest.files import decode_utf8, read_bytes
 from pipeline.manifest.yaml import Tree, is_null, parse, resolve
-from pipeline.model import BucketUrl
+from pipeline.model import BUCKET_SCHEMES, BucketUrl
 from pipeline.settings import Kind
 
 Place = Path | BucketUrl  # of the images
 Directories = tuple[Place, Path]  # of the images, of the state
-SCHEMES: Final = ("s3", "gs", "az")  # S3 and what speaks like it, Google Cloud Storage, Azure Blob Storage
 
 _NAME: Final = re.compile(r"\w(?:[\w .+-]*[\w+-])?")
 _ADDRESS: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(?i:s3|gs|az):")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+_SIGNED: Final = re.compile(r"[?&](?:X-Amz-|X-Goog-|Signature=|sig=)", re.IGNORECASE)
 _SIMULATED: Final = "-simulated"
 _MOST_BYTES: Final = 64 * 1024  # of a manifest that is worth a glance: it is read twice, at 0.2 s a megabyte
 
@@ -43,7 +43,7 @@ def path_trouble(path: str) -> tuple[str, str] | None:
     if "${" in path:
         return "environment variables are read only inside `vars`", "write the path out"
     if is_address(path):
-        return "is an address, and not yet for buckets: only `output_dir` may be one", "write a path"
+        return "is an address: this is read from a folder; images and `files` may lie in a bucket", "write a path"
     return None
 
 
@@ -57,34 +57,42 @@ def place_trouble(place: str) -> tuple[str, str] | None:
 
     The address is never repeated: there may be a password in it.
     """
+    trouble = input_trouble(place)
+    prefix = place.partition("://")[2].partition("/")[2]
+    if trouble is None and is_address(place) and (any(char in prefix for char in "?#\\") or "${" in prefix):
+        return "is an address whose prefix has `?`, `#` or a backslash", "write s3://bucket/prefix"
+    return trouble
+
+
+def input_trouble(place: str) -> tuple[str, str] | None:
+    """Return what is wrong with the location of an input, as `place_trouble`; an object may have any name."""
     if not is_address(place):
         return path_trouble(place)
     scheme, separator, rest = place.partition("://")
     if not separator:
         return "is half an address", "write s3://bucket/prefix; a folder of that name is written with ./ before it"
-    if scheme not in SCHEMES:
+    if scheme not in BUCKET_SCHEMES:
         return "is an address of an unknown kind", "write s3://, gs:// or az:// before the bucket's name, or a path"
     bucket, _, prefix = rest.partition("/")
-    if "@" in bucket or ":" in bucket:
+    if "@" in bucket or ":" in bucket or _SIGNED.search(prefix) is not None:
         what = "is an address with a credential or a port in it"
         return what, "write s3://bucket/prefix; credentials and endpoint are read from the environment (AWS_*, ...)"
     if _BUCKET.fullmatch(bucket) is None:
         return "is an address without the name of a bucket", "write s3://bucket/prefix"
-    if not prefix.isprintable() or any(char in prefix for char in "?#\\") or "${" in prefix:
-        return (
-            "is an address whose prefix has `?`, `#`, a backslash or an unprintable character",
-            "write s3://bucket/prefix",
-        )
+    if not prefix.isprintable():
+        return "is an address with an unprintable character", "write s3://bucket/prefix"
     if any(part in ("", ".", "..") for part in prefix.strip("/").split("/")) and prefix.strip("/"):
         return "is an address whose prefix has an empty segment, `.` or `..`", "write s3://bucket/prefix"
     return None
 
 
-def parse_bucket(place: str) -> BucketUrl:
-    """Read the address of a bucket in which `place_trouble` finds nothing wrong."""
+def split_bucket(place: str) -> tuple[str, str]:
+    """Split `s3://bucket/photos/*.jpg` into `s3://bucket` and `/photos/*.jpg`; of a path the first is empty."""
+    if not is_address(place):
+        return "", place
     scheme, _, rest = place.partition("://")
-    bucket, _, prefix = rest.partition("/")
-    return BucketUrl(scheme, bucket, prefix.strip("/"))
+    bucket, _, name = rest.partition("/")
+    return f"{scheme}://{bucket}", f"/{name}"
 
 
 def directories(
@@ -99,7 +107,7 @@ def directories(
     beside = folder.parent if folder.name == "jobs" else folder
     images: Place
     if output_dir is not None and is_address(output_dir):
-        images = parse_bucket(output_dir)
+        images = BucketUrl.of(output_dir)
         if is_switched:
             images = _resolved(beside / "outputs" / name, is_switched)
         if state_dir is None:

@@ -1,21 +1,115 @@
-"""Checks that what is on disk lets an output name be written, and that no output would become an input.
+"""Makes a rendered output name portable, and checks that it can be written and that no output becomes an input.
 
-Symlinks on the way, folders and pipes in its place, the state directory, and patterns that would take the image as an
-input of the next run. Every directory is read once. Writes nothing.
+The same rules for names on every system, so that outputs can be moved. On disk: symlinks on the way, folders and pipes
+in its place, the state directory, and patterns that would take the image as an input of the next run. Every directory
+is read once. Writes nothing.
 """
 
+import hashlib
 import os
 import posixpath
+import re
 import stat
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pipeline.manifest.files import kind_of
-from pipeline.manifest.globbing import Wanted
-from pipeline.manifest.location import Place
-from pipeline.manifest.names import BadName
-from pipeline.model import INPUT_SUFFIXES, BucketUrl
+from pipeline.manifest.files import BadValue, kind_of
+from pipeline.manifest.location import Place, split_bucket
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
+
+if TYPE_CHECKING:
+    from pipeline.manifest.globbing import Wanted
+
+
+MAX_SEGMENT_BYTES = 200
+MAX_NAME_BYTES = 1024  # of the whole name; paths end at 4096
+PART_PREFIX = ".part-"
+# Clean names: ASCII letters and digits at the ends, no dot within (so no suffix), no reserved word of Windows.
+_CLEAN = re.compile(
+    r"(?!.{190})(?!(?:.*/)?(?:con|prn|aux|nul|com\d|lpt\d)(?:/|$))[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?"
+    r"(?:/[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?)*",
+    re.IGNORECASE,
+)
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+# Controls, lone surrogates, line ends, direction marks and overrides, byte-order mark; then what Windows refuses.
+_STRIPPED = re.compile(
+    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff" + r'<>:"|?*\\]'
+)
+
+
+_IMAGE_FOLDER = re.compile(rf"(?<=[^/])(?:{'|'.join(map(re.escape, IMAGE_SUFFIXES))})(?=/)")
+
+
+def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
+    """Return the relative POSIX name of an image, without extension. `ending` (`-2`) goes behind the last segment.
+
+    `a//b: c/Nul.png` is `a/b c/Nul_`. Raises BadValue for `..`, absolute names, drives, and names with nothing left.
+    """
+    if _CLEAN.fullmatch(rendered):
+        return rendered + ending
+    _refuse(rendered)
+    segments = [cleaned for segment in rendered.split("/") if (cleaned := _clean(segment))]
+    if segments:
+        segments[-1] = _clean(without_suffix(segments[-1])) + ending
+    if not segments or segments[-1] == ending:
+        what = f"the output name {_shown(rendered)} is empty without the characters it may not have"
+        raise BadValue(what, "write a name with letters or digits")
+    if segments[-1].startswith(PART_PREFIX):
+        what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
+        raise BadValue(what, "that prefix is reserved for unfinished files")
+    name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise BadValue(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
+    return name
+
+
+def images_in_the_way(key: str) -> list[str]:
+    """Return the keys of images that cannot stand beside a name: `x` for `x.png/y`."""
+    return [key[: found.start()] for found in _IMAGE_FOLDER.finditer(key)] if "." in key else []
+
+
+def without_suffix(segment: str) -> str:
+    """Return `photo` for `photo.JPG`: the bytes decide the extension. Other dots stay."""
+    stem, dot, suffix = segment.rpartition(".")
+    return stem if dot and stem and f".{suffix.lower()}" in INPUT_SUFFIXES else segment
+
+
+def _refuse(rendered: str) -> None:
+    instead = "write a name below the output directory"
+    if rendered.startswith(("/", "\\")):
+        raise BadValue(f"the output name {_shown(rendered)} is absolute", instead)
+    if re.match(r"[A-Za-z]:", rendered):
+        raise BadValue(f"the output name {_shown(rendered)} starts with a drive letter", instead)
+    if rendered.startswith("~") and (rendered == "~" or "/" in rendered):
+        raise BadValue(f"the output name {_shown(rendered)} starts with ~", instead)
+    for segment in rendered.replace("\\", "/").split("/"):
+        if _STRIPPED.sub("", segment).strip() == "..":
+            raise BadValue(f"the output name {_shown(rendered)} leaves the output directory with ..", instead)
+
+
+def _clean(segment: str) -> str:
+    return unicodedata.normalize("NFC", _STRIPPED.sub("", segment)).rstrip(". ")
+
+
+def _unreserved(segment: str) -> str:
+    return _RESERVED.sub(r"\1_", segment, count=1) if _RESERVED.match(segment) else segment
+
+
+def _bounded(segment: str, task_id: str) -> str:
+    data = segment.encode()
+    if len(data) <= MAX_SEGMENT_BYTES:
+        return segment
+    digest = hashlib.sha256(task_id.encode()).hexdigest()[:8]
+    cut = data[: MAX_SEGMENT_BYTES - 1 - len(digest)].decode(errors="ignore")
+    return f"{cut}-{digest}"
+
+
+def _shown(name: str) -> str:
+    return ascii(name[:60] + "…" if len(name) > 60 else name)
+
 
 _REMEMBERED = 1024  # directories
 _RECEIVED = (".png", ".jpg", ".webp")
@@ -24,32 +118,35 @@ _RECEIVED = (".png", ".jpg", ".webp")
 class Outputs:
     """What may stand under the output directory; in a bucket every name may, as far as can be said without it."""
 
-    def __init__(self, output_dir: Place, state_dir: Path, inputs: Sequence[Wanted]) -> None:
+    def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Wanted]") -> None:
         self._root = str(output_dir)
-        self._known: dict[str, dict[str, str] | BadName] = {}
+        bucket, below = split_bucket(self._root)
+        self._known: dict[str, dict[str, str] | BadValue] = {}
         self._state: str | None = None
         self._exists = False
-        self._inputs: list[Wanted] = []
+        self._below = below.rstrip("/") or "/"
+        self._inputs = [
+            each for each in inputs if each.glob.bucket == bucket and _is_below(each.glob.base, self._below)
+        ]
         if isinstance(output_dir, BucketUrl):
             return
         self._exists = output_dir.is_dir()
-        self._inputs = [wanted for wanted in inputs if _is_below(wanted.glob.base, self._root)]
         if _is_below(str(state_dir), self._root):
             self._state = name_key(posixpath.relpath(str(state_dir), self._root)) + "/"
 
     def check(self, name: str, key: str) -> None:
-        """Pass when an image may be written under `name`. Raises BadName."""
+        """Pass when an image may be written under `name`. Raises BadValue."""
         if self._state is not None and f"{key}/".startswith(self._state):
-            raise BadName(f"the output name {name!r} lies in the state directory", "write another name")
+            raise BadValue(f"the output name {name!r} lies in the state directory", "write another name")
         if self._inputs:
             self._check_inputs(name)
         if self._exists:
             folder, _, last = name.rpartition("/")
             in_the_way = self._directory(folder)
-            if isinstance(in_the_way, BadName):
+            if isinstance(in_the_way, BadValue):
                 raise in_the_way
             if in_the_way and last in in_the_way:
-                raise BadName(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
+                raise BadValue(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
 
     def key_of(self, path: str) -> str | None:
         """Return the name key of an input image that lies in the output directory; None when it does not."""
@@ -61,11 +158,11 @@ class Outputs:
     def _check_inputs(self, name: str) -> None:
         for wanted in self._inputs:
             for suffix in _RECEIVED:
-                if wanted.takes(posixpath.relpath(f"{self._root}/{name}{suffix}", wanted.glob.base)):
+                if wanted.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", wanted.glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
-                    raise BadName(what, "write outputs to another directory, or leave them out with `ignore`")
+                    raise BadValue(what, "write outputs to another directory, or leave them out with `ignore`")
 
-    def _directory(self, folder: str) -> dict[str, str] | BadName:
+    def _directory(self, folder: str) -> dict[str, str] | BadValue:
         """Return what stands in the way in a directory: name without extension -> what it is."""
         known = self._known.get(folder)
         if known is None:
@@ -73,7 +170,7 @@ class Outputs:
                 self._known.clear()
             try:
                 known = self._look(folder)
-            except BadName as error:
+            except BadValue as error:
                 known = error
             self._known[folder] = known
         return known
@@ -87,13 +184,12 @@ class Outputs:
             except FileNotFoundError:
                 return {}
             except OSError as error:
-                raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
+                raise BadValue(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
             if stat.S_ISLNK(mode):
-                raise BadName(
-                    f"the output name passes through the symlink {path}", "write another name, or remove the link"
-                )
+                what = f"the output name passes through the symlink {path}"
+                raise BadValue(what, "write another name, or remove the link")
             if not stat.S_ISDIR(mode):
-                raise BadName(f"{path} is in the way: it is not a folder", "remove it, or write another name")
+                raise BadValue(f"{path} is in the way: it is not a folder", "remove it, or write another name")
         return self._irregular(path)
 
     def _irregular(self, path: str) -> dict[str, str]:
@@ -106,7 +202,7 @@ class Outputs:
                         what = "a symlink" if entry.is_symlink() else kind_of(entry.stat(follow_symlinks=False).st_mode)
                         found[stem] = f"{what} ({entry.name})"
         except OSError as error:
-            raise BadName(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
+            raise BadValue(f"{path} cannot be read: {error.strerror}", "fix its permissions") from None
         return found
 
 

@@ -30,6 +30,7 @@ from pipeline.manifest.schema import (
     Keys,
     ManifestFile,
     Matrix,
+    MinSideKeys,
     json_schema,
 )
 from pipeline.manifest.yaml import PlainText, resolve
@@ -43,7 +44,8 @@ INTRODUCTION = """\
 A manifest is a YAML file that says what images should exist. `imgpipe init FILE` writes one to start from,
 `imgpipe validate FILE` lists every problem with its line and column. The manifests in this folder run as they stand
 with `--simulate`: [demo.yaml](demo.yaml), [catalogue.yaml](catalogue.yaml) (a table), [relight.yaml](relight.yaml)
-(a folder of photographs), [nightly.yaml](nightly.yaml) (budgets and limits for cron).
+(a folder of photographs), [nightly.yaml](nightly.yaml) (budgets and limits for cron),
+[bucket.yaml](bucket.yaml) (images in object storage).
 
 Editors with a YAML language server complete and check a file that begins with
 `# yaml-language-server: $schema=./manifest.schema.json`.
@@ -78,6 +80,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
         "One of `csv`, `tsv`, `xlsx`, `jsonl`, `parquet`, `files` and `job`; the others say how it is read.",
     ),
     ("jobs.NAME.checks", ChecksKeys, "May stand in `defaults` too."),
+    ("jobs.NAME.checks.min_side", MinSideKeys, "A number alone is `pixels`."),
     ("deliver.NAME", DeliverKeys, "Each entry is a recipe of `imgpipe export FILE NAME`."),
     ("jobs.NAME.matrix", Matrix, "Every other key is an axis: a list of values, or `name: text` pairs."),
 )
@@ -101,7 +104,8 @@ def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
             written = field.alias or name
             value = _value(properties[written])
             default = _default(field, value) or _cell(stated.lstrip(": ").removesuffix("."))
-            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {_example(field)} |"
+            example = "<br>".join(_code(_flow(each)) for each in field.examples or ())
+            yield f"| `{written}` | {_cell(meaning.strip())} | {_cell(value)} | {default} | {example} |"
     yield ""
 
 
@@ -142,10 +146,6 @@ def _default(field: FieldInfo, kind: str) -> str:
     if value is None or value == []:
         return ""
     return _code(f"{value:g}s" if kind == "duration" else _flow(value))
-
-
-def _example(field: FieldInfo) -> str:
-    return "<br>".join(_code(_flow(example)) for example in field.examples or ())
 
 
 def _flow(value: object) -> str:

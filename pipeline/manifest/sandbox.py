@@ -8,7 +8,7 @@ text.
 import functools
 import json
 import re
-from collections.abc import Callable, Collection, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, ValuesView
 from decimal import Decimal
 from functools import lru_cache
 from itertools import islice
@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from pipeline.manifest.fields import MatrixValue
-from pipeline.text import nearest
+from pipeline.text import is_plain, nearest, plain_names
 
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
@@ -31,10 +31,6 @@ MAX_TOGETHER = 20_000_000  # by all renderings of one expansion, half a minute; 
 WORK_EACH = 10_000
 MAX_PARTS = 1_000_000  # names, texts and operators of all templates of a manifest: two minutes of compiling
 MAX_BITS = 1024  # of a whole number
-_SHOWN = 8
-_PLAIN = re.compile(r"(?!(?:\D*\d){5})[^\W\d_](?:[\w .()/&%€'+-]{0,30}[\w.)%€])?")  # at most 32 characters, 4 digits
-
-
 _CONTAINER = 4  # what a look into a list or a mapping costs, in characters
 _SIZED = (str, list, tuple, dict, range, KeysView, ValuesView, ItemsView)
 
@@ -51,21 +47,6 @@ class Names(dict[str, Any]):
     def unknown(self, key: str) -> str:
         """Say that `key` is not here, with the nearest name that is."""
         return f"{self.label} has no {key!r}; {_nearest(key, tuple(self))}"
-
-
-def is_plain(text: str) -> bool:
-    """True for a word or two, as columns and choices are named: a message may show it. A password or key is not.
-
-    Tables may be any file that a manifest of a stranger names.
-    """
-    return _PLAIN.fullmatch(text) is not None
-
-
-def plain_names(names: Collection[str]) -> str:
-    """List names for a message; those that are no plain words are counted only."""
-    shown = [name for name in islice(names, _SHOWN) if is_plain(name)]
-    hidden = len(names) - len(shown)
-    return ", ".join(shown + [f"{hidden:,} more"] * bool(shown and hidden)) or (f"{hidden:,}" if hidden else "none")
 
 
 @lru_cache(maxsize=64)  # a column that is misspelt is missing from every row of a table
@@ -186,50 +167,14 @@ class RenderBudget:
 
 MAX_WIDTH = 1000  # of a format field
 _FORMAT_FIELD = re.compile(r"%(?:\([^)]*\))?[-#0 +]*(\*|\d+)?(?:\.(\*|\d+))?")
+_STR_METHODS = frozenset((
+    "capitalize", "casefold", "center", "count", "endswith", "find", "index", "isalnum", "isalpha", "isascii",
+    "isdecimal", "isdigit", "islower", "isnumeric", "isspace", "istitle", "isupper", "join", "ljust", "lower",
+    "lstrip", "partition", "removeprefix", "removesuffix", "replace", "rfind", "rindex", "rjust", "rpartition",
+    "rsplit", "rstrip", "split", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill",
+))  # fmt: skip
 _METHODS: dict[type, frozenset[str]] = {
-    str: frozenset(
-        [
-            "capitalize",
-            "casefold",
-            "center",
-            "count",
-            "endswith",
-            "find",
-            "index",
-            "isalnum",
-            "isalpha",
-            "isascii",
-            "isdecimal",
-            "isdigit",
-            "islower",
-            "isnumeric",
-            "isspace",
-            "istitle",
-            "isupper",
-            "join",
-            "ljust",
-            "lower",
-            "lstrip",
-            "partition",
-            "removeprefix",
-            "removesuffix",
-            "replace",
-            "rfind",
-            "rindex",
-            "rjust",
-            "rpartition",
-            "rsplit",
-            "rstrip",
-            "split",
-            "splitlines",
-            "startswith",
-            "strip",
-            "swapcase",
-            "title",
-            "upper",
-            "zfill",
-        ]
-    ),
+    str: _STR_METHODS,
     list: frozenset(("count", "index")),
     tuple: frozenset(("count", "index")),
     dict: frozenset(("get", "items", "keys", "values")),
@@ -237,47 +182,12 @@ _METHODS: dict[type, frozenset[str]] = {
     LoopContext: frozenset(("cycle", "changed")),
 }
 # `random` and `lipsum` are absent on purpose: a prompt that changes by itself would be bought again on every run.
-_FILTERS = frozenset(
-    [
-        "abs",
-        "capitalize",
-        "center",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "format",
-        "groupby",
-        "int",
-        "items",
-        "join",
-        "last",
-        "length",
-        "count",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "wordcount",
-    ]
-)
+_FILTERS = frozenset((
+    "abs", "capitalize", "center", "d", "default", "dictsort", "first", "float", "format", "groupby", "int",
+    "items", "join", "last", "length", "count", "list", "lower", "map", "max", "min", "reject", "rejectattr",
+    "replace", "reverse", "round", "select", "selectattr", "sort", "string", "sum", "title", "trim", "truncate",
+    "unique", "upper", "wordcount",
+))  # fmt: skip
 FENCES = ("steps", "joined", "held")  # filters that only `template` puts in
 OPERATORS = frozenset(("+", "-", "*", "/", "//", "%", "**"))
 

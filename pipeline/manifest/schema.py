@@ -9,43 +9,9 @@ from typing import Any, ClassVar
 from pydantic import Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from pipeline.manifest.fields import (
-    NAME_PATTERN,
-    AspectRatio,
-    Aspects,
-    Axis,
-    Check,
-    Chosen,
-    Delimiter,
-    Done,
-    Duration,
-    Embedding,
-    Encoding,
-    Flag,
-    Free,
-    ImageKind,
-    Metadata,
-    Name,
-    PathText,
-    PlaceText,
-    PositiveInt,
-    Price,
-    Profile,
-    Quality,
-    Seed,
-    Size,
-    Temperature,
-    Text,
-    TextList,
-    Thinking,
-    Tier,
-    Variants,
-    Version,
-    Written,
-    WrittenList,
-    fault,
-)
-from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null
+from pipeline.manifest import fields as f
+from pipeline.manifest.fields import NAME_PATTERN, fault
+from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
 from pipeline.manifest.yaml import is_null
 
 
@@ -54,78 +20,88 @@ def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
     return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
 
 
-class ChecksKeys(Model):
-    """What is looked at when an image comes: flag or off. A flagged image is done all the same."""
+class MinSideKeys(Model):
+    """The shorter side of an image."""
 
-    blank: Check = Field("flag", description="Nearly one colour.")
-    aspect: Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
-    same_as_input: Check = Field("flag", description="Image to image that changed nothing.")
-    twin: Check = Field("off", description="Nearly the same picture as another of its job, in one run.")
-    min_side: PositiveInt | None = Field(
-        None, description="Flag images whose shorter side has fewer pixels.", examples=[1000]
+    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1}
+    expand = staticmethod(scalar_as("pixels"))  # type: ignore[assignment] # as in `ConcurrencyKeys`
+    pixels: f.PositiveInt = Field(description="Fewest pixels.", examples=[1000])
+    action: f.Check = Field("flag", description="flag | redo | off")
+
+
+class ChecksKeys(Model):
+    """What is looked at when an image comes: flag, redo (ask again) or off. A flagged image is done all the same."""
+
+    blank: f.Check = Field("flag", description="Nearly one colour.")
+    aspect: f.Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
+    same_as_input: f.Check = Field("flag", description="Image to image that changed nothing.")
+    twin: f.Check = Field("off", description="Nearly the same picture as another of its job, of this run or earlier.")
+    min_side: MinSideKeys | None = Field(
+        None, description="The shorter side has fewer pixels: a number, or pixels and action.", examples=[1000]
     )
+    redo: f.Repeats = Field(1, description="How often an image is asked again in its run, within the budget.")
 
 
 class Keys(Model):
     """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
 
     keeps_nulls = True
-    prompt: Text | None = Field(
+    prompt: f.Text | None = Field(
         None,
         description="What to draw. A template: vars, matrix, row, file, job, id, variant.",
         examples=["A poster of {{ vars.city }}", "Studio photo of {{ row.title }}", "A {{ matrix.colour }} mug"],
     )
-    prompt_file: PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
-    images: TextList | None = Field(
+    prompt_file: f.PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
+    images: f.TextList | None = Field(
         None,
-        description="Input images in order: paths relative to this file, or templates.",
+        description="Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
         examples=[["{{ file.path }}", "refs/palette.png"]],
     )
-    model: Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
-    aspect_ratio: AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
-    size: Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
-    variants: Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
-    seed: Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
-    temperature: Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
-    system: Text | None = Field(
+    model: f.Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
+    aspect_ratio: f.AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
+    size: f.Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
+    variants: f.Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
+    seed: f.Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
+    temperature: f.Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
+    system: f.Text | None = Field(
         None, description="System instruction; a template.", examples=["You are a product photographer."]
     )
-    thinking: Thinking | None = Field(
+    thinking: f.Thinking | None = Field(
         None, description="minimal | medium | high: how long the model thinks, which is paid for.", examples=["minimal"]
     )
-    tier: Tier | None = Field(
+    tier: f.Tier | None = Field(
         None,
         description="standard | flex. flex (kind google): half price, slower. No change of it buys an image again.",
         examples=["flex"],
     )
-    params: dict[str, Free] | None = Field(
+    params: dict[str, f.Free] | None = Field(
         None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
     )
-    safety: dict[str, Text] | None = Field(
+    safety: dict[str, f.Text] | None = Field(
         None, description="Category: threshold.", examples=[{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}]
     )
-    output: Text | None = Field(
+    output: f.Text | None = Field(
         None,
         description="Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
         examples=["{{ job }}/{{ id }}", "catalogue/{{ row.sku }}", "relit/{{ file.dir }}/{{ file.stem }}"],
     )
-    tags: WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
-    id: Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
-    rerun_when: Aspects | None = Field(
+    tags: f.WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
+    id: f.Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
+    rerun_when: f.Aspects | None = Field(
         None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
     )
-    metadata: Embedding | None = Field(
+    metadata: f.Embedding | None = Field(
         None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
     )
-    keep_metadata: Flag | None = Field(
+    keep_metadata: f.Flag | None = Field(
         None, description="Send EXIF data (places!) of input images along. Default false."
     )
     checks: ChecksKeys | None = Field(
         None,
         description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
-        examples=[{"twin": "flag", "min_side": 1000}],
+        examples=[{"blank": "redo", "min_side": 1000}],
     )
-    skip_broken: Flag | None = Field(
+    skip_broken: f.Flag | None = Field(
         None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
     )
 
@@ -160,13 +136,13 @@ class Item(Keys):
 class Matrix(Model):
     """Every combination of the axes; include and exclude as in GitHub Actions."""
 
-    axes: dict[str, Axis] = Field(default_factory=dict)
-    include: list[dict[str, Written]] = Field(
+    axes: dict[str, f.Axis] = Field(default_factory=dict)
+    include: list[dict[str, f.Written]] = Field(
         default_factory=list,
         description="Combinations to add, or keys for those they fit.",
         examples=[[{"thing": "mug", "colour": "gold"}]],
     )
-    exclude: list[dict[str, Written]] = Field(
+    exclude: list[dict[str, f.Written]] = Field(
         default_factory=list,
         description="Combinations to leave out.",
         examples=[[{"thing": "bottle", "colour": "navy"}]],
@@ -192,42 +168,44 @@ class Matrix(Model):
 class Each(Model):
     """One row for each line of a table, each file of a folder, or each image of another job."""
 
-    csv: PathText | None = Field(
+    csv: f.PathText | None = Field(
         None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
     )
-    tsv: PathText | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
-    jsonl: PathText | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
-    parquet: PathText | None = Field(
+    tsv: f.PathText | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
+    jsonl: f.PathText | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
+    parquet: f.PathText | None = Field(
         None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
     )
-    xlsx: PathText | None = Field(
+    xlsx: f.PathText | None = Field(
         None, description="Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", examples=["data/products.xlsx"]
     )
-    sheet: Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
-    delimiter: Delimiter | None = Field(
+    sheet: f.Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
+    delimiter: f.Delimiter | None = Field(
         None, description="What separates cells. Default: found from the file.", examples=[";"]
     )
-    encoding: Encoding | None = Field(
+    encoding: f.Encoding | None = Field(
         None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
     )
-    files: TextList | None = Field(
-        None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
+    files: f.TextList | None = Field(
+        None,
+        description="Pattern of input files, in a folder or a bucket.",
+        examples=["photos/**/*.{jpg,jpeg,png,webp}", "s3://bucket/photos/**/*.jpg"],
     )
-    job: Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
-    key: Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
-    where: dict[str, WrittenList] | None = Field(
+    job: f.Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
+    key: f.Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
+    where: dict[str, f.WrittenList] | None = Field(
         None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
     )
-    root: PathText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
-    ignore: TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
-    hidden: Flag = Field(
+    root: f.PlaceText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
+    ignore: f.TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
+    hidden: f.Flag = Field(
         False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
     )
-    allow_empty: Flag = Field(False, description="No match is not an error.")
-    min_age: Duration | None = Field(
+    allow_empty: f.Flag = Field(False, description="No match is not an error.")
+    min_age: f.Duration | None = Field(
         None, description="Leave files younger than this for a later run.", examples=["10s"]
     )
-    state: Done = Field("done", description="Which images of `job`: done.")
+    state: f.Done = Field("done", description="Which images of `job`: done.")
 
     SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "xlsx", "jsonl", "parquet", "files", "job")
     _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -309,30 +287,32 @@ class Job(Keys):
 class DeliverKeys(Model):
     """Where picked images go, under which names, as what."""
 
-    to: PathText = Field(description="The folder, relative to this file.", examples=["../shop"])
-    source: Chosen = Field("picked", alias="from", description="picked | done: which images.")
-    select: WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
-    name: Text | None = Field(
+    to: f.PlaceText = Field(
+        description="The folder, relative to this file, or a bucket.", examples=["../shop", "s3://bucket/shop"]
+    )
+    source: f.Chosen = Field("picked", alias="from", description="picked | done: which images.")
+    select: f.WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
+    name: f.Text | None = Field(
         None,
         description="Name of the file without suffix. Default: as below output_dir.",
         examples=["{{ row.sku }}_{{ matrix.shot.key }}"],
     )
-    format: ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
-    quality: Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
-    max_side: PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
-    profile: Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
-    metadata: Metadata = Field("keep", description="keep | strip")
+    format: f.ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
+    quality: f.Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
+    max_side: f.PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
+    profile: f.Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
+    metadata: f.Metadata = Field("keep", description="keep | strip")
 
 
 class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
-    version: Version = Field(1, description="Always 1.")
-    name: Name | None = Field(
+    version: f.Version = Field(1, description="Always 1.")
+    name: f.Name | None = Field(
         None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
     )
     provider: ProviderKeys | None = Field(None, description="The API, its model and the name of its key.")
-    vars: dict[str, Written] | None = Field(
+    vars: dict[str, f.Written] | None = Field(
         None,
         description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
         examples=[{"brand": "Acme", "season": "${SEASON:-autumn}"}],
@@ -340,10 +320,10 @@ class ManifestFile(Model):
     defaults: Keys | None = Field(None, description="Every job inherits these; a job's own key wins; null unsets.")
     limits: LimitsKeys | None = Field(None, description="Ceilings of one run.")
     retry: RetryKeys | None = Field(None, description="How often one task may be asked.")
-    prices: dict[str, Price] | None = Field(
+    prices: dict[str, f.Price] | None = Field(
         None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
     )
-    output_dir: PlaceText | None = Field(
+    output_dir: f.PlaceText | None = Field(
         None,
         description=(
             "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
@@ -351,7 +331,7 @@ class ManifestFile(Model):
         ),
         examples=["../outputs/catalogue", "s3://bucket/catalogue"],
     )
-    state_dir: PathText | None = Field(
+    state_dir: f.PathText | None = Field(
         None,
         description=(
             "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
@@ -360,12 +340,12 @@ class ManifestFile(Model):
         examples=["../outputs/catalogue/.pipeline"],
     )
     notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
-    deliver: dict[Name, DeliverKeys] | None = Field(
+    deliver: dict[f.Name, DeliverKeys] | None = Field(
         None,
         description="Recipes of `imgpipe export`: mirrors of picked images.",
         examples=[{"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}}],
     )
-    jobs: dict[Name, Job] = Field(
+    jobs: dict[f.Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
         min_length=1,
         examples=[{"posters": {"prompt": "A travel poster of {{ id }}", "items": {"oslo": {}, "lisbon": {}}}}],

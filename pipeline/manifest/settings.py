@@ -1,19 +1,25 @@
-"""Turns checked models into the settings of other packages: provider, limits, retry, notify.
+"""Turns checked models into the settings of other packages: provider, limits, retry, notify, and recipes of `deliver:`.
 
 Paths are resolved against the manifest's folder. No file is opened.
 """
 
+import hashlib
+import os
 import zoneinfo
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import InputError, Problem
 from pipeline.manifest.fields import is_url
-from pipeline.manifest.files import secret_reason
+from pipeline.manifest.files import BadValue, secret_reason
 from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
-from pipeline.manifest.location import Place
+from pipeline.manifest.location import Place, is_address
+from pipeline.manifest.outputs import output_name
+from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Names, Sandbox
-from pipeline.manifest.schema import Keys, ManifestFile
-from pipeline.manifest.templates import TemplateTrouble, compile_template
+from pipeline.manifest.schema import DeliverKeys, Keys, ManifestFile
+from pipeline.manifest.templates import Context, Template, TemplateTrouble, compile_template
 from pipeline.model import BucketUrl, Tier
 from pipeline.settings import (
     DEFAULT_MODELS,
@@ -105,7 +111,7 @@ def retry_settings(file: ManifestFile) -> Retry:
 def notify_settings(
     file: ManifestFile, folder: Path, variables: Mapping[str, str]
 ) -> tuple[Notify | None, list[SettingProblem]]:
-    """Return who is told, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
+    """Return who is notified, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
     if file.notify is None:
         return None, []
     troubles: list[SettingProblem] = []
@@ -158,3 +164,78 @@ def setting_problems(file: ManifestFile, folder: Path, output_dir: Place, state_
         if not existing.is_dir() and existing not in files:
             yield (key,), f"{existing} is a file", "name a directory"
         files.add(existing)
+
+
+NAMES = frozenset(("vars", "matrix", "row", "file", "job", "id", "variant"))
+SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecipe:
+    """One delivery."""
+
+    name: str
+    place: Place  # a folder is absolute
+    rehearsed: Path  # where a rehearsal puts what belongs in a bucket
+    is_picked: bool  # else every done image
+    select: tuple[str, ...]
+    template: Template | None  # of the file's name, without suffix; None: as below the output directory
+    kind: str | None  # jpeg, png, webp; None: as it is
+    quality: int
+    max_side: int | None
+    is_srgb: bool
+    is_stripped: bool
+
+    @property
+    def suffix(self) -> str | None:
+        """Of every file; None: that of its image."""
+        return None if self.kind is None else SUFFIXES[self.kind]
+
+    @property
+    def digest(self) -> str:
+        """What tells apart recipes that make other bytes."""
+        asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+    def place_of(self, *, is_simulated: bool) -> Place:
+        """Return where files go; those of a rehearsal go to a folder of their own."""
+        folder = self.place if isinstance(self.place, Path) else self.rehearsed
+        return folder.with_name(f"{folder.name}-simulated") if is_simulated else self.place
+
+    def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
+        """Return the name of one file without suffix. Raises InputError."""
+        if self.template is None:
+            return image_name
+        try:
+            return output_name(self.template.render(context), task_id=task_id)
+        except (TemplateTrouble, BadValue) as trouble:
+            what = f"{task_id}: deliver.{self.name}.name: {trouble.what}"
+            raise InputError(Problem(what=what, instead=trouble.instead)) from trouble
+
+
+def recipes_of(
+    keys: Mapping[str, DeliverKeys], *, folder: Path, sandbox: Sandbox, places: Places
+) -> tuple[dict[str, DeliveryRecipe], list[Problem]]:
+    """Return the recipes, and what is wrong with their templates."""
+    recipes: dict[str, DeliveryRecipe] = {}
+    problems: list[Problem] = []
+    for name, each in keys.items():
+        origin, template = Origin(("deliver", name, "name")), None
+        try:
+            template = None if each.name is None else compile_template(sandbox, each.name, names=NAMES, origin=origin)
+        except TemplateTrouble as trouble:
+            problems.append(places.trouble(origin, trouble))
+        recipes[name] = DeliveryRecipe(
+            name=name,
+            place=BucketUrl.of(each.to) if is_address(each.to) else Path(os.path.normpath(folder / each.to)),
+            rehearsed=folder / name,
+            is_picked=each.source == "picked",
+            select=() if each.select is None else tuple(each.select),
+            template=template,
+            kind=each.format,
+            quality=each.quality,
+            max_side=each.max_side,
+            is_srgb=each.profile == "srgb",
+            is_stripped=each.metadata == "strip",
+        )
+    return recipes, problems

@@ -10,17 +10,30 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.buckets import BucketError, remedy
 from pipeline.errors import Problem
 from pipeline.manifest import tables
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.files import secret_reason
-from pipeline.manifest.globbing import BadPattern, Wanted, compile_globs, compile_ignores, own_directories, walk
+from pipeline.manifest.globbing import (
+    BadPattern,
+    Glob,
+    Wanted,
+    compile_globs,
+    compile_ignores,
+    matching,
+    own_directories,
+    walk,
+)
+from pipeline.manifest.inputs import InputFiles, InputObjects
 from pipeline.manifest.jobs import JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
+from pipeline.manifest.location import split_bucket
 from pipeline.manifest.matrix import Combinations
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable
+from pipeline.model import BucketUrl, InputImage, is_object
 from pipeline.text import nearest
 
 
@@ -30,9 +43,10 @@ class UpstreamImage:
 
     task_id: str
     row: str
-    path: Path  # absolute
+    path: str  # absolute, or an address
     matrix: Mapping[str, str]
     fields: Mapping[str, str]
+    image: InputImage | None = None  # as it was looked at already
 
 
 Upstream = Callable[[str], Iterable[UpstreamImage]]  # a job's name -> its done images, in a stable order
@@ -44,13 +58,23 @@ class Sources:
     `waiting` holds files that were too young, relative to the manifest; `notes` what a person should know.
     """
 
-    def __init__(self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        upstream: Upstream | None,
+        now: Callable[[], float],
+        objects: InputObjects,
+        files: InputFiles,
+    ) -> None:
         self.waiting: list[str] = []
         self.notes: list[str] = []
         self._manifest = manifest
         self._folder = manifest.path.absolute().parent.resolve()
         self._upstream = upstream
         self._now = now
+        self._objects = objects
+        self._input_files = files
 
     def rows(self, plan: JobPlan) -> Iterator[SourceRow | Problem]:
         """Yield the rows of one job, and what is wrong between them."""
@@ -67,9 +91,10 @@ class Sources:
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
-                with suppress(BadPattern):  # told when the job's rows are asked for
+                with suppress(BadPattern):  # reported when the job's rows are asked for
                     wanted = self._wanted(plan.each)
-                    glob = replace(wanted.glob, base=os.path.realpath(wanted.glob.base))
+                    base = wanted.glob.base
+                    glob = replace(wanted.glob, base=base if wanted.glob.bucket else os.path.realpath(base))
                     found.append(replace(wanted, glob=glob))
         return found
 
@@ -77,7 +102,7 @@ class Sources:
         """Return which files a job takes. Raises BadPattern."""
         folder = str(self._folder)
         glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
-        is_absolute = all(pattern.startswith("/") for pattern in each.files or ())
+        is_absolute = glob.bucket or all(pattern.startswith("/") for pattern in each.files or ())
         own = own_directories(
             os.path.realpath(glob.base),
             [str(each) for each in (self._manifest.output_dir, self._manifest.state_dir) if isinstance(each, Path)],
@@ -86,8 +111,10 @@ class Sources:
             glob=glob,
             ignore=compile_ignores(each.ignore or ()),
             hidden=each.hidden,
-            written_base=glob.base if is_absolute else posixpath.relpath(glob.base, folder),
-            own=own,
+            written_base=glob.base.lstrip("/" if glob.bucket else "")
+            if is_absolute
+            else posixpath.relpath(glob.base, folder),
+            own=frozenset() if glob.bucket else own,
         )
 
     def file_of(self, job: str) -> str | None:
@@ -152,7 +179,7 @@ class Sources:
         return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
 
     def _at_key(self, plan: JobPlan, kind: str, row: SourceRow | Problem) -> SourceRow | Problem:
-        """Return a row as it is; what is wrong with a table as a whole is told where the manifest names it."""
+        """Return a row as it is; what is wrong with a table as a whole is reported where the manifest names it."""
         if isinstance(row, SourceRow) or row.line is not None:
             return row
         return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
@@ -165,12 +192,17 @@ class Sources:
             yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
             return
         glob, base = wanted.glob, wanted.written_base
-        root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, each.root))
-        if posixpath.commonpath([root, glob.base]) != root:
+        bucket, below = ("", "") if each.root is None else split_bucket(each.root)
+        root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, below))
+        if (each.root is not None and bucket != glob.bucket) or posixpath.commonpath([root, glob.base]) != root:
             what = f"root {each.root!r} does not hold the files of the pattern"
-            yield self._problem(
-                plan, "root", what, f"write {posixpath.relpath(glob.base, folder)!r} or a folder above it"
-            )
+            there = glob.bucket + glob.base if glob.bucket else posixpath.relpath(glob.base, folder)
+            yield self._problem(plan, "root", what, f"write {there!r} or a folder above it")
+            return
+        inside = posixpath.relpath(glob.base, root)
+        inside = "" if inside == "." else f"{inside}/"
+        if glob.bucket:
+            yield from self._in_bucket(plan, each, wanted, inside)
             return
         refused = secret_reason(f"{glob.base}/x")
         if refused is not None:
@@ -182,21 +214,45 @@ class Sources:
             what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
             yield self._problem(plan, "files", what, _nearest_folder(glob.base))
             return
-        inside = posixpath.relpath(glob.base, root)
-        inside = "" if inside == "." else f"{inside}/"
         for found in walk(wanted):
             if isinstance(found, Problem):
                 yield found
             elif each.min_age is not None and self._is_young(f"{glob.base}/{found}", each.min_age):
                 self.waiting.append(posixpath.normpath(f"{base}/{found}"))
             else:
-                yield _file_row(f"{base}/{found}", inside + found)
+                yield _file_row(posixpath.normpath(f"{base}/{found}"), inside + found)
+
+    def _in_bucket(self, plan: JobPlan, each: Each, wanted: Wanted, inside: str) -> Iterator[SourceRow | Problem]:
+        """Yield a row for every object that matches. Raises StorageError: the bucket cannot be reached."""
+        glob = wanted.glob
+        listed = self._objects.list((glob.bucket + glob.base).rstrip("/"))
+        try:
+            for name in matching(wanted, ((found.path, found.size_bytes) for found in listed), self._own_in(glob)):
+                location = glob.location_of(name)
+                if each.min_age is not None and self._is_young(location, each.min_age):
+                    self.waiting.append(location)
+                else:
+                    yield _file_row(location, inside + name)
+        except BucketError as error:
+            if not error.is_permanent:
+                raise
+            yield self._problem(plan, "files", str(error), remedy(BucketUrl.of(glob.bucket)))
+
+    def _own_in(self, glob: Glob) -> str | None:
+        """Return where our outputs lie below the base of a pattern; None: elsewhere, or the base lies in them."""
+        place = self._manifest.output_dir
+        if not isinstance(place, BucketUrl) or not str(place).startswith(glob.location_of("")):
+            return None
+        return str(place)[len(glob.location_of("")) :]
 
     def _is_young(self, path: str, min_age_s: float) -> bool:
+        if is_object(path):
+            found = self._objects.look(path)
+            return found is not None and self._now() - found.written_at.timestamp() < min_age_s
         try:
             return self._now() - os.stat(path).st_mtime < min_age_s  # noqa: PTH116 - as above
         except OSError:
-            return False  # told when the image is looked at
+            return False  # reported when the image is looked at
 
     def _images(self, each: Each) -> Iterator[SourceRow]:
         """Yield a row for every done image of another job; none while nobody knows them."""
@@ -205,8 +261,10 @@ class Sources:
         plans = [self._manifest.jobs[job] for job in (each.job, *upstream_of(each.job, self._manifest.upstream))]
         chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
         for image in self._upstream(each.job):
-            path = os.path.relpath(image.path, self._folder)
-            inside = os.path.relpath(image.path, self._manifest.output_folder)
+            inside = image.path[len(str(self._manifest.output_dir)) :].lstrip("/")
+            path = image.path if is_object(image.path) else os.path.relpath(image.path, self._folder)
+            if image.image is not None:
+                self._input_files.learn(path, image.image)
             values = {**image.fields, **image.matrix, "id": image.row}
             if each.where and any(str(values.get(key, "")) not in wanted for key, wanted in each.where.items()):
                 continue
@@ -240,8 +298,7 @@ def _nearest_folder(path: str) -> str:
 
 
 def _file_row(path: str, inside: str) -> SourceRow:
-    """Return the row of one file. path: relative to the manifest, as it opens; inside: relative to `root`."""
-    path = posixpath.normpath(path)
+    """Return the row of one file. path: relative to the manifest or an address, as it opens; inside: to `root`."""
     folder, _, name = inside.rpartition("/")
     stem, suffix = posixpath.splitext(name)
     names = Names("file", {"path": path, "dir": folder, "stem": stem, "name": name, "suffix": suffix})

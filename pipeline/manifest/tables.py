@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.delimited import Unreadable, dialect_of, records
 from pipeline.manifest.files import open_regular, reason
-from pipeline.manifest.sandbox import Names, is_plain, plain_names, text_of
-from pipeline.text import nearest
+from pipeline.manifest.sandbox import Names, text_of
+from pipeline.manifest.spreadsheets import Unreadable, dialect_of, records, sheet_rows
+from pipeline.text import is_plain, nearest, plain_names
 
 
 @dataclass(slots=True)
@@ -195,8 +195,6 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    from pipeline.manifest.workbook import sheet_rows  # it brings an extra along
-
     return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.sheet)))
 
 
@@ -245,10 +243,10 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
             _check_columns(table, batch.schema.names, None)
             for start in range(0, batch.num_rows, _BATCH_ROWS):
                 part = batch.slice(start, min(_BATCH_ROWS, batch.num_rows - start))
-                columns = [_column(column) for column in part.columns]
-                for values in zip(*columns, strict=True):
+                for values in zip(*(column.to_pylist() for column in part.columns), strict=True):
                     number += 1
-                    yield number, dict(zip(batch.schema.names, values, strict=True))
+                    cells = (None if isinstance(value, bytes) else value for value in values)
+                    yield number, dict(zip(batch.schema.names, cells, strict=True))
     except (OSError, Unreadable):
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
@@ -285,10 +283,6 @@ def _check_parquet(path: Path) -> None:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
         raise Unreadable(f"is not a Parquet file that can be read{why}", "write it anew")
-
-
-def _column(column: Any) -> list[Any]:
-    return [None if isinstance(value, bytes) else value for value in column.to_pylist()]
 
 
 _READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {

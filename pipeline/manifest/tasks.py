@@ -19,11 +19,11 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
-from pipeline.manifest.inputs import BadInput, InputFiles
+from pipeline.manifest.files import BadValue
+from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
-from pipeline.manifest.names import BadName, output_name
-from pipeline.manifest.outputs import Outputs
+from pipeline.manifest.outputs import Outputs, output_name
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
@@ -215,7 +215,6 @@ class TaskMaker:
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
             checks=recipe.checks,
-            min_side_px=recipe.min_side_px,
             matrix=_matrix(row, combination),
             fields=row.fields,
         )
@@ -257,7 +256,7 @@ class TaskMaker:
             image = self._inputs.image(rendered)
             if is_opened:
                 self._inputs.check_header(rendered, image)
-        except BadInput as error:
+        except BadValue as error:
             trouble = _located(template, error.what, error.instead)
             trouble.is_input = True
             raise trouble from None
@@ -274,7 +273,7 @@ class TaskMaker:
             name = output_name(rendered, task_id=task_id, ending=ending)
             key = name_key(name)
             self._outputs.check(name, key)
-        except BadName as error:
+        except BadValue as error:
             raise _located(template, error.what, error.instead) from None
         return name, key
 

@@ -5,7 +5,7 @@ else runs in the sandbox. Values are data: what they contain is never rendered a
 """
 
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from jinja2 import meta, nodes
@@ -31,6 +31,7 @@ _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Macro: "macro",
     nodes.CallBlock: "call",
 }
+_ACCESSES: tuple[Any, ...] = (nodes.Getattr, nodes.Getitem)
 _WHERE_NAMES_LIVE = {
     "row": "`row` needs `each: {csv: ...}` or another table",
     "file": "`file` needs `each: {files: ...}`",
@@ -85,7 +86,8 @@ def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any)
         _roots(sandbox, tree) if parts is None else frozenset(part[0] for part in parts if not isinstance(part, str))
     )
     for name in sorted(roots.difference(names)):
-        raise _unknown_name(name, names, _line_of(tree, name))
+        line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
+        raise _unknown_name(name, names, line)
     template = Template(source, origin, _quick(parts) if parts is not None else _jinja(sandbox, tree))
     template.roots = roots
     template.refs = frozenset(_fixed_refs(tree, roots))
@@ -101,15 +103,19 @@ def _parse(sandbox: Sandbox, source: str) -> nodes.Template:
         what = f"the templates of this manifest have more than {MAX_PARTS:,} names, texts and operators"
         raise TemplateTrouble(what, "write one template, and its rows in a CSV or JSONL file")
     for node in tree.find_all(tuple(_REFUSED)):
-        raise TemplateTrouble(
-            f"{{% {_REFUSED[type(node)]} %}} is not available", "write the text out", line=node.lineno
-        )
+        what = f"{{% {_REFUSED[type(node)]} %}} is not available"
+        raise TemplateTrouble(what, "write the text out", line=node.lineno)
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
             raise TemplateTrouble("recursive loops are not available", "write a plain loop", line=loop.lineno)
-    for access in _accesses(tree):
-        _check_access(access)
-    _refuse_self(tree)
+    for access in tree.find_all(_ACCESSES):
+        key = _key_of(access)
+        if key is not None and key.startswith("__"):
+            what, instead = f"access to {key!r} is refused", "use the names of the manifest"
+            raise TemplateTrouble(what, instead, line=access.lineno, needle=key)
+    for name in tree.find_all(nodes.Name):
+        if name.name == "self":  # Jinja's own object, which would print itself into a prompt
+            raise TemplateTrouble("unknown name 'self' in the template", "remove it", line=name.lineno, needle="self")
     return tree
 
 
@@ -139,28 +145,10 @@ def _syntax_advice(error: TemplateSyntaxError) -> str:
     return "text with {{ in it that is not a template: write {{ '{{' }}"
 
 
-def _refuse_self(tree: nodes.Template) -> None:
-    for name in tree.find_all(nodes.Name):
-        if name.name == "self":  # Jinja's own object, which would print itself into a prompt
-            raise TemplateTrouble("unknown name 'self' in the template", "remove it", line=name.lineno, needle="self")
-
-
-def _accesses(tree: nodes.Template) -> Iterator[Any]:
-    yield from tree.find_all((nodes.Getattr, nodes.Getitem))
-
-
 def _key_of(node: Any) -> str | None:
     """Return the key of `x.key` and `x["key"]`; None where it is worked out."""
     key = node.attr if isinstance(node, nodes.Getattr) else getattr(node.arg, "value", None)
     return key if isinstance(key, str) else None
-
-
-def _check_access(node: Any) -> None:
-    key = _key_of(node)
-    if key is not None and key.startswith("__"):
-        raise TemplateTrouble(
-            f"access to {key!r} is refused", "use the names of the manifest", line=node.lineno, needle=key
-        )
 
 
 def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTrouble:
@@ -171,10 +159,6 @@ def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTroub
     return TemplateTrouble(f"unknown name {name!r} in the template", instead, line=line, needle=name)
 
 
-def _line_of(tree: nodes.Template, name: str) -> int:
-    return next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-
-
 def _fixed_refs(tree: nodes.Template, roots: frozenset[str]) -> set[tuple[str, str]]:
     """Collect `root.key` pairs that must exist; not those asked about by `is defined` or given a `default`."""
     optional: set[int] = set()
@@ -182,7 +166,7 @@ def _fixed_refs(tree: nodes.Template, roots: frozenset[str]) -> set[tuple[str, s
         if node.name in ("defined", "undefined", "default", "d"):
             optional.add(id(node.node))
     found = set()
-    for access in _accesses(tree):
+    for access in tree.find_all(_ACCESSES):
         key, root = _key_of(access), access.node
         if isinstance(root, nodes.Name) and root.name in roots and key is not None and id(access) not in optional:
             found.add((root.name, key))

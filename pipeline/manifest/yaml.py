@@ -252,7 +252,7 @@ class _Builder:
         elif frame.key in frame.key_lines:
             first = frame.key_lines[frame.key]
             self._report(event, f"duplicate key {frame.key!r} (first on line {first})", "keep one of the two lines")
-            frame.key = None  # the first one is kept, so that its own problems are told too
+            frame.key = None  # the first one is kept, so that its own problems are reported too
         else:
             frame.key_lines[frame.key] = line
 

@@ -14,7 +14,6 @@ NEW: Final = "new"
 MISSING: Final = "missing"
 RETRY: Final = "retry"
 REJECTED: Final = "rejected"
-REASONS: Final = (NEW, *(f"{aspect} changed" for aspect in Aspect), MISSING, RETRY, REJECTED)
 
 
 class FileView(Protocol):

@@ -93,6 +93,9 @@ class Plan:
     moves: int = 0  # done tasks whose image gets another name, without a request
     given_up: int = 0  # refused, and that is taken as it is
     flagged: Group = field(default_factory=Group)  # done, not due, and a check found something; priced as a redo
+    redos: Group = field(
+        default_factory=Group
+    )  # due tasks whose image a check may have asked for again; the most of it
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
     barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
@@ -134,6 +137,9 @@ class Plan:
             if len(examples) < SAMPLES:
                 examples.append((row.task.name, row.task.prompt))
         self.reasons[row.verdict.reason] += 1
+        if row.task.checks.redo:
+            again = 0 if quote is None else quote.most * row.task.checks.most_redos
+            self.redos.add(Group(1, again, quote is None))
         if quote is None:
             self.unpriced[row.task.model] += 1
         self.least_microusd = _sum(self.least_microusd, None if quote is None else quote.least)
@@ -176,6 +182,7 @@ def merged(*plans: Plan) -> Plan:
         whole.accepted += plan.accepted
         whole.given_up += plan.given_up
         whole.flagged.add(plan.flagged)
+        whole.redos.add(plan.redos)
         whole.problems += plan.problems
         whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
         whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
@@ -308,7 +315,7 @@ def survey(
             verdict = decide(task, mine, files, rules)
             if _has_none(mine, verdict) and (other := former(task)) is not None:
                 taken_over = decide(task, other, files, rules)
-                if taken_over.reason is None and not taken_over.is_missing:
+                if taken_over.reason is None:  # also where its file is gone or was edited: only --repair buys that anew
                     mine, verdict = other, msgspec.structs.replace(taken_over, former=other.id)
             yield PlanRow(task=task, known=mine, verdict=verdict, rival=rivals.get(task.name))
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.model import IMAGE_SUFFIXES, Artifact
-from pipeline.store.files import FileComparison, compare, comparison_of
+from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
 
 PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it
 LISTINGS: Final = 64  # directories remembered at once; tasks come sorted by job, so few are open at a time
 
 
-class Unseen:
+class UncheckedFiles:
     """An output directory that is not looked at, because a run is changing it: the ledger's word counts."""
 
     def compare(self, artifact: Artifact) -> FileComparison:  # noqa: ARG002 - the protocol's form
@@ -64,17 +64,9 @@ class Files:
         """Say which folder keeps an image from being written under `name`, and why; None: it can be."""
         folder = name.rpartition("/")[0]
         if folder not in self._barriers:
-            self._barriers[folder] = self._barrier(self._output_dir / folder)
+            place = closed_folder(self._output_dir, folder)
+            self._barriers[folder] = None if place is None else f"the folder {place} cannot be written to"
         return self._barriers[folder]
-
-    def _barrier(self, folder: Path) -> str | None:
-        there = folder
-        while there != self._output_dir and not os.path.lexists(there):
-            there = there.parent
-        if not os.path.lexists(there) or os.access(there, os.W_OK | os.X_OK):
-            return None
-        place = "." if there == self._output_dir else there.relative_to(self._output_dir).as_posix()
-        return f"the folder {place} cannot be written to"
 
     def is_half_published(self, path: str) -> bool:
         """Tell whether a part of this ledger is the same file: a run goes on, or died and the next start records it."""

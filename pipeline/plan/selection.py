@@ -1,4 +1,4 @@
-"""Selects tasks by `--select`, `--exclude`, `--first` and `--sample`."""
+"""Selects tasks: by `--select`, `--exclude`, `--first` and `--sample`, and the few of `--pilot` that stand for all."""
 
 import hashlib
 import heapq
@@ -15,7 +15,9 @@ from pipeline.text import nearest
 
 if TYPE_CHECKING:
     from pipeline.plan.plan import PlanRow
+from collections import Counter, defaultdict
 
+from pipeline.model import Due
 
 UNMARKED: Final = "none"
 ORPHANED: Final = "orphaned"  # known to the ledger, and no longer in the manifest
@@ -65,12 +67,12 @@ class Selection:
         """Say whether nothing is left out."""
         return not self.select and not self.exclude and (self.first, self.sample, self.ids) == (None, None, None)
 
-    def strangers(self, jobs: Collection[str]) -> list[Problem]:
+    def unknown_jobs(self, jobs: Collection[str]) -> list[Problem]:
         """Return what is wrong with patterns that no task can match: they name a job that is not among `jobs`.
 
         A pattern that matches no task today is none of them: rows, tags and states come and go.
         """
-        return [p for pattern in (*self.select, *self.exclude) if (p := _stranger(pattern, jobs))]
+        return [p for pattern in (*self.select, *self.exclude) if (p := _unknown_job(pattern, jobs))]
 
     def apply(self, rows: Iterable["PlanRow"], *, matched: set[str] | None = None) -> Iterator["PlanRow"]:
         """Keep the rows that are meant, in order. A sample depends on seed and ids, not on their order.
@@ -134,7 +136,7 @@ def _problem(pattern: str) -> Problem | None:
     return None
 
 
-def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
+def _unknown_job(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
     if name and kind in ("tag", "state", "flag", "mark"):
         return None
@@ -145,3 +147,43 @@ def _stranger(pattern: str, jobs: Collection[str]) -> Problem | None:
     near = nearest(job, jobs, cutoff=0.5)
     instead = f"did you mean {pattern.replace(job, near, 1)!r}?" if near else f"its jobs: {', '.join(list(jobs)[:8])}"
     return Problem(what=f"{pattern!r} matches no task: the manifest has no job {job!r}", instead=instead)
+
+
+COMBINATIONS: Final = 1000  # of one job that are told apart
+
+_Combination = tuple[tuple[str, str], ...]  # axis and value
+
+
+def pilot_ids(dues: Iterable[Due], number: int) -> frozenset[str]:
+    """Choose `number` tasks, fewer where there are no more: job by job in turn, of each what was least seen."""
+    jobs: defaultdict[str, dict[_Combination, list[tuple[bytes, str]]]] = defaultdict(dict)
+    for due in dues:
+        combinations, key = jobs[due.task.job], tuple(due.task.matrix.items())
+        if key in combinations or len(combinations) < COMBINATIONS:
+            lots = combinations.setdefault(key, [])
+            lots.append((_lot(due.task.id), due.task.id))
+            lots.sort()
+            del lots[number:]
+    chosen: set[str] = set()
+    seen: Counter[tuple[str, str, str]] = Counter()
+    while len(chosen) < number and any(jobs.values()):
+        for job, combinations in jobs.items():
+            if combinations and len(chosen) < number:
+                chosen.add(_next(job, combinations, seen))
+    return frozenset(chosen)
+
+
+def _next(
+    job: str, combinations: dict[_Combination, list[tuple[bytes, str]]], seen: Counter[tuple[str, str, str]]
+) -> str:
+    """Take one task of a job, of the combination whose axis values were chosen least."""
+    key = min(combinations, key=lambda each: sum(seen[job, axis, value] for axis, value in each))
+    seen.update((job, axis, value) for axis, value in key)
+    _, task_id = combinations[key].pop(0)
+    if not combinations[key]:
+        del combinations[key]
+    return task_id
+
+
+def _lot(task_id: str) -> bytes:
+    return hashlib.sha256(task_id.encode("utf-8", "surrogatepass")).digest()[:8]

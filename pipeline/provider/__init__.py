@@ -1,14 +1,11 @@
 """One attempt over the wire: a task becomes a paid request, its answer an image or a failure.
 
-catalogue    abilities, prices and end dates of models (catalogue.yaml)
-pricing      what an attempt is reserved at, and what an answer cost
+catalogue    abilities, prices and end dates of models (catalogue.yaml); what an attempt costs
 credentials  the key and the address it may be sent to
-inputs       input images, read once, proven unchanged, converted where needed
-request      a task to the JSON of its request
+request      a task and its input images to the JSON of its request
 byte_budget  limits the bytes of bodies in memory
 transport    one exchange: connection, time and size limits, network errors
-body_reader  a large body, read from the socket into one buffer
-connections  connections kept for the next request, and the limit of informational answers
+connections  connections kept for the next request; large bodies read into one buffer
 decoding     the bytes of an answer to a tree of JSON, without copying images
 error_words  names and phrases of errors that mean an account or a refusal
 errors       an error answer to a `Failure`, and the delay it names

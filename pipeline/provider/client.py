@@ -16,8 +16,8 @@ from pipeline.provider import credentials, request
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.credentials import check_address, find_proxy, model_url
-from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError
 from pipeline.provider.redact import Redactor
+from pipeline.provider.request import InputImages, LocalTroubleError, UnfitError
 from pipeline.provider.responses import AnswerReader
 from pipeline.provider.transport import PATIENCE, Patience, Transport
 from pipeline.settings import Limits, ProviderSettings

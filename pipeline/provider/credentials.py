@@ -6,7 +6,7 @@ The key comes from the environment or the `.env` beside the manifest, and is nev
 import ipaddress
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import SplitResult, quote, unquote, urlsplit, urlunsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]  # public, missing from typeshed
 
@@ -90,7 +90,7 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
 
 
-_OWN = {
+OWN_ADDRESS: Final = {
     Kind.COMETAPI: "https://api.cometapi.com",
     Kind.GOOGLE: "https://generativelanguage.googleapis.com",
     Kind.SIMULATOR: "http://127.0.0.1",  # the embedded simulator's port is known once it runs
@@ -111,36 +111,22 @@ def check_address(settings: ProviderSettings) -> str:
     Raises: InputError for anything but https (http only to this machine), and for user, password, query or fragment.
     The text never repeats the address, which may hold a secret.
     """
-    given = (settings.base_url or _OWN[settings.kind]).strip("\ufeff \t\r\n")
+    given = (settings.base_url or OWN_ADDRESS[settings.kind]).strip("\ufeff \t\r\n")
     parts = _split(given)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise InputError(
-            Problem(
-                what="provider.base_url holds a user, password, query or fragment",
-                instead="write only scheme, host and path: the key comes from the environment",
-            )
-        )
+        instead = "write only scheme, host and path: the key comes from the environment"
+        raise InputError(Problem(what="provider.base_url holds a user, password, query or fragment", instead=instead))
     is_local = is_loopback(parts.hostname or "")
     if parts.scheme == "http" and not is_local:
-        raise InputError(
-            Problem(what="provider.base_url is http, which would show the key to the network", instead="write https")
-        )
+        what = "provider.base_url is http, which would show the key to the network"
+        raise InputError(Problem(what=what, instead="write https"))
     if settings.kind is Kind.SIMULATOR and not is_local:
-        raise InputError(
-            Problem(
-                what="provider.base_url of a simulator is not on this machine, its money would be real",
-                instead="write http://127.0.0.1:8787, or remove it",
-            )
-        )
+        what = "provider.base_url of a simulator is not on this machine, its money would be real"
+        raise InputError(Problem(what=what, instead="write http://127.0.0.1:8787, or remove it"))
     path = parts.path.rstrip("/")
     for version in _VERSIONS:
         path = path.removesuffix(version).rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-
-
-def own_address(kind: Kind) -> str:
-    """Return where a kind's own API is."""
-    return _OWN[kind]
 
 
 def model_url(base_url: str, model: str) -> str:
@@ -192,7 +178,6 @@ def _split(given: str) -> SplitResult:
     except ValueError:
         is_usable, parts = False, SplitResult("", "", "", "", "")
     if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        raise InputError(
-            Problem(what="provider.base_url is not an address", instead="write for example https://api.cometapi.com")
-        )
+        instead = "write for example https://api.cometapi.com"
+        raise InputError(Problem(what="provider.base_url is not an address", instead=instead))
     return parts

@@ -119,8 +119,8 @@ def _events(body: bytes) -> list[bytes]:
         events = [_event_data(event) for event in _EVENT_END.split(body)]
     else:
         events = [line.strip() for line in _LINE_END.split(body)]
-    told = [event for event in events if event and event != b"[DONE]"]
-    checked = [event if _is_json(event) else b"null" for event in told]
+    sent = [event for event in events if event and event != b"[DONE]"]
+    checked = [event if _is_json(event) else b"null" for event in sent]
     return checked if any(event != b"null" for event in checked) else []
 
 

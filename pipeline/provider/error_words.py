@@ -12,46 +12,20 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-REFUSALS: Final = frozenset(  # finish and block reasons, which stand in the errors of relays too
-    {
-        "SAFETY",
-        "IMAGE_SAFETY",
-        "PROHIBITED_CONTENT",
-        "IMAGE_PROHIBITED_CONTENT",
-        "BLOCKLIST",
-        "SPII",
-        "RECITATION",
-        "IMAGE_RECITATION",
-        "MODEL_ARMOR",
-        "JAILBREAK",
-    }
-)
-_REFUSAL_CODES = frozenset(
-    {
-        "prompt_blocked",
-        "sensitive_words_detected",
-        "content_policy_violation",
-        "content_filter",
-        "moderation_blocked",
-        "ResponsibleAIPolicyViolation",
-    }
-)
-_ACCOUNT_CODES = frozenset(
-    {
-        "access_denied",
-        "access_terminated",
-        "account_deactivated",
-        "account_disabled",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "channel:invalid_key",
-        "channel:no_available_key",
-        "insufficient_balance",
-        "insufficient_credits",
-        "invalid_api_key",
-        "unsupported_country_region_territory",
-    }
-)
+# Finish and block reasons, which stand in the errors of relays too.
+REFUSALS: Final = frozenset((
+    "SAFETY", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION",
+    "IMAGE_RECITATION", "MODEL_ARMOR", "JAILBREAK",
+))  # fmt: skip
+_REFUSAL_CODES = frozenset((
+    "prompt_blocked", "sensitive_words_detected", "content_policy_violation", "content_filter",
+    "moderation_blocked", "ResponsibleAIPolicyViolation",
+))  # fmt: skip
+_ACCOUNT_CODES = frozenset((
+    "access_denied", "access_terminated", "account_deactivated", "account_disabled", "billing_hard_limit_reached",
+    "billing_not_active", "channel:invalid_key", "channel:no_available_key", "insufficient_balance",
+    "insufficient_credits", "invalid_api_key", "unsupported_country_region_territory",
+))  # fmt: skip
 _CLOSED_ACCOUNT = re.compile(r"(?:PUP|ACCOUNT|BILLING)_[A-Z_]+")
 _ACCOUNT_NAME = re.compile(
     r"(?:API_KEY|CONSUMER|ACCESS_TOKEN)_[A-Z_]+|SERVICE_DISABLED|USER_PROJECT_DENIED"
@@ -105,9 +79,9 @@ _NO_SUCH_PATH = _any(
 def refusal(names: Iterable[str], message: str) -> str | None:
     """Return by which name an error refuses a prompt or a picture; None when it does not."""
     named = [name for name in names if name in REFUSALS or name in _REFUSAL_CODES]
-    told = _REFUSAL_NAME.search(message)
-    if told is not None:
-        return told[0]
+    found = _REFUSAL_NAME.search(message)
+    if found is not None:
+        return found[0]
     if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", message) and "block" in message.lower():
         return "SAFETY"
     return named[0] if named else "blocked" if _REFUSAL_WORDS.search(message) else None

@@ -145,8 +145,7 @@ class ServerError:
 
     @property
     def is_per_day(self) -> bool:
-        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
-        named = [str(v.get(name, "")) for v in violations if isinstance(v, Mapping) for name in _QUOTA_NAMES]
+        named = [str(v.get(name, "")) for v in self._violations for name in _QUOTA_NAMES]
         return any(_PER_DAY.search(text) for text in (*named, self.message))
 
     @property
@@ -168,9 +167,13 @@ class ServerError:
         return not error_words.is_refusal_name(self.names) and error_words.is_about_an_account(self.message)
 
     @property
+    def _violations(self) -> list[Mapping[str, object]]:
+        violations = (v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations")))
+        return [violation for violation in violations if isinstance(violation, Mapping)]
+
+    @property
     def _has_no_quota(self) -> bool:
-        violations = [v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations"))]
-        values = [v.get("quotaValue", v.get("quota_value")) for v in violations if isinstance(v, Mapping)]
+        values = [v.get("quotaValue", v.get("quota_value")) for v in self._violations]
         metadata = [d.get("metadata") for d in self.details if isinstance(d, Mapping)]
         values += [m.get("quota_limit_value") for m in metadata if isinstance(m, Mapping)]
         return any(_text(value) == "0" for value in values)
@@ -236,13 +239,7 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
 
 
 def failure_of_answer(
-    status: int,
-    headers: Headers,
-    error: ServerError,
-    *,
-    redactor: Redactor,
-    now: datetime,
-    is_first: bool = False,
+    status: int, headers: Headers, error: ServerError, *, redactor: Redactor, now: datetime, is_first: bool = False
 ) -> Failure:
     """Turn a refusal into a `Failure`, with the delay the server named and its request id.
 
@@ -265,14 +262,13 @@ def failure_of_answer(
     named = error.code if error.code and not error.code.isdecimal() else error.status
     if fault is Fault.REFUSED:
         named = error.refusal or named
-    found = request_id(headers, error.message)
     return Failure(
         fault=fault,
         billed=billed,
         reason=redactor.text(": ".join(part for part in (f"HTTP {status}", named, error.message) if part)),
         status=status,
         code=redactor.text(named, 80) or None,
-        request_id=None if found is None else redactor.text(found, 80),
+        request_id=request_id(headers, redactor, error.message),
         hint_s=delay_s,
     )
 
@@ -340,13 +336,11 @@ def status_inside(error: ServerError) -> int:
     return _STATUS_OF.get(error.status) or _STATUS_OF.get(error.code) or 0
 
 
-def request_id(headers: Headers, message: str = "") -> str | None:
-    """Return the id the provider's support desk asks for, from the message or the headers."""
-    in_text = _REQUEST_ID.search(message)
-    if in_text is not None:
-        return in_text[1]
-    given = dict(headers)
-    return next((given[name] for name in _REQUEST_ID_HEADERS if given.get(name)), None)
+def request_id(headers: Headers, redactor: Redactor, message: str = "") -> str | None:
+    """Return the id the provider's support desk asks for, from the message or the headers, without the key."""
+    in_text, given = _REQUEST_ID.search(message), dict(headers)
+    found = in_text[1] if in_text is not None else next(filter(None, map(given.get, _REQUEST_ID_HEADERS)), None)
+    return None if found is None else redactor.text(found, 80)
 
 
 def page_title(body: bytes) -> str:

@@ -8,81 +8,61 @@ however often.
 import re
 from base64 import b64encode
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Final, NamedTuple
 
 MASK: Final = "[key]"
 _HEAD = 8  # characters; less of a key would be cut out of ordinary words
 _WINDOW = 10
 _TEXT_LIMIT = 1000  # characters of one reason
-_ESCAPE = re.compile(  # runs of one form at once: a body may be nothing else
-    rb"(?P<percent>(?:%[0-9a-f]{2})+(?!(?<=%25)[0-9a-f]{2}))|%(?:25)+(?P<again>[0-9a-f]{2})"
-    rb"|(?P<code>(?:\\u00[0-9a-f]{2})+)|\\+(?:u00|x)(?P<deep>[0-9a-f]{2})|\\+"
-    rb"|&(?:amp;)*(?:#x0*(?P<hex>[0-9a-f]{2})|#0*(?P<decimal>[0-9]{2,3})|(?P<name>amp|lt|gt|quot|apos));",
+_CHUNK = 2**18  # bytes searched at once, which bounds memory: a body may be nothing but escapes
+_OVERLAP = 2**14  # bytes of the next chunk that are searched with each: a key may lie across
+_MOST = 1000  # places of one chunk where a part of the key begins; nothing but copies of the key has more
+_ESCAPE = re.compile(
+    rb"(%(?:25)*[0-9a-f]{2}|\\+(?:(?:u00|x)[0-9a-f]{2})?"
+    rb"|&(?:amp;)*(?:#x0*[0-9a-f]{2}|#0*[0-9]{2,3}|amp|lt|gt|quot|apos);)",
     re.IGNORECASE,
 )
 _NAMED = {b"amp": b"&", b"lt": b"<", b"gt": b">", b"quot": b'"', b"apos": b"'"}
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 
 
-class Escape(NamedTuple):
-    """Bytes that stood escaped: each took as much of the original. A backslash before another character means none."""
+class _Meanings(dict[bytes, bytes]):
+    """What each escape stands for: one byte, or none for a backslash before another character."""
 
-    end: int  # in the plain bytes
-    size: int  # of them
-    start: int  # in the original
-    next: int  # where the original goes on
+    def __missing__(self, escape: bytes) -> bytes:
+        if escape.startswith(b"&") and b"#" not in escape:
+            meaning = _NAMED[escape[1:-1].lower().rpartition(b";")[2]]
+        elif escape.startswith(b"&") and b"#x" not in escape.lower():
+            meaning = bytes([int(escape[-4:-1].lstrip(b"#")) % 256])
+        else:
+            digits = escape.rstrip(b";")[-2:]
+            meaning = b"" if digits.endswith(b"\\") else bytes([int(digits, 16)])
+        self[escape] = meaning
+        return meaning
 
 
-class Plain(NamedTuple):
+class _Plain:
     """Bytes without escapes, and where each of them stood."""
 
-    data: bytes
-    escapes: list[Escape]
+    def __init__(self, raw: bytes) -> None:
+        self._raw = _ESCAPE.split(raw)  # what stands between two escapes, the escape, and so on
+        self._plain = self._raw.copy()
+        self._plain[1::2] = map(_Meanings().__getitem__, self._raw[1::2])
+        self.data = b"".join(self._plain)
+        self._ends: tuple[Sequence[int], Sequence[int]] | None = None
 
     def place(self, at: int) -> tuple[int, int]:
         """Return where the byte `at` stood in the original: its start and end."""
-        number = bisect_right(self.escapes, at, key=lambda escape: escape.end)
-        if number < len(self.escapes):
-            escape = self.escapes[number]
-            inside = at - (escape.end - escape.size)
-            if inside >= 0:
-                width = (escape.next - escape.start) // escape.size
-                return escape.start + inside * width, escape.start + (inside + 1) * width
-        start = at + (self.escapes[number - 1].next - self.escapes[number - 1].end if number else 0)
+        if self._ends is None:
+            self._ends = [*accumulate(map(len, self._plain))], [*accumulate(map(len, self._raw))]
+        ends, raw_ends = self._ends
+        number = bisect_right(ends, at)
+        if number % 2:
+            return raw_ends[number] - len(self._raw[number]), raw_ends[number]
+        start = raw_ends[number] - (ends[number] - at)
         return start, start + 1
-
-
-def _unescaped(raw: bytes) -> Plain:
-    """Return `raw` with every escape of an ASCII character undone."""
-    if not (b"%" in raw or b"\\" in raw or b"&" in raw):
-        return Plain(raw, [])
-    plain, escapes, done = bytearray(), list[Escape](), 0
-    for found in _ESCAPE.finditer(raw):
-        meaning = _meaning(found)
-        plain += raw[done : found.start()]
-        plain += meaning
-        done = found.end()
-        escapes.append(Escape(len(plain), len(meaning), found.start(), done))
-    return Plain(bytes(plain + raw[done:]), escapes)
-
-
-def _meaning(found: re.Match[bytes]) -> bytes:
-    kind = found.lastgroup
-    value = found[kind] if kind is not None else b""
-    match kind:
-        case "percent":
-            return bytes.fromhex(value.replace(b"%", b"").decode())
-        case "code":
-            return bytes.fromhex(value.lower().replace(b"\\u00", b"").decode())
-        case "again" | "deep" | "hex":
-            return bytes([int(value, 16)])
-        case "decimal":
-            return bytes([int(value) % 256])
-        case "name":
-            return _NAMED[value.lower()]
-        case _:
-            return b""
 
 
 class _Secret(NamedTuple):
@@ -93,7 +73,7 @@ class _Secret(NamedTuple):
     window: int
 
     def spans(self, data: bytes) -> Iterator[tuple[int, int]]:
-        """Yield where it or a part of it stands.
+        """Yield where it or a part of it stands, and an empty span for what turned out to be less.
 
         Every run of `window` bytes holds one of the probes, which are half as long and begin at each half.
         """
@@ -108,8 +88,8 @@ class _Secret(NamedTuple):
         while at >= 0:
             start, end = self._widened(data, at, offset, len(probe))
             is_head = start == at - offset and end - start >= self.head
-            if is_head or end - start >= self.window:
-                yield start, end
+            is_found = is_head or end - start >= self.window
+            yield (start, end) if is_found else (at, at)
             at = data.find(probe, max(end, at + 1))
 
     def _widened(self, data: bytes, at: int, offset: int, size: int) -> tuple[int, int]:
@@ -145,7 +125,7 @@ class Redactor:
         bare = (key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key).encode()
         self._secrets: list[_Secret] = []
         if len(bare) >= _HEAD:
-            texts = dict.fromkeys(map(_folded, (bare, _unescaped(bare).data, *_base64_cores(bare))))
+            texts = dict.fromkeys(map(_folded, (bare, _Plain(bare).data, *_base64_cores(bare))))
             self._secrets = [_Secret(text, _HEAD, _WINDOW) for text in texts if len(text) >= _HEAD]
             self._secrets.append(_Secret(bare.hex().encode(), 2 * _HEAD, 2 * _WINDOW))
 
@@ -167,20 +147,28 @@ class Redactor:
         """Return the bytes without the key."""
         if not self._secrets:
             return raw
-        plain = _unescaped(raw)
+        spans: list[tuple[int, int]] = []
+        for start in range(0, len(raw), _CHUNK):
+            spans += (
+                (start + first, start + last) for first, last in self._spans(raw[start : start + _CHUNK + _OVERLAP])
+            )
+        return _masked(raw, spans) if spans else raw
+
+    def _spans(self, raw: bytes) -> list[tuple[int, int]]:
+        """Return where the key or parts of it stand; everything, where there are too many to be anything else."""
+        plain = _Plain(raw)
         folded = _folded(plain.data)
-        spans = sorted(span for secret in self._secrets for span in secret.spans(folded))
-        return _masked(raw, plain, spans) if spans else raw
+        found = list(islice((span for secret in self._secrets for span in secret.spans(folded)), _MOST + 1))
+        if len(found) > _MOST:
+            return [(0, len(raw))]
+        return [(plain.place(start)[0], plain.place(end - 1)[1]) for start, end in found if end > start]
 
 
-def _masked(raw: bytes, plain: Plain, spans: list[tuple[int, int]]) -> bytes:
-    """Put the mask in the place of each span of `plain`; of those that overlap, once."""
-    pieces, done, covered = list[bytes](), 0, 0
-    for start, end in spans:
-        if end <= covered:
-            continue
-        first, last = plain.place(start)[0], plain.place(end - 1)[1]
+def _masked(raw: bytes, spans: list[tuple[int, int]]) -> bytes:
+    """Put the mask in the place of each span; of those that overlap, once."""
+    pieces, covered = list[bytes](), 0
+    for start, end in sorted(spans):
         if start >= covered or not pieces:
-            pieces += [raw[done:first], MASK.encode()]
-        done, covered = last, end
-    return b"".join([*pieces, raw[done:]])
+            pieces += [raw[covered:start], MASK.encode()]
+        covered = max(covered, end)
+    return b"".join([*pieces, raw[covered:]])

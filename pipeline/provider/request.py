@@ -1,16 +1,28 @@
 """Builds the JSON body of a request from a task and its input images.
 
-All names in camelCase: the gateway drops other spellings without a word. Not part of `client`, because it is the one
-place that writes the API's format, without I/O.
+All names in camelCase: the gateway drops other spellings without a word. Each input, a file or an object, is read once
+and proven to be what the plan saw; it is never touched. What the API takes is sent as it is, less its metadata; the
+rest is converted in child processes (`imaging.convert`).
 """
 
+import asyncio
+import os
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import msgspec
 import pybase64
 
-from pipeline.model import Task, Tier
+from pipeline.buckets import BucketError, Locations
+from pipeline.errors import InputError
+from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert
+from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
+from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
+from pipeline.imaging.metadata import strip
+from pipeline.model import InputImage, Task, Tier, is_object
 from pipeline.provider.catalogue import Catalogue
 
 IMAGE_BYTES = 7_000_000  # of one input image; more is refused by some of the API's front ends
@@ -72,3 +84,156 @@ def _merged(under: Mapping[str, object], over: Mapping[str, object]) -> dict[str
         below = merged.get(name)
         merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
+
+
+_FILE_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
+_REMEMBERED_BYTES = 32 * 2**20  # of converted pictures: one reference image may serve a thousand tasks
+_PROCESSES = min(4, os.cpu_count() or 1)
+_CONVERTIBLE = frozenset({"image/gif", "image/bmp", "image/tiff", "image/avif"})
+_HEIC = frozenset({"image/heic", "image/heif"})
+
+
+class UnfitError(Exception):
+    """An input image cannot be sent; the text names the file and says why."""
+
+
+class LocalTroubleError(UnfitError):
+    """An input image cannot be read or converted here and now: its folder, time, memory or an extra is lacking."""
+
+
+class InputImages:
+    """Reads and converts input images; starts its processes when the first picture needs one."""
+
+    def __init__(self) -> None:
+        self._decoders: list[Decoder] = []  # as many as ever ran at once
+        self._idle: list[Decoder] = []
+        self._locations = Locations()
+        self._slots = asyncio.Semaphore(_PROCESSES)
+        self._remembered: OrderedDict[tuple[str, bool, int], Ready] = OrderedDict()
+
+    async def load(self, images: Sequence[InputImage], *, keep_metadata: bool) -> list[Ready]:
+        """Return the images in their order, ready to send.
+
+        Raises: UnfitError, LocalTroubleError.
+        """
+        ready = [await self._load(image, keep_metadata, IMAGE_BYTES) for image in images]
+        if sum(len(one.data) for one in ready) <= REQUEST_BYTES:
+            return ready
+        most = REQUEST_BYTES // len(images)
+        return [
+            one if len(one.data) <= most else await self._load(image, keep_metadata, most)
+            for one, image in zip(ready, images, strict=True)
+        ]
+
+    async def aclose(self) -> None:
+        """End the processes, whatever they are doing."""
+        for decoder in self._decoders:
+            await asyncio.to_thread(decoder.close)
+
+    async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
+        ahead = await asyncio.to_thread(self._read, image) if is_object(image.path) else None  # a slot is for a CPU
+        async with self._slots:
+            data = ahead if ahead is not None else await asyncio.to_thread(self._read, image)
+            known = (image.sha256, keep_metadata, most_bytes)
+            if known in self._remembered:
+                self._remembered.move_to_end(known)
+                return self._remembered[known]
+            try:
+                ready = await asyncio.to_thread(as_it_is, data, keep_metadata)
+                if ready is None or len(ready.data) > most_bytes:
+                    ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
+                    self._remember(known, ready)
+            except (LocalTroubleError, OutOfMemoryError) as error:
+                raise LocalTroubleError(f"{_shown(image.path)}: {error}") from error
+            except (UnfitError, UnreadableError) as error:
+                raise UnfitError(f"{_shown(image.path)}: {error}") from error
+            return ready
+
+    async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> tuple[str, bytes]:
+        decoder = self._idle.pop() if self._idle else self._started()
+        arguments = (data, most_bytes, MAX_PIXELS, keep_metadata)
+        try:
+            made = await asyncio.to_thread(decoder.call, convert, *arguments)
+        except DecoderError as error:
+            kind = OutOfMemoryError if error.kind == OutOfMemoryError.__name__ else UnreadableError
+            raise kind(f"{error}") from error
+        except DecoderDiedError as error:
+            if error.has_crashed:
+                raise UnfitError("cannot be converted: its decoder crashes on it") from error
+            raise LocalTroubleError("cannot be converted here: it takes too much time or memory") from error
+        except asyncio.CancelledError:  # the thread still waits for it
+            decoder.close()
+            raise
+        finally:
+            self._idle.append(decoder)
+        return made
+
+    def _started(self) -> Decoder:
+        self._decoders.append(decoder := Decoder())
+        return decoder
+
+    def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
+        self._remembered[known] = ready
+        while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
+            self._remembered.popitem(last=False)
+
+    def _read(self, image: InputImage) -> bytes:
+        return read_as_planned(image, self._locations)
+
+
+def read_as_planned(image: InputImage, locations: Locations) -> bytes:
+    """Read an image once, whatever it is now.
+
+    Raises: LocalTroubleError when it cannot be read. UnfitError when it is no picture by its kind or size, or has other
+    bytes than planned.
+    """
+    try:
+        data = locations.read(image.path, most_bytes=_FILE_BYTES)
+    except OSError as error:
+        raise LocalTroubleError(f"{_shown(image.path)}: {error.strerror or error}") from error
+    except (BucketError, InputError) as error:
+        raise LocalTroubleError(f"{_shown(image.path)}: {error}") from None
+    if data is None and is_object(image.path):
+        raise LocalTroubleError(f"{_shown(image.path)}: it is gone")
+    if data is None:
+        raise UnfitError(f"{_shown(image.path)}: not a regular file, or larger than {_FILE_BYTES >> 20} MB")
+    if sha256(data).hexdigest() != image.sha256:
+        raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
+    return data
+
+
+def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
+    """Return the image as it can be sent without decoding it; None when it has to be converted.
+
+    Raises: UnfitError for what is no image; LocalTroubleError for a kind whose extra is not installed.
+    """
+    mime = sniff(data)[0]
+    if mime in _CONVERTIBLE:
+        return None
+    if mime in _HEIC:
+        return _heic(data, mime, keep_metadata)
+    try:
+        found = measure(data)
+    except BrokenImageError as error:
+        if mime == "image/jpeg":  # some cameras write what our walk does not know: a decoder has the last word
+            return None
+        raise UnfitError(f"cannot be sent: {error}") from error
+    if not found.is_plain or found.width * found.height > MAX_PIXELS:
+        return None
+    return Ready(mime, data if keep_metadata else strip(data, mime))
+
+
+def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
+    if find_spec("pillow_heif") is not None:
+        return None
+    if keep_metadata:
+        return Ready(mime, data)
+    raise LocalTroubleError(
+        "HEIC needs a decoder to take its place and time out; "
+        "install imgpipe[heic], or say keep_metadata: true to send it as it is"
+    )
+
+
+def _shown(path: str) -> str:
+    """Return a file's name: reasons go into the ledger, which holds no absolute path."""
+    return os.path.basename(path)  # noqa: PTH119 - names that are not UTF-8 stay strings

@@ -1,7 +1,7 @@
 """Parses one whole HTTP answer: an image, or the reason why there is none.
 
-A tolerant walk over the tree collects plain facts (`Told`): both casings are read; null, missing and strange things are
-passed over and marked `is_odd`. From the facts follows an `Answer` or a `Failure`, never an exception. Pure
+A tolerant walk over the tree collects plain facts (`AnswerFacts`): both casings are read; null, missing and strange
+things are passed over and marked `is_odd`. From the facts follows an `Answer` or a `Failure`, never an exception. Pure
 computation, made to run in a thread.
 """
 
@@ -51,13 +51,13 @@ class AnswerFacts:
 
 def read_answer(tree: object) -> AnswerFacts:
     """Collect the facts. A list at the top (what streaming endpoints send) counts as one answer in pieces."""
-    told = AnswerFacts()
+    facts = AnswerFacts()
     roots = tree if isinstance(tree, list) else [tree]
-    told.is_odd = not roots or not all(isinstance(root, Mapping) for root in roots)
+    facts.is_odd = not roots or not all(isinstance(root, Mapping) for root in roots)
     for root in roots:
         if isinstance(root, Mapping):
-            _read_root(told, root)
-    return told
+            _read_root(facts, root)
+    return facts
 
 
 def strings(tree: object) -> Iterator[str]:
@@ -86,68 +86,68 @@ def links_in(tree: object) -> Iterator[str]:
             yield from (value for value in named if isinstance(value, str) and value.startswith("http"))
 
 
-def usage_of(told: AnswerFacts) -> Usage | None:
+def usage_of(facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
     `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts.
     """
-    has_image = bool(told.images)
-    prompt = _count(told.usage, "promptTokenCount", "prompt_token_count")
-    out = _count(told.usage, "candidatesTokenCount", "candidates_token_count")
-    thoughts = _count(told.usage, "thoughtsTokenCount", "thoughts_token_count")
-    details = _get(told.usage, "candidatesTokensDetails", "candidates_tokens_details")
+    has_image = bool(facts.images)
+    prompt = _count(facts.usage, "promptTokenCount", "prompt_token_count")
+    out = _count(facts.usage, "candidatesTokenCount", "candidates_token_count")
+    thoughts = _count(facts.usage, "thoughtsTokenCount", "thoughts_token_count")
+    details = _get(facts.usage, "candidatesTokensDetails", "candidates_tokens_details")
     if isinstance(details, list):
         rows = [row for row in details if isinstance(row, Mapping) and row.get("modality") == "IMAGE"]
         images = sum(_count(row, "tokenCount", "token_count") for row in rows)
     else:
         images = out if has_image else 0  # unaccounted: all of it at the image's price
-    if not told.usage or (has_image and images < LEAST_IMAGE_TOKENS):
+    if not facts.usage or (has_image and images < LEAST_IMAGE_TOKENS):
         return None
     text = max(out - images, 0) + thoughts if has_image else max(out - images, thoughts)
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text)
 
 
-def service_tier(told: AnswerFacts) -> str:
+def service_tier(facts: AnswerFacts) -> str:
     """Return the tier that was served, as the answer says it; empty when it does not."""
-    return _text(told.usage, "serviceTier", "service_tier")
+    return _text(facts.usage, "serviceTier", "service_tier")
 
 
-def _read_root(told: AnswerFacts, root: Mapping[str, object]) -> None:
-    told.error = told.error or root.get("error")
+def _read_root(facts: AnswerFacts, root: Mapping[str, object]) -> None:
+    facts.error = facts.error or root.get("error")
     feedback = _get(root, "promptFeedback", "prompt_feedback")
-    told.block = told.block or _text(feedback, "blockReason", "block_reason")
-    told.finish_message = told.finish_message or _text(feedback, "blockReasonMessage", "block_reason_message")
+    facts.block = facts.block or _text(feedback, "blockReason", "block_reason")
+    facts.finish_message = facts.finish_message or _text(feedback, "blockReasonMessage", "block_reason_message")
     counted = _get(root, "usageMetadata", "usage_metadata")
-    told.usage = counted if isinstance(counted, Mapping) and counted else told.usage
-    told.model_version = _text(root, "modelVersion", "model_version") or told.model_version
-    told.response_id = _text(root, "responseId", "response_id") or told.response_id
-    for candidate in _items(told, root.get("candidates")):
-        told.finish = _text(candidate, "finishReason", "finish_reason") or told.finish
-        told.finish_message = _text(candidate, "finishMessage", "finish_message") or told.finish_message
-        for content in _items(told, candidate.get("content")):
-            for part in _items(told, content.get("parts")):
-                _read_part(told, part)
+    facts.usage = counted if isinstance(counted, Mapping) and counted else facts.usage
+    facts.model_version = _text(root, "modelVersion", "model_version") or facts.model_version
+    facts.response_id = _text(root, "responseId", "response_id") or facts.response_id
+    for candidate in _items(facts, root.get("candidates")):
+        facts.finish = _text(candidate, "finishReason", "finish_reason") or facts.finish
+        facts.finish_message = _text(candidate, "finishMessage", "finish_message") or facts.finish_message
+        for content in _items(facts, candidate.get("content")):
+            for part in _items(facts, content.get("parts")):
+                _read_part(facts, part)
 
 
-def _read_part(told: AnswerFacts, part: Mapping[str, object]) -> None:
-    for inline in _items(told, _get(part, "inlineData", "inline_data")):
+def _read_part(facts: AnswerFacts, part: Mapping[str, object]) -> None:
+    for inline in _items(facts, _get(part, "inlineData", "inline_data")):
         data = inline.get("data")
         if isinstance(data, str) and data.strip():
             mime = _text(inline, "mimeType", "mime_type")
-            told.images.append(Inline(mime, data, part.get("thought") is True))
-        told.is_odd |= data is not None and not isinstance(data, str)
+            facts.images.append(Inline(mime, data, part.get("thought") is True))
+        facts.is_odd |= data is not None and not isinstance(data, str)
     text = part.get("text")
     if isinstance(text, str) and text.strip() and part.get("thought") is not True:
-        told.texts.append(text)
+        facts.texts.append(text)
     uri = _text(_get(part, "fileData", "file_data"), "fileUri", "file_uri")
     if uri:
-        told.uris.append(uri)
+        facts.uris.append(uri)
 
 
-def _items(told: AnswerFacts, node: object) -> Iterable[Mapping[str, object]]:
+def _items(facts: AnswerFacts, node: object) -> Iterable[Mapping[str, object]]:
     """Yield what should be a list of objects, or one object; note anything else."""
     found = node if isinstance(node, list) else [] if node is None else [node]
-    told.is_odd |= not all(item is None or isinstance(item, Mapping) for item in found)
+    facts.is_odd |= not all(item is None or isinstance(item, Mapping) for item in found)
     return [item for item in found if isinstance(item, Mapping)]
 
 
@@ -197,13 +197,13 @@ class AnswerReader:
             document = decode_answer(reply.body)
         except NotJsonError as error:
             return self._not_json(reply, task, str(error))
-        told = read_answer(document.tree)
-        picked = _pick(told)
+        facts = read_answer(document.tree)
+        picked = _pick(facts)
         if picked is None:
-            return self._in_text(reply, task, document, told) or self._without_image(reply, document, told)
-        result = self._image(reply, task, document, told, picked)
+            return self._in_text(reply, task, document, facts) or self._without_image(reply, document, facts)
+        result = self._image(reply, task, document, facts, picked)
         if isinstance(result, Failure) and result.fault is not Fault.REFUSED:
-            return self._in_text(reply, task, document, told) or result
+            return self._in_text(reply, task, document, facts) or result
         return result
 
     def _refusal(self, reply: Reply, status: int, error: errors.ServerError) -> Failure:
@@ -228,69 +228,68 @@ class AnswerReader:
         return self._broken(reply, f"HTTP {reply.status} with {page} instead of an answer", ".html")
 
     def _image(
-        self, reply: Reply, task: Task, document: Document, told: AnswerFacts, picked: Inline
+        self, reply: Reply, task: Task, document: Document, facts: AnswerFacts, picked: Inline
     ) -> Answer | Failure:
         try:
             data = decoding.decoded_again(document.blob(picked.data))
         except ValueError as error:
             if links := decoding.links_in(picked.data):
-                return self._link(reply, told, links)
-            return self._broken(reply, f"an image that is not Base64: {error}", told=told)
+                return self._link(reply, facts, links)
+            return self._broken(reply, f"an image that is not Base64: {error}", facts=facts)
         if len(data) < _TINY:
-            return self._without_image(reply, document, told)
-        return self._answer(reply, task, told, picked, data)
+            return self._without_image(reply, document, facts)
+        return self._answer(reply, task, facts, picked, data)
 
-    def _in_text(self, reply: Reply, task: Task, document: Document, told: AnswerFacts) -> Answer | None:
+    def _in_text(self, reply: Reply, task: Task, document: Document, facts: AnswerFacts) -> Answer | None:
         """Return the last whole image that stands in a text of the answer; a refused answer has none."""
-        if told.block or told.finish in error_words.REFUSALS:
+        if facts.block or facts.finish in error_words.REFUSALS:
             return None
-        alone = [data for text in told.texts for data in decoding.images_in(text)]
-        texts = ["".join(told.texts), *_texts(document)]  # one image may be split over several parts
+        alone = [data for text in facts.texts for data in decoding.images_in(text)]
+        texts = ["".join(facts.texts), *_texts(document)]  # one image may be split over several parts
         found = next((images for images in (alone, *map(decoding.images_in, texts)) if images), None)
         data = None if found is None else found[-1]
         if data is None:
             return None
         picked = Inline("", "", False)
-        told.images.append(picked)
-        result = self._answer(reply, task, told, picked, data)
+        facts.images.append(picked)
+        result = self._answer(reply, task, facts, picked, data)
         return result if isinstance(result, Answer) else None
 
-    def _answer(self, reply: Reply, task: Task, told: AnswerFacts, picked: Inline, data: bytes) -> Answer | Failure:
+    def _answer(self, reply: Reply, task: Task, facts: AnswerFacts, picked: Inline, data: bytes) -> Answer | Failure:
         try:
             image = inspect(data)
         except BrokenImageError as flaw:
             suffix = sniff(data)[1]
-            return self._broken(reply, f"{flaw}", suffix, told=told, kept=data)
-        found = errors.request_id(reply.headers)
-        doubts = tuple(self.redactor.text(doubt, 200) for doubt in self._doubts(told, picked, reply.status))
+            return self._broken(reply, f"{flaw}", suffix, facts=facts, kept=data)
+        doubts = tuple(self.redactor.text(doubt, 200) for doubt in self._doubts(facts, picked, reply.status))
         doubts += self._size_notes(task, image.width, image.height)
         return Answer(
             image=image,
-            usage=_usage(reply, told),
-            model_version=self.redactor.text(told.model_version, 80) or None,
-            response_id=self.redactor.text(told.response_id, 80) or None,
-            request_id=None if found is None else self.redactor.text(found, 80),
-            notes=tuple(self.redactor.text(habit, 200) for habit in self._habits(told, picked, image.mime)) + doubts,
+            usage=_usage(reply, facts),
+            model_version=self.redactor.text(facts.model_version, 80) or None,
+            response_id=self.redactor.text(facts.response_id, 80) or None,
+            request_id=errors.request_id(reply.headers, self.redactor),
+            notes=tuple(self.redactor.text(habit, 200) for habit in self._habits(facts, picked, image.mime)) + doubts,
             doubts=doubts,
         )
 
-    def _habits(self, told: AnswerFacts, picked: Inline, mime: str) -> list[str]:
+    def _habits(self, facts: AnswerFacts, picked: Inline, mime: str) -> list[str]:
         """Say what some models do as a rule."""
         habits = []
-        if len(told.images) > 1:
-            habits.append(f"{len(told.images)} images came; the last one that is not a draft is kept")
+        if len(facts.images) > 1:
+            habits.append(f"{len(facts.images)} images came; the last one that is not a draft is kept")
         if picked.mime and picked.mime.lower().replace("image/jpg", "image/jpeg") != mime:
             habits.append(f"labelled {picked.mime}, its bytes are {mime}")
         return habits
 
-    def _doubts(self, told: AnswerFacts, picked: Inline, status: int) -> list[str]:
+    def _doubts(self, facts: AnswerFacts, picked: Inline, status: int) -> list[str]:
         doubts = []
         if status != 200:
             doubts.append(f"it came with HTTP {status}")
         if picked.is_thought:
             doubts.append("only a draft came; it is kept")
-        if told.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
-            doubts.append(f"it came with finishReason {told.finish}")
+        if facts.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
+            doubts.append(f"it came with finishReason {facts.finish}")
         return doubts
 
     def _size_notes(self, task: Task, width: int, height: int) -> tuple[str, ...]:
@@ -303,39 +302,41 @@ class AnswerReader:
             return ()
         return (f"asked for {wanted[0]}x{wanted[1]} pixels, got {width}x{height}",)
 
-    def _without_image(self, reply: Reply, document: Document, told: AnswerFacts) -> Failure:
-        if told.error is not None and told.error != {}:
+    def _without_image(self, reply: Reply, document: Document, facts: AnswerFacts) -> Failure:
+        if facts.error is not None and facts.error != {}:
             error = errors.from_tree(document.tree)
             return self._refusal(reply, errors.status_inside(error) or reply.status, error)
-        words = " ".join(part for part in (told.finish_message, *told.texts) if part)[:_KEPT_TEXT]
+        words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
-        if limited := next((name for name in (told.finish, told.block) if error_words.is_closed_account(name)), None):
-            billed = Billed.YES if told.usage else Billed.NO
+        if limited := next((name for name in (facts.finish, facts.block) if error_words.is_closed_account(name)), None):
+            billed = Billed.YES if facts.usage else Billed.NO
             reason = f"the account is limited or disabled ({limited}){said}"
-            return self._failure(reply, Fault.ACCOUNT, billed, reason, code=limited, told=told)
-        if told.block:
-            return self._content(reply, Fault.REFUSED, told, told.block, f"the prompt was blocked ({told.block}){said}")
-        if told.finish in error_words.REFUSALS:
-            return self._content(reply, Fault.REFUSED, told, told.finish, f"refused ({told.finish}){said}")
+            return self._failure(reply, Fault.ACCOUNT, billed, reason, code=limited, facts=facts)
+        if facts.block:
+            return self._content(
+                reply, Fault.REFUSED, facts, facts.block, f"the prompt was blocked ({facts.block}){said}"
+            )
+        if facts.finish in error_words.REFUSALS:
+            return self._content(reply, Fault.REFUSED, facts, facts.finish, f"refused ({facts.finish}){said}")
         if reply.status != 200:
             return self._failure(reply, Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
-        named = (link for text in told.texts for link in decoding.links_in(text))
-        if links := [*told.uris, *named, *links_in(document.tree)]:
-            return self._link(reply, told, links)
-        if told.is_odd:
-            return self._broken(reply, "an answer that is not in the API's format", told=told)
-        finish = told.finish or "empty"
-        return self._kept(reply, self._content(reply, Fault.NO_IMAGE, told, finish, f"no image came ({finish}){said}"))
+        named = (link for text in facts.texts for link in decoding.links_in(text))
+        if links := [*facts.uris, *named, *links_in(document.tree)]:
+            return self._link(reply, facts, links)
+        if facts.is_odd:
+            return self._broken(reply, "an answer that is not in the API's format", facts=facts)
+        finish = facts.finish or "empty"
+        return self._kept(reply, self._content(reply, Fault.NO_IMAGE, facts, finish, f"no image came ({finish}){said}"))
 
-    def _link(self, reply: Reply, told: AnswerFacts, links: list[str]) -> Failure:
+    def _link(self, reply: Reply, facts: AnswerFacts, links: list[str]) -> Failure:
         reason = f"the image came as an address, which is not fetched: {links[-1]}"
-        return self._kept(reply, self._content(reply, Fault.LINK, told, "link", reason))
+        return self._kept(reply, self._content(reply, Fault.LINK, facts, "link", reason))
 
     def _kept(self, reply: Reply, failure: Failure) -> Failure:
         return replace(failure, body=self.redactor.body(bytes(reply.body)))
 
-    def _content(self, reply: Reply, fault: Fault, told: AnswerFacts, code: str, reason: str) -> Failure:
-        return self._failure(reply, fault, Billed.YES, reason, code=code, told=told)
+    def _content(self, reply: Reply, fault: Fault, facts: AnswerFacts, code: str, reason: str) -> Failure:
+        return self._failure(reply, fault, Billed.YES, reason, code=code, facts=facts)
 
     def _broken(
         self,
@@ -343,13 +344,12 @@ class AnswerReader:
         reason: str,
         suffix: str = ".json",
         *,
-        told: AnswerFacts | None = None,
+        facts: AnswerFacts | None = None,
         kept: bytes | None = None,
-        code: str | None = None,
     ) -> Failure:
         is_success = reply.status == 200
         fault, billed = (Fault.BROKEN, Billed.YES) if is_success else (Fault.OTHER, Billed.MAYBE)
-        failure = self._failure(reply, fault, billed, reason, code=code, told=told)
+        failure = self._failure(reply, fault, billed, reason, facts=facts)
         return replace(failure, body=self.redactor.body(bytes(reply.body) if kept is None else kept), suffix=suffix)
 
     def _failure(
@@ -360,27 +360,26 @@ class AnswerReader:
         reason: str,
         *,
         code: str | None = None,
-        told: AnswerFacts | None = None,
+        facts: AnswerFacts | None = None,
     ) -> Failure:
-        found = errors.request_id(reply.headers)
         return Failure(
             fault=fault,
             billed=billed,
             reason=self.redactor.text(reason),
             status=reply.status,
             code=None if code is None else self.redactor.text(code, 80),
-            request_id=None if found is None else self.redactor.text(found, 80),
-            usage=None if told is None else _usage(reply, told),
+            request_id=errors.request_id(reply.headers, self.redactor),
+            usage=None if facts is None else _usage(reply, facts),
         )
 
 
-def _usage(reply: Reply, told: AnswerFacts) -> Usage | None:
+def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens of an answer, with the tier that was served; where nobody says which, it was the standard one.
 
     https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
-    usage = usage_of(told)
-    served = service_tier(told) or dict(reply.headers).get("x-gemini-service-tier", "")
+    usage = usage_of(facts)
+    served = service_tier(facts) or dict(reply.headers).get("x-gemini-service-tier", "")
     return usage if usage is None or served.lower() != Tier.FLEX else replace(usage, tier=Tier.FLEX)
 
 
@@ -390,13 +389,13 @@ def _shed(failure: Failure, task: Task) -> Failure:
     return replace(failure, fault=Fault.THROTTLED, billed=Billed.NO) if is_shed else failure
 
 
-def _pick(told: AnswerFacts) -> Inline | None:
+def _pick(facts: AnswerFacts) -> Inline | None:
     """Return the last image that is not a draft, else the last draft; a refused answer's drafts are not images."""
-    finals = [image for image in told.images if not image.is_thought]
+    finals = [image for image in facts.images if not image.is_thought]
     if finals:
         return finals[-1]
-    is_refused = bool(told.block) or told.finish in error_words.REFUSALS
-    return told.images[-1] if told.images and not is_refused else None
+    is_refused = bool(facts.block) or facts.finish in error_words.REFUSALS
+    return facts.images[-1] if facts.images and not is_refused else None
 
 
 def _texts(document: Document) -> Iterator[str]:

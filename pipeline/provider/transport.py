@@ -1,11 +1,7 @@
 """One HTTP exchange: sends a request once and returns a `Reply` with its whole body, or a `Failure`.
 
-Every exception of the network is named here, most specific first; only this module, `connections` and `body_reader`
-import aiohttp's client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in
-its client).
-
-A connection that was idle for less than 2 s carries the next request. A server may close it at that very moment, and
-nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. So it is checked before it is used.
+Every exception of the network is named here, most specific first; only this module and `connections` import aiohttp's
+client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`IDEMPOTENT_METHODS` in its client).
 
 Two time limits: the whole exchange, and a body that brings almost nothing for a while. A slow but steady body is left
 alone. Time in which this process did not read (a blocked loop, no memory) is not counted.
@@ -23,9 +19,8 @@ import aiohttp
 
 from pipeline import failpoint
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.body_reader import BodyReader, take_over_body
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
-from pipeline.provider.connections import Connections
+from pipeline.provider.connections import BodyReader, Connections, take_over_body
 from pipeline.provider.credentials import Proxy
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
@@ -264,7 +259,7 @@ class Transport:
     async def _collect(
         self, response: aiohttp.ClientResponse, share: ByteShare, deadline: ResponseTimeout, progress: _Progress
     ) -> None:
-        """Read the body. Where its length is told, room is taken for all of it before any of it is: what a connection
+        """Read the body. Where its length is known, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
         """
         room_bytes = response.content_length or 0
@@ -292,14 +287,13 @@ class Transport:
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
         beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
-        found = request_id(progress.headers)
         return Failure(
             fault=fault,
             billed=billed,
             reason=self._redactor.text(words),
             status=progress.status,
             code=type(error).__name__,
-            request_id=None if found is None else self._redactor.text(found, 80),
+            request_id=request_id(progress.headers, self._redactor),
             body=self._redactor.body(beginning) or None,
             suffix=".cut",
         )
@@ -355,15 +349,10 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
             return Fault.ADDRESS, Billed.NO, "base_url and model do not form a valid address"
-        case aiohttp.ClientConnectorError(
-            os_error=ConnectionResetError(errno=None)
-        ):  # asyncio's: closed in a handshake
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError(errno=None)):  # asyncio's: in a handshake
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
-            return (
-                fault,
-                Billed.NO,
-                "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all",
-            )
+            words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
+            return fault, Billed.NO, words
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

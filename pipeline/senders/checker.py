@@ -1,83 +1,131 @@
 """Flags images that are safe on disk: most by their header, the suspicious ones by their pixels.
 
 Pixels are decoded in one limited child process, started when the first image needs it; what cannot be decoded there has
-no flag.
+no flag. Twins are found where all images of a job are seen: around the sender of a run, whoever sends.
 """
 
 import asyncio
-from collections import defaultdict
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from pipeline.imaging import checks
 from pipeline.imaging.checks import Header, Pixels
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
-from pipeline.model import Image, Task
+from pipeline.model import Artifact, Attempt, Failure, Image, Task
 from pipeline.settings import BLANK, SAME_AS_INPUT, TWIN
 
-REMEMBERED: Final = 10_000  # pictures of a job that a new one is compared with
+REMEMBERED: Final = 10_000  # pictures of a job that a new one is compared with: 1 ms
+
+
+class Finding(NamedTuple):
+    """What was found in one image: flag -> reason, and its perceptual hash where twins are looked for."""
+
+    flags: dict[str, str]
+    look: str = ""
 
 
 class ImageChecker:
-    """Flags images of one run. `close` ends its child process."""
+    """Checks images one by one. `close` ends its child process."""
 
     def __init__(self) -> None:
         self._decoder = Decoder()
-        self._seen: defaultdict[str, dict[str, int]] = defaultdict(dict)  # job -> task id -> perceptual hash
 
-    async def flags(self, image: Image, task: Task) -> dict[str, str]:
-        """Return what may be wrong with an image: flag -> reason."""
-        header = Header(image.mime, image.width, image.height, len(image.data))
-        flags = checks.header_flags(
-            header, aspect_ratio=task.aspect_ratio, min_side_px=task.min_side_px, checks=task.checks
-        )
-        if BLANK in flags:
-            return flags
-        given = await self._like_input(header, task)
-        is_blank = BLANK in task.checks and checks.may_be_blank(header)
-        if is_blank or given is not None or TWIN in task.checks:
-            pixels = await self._pixels(image.data)
-            if pixels is not None:
-                flags |= await self._pixel_flags(pixels, given, task)
-        return flags
+    async def check(self, image: Image, task: Task) -> Finding:
+        """Return what may be wrong with an image."""
+        flags = _header_flags(image, task)
+        if BLANK in flags or not _may_need_pixels(image, task):
+            return Finding(flags)
+        return await asyncio.to_thread(self._with_pixels, image, task, flags)
 
-    async def _like_input(self, header: Header, task: Task) -> str | None:
-        """Return the path of the first input when it may be what came back."""
-        if SAME_AS_INPUT not in task.checks or not task.images:
-            return None
-        path = task.images[0].path
-        given = await asyncio.to_thread(checks.input_header, path)
-        return path if given is not None and checks.may_be_input(header, given) else None
+    def check_now(self, image: Image, task: Task) -> Finding:
+        """Return the same, in a thread that may block."""
+        flags = _header_flags(image, task)
+        return Finding(flags) if BLANK in flags else self._with_pixels(image, task, flags)
 
-    async def _pixel_flags(self, pixels: Pixels, given: str | None, task: Task) -> dict[str, str]:
-        flags: dict[str, str] = {}
-        if BLANK in task.checks and checks.is_one_colour(pixels):
-            return {BLANK: "nearly one colour"}
-        before = None if given is None else await self._pixels(given)
+    def _with_pixels(self, image: Image, task: Task, flags: dict[str, str]) -> Finding:
+        names, header = task.checks.names, _header(image)
+        given = _like_input(header, task)
+        if not (given is not None or TWIN in names or (BLANK in names and checks.may_be_blank(header))):
+            return Finding(flags)
+        pixels = self._pixels(image.data)
+        if pixels is None:
+            return Finding(flags)
+        if BLANK in names and checks.is_one_colour(pixels):
+            return Finding({**flags, BLANK: "nearly one colour"})
+        before = None if given is None else self._pixels(given)
         if before is not None and checks.is_same(pixels, before):
-            flags[SAME_AS_INPUT] = "it looks like its input image"
-        if TWIN in task.checks and (other := self._twin(pixels, task)) is not None:
-            flags[TWIN] = f"nearly the same picture as {other}"
-        return flags
+            flags = {**flags, SAME_AS_INPUT: "it looks like its input image"}
+        return Finding(flags, f"{checks.perceptual_hash(pixels):064x}" if TWIN in names else "")
 
-    def _twin(self, pixels: Pixels, task: Task) -> str | None:
-        seen, mark = self._seen[task.job], checks.perceptual_hash(pixels)
-        found = next((each for each, other in seen.items() if each != task.id and checks.are_twins(mark, other)), None)
-        if len(seen) < REMEMBERED:
-            seen[task.id] = mark
-        return found
-
-    async def _pixels(self, source: bytes | str) -> Pixels | None:
+    def _pixels(self, source: bytes | str) -> Pixels | None:
         """Decode an image, or the file at a path; None: it cannot be decoded here, so there is no opinion."""
         try:
-            return await asyncio.to_thread(self._decoded, source)
+            data = source if isinstance(source, bytes) else Path(source).read_bytes()
+            return checks.unpacked_pixels(self._decoder.call(checks.packed_pixels, data)[1])
         except (DecoderError, DecoderDiedError, OSError):
             return None
-
-    def _decoded(self, source: bytes | str) -> Pixels:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-        return checks.unpacked_pixels(self._decoder.call(checks.packed_pixels, data)[1])
 
     def close(self) -> None:
         """End the child process, whatever it is doing."""
         self._decoder.close()
+
+
+def _header(image: Image) -> Header:
+    return Header(image.mime, image.width, image.height, len(image.data))
+
+
+def _header_flags(image: Image, task: Task) -> dict[str, str]:
+    return checks.header_flags(_header(image), task.checks, aspect_ratio=task.aspect_ratio)
+
+
+def _may_need_pixels(image: Image, task: Task) -> bool:
+    names = task.checks.names
+    is_blank = BLANK in names and checks.may_be_blank(_header(image))
+    return is_blank or TWIN in names or (SAME_AS_INPUT in names and bool(task.images))
+
+
+def _like_input(header: Header, task: Task) -> str | None:
+    """Return the path of the first input when it may be what came back."""
+    if SAME_AS_INPUT not in task.checks.names or not task.images:
+        return None
+    path = task.images[0].path
+    given = checks.input_header(path)
+    return path if given is not None and checks.may_be_input(header, given) else None
+
+
+class TwinFinder:
+    """Sends as another sender does, and flags images that are nearly the same as one of their job, of any run."""
+
+    def __init__(
+        self,
+        send: Callable[[Attempt], Awaitable[Artifact | Failure]],
+        abandon: Callable[[], None],
+        *,
+        known: Callable[[str], Mapping[str, str]],
+    ) -> None:
+        """`known` returns the perceptual hashes of a job's images by task, oldest first; it is asked once a job."""
+        self._send = send
+        self.abandon = abandon
+        self._known = known
+        self._looks: dict[str, dict[str, int]] = {}  # job -> task id -> perceptual hash
+
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
+        """Send one attempt."""
+        result = await self._send(attempt)
+        if isinstance(result, Failure) or not result.look:
+            return result
+        twin = self._twin(attempt.task, int(result.look, 16))
+        return result if twin is None else replace(result, flags={**result.flags, TWIN: twin})
+
+    def _twin(self, task: Task, look: int) -> str | None:
+        if task.job not in self._looks:
+            self._looks[task.job] = {each: int(hexes, 16) for each, hexes in self._known(task.job).items()}
+        looks = self._looks[task.job]
+        looks.pop(task.id, None)
+        other = next((each for each, its in looks.items() if checks.are_twins(look, its)), None)
+        looks[task.id] = look
+        if len(looks) > REMEMBERED:
+            del looks[next(iter(looks))]
+        return None if other is None else f"nearly the same picture as {other}"

@@ -91,7 +91,7 @@ class LocalSender:
         self._checker.close()
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:
-        """Send one request and keep what it brings; see `engine.ports.Sender`."""
+        """Send one request and keep what it brings; see `engine.ports.AttemptSender`."""
         result: Reply | Answer | Failure = await self._exchange(attempt.task)
         if isinstance(result, Reply):
             loop = asyncio.get_running_loop()
@@ -132,9 +132,10 @@ class LocalSender:
     async def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         try:
             kept = await self._images.put(attempt, answer)
-            if isinstance(kept, Failure) or not attempt.task.checks:
+            if isinstance(kept, Failure) or not attempt.task.checks.names:
                 return kept
-            return replace(kept, flags=await self._checker.flags(answer.image, attempt.task))
+            found = await self._checker.check(answer.image, attempt.task)
+            return replace(kept, flags=found.flags, look=found.look)
         finally:  # an error's traceback may have the image until the collector comes, and others wait for its memory
             if answer.hold is not None:
                 answer.hold.release()

@@ -1,9 +1,13 @@
-"""Handles one HTTP request, from its key to its line on the bill.
+"""Handles one HTTP request, from its key to its line on the bill, and sends the answer: whole, cut, slow or reset.
 
-The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body.
+The order of events: key, rate limits, model, validation, fault, wait and picture, bill, and only then the body. What
+aiohttp would never send is written to the transport directly.
 """
 
-from collections.abc import Callable, Mapping
+import asyncio
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,8 +15,18 @@ from hashlib import sha256
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import chance, responses, transport, validation
-from pipeline.simulator.billing import PROMPT_SHOWN, Bill, Entry, digest, now
+from pipeline.simulator import chance, responses, validation
+from pipeline.simulator.billing import (
+    PROMPT_SHOWN,
+    Bill,
+    Entry,
+    Tokens,
+    count,
+    digest,
+    now,
+    price_microusd,
+    prompt_only,
+)
 from pipeline.simulator.chance import Dice, FaultRules
 from pipeline.simulator.error_responses import (
     ERROR_RESPONSES,
@@ -26,18 +40,16 @@ from pipeline.simulator.error_responses import (
 from pipeline.simulator.faults import FAULTS, Outcome, SimulatedFault, Stage
 from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
+from pipeline.simulator.pictures import UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.relight import UnreadableImage
-from pipeline.simulator.rendering import Rendered, Renderer
-from pipeline.simulator.transport import Sleep
-from pipeline.simulator.usage import Tokens, count, price_microusd, prompt_only
+from pipeline.simulator.rendering import Renderer
+from pipeline.simulator.responses import Rendered
 
-_LIMIT_ANSWERS = {
-    "retry_after": "rate_limited",
-    "retry_info": "rate_limited_retry_info",
-    "text": "rate_limited_text",
-    "none": "rate_limited",
-}
+Sleep = Callable[[float], Awaitable[None]]
+_STALL_S = 60.0
+_TRICKLE_S = 10.0
+_TRICKLE_STEPS = 40
+_LIMIT_ANSWERS = {"retry_info": "rate_limited_retry_info", "text": "rate_limited_text"}
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -91,15 +103,14 @@ class Api:
         try:
             reply = await self._answered(exchange, request)
         except RequestRejected as rejected:
-            self._write(
-                exchange, rejected.reply.status, is_executed=exchange.fault is not None and exchange.fault.is_billed
-            )
-            return transport.respond(_signed(rejected.reply, exchange))
+            is_executed = exchange.fault is not None and exchange.fault.is_billed
+            self._write(exchange, rejected.reply.status, is_executed=is_executed)
+            return respond(_signed(rejected.reply, exchange))
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         self._write(exchange, reply.status, is_executed=True)
         name = exchange.fault.name if exchange.fault is not None else ""
-        return await transport.send(
+        return await send(
             request, _signed(reply, exchange), name, exchange.rule.seconds if exchange.rule else None, self._sleep
         )
 
@@ -108,19 +119,18 @@ class Api:
         try:
             find_key(request.headers, request.query, self._exchange().request_id)
         except RequestRejected as rejected:
-            return transport.respond(rejected.reply)
+            return respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
-        return transport.respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
+        return respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        return transport.respond(
-            ERROR_RESPONSES["convert_request_failed"](Case(model="", request_id=self._exchange().request_id))
-        )
+        case = Case(model="", request_id=self._exchange().request_id)
+        return respond(ERROR_RESPONSES["convert_request_failed"](case))
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
-        return transport.respond(wrong_path(request.method, request.path, self._exchange().request_id))
+        return respond(wrong_path(request.method, request.path, self._exchange().request_id))
 
     def _exchange(self) -> Exchange:
         self._exchanges += 1
@@ -136,10 +146,9 @@ class Api:
         delay_s = self._limiter.acquire(exchange.key)
         if delay_s is not None:
             hint = self._profile.limits.hint
-            case = Case(
-                model=exchange.model, request_id=exchange.request_id, delay_s=None if hint == "none" else delay_s
-            )
-            answer = _LIMIT_ANSWERS[hint] if self._profile.limits.status == 429 else "overloaded"
+            named_s = None if hint == "none" else delay_s
+            case = Case(model=exchange.model, request_id=exchange.request_id, delay_s=named_s)
+            answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self._profile.limits.status == 429 else "overloaded"
             raise RequestRejected(ERROR_RESPONSES[answer](case))
         try:
             model = validation.find_model(exchange.model, exchange.request_id)
@@ -180,14 +189,13 @@ class Api:
             return responses.words(ask, variation, exchange.tokens)
         rendered = await self._rendered(exchange, ask, wait_s)
         exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
-        return responses.answer(ask, rendered.images, rendered.drafts, variation, exchange.tokens, fault)
+        return responses.answer(ask, rendered, variation, exchange.tokens, fault)
 
     async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
         began = self._clock()
         try:
-            rendered = await self._renderer.render(
-                ask, exchange.seed or 0, exchange.fault.name if exchange.fault else ""
-            )
+            fault = exchange.fault.name if exchange.fault else ""
+            rendered = await self._renderer.render(ask, exchange.seed or 0, fault)
         except UnreadableImage:
             exchange.rule = None  # nothing was made that a fault could spoil
             raise bad_argument("Provided image is not valid") from None
@@ -260,3 +268,68 @@ def wrong_path(method: str, path: str, request_id: str) -> WireReply:
     if path.startswith("/v1"):
         return comet(404, f"Invalid URL ({method} {path})", request_id, kind="invalid_request_error")
     return html(200, "Image API simulator", "This is a web page, not the API. The API begins with /v1beta/models/.")
+
+
+async def send(request: web.Request, reply: WireReply, fault: str, seconds: float | None, sleep: Sleep) -> web.Response:
+    """Send one answer the way `fault` wants; the response that is returned goes nowhere when the connection is gone."""
+    transport = request.transport
+    if transport is None or not isinstance(transport, asyncio.Transport):
+        return respond(reply)
+    half = len(reply.body) // 2
+    match fault:
+        case "hang":
+            await sleep(_STALL_S if seconds is None else seconds)
+        case "cut_body":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            transport.close()
+        case "cut_unframed":
+            transport.write(_head(reply, None) + reply.body[:half])
+            transport.close()
+        case "reset_body":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            await sleep(0.05)  # the client reads some of it first
+            _reset(transport)
+        case "reset":
+            _reset(transport)
+        case "disconnect":
+            transport.close()
+        case "stall":
+            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
+            await sleep(_STALL_S if seconds is None else seconds)
+            transport.abort()
+        case "trickle":
+            await _trickle(transport, reply, _TRICKLE_S if seconds is None else seconds, sleep)
+    return respond(reply)
+
+
+def respond(reply: WireReply) -> web.Response:
+    """Return the ordinary response."""
+    headers = {**reply.headers, "Content-Type": reply.content_type}
+    return web.Response(status=reply.status, body=reply.body, headers=headers)
+
+
+def _head(reply: WireReply, length: int | None) -> bytes:
+    lines = [f"HTTP/1.1 {reply.status} OK", f"Content-Type: {reply.content_type}", "Connection: close"]
+    lines += [f"{name}: {value}" for name, value in reply.headers.items()]
+    if length is not None:
+        lines.append(f"Content-Length: {length}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+async def _trickle(transport: asyncio.Transport, reply: WireReply, seconds: float, sleep: Sleep) -> None:
+    transport.write(_head(reply, len(reply.body)))
+    step = max(1, -(-len(reply.body) // _TRICKLE_STEPS))
+    for at in range(0, len(reply.body), step):
+        if transport.is_closing():
+            return
+        transport.write(reply.body[at : at + step])
+        await sleep(seconds / _TRICKLE_STEPS)
+    transport.close()
+
+
+def _reset(transport: asyncio.Transport) -> None:
+    """Close so that the other side sees a reset instead of an end."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()

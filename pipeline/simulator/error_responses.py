@@ -83,17 +83,13 @@ def retry_info(delay_s: float) -> Mapping[str, object]:
 
 def quota_failure(quota: str, model: str) -> Mapping[str, object]:
     """Return the detail that names the quota which is used up, e.g. `GenerateRequestsPerDayPerProjectPerModel`."""
-    return {
-        "@type": "type.googleapis.com/google.rpc.QuotaFailure",
-        "violations": [
-            {
-                "quotaMetric": "generativelanguage.googleapis.com/generate_requests_per_model",
-                "quotaId": quota,
-                "quotaDimensions": {"location": "global", "model": model},
-                "quotaValue": "250",
-            }
-        ],
+    violation = {
+        "quotaMetric": "generativelanguage.googleapis.com/generate_requests_per_model",
+        "quotaId": quota,
+        "quotaDimensions": {"location": "global", "model": model},
+        "quotaValue": "250",
     }
+    return {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}
 
 
 INTERNAL = (
@@ -124,10 +120,6 @@ class Case:
         return {} if self.delay_s is None else {"Retry-After": str(ceil(self.delay_s))}
 
 
-def _rate_limited(case: Case) -> WireReply:
-    return comet(429, SATURATED, case.request_id, headers=case.headers())
-
-
 def _rate_limited_date(case: Case) -> WireReply:
     until = datetime.now(UTC) + timedelta(seconds=ceil(case.delay_s or 1))
     return comet(429, SATURATED, case.request_id, headers={"Retry-After": format_datetime(until, usegmt=True)})
@@ -156,7 +148,8 @@ def _convert(case: Case) -> WireReply:
     return comet(500, message, case.request_id, code="convert_request_failed")
 
 
-def _no_channel(case: Case) -> WireReply:
+def no_channel(case: Case) -> WireReply:
+    """Answer for a model that nobody serves, or that has no free channel: the gateway's ambiguous 503."""
     message = f"no available channel for group default and model {case.model} (distributor)"
     return comet(503, message, case.request_id, code="model_not_found")
 
@@ -181,7 +174,7 @@ def _error_in_200(_: Case) -> WireReply:
 
 
 ERROR_RESPONSES: Mapping[str, Callable[[Case], WireReply]] = {
-    "rate_limited": _rate_limited,
+    "rate_limited": lambda case: comet(429, SATURATED, case.request_id, headers=case.headers()),
     "rate_limited_date": _rate_limited_date,
     "rate_limited_retry_info": _rate_limited_retry_info,
     "rate_limited_text": _rate_limited_text,
@@ -193,7 +186,7 @@ ERROR_RESPONSES: Mapping[str, Callable[[Case], WireReply]] = {
     "bad_gateway": lambda _: html(502, "502 Bad Gateway", "The web server reported a bad gateway error."),
     "overloaded": lambda case: google(503, "UNAVAILABLE", OVERLOADED, headers=case.headers()),
     "exhausted": lambda case: google(503, "RESOURCE_EXHAUSTED", EXHAUSTED, headers=case.headers()),
-    "model_not_found": _no_channel,
+    "model_not_found": no_channel,
     "deadline": lambda _: google(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
     "gateway_timeout": lambda _: html(524, "524: A timeout occurred", "The origin web server timed out responding."),
     "request_timeout": lambda case: comet(408, "request timeout", case.request_id),

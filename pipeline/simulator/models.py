@@ -10,7 +10,7 @@ from hashlib import sha256
 
 from pipeline.provider.catalogue import Catalogue, Family
 
-CATALOGUE = Catalogue.load()
+CATALOGUE = Catalogue()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +34,8 @@ class ServedModel:
 
     @property
     def thinks(self) -> bool:
-        """Whether answers carry thought signatures, and drafts where they are asked for."""
+        """Whether answers carry thought signatures, drafts are sent on demand, and `imageSize` may be asked for."""
         return self.default_thinking is not None
-
-    @property
-    def takes_image_size(self) -> bool:
-        """Whether `imageSize` may be sent at all; the 2.5 models fail when it is."""
-        return self.thinks
 
     @property
     def sizes(self) -> tuple[str, ...]:
@@ -69,33 +64,17 @@ _PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
 _BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
 
 
-def _flash_2_5(name: str) -> ServedModel:
-    return ServedModel(name=name, mimes=_PNG, thought_tokens={})
-
-
-def _flash_3_1(name: str) -> ServedModel:
-    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_FLASH_THOUGHTS)
-
-
-def _pro_3(name: str) -> ServedModel:
-    return ServedModel(name=name, mimes=_MIXED, thought_tokens=_PRO_THOUGHTS)
-
-
-def _banana_2_1(name: str) -> ServedModel:
-    return ServedModel(name=name, mimes=(*_MIXED, "image/webp"), thought_tokens=_BANANA_THOUGHTS)
-
-
 SERVED: Mapping[str, ServedModel] = {
-    model.name: model
-    for model in (
-        _flash_2_5("gemini-2.5-flash-image-preview"),
-        _flash_2_5("gemini-2.5-flash-image"),
-        _pro_3("gemini-3-pro-image-preview"),
-        _pro_3("gemini-3-pro-image"),
-        _flash_3_1("gemini-3.1-flash-image-preview"),
-        _flash_3_1("gemini-3.1-flash-image"),
-        _flash_3_1("gemini-3.1-flash-lite-image"),
-        _banana_2_1("gemini-nano-banana-2.1"),
+    name: ServedModel(name=name, mimes=mimes, thought_tokens=thoughts)
+    for name, mimes, thoughts in (
+        ("gemini-2.5-flash-image-preview", _PNG, {}),
+        ("gemini-2.5-flash-image", _PNG, {}),
+        ("gemini-3-pro-image-preview", _MIXED, _PRO_THOUGHTS),
+        ("gemini-3-pro-image", _MIXED, _PRO_THOUGHTS),
+        ("gemini-3.1-flash-image-preview", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-3.1-flash-image", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-3.1-flash-lite-image", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-nano-banana-2.1", (*_MIXED, "image/webp"), _BANANA_THOUGHTS),
     )
 }
 

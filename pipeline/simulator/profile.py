@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from pipeline.errors import InputError, Problem
 from pipeline.simulator.faults import FAULTS
@@ -169,7 +170,8 @@ def known_fault(name: str) -> str:
 DEFAULT = "calm"
 _SOURCES = files("pipeline.simulator").joinpath("profiles")
 _MOST_BYTES = 2**20
-Place = tuple[int, int]
+Marks = dict[tuple[object, ...], yaml.Mark]  # where each value stands, by its path of keys
+_SCALARS = yaml.constructor.SafeConstructor()
 
 
 def built_in() -> tuple[str, ...]:
@@ -192,71 +194,54 @@ def load_profile(path: Path | None = None) -> Profile:
             raise InputError(Problem(what="a profile is at most 1 MB", file=str(path)))
         return parse(data.decode("utf-8-sig"), str(path))
     except OSError as error:
-        names = ", ".join(built_in())
-        raise InputError(
-            Problem(what=f"profile cannot be read: {error.strerror}", instead=f"built in are {names}", file=str(path))
-        ) from error
+        what, instead = f"profile cannot be read: {error.strerror}", f"built in are {', '.join(built_in())}"
+        raise InputError(Problem(what=what, instead=instead, file=str(path))) from error
     except UnicodeDecodeError as error:
         raise InputError(Problem(what=f"not UTF-8 at byte {error.start}", file=str(path))) from error
 
 
 def parse(text: str, file: str) -> Profile:
     """Read a profile from its text; `file` is named in problems."""
-    places: dict[tuple[object, ...], Place] = {}
+    marks: Marks = {}
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-        value = {} if root is None else _Walk(file, places).value(root, ())
-        return Profile.model_validate(value)
+        return Profile.model_validate({} if root is None else _value(root, (), marks, file))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line, column = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
-        raise InputError(Problem(what=str(error.problem), file=file, line=line, column=column)) from error
+        raise InputError(_at(error.problem_mark or error.context_mark, str(error.problem), file)) from error
     except yaml.YAMLError as error:
-        raise InputError(Problem(what=str(error), file=file)) from error
+        raise InputError(_at(None, str(error), file)) from error
     except RecursionError as error:
-        raise InputError(Problem(what="nested too deep", file=file)) from error
+        raise InputError(_at(None, "nested too deep", file)) from error
     except ValidationError as error:
-        raise InputError(*(_problem(dict(found), places, file) for found in error.errors())) from error
+        raise InputError(*(_problem(detail, marks, file) for detail in error.errors())) from error
 
 
-class _Walk:
-    """Turns YAML nodes into plain values and notes where each stands; sharing and repeated keys are refused."""
-
-    def __init__(self, file: str, places: dict[tuple[object, ...], Place]) -> None:
-        self._file = file
-        self._places = places
-        self._scalars = yaml.constructor.SafeConstructor()
-
-    def value(self, node: yaml.Node, path: tuple[object, ...]) -> object:
-        self._places[path] = (node.start_mark.line + 1, node.start_mark.column + 1)
-        if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, place)) for place, item in enumerate(node.value)]
-        return self._scalars.construct_object(node)
-
-    def _mapping(self, node: yaml.MappingNode, path: tuple[object, ...]) -> dict[str, object]:
-        found: dict[str, object] = {}
-        for key, value in node.value:
-            name = str(key.value)
-            line, column = key.start_mark.line + 1, key.start_mark.column + 1
-            if name in found:
-                raise InputError(
-                    Problem(what=f"the key {name} stands here twice", file=self._file, line=line, column=column)
-                )
-            found[name] = self.value(value, (*path, name))
-            self._places[(*path, name)] = (line, column)
-        return found
+def _value(node: yaml.Node, path: tuple[object, ...], marks: Marks, file: str) -> object:
+    """Turn a node into plain values, and note where each stands."""
+    marks[path] = node.start_mark
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, place), marks, file) for place, item in enumerate(node.value)]
+    if not isinstance(node, yaml.MappingNode):
+        return _SCALARS.construct_object(node)
+    found: dict[str, object] = {}
+    for key, value in node.value:
+        name = str(key.value)
+        if name in found:
+            raise InputError(_at(key.start_mark, f"duplicate key {name!r}", file))
+        found[name] = _value(value, (*path, name), marks, file)
+        marks[(*path, name)] = key.start_mark
+    return found
 
 
-def _problem(found: dict[str, object], places: dict[tuple[object, ...], Place], file: str) -> Problem:
-    loc = found["loc"]
-    path = loc if isinstance(loc, tuple) else ()
-    what = str(found["msg"]).removeprefix("Value error, ")
-    if found["type"] == "extra_forbidden":
-        what = "no such key"
-    while path and path not in places:
+def _problem(detail: ErrorDetails, marks: Marks, file: str) -> Problem:
+    path = detail["loc"]
+    what = "no such key" if detail["type"] == "extra_forbidden" else detail["msg"].removeprefix("Value error, ")
+    name = ".".join(map(str, path))
+    while path and path not in marks:
         path = path[:-1]
-    line, column = places.get(path, (None, None))
-    name = ".".join(str(part) for part in (loc if isinstance(loc, tuple) else ()))
-    return Problem(what=f"{name}: {what}" if name else what, file=file, line=line, column=column)
+    return _at(marks.get(path), f"{name}: {what}" if name else what, file)
+
+
+def _at(mark: yaml.Mark | None, what: str, file: str) -> Problem:
+    line, column = (None, None) if mark is None else (mark.line + 1, mark.column + 1)
+    return Problem(what=what, file=file, line=line, column=column)

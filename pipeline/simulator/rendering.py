@@ -9,7 +9,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from io import BytesIO
@@ -19,24 +19,14 @@ from PIL import Image
 
 from pipeline.simulator.chance import Dice, without_words
 from pipeline.simulator.models import Ask
-from pipeline.simulator.pictures import Order, draw
+from pipeline.simulator.pictures import Order, draw, nearest_ratio
 from pipeline.simulator.profile import Profile
-from pipeline.simulator.relight import nearest_ratio
-from pipeline.simulator.responses import EncodedImage
+from pipeline.simulator.responses import EncodedImage, Rendered
 
 _WORKERS = min(4, os.cpu_count() or 1)
 _MARK_BYTES = 36
 _COMMENT_MOST = 65_533  # of one JPEG segment, its length field included
 _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rendered:
-    """What one answer shows: final images, the last one meant, and drafts for its thoughts."""
-
-    images: tuple[EncodedImage, ...]
-    drafts: tuple[EncodedImage, ...]
-    ratio: str
 
 
 class Renderer:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 import pybase64
 
+from pipeline.simulator.billing import Tokens, metadata
 from pipeline.simulator.chance import Dice
 from pipeline.simulator.faults import SimulatedFault
 from pipeline.simulator.models import Ask
-from pipeline.simulator.usage import Tokens, metadata
 
 Json = dict[str, object]
 _NOT_SHOWN = (
@@ -30,6 +30,15 @@ class EncodedImage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rendered:
+    """What one answer shows: final images, the last one meant, and drafts for its thoughts."""
+
+    images: tuple[EncodedImage, ...]
+    drafts: tuple[EncodedImage, ...]
+    ratio: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Variation:
     """What is decided by chance in one answer, and its names."""
 
@@ -43,19 +52,12 @@ class Variation:
         return cls(dice=dice, response_id=pybase64.urlsafe_b64encode(digits).decode().rstrip("="))
 
 
-def answer(
-    ask: Ask,
-    images: Sequence[EncodedImage],
-    drafts: Sequence[EncodedImage],
-    variation: Variation,
-    tokens: Tokens,
-    fault: SimulatedFault | None,
-) -> bytes:
+def answer(ask: Ask, rendered: Rendered, variation: Variation, tokens: Tokens, fault: SimulatedFault | None) -> bytes:
     """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
     name = "" if fault is None else fault.name
-    parts = [*_thoughts(ask, drafts), *_said(ask)]
-    for place, picture in enumerate(images):
-        parts.append(_image(ask, picture, variation, name, place))
+    parts = _thoughts(ask, rendered.drafts)
+    parts += [{"text": f"Here is your image: {ask.prompt[:60]}"}] if ask.with_text else []
+    parts += [_image(ask, picture, variation, name, place) for place, picture in enumerate(rendered.images)]
     candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
     return dress(msgspec.json.encode(_frame(ask, variation, [candidate], tokens)), name)
 
@@ -65,10 +67,6 @@ def _thoughts(ask: Ask, drafts: Sequence[EncodedImage]) -> list[Json]:
         return []
     words: Json = {"text": "Composing: what stands where, the light, then the details.", "thought": True}
     return [words, *(_inline(draft.mime, draft.base64) | {"thought": True} for draft in drafts)]
-
-
-def _said(ask: Ask) -> list[Json]:
-    return [{"text": f"Here is your image: {ask.prompt[:60]}"}] if ask.with_text else []
 
 
 def _image(ask: Ask, picture: EncodedImage, variation: Variation, fault: str, place: int) -> Json:
@@ -137,31 +135,18 @@ def _names(ask: Ask, variation: Variation) -> Json:
 
 
 _DATA = re.compile(rb'("data":")([A-Za-z0-9+/=]*)(")')
-_SNAKE = ((b'"inlineData"', b'"inline_data"'), (b'"mimeType"', b'"mime_type"'))
 
 
 def dress(body: bytes, fault: str) -> bytes:
     """Return the body as the fault leaves it; other faults leave it as it is."""
-    spoil = _SPOILT.get(fault)
-    return body if spoil is None else spoil(body)
-
-
-def _each_data(body: bytes, change: Callable[[bytes], bytes]) -> bytes:
-    return _DATA.sub(lambda found: found[1] + change(found[2]) + found[3], body)
-
-
-def _snake(body: bytes) -> bytes:
-    for camel, snake in _SNAKE:
-        body = body.replace(camel, snake)
+    if (change := _SPOILT_DATA.get(fault)) is not None:
+        return _DATA.sub(lambda found: found[1] + change(found[2]) + found[3], body)
+    match fault:
+        case "snake_case":
+            return body.replace(b'"inlineData"', b'"inline_data"').replace(b'"mimeType"', b'"mime_type"')
+        case "broken_json":
+            return body[: len(body) * 7 // 10]
     return body
-
-
-def _url_safe(data: bytes) -> bytes:
-    return data.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"=")
-
-
-def _lines(data: bytes) -> bytes:
-    return rb"\n".join(data[at : at + 76] for at in range(0, len(data), 76))
 
 
 def _not_base64(data: bytes) -> bytes:
@@ -169,17 +154,11 @@ def _not_base64(data: bytes) -> bytes:
     return data[:middle] + b"*!" + data[middle + 2 :]
 
 
-def _cut(data: bytes) -> bytes:
-    return data[: max(64, len(data) * 3 // 5) // 4 * 4]
-
-
-_SPOILT: Mapping[str, Callable[[bytes], bytes]] = {
-    "snake_case": _snake,
-    "data_prefix": lambda body: _each_data(body, lambda data: b"data:image/png;base64," + data),
-    "url_safe_base64": lambda body: _each_data(body, _url_safe),
-    "base64_lines": lambda body: _each_data(body, _lines),
-    "escaped_json": lambda body: _each_data(body, lambda data: data.replace(b"/", rb"\/").replace(b"=", rb"\u003d")),
-    "bad_base64": lambda body: _each_data(body, _not_base64),
-    "cut_image": lambda body: _each_data(body, _cut),
-    "broken_json": lambda body: body[: len(body) * 7 // 10],
+_SPOILT_DATA: Mapping[str, Callable[[bytes], bytes]] = {
+    "data_prefix": lambda data: b"data:image/png;base64," + data,
+    "url_safe_base64": lambda data: data.replace(b"+", b"-").replace(b"/", b"_").rstrip(b"="),
+    "base64_lines": lambda data: rb"\n".join(data[at : at + 76] for at in range(0, len(data), 76)),
+    "escaped_json": lambda data: data.replace(b"/", rb"\/").replace(b"=", rb"\u003d"),
+    "bad_base64": _not_base64,
+    "cut_image": lambda data: data[: max(64, len(data) * 3 // 5) // 4 * 4],
 }

@@ -1,17 +1,103 @@
-"""Validation of a `generateContent` body, in the order in which gateway and model owner check it.
+"""Validates a `generateContent` body, in the order in which gateway and model owner check it.
 
-A valid body becomes an `Ask`; for any other `RequestRejected` carries the answer of the real API, word for word.
+A valid body becomes an `Ask`; for any other `RequestRejected` carries the answer of the real API, word for word. Names
+are read in both casings, as proto-JSON has them.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
 import pybase64
 
-from pipeline.simulator.error_responses import INTERNAL, RequestRejected, bad_argument, comet, google
-from pipeline.simulator.fields import Node
+from pipeline.imaging.formats import sniff
+from pipeline.simulator.error_responses import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
 from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
+
+
+def camel(name: str) -> str:
+    """Turn `inline_data` into `inlineData`; what is camelCase already stays."""
+    head, *tail = name.split("_")
+    return head + "".join(part[:1].upper() + part[1:] for part in tail)
+
+
+def snake(name: str) -> str:
+    """Turn `inlineData` into `inline_data`, the way error messages name fields."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+
+
+class Node:
+    """One value of a request and its place, e.g. `generation_config.image_config`."""
+
+    def __init__(self, value: object, path: str = "") -> None:
+        self.value = value
+        self.path = path
+
+    def __repr__(self) -> str:
+        return f"<Node {self.path or '(root)'}: {type(self.value).__name__}>"
+
+    def wrong(self, kind: str) -> RequestRejected:
+        """Return the 400 for a value of the wrong type or outside its range."""
+        shown = msgspec.json.encode(self.value).decode()
+        return bad_argument(f"Invalid value at '{self.path}' ({kind}), {shown[:200]}")
+
+    def fields(self, known: Collection[str]) -> Mapping[str, "Node"]:
+        """Return the fields by camelCase name, without nulls; a name outside `known` is refused."""
+        if not isinstance(self.value, dict):
+            raise self.wrong("TYPE_MESSAGE")
+        found: dict[str, Node] = {}
+        for name, value in self.value.items():
+            if camel(name) not in known:
+                place = f" at '{self.path}'" if self.path else ""
+                raise bad_argument(f'Invalid JSON payload received. Unknown name "{name}"{place}: Cannot find field.')
+            if value is not None:
+                found[camel(name)] = Node(value, f"{self.path}.{snake(name)}" if self.path else snake(name))
+        return found
+
+    def items(self) -> list["Node"]:
+        """Return the members of a list; a single value stands for a list of one, as proto-JSON reads it."""
+        if isinstance(self.value, list):
+            return [Node(value, f"{self.path}[{place}]") for place, value in enumerate(self.value)]
+        return [self]
+
+    def text(self) -> str:
+        """Return a string."""
+        if not isinstance(self.value, str):
+            raise self.wrong("TYPE_STRING")
+        return self.value
+
+    def number(self, kind: str = "TYPE_FLOAT") -> float:
+        """Return a number; digits in quotes are one too."""
+        value = self.value
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                raise self.wrong(kind) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise self.wrong(kind)
+        return float(value)
+
+    def whole(self) -> int:
+        """Return a 32-bit whole number."""
+        value = self.number("TYPE_INT32")
+        if not value.is_integer() or not -(2**31) <= value < 2**31:
+            raise self.wrong("TYPE_INT32")
+        return int(value)
+
+    def flag(self) -> bool:
+        """Return a truth value."""
+        if not isinstance(self.value, bool):
+            raise self.wrong("TYPE_BOOL")
+        return self.value
+
+    def one_of(self, names: Collection[str], kind: str) -> str:
+        """Return one of an enumeration's names."""
+        if not isinstance(self.value, str) or self.value not in names:
+            raise self.wrong(kind)
+        return self.value
+
 
 ROOT = (
     "contents", "systemInstruction", "generationConfig", "safetySettings", "tools", "toolConfig", "cachedContent",
@@ -36,11 +122,9 @@ Fields = Mapping[str, Node]
 
 def find_model(name: str, request_id: str) -> ServedModel:
     """Return a served model; an unknown name gets the gateway's ambiguous 503."""
-    model = SERVED.get(name)
-    if model is None:
-        message = f"no available channel for group default and model {name} (distributor)"
-        raise RequestRejected(comet(503, message, request_id, code="model_not_found"))
-    return model
+    if name not in SERVED:
+        raise RequestRejected(no_channel(Case(model=name, request_id=request_id)))
+    return SERVED[name]
 
 
 def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
@@ -111,7 +195,7 @@ def _image_config(model: ServedModel, config: Fields) -> tuple[str | None, str |
         return None, None
     fields = config["imageConfig"].fields(("aspectRatio", "imageSize"))
     ratio, size = fields.get("aspectRatio"), fields.get("imageSize")
-    if size is not None and not model.takes_image_size:
+    if size is not None and not model.thinks:
         raise RequestRejected(google(500, "INTERNAL", INTERNAL))
     return (
         None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
@@ -148,7 +232,7 @@ TURN = ("role", "parts")
 PART = ("text", "inlineData", "fileData", "thought", "thoughtSignature", "partMetadata", "mediaResolution")
 DATA = ("text", "inlineData", "fileData")
 MIMES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")
+_HEIF = {"image/heic", "image/heif"}
 
 
 @dataclass(slots=True)
@@ -157,19 +241,6 @@ class Said:
 
     texts: list[str] = field(default_factory=list)
     images: list[InputPicture] = field(default_factory=list)
-
-
-def mime_of(data: bytes) -> str | None:
-    """Return the type that the first bytes tell; None when they tell none that the API takes or names."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF_BRANDS:
-        return "image/heic"
-    return "image/gif" if data[:4] == b"GIF8" else None
 
 
 def decode(node: Node) -> bytes:
@@ -191,10 +262,10 @@ def _inline(node: Node) -> InputPicture:
     mime, data = fields["mimeType"].text(), decode(fields["data"])
     if mime not in MIMES:
         raise bad_argument(f"Unsupported MIME type: {mime}")
-    found = mime_of(data)
-    if found is None:
+    found = sniff(data)[0]
+    if found not in (*MIMES, "image/gif"):
         raise bad_argument("Provided image is not valid")
-    if found != mime and not (found == "image/heic" and mime == "image/heif"):
+    if found != mime and {found, mime} != _HEIF:
         raise bad_argument(f"Unhandled generated data mime type: {found}")
     return InputPicture(mime=mime, data=data)
 

@@ -99,6 +99,10 @@ class DiskReserve:
             if not self._is_held:
                 warn(f"{self._state.root} is nearly full: no room for the disk reserve")
 
+    def share(self) -> None:
+        """Give up, when it comes to that, the blocks that another process holds in this directory."""
+        self._is_held, self._size_bytes = True, 0
+
     def _allocate(self, disk: Disk, size_bytes: int) -> None:
         fd = disk.create(NAME, dir_fd=self._state.fd, mode=0o600)
         try:

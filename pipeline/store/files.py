@@ -230,6 +230,16 @@ IN_THE_WAY: Final = frozenset({errno.ENOTDIR, errno.ELOOP})  # a file or a symbo
 Warn = Callable[[str], None]
 
 
+def closed_folder(root: Path, folder: str) -> str | None:
+    """Return the directory below `root` that keeps new files out of `folder`, made or not; None: it takes them."""
+    there = root / folder
+    while there != root and not os.path.lexists(there):
+        there = there.parent
+    if not os.path.lexists(there) or os.access(there, os.W_OK | os.X_OK):
+        return None
+    return there.relative_to(root).as_posix()
+
+
 class Tree:
     """One root, held open: it may be renamed while a run goes on, and is never made again when it is removed."""
 

@@ -81,6 +81,8 @@ class RunSnapshot:
     asked: dict[TaskState, int]  # tasks it has asked for
     in_flight: int
     images: int
+    workers: int = 0  # sender processes; 0: it sends itself
+    workers_lost: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

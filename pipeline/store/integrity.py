@@ -86,7 +86,7 @@ def verify_images(
     is_quick: bool = False,
     progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress` is told the count.
+    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress`: called with the count so far.
 
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.

@@ -35,7 +35,7 @@ class SalvagedLedger:
     spent_microusd: int = 0
     unknown_microusd: int = 0  # maybe billed
     is_complete: bool = True  # all of its money could be read
-    is_anonymous: bool = False  # some of it only as sums: whose it was cannot be told
+    is_anonymous: bool = False  # some of it only as sums: whose it was is unknown
 
     @property
     def doubt(self) -> str | None:

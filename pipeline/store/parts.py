@@ -4,21 +4,23 @@ After each the ledger and the disk agree. `recovery` looks for them.
 """
 
 import contextlib
+import hashlib
 import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from pipeline.errors import Conflict, StorageError
+from pipeline.errors import ClosedFolder, Conflict
 from pipeline.failpoint import reach
+from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, split
+from pipeline.store.files import Disk, FileComparison, Tree, read_all, split, status_of
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
@@ -85,6 +87,11 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     @property
+    def is_latecomer(self) -> bool:
+        """Whether a later attempt at the same request has brought the task's image."""
+        return self.fingerprint == self.asked and self.maker is not None and self.attempt < self.maker
+
+    @property
     def price_microusd(self) -> int:
         """What the image cost: the settled price, else the one that was reserved."""
         return self.cost_microusd if self.attempt_state in ("ok", "paid") else self.reserved_microusd
@@ -111,7 +118,7 @@ def find_parts(
 ) -> Iterator[FoundPart]:
     """Walk an output directory, not `besides` (the state directory) and no links.
 
-    `foreign` is told of files that are named like parts and are none.
+    `foreign`: called with the path of a file that is named like a part and is none.
     """
     for folder, folders, names in os.walk(outputs.root, onerror=unreadable):
         here = Path(folder)
@@ -131,6 +138,29 @@ def find_parts(
                 )
             else:
                 foreign(f"{relative}/{name}".lstrip("/"))
+
+
+def find_part(outputs: Tree, *, ledger_id: str, attempt: int, name: str) -> Image | None:
+    """Return the image in the part of an attempt, durable; None: it has none, or one that is not whole."""
+    begin = f"{PART}{ledger_id}-{attempt}-"
+    with contextlib.suppress(FileNotFoundError), outputs.directory(split(name)[0]) as fd:
+        for found in os.listdir(fd):  # noqa: PTH208 - of a descriptor
+            if not found.startswith(begin):
+                continue
+            data = read_all(outputs.disk, found, dir_fd=fd)
+            if hashlib.sha256(data).hexdigest() == found.removeprefix(begin):
+                make_durable(outputs.disk, found, fd)
+                return describe(data)
+    return None
+
+
+def make_durable(disk: Disk, name: str, dir_fd: int) -> None:
+    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
 
 
 def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:
@@ -200,6 +230,7 @@ class Salvager:
         self._outputs = resources.outputs
         self._clock = settings.clock
         self._beside = settings.beside
+        self._check = settings.check
         self._recovery = recovery
 
     def settle(self, record: AttemptRecord, image: Image, source: Source) -> None:
@@ -211,6 +242,9 @@ class Salvager:
                     pass  # its file was removed: the part is the image
                 case FileComparison.SAME | FileComparison.TOUCHED if is_same:
                     self._drop(source)
+                    return
+                case _ if record.is_latecomer:
+                    self._reject(record, image, source)
                     return
                 case _:
                     self._set_aside(record, image, source)
@@ -242,9 +276,7 @@ class Salvager:
             if source.rejected is not None and not conflict.kept.startswith("rejected/"):
                 self._rejected.drop(source.rejected)
             return
-        except StorageError as error:
-            if not isinstance(error.__cause__, PermissionError):
-                raise
+        except ClosedFolder as error:
             self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
             return
         reach("recover-link")
@@ -254,10 +286,13 @@ class Salvager:
         self._drop(source)
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
-        """Write an image that stands under its final name down as done, with its sidecar where it has one."""
+        """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
         request = self._ledger.run(lambda c: _record_of(c, record))
         if request is not None and (sidecar := self._beside(request, image)) is not None:
             self._writer.write_beside(artifact, sidecar)
+        if request is not None:
+            flags, look = self._check(request, image)
+            artifact = replace(artifact, flags=flags, look=look)
         now, cost = to_us(self._clock()), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
         self._ledger.run(lambda c: rows.finish(c, record.attempt, artifact, cost=cost, now=now, reason=reason))
@@ -291,6 +326,34 @@ class Salvager:
         self._recovery.note(f"{record.id}: {reason}")
         if record.attempt_state in ("sent", "unknown"):
             self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _reject(self, record: AttemptRecord, image: Image, source: Source) -> None:
+        """A later attempt has brought the task's image: this one came too late, and is kept with its attempt."""
+        if source.part is None:
+            return
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        self._take_name_away(source.part, record.name + image.suffix)
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        self._drop(source)
+        if record.attempt_state in ("sent", "unknown"):
+            self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _take_name_away(self, part: FoundPart, path: str) -> None:
+        """Remove the final name of a part: the task's image has another suffix, so both had one."""
+        disk, name = part.tree.disk, split(path)[1]
+        with part.tree.directory(part.folder) as fd:
+            named, mine = status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)
+            if named is not None and mine is not None and (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino):
+                disk.unlink(name, dir_fd=fd)
+
+    def reject_object(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
+        """Take an object away that came too late; it is kept in rejected/."""
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        self._writer.unlink(artifact.path)
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        self._write_kept(record, image, record.state, reason=reason, kept=kept)
 
     def _drop(self, source: Source) -> None:
         if source.rejected is not None:

@@ -40,6 +40,9 @@ SELECT output FROM manifest WHERE manifest = :manifest
 INSERT INTO run (manifest, manifest_sha256, version, started_at, found)
 VALUES (:manifest, :manifest_sha256, :version, :now, :found)
 
+-- name: set_found
+UPDATE run SET found = :found WHERE run = :run
+
 -- name: end_run
 UPDATE run SET ended_at = :now, exit = :exit, reason = :reason WHERE run = :run
 
@@ -86,6 +89,7 @@ UPDATE attempt SET sha256 = :sha256, kept = :kept WHERE attempt = :attempt
 -- Boundary B5, first half. Before `finish_attempt`, whose old cost and state it takes back.
 UPDATE task SET state = 'done', path = :path, sha256 = :sha256, mime = :mime, width = :width, height = :height,
   size_bytes = :size_bytes, mtime_ns = :mtime_ns, made = attempt.fingerprint, maker = attempt.attempt, edit = '', flags = :flags,
+  look = :look,
   unknowns = max(0, unknowns - (attempt.state = 'unknown')),
   cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, reason = '', updated_at = :now
 FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
@@ -101,9 +105,14 @@ UPDATE attempt SET state = 'ok', cost_microusd = :cost, ended_at = coalesce(ende
 WHERE attempt = :attempt
 
 -- name: close_task
-UPDATE task SET state = :state, reason = :reason, unknowns = max(0, unknowns + :is_unknown - (attempt.state = 'unknown')),
-  cost_microusd = task.cost_microusd + :cost - attempt.cost_microusd, updated_at = :now
-FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task
+-- A task that has the image it asks for stays done when another request for it brought none.
+UPDATE task SET state = CASE WHEN stays THEN 'done' ELSE :state END, reason = CASE WHEN stays THEN '' ELSE :reason END,
+  unknowns = max(0, unknowns + :is_unknown - (asked.state = 'unknown')),
+  cost_microusd = task.cost_microusd + :cost - asked.cost_microusd, updated_at = :now
+FROM (SELECT attempt.task, attempt.state, attempt.cost_microusd,
+        coalesce(made = attempt.fingerprint AND path IS NOT NULL, FALSE) AND NOT :is_unknown AND :sha256 IS NULL AS stays
+      FROM attempt JOIN task USING (task) WHERE attempt = :attempt) AS asked
+WHERE task.task = asked.task
 
 -- name: close_attempt
 UPDATE attempt SET state = :attempt_state, cost_microusd = :cost, reserved_microusd = coalesce(:reserved, reserved_microusd),
@@ -171,7 +180,7 @@ WHERE manifest = :manifest AND id = :id AND state = 'done'
 
 -- name: accept_edited
 -- The file that stands there is the task's image from now on. The attempt keeps the hash of what it brought.
-UPDATE task SET edit = 'edited', flags = '', sha256 = :sha256, mime = :mime, width = :width, height = :height,
+UPDATE task SET edit = 'edited', flags = '', look = '', sha256 = :sha256, mime = :mime, width = :width, height = :height,
   size_bytes = :size_bytes, mtime_ns = :mtime_ns, updated_at = :now
 WHERE manifest = :manifest AND id = :id AND state = 'done' AND path = :path
 
@@ -346,6 +355,14 @@ FROM task WHERE manifest = :manifest ORDER BY task
 
 -- name: states
 SELECT state, count(*) FROM task WHERE manifest = :manifest GROUP BY state
+
+-- name: flags
+SELECT flag.key, count(*) FROM task, json_each(task.flags) AS flag
+WHERE manifest = :manifest AND state = 'done' AND flags <> '' GROUP BY 1
+
+-- name: looks
+-- The latest ones.
+SELECT id, look FROM task WHERE manifest = :manifest AND job = :job AND look <> '' ORDER BY task DESC LIMIT :most
 
 -- name: jobs
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job

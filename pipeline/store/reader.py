@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from pipeline.days import day_of
-from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState
+from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import (
     Cost,
@@ -122,6 +122,15 @@ class LedgerReader:
         """Count this manifest's tasks by state."""
         return Counter({TaskState(state): count for state, count in self._rows("states", manifest=self.manifest)})
 
+    def flags(self) -> Counter[str]:
+        """Count this manifest's done images by what checks found in them."""
+        return Counter(dict(self._rows("flags", manifest=self.manifest)))
+
+    def looks(self, job: str, *, most: int) -> dict[str, str]:
+        """Return the perceptual hashes of a job's latest images by task, oldest first."""
+        found = self._rows("looks", manifest=self.manifest, job=rows.text(job), most=most)
+        return dict(reversed(list(found)))
+
     def jobs(self) -> Counter[str]:
         """Count this manifest's tasks by job, those that it no longer has included."""
         return Counter(dict(self._rows("jobs", manifest=self.manifest)))
@@ -188,12 +197,13 @@ class LedgerReader:
         makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
         return list(dict.fromkeys(makers))
 
-    def output_dir(self) -> Path | None:
-        """Return the output directory this manifest used last; None: it is not known here, or a bucket."""
+    def output_dir(self) -> Path | BucketUrl | None:
+        """Return the output directory or bucket this manifest used last; None: it is not known here."""
         row = self._one("output_of", manifest=self.manifest)
-        if row is None or b"://" in bytes(row[0]):
+        if row is None:
             return None
-        return Path(os.path.normpath(self.state_dir / os.fsdecode(bytes(row[0]))))
+        place = os.fsdecode(bytes(row[0]))
+        return BucketUrl.of(place) if is_object(place) else Path(os.path.normpath(self.state_dir / place))
 
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""
@@ -309,6 +319,8 @@ class LedgerReader:
             manifest=manifest,
             started_at=from_us(started_at),
             due=counts.pop("due", 0),
+            workers=counts.pop("workers", 0),
+            workers_lost=counts.pop("workers_lost", 0),
             found={TaskState(state): number for state, number in counts.items()},
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
@@ -342,9 +354,9 @@ class LedgerReader:
         row = self._one("pace", manifest=self.manifest, fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
-    def digest(self, path: Path, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
+    def digest(self, location: str, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
         """Return the remembered SHA-256 of an input file that still has this size and time: of all, of its pixels."""
-        key = rows.relative_bytes(path, self.state_dir)
+        key = rows.relative_bytes(location, self.state_dir)
         row = self._one("digest", path=key, size_bytes=size_bytes, mtime_ns=mtime_ns)
         return None if row is None else (str(row[0]), str(row[1]))
 

@@ -239,7 +239,7 @@ class _Adopter:
     def __init__(
         self, settings: StoreSettings, resources: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
     ) -> None:
-        """`is_all_known`: a ledger said, or could not say, what was spent before; that is told apart."""
+        """`is_all_known`: a ledger said, or could not say, what was spent before; the two are distinguished."""
         self._settings = settings
         self._ledger = resources.ledger
         self._rebuilt = rebuilt

@@ -17,9 +17,10 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
 from pipeline.store.images.bucket import stored
 from pipeline.store.integrity import compare_files
+from pipeline.store.kept import MARK, collect
 from pipeline.store.parts import (
     LISTED,
     AttemptRecord,
@@ -30,6 +31,7 @@ from pipeline.store.parts import (
     attempt_record_of,
     find_parts,
     kept_by,
+    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
@@ -46,6 +48,7 @@ class Recoverer:
 
     def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
         self._settings = settings
+        self._resources = resources
         self._ledger = resources.ledger
         self._outputs = resources.outputs
         self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
@@ -65,17 +68,33 @@ class Recoverer:
                 return self._run()
         return self._run()
 
+    def settle_late(self) -> Recovery:
+        """At the end of a run that lost workers: publish or reject what they wrote after they were given up.
+
+        A part that is not whole is left: its worker may be at work.
+        """
+        if self._tree is None:
+            self._settle_unknown_attempts(is_late=True)
+        else:
+            for part in self._parts(self._tree):
+                self._settle_part(part, is_late=True)
+        return self._found
+
     def _run(self) -> Recovery:
         try:
             with contextlib.ExitStack() as stack:
                 parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
                 self._keep_numbers_apart(parts)
                 for part in parts:
-                    self._settle_part(part)
+                    self._settle_part_unless_closed(part)
+            had_workers = (self._state.root / MARK).exists()
+            if had_workers:
+                collect(self._resources)
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:
-                self._settle_unknown_attempts()
+                self._settle_unknown_attempts(is_late=had_workers)
+            (self._state.root / MARK).unlink(missing_ok=True)
             self._compare_files()
         except OSError as error:
             place = error.filename or self._settings.output_dir
@@ -139,7 +158,17 @@ class Recoverer:
         if highest > last:
             self._ledger.run(lambda c: _raise_sequence(c, highest))
 
-    def _settle_part(self, part: FoundPart) -> None:
+    def _settle_part_unless_closed(self, part: FoundPart) -> None:
+        """Settle a part; one in a folder that may not be written to waits, as its task does."""
+        try:
+            self._settle_part(part)
+        except PermissionError as error:
+            closed = closed_folder(part.tree.root, part.folder)
+            if closed is None or closed == ".":
+                raise
+            self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
+
+    def _settle_part(self, part: FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
             self._leave(part)
             return
@@ -151,32 +180,25 @@ class Recoverer:
         with part.tree.directory(part.folder) as fd:
             data = read_all(disk, part.name, dir_fd=fd)
             if hashlib.sha256(data).hexdigest() != part.sha256:
+                if is_late:
+                    return
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            self._make_durable(part.name, fd)
+            make_durable(disk, part.name, fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
             self._salvager.settle(record, image, Source(part=part))
 
     def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; told when nobody came for it in a day."""
+        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
             self._foreign(part.path)
         else:
             self._found.foreign += 1
-
-    def _make_durable(self, name: str, dir_fd: int) -> None:
-        """The bytes are right in memory; whether they are on the disk nobody has said."""
-        disk = self._settings.disk
-        fd = disk.open(name, dir_fd=dir_fd)
-        try:
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
 
     def _image(self, data: bytes, path: str) -> Image | None:
         try:
@@ -215,8 +237,11 @@ class Recoverer:
             else:
                 self._lose(record)
 
-    def _settle_unknown_attempts(self) -> None:
-        """Record what a service finished to put after its request was given up, for tasks that wait for it."""
+    def _settle_unknown_attempts(self, *, is_late: bool = False) -> None:
+        """Record what a service finished to put after its request was given up, for tasks that wait for it.
+
+        `is_late`: some may have brought a second image of a task.
+        """
         scope = {"manifest": self._settings.manifest}
         unknown = self._ledger.run(lambda c: c.execute(query("unknown_attempts"), scope).fetchall())
         for (attempt,) in unknown:
@@ -226,6 +251,8 @@ class Recoverer:
                 found = self._object_of(record)
                 if found is not None:
                     self._salvager.finish(record, *found)
+            elif is_late and record.is_latecomer and (found := self._object_of(record)) is not None:
+                self._salvager.reject_object(record, *found)
 
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
@@ -258,7 +285,7 @@ class Recoverer:
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                self._make_durable(name, fd)
+                make_durable(disk, name, fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import shlex
 import sqlite3
 import stat
@@ -36,6 +37,9 @@ from pipeline.store.writer import Delivery, Writer
 T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
 Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
+ImageCheck = Callable[
+    [Mapping[str, Any], Image], tuple[Mapping[str, str], str]
+]  # the same -> `Artifact.flags` and `look`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +60,7 @@ class StoreSettings:
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
     beside: Beside = lambda _record, _image: None
+    check: ImageCheck = lambda _record, _image: ({}, "")
 
 
 class Place(Protocol):
@@ -63,6 +68,10 @@ class Place(Protocol):
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
+        ...
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/, from where it is published later. Raises StorageError."""
         ...
 
     def abandon(self) -> None:
@@ -107,33 +116,38 @@ class StoreOptions(TypedDict, total=False):
     mountinfo: Callable[[], str]
     bucket: Callable[[BucketUrl], Bucket]
     beside: Beside
+    check: ImageCheck
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StoreResources:
-    """What is open while a store is."""
+class ImageResources:
+    """What is open where images are written: in a run's own process, or in a worker, which has no ledger."""
 
     outputs: Tree | Bucket
     state: Tree
     reserve: DiskReserve
     rejected: RejectedFolder
     writer: Place
-    ledger: Ledger
     ledger_id: str  # eight hex digits, in the name of every part
 
-    @property
-    def tree(self) -> Tree:
-        """The output directory, for what is done to folders alone."""
-        assert isinstance(self.outputs, Tree), "refused before: not yet for buckets"
-        return self.outputs
+    def close_directories(self) -> None:
+        """Close the directories."""
+        if isinstance(self.outputs, Tree):
+            self.outputs.close()
+        self.state.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResources(ImageResources):
+    """What is open while a store is."""
+
+    ledger: Ledger
 
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()
         self.reserve.give_up()
-        if isinstance(self.outputs, Tree):
-            self.outputs.close()
-        self.state.close()
+        self.close_directories()
 
 
 class WriterPool:
@@ -190,11 +204,7 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
-        writer: Place
-        if isinstance(outputs, Bucket):
-            writer = BucketWriter(outputs, rejected=rejected, force=settings.force)
-        else:
-            writer = Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
+        writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return StoreResources(
         outputs=outputs,
@@ -205,6 +215,39 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         ledger=ledger,
         ledger_id=ledger_id,
     )
+
+
+def open_worker_resources(
+    settings: StoreSettings,
+    *,
+    ledger_id: str,
+    sending_on: Callable[[Bucket, Tree, str], Callable[[str], None]] | None = None,
+) -> ImageResources:
+    """Open what a worker writes images with, for the ledger of another process, which holds the lock.
+
+    `sending_on`: makes what moves a kept file into the bucket, where the state directory is one of this machine alone.
+    """
+    with contextlib.ExitStack() as undo:
+        outputs, state = _trees(settings, undo)
+        reserve = DiskReserve(state)
+        reserve.share()
+        sent_on: Callable[[str], None] = lambda _: None  # noqa: E731
+        if sending_on is not None and isinstance(outputs, Bucket):
+            sent_on = sending_on(outputs, state, ledger_id)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, sent_on=sent_on)
+        writer = _place(settings, outputs, state, reserve, rejected)
+        undo.pop_all()
+    return ImageResources(
+        outputs=outputs, state=state, reserve=reserve, rejected=rejected, writer=writer, ledger_id=ledger_id
+    )
+
+
+def _place(
+    settings: StoreSettings, outputs: Tree | Bucket, state: Tree, reserve: DiskReserve, rejected: RejectedFolder
+) -> Place:
+    if isinstance(outputs, Bucket):
+        return BucketWriter(outputs, rejected=rejected, force=settings.force)
+    return Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
 
 
 def _trees(settings: StoreSettings, undo: contextlib.ExitStack) -> tuple[Tree | Bucket, Tree]:
@@ -235,7 +278,7 @@ def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree
     except OSError as error:
         raise unusable(root, error) from error
     try:
-        probe = ".imgpipe-probe"
+        probe = f".imgpipe-probe-{secrets.token_hex(4)}"  # workers look at once
         with contextlib.suppress(FileNotFoundError):
             settings.disk.unlink(probe, dir_fd=tree.fd)
         settings.disk.close(settings.disk.create(probe, dir_fd=tree.fd, mode=0o600))

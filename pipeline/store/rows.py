@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from pipeline import __version__
-from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage
+from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage, is_object
 from pipeline.store.sqlite import query
 from pipeline.text import name_key
 
@@ -31,9 +31,9 @@ def text(value: str) -> str:
 
 def relative_bytes(path: Path | str | BucketUrl, state_dir: Path) -> bytes:
     """Return a path as the ledger keeps it: relative to the state directory, as bytes; a bucket as its address."""
-    if isinstance(path, BucketUrl):
-        return str(path).encode()
     wanted, start = str(path), str(state_dir)
+    if is_object(wanted):
+        return wanted.encode()
     folder, _, name = wanted.rpartition("/")
     is_plain = folder.startswith("/") and name and "//" not in wanted and "/." not in wanted
     if not is_plain or f"{start}/".startswith(f"{wanted}/"):
@@ -46,7 +46,7 @@ def _relative_folder(folder: str, state_dir: str) -> str:
     return os.path.relpath(folder, state_dir)
 
 
-_APART: Final = ("images", "digests", "fingerprint", "is_default_model", "checks", "min_side_px")
+_APART: Final = ("images", "digests", "fingerprint", "is_default_model")
 _RECORDED: Final = tuple(name for name in Task.__struct_fields__ if name not in _APART)
 
 
@@ -54,7 +54,11 @@ def record_of(task: Task, state_dir: Path) -> str:
     """Return what a task asks for, as JSON for people and reports; its fingerprint stands beside it."""
     fields = {name: getattr(task, name) for name in _RECORDED}
     images = [
-        {"path": text(os.path.relpath(image.path, state_dir)), "sha256": image.sha256, "size_bytes": image.size_bytes}
+        {
+            "path": text(os.fsdecode(relative_bytes(image.path, state_dir))),
+            "sha256": image.sha256,
+            "size_bytes": image.size_bytes,
+        }
         for image in task.images
     ]
     record: dict[str, object] = {**fields, "images": images}
@@ -173,7 +177,13 @@ def finish(
 ) -> None:
     """Record an image as done (B5); `seconds` None: it was recovered, what was known of its answer stays."""
     flags = msgspec.json.encode(artifact.flags).decode() if artifact.flags else ""
-    row = artifact_row(artifact) | {"attempt": attempt, "cost": cost, "now": now, "flags": text(flags)}
+    row = artifact_row(artifact) | {
+        "attempt": attempt,
+        "cost": cost,
+        "now": now,
+        "flags": text(flags),
+        "look": artifact.look,
+    }
     connection.execute(query("finish_task"), row)
     row |= {
         "seconds": seconds,

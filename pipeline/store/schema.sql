@@ -180,3 +180,8 @@ ALTER TABLE run ADD COLUMN found TEXT NOT NULL DEFAULT '';            -- JSON: d
 -- migration 8: what checks found in an image
 
 ALTER TABLE task ADD COLUMN flags TEXT NOT NULL DEFAULT '';           -- JSON: flag -> reason; '': none
+
+-- migration 9: what images look like, so that a twin of an earlier run is found
+
+ALTER TABLE task ADD COLUMN look TEXT NOT NULL DEFAULT '';            -- a perceptual hash, hex; '': twins are not looked for
+CREATE INDEX task_look ON task (manifest, job) WHERE look <> '';

@@ -83,7 +83,7 @@ def is_full(error: BaseException) -> bool:
 
 
 def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> ImgpipeError | None:
-    """Return what a person should be told; None: this is a bug and keeps its traceback."""
+    """Return the error for a person; None: this is a bug and keeps its traceback."""
     code = primary_code(error)
     if code in OUR_BUG:
         return None

@@ -20,6 +20,7 @@ from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskStat
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.kept import collect
 from pipeline.store.ledger import Awaiting
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
@@ -41,11 +42,16 @@ class Store:
         self._ledger = resources.ledger
         self._bucket = resources.outputs if isinstance(resources.outputs, Bucket) else None
         self._pool = WriterPool(max(settings.workers, BUCKET_WORKERS) if self._bucket else settings.workers)
-        self.images = StoredImages(settings, resources, self._pool)
+        self.images = StoredImages(settings, resources, self._pool, received=self._receive)
         self._mover = Mover(settings, resources)
         self._mender = Maintenance(settings, resources)
         self._awaiting = Awaiting()
         self._is_closed = False
+        self._found: dict[str, int] = {}  # as the present run has it
+
+    @property
+    def ledger_id(self) -> str:
+        return self._resources.ledger_id
 
     def __repr__(self) -> str:
         return f"<Store {self._settings.output_dir}, {self._pool!r}>"
@@ -82,6 +88,15 @@ class Store:
             self._is_closed = True
             await asyncio.to_thread(self._resources.close)
 
+    async def collect_kept(self) -> None:
+        """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
+        await self._pool.finish(collect, self._resources)
+
+    async def settle_late(self) -> Recovery:
+        """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
+        recoverer = Recoverer(self._settings, self._resources)
+        return await self._pool.finish(recoverer.settle_late)
+
     # --- a run
 
     async def recover(self) -> Recovery:
@@ -104,12 +119,19 @@ class Store:
             "now": self._now(),
             "found": "" if found is None else json.dumps(found),
         }
+        self._found = dict(found or {})
         return await self._committed(lambda c: _begin_run(c, manifest, run))
 
     async def end_run(self, run: int, *, exit: int, reason: str = "") -> None:  # noqa: A002 - its name everywhere
         """Write down how a run ended."""
         values = {"run": run, "exit": exit, "reason": rows.text(reason), "now": self._now()}
         await self._committed(lambda c: _execute(c, "end_run", values))
+
+    def count_workers(self, run: int, *, started: int, lost: int) -> None:
+        """Write down how many workers a run has, for who looks at it meanwhile; nobody waits for it."""
+        self._found |= {"workers": started, "workers_lost": lost}
+        values: dict[str, object] = {"run": run, "found": json.dumps(self._found)}
+        self._ledger.submit(lambda c: _execute(c, "set_found", values))
 
     # --- an attempt
 
@@ -238,7 +260,7 @@ class Store:
         values = {"manifest": self._settings.manifest, "now": self._now()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
-    async def remember_digests(self, digests: Iterable[tuple[Path, int, int, str, str]]) -> None:
+    async def remember_digests(self, digests: Iterable[tuple[str, int, int, str, str]]) -> None:
         """Remember SHA-256 of input files: path, size in bytes, mtime in ns, hex of the whole file, of its pixels."""
         values = [
             {
@@ -259,7 +281,11 @@ class Store:
     def _free_bytes(self) -> int:
         resources = self._resources
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
-        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
+        outputs = resources.outputs
+        return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
+
+    def _receive(self, attempt: int, sha256: str, path: str) -> None:
+        self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))
 
     # --- waiting
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import Conflict, StorageError
+from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
@@ -26,6 +26,7 @@ from pipeline.store.files import (
     NO_LINKS,
     FileComparison,
     Tree,
+    closed_folder,
     link_or_rename,
     read_all,
     sha256_of,
@@ -40,20 +41,15 @@ FOLDER: Final = "superseded"
 _NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
 
 
-def superseded_paths(state_dir: Path) -> list[Path]:
-    """Return the superseded images of a state directory; plain files only."""
+def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
+    """Return the superseded images of a state directory, plain files only, with the attempt that made each."""
     try:
         with os.scandir(state_dir / FOLDER) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [state_dir / FOLDER / name for name in sorted(names) if _NAME.fullmatch(name)]
-
-
-def superseded_files(state_dir: Path) -> dict[int, Path]:
-    """Return the superseded images of a state directory by the attempt that made them."""
-    found = ((_NAME.fullmatch(path.name), path) for path in superseded_paths(state_dir))
-    return {int(match[1]): path for match, path in found if match is not None}
+    found = ((_NAME.fullmatch(name), state_dir / FOLDER / name) for name in sorted(names))
+    return [(int(match[1]), path) for match, path in found if match is not None]
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
@@ -133,7 +129,7 @@ class Delivery:
     facts: Facts  # for rejected/, should it come to that
     previous: Artifact | None = None  # the task's image so far
     previous_maker: int | None = None
-    received: Callable[[str], None] = lambda _: None  # told the final path before a rename gives up the part
+    received: Callable[[str], None] = lambda _: None  # called with the final path before a rename gives up the part
     is_part_whole: bool = False  # step 6 is behind it
     is_renamed: bool = False  # step 7 is, and the part is gone with it
 
@@ -158,6 +154,17 @@ def _beside(path: str, name: str) -> str:
 def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
     """Return the name of a part: in the target's own directory, says whose it is and what must be in it."""
     return f"{PART}{ledger_id}-{attempt}-{sha256}"
+
+
+def kept(rejected: RejectedFolder, delivery: Delivery) -> str:
+    """Keep an image in rejected/; return its path there. Raises StorageError."""
+    try:
+        return rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
+    except OSError as error:
+        why = error.strerror or error
+        raise StorageError(
+            f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
+        ) from error
 
 
 class Writer:
@@ -197,6 +204,10 @@ class Writer:
         except OSError as second:
             error = second
         raise self._kept_aside(delivery, error) from error
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/. Raises StorageError."""
+        return kept(self._rejected, delivery)
 
     def abandon(self) -> None:
         """Do nothing: a disk is waited for."""
@@ -330,6 +341,8 @@ class Writer:
     def _kept_aside(self, delivery: Delivery, error: OSError) -> StorageError:
         """Keep the bytes in rejected/ and return the error to raise."""
         what = f"{delivery.facts.task}: {delivery.path} could not be written: {error.strerror or error}"
+        folder, _ = split(delivery.path)
+        closed = closed_folder(self._outputs.root, folder)
         try:
             kept = self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
         except OSError as second:
@@ -340,4 +353,9 @@ class Writer:
             return Conflict(
                 f"{what}; a link or a file stands where a directory belongs. The image is in {kept}", kept=kept
             )
-        return StorageError(f"{what}; the image is in {kept} and is published by the next run, without a request")
+        what = f"{what}; the image is in {kept} and is published by the next run, without a request"
+        if closed is None and isinstance(error, PermissionError):
+            closed = folder  # some network file systems say so only when asked to write
+        if not closed or closed == ".":
+            return StorageError(what)
+        return ClosedFolder(what, folder=closed)

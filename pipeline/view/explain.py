@@ -20,7 +20,7 @@ class FileState(StrEnum):
     SUPERSEDED = "superseded"  # an earlier image of the task
     EDITED = "edited"  # at the place of the task's image, with other bytes
     MISSING = "missing"  # recorded, and no file is there
-    CARRIED = "carried"  # no ledger knows it; what is told is what the file itself carries
+    CARRIED = "carried"  # no ledger knows it; what is said is what the file itself carries
 
 
 MEANINGS = {
@@ -62,18 +62,18 @@ class Explanation:
     notes: Sequence[str] = ()
 
 
-def explain_json(told: Explanation) -> dict[str, object]:
+def explain_json(image: Explanation) -> dict[str, object]:
     """Return the object of `explain --json`."""
-    request = told.request
+    request = image.request
     return {
-        "path": told.path,
-        "standing": told.standing.value,
-        "sha256": told.sha256,
-        "manifest": told.manifest,
-        "task": told.task,
-        "job": told.job,
-        "row": told.row,
-        "variant": told.variant,
+        "path": image.path,
+        "standing": image.standing.value,
+        "sha256": image.sha256,
+        "manifest": image.manifest,
+        "task": image.task,
+        "job": image.job,
+        "row": image.row,
+        "variant": image.variant,
         "prompt": request and request.prompt,
         "system": request and request.system,
         "model": request and request.model,
@@ -82,19 +82,19 @@ def explain_json(told: Explanation) -> dict[str, object]:
         "matrix": request and dict(request.matrix),
         "fields": request and dict(request.fields),
         "tags": request and list(request.tags),
-        "state_dir": told.state_dir,
-        "recorded_path": told.recorded_path,
-        "run": told.run,
-        "attempt": told.attempt,
-        "made_at": told.made_at,
-        "model_version": told.model_version,
-        "request_id": told.request_id,
-        "response_id": told.response_id,
-        "price_usd": usd_or_none(told.price_microusd),
-        "task_usd": usd_or_none(told.task_microusd),
-        "attempts": [_attempt_json(attempt) for attempt in told.attempts],
-        "signed": told.is_signed,
-        "notes": list(told.notes),
+        "state_dir": image.state_dir,
+        "recorded_path": image.recorded_path,
+        "run": image.run,
+        "attempt": image.attempt,
+        "made_at": image.made_at,
+        "model_version": image.model_version,
+        "request_id": image.request_id,
+        "response_id": image.response_id,
+        "price_usd": usd_or_none(image.price_microusd),
+        "task_usd": usd_or_none(image.task_microusd),
+        "attempts": [_attempt_json(attempt) for attempt in image.attempts],
+        "signed": image.is_signed,
+        "notes": list(image.notes),
     }
 
 
@@ -112,47 +112,47 @@ def _attempt_json(attempt: AttemptLine) -> dict[str, object]:
     }
 
 
-def show_explanation(told: Explanation, console: "Console") -> None:
+def show_explanation(image: Explanation, console: "Console") -> None:
     """Print what is known, one fact a line, then every attempt of the task."""
     from rich.text import Text
 
-    facts(_lines(told), console)
-    if told.attempts:
+    facts(_lines(image), console)
+    if image.attempts:
         console.print()
-        show_attempts(told.attempts, console, is_play_money=told.is_play_money)
-    for note in told.notes:
+        show_attempts(image.attempts, console, is_play_money=image.is_play_money)
+    for note in image.notes:
         console.print(Text(f"note: {visible(note)}"), soft_wrap=True)
 
 
-def _lines(told: Explanation) -> Iterator[tuple[str, str]]:
-    yield "image", f"{told.path} ({MEANINGS[told.standing]})"
-    if told.recorded_path is not None and told.standing in (FileState.COPY, FileState.SUPERSEDED):
-        yield "now", told.recorded_path
-    if told.is_signed:
+def _lines(image: Explanation) -> Iterator[tuple[str, str]]:
+    yield "image", f"{image.path} ({MEANINGS[image.standing]})"
+    if image.recorded_path is not None and image.standing in (FileState.COPY, FileState.SUPERSEDED):
+        yield "now", image.recorded_path
+    if image.is_signed:
         yield "signature", "C2PA, by who made the image; a conversion or an edit loses it"
-    yield "task", told.task
-    yield "manifest", told.manifest
-    if told.request is not None:
-        yield from request_lines(told.request)
-    if told.model_version is not None:
-        yield "answered by", told.model_version
-    if told.made_at is not None:
+    yield "task", image.task
+    yield "manifest", image.manifest
+    if image.request is not None:
+        yield from request_lines(image.request)
+    if image.model_version is not None:
+        yield "answered by", image.model_version
+    if image.made_at is not None:
         where = ", ".join(
             f"{name} {value}"
-            for name, value in (("attempt", told.attempt), ("run", told.run), ("request", told.request_id))
+            for name, value in (("attempt", image.attempt), ("run", image.run), ("request", image.request_id))
             if value is not None
         )
-        yield "made", f"{told.made_at}{f' ({where})' if where else ''}"
-    if told.price_microusd is not None:
-        yield "price", _price(told, told.price_microusd)
-    if told.sha256 is not None:
-        yield "sha256", told.sha256
-    if told.state_dir is not None:
-        yield "ledger", told.state_dir
+        yield "made", f"{image.made_at}{f' ({where})' if where else ''}"
+    if image.price_microusd is not None:
+        yield "price", _price(image, image.price_microusd)
+    if image.sha256 is not None:
+        yield "sha256", image.sha256
+    if image.state_dir is not None:
+        yield "ledger", image.state_dir
 
 
-def _price(told: Explanation, price_microusd: int) -> str:
-    text = money(price_microusd, told.is_play_money)
-    if told.task_microusd in (None, price_microusd):
+def _price(image: Explanation, price_microusd: int) -> str:
+    text = money(price_microusd, image.is_play_money)
+    if image.task_microusd in (None, price_microusd):
         return text
-    return f"{text} (all attempts of the task: {money(told.task_microusd or 0, told.is_play_money)})"
+    return f"{text} (all attempts of the task: {money(image.task_microusd or 0, image.is_play_money)})"

@@ -27,6 +27,7 @@ from pipeline.engine.events import (
     StagePlanned,
     TaskEnded,
     Warned,
+    WorkerChanged,
 )
 from pipeline.errors import InputError, Problem
 from pipeline.model import TaskState
@@ -61,6 +62,8 @@ def level(event: Event) -> int:
             return logging.DEBUG
         case Warned() | Halted():
             return logging.WARNING
+        case WorkerChanged():
+            return logging.WARNING if event.is_lost else logging.INFO
         case TaskEnded():
             return logging.INFO if event.state is TaskState.DONE else logging.WARNING
         case _:
@@ -94,6 +97,8 @@ def line(event: Event, is_play_money: bool) -> Line:
         case Halted():
             text = f"no new requests, waiting for those in flight: {halt_text(event)}"
             return "halted", text, {"exit": int(event.exit), "reason": event.reason}
+        case WorkerChanged():
+            return _worker_changed(event)
         case RunEnded():
             return _run_ended(event, is_play_money)
         case _:
@@ -151,8 +156,16 @@ def _attempt_ended(event: AttemptEnded) -> Line:
         "reason": event.reason or None,
         "status": event.status,
         "request_id": event.request_id,
+        "worker": event.worker or None,
     }
     return "attempt_ended", text, fields
+
+
+def _worker_changed(event: WorkerChanged) -> Line:
+    if not event.is_lost:
+        return "worker_ready", f"worker {event.worker} is ready", {"worker": event.worker}
+    text = f"worker {event.worker} was lost, with {count(event.in_flight, 'request')} in flight"
+    return "worker_lost", text, {"worker": event.worker, "in_flight": event.in_flight}
 
 
 def _task_ended(event: TaskEnded, is_play_money: bool) -> Line:
@@ -235,8 +248,8 @@ class JsonFormatter(_Formatter):
         return json.dumps(fields, default=str)
 
 
-class _Forgiving(logging.StreamHandler[TextIO]):
-    """A handler whose own failure is told once, on stderr, and never to the caller."""
+class _SafeHandler(logging.StreamHandler[TextIO]):
+    """A handler whose own failure is reported once, on stderr, and never to the caller."""
 
     def __init__(self, stream: TextIO | None, name: str) -> None:
         super().__init__(stream if stream is not None else sys.stderr)
@@ -274,9 +287,9 @@ def set_up(
     formatter = JsonFormatter(secrets) if style == "json" else TextFormatter(secrets)
     root = logging.getLogger()
     tear_down()
-    handlers = [(_Forgiving(None, "stderr"), level)]
+    handlers = [(_SafeHandler(None, "stderr"), level)]
     if file is not None:
-        handlers.append((_Forgiving(_opened(file), visible(str(file))), file_level))
+        handlers.append((_SafeHandler(_opened(file), visible(str(file))), file_level))
     for handler, least in handlers:
         handler.setFormatter(formatter)
         handler.setLevel(least)
@@ -290,11 +303,11 @@ def set_up(
 def tear_down() -> None:
     """Take our handlers off again and close their files."""
     root = logging.getLogger()
-    for handler in [h for h in root.handlers if isinstance(h, _Forgiving)]:
+    for handler in [h for h in root.handlers if isinstance(h, _SafeHandler)]:
         root.removeHandler(handler)
         handler.close()
         if not handler._is_stderr:
-            with suppress(OSError):  # a full disk was told when the line was lost
+            with suppress(OSError):  # a full disk was reported when the line was lost
                 handler.stream.close()
 
 

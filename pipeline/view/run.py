@@ -48,6 +48,7 @@ def say(text: str, console: "Console") -> None:
 
 def run_json(summary: RunSummary) -> dict[str, object]:
     """Return the object that ends `run --json`; a conflict counts as failed there."""
+    workers = summary.workers
     return {
         "run": summary.run,
         "exit": int(summary.exit),
@@ -70,6 +71,7 @@ def run_json(summary: RunSummary) -> dict[str, object]:
         "bytes": summary.bytes,
         "seconds": round(summary.seconds, 3),
         "not_before": summary.not_before,
+        **({} if workers is None else {"workers": {"started": workers.started, "lost": workers.lost}}),
     }
 
 
@@ -127,6 +129,7 @@ def _first_line(summary: RunSummary) -> str:
 
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each group of tasks without an image, with the command that moves it."""
+    run = f"imgpipe run {manifest}"
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
         (summary.failed, "failed", f"fix them, or ask again: imgpipe retry {manifest} --failed"),
@@ -140,9 +143,13 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         (
             summary.missing,
             "missing or changed since",
-            f"put the files back, or buy them again: imgpipe run {manifest} --repair",
+            f"put the files back, accept that ({run} --accept edited,absent), or buy them again: {run} --repair",
         ),
-        (summary.pending, "pending", "the same command continues"),
+        (
+            summary.pending,
+            "pending",
+            "the same command " + ("without --pilot asks for them" if summary.is_pilot else "continues"),
+        ),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
 
@@ -157,14 +164,12 @@ def _where(summary: RunSummary, manifest: str, output_dir: str) -> list[str]:
 def _next_step(summary: RunSummary, manifest: str) -> list[str]:
     """What a person does now, by exit code; nothing where the lines before it have said it."""
     if summary.not_before is not None:
-        return [f"Nothing is sent before {summary.not_before}; the same command works after that."]
+        return [f"Nothing is sent before {summary.not_before}; the same command works after that (--now: at once)."]
     match summary.exit:
         case Exit.ACCOUNT:
             return [f"Check key, credit and address (imgpipe doctor {manifest}), then run the same command."]
         case Exit.STORAGE:
-            return [f"Free space or fix the disk, check with imgpipe verify {manifest}, then run the same command."]
-        case Exit.BUDGET:
-            return ["Raise the budget or the cap (--budget), then run the same command."]
+            return [f"Fix space, permissions or disk, check with imgpipe verify {manifest}, then run the same command."]
         case Exit.BUG:
             return ["This is a bug in imgpipe: the traceback in the log says where. Nothing that was paid is lost."]
         case _:

@@ -89,6 +89,8 @@ class RunningNow:
     images: int
     left: int  # tasks it will still ask for, those in flight included
     per_s: float | None  # images a second since it began; None: none yet
+    workers: int = 0  # sender processes; 0: it sends itself
+    workers_lost: int = 0
 
     @property
     def seconds_left(self) -> float | None:
@@ -195,6 +197,7 @@ def _running_json(going: RunningNow) -> dict[str, object]:
         "left": going.left,
         "images_per_s": going.per_s and round(going.per_s, 3),
         "seconds_left": None if seconds is None else round(seconds, 1),
+        **({"workers": {"started": going.workers, "lost": going.workers_lost}} if going.workers else {}),
     }
 
 
@@ -202,6 +205,9 @@ def running_sentence(going: RunningNow) -> str:
     """Return `Run 3 is going: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
     text = f"Run {going.run} is going: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
     text += f" at {going.per_s:.2g} a second" if going.per_s else ""
+    if going.workers:
+        text += f", by {count(going.workers, 'worker')}"
+        text += f" ({going.workers_lost:,} lost)" if going.workers_lost else ""
     seconds = going.seconds_left
     return text + f", {going.left:,} to go" + (f", about {duration(seconds)}." if seconds is not None else ".")
 
@@ -258,14 +264,15 @@ def show_status(status: Status, console: "Console") -> None:
 
 def status_sentence(status: Status) -> str:
     """Return `311 of 313 images are there; 1 unknown, 1 failed.`"""
-    total = sum(status.states.values())
-    there = status.states.get(TaskState.DONE, 0) - status.missing - sum(status.to_come.values())
+    absent = status.edits.get(Edit.ABSENT, 0)  # not wanted any more
+    total = sum(status.states.values()) - absent
+    there = status.states.get(TaskState.DONE, 0) - absent - status.missing - sum(status.to_come.values())
     others = {state.value: number for state, number in status.states.items() if state is not TaskState.DONE}
     others |= {"missing or changed": status.missing}
     others |= {f"still to come ({reason})": number for reason, number in status.to_come.items()}
     rest = ", ".join(f"{n:,} {name}" for name, n in others.items() if n)
     if total == 0:
-        return "No task is selected."
+        return "All images were removed and are not wanted." if absent else "No task is selected."
     if not rest:
         return "The image is there." if total == 1 else f"All {total:,} images are there."
     return f"{there:,} of {count(total, 'image')} {'is' if there == 1 else 'are'} there; {rest}."
@@ -277,7 +284,9 @@ def _notes(status: Status) -> Iterator[str]:
     yield from exceeded_lines(status.exceeded, is_play_money=status.is_play_money)
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
-        yield f"{what}; put them back, or buy them again with `imgpipe run {visible(status.command)} --repair`"
+        run = f"imgpipe run {visible(status.command)}"
+        accept = f"accept that with `{run} --accept edited,absent`"
+        yield f"{what}; put them back, {accept}, or buy them again with `{run} --repair`"
     for name, number in status.flags.items():
         what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
         yield f"{what}, or make them anew: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"

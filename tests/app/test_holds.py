@@ -60,7 +60,7 @@ def test_a_hold_dated_by_a_clock_that_was_ahead_is_told_and_forgotten(imgpipe: I
     setup = context.prepare(path, context.Flags())
     with reading(setup) as reader:
         assert holds.lasting(setup, reader) == {}
-    told = imgpipe("run", path)
+    told = imgpipe("run", path, "-q")
     assert (told.exit, "the clock was ahead" in told.err) == (0, True)
     with reading(setup) as reader:
         assert reader.holds() == []

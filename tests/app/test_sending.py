@@ -10,7 +10,7 @@ from pipeline.app.signals import Stoppable
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.plan.plan import Spool
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import PriceList
 from pipeline.settings import Budget
 from tests.engine.fakes import FakeLedger, due
 
@@ -42,6 +42,7 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
         attend=attended.append,
         view=GaugeOf(wallet, concurrency=8),
         until=None,
+        looks=lambda _: {},
     )
     outcome = await crew.work(stages())
     assert outcome.halts.exit is Exit.INTERRUPTED

@@ -37,7 +37,7 @@ async def server(listener: Listener) -> AsyncIterator[TestServer]:
 
 async def test_a_webhook_hears_the_summary(server: TestServer, listener: Listener, summary) -> None:
     body = payload(summary(exit=Exit.SOME_FAILED, failed=1), manifest="shop", file="jobs/x.yaml")
-    assert await post(str(server.make_url("/hook")), body) is None
+    assert await post(str(server.make_url("/hook")), body, timeout_s=5) is None
     [(path, heard)] = listener.heard
     assert path == "/hook"
     assert heard["run"] == run_json(summary(exit=Exit.SOME_FAILED, failed=1))
@@ -46,20 +46,23 @@ async def test_a_webhook_hears_the_summary(server: TestServer, listener: Listene
 
 
 async def test_a_ping_has_no_body(server: TestServer, listener: Listener) -> None:
-    assert await post(ping_url(str(server.make_url("/ping/uuid")), "start")) is None
+    assert await post(ping_url(str(server.make_url("/ping/uuid")), "start"), timeout_s=5) is None
     assert listener.heard == [("/ping/uuid/start", None)]
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
 async def test_an_answer_that_is_no_success_is_a_warning(server: TestServer, listener: Listener, status: int) -> None:
     listener.status = status
-    assert await post(str(server.make_url("/token-1234"))) == f"notify: 127.0.0.1 answered {status}"
+    assert (
+        await post(str(server.make_url("/token-1234")), timeout_s=5)
+        == f"notify: the ping at 127.0.0.1 answered {status}"
+    )
     assert len(listener.heard) == 1
 
 
 async def test_h24_nobody_there_is_a_warning_without_the_address() -> None:
-    warning = await post(f"http://127.0.0.1:{unused_port()}/token-1234", {})
-    assert warning == "notify: 127.0.0.1 was not reached (ClientConnectorError)"
+    warning = await post(f"http://127.0.0.1:{unused_port()}/token-1234", {}, timeout_s=5)
+    assert warning == "notify: the webhook at 127.0.0.1 was not reached (ClientConnectorError)"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_s08_only_https_or_this_machine(url: str, problem: str | None) -> None:
 
 
 async def test_s05_a_bad_address_is_a_warning_and_never_sent() -> None:
-    assert await post("http://example.com/token") == (
+    assert await post("http://example.com/token", timeout_s=5) == (
         "notify: the address would go to example.com unencrypted; use https"
     )
 

@@ -1,7 +1,10 @@
 """status FILE ID: one task from its first request to what a run would ask next."""
 
+import sqlite3
 from pathlib import Path
 
+from pipeline.app import context, status
+from pipeline.model import TaskState
 from tests.cli.conftest import Imgpipe
 
 
@@ -48,3 +51,12 @@ def test_a_task_that_left_the_manifest_keeps_its_history(imgpipe: Imgpipe) -> No
     missing = imgpipe("status", manifest, "mugs/bleu")
     assert missing.exit == 2
     assert "no task has the id 'mugs/bleu'; did you mean mugs/blue?" in missing.err
+
+
+def test_status_and_its_tasks_are_of_one_moment(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    with status.status_with_tasks(context.prepare(path, context.Flags())) as (found, tasks):
+        with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
+            ledger.execute("UPDATE task SET attempts = 9")
+        assert found.states[TaskState.DONE] == 2
+        assert [task.attempts for task in tasks] == [1, 1]

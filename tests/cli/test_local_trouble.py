@@ -21,7 +21,7 @@ def photo(folder: Path, name: str) -> None:
 
 @pytest.fixture
 def without_heic(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    for module in ("pipeline.provider.inputs", "pipeline.app.planning"):
+    for module in ("pipeline.provider.request", "pipeline.app.planning"):
         monkeypatch.setattr(f"{module}.find_spec", lambda _name: None)
     return monkeypatch
 
@@ -46,7 +46,7 @@ def test_a_missing_extra_is_told_by_plan_and_its_tasks_are_pending_until_it_is_t
 def test_a_picture_that_takes_too_much_here_is_pending(imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch) -> None:
     photo(imgpipe.folder, "a.tiff")
     manifest = imgpipe.manifest(JOBS)
-    monkeypatch.setattr("pipeline.provider.inputs.convert", _takes_too_much)
+    monkeypatch.setattr("pipeline.provider.request.convert", _takes_too_much)
     ended = imgpipe("run", manifest, "--json")
     assert (ended.exit, ended.json["tasks"]["pending"], ended.json["attempts"]) == (75, 1, 0)
     assert "too much memory" in imgpipe("status", manifest, "looks/a.tiff").out

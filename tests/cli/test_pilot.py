@@ -4,7 +4,7 @@ import json
 
 from pipeline.app import run as app_run
 from pipeline.model import Due
-from pipeline.plan.pilot import pilot_ids
+from pipeline.plan.selection import pilot_ids
 from tests.cli.conftest import Imgpipe
 from tests.plan.test_plan import task
 
@@ -31,6 +31,8 @@ def test_a_pilot_buys_n_and_says_what_the_rest_costs(imgpipe: Imgpipe) -> None:
     assert (ended.exit, ended.json["images"], ended.json["tasks"]["pending"]) == (8, 3, 6)
     assert "pilot: 3 of 3 images came for play $0.1" in ended.err
     assert "the other 6 tasks will cost about play $0.2" in ended.err
+    assert "6 pending: the same command without --pilot asks for them." in ended.err
+    assert ("progress: 3/3" in ended.err, "Raise the budget" in ended.err) == (True, False)
     assert {image.parent.name for image in imgpipe.images()} == {"mugs", "posters"}
     assert imgpipe("run", path, "--json").json["images"] == 6
 

@@ -80,6 +80,19 @@ def test_a_renamed_folder_and_a_rating_buy_nothing(imgpipe: Imgpipe) -> None:
     assert imgpipe("plan", path, "--json").json["due"] == 0
 
 
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "retouched"])
+def test_a_renamed_row_whose_image_was_touched_is_not_bought_again(imgpipe: Imgpipe, is_removed: bool) -> None:
+    path = imgpipe.made()
+    (image,) = (image for image in imgpipe.images() if image.stem == "red")
+    image.unlink() if is_removed else photo(image, "white")
+    path.write_text(path.read_text().replace("red: A red", "crimson: A red"))
+    plan = imgpipe("plan", path, "--json").json
+    assert (plan["due"], [group["why"] for group in plan["groups"]]) == (0, ["missing", "unchanged"])
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert imgpipe("run", path, "--accept", "edited,absent", "-q").exit == 0
+    assert imgpipe("status", path, "--json").json["orphaned"] == 0
+
+
 def test_metadata_that_are_sent_are_a_change(imgpipe: Imgpipe) -> None:
     photo(imgpipe.folder / "in" / "0.png", "red")
     jobs = FOLDER.format(glob="in/*.png").replace("prompt:", "keep_metadata: true, prompt:")
@@ -99,6 +112,7 @@ def test_an_accepted_edit_is_silent_and_shown_and_never_replaced(imgpipe: Imgpip
     assert imgpipe("status", path, "--json").json["edited"] == 1
     tasks = [line for line in imgpipe("status", path, "--tasks", "--json").out.splitlines() if '"mugs/red"' in line]
     assert '"reason":"edited"' in tasks[0]
+    assert imgpipe("explain", image, "--json").json["standing"] == "edited"
     photo(image, "black")  # retouched once more: still the person's
     assert imgpipe("run", path, "--repair", "-q").exit == 0
     path.write_text(path.read_text().replace("A red mug", "A scarlet mug"))
@@ -117,6 +131,8 @@ def test_an_accepted_absence_is_silent_until_it_is_asked_for(imgpipe: Imgpipe) -
     assert (ended.exit, ended.json["attempts"]) == (0, 0)
     assert imgpipe("verify", path).exit == 0
     assert imgpipe("status", path, "--json").json["absent"] == 1
+    assert imgpipe("status", path).out.startswith("The image is there.")
+    assert imgpipe("export", path, "--as", "webdataset", imgpipe.folder / "set").exit == 0
     assert imgpipe("retry", path, "mugs/red", "--json").json["attempts"] == 1
     assert image.exists()
 

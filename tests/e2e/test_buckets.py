@@ -11,6 +11,7 @@ import pytest
 from tests.e2e.conftest import Imgpipe, Servers, wait_until
 from tests.s3 import ENVIRON, SECRET, Answer, moto_server, scripted_server, store_of
 from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
+from tests.store.fakes import image
 
 QUICK = "picture: tiny\nlatency: 5ms\n"
 
@@ -123,7 +124,7 @@ def test_a_bad_place_is_refused_before_anything_is_bought(
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name not in ("shop.yaml", ".pipeline")]
 
 
-def test_verbs_work_on_the_bucket_or_say_that_they_do_not(imgpipe: Imgpipe, tmp_path: Path, s3: str) -> None:
+def test_verbs_find_what_is_missing_and_changed(imgpipe: Imgpipe, tmp_path: Path, s3: str) -> None:
     imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
     path = manifest(tmp_path, "s3://bucket/verbs")
     assert imgpipe("run", path).returncode == 0
@@ -142,9 +143,49 @@ def test_verbs_work_on_the_bucket_or_say_that_they_do_not(imgpipe: Imgpipe, tmp_
     rebuilt = imgpipe("rebuild", path)
     assert (rebuilt.returncode, f"mugs/{names[1]} is not a whole image" in rebuilt.stdout) == (3, True), rebuilt.stdout
     assert imgpipe.json("status", path)["tasks"]["done"] == 3
-    for verb, *flags in (["report"], ["prune", "--rejected"]):
-        refused = imgpipe(verb, path, *flags)
-        assert (refused.returncode, "not yet for buckets" in refused.stderr) == (2, True), refused.stderr
+    assert imgpipe("prune", path, "--rejected").returncode == 0
+
+
+PHOTOS = ("photos/a b.jpg", "photos/deep/Äpfel #1.JPG", "photos/deep/50%.jpg")
+
+
+def chain(folder: Path, base_url: str) -> Path:
+    """Photographs in a bucket, each lit, and a poster made of each that is lit."""
+    path = folder / "chain.yaml"
+    path.write_text(
+        f"version: 1\nprovider: {{kind: cometapi, base_url: '{base_url}'}}\noutput_dir: s3://bucket/photos/made\n"
+        "limits: {concurrency: 2}\njobs:\n  lit:\n    prompt: Relight it\n"
+        "    each: {files: 's3://bucket/photos/**/*.jpg', root: s3://bucket/photos}\n"
+        "    images: ['{{ file.path }}', 's3://bucket/refs/style #1%.jpg']\n"
+        "  poster:\n    prompt: A poster of {{ file.stem }}\n    each: {job: lit}\n    images: ['{{ file.path }}']\n"
+    )
+    return path
+
+
+def test_inputs_and_chains_are_read_when_sent_and_hashed_once(
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+) -> None:
+    server = servers.start(QUICK)
+    with scripted_server() as s3:
+        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
+        s3.objects |= {key: (image(number, ".jpg").data, {}) for number, key in enumerate(PHOTOS)}
+        s3.objects |= {"refs/style #1%.jpg": (image(9, ".jpg").data, {}), "photos/deep/": (b"", {})}
+        path = chain(tmp_path, server.base_url)
+        s3.page = 2
+        run = imgpipe("run", path)
+        assert (run.returncode, len(server.billed)) == (0, 6), run.stderr
+        made = sorted(key for key in s3.objects if "made/" in key)
+        assert made[0].startswith("photos/made/lit/a b.")
+        assert made[-1].startswith("photos/made/poster/deep/Äpfel #1.")
+        s3.page = 1000
+        s3.requests.clear()
+        s3.read.clear()
+        assert imgpipe.json("plan", path)["due"] == 0
+        assert (set(s3.requests), s3.read) == ({"GET", "HEAD"}, [])  # listings, and the one reference
+        s3.objects[PHOTOS[0]] = (image(7, ".jpg").data, {})
+        assert imgpipe.json("plan", path)["reasons"] == {"inputs changed": 1}
+        assert imgpipe.json("run", path)["images"] == 2  # the photograph, and the poster that follows from it
+    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
 
 
 def test_a_rehearsal_writes_to_no_bucket(imgpipe: Imgpipe, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class FakeSender:
     `hold` keeps answers back; `abandon` lets them go as silence.
     """
 
-    script: dict[str, list[Fault | Failure | Exception | None]] = field(default_factory=dict)
+    script: dict[str, list[Fault | Failure | Artifact | Exception | None]] = field(default_factory=dict)
     always: Fault | Failure | None = None
     hold: asyncio.Event | None = None
     sent: list[str] = field(default_factory=list)
@@ -74,7 +74,7 @@ class FakeSender:
         step = steps.pop(0) if steps else self.always
         if isinstance(step, Exception):
             raise step
-        if isinstance(step, Failure):
+        if isinstance(step, Failure | Artifact):
             return step
         return artifact(task.name) if step is None else failure(step)
 

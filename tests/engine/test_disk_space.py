@@ -30,7 +30,7 @@ class Disk:
             "1K",
             lambda: in_flight,
             sleep=self.sleep,
-            told=lambda reason, _: self.told.append(reason),
+            report=lambda reason, _: self.told.append(reason),
             is_over=lambda: is_over,
         )
 

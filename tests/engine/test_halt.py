@@ -1,5 +1,6 @@
 """When a run stops, with which exit code, and until when."""
 
+import dataclasses
 import itertools
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
@@ -107,6 +108,13 @@ def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | Non
     policy = HaltPolicy(clock=lambda: float(next(times)))
     halts = [policy.judged(IMAGE if fault is None else failure(fault), seconds=60.0) for fault in (*before, CLOSED)]
     assert halts == [None] * len(before) + [Halt(Exit.ACCOUNT, "saw upstream_account")]
+
+
+def test_a_spending_cap_in_mid_run_stops_after_two_answers() -> None:
+    policy = HaltPolicy()
+    cap = dataclasses.replace(failure(CLOSED), status=429)
+    assert [policy.judged(result) for result in (IMAGE, cap)] == [None, None]
+    assert policy.judged(cap) == Halt(Exit.ACCOUNT, "saw upstream_account")
 
 
 def test_one_closed_key_of_several_stops_nothing() -> None:

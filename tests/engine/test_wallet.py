@@ -1,7 +1,9 @@
 """Money: nothing is sent that a budget does not cover, whatever the order of things, the day or the zone."""
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import settings
@@ -21,6 +23,7 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.engine.wallet import Period, Refusal, Reservation, Wallet
 from pipeline.model import Spend
 from pipeline.settings import Budget
+from tests.test_days import HOUR, YEAR
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -97,7 +100,14 @@ def test_refusal_names_the_tightest_budget(budget: Budget, period: str, left: in
 
 def test_refusal_says_what_a_person_wants_to_know() -> None:
     text = str(refused(Wallet(Budget(run=1_500_000)), 1_539_000))
-    assert text == "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539"
+    assert text == (
+        "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539;"
+        " the next run has it anew, or raise limits.budget.run (--budget)"
+    )
+    wallet = Wallet(Budget(day=5_000_000))
+    wallet.keep_unknown(reserved(wallet, 4_000_000))
+    assert "($5.00) is used up, $4.00 of it maybe billed: $1.00 left" in str(refused(wallet, 2_000_000))
+    assert str(refused(Wallet(Budget(day=1)), 2)).endswith("the next day has it anew, or raise limits.budget.day")
 
 
 def test_refusal_is_not_final_while_something_in_flight_may_free_enough() -> None:
@@ -261,6 +271,35 @@ def test_reservation_that_waited_over_midnight_is_made_again() -> None:
     wallet.release(waiting)
     assert wallet.is_current(reserved(wallet, 100))
     assert wallet.left_microusd == 0
+
+
+def spend_a_year(name: str) -> None:
+    """Reserve every hour; send up to two hours later. Dates are read off the zone's own clock, not from `days`."""
+    calendar, zone = Calendar(YEAR[0]), ZoneInfo(name)
+    wallet = Wallet(Budget(day=5, month=145), tz=name, now=calendar)
+    sent: Counter[str] = Counter()
+    waiting: list[Reservation] = []
+    day = ""
+    for hour in range(365 * 24):
+        calendar.now = YEAR[0] + hour * HOUR
+        day = max(day, calendar.now.astimezone(zone).date().isoformat())  # one that the clock goes back to is over
+        for one in waiting[: hour % 3]:
+            if wallet.is_current(one):
+                wallet.settle(one, 1)
+                sent.update([day, day[:7]])
+            else:
+                wallet.release(one)
+        del waiting[: hour % 3]
+        new = wallet.reserve(1)
+        waiting += [new] if isinstance(new, Reservation) else []
+    assert max(number for period, number in sent.items() if len(period) == len("2026-01-01")) == 5, name
+    months = {f"2026-{month:02}": 140 if month == 2 else 145 for month in range(2, 12)}
+    assert {month: sent[month] for month in months} == months, name
+
+
+@pytest.mark.parametrize("name", ["America/Havana", "Atlantic/Azores", "Africa/Cairo"])
+def test_a_year_of_hours_spends_each_day_once(name: str) -> None:
+    spend_a_year(name)
 
 
 def test_utc_needs_no_time_zone_data(monkeypatch: pytest.MonkeyPatch) -> None:

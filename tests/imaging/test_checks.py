@@ -20,6 +20,7 @@ from pipeline.imaging.checks import (
     perceptual_hash,
     pixels_of,
 )
+from pipeline.model import ImageChecks
 
 FORMATS = ["PNG", "JPEG", "WEBP"]
 
@@ -50,13 +51,13 @@ def header(data: bytes, kind: str, size: tuple[int, int] = (640, 640)) -> Header
 @pytest.mark.parametrize("kind", FORMATS)
 def test_one_colour_is_flagged_and_a_picture_is_not(kind: str) -> None:
     blank, full = (encoded(picture(what), kind) for what in ("blank", "shapes"))
-    found = {"aspect_ratio": None, "min_side_px": 0, "checks": ("blank",)}
+    checks = ImageChecks(names=("blank",))
     pixels = pixels_of(blank)
     assert pixels is not None
-    assert "blank" in header_flags(header(blank, kind), **found) or (  # type: ignore[arg-type]
+    assert "blank" in header_flags(header(blank, kind), checks, aspect_ratio=None) or (
         may_be_blank(header(blank, kind)) and is_one_colour(pixels)
     )
-    assert header_flags(header(full, kind), **found) == {}  # type: ignore[arg-type]
+    assert header_flags(header(full, kind), checks, aspect_ratio=None) == {}
     seen = pixels_of(full)
     assert seen is not None
     assert not is_one_colour(seen)
@@ -79,14 +80,15 @@ def test_one_colour_with_noise_is_found_by_its_pixels() -> None:
     ],
 )
 def test_another_shape_is_flagged(ratio: str, size: tuple[int, int], is_flagged: bool) -> None:
-    flags = header_flags(Header("image/png", *size, 10**6), aspect_ratio=ratio, min_side_px=0, checks=("aspect",))
+    flags = header_flags(Header("image/png", *size, 10**6), ImageChecks(names=("aspect",)), aspect_ratio=ratio)
     assert ("aspect" in flags) is is_flagged
 
 
 def test_a_short_side_is_flagged() -> None:
     small = Header("image/png", 1024, 800, 10**6)
-    assert "min_side" in header_flags(small, aspect_ratio=None, min_side_px=900, checks=("min_side",))
-    assert header_flags(small, aspect_ratio=None, min_side_px=800, checks=("min_side",)) == {}
+    for least, is_flagged in ((900, True), (800, False)):
+        checks = ImageChecks(names=("min_side",), min_side_px=least)
+        assert ("min_side" in header_flags(small, checks, aspect_ratio=None)) is is_flagged
 
 
 def test_an_input_that_came_back_is_told_from_one_that_was_changed(tmp_path: Path) -> None:

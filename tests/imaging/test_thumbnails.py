@@ -59,11 +59,11 @@ def test_s09_a_picture_of_more_than_64_megapixels_is_not_decoded(tmp_path: Path)
 def test_thumbnails_are_made_once_and_go_when_nobody_wants_them(tmp_path: Path) -> None:
     first, second = written(tmp_path / "1.png", (8, 8)), written(tmp_path / "2.png", (8, 8))
     folder, heard = tmp_path / "thumbs", []
-    make_thumbs(folder, {name(1): Thumb(source=first)}, told=lambda *numbers: heard.append(numbers))
+    make_thumbs(folder, {name(1): Thumb(source=first)}, on_progress=lambda *numbers: heard.append(numbers))
     (folder / "mine.webp").write_bytes(b"")
     both = {name(1): Thumb(source=first), name(2): Thumb(source=second)}
-    make_thumbs(folder, both, told=lambda *numbers: heard.append(numbers))
-    make_thumbs(folder, {name(2): Thumb(source=second)}, told=lambda *numbers: heard.append(numbers))
+    make_thumbs(folder, both, on_progress=lambda *numbers: heard.append(numbers))
+    make_thumbs(folder, {name(2): Thumb(source=second)}, on_progress=lambda *numbers: heard.append(numbers))
     assert heard == [(1, 1), (1, 1)]
     assert {path.name for path in folder.iterdir()} == {name(2), "mine.webp"}
 

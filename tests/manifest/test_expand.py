@@ -298,7 +298,7 @@ def test_shared_input_is_hashed_once(desk):
     manifest = desk.load("jobs: {a: {prompt: p, images: [refs/palette.png], matrix: {c: [r, s, t]}}}\n")
     tasks = [*expand(manifest, digests=digests)]
     status = file.stat()
-    assert asked == [(file, status.st_size, status.st_mtime_ns)]
+    assert asked == [(str(file), status.st_size, status.st_mtime_ns)]
     assert {task.images[0].sha256 for task in tasks} == {"d" * 64}
 
 
@@ -320,7 +320,7 @@ def test_chain_takes_the_done_images_of_another_job(desk):
 
     def upstream(job):
         assert job == "sketches"
-        yield UpstreamImage(task_id="sketches/red@1", row="red", path=image, matrix={"colour": "red"}, fields={})
+        yield UpstreamImage(task_id="sketches/red@1", row="red", path=str(image), matrix={"colour": "red"}, fields={})
 
     (task,) = expand(manifest, digests=read_digest, upstream=upstream, jobs=["final"])
     assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red red", "final/red-1")
@@ -341,7 +341,7 @@ def test_a_chained_job_sees_the_matrix_of_every_job_before_it(desk):
     (mug,) = expand(manifest, digests=read_digest, jobs=["mugs"])
 
     def made(task):
-        yield UpstreamImage(task_id=task.id, row=task.row, path=image, matrix=task.matrix, fields=task.fields)
+        yield UpstreamImage(task_id=task.id, row=task.row, path=str(image), matrix=task.matrix, fields=task.fields)
 
     (lit,) = expand(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
     assert lit.matrix == {"colour": "red", "size": "xl", "mood": "dawn"}

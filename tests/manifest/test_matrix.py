@@ -150,6 +150,6 @@ def test_key_of_an_upstream_matrix_value(desk):
           b: {each: {job: a}, images: ["{{ file.path }}"], prompt: "{{ matrix.m }} {{ matrix.m.key }}"}
         """
     manifest = desk.load(text)
-    image = UpstreamImage(task_id="a/dawn", row="dawn", path=desk.write("a.png"), matrix={"m": "dawn"}, fields={})
+    image = UpstreamImage(task_id="a/dawn", row="dawn", path=str(desk.write("a.png")), matrix={"m": "dawn"}, fields={})
     (task,) = expand(manifest, digests=read_digest, upstream=lambda _job: [image], jobs=["b"])
     assert task.prompt == "in the first light dawn"

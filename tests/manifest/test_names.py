@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
+from pipeline.manifest.files import BadValue
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
-from pipeline.manifest.names import BadName, output_name
+from pipeline.manifest.outputs import output_name
 from pipeline.text import name_key
 
 
@@ -70,7 +71,7 @@ def test_name_becomes_portable(rendered, name):
     ids=lambda value: None if " " in value else f"M12-{value[:16]!r}",
 )
 def test_name_that_cannot_be_used_is_an_error(rendered, says):
-    with pytest.raises(BadName, match=says):
+    with pytest.raises(BadValue, match=says):
         output_name(rendered, task_id="a/b")
 
 
@@ -91,7 +92,7 @@ def test_key_ignores_case_and_composition():
 def test_no_name_ever_leaves_the_output_directory(rendered, ending):
     try:
         name = output_name(rendered, task_id="job/row", ending=ending)
-    except BadName:
+    except BadValue:
         return
     assert posixpath.normpath(posixpath.join("/out", name)) == f"/out/{name}"
     assert posixpath.normpath(f"/out/{name}").startswith("/out/")

@@ -330,7 +330,7 @@ def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     (problem,) = desk.problems(job("xlsx: p.xlsx"))
     assert "is not a workbook that can be read" in str(problem)
     workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")))
-    monkeypatch.setattr("pipeline.manifest.workbook.MAX_UNPACKED_BYTES", 100)
+    monkeypatch.setattr("pipeline.manifest.spreadsheets.MAX_UNPACKED_BYTES", 100)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))
     assert "export the sheet as CSV" in str(problem)
 

@@ -144,14 +144,14 @@ def test_a_selection_keeps_what_is_meant(selection: Selection, ids: list[str], t
 )
 def test_a_pattern_of_no_job_is_a_slip(pattern: str, says: str) -> None:
     for selection in (Selection(select=["mugs/*", pattern]), Selection(exclude=[pattern])):
-        (problem,) = selection.strangers(["mugs", "posters"])
+        (problem,) = selection.unknown_jobs(["mugs", "posters"])
         assert f"{pattern!r} matches no task" in problem.what
         assert says in str(problem)
 
 
 def test_patterns_that_match_nothing_today_are_none() -> None:
     patterns = ["mugs/*", "mugs/no", "*/red", "m[ou]gs/x", "job:mugs", "tag:no", "state:failed", "*"]
-    assert Selection(select=patterns).strangers(["mugs", "posters"]) == []
+    assert Selection(select=patterns).unknown_jobs(["mugs", "posters"]) == []
 
 
 def test_a_sample_is_the_same_whatever_the_order(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def make_client():
             ProviderSettings(kind=kind, base_url=url, timeout_s=timeout_s),
             key=key,
             limits=Limits(**limits),
-            catalogue=Catalogue.load(),
+            catalogue=Catalogue(),
             environ=environ or {},
             patience=patience,
             tls=tls,

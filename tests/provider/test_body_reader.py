@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.body_reader import TURN_BYTES, WORTH_IT_BYTES, BodyReader
+from pipeline.provider.connections import TURN_BYTES, WORTH_IT_BYTES, BodyReader
 from pipeline.provider.transport import PATIENCE
 
 SIZE = 3_000_000

@@ -9,7 +9,7 @@ from pipeline.provider.catalogue import Catalogue
 from pipeline.settings import DEFAULT_MODELS, Kind
 from tests.engine.fakes import task
 
-CATALOGUE = Catalogue.load()
+CATALOGUE = Catalogue()
 TODAY = date(2026, 11, 28)
 EVERY_MODEL = [
     "gemini-2.5-flash-image-preview",
@@ -41,7 +41,7 @@ def test_price_is_the_list_price(model, size, microusd):
 
 
 def test_free_own_price_is_a_price():
-    assert Catalogue.load({"local": 0}).price("local", None) == 0
+    assert Catalogue({"local": 0}).price("local", None) == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])

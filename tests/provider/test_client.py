@@ -187,7 +187,7 @@ task = Task(id="j/r", job="j", row="r", variant=1, prompt="p", model="m", name="
 
 async def main():
     settings = ProviderSettings(base_url=sys.argv[1])
-    async with Client(settings, key="sk-0123456789", limits=Limits(), catalogue=Catalogue.load()) as client:
+    async with Client(settings, key="sk-0123456789", limits=Limits(), catalogue=Catalogue()) as client:
         client.read(await client.send(task), task)
 
 asyncio.run(main())

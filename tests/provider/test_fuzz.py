@@ -19,7 +19,7 @@ from pipeline.provider.decoding import NotJsonError, decode_answer, unbase64
 from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 
-READER = AnswerReader(Redactor("sk-canary-0123456789"), Catalogue.load())
+READER = AnswerReader(Redactor("sk-canary-0123456789"), Catalogue())
 TASK = Task(
     id="j/r",
     job="j",

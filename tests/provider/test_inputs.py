@@ -15,11 +15,20 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from pipeline.buckets import Locations
 from pipeline.imaging.convert import OutOfMemoryError
 from pipeline.imaging.formats import measure, sniff
 from pipeline.model import InputImage
-from pipeline.provider.inputs import InputImages, LocalTroubleError, UnfitError, as_it_is, read_as_planned
-from pipeline.provider.request import IMAGE_BYTES, REQUEST_BYTES
+from pipeline.provider.request import (
+    IMAGE_BYTES,
+    REQUEST_BYTES,
+    InputImages,
+    LocalTroubleError,
+    UnfitError,
+    as_it_is,
+    read_as_planned,
+)
+from tests.s3 import ENVIRON, SECRET, Answer, scripted_server
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ async def inputs():
 @pytest.fixture
 def without_heic(monkeypatch):
     """An installation without the extra."""
-    monkeypatch.setattr("pipeline.provider.inputs.find_spec", lambda _: None)
+    monkeypatch.setattr("pipeline.provider.request.find_spec", lambda _: None)
 
 
 async def load(inputs, *images, keep_metadata=False):
@@ -65,7 +74,7 @@ def test_a_file_changed_since_the_plan_is_refused(planned, pictures, row):
     image = planned(data)
     Path(image.path).write_bytes(data + b"x")
     with pytest.raises(UnfitError, match="changed since the plan"):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(
@@ -82,7 +91,7 @@ def test_what_is_no_file_is_refused_and_hangs_nothing(planned, pictures, tmp_pat
     image = planned(pictures.saved("PNG"))
     make(tmp_path / "in.png")
     with pytest.raises(UnfitError, match=says):
-        read_as_planned(image)
+        read_as_planned(image, Locations())
 
 
 @pytest.mark.parametrize(
@@ -342,7 +351,7 @@ async def test_conversion_runs_in_another_process_and_leaves_the_file_alone(inpu
 
 
 async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, monkeypatch):
-    monkeypatch.setattr("pipeline.provider.inputs.REQUEST_BYTES", 60_000)
+    monkeypatch.setattr("pipeline.provider.request.REQUEST_BYTES", 60_000)
     images = [planned(pictures.saved("PNG", size=(150, 150)), f"{n}.png") for n in range(3)]
     assert all(image.size_bytes > 20_000 for image in images)
     ready = await load(inputs, *images)
@@ -360,7 +369,7 @@ async def test_i02_a_request_stays_below_the_total(inputs, planned, pictures, mo
     ],
 )
 async def test_i07_a_picture_that_ends_its_process_fails_alone(inputs, planned, pictures, monkeypatch, end, kind, says):
-    monkeypatch.setattr("pipeline.provider.inputs.convert", globals()[end])
+    monkeypatch.setattr("pipeline.provider.request.convert", globals()[end])
     with pytest.raises(UnfitError, match=says) as caught:
         await load(inputs, planned(pictures.saved("TIFF")))
     assert type(caught.value) is kind
@@ -383,7 +392,7 @@ decoder.answer_to({{"function": "__main__:slow", "arguments": []}}, b"", cpu_s=0
 
 
 async def test_a_conversion_nobody_waits_for_ends_with_the_client(planned, pictures, monkeypatch, tmp_path):
-    monkeypatch.setattr("pipeline.provider.inputs.convert", _never_ends)
+    monkeypatch.setattr("pipeline.provider.request.convert", _never_ends)
     inputs = InputImages()
     loading = asyncio.ensure_future(load(inputs, planned(pictures.saved("TIFF"))))
     while not inputs._decoders:
@@ -417,3 +426,30 @@ def _crashes(*_):
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGSEGV)
     signal.pause()
+
+
+DENIED = f"<Error><Code>ExpiredToken</Code><Token>{SECRET}</Token></Error>"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        (lambda s3: s3.objects.clear(), LocalTroubleError, "it is gone"),
+        (lambda s3: s3.objects.update({"in.png": (b"other", {})}), UnfitError, "changed since the plan"),
+        (lambda s3: s3.tell("GET", Answer(403, body=DENIED)), LocalTroubleError, "credentials have expired"),
+    ],
+    ids=["gone", "changed", "expired"],
+)
+async def test_an_object_that_is_not_as_planned_is_not_sent(inputs, pictures, monkeypatch, change, kind, says):
+    data = pictures.saved("PNG")
+    with scripted_server() as s3:
+        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        s3.objects["in.png"] = (data, {})
+        image = InputImage(path="s3://bucket/in.png", sha256=sha256(data).hexdigest(), size_bytes=len(data), mtime_ns=1)
+        (ready,) = await load(inputs, image)
+        assert ready.mime == "image/png"
+        change(s3)
+        with pytest.raises(kind, match=says) as caught:
+            await load(inputs, image)
+    assert SECRET not in str(caught.value)

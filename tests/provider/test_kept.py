@@ -14,7 +14,7 @@ import pytest
 import trustme
 
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.body_reader import WORTH_IT_BYTES
+from pipeline.provider.connections import WORTH_IT_BYTES
 
 SMALL, LARGE = b"{}", random.Random(7).randbytes(3_000_000)
 SIZES = [pytest.param(SMALL, id="small"), pytest.param(LARGE, id="read-in-place")]

@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.model import InputImage, Tier, Usage
-from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.pricing import PriceList
+from pipeline.provider.catalogue import Catalogue, PriceList
 from tests.engine.fakes import task
 
 BANANA, FLASH, PRO = "gemini-nano-banana-2.1", "gemini-2.5-flash-image", "gemini-3-pro-image"
@@ -12,7 +11,7 @@ IMAGE = InputImage("a.png", "0" * 64, 9, 0)
 
 
 def prices(**own: int) -> PriceList:
-    return PriceList(Catalogue.load(own))
+    return PriceList(Catalogue(own))
 
 
 def usage(image: int = 1120, text: int = 0, prompt: int = 0, tier: Tier = Tier.STANDARD) -> Usage:
@@ -43,7 +42,7 @@ def test_P9_a_quote_is_of_the_pixels_and_of_all_an_attempt_can_cost(changes, lea
 
 
 def test_own_price_wins_and_is_exact():
-    own = PriceList(Catalogue.load({"mine": 40_000, PRO: {"1K": 107_000}}), {(PRO, "1K", "standard"): 900_000})
+    own = PriceList(Catalogue({"mine": 40_000, PRO: {"1K": 107_000}}), {(PRO, "1K", "standard"): 900_000})
     assert own.quote(task(model="mine", size="4K", tier=Tier.FLEX)) == (40_000, 40_000)
     assert own.quote(task(model=PRO)) == (107_000, 107_000)
     assert own.settle(task(model=PRO), usage(image=5000)) == 107_000

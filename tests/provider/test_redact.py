@@ -3,11 +3,12 @@
 import base64
 import html
 import json
+import tracemalloc
 from urllib.parse import quote, quote_plus
 
 import pytest
 
-from pipeline.provider.redact import MASK, Redactor
+from pipeline.provider.redact import _CHUNK, MASK, Redactor
 
 KEY = 'sk-canary/7+hard="to\\miss&~'
 SCRUB = Redactor(KEY)
@@ -94,8 +95,28 @@ def test_what_stands_between_two_echoes_stays():
     assert Redactor(LONG).text(f"%41{echo}\\/{LONG[5:20]}%41, {LONG}") == f"%41{MASK}\\/{MASK}%41, {MASK}"
 
 
-def test_many_echoes_are_found_in_linear_time():
-    assert SCRUB.body(KEY.encode() * 20_000) == MASK.encode() * 20_000
+def test_what_is_nothing_but_echoes_is_masked_whole():
+    """Finding 20,000 places one by one takes seconds, and there is nothing else to keep."""
+    assert SCRUB.body(KEY.encode() * 20_000) == MASK.encode()
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_a_key_across_two_chunks_of_a_large_body_is_found(form):
+    redactor, echo = Redactor(LONG), form(LONG).encode()
+    for before in (_CHUNK - len(echo), _CHUNK - len(echo) // 2, _CHUNK - 1):
+        body = b"." * before + echo + b"." * _CHUNK
+        assert redactor.body(body) == b"." * before + MASK.encode() + b"." * _CHUNK
+
+
+@pytest.mark.parametrize("escape", [b"%41x", b"\\a"])
+def test_a_body_of_escapes_takes_memory_for_a_part_of_it_only(escape):
+    body = escape * 500_000
+    tracemalloc.start()
+    try:
+        assert Redactor(LONG).body(body) == body
+        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_bearer_prefix_hides_nothing():

@@ -10,7 +10,7 @@ from pipeline.provider import request
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.request import Ready
 
-CATALOGUE = Catalogue.load()
+CATALOGUE = Catalogue()
 
 
 def built(task, *images):

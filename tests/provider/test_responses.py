@@ -15,7 +15,7 @@ from pipeline.provider.redact import Redactor
 from pipeline.provider.responses import AnswerReader
 
 KEY = "sk-canary/7+hard=to~miss"
-READER = AnswerReader(Redactor(KEY), Catalogue.load())
+READER = AnswerReader(Redactor(KEY), Catalogue())
 
 
 def chunk(kind, data):
@@ -420,7 +420,7 @@ def test_a_bug_in_judging_keeps_the_body(make_reply, task):
     def broken_clock():
         raise RuntimeError("no time")
 
-    reader = AnswerReader(Redactor(KEY), Catalogue.load(), clock=broken_clock)
+    reader = AnswerReader(Redactor(KEY), Catalogue(), clock=broken_clock)
     failure = reader.read(make_reply(b'{"error":{}}', 429), task)
     assert (failure.fault, failure.billed, failure.body) == (Fault.OTHER, Billed.MAYBE, b'{"error":{}}')
     assert "RuntimeError: no time" in failure.reason

@@ -1,5 +1,6 @@
 """A report's folder is ours or it is left alone."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,8 @@ def test_two_manifests_with_one_output_directory_have_a_report_each(tmp_path: Pa
     assert report_folder(tmp_path, "shop") == first
     assert report_folder(tmp_path, "../posters & more") == second
     assert is_thumbnail(f"{second.name}/thumbs/0.webp")
+    shutil.rmtree(first)
+    assert report_folder(tmp_path, "../posters & more") == second  # its picks are there
 
 
 @pytest.mark.parametrize(

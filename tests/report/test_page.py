@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.report.picks import read_picks
+from pipeline.report.folder import read_picks
 from tests.report.reports import EVIL, make_report
 from tests.report.sheets import Sheet
 

@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.model import Mark
-from pipeline.report.picks import merge_marks, read_picks
+from pipeline.report.folder import merge_marks, read_picks
 
 
 def written(folder: Path, text: str) -> Path:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
 import pipeline.simulator
-from pipeline.simulator.pictures import Order, draw
-from pipeline.simulator.relight import UnreadableImage, nearest_ratio
+from pipeline.simulator.pictures import Order, UnreadableImage, draw, nearest_ratio
 from pipeline.simulator.scenes import index, scene, understand
 
 ASSETS = Path(pipeline.simulator.__path__[0]) / "assets"

@@ -54,7 +54,7 @@ def test_a_duration_has_a_unit_or_is_a_number(written, seconds):
         ("latency: {p50: 3s}\n", "x.yaml:1:1: latency: p50 and p95 belong together"),
         ("latency: {uniform: [2s, 1s]}\n", "x.yaml:1:1: latency: uniform is [least, most]"),
         ("picture: large\n", "x.yaml:1:1: picture"),
-        ("seed: 1\nseed: 2\n", "x.yaml:2:1: the key seed stands here twice"),
+        ("seed: 1\nseed: 2\n", "x.yaml:2:1: duplicate key 'seed'"),
         ("capacity:\n  - {after: 9s}\n  - {after: 1s}\n", "x.yaml:1:1: capacity: the steps must be in the order"),
         ("limits: {hint: loud}\n", "x.yaml:1:10: limits.hint"),
         ("faults: [\n", "x.yaml:2:1: "),

@@ -22,7 +22,7 @@ COMBINATIONS = [
 async def test_every_size_and_ratio_has_the_pixels_of_the_table(start):
     asker = await start()
     for name, size, ratio in COMBINATIONS:
-        sent = size if SERVED[name].takes_image_size else None
+        sent = size if SERVED[name].thinks else None
         wished = {"aspectRatio": ratio} | ({"imageSize": sent} if sent else {})
         heard = await asker.ask(model=name, config={"imageConfig": wished})
         assert heard.image.size == CATALOGUE.pixels(name, size, ratio), (name, size, ratio)

@@ -298,12 +298,13 @@ def made_by_the_first_version(path: Path) -> None:
         connection.execute("ALTER TABLE meta DROP COLUMN ledger")
         connection.execute("ALTER TABLE task DROP COLUMN released")
         connection.execute("ALTER TABLE task DROP COLUMN accepted")
-        for index in ("task_made", "task_pixels"):
+        for index in ("task_made", "task_pixels", "task_look"):
             connection.execute(f"DROP INDEX {index}")
         for table, column in (
             ("task", "pixels_digest"),
             ("task", "edit"),
             ("task", "flags"),
+            ("task", "look"),
             ("digest", "pixels"),
             ("run", "found"),
         ):

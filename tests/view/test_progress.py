@@ -3,11 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, StagePlanned
+from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, RunSummary, StagePlanned
 from pipeline.errors import Exit
 from pipeline.model import TaskState
-from pipeline.view.live import LiveProgress, SilentProgress, progress
-from pipeline.view.progress import PlainProgress, ProgressCounts
+from pipeline.view.progress import LiveProgress, PlainProgress, ProgressCounts, progress
 
 
 class ClosedStream(io.StringIO):
@@ -152,11 +151,18 @@ def test_r18_a_terminal_that_goes_away_ends_the_view_and_not_the_run(clock, gaug
         ("auto", False, False, PlainProgress),
         ("rich", False, False, LiveProgress),
         ("plain", True, False, PlainProgress),
-        ("none", True, False, SilentProgress),
-        ("rich", True, True, SilentProgress),
     ],
 )
 def test_progress_follows_flags_and_terminal(gauge, mode, is_terminal, is_quiet, kind, monkeypatch) -> None:
     monkeypatch.delenv("TERM", raising=False)
     view = progress(mode, total=1, gauge=gauge, console=console(is_terminal=is_terminal), is_quiet=is_quiet)
     assert isinstance(view, kind)
+
+
+@pytest.mark.parametrize(("mode", "is_quiet"), [("none", False), ("rich", True)])
+def test_no_progress_is_written_where_none_is_wanted(gauge, started, mode, is_quiet) -> None:
+    screen = console()
+    with progress(mode, total=1, gauge=gauge, console=screen, is_quiet=is_quiet) as view:
+        view(started())
+        view(RunEnded(summary=RunSummary(run=1, exit=Exit.OK)))
+    assert seen(screen) == ""

@@ -62,8 +62,10 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
         ),
         ({"unknown": 1}, "1 unknown: maybe billed; ask again"),  # by an earlier run: what it cost is not of this one
         ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are its images, take them over: imgpipe"),
-        ({"missing": 2}, "2 missing or changed since: put the files back, or buy them again: imgpipe run x.yaml --re"),
-        ({"pending": 9, "exit": Exit.BUDGET}, "Raise the budget"),
+        (
+            {"missing": 2},
+            "2 missing or changed since: put the files back, accept that (imgpipe run x.yaml --accept edited,absent)",
+        ),
         ({"exit": Exit.ACCOUNT}, "imgpipe doctor x.yaml"),
         ({"exit": Exit.STORAGE}, "imgpipe verify x.yaml"),
         ({"exit": Exit.BUG}, "This is a bug in imgpipe"),

@@ -6,6 +6,7 @@ by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from dataclasses import replace
@@ -15,10 +16,11 @@ from typing import Any, Final, TypeVar
 from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import SIDECAR, Artifact, Image, Sidecar
+from pipeline.imaging.formats import describe
+from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery
+from pipeline.store.writer import Delivery, kept
 
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
@@ -39,6 +41,18 @@ def stored(image: Image, path: str, version: int) -> Artifact:
         size_bytes=len(image.data),
         mtime_ns=version,
     )
+
+
+def find_object(bucket: Bucket, *, ledger_id: str, attempt: int, name: str) -> Artifact | None:
+    """Return the image that an attempt put; None: it put none, or what stands there is another one."""
+    for suffix in OUTPUT_SUFFIXES:
+        found = bucket.look(name + suffix)
+        if found is None or found.facts is None or (found.facts.ledger, found.facts.attempt) != (ledger_id, attempt):
+            continue
+        data = bucket.read(name + suffix) or b""
+        if hashlib.sha256(data).hexdigest() == found.facts.sha256:
+            return stored(describe(data), name + suffix, found.version)
+    return None
 
 
 class BucketWriter:
@@ -73,6 +87,10 @@ class BucketWriter:
         if kept is not None:
             self._rejected.drop(kept)
         return stored(delivery.image, delivery.path, version)
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/. Raises StorageError."""
+        return kept(self._rejected, delivery)
 
     def abandon(self) -> None:
         """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
@@ -159,25 +177,16 @@ class BucketWriter:
             return None
         if not self._force and (found.size_bytes, found.version) != (old.size_bytes, old.mtime_ns):
             return None  # edited since: if it has our name, the put will say so
-        kept = self._keep(delivery)
+        waiting = self.keep(delivery)
         reach("kept")
         name = f"{delivery.ledger_id}-{delivery.previous_maker or 0}-{old.path.rpartition('/')[2]}"
         self._bucket.copy(old.path, SUPERSEDED + name)
         reach("superseded")
         self._bucket.delete(old.path)
-        return kept.rpartition("/")[2]
-
-    def _keep(self, delivery: Delivery) -> str:
-        try:
-            return self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
-        except OSError as error:
-            why = error.strerror or error
-            raise StorageError(
-                f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
-            ) from error
+        return waiting.rpartition("/")[2]
 
     def _conflict(self, delivery: Delivery) -> Conflict:
-        kept = self._keep(delivery)
+        kept = self.keep(delivery)
         place = f"{self._bucket.url}/{delivery.path}"
         return Conflict(
             f"{delivery.facts.task}: {place} is in the way and may not be replaced; the image was kept as {kept}. Move"
@@ -186,7 +195,7 @@ class BucketWriter:
         )
 
     def _unpublished(self, delivery: Delivery, error: BucketError) -> StorageError:
-        kept = self._keep(delivery)
+        kept = self.keep(delivery)
         return StorageError(
             f"{delivery.facts.task}: {delivery.path} could not be put: {error}; the image is in {kept} and is published"
             " by the next run, without a request"

@@ -6,25 +6,48 @@ Expected errors are returned as a `Failure` that says where the bytes were kept.
 writer pool from end to end; cancelling the caller stops only the wait.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
-from pipeline.errors import Conflict, StorageError
+from pipeline.buckets import Bucket
+from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
+from pipeline.imaging.formats import describe
+from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fault, Image
 from pipeline.store import rows
+from pipeline.store.files import Tree
+from pipeline.store.images.bucket import find_object
+from pipeline.store.kept import collect
+from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
-from pipeline.store.resources import StoreResources, StoreSettings, WriterPool
+from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
 from pipeline.store.writer import Delivery
+
+TAKEN_OVER: Final = "found in the output after its worker was lost"
 
 
 class StoredImages:
     """Images in whatever kind of place. All methods may be called concurrently."""
 
-    def __init__(self, settings: StoreSettings, resources: StoreResources, pool: WriterPool) -> None:
+    def __init__(
+        self,
+        settings: StoreSettings,
+        resources: ImageResources,
+        pool: WriterPool,
+        *,
+        received: Callable[[int, str, str], None] | None = None,
+    ) -> None:
+        """`received` is told attempt, hash and path of an image before a rename gives up its part.
+
+        None: this is a worker. It gives images free names only: what stands in the place of another one is moved by
+        the process that has the ledger, for a worker that was frozen may go on whenever it likes.
+        """
         self._manifest = settings.manifest
         self._clock = settings.clock
         self._resources = resources
         self._pool = pool
+        self._received = received
 
     async def put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
         """Give an image its final name durably (B3, B4); its part stays until `release`.
@@ -40,6 +63,24 @@ class StoredImages:
         """
         return await self._pool.finish(self._keep_body, attempt, failure)
 
+    async def publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
+        """Give the image that a worker kept its name, in the place of the task's earlier one."""
+        return await self._pool.finish(self._publish_kept, attempt, failure)
+
+    async def find(self, attempt: Attempt) -> Artifact | Failure | None:
+        """Find the image of an attempt whose sender died, and publish it where only its part stands (P1).
+
+        None: there is none, or not yet; the next start looks again.
+        """
+        return await self._pool.finish(self._find, attempt)
+
+    async def take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
+        """Take the image of an earlier attempt, given up for unknown, that has the name by now; reject this one's.
+
+        Returns `failure` where it is not that image which is in the way.
+        """
+        return await self._pool.finish(self._take_earlier, attempt, failure, earlier)
+
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
         self._resources.writer.abandon()
@@ -48,9 +89,48 @@ class StoredImages:
         """Remove the part of an image that is recorded as done (step 9)."""
         await self._pool.finish(self._release, attempt, artifact)
 
-    def _put(self, attempt: Attempt, answer: Answer) -> Artifact | Failure:
+    def _find(self, attempt: Attempt) -> Artifact | Failure | None:
+        outputs, name = self._resources.outputs, attempt.task.name
+        if isinstance(outputs, Bucket):
+            return find_object(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+        image = find_part(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+        return None if image is None else self._put(attempt, Answer(image=image, notes=(TAKEN_OVER,)), is_written=True)
+
+    def _publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
+        rejected = self._resources.rejected
+        kept = rejected.find_image(attempt.id)
+        if kept is None:  # kept by a worker that does not see the state directory
+            collect(self._resources)
+            kept = rejected.find_image(attempt.id)
+        if kept is None:
+            return replace(failure, storage_error=f"{attempt.task.id}: its image was kept and is not found")
+        answer = Answer(image=describe(kept.path.read_bytes()), usage=failure.usage, request_id=failure.request_id)
+        result = self._put(attempt, replace(answer, response_id=failure.response_id))
+        if isinstance(result, Artifact):
+            rejected.drop(kept.name)
+        return result
+
+    def _take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
+        found = self._find(earlier)
+        if not isinstance(found, Artifact):
+            return failure
+        resources, note = self._resources, f"brought by attempt {earlier.number}, whose worker was lost for a while"
+        if isinstance(resources.outputs, Tree):
+            mine = find_part(
+                resources.outputs, ledger_id=resources.ledger_id, attempt=attempt.id, name=attempt.task.name
+            )
+            if mine is not None:
+                resources.rejected.keep(mine.data, mine.suffix, self._delivery(attempt, Answer(image=mine)).facts)
+                resources.writer.drop_part(resources.ledger_id, attempt.id, replace(found, sha256=mine.sha256))
+        return replace(found, usage=failure.usage, request_id=failure.request_id, notes=(note,))
+
+    def _put(self, attempt: Attempt, answer: Answer, *, is_written: bool = False) -> Artifact | Failure:
+        delivery = self._delivery(attempt, answer)
+        delivery.is_part_whole = is_written
         try:
-            artifact = self._resources.writer.publish(self._delivery(attempt, answer))
+            if self._received is None and attempt.previous is not None:
+                return self._kept_for_another(delivery, answer)
+            artifact = self._resources.writer.publish(delivery)
         except StorageError as error:
             return _unpublished(answer, error)
         if answer.sidecar is not None:
@@ -64,6 +144,10 @@ class StoredImages:
             notes=answer.notes,
             doubts=answer.doubts,
         )
+
+    def _kept_for_another(self, delivery: Delivery, answer: Answer) -> Failure:
+        kept = self._resources.writer.keep(delivery)
+        return replace(_unpublished(answer, StorageError(f"its image is in {kept}")), storage_error=None, code=KEPT)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None
@@ -79,7 +163,7 @@ class StoredImages:
         reach("unlink")
 
     def _delivery(self, attempt: Attempt, answer: Answer) -> Delivery:
-        image, ledger = answer.image, self._resources.ledger
+        image = answer.image
         return Delivery(
             ledger_id=self._resources.ledger_id,
             attempt=attempt.id,
@@ -87,7 +171,7 @@ class StoredImages:
             name=attempt.task.name,
             previous=attempt.previous,
             previous_maker=attempt.previous_maker,
-            received=lambda path: ledger.run(lambda c: rows.receive(c, attempt.id, sha256=image.sha256, kept=path)),
+            received=lambda path: self._receive(attempt, image, path),
             facts=Facts(
                 attempt=attempt.id,
                 manifest=self._manifest,
@@ -100,6 +184,11 @@ class StoredImages:
                 request_id=answer.request_id,
             ),
         )
+
+    def _receive(self, attempt: Attempt, image: Image, path: str) -> None:
+        if self._received is None:
+            raise StorageError(f"{attempt.task.id}: this worker's output directory has no hard links")
+        self._received(attempt.id, image.sha256, path)
 
     def _facts_of_body(self, attempt: Attempt, failure: Failure) -> Facts:
         return Facts(
@@ -118,6 +207,7 @@ class StoredImages:
 def _unpublished(answer: Answer, error: StorageError) -> Failure:
     """Return the failure of an image that was paid for, is kept, and has no final name."""
     conflict = error if isinstance(error, Conflict) else None
+    closed = error.folder if isinstance(error, ClosedFolder) else None
     return Failure(
         fault=Fault.STORAGE if conflict is None else Fault.CONFLICT,
         billed=Billed.YES,
@@ -128,5 +218,6 @@ def _unpublished(answer: Answer, error: StorageError) -> Failure:
         usage=answer.usage,
         image_sha256=answer.image.sha256,
         kept=None if conflict is None else conflict.kept,
-        storage_error=str(error) if conflict is None else None,
+        storage_error=str(error) if conflict is None and closed is None else None,
+        closed_folder=closed,
     )

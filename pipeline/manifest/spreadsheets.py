@@ -1,20 +1,23 @@
-"""Detects encoding and delimiter of a delimited text file, and reads its records with their line numbers.
+"""Reads the records of a delimited text file or of a workbook (xlsx, xls, xlsb, ods), with their line numbers.
 
 Spreadsheets write commas, semicolons (where the comma is the decimal sign) or tabs; UTF-8 with or without a byte-order
-mark, UTF-16 ("Unicode text") or the code page of Windows. What a manifest states is used as it is. The file is read as
-a stream.
+mark, UTF-16 ("Unicode text") or the code page of Windows. What a manifest states is used as it is. Text is read as a
+stream. A sheet is in memory as a whole, so what a workbook may unpack to is bounded; python-calamine is an extra.
 """
 
 import codecs
 import csv
+import datetime
 import io
 import itertools
 import re
+import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.manifest.files import open_regular
+from pipeline.text import is_plain, nearest
 
 DELIMITERS = (",", ";", "\t")
 # What programs save tables in; the first is meant to be.
@@ -70,8 +73,13 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
     sep = _SEP.match(sample)
     if sep is not None:
         sample = sample[sep.end() :]
-    chosen = delimiter or (sep[1] if sep is not None else _delimiter(sample, columns))
-    return Dialect(found, chosen, sep is not None, is_guessed=encoding is None and found == "cp1252")
+    best = max(DELIMITERS, key=lambda each: _fit(sample, each, columns))  # the first of equals
+    return Dialect(
+        found,
+        delimiter or (sep[1] if sep is not None else best),
+        sep is not None,
+        is_guessed=encoding is None and found == "cp1252",
+    )
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
@@ -142,17 +150,13 @@ def not_decodable(path: Path, encoding: str) -> Unreadable:
     return Unreadable(f"is not {name} text", instead)
 
 
-def _delimiter(sample: str, columns: Collection[str]) -> str:
-    """Return the delimiter that makes a table of the sample: all columns there, records alike, most columns."""
-    return max(DELIMITERS, key=lambda delimiter: _fit(sample, delimiter, columns))  # the first of equals
-
-
 def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, float, int]:
+    """Return how well a delimiter makes a table of the sample: all columns there, records alike, number of columns."""
     found: list[list[str]] = []
     try:
         for cells in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLE):
             found += [cells] if any(cell.strip() for cell in cells) else []
-    except csv.Error:  # a quote that is never closed: told when the rows are read
+    except csv.Error:  # a quote that is never closed: reported when the rows are read
         pass
     if not found:
         return False, 0.0, 0
@@ -197,3 +201,65 @@ def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
                 break
             position = following + 1
     return began
+
+
+MAX_UNPACKED_BYTES = 512 * 2**20
+
+
+def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number, cells) of a sheet, None: the first one. Raises Unreadable, OSError."""
+    try:
+        from python_calamine import CalamineError, CalamineWorkbook
+    except ImportError:
+        raise Unreadable("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
+    open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
+    _check_size(path)
+    try:
+        with CalamineWorkbook.from_path(str(path)) as book:
+            name = _chosen(sheet, book.sheet_names)
+            for number, cells in enumerate(book.get_sheet_by_name(name).iter_rows(), 1):
+                yield number, [text_of_cell(cell) for cell in cells]
+    except CalamineError as error:
+        raise Unreadable(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
+
+
+def text_of_cell(value: object) -> str:
+    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight."""
+    match value:
+        case bool():
+            return "TRUE" if value else "FALSE"
+        case float() if value.is_integer():
+            return str(int(value))
+        case datetime.datetime() if value.time() == datetime.time():
+            return value.date().isoformat()
+        case datetime.datetime():
+            return value.isoformat(" ")
+        case _:
+            return str(value)
+
+
+def _chosen(sheet: str | None, names: list[str]) -> str:
+    if not names:
+        raise Unreadable("the workbook has no sheet", "write a header row and rows")
+    if sheet is None:
+        return names[0]
+    if sheet in names:
+        return sheet
+    near = nearest(sheet, filter(is_plain, names))
+    known = ", ".join(name for name in names if is_plain(name))
+    instead = f"did you mean {near!r}?" if near is not None else f"its sheets: {known}"
+    raise Unreadable(f"there is no sheet {sheet!r}", instead)
+
+
+def _check_size(path: Path) -> None:
+    """Refuse an archive that says it unpacks to more than a machine can hold."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except zipfile.BadZipFile as error:
+        raise Unreadable(f"is not a workbook that can be read: {error}", "save it anew") from None
+    if unpacked > MAX_UNPACKED_BYTES:
+        what = f"unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB"
+        raise Unreadable(what, "export the sheet as CSV, which is read row by row")
