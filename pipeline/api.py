@@ -95,8 +95,10 @@ def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explan
     InputError when nobody knows it.
     """
     from pipeline.app import explain as app_explain
+    from pipeline.model import is_object
 
-    return app_explain.explain(Path(path), state_dir=None if state_dir is None else Path(state_dir))
+    place = path if isinstance(path, str) and is_object(path) else Path(path)
+    return app_explain.explain(place, state_dir=None if state_dir is None else Path(state_dir))
 
 
 async def run_manifest(
@@ -275,7 +277,7 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     from pipeline.manifest.location import is_address
 
     if is_address(str(output_dir)):
-        what = "not yet for buckets: generate() writes to a folder"
+        what = "generate() keeps its manifest beside the images, so it writes to a folder"
         raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
@@ -304,7 +306,7 @@ def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
             yield Generated(
                 id=row,
                 prompt=items.get(row.partition("@")[0], ""),
-                path=setup.manifest.output_folder / task.artifact.path,
+                path=Path(setup.manifest.location_of(task.artifact)),
                 width=task.artifact.width,
                 height=task.artifact.height,
                 mime=task.artifact.mime,
@@ -321,7 +323,7 @@ def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Gene
     return Generated(
         id=row,
         prompt=items.get(row.partition("@")[0], ""),
-        path=setup.manifest.output_folder / event.artifact.path,
+        path=Path(setup.manifest.location_of(event.artifact)),
         width=event.artifact.width,
         height=event.artifact.height,
         mime=event.artifact.mime,

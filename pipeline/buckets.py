@@ -215,7 +215,7 @@ class Bucket:
             old = self._store.head(path)
             if version_of(old["e_tag"]) != version:
                 raise ObjectExists(path)
-            mode: Any = {"e_tag": old["e_tag"], "version": old["version"]}
+            mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
             result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
         except (answers.PreconditionError, FileNotFoundError):
             raise ObjectExists(path) from None
@@ -249,10 +249,13 @@ class Bucket:
             raise self._translated(error) from None
         return digest.hexdigest()
 
-    def listing(self) -> Iterator[Listed]:
-        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError."""
+    def listing(self, folder: str | None = None) -> Iterator[Listed]:
+        """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError.
+
+        `folder`: only those below it, by the same names.
+        """
         try:
-            for page in self._store.list(chunk_size=PAGE):
+            for page in self._store.list(folder, chunk_size=PAGE):
                 yield from map(_listed, page)
         except Exception as error:
             raise self._translated(error) from None

@@ -259,6 +259,9 @@ class Answer:
     doubts: tuple[str, ...] = ()  # those of them that a person should hear of: not what was asked for
 
 
+KEPT: Final = "kept"  # code of a failure: its image waits for another process to give it its name
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
     """An attempt that brought no image. `reason` is free of secrets and control characters."""

@@ -1,14 +1,12 @@
-"""Mirrors picked images into a folder as a recipe of `deliver:` says: names, formats, sizes, colours.
+"""Mirrors picked images into a folder or a bucket as a recipe of `deliver:` says: names, formats, sizes, colours.
 
-`deliver.jsonl` in the folder says for each file its task, the hash of its source and what happened. A file that imgpipe
+`deliver.jsonl` in it says for each file its task, the hash of its source and what happened. A file that imgpipe
 did not write, or that was changed since, is never touched; what no longer belongs there moves to `.withdrawn/`.
 """
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,22 +15,22 @@ from typing import Final
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, plan_rows, reading
+from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
 from pipeline.app.redo import marks_of
+from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.provenance import is_signed
 from pipeline.manifest.settings import DeliveryRecipe
-from pipeline.model import Edit, TaskState
+from pipeline.model import Artifact, BucketUrl, Edit, TaskState
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import Files
 from pipeline.plan.selection import Selection
 from pipeline.store.files import FileComparison
+from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.text import name_key
 
 RECEIPT: Final = "deliver.jsonl"
-WITHDRAWN: Final = ".withdrawn"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
 ADDED, REPLACED, UNCHANGED, LEFT = "added", "replaced", "unchanged", "left"
 
@@ -45,6 +43,7 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     happened: str  # added, replaced, unchanged, withdrawn, left
     source_sha256: str = ""
     sha256: str = ""  # of the file as we wrote it; empty: it is not ours
+    mark: str = ""  # of an object as we wrote it
     recipe: str = ""  # a digest: another recipe makes another file
     reason: str = ""
 
@@ -54,7 +53,7 @@ class Delivered:
     """What became of one recipe."""
 
     recipe: str
-    folder: Path
+    place: Path | BucketUrl
     receipts: list[Receipt] = field(default_factory=list)
 
     @property
@@ -67,7 +66,7 @@ class Delivered:
 
 
 def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
-    """Bring the folders of the named recipes up to date (none named: of all). Raises InputError, StorageError."""
+    """Bring the places of the named recipes up to date (none named: of all). Raises InputError, StorageError."""
     recipes = setup.manifest.deliveries
     if not recipes:
         what = "the manifest has no `deliver:`"
@@ -81,11 +80,11 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
 
 
 def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
-    folder = recipe.folder_of(is_simulated=setup.flags.simulate)
-    delivered = Delivered(recipe=recipe.name, folder=folder)
+    place = recipe.place_of(is_simulated=setup.flags.simulate)
+    delivered = Delivered(recipe=recipe.name, place=place)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        former = _receipts(folder)
+        mirror = open_mirror(place)
+        former = _receipts(mirror, place)
         seen: dict[str, str] = {}
         for row in _chosen(setup, recipe):
             context = setup.manifest.context_of(row.task)
@@ -95,13 +94,16 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
                 reason = f"{other} has the same name"
                 delivered.receipts.append(Receipt(file=name, task=row.task.id, happened=LEFT, reason=reason))
                 continue
-            delivered.receipts.append(_place(setup, recipe, folder, row, name, former))
+            delivered.receipts.append(_place(setup, recipe, mirror, row, name, former))
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
-        delivered.receipts += [_withdraw(folder, receipt) for receipt in gone]
-        _write(folder / RECEIPT, b"".join(msgspec.json.encode(each) + b"\n" for each in delivered.receipts))
+        delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
+        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in delivered.receipts)
+        mirror.write(RECEIPT, lines, "application/jsonl", before=mirror.mark(RECEIPT))
     except OSError as error:
-        raise StorageError(f"{error.filename or folder}: {error.strerror}; mend it, then run it again") from error
+        raise StorageError(
+            f"{error.filename or place}: {error.strerror or error}; mend it, then run it again"
+        ) from error
     return delivered
 
 
@@ -109,9 +111,9 @@ def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
     """Yield the tasks whose images are meant: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
     selection = replace(Selection(select=recipe.select), marks=marks)
-    files = Files(setup.manifest.output_folder)
     with reading(setup) as reader:
-        for row in selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
+        files = file_view(setup.manifest.output_dir, reader)
+        for row in selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
             known, mark = row.known, marks.get(row.task.id)
             if known is None or known.state is not TaskState.DONE or known.artifact is None:
                 continue
@@ -125,26 +127,25 @@ def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
 
 
 def _place(
-    setup: Setup, recipe: DeliveryRecipe, folder: Path, row: PlanRow, name: str, former: dict[str, Receipt]
+    setup: Setup, recipe: DeliveryRecipe, mirror: Mirror, row: PlanRow, name: str, former: dict[str, Receipt]
 ) -> Receipt:
     assert row.known is not None
     assert row.known.artifact is not None
-    artifact = row.known.artifact
-    source = (setup.manifest.output_folder / artifact.path).read_bytes()
-    source_sha256 = hashlib.sha256(source).hexdigest()
-    suffix = recipe.suffix or Path(artifact.path).suffix
-    file = name + suffix
-    before, there = former.get(file), _sha256(folder / file)
+    artifact, source = row.known.artifact, None
+    if row.known.edit is Edit.EDITED:  # it may have been edited again
+        source = _read(setup, artifact)
+    source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
+    file = name + (recipe.suffix or Path(artifact.path).suffix)
+    before, there = former.get(file), mirror.mark(file)
     receipt = Receipt(
         file=file, task=row.task.id, happened=UNCHANGED, source_sha256=source_sha256, recipe=recipe.digest
     )
-    is_ours = before is not None and before.sha256 != "" and there == before.sha256
+    is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
-        return msgspec.structs.replace(receipt, sha256=before.sha256)
+        return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
     if there is not None and not is_ours:
-        reason = "another file has its name" if before is None else "it was changed since it was delivered"
-        kept = "" if before is None else before.sha256
-        return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept)
+        return _left(receipt, before)
+    source = source if source is not None else _read(setup, artifact)
     try:
         data, _ = rendition(
             source,
@@ -157,55 +158,57 @@ def _place(
         )
     except NotAnImageError as error:
         return msgspec.structs.replace(receipt, happened=LEFT, reason=f"it cannot be converted: {error}")
-    _write(folder / file, data)
-    happened = ADDED if there is None else REPLACED
-    reason = SIGNATURE_LOST if is_signed(source) and not is_signed(data) else ""
-    return msgspec.structs.replace(receipt, happened=happened, sha256=hashlib.sha256(data).hexdigest(), reason=reason)
+    try:
+        mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+        mark = mirror.write(file, data, mime, before=there)
+    except FileExistsError:
+        return _left(receipt, before)
+    sha256 = hashlib.sha256(data).hexdigest()
+    return msgspec.structs.replace(
+        receipt,
+        happened=ADDED if there is None else REPLACED,
+        source_sha256=hashlib.sha256(source).hexdigest(),
+        sha256=sha256,
+        mark=mark if mark != sha256 else "",
+        reason=SIGNATURE_LOST if is_signed(source) and not is_signed(data) else "",
+    )
 
 
-def _withdraw(folder: Path, receipt: Receipt) -> Receipt:
+def _mark_of(receipt: Receipt) -> str:
+    return receipt.mark or receipt.sha256
+
+
+def _left(receipt: Receipt, before: Receipt | None) -> Receipt:
+    reason = "another file has its name" if before is None else "it was changed since it was delivered"
+    kept, mark = ("", "") if before is None else (before.sha256, before.mark)
+    return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept, mark=mark)
+
+
+def _read(setup: Setup, artifact: Artifact) -> bytes:
+    location = setup.manifest.location_of(artifact)
+    data = Locations().read(location)
+    if data is None:
+        raise StorageError(f"{location} is gone; run the same command again")
+    return data
+
+
+def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
     """Move a file that is no longer meant out of the way; one that was changed stays."""
-    there = _sha256(folder / receipt.file)
-    if there is not None and there != receipt.sha256:
+    there = mirror.mark(receipt.file)
+    if there is not None and there != _mark_of(receipt):
         reason = "it is no longer meant, and was changed since it was delivered"
         return msgspec.structs.replace(receipt, happened=LEFT, reason=reason)
     if there is not None:
-        target = folder / WITHDRAWN / receipt.file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        (folder / receipt.file).replace(target)
+        mirror.withdraw(receipt.file)
     return msgspec.structs.replace(receipt, happened="withdrawn", reason="")
 
 
-def _receipts(folder: Path) -> dict[str, Receipt]:
+def _receipts(mirror: Mirror, place: Path | BucketUrl) -> dict[str, Receipt]:
     """Return what we wrote there before, by file; what was withdrawn is not there any more."""
-    path = folder / RECEIPT
-    with suppress(FileNotFoundError):
-        decode = msgspec.json.Decoder(Receipt).decode
-        try:
-            known = [decode(line) for line in path.read_bytes().splitlines()]
-        except msgspec.DecodeError as error:
-            raise InputError(
-                Problem(file=str(path), what=f"is no list of deliveries: {error}", instead="move it away")
-            ) from error
-        return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}
-    return {}
-
-
-def _sha256(path: Path) -> str | None:
-    if not os.path.lexists(path):
-        return None
-    if path.is_symlink() or not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write under another name first, so that no half file ever has the right one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    decode = msgspec.json.Decoder(Receipt).decode
     try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+        known = [decode(line) for line in (mirror.read(RECEIPT) or b"").splitlines()]
+    except msgspec.DecodeError as error:
+        what = f"is no list of deliveries: {error}"
+        raise InputError(Problem(file=f"{place}/{RECEIPT}", what=what, instead="move it away")) from error
+    return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}

@@ -1,7 +1,8 @@
-"""Finds everything recorded about an image file: manifest, row, prompt, inputs, attempts, price.
+"""Finds everything recorded about an image, a file or an object: manifest, row, prompt, inputs, attempts, price.
 
-The ledger is looked for in the folders above the file; the image is found in it by path, else by SHA-256. Without a
-ledger the record embedded in the file is used. Needs no manifest and changes nothing.
+The ledger is looked for in the folders above the file, of an object in those beside the manifests of the working
+directory; the image is found in it by path, else by SHA-256. Without a ledger the record embedded in the image is used.
+Needs no manifest and changes nothing.
 """
 
 import hashlib
@@ -9,12 +10,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from pipeline.app.status import Record, attempt_line, flags_text, recorded, records_of
+from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import InputError, Problem
 from pipeline.imaging.provenance import extract, is_signed
+from pipeline.manifest.location import input_trouble
 from pipeline.model import SIDECAR, Artifact, Edit, Known
 from pipeline.store.history import Maker, PastAttempt
 from pipeline.store.ledger_file import NAME
@@ -38,28 +41,43 @@ class _Found:
     others: tuple[str, ...] = ()
 
 
-def explain(path: Path, *, state_dir: Path | None = None) -> Explanation:
-    """Explain one image. Raises InputError when nobody knows it, LedgerError for a ledger that cannot be read."""
+def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
+    """Explain one image, a file or the address of an object.
+
+    Raises InputError when nobody knows it, LedgerError for a ledger that cannot be read, StorageError: the bucket.
+    """
     if state_dir is not None and not (state_dir / NAME).is_file():
         raise InputError(
             Problem(what=f"there is no ledger in {state_dir}", instead=f"name the folder with {NAME} in it")
         )
-    if path.is_dir():
+    if isinstance(path, Path) and path.is_dir():
         raise InputError(Problem(what=f"{path} is a folder", instead="name one image"))
-    place = Path(os.path.normpath(path.absolute()))
+    place = PurePosixPath(path if isinstance(path, str) else os.path.normpath(path.absolute()))
     sha256, embedded, signed = _look(path)
-    for folder in _state_dirs(place) if state_dir is None else [state_dir.absolute()]:
+    for folder in _state_dirs(path, place) if state_dir is None else [state_dir.absolute()]:
         found = _find(folder, place, sha256)
         if found is not None:
-            return replace(_tell(found, path, sha256, embedded), is_signed=signed)
+            return replace(_tell(found, str(path), sha256, embedded), is_signed=signed)
     if embedded is not None:
-        return replace(_embedded(path, sha256, embedded), is_signed=signed)
-    what = "does not exist, and is in no ledger above it" if sha256 is None else "is in no ledger above it"
-    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record", instead=ADVICE))
+        return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
+    near = "above it" if isinstance(path, Path) else "of the working directory"
+    what = f"is in no ledger {near}" if sha256 is not None else f"does not exist, and is in no ledger {near}"
+    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record{_of(path)}", instead=ADVICE))
 
 
-def _look(path: Path) -> tuple[str | None, Mapping[str, Any] | None, bool]:
-    """Return hash and record of a file, perhaps from the file beside it, and whether it is signed."""
+def _of(path: Path | str) -> str:
+    """Say for which task an object was put, as its metadata tell; empty: they tell nothing."""
+    if isinstance(path, Path):
+        return ""
+    bucket, name = Locations().find(path)
+    found = bucket.look(name)
+    return "" if found is None or found.facts is None else f"; it was made for {visible(found.facts.task)}"
+
+
+def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
+    """Return hash and record of an image, perhaps from what lies beside it, and whether it is signed."""
+    if isinstance(path, str):
+        return _look_at_object(path)
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -79,9 +97,27 @@ def _beside(path: Path) -> Mapping[str, Any] | None:
     return None
 
 
-def _state_dirs(place: Path) -> Iterator[Path]:
+def _look_at_object(address: str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
+    trouble = input_trouble(address)
+    if trouble is not None:
+        raise InputError(Problem(what=f"PATH {trouble[0]}", instead=trouble[1]))
+    bucket, name = Locations().find(address)
+    with as_input_error(bucket.url):
+        data = bucket.read(name, most_bytes=MOST_BYTES)
+        if data is None:
+            return bucket.sha256(name), None, False
+        beside = None if (record := extract(data)) is not None else bucket.read(name + SIDECAR, most_bytes=MOST_BYTES)
+    return hashlib.sha256(data).hexdigest(), record or (beside and extract(beside)) or None, is_signed(data)
+
+
+def _state_dirs(path: Path | str, place: PurePosixPath) -> Iterator[Path]:
     """Walk up from the image; a folder may be a state directory itself (superseded images lie in one) or hold one."""
-    for folder in place.parents:
+    if isinstance(path, str):
+        for folder in (Path.cwd(), *Path.cwd().parents):
+            for pattern in (f"{STATE}/*/{NAME}", f"jobs/{STATE}/*/{NAME}"):
+                yield from (found.parent for found in sorted(folder.glob(pattern)))
+        return
+    for folder in map(Path, place.parents):
         for candidate in (folder, folder / STATE):
             if (candidate / NAME).is_file():
                 yield candidate
@@ -90,7 +126,7 @@ def _state_dirs(place: Path) -> Iterator[Path]:
 # -- whose image is it? -------------------------------------------------------------------------------------------
 
 
-def _find(state_dir: Path, place: Path, sha256: str | None) -> _Found | None:
+def _find(state_dir: Path, place: PurePosixPath, sha256: str | None) -> _Found | None:
     """Ask one ledger: first for the place, then for the bytes."""
     with LedgerReader(state_dir, manifest="") as reader:
         here = _maker_at(state_dir, reader, place)
@@ -110,13 +146,13 @@ def _find(state_dir: Path, place: Path, sha256: str | None) -> _Found | None:
     return _Found(state_dir=state_dir, maker=ranked[0], standing=standing, others=others)
 
 
-def _maker_at(state_dir: Path, reader: LedgerReader, place: Path) -> tuple[Maker, Artifact] | None:
+def _maker_at(state_dir: Path, reader: LedgerReader, place: PurePosixPath) -> tuple[Maker, Artifact] | None:
     """Return whose image belongs at a place, and that image; the folder it is relative to is its output directory."""
     for folder in place.parents:
         for maker in reader.makers(path=place.relative_to(folder).as_posix()):
             with LedgerReader(state_dir, manifest=maker.manifest) as own:
                 output_dir, known = own.output_dir(), own.known(maker.task_id)
-            if known is not None and known.artifact is not None and folder == output_dir:
+            if known is not None and known.artifact is not None and folder == PurePosixPath(str(output_dir)):
                 return maker, known.artifact
     return None
 
@@ -130,7 +166,7 @@ def _is_present(state_dir: Path, maker: Maker, sha256: str | None) -> bool:
 # -- what is known of it ------------------------------------------------------------------------------------------
 
 
-def _tell(found: _Found, path: Path, sha256: str | None, embedded: Mapping[str, Any] | None) -> Explanation:
+def _tell(found: _Found, path: str, sha256: str | None, embedded: Mapping[str, Any] | None) -> Explanation:
     maker = found.maker
     with LedgerReader(found.state_dir, manifest=maker.manifest) as reader:
         attempts = reader.attempts(maker.task_id)
@@ -157,7 +193,7 @@ def _tell(found: _Found, path: Path, sha256: str | None, embedded: Mapping[str, 
         variant=(record or {}).get("variant"),
         request=request,
         state_dir=str(found.state_dir),
-        recorded_path=None if place is None or output_dir is None else str(output_dir / place),
+        recorded_path=None if place is None or output_dir is None else f"{output_dir}/{place}",
         run=made.run if made else None,
         attempt=made.number if made else None,
         made_at=moment(made.ended_at or made.sent_at) if made else None,
@@ -196,7 +232,7 @@ def _request(
     return None, ["neither the ledger nor the file has a record of the request"]
 
 
-def _embedded(path: Path, sha256: str | None, embedded: Mapping[str, Any]) -> Explanation:
+def _embedded(path: str, sha256: str | None, embedded: Mapping[str, Any]) -> Explanation:
     """Tell what the file itself says."""
     variant = embedded.get("variant")
     return Explanation(

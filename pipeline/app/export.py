@@ -4,17 +4,18 @@ A different file is never replaced. Images keep the folders and names they have 
 not copied is reported with its reason.
 """
 
-import filecmp
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import marked
+from pipeline.buckets import Locations
 from pipeline.errors import Exit, StorageError
-from pipeline.model import SIDECAR, Mark
+from pipeline.model import SIDECAR, Artifact, Mark, is_object
 from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.reader import LedgerReader
 
@@ -34,25 +35,23 @@ class Exported:
 
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
-    exported = Exported()
+    exported, locations = Exported(), Locations()
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
-            source = _source(setup, reader, task_id, mark)
-            if isinstance(source, str):
-                exported.left.append((task_id, source))
+            artifact = _picked(reader, task_id, mark)
+            if isinstance(artifact, str):
+                exported.left.append((task_id, artifact))
                 continue
-            target = folder / source.relative_to(setup.manifest.output_folder)
+            source, target = setup.manifest.location_of(artifact), folder / artifact.path
             try:
-                _place(task_id, source, target, exported)
-                if target in (*exported.copied, *exported.present):
-                    _take_along(source, target)
+                _place(task_id, source, target, exported, locations)
             except OSError as error:
                 where = error.filename or target
                 raise StorageError(f"{where}: {error.strerror}; fix it, then run the same command") from error
     return exported
 
 
-def _source(setup: Setup, reader: LedgerReader, task_id: str, mark: Mark) -> Path | str:
+def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact | str:
     """Return the picked image, or why there is none."""
     known = reader.known(task_id)
     if known is None:
@@ -61,34 +60,42 @@ def _source(setup: Setup, reader: LedgerReader, task_id: str, mark: Mark) -> Pat
         return f"it has no image ({known.state})"
     if not mark.is_of(known.artifact):
         return "its image was made anew since it was picked; look at it again"
-    path = setup.manifest.output_folder / known.artifact.path
-    return path if path.is_file() else f"{path} is missing"
+    return known.artifact
 
 
-def _place(task_id: str, source: Path, target: Path, exported: Exported) -> None:
+def _place(task_id: str, source: str, target: Path, exported: Exported, locations: Locations) -> None:
+    """Copy an image, and the file beside it where there is one and its place is free."""
+    data = _read(locations, source)
+    if data is None:
+        exported.left.append((task_id, f"{source} is missing"))
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(target) and _copy(source, target):
+    if not os.path.lexists(target) and _copy(source, data, target):
         exported.copied.append(target)
-    elif target.is_file() and filecmp.cmp(source, target, shallow=False):
+    elif target.is_file() and target.read_bytes() == data:
         exported.present.append(target)
     else:
         exported.left.append((task_id, f"{target} is another file; move it away or export to another folder"))
+        return
+    beside, copied = source + SIDECAR, target.with_name(target.name + SIDECAR)
+    if not os.path.lexists(copied) and (sidecar := _read(locations, beside)) is not None:
+        _copy(beside, sidecar, copied)
 
 
-def _take_along(image: Path, copied: Path) -> None:
-    """Copy the file beside an image, where there is one and its place is free."""
-    source, target = (path.with_name(path.name + SIDECAR) for path in (image, copied))
-    if source.is_file() and not os.path.lexists(target):
-        _copy(source, target)
+def _read(locations: Locations, source: str) -> bytes | None:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return locations.read(source)
+    return None
 
 
-def _copy(source: Path, target: Path) -> bool:
-    """Copy under another name first, so that no half image ever has the right one; False: the name was taken."""
+def _copy(source: str, data: bytes, target: Path) -> bool:
+    """Write under another name first, so that no half image ever has the right one; False: the name was taken."""
     part, disk = target.with_name(f".{target.name}.{os.getpid()}.part"), Disk()
     folder = disk.open_dir(target.parent)
     try:
-        shutil.copyfile(source, part)
-        shutil.copystat(source, part)
+        part.write_bytes(data)
+        if not is_object(source):
+            shutil.copystat(source, part)
         link_or_rename(disk, part.name, target.name, dir_fd=folder, new_dir_fd=folder)
     except FileExistsError:
         return False

@@ -4,11 +4,10 @@ Returns HTML and raster images that ledger and manifest name, and reads and writ
 `judge_server`), no lock, no request; only marks are changed, so a run may go on beside it.
 """
 
-import os
-import stat
+import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,8 +20,9 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import picks_path
 from pipeline.app.report import command_of, money_of, report_rows
-from pipeline.errors import InputError, Problem
-from pipeline.imaging.thumbnails import make_thumbs
+from pipeline.buckets import Locations
+from pipeline.errors import InputError, Problem, StorageError
+from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
 from pipeline.report.folder import THUMBS, claim_folder, read_picks, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
@@ -65,16 +65,16 @@ class Picture:
 class JudgeSession:
     """The sheet of one manifest. `page` may run in a thread; everything else belongs to the event loop's."""
 
-    def __init__(self, setup: Setup, *, secret: str, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, setup: Setup, *, secret: str) -> None:
         """Open the marks; what was saved from the static page is merged with them. `secret`: what writes must name.
-
-        `progress`: called with the number of new thumbnails made, and of all.
 
         Raises InputError: nothing was made yet, or a bad picks file. LedgerError, StorageError.
         """
         self._setup = setup
         self._secret = secret
-        self._progress = progress
+        self._locations = Locations()
+        self._thumbs = ThumbMaker()
+        self._wanted: Mapping[str, Thumb] = {}
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
@@ -85,7 +85,7 @@ class JudgeSession:
         if not (manifest.state_dir / LEDGER).exists():
             what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
-        self._folder = claim_folder(report_folder(manifest.output_folder, manifest.name), manifest.name)
+        self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
         saved = picks_path(manifest)
         picks = read_picks(saved) if saved.exists() else {}
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -94,11 +94,12 @@ class JudgeSession:
 
     def close(self) -> None:
         self.marks.close()
+        self._thumbs.close()
 
     # --- the page
 
     def prepare(self) -> None:
-        """Make the page before anybody asks for it: 10,000 thumbnails take minutes."""
+        """Make the page before anybody asks for it."""
         change, marks = self.marks.since(0)
         self.page(marks, change)
 
@@ -119,17 +120,18 @@ class JudgeSession:
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), on_progress=self._progress)
+        self._wanted = wanted_thumbs(rows, out)
+        kept_thumbs(out / THUMBS, self._wanted.keys())
         heading = Heading(
             title=manifest.name,
-            key=sheet_key(manifest.name, manifest.output_folder),
+            key=sheet_key(manifest.name, manifest.output_dir),
             totals=totals,
             states=states,
             is_play_money=setup.is_play_money,
             written_s=int(time.time()),
             command=command_of(setup),
         )
-        data = sheet_data(heading, rows, lambda row: _addresses(row, out, thumbs))
+        data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "desk": {"secret": self._secret, "change": change}}
         chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
@@ -157,17 +159,36 @@ class JudgeSession:
         if row is None:
             return None
         if row.sha256 == sha256 and row.image is not None:
-            return _read(Path(row.image))
-        return next((_read(Path(each.path)) for each in row.versions if each.sha256 == sha256), None)
+            return self._read(row.image)
+        return next((self._read(each.path) for each in row.versions if each.sha256 == sha256), None)
 
     def input(self, task_id: str) -> Picture | None:
         """Return a task's first input image; None: there is none, or browsers cannot draw it."""
         row = self._rows.get(task_id)
-        return None if row is None or row.input_image is None else _read(Path(row.input_image), may_be_link=True)
+        return None if row is None or row.input_image is None else self._read(row.input_image, may_be_link=True)
 
     def thumb(self, name: str) -> Picture | None:
-        """Return a thumbnail by its file name."""
-        return _read(self._folder / THUMBS / name)
+        """Return a thumbnail by its file name, made when it is first asked for; where there can be none, the image.
+
+        10,000 of them take minutes, and a window shows 30.
+        """
+        path, wanted = self._folder / THUMBS / name, self._wanted.get(name)
+        found = self._read(str(path))
+        if found is not None or wanted is None:
+            return found
+        self._thumbs.make(wanted, path)
+        return self._read(str(path)) or self._read(str(wanted.source), may_be_link=True)
+
+    def _read(self, location: str, *, may_be_link: bool = False) -> Picture | None:
+        """Read what is a raster image by its first bytes; None for everything else."""
+        try:
+            data = self._locations.read(location, most_bytes=MOST_BYTES, may_be_link=may_be_link)
+        except (OSError, StorageError, InputError):
+            return None
+        if data is None:
+            return None
+        mime = next((mime for magic, at, mime in RASTERS if data[at : at + len(magic)] == magic), None)
+        return None if mime is None else Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
 
     # --- marks
 
@@ -179,16 +200,16 @@ class JudgeSession:
         )
 
 
-def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
+def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
     """Return what is asked for by task and hash; the thumbnails have the names that the static page's have."""
-    name, small = quote(row.id, safe="/"), thumb_link(row.input_image, out, thumbs)
+    name, small = quote(row.id, safe="/"), thumb_link(row.input_image, row.input_sha256, out, thumbs)
     link = None if row.input_image is None else f"input/{name}"
     return Addresses(
         image=None if row.sha256 is None else f"image/{row.sha256}/{name}",
         input=link,
         before=before_link(row.input_image, link, small),
         small=small,
-        thumb=thumb_link(row.image, out, thumbs),
+        thumb=thumb_link(row.image, row.sha256, out, thumbs),
         versions=tuple(f"image/{version.sha256}/{name}" for version in row.versions),
     )
 
@@ -204,21 +225,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _read(path: Path, *, may_be_link: bool = False) -> Picture | None:
-    """Read a plain file that is a raster image by its first bytes; None for everything else.
-
-    `may_be_link`: a person's inputs may be links, our own images never are.
-    """
-    flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if may_be_link else os.O_NOFOLLOW)
-    try:
-        with open(os.open(path, flags), "rb") as file:  # noqa: PTH123 - by descriptor
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-                return None
-            data = file.read()
-    except OSError:
-        return None
-    mime = next((mime for magic, at, mime in RASTERS if data[at : at + len(magic)] == magic), None)
-    return None if mime is None else Picture(data, mime, f"{status.st_size:x}-{status.st_mtime_ns:x}")

@@ -18,11 +18,10 @@ from pipeline.app.locking import open_store
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.app.rejected import rejected
-from pipeline.model import Artifact
-from pipeline.store.maintenance import Maintenance
-from pipeline.store.reader import LedgerReader
+from pipeline.buckets import Locations
+from pipeline.model import Artifact, is_object
+from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.rejected import FACTS
-from pipeline.store.writer import superseded_paths
 
 
 class Kind(StrEnum):
@@ -35,10 +34,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prunable:
-    """One file that may go, with what lies beside it. `task` is the orphan's id."""
+    """One file or object that may go, with what lies beside it. `task` is the orphan's id."""
 
     kind: Kind
-    path: Path
+    location: str
     size_bytes: int
     at: datetime  # when it was written
     task: str | None = None
@@ -47,7 +46,6 @@ class Prunable:
 async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_done: bool) -> list[Prunable]:
     """Return what is older than `older_s`; remove it where `is_done`. Raises InputError, TryLater, StorageError."""
     before = datetime.now(UTC) - timedelta(seconds=older_s)
-    _ = setup.manifest.output_folder  # of a bucket nothing is removed yet: refused before anything is looked at
     if not is_done:
         return _found(setup, kinds, before)
     async with open_store(setup) as store:
@@ -64,8 +62,10 @@ def _found(setup: Setup, kinds: Collection[Kind], before: datetime) -> list[Prun
 
 
 def _superseded(setup: Setup) -> Iterator[Prunable]:
-    for path in superseded_paths(setup.manifest.state_dir):
-        yield _prunable(Kind.SUPERSEDED, path)
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
+            yield Prunable(kind=Kind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
 
 
 def _rejected(setup: Setup) -> Iterator[Prunable]:
@@ -76,6 +76,7 @@ def _rejected(setup: Setup) -> Iterator[Prunable]:
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
     """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now."""
+    locations = Locations()
     with reading(setup) as reader:
         waiting, orphans = list[str](), Orphans(setup.manifest, reader)
         rows = plan_rows(
@@ -87,29 +88,42 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:
                 continue
-            path = setup.manifest.output_folder / known.artifact.path
-            if _is_its_own(reader, known.artifact, path):
-                yield _prunable(Kind.ORPHANS, path, task=known.id)
+            if len(reader.makers(path=known.artifact.path)) == 1:
+                yield from _as_recorded(known.id, known.artifact, setup.manifest.location_of(known.artifact), locations)
 
 
-def _is_its_own(reader: LedgerReader, artifact: Artifact, path: Path) -> bool:
-    """Whether the file is as it was recorded, and nobody else's."""
-    if len(reader.makers(path=artifact.path)) != 1 or path.is_symlink() or not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locations) -> Iterator[Prunable]:
+    """Yield an image that is as it was recorded."""
+    if is_object(location):
+        bucket, name = locations.find(location)
+        found = bucket.head(name)
+        if found is not None and (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns):
+            yield Prunable(
+                kind=Kind.ORPHANS, location=location, size_bytes=found.size_bytes, at=found.written_at, task=task
+            )
+        return
+    path = Path(location)
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            is_same = hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+        if is_same:
+            yield _prunable(Kind.ORPHANS, path, task=task)
 
 
 def _prunable(kind: Kind, path: Path, *, task: str | None = None) -> Prunable:
     status = path.lstat()
     at = datetime.fromtimestamp(status.st_mtime, UTC)
-    return Prunable(kind=kind, path=path, size_bytes=status.st_size, at=at, task=task)
+    return Prunable(kind=kind, location=str(path), size_bytes=status.st_size, at=at, task=task)
 
 
 def _remove(each: Prunable, maintenance: Maintenance) -> None:
     if each.task is not None:
         maintenance.forget_image(each.task)
         return
-    for path in (each.path, each.path.with_name(each.path.name + FACTS)):
+    if is_object(each.location):
+        bucket, name = Locations().find(each.location)
+        bucket.delete(name)
+        return
+    for path in (each.location, each.location + FACTS):
         with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+            Path(path).unlink()

@@ -18,7 +18,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
-from pipeline.model import Artifact, Mark, TaskState
+from pipeline.model import Artifact, BucketUrl, Mark, TaskState
 from pipeline.report.folder import PICKS, merge_marks, read_picks, report_folder
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
@@ -27,7 +27,7 @@ from pipeline.text import visible
 
 def picks_path(manifest: Manifest) -> Path:
     """Return where a picks file is looked for: beside the static page."""
-    return report_folder(manifest.output_folder, manifest.name) / PICKS
+    return report_folder(manifest.report_dir, manifest.name) / PICKS
 
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
@@ -112,6 +112,9 @@ def _made_at(reader: LedgerReader, task_id: str, artifact: Artifact) -> datetime
     for attempt in reversed(reader.attempts(task_id)):
         if attempt.sha256 == artifact.sha256 and attempt.ended_at is not None:
             return attempt.ended_at
+    if isinstance(reader.output_dir(), BucketUrl):  # what is recorded of an object is no time
+        known = reader.known(task_id)
+        return datetime.now(UTC) if known is None else known.updated_at
     return datetime.fromtimestamp(artifact.mtime_ns / 1e9, UTC)
 
 

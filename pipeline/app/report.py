@@ -24,8 +24,8 @@ from pipeline.report.folder import report_folder
 from pipeline.report.gallery import write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
 from pipeline.store.history import PastAttempt
+from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
-from pipeline.store.writer import superseded_files
 from pipeline.view.cost import CostLine
 
 # -- report and money ---------------------------------------------------------------------------------------------
@@ -37,13 +37,13 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
     with reading(setup) as reader:
         totals, spend = money_of(setup, reader)
         return write_report(
-            report_folder(manifest.output_folder, manifest.name),
+            report_folder(manifest.report_dir, manifest.name),
             title=manifest.name,
             rows=report_rows(setup, reader, marks_of(manifest)),
             totals=totals,
             spend=spend,
             is_play_money=setup.is_play_money,
-            output_dir=manifest.output_folder,
+            output_dir=manifest.output_dir,
             command=command_of(setup),
             on_progress=progress,
         )
@@ -67,7 +67,9 @@ def command_of(setup: Setup) -> str:
 
 def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:
     """Stream the selected tasks as the report shows them."""
-    superseded = superseded_files(setup.manifest.state_dir)
+    manifest = setup.manifest
+    replaced = superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id)
+    superseded = {each.attempt: each.location for each in replaced}
     quote = prices_of(setup, reader).quote
     for row in _selected(setup, reader):
         yield _report_row(
@@ -85,7 +87,7 @@ def _report_row(
     reader: LedgerReader,
     row: PlanRow,
     mark: Mark | None,
-    superseded: Mapping[int, Path],
+    superseded: Mapping[int, str],
     quote: Quote | None,
 ) -> ReportRow:
     task, known = row.task, row.known
@@ -105,10 +107,9 @@ def _report_row(
         tags=task.tags,
         matrix=task.matrix,
         fields=task.fields,
-        image=str(setup.manifest.output_folder / artifact.path)
-        if artifact and row.verdict.edit is not Edit.ABSENT
-        else None,
+        image=setup.manifest.location_of(artifact) if artifact and row.verdict.edit is not Edit.ABSENT else None,
         input_image=task.images[0].path if task.images else None,
+        input_sha256=task.images[0].sha256 if task.images else None,
         width=artifact.width if artifact else None,
         height=artifact.height if artifact else None,
         mime=artifact.mime if artifact else None,
@@ -121,16 +122,17 @@ def _report_row(
         finished_at=made.ended_at if made else None,
         sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
-        is_signed=artifact is not None and _is_signed(setup.manifest.output_folder / artifact.path),
+        is_signed=artifact is not None and _is_signed(Path(setup.manifest.location_of(artifact))),
         folder=task.name.rpartition("/")[0],
         mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
         versions=tuple(_versions(attempts, artifact, superseded)),
+        flags=tuple(known.flags) if known else (),
         redo_microusd=None if quote is None else quote.most,
     )
 
 
 def _is_signed(path: Path) -> bool:
-    """Whether an image is signed; only the pages with its chunks' heads are read."""
+    """Whether a file is signed; only the pages with its chunks' heads are read. Of an object it is not known."""
     with (
         suppress(OSError, ValueError),  # ValueError: an empty file cannot be mapped
         path.open("rb") as file,
@@ -147,13 +149,13 @@ def _is_of(mark: Mark, artifact: Artifact | None, made: PastAttempt | None) -> b
 
 
 def _versions(
-    attempts: Sequence[PastAttempt], artifact: Artifact | None, superseded: Mapping[int, Path]
+    attempts: Sequence[PastAttempt], artifact: Artifact | None, superseded: Mapping[int, str]
 ) -> Iterator[Version]:
     """Yield the images a task had before, newest first."""
     for attempt in reversed(attempts):
         path = superseded.get(attempt.attempt)
         if path is not None and attempt.sha256 is not None and (artifact is None or attempt.sha256 != artifact.sha256):
-            yield Version(path=str(path), sha256=attempt.sha256, made_at=attempt.ended_at)
+            yield Version(path=path, sha256=attempt.sha256, made_at=attempt.ended_at)
 
 
 def _asked_for(

@@ -18,10 +18,9 @@ from pipeline.app.context import Setup
 from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Workers
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.model import Due
@@ -34,7 +33,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import ReadyWorkers
-    from pipeline.senders.cluster import ClusterSender
+    from pipeline.senders.remote import ClusterSender
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -195,7 +194,7 @@ class SendingRun:
     async def _cluster_sender(
         self, stack: AsyncExitStack, provider: ProviderSettings, workers: "ReadyWorkers"
     ) -> "ClusterSender":
-        from pipeline.senders.cluster import ClusterSender, opened
+        from pipeline.senders.remote import ClusterSender, opened
 
         def count() -> Workers:
             now = sender.dispatch
@@ -205,7 +204,7 @@ class SendingRun:
             self.store.count_workers(self.run, started=count().started, lost=count().lost)
             self.listen(event)
 
-        sender = ClusterSender(workers.cluster, find=self.store.images.find, listen=listen)
+        sender = ClusterSender(workers.cluster, outputs=self.store.images, listen=listen)
         self.view.workers = count
         return await stack.enter_async_context(opened(sender, replace(workers.order, provider=provider)))
 

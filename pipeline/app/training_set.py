@@ -13,23 +13,26 @@ import io
 import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, plan_rows, reading
+from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
+from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.model import Edit, TaskState
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import Files
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
 
 SHARD: Final = 1000  # images, unless a person says otherwise
 MOST_BYTES: Final = 100_000_000  # of a shard's images
+READERS: Final = 8  # images of a Parquet shard read at once
 INDEX: Final = "shards.jsonl"
 SUFFIXES: Final = {"parquet": ".parquet", "webdataset": ".tar"}
 NUMBERS: Final = {"variant": "int64", "width": "int64", "height": "int64", "seed": "int64", "price_usd": "float64"}
@@ -60,7 +63,7 @@ class Written:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Sample:
-    path: Path
+    location: str
     size_bytes: int
     columns: dict[str, Any]
 
@@ -102,8 +105,8 @@ def _check_extra() -> None:
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    files = Files(setup.manifest.output_folder)
-    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
+    files = file_view(setup.manifest.output_dir, reader)
+    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
         artifact = None if row.known is None else row.known.artifact
         if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
             continue
@@ -112,8 +115,8 @@ def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_
         if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
             written.left.append((row.task.id, f"{artifact.path} is {found}"))
             continue
-        path = setup.manifest.output_folder / artifact.path
-        yield _Sample(path=path, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
+        location = setup.manifest.location_of(artifact)
+        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
 
 
 def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
@@ -170,14 +173,25 @@ def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Seque
 
 
 def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+    locations = Locations()
     with tarfile.open(path, "w") as tar:
         for number, sample in enumerate(samples):
             key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
             about = {name: sample.columns.get(name) for name in names}
-            for suffix, data in ((sample.path.suffix, sample.path.read_bytes()), (".json", msgspec.json.encode(about))):
+            for suffix, data in (
+                (Path(sample.location).suffix, _read(locations, sample)),
+                (".json", msgspec.json.encode(about)),
+            ):
                 member = tarfile.TarInfo(key + suffix)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+
+
+def _read(locations: Locations, sample: _Sample) -> bytes:
+    data = locations.read(sample.location)
+    if data is None:
+        raise StorageError(f"{sample.location} is gone; the same command continues")
+    return data
 
 
 def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
@@ -186,10 +200,13 @@ def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str])
 
     types = {"int64": DataType.int64(), "float64": DataType.float64(), "string": DataType.string()}
     parts = [("bytes", DataType.binary()), ("path", DataType.string())]
+    read = partial(_read, Locations())
+    with ThreadPoolExecutor(READERS) as readers:
+        data = list(readers.map(read, samples))
     images = struct_array(
         [
-            Array([sample.path.read_bytes() for sample in samples], type=DataType.binary()),
-            Array([sample.path.name for sample in samples], type=DataType.string()),
+            Array(data, type=DataType.binary()),
+            Array([Path(sample.location).name for sample in samples], type=DataType.string()),
         ],
         fields=[Field(name, kind, nullable=True) for name, kind in parts],
     )

@@ -9,13 +9,14 @@ import asyncio
 import os
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.app.context import Setup
+from pipeline.app.context import Flags, Setup
 from pipeline.app.sending import fit_for_images
 from pipeline.buckets import Bucket, as_input_error, open_bucket
 from pipeline.errors import ImgpipeError, InputError
@@ -23,15 +24,16 @@ from pipeline.model import BucketUrl, Due, InputImage
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, check_reach, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.kept import MARK, apart_dir, sending_on
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from pipeline.store.store import BUCKET_WORKERS, Store
+from pipeline.text import count
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
-MARK: Final = ".workers"  # in the state directory, while a run has workers
 PROBE: Final = ".imgpipe-probe-"
 
 
@@ -59,13 +61,19 @@ class WorkerOrder:
         return find_key(self.provider, environ=os.environ, dotenv_dir=self.folder)
 
     @property
+    def is_state_seen(self) -> bool:
+        """Whether the state directory of the run is seen from here, and not another one under the same path."""
+        with suppress(OSError):
+            return (self.state_dir / MARK).read_text() == self.token
+        return False
+
+    @property
     def kept_dir(self) -> Path:
         """Where this worker keeps what it cannot publish."""
-        with suppress(OSError):
-            if (self.state_dir / MARK).read_text() == self.token:
-                return self.state_dir
+        if self.is_state_seen:
+            return self.state_dir
         if isinstance(self.output_dir, Path):
-            return self.output_dir / f".imgpipe-{self.ledger_id}"
+            return apart_dir(self.output_dir, self.ledger_id)
         return Path(tempfile.gettempdir()) / f"imgpipe-{os.getuid()}-{self.ledger_id}"
 
 
@@ -92,7 +100,12 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         is_play_money=order.is_play_money,
         force=order.force,
     )
-    resources = await asyncio.to_thread(open_worker_resources, settings, ledger_id=order.ledger_id)
+    resources = await asyncio.to_thread(
+        open_worker_resources,
+        settings,
+        ledger_id=order.ledger_id,
+        sending_on=None if order.is_state_seen else sending_on,
+    )
     pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
     try:
         client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue(order.prices))
@@ -104,8 +117,10 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         resources.close_directories()
 
 
-def prove_worker(order: WorkerOrder, probe: Probe) -> str:
+def prove_worker(order: WorkerOrder | None, probe: Probe) -> str:
     """Look at output directory, inputs and key from here; return what is wrong and what to do, or nothing."""
+    if order is None:  # no manifest was named
+        return ""
     try:
         if isinstance(order.output_dir, Path):
             _prove_folder(order.output_dir, probe)
@@ -160,7 +175,7 @@ def _prove_inputs(images: Iterable[InputImage]) -> None:
 # -- in the process of the run ------------------------------------------------------------------------------------
 
 
-def order_of(setup: Setup, store: Store, *, token: str) -> WorkerOrder:
+def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrder:
     """Return what the workers of a run are told."""
     manifest = setup.manifest
     return WorkerOrder(
@@ -173,7 +188,7 @@ def order_of(setup: Setup, store: Store, *, token: str) -> WorkerOrder:
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         token=token,
-        ledger_id=store.ledger_id,
+        ledger_id=ledger_id,
         is_play_money=setup.is_play_money,
         force=setup.flags.force,
     )
@@ -194,9 +209,8 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     assert address is not None
     cores = setup.flags.workers or os.cpu_count() or 1
     with _token(setup.manifest.state_dir) as token:
-        order = order_of(setup, store, token=token)
-        async with joined(address, cpus=cores) as cluster:
-            await asyncio.to_thread(check_reach, address, is_rehearsal=order.is_keyless)
+        order = order_of(setup, ledger_id=store.ledger_id, token=token)
+        async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
             number = cores if address == LOCAL else setup.flags.workers or len(nodes())
             async with _probe(order, due) as probe:
                 await start_workers(
@@ -207,7 +221,12 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
                     order=order,
                     probe=probe,
                 )
-            yield ReadyWorkers(cluster=cluster, order=order)
+            try:
+                yield ReadyWorkers(cluster=cluster, order=order)
+            finally:
+                await store.collect_kept()
+                if cluster.dispatch.lost:
+                    await store.settle_late()
 
 
 @contextmanager
@@ -257,3 +276,22 @@ def _inputs(due: Iterable[Due]) -> tuple[InputImage, ...]:
         if len(found) >= FOLDERS:
             break
     return tuple(found.values())
+
+
+async def inspect_cluster(setup: Setup | None, flags: Flags) -> list[str]:
+    """Have a worker on each node prove what it would need; return what was seen. Raises InputError, TryLater."""
+    address = flags.ray
+    assert address is not None
+    order = None if setup is None else order_of(setup)
+    if order is not None and isinstance(order.output_dir, Path):
+        folder = order.output_dir
+        order = replace(order, output_dir=next(each for each in (folder, *folder.parents) if each.is_dir()))
+    is_rehearsal = order is not None and order.is_keyless
+    async with joined(address, cpus=1, is_rehearsal=is_rehearsal) as cluster:
+        number = 1 if address == LOCAL else len(nodes())
+        async with nullcontext() if order is None else _probe(order, ()) as probe:
+            functions = (open_worker, prove_worker)
+            await start_workers(cluster, number, concurrency=1, functions=functions, order=order, probe=probe)
+        seen = "the same versions" + (", the output directory and a key" if order is not None else "")
+        where = Counter(report.node for report in cluster.reports)
+        return [f"{address}: {count(len(where), 'machine')} answered", *(f"{node}: {seen}" for node in sorted(where))]

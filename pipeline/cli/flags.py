@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
@@ -112,11 +112,22 @@ class LocalPath(click.Path):
         from pipeline.manifest.location import is_address  # late: `imgpipe --version` reads no manifest
 
         if is_address(os.fspath(value)):
-            self.fail("an address is not yet for buckets here: name a path on this machine", param, ctx)
+            self.fail("this is an address: name a path on this machine", param, ctx)
         return super().convert(value, param, ctx)
 
 
 FILE: Final = LocalPath(path_type=Path)
+
+
+class Location(click.ParamType[Path | str]):
+    """A path on this machine, or the address of an object."""
+
+    name = "location"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path | str:
+        from pipeline.manifest.location import is_address  # late: as above
+
+        return str(value) if is_address(os.fspath(value)) else cast("Path", FILE.convert(value, param, ctx))
 
 
 class Duration(click.ParamType[float]):

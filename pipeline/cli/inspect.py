@@ -163,18 +163,20 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
 
 
 @verb
-@click.argument("path", type=f.FILE)
+@click.argument("path", type=f.Location())
 @click.option("--state-dir", type=f.FILE, metavar="DIR", help="Whose ledger to ask, for an image that was moved away.")
 @f.as_json
-def explain(path: Path, state_dir: Path | None, is_json: bool) -> int:
+def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
     """Tell where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
 
     It needs no manifest: the ledger is looked for in the folders above the image, which is known there by its place
     and by its bytes, moved and superseded images too. An image that no ledger knows tells what it carries itself, if
-    its manifest said `metadata: embed`.
+    its manifest said `metadata: embed`. Of an object (s3://bucket/...) the ledger is looked for in .pipeline/ of the
+    working directory, of those above it, and of their jobs/.
 
     \b
     imgpipe explain outputs/demo/posters/lisbon.png
+    imgpipe explain s3://my-bucket/catalogue/mugs/red.png
     imgpipe explain ~/Desktop/lisbon.png --state-dir outputs/demo/.pipeline
     """
     from pipeline.app import explain
@@ -266,7 +268,7 @@ def _write_training_set(setup: Any, kind: str, words: tuple[str, ...], *, shard_
 
     if len(words) != 1:
         raise click.UsageError(f"name one folder; write --as {kind} DIR")
-    written = write_training_set(setup, kind, Path(words[0]), shard_size=shard_size)
+    written = write_training_set(setup, kind, f.FILE.convert(words[0], None, None), shard_size=shard_size)
     if is_json:
         left = [{"task": task_id, "reason": reason} for task_id, reason in written.left]
         shards = [shard.file for shard in written.shards]
@@ -290,14 +292,12 @@ def _deliver(setup: Any, recipes: tuple[str, ...], *, is_json: bool) -> int:
         counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
         if is_json:
             receipts = [msgspec.to_builtins(receipt) for receipt in each.receipts]
-            f.print_json(
-                {"recipe": each.recipe, "to": str(each.folder), "counts": dict(each.counts), "files": receipts}
-            )
+            f.print_json({"recipe": each.recipe, "to": str(each.place), "counts": dict(each.counts), "files": receipts})
             continue
         for receipt in each.receipts:
             if receipt.happened == deliver.LEFT:
                 print(f"left: {visible(receipt.file)}: {visible(receipt.reason)}", file=sys.stderr)
-        print(visible(f"{each.recipe}: {each.folder}: {counts}"))
+        print(visible(f"{each.recipe}: {each.place}: {counts}"))
     return exit_code
 
 
@@ -340,6 +340,5 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
             # A browser of the terminal keeps its caller waiting until it is left.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
-    progress = _count_thumbnails if terminal.is_lively() else None
-    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, progress=progress))
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce))
     return Exit.OK

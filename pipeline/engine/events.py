@@ -1,13 +1,14 @@
-"""Events of a run as values, and the numbers counted from them.
+"""Events of a run as values, the numbers counted from them, and what is worth a warning in accepted images.
 
 The engine emits, reports and logs listen, and no listener can change the run. Imports little, so that a run with
 nothing to do starts fast.
 """
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import Exit
 from pipeline.model import Artifact, Fault, TaskState
@@ -207,3 +208,55 @@ class Gauge:
     pause_reason: str | None
     pause_left_s: float
     workers: Workers | None = None
+
+
+REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
+MOST_WARNINGS: Final = 20  # texts of one run; more of them make nothing clearer
+
+
+class Recent:
+    """The last things seen, by 8 bytes of their hash, and whose they were."""
+
+    def __init__(self, most: int = REMEMBERED) -> None:
+        self._most = most
+        self._owners: dict[bytes, str] = {}  # oldest first
+
+    def __len__(self) -> int:
+        return len(self._owners)
+
+    def owner(self, digest: bytes, task_id: str) -> str | None:
+        """Return the other task that had it before; remember it as this one's where there is none."""
+        other = self._owners.setdefault(digest, task_id)
+        if len(self._owners) > self._most:
+            del self._owners[next(iter(self._owners))]
+        return None if other == task_id else other
+
+
+class ImageWarnings:
+    """Warnings about the accepted images of one run, each text once: they were paid for, so they are accepted.
+
+    Another size than asked for, the same bytes for two tasks, two answers with one id.
+    """
+
+    def __init__(self) -> None:
+        self._images = Recent()
+        self._answers = Recent()
+        self._seen: set[str] = set()
+
+    def of(self, task_id: str, image: Artifact) -> Iterator[str]:
+        """Yield what is new about one image."""
+        for text in (*image.doubts, *self._repetitions(task_id, image)):
+            if text in self._seen or len(self._seen) > MOST_WARNINGS:
+                continue
+            self._seen.add(text)
+            yield text if len(self._seen) <= MOST_WARNINGS else "more warnings of this kind; the rest is not shown"
+
+    def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
+        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
+        if other is not None:
+            yield f"its image has the same bytes as that of {other}; it was accepted"
+        if image.response_id is None:
+            return
+        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
+        if other is not None:
+            yield f"its answer has the id of the answer to {other}; it was accepted"

@@ -2,13 +2,9 @@
 
 Nothing fatal is raised while requests are in flight: it orders a halt (nothing new is sent, what is in flight is
 awaited and saved), because raising would cancel requests that are paid.
-
-Warnings about accepted images are raised here too, each text once: another size than asked for, the same bytes for two
-tasks, two answers with one id. They were paid for, so they are accepted.
 """
 
 import asyncio
-import hashlib
 import math
 import random
 from collections import Counter, deque
@@ -20,67 +16,29 @@ from typing import Final
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
-from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Paused, RetryScheduled, TaskEnded, Warned
-from pipeline.engine.gate import Gate
+from pipeline.engine.events import (
+    Counts,
+    Event,
+    Gauge,
+    Halted,
+    ImageWarnings,
+    Listener,
+    Paused,
+    RetryScheduled,
+    TaskEnded,
+    Warned,
+)
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
+from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
 
-REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
-MOST_TOLD: Final = 20  # texts of one run; more of them make nothing clearer
-
-
-class Recent:
-    """The last things seen, by 8 bytes of their hash, and whose they were."""
-
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._owners: dict[bytes, str] = {}  # oldest first
-
-    def __len__(self) -> int:
-        return len(self._owners)
-
-    def owner(self, digest: bytes, task_id: str) -> str | None:
-        """Return the other task that had it before; remember it as this one's where there is none."""
-        other = self._owners.setdefault(digest, task_id)
-        if len(self._owners) > self._most:
-            del self._owners[next(iter(self._owners))]
-        return None if other == task_id else other
-
-
-class Remarks:
-    """Notes of one run; each text once."""
-
-    def __init__(self) -> None:
-        self._images = Recent()
-        self._answers = Recent()
-        self._told: set[str] = set()
-
-    def of(self, task_id: str, image: Artifact) -> Iterator[str]:
-        """Yield what is new about one image."""
-        for text in (*image.doubts, *self._repetitions(task_id, image)):
-            if text in self._told or len(self._told) > MOST_TOLD:
-                continue
-            self._told.add(text)
-            yield text if len(self._told) <= MOST_TOLD else "more warnings of this kind; the rest is not shown"
-
-    def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
-        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
-        if other is not None:
-            yield f"its image has the same bytes as that of {other}; it was accepted"
-        if image.response_id is None:
-            return
-        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
-        if other is not None:
-            yield f"its answer has the id of the answer to {other}; it was accepted"
-
-
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
-TOLD_S: Final = 1.0  # a shorter pause is not worth telling
+SHORTEST_S: Final = 1.0  # a shorter pause is not reported
 
 
 @dataclass(slots=True, kw_only=True)
@@ -131,14 +89,14 @@ class Engine:
         self._gate = gate
         self._wallet = wallet
         self._policy = policy
-        self._remarks = Remarks()
+        self._warnings = ImageWarnings()
         self._limits = limits
         self._retry = retry
         self._listen = listen
         self.counts = counts if counts is not None else Counts()
         self.halts = halts if halts is not None else Halts()
-        self._crew_size = limits.concurrency + max(2, limits.concurrency // BEYOND)
-        self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._crew_size)
+        self._worker_count = limits.concurrency + max(2, limits.concurrency // BEYOND)
+        self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=self._worker_count)
         self._deferred: deque[_Turn] = deque()
         self._suspended: list[_Turn] = []  # failed by what may prove to be no fault of theirs
         self._released: set[Fault] = set()  # what proved to be so
@@ -180,27 +138,29 @@ class Engine:
         Cancelling the caller is the second signal: answers that arrived are saved, then CancelledError goes on.
         Raises the first bug met in a worker, after everything in flight is saved.
         """
-        crew = asyncio.get_running_loop().create_task(self._crew(due), name="crew")  # outlives the caller's cancel
+        workers = asyncio.get_running_loop().create_task(
+            self._work_off(due), name="workers"
+        )  # outlives the caller's cancel
         try:
-            await asyncio.shield(crew)
+            await asyncio.shield(workers)
         except asyncio.CancelledError:
             self.halt(Exit.INTERRUPTED, "cancelled")
             self.abandon()
-            await crew
+            await workers
             raise
         if self._bug is not None:
             raise self._bug
         return self.counts
 
-    # -- queue and crew -------------------------------------------------------------------------------------------
+    # -- queue and workers ----------------------------------------------------------------------------------------
 
-    async def _crew(self, due: Iterable[Due]) -> None:
+    async def _work_off(self, due: Iterable[Due]) -> None:
         async with asyncio.TaskGroup() as group:
-            for n in range(self._crew_size):
+            for n in range(self._worker_count):
                 group.create_task(self._work(), name=f"worker-{n}")
             await self._feed(iter(due))
             await self._feed_deferred()
-            for _ in range(self._crew_size):
+            for _ in range(self._worker_count):
                 await self._queue.put(None)
         await self._end_suspended()
         if self._fed_out is not None:
@@ -283,11 +243,11 @@ class Engine:
         self._emit(Warned(text=reason, task_id=turn.due.task.id))
 
     def _end(self, turn: _Turn) -> None:
-        """Count a task whose last turn is over, and tell it; later, where a halt may yet clear it of a failure."""
+        """Count and report a task whose last turn is over; later, where a halt may yet clear it of a failure."""
         if is_suspended(turn.last):
             self._suspended.append(turn)
         else:
-            self._tell_end(turn)
+            self._report_end(turn)
 
     async def _end_suspended(self) -> None:
         """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
@@ -303,10 +263,10 @@ class Engine:
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:
-            self._tell_end(turn)
+            self._report_end(turn)
         self._suspended.clear()
 
-    def _tell_end(self, turn: _Turn) -> None:
+    def _report_end(self, turn: _Turn) -> None:
         step, task = turn.last, turn.due.task
         self.counts.states[step.state] += 1
         if not turn.attempts:
@@ -407,7 +367,7 @@ class Engine:
         was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
-            for text in self._remarks.of(task.id, result):
+            for text in self._warnings.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
         if halt := self._policy.judged(
@@ -426,24 +386,24 @@ class Engine:
             self.counts.closed.setdefault(result.closed_folder, 0)
         failure = failure_of(result)
         if failure is not None and not self._is_halted.is_set():
-            self._hindered(failure)
+            self._look_at_throttle(failure)
 
     def _task_ended(self, state: TaskState) -> None:
         if halt := self._policy.task_ended(state):
             self._halt(halt)
 
-    def _hindered(self, failure: Failure) -> None:
-        """Give up when the throttle does, saying what was seen last; else tell what it waits for."""
+    def _look_at_throttle(self, failure: Failure) -> None:
+        """Give up when the throttle does, saying what was seen last; else report what it waits for."""
         verdict = self._gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
         else:
-            self._tell_pause(failure)
+            self._report_pause(failure)
 
-    def _tell_pause(self, failure: Failure) -> None:
-        """Tell that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
+    def _report_pause(self, failure: Failure) -> None:
+        """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
         now, left_s = asyncio.get_running_loop().time(), self._gate.throttle.pause_left_s
-        if left_s < TOLD_S or left_s < 2 * (self._paused_until - now):
+        if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
         self._paused_until = now + left_s
         self._emit(Paused(reason=f"{self._gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
@@ -462,7 +422,7 @@ class Engine:
         self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
-        """Tell what happened. A listener that fails stops the run in order, as any bug does."""
+        """Report an event. A listener that fails stops the run in order, as any bug does."""
         try:
             self._listen(event)
         except Exception as bug:  # raised by `run`

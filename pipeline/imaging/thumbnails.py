@@ -12,12 +12,14 @@ import re
 import secrets
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
 from typing import Final
 
+from pipeline.buckets import Locations
+from pipeline.errors import InputError, StorageError
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import UNKNOWN, costly, sniff
 from pipeline.model import IMAGE_SUFFIXES
@@ -31,7 +33,7 @@ _RASTERS = (*_SHOWN, ".jpe", ".jfif", ".tif", ".tiff", ".heic", ".heif")
 _SNIFFED = 4096  # bytes; the brands of an AVIF stand at its beginning
 _MOST_PIXELS = 64_000_000  # as for every image: behaviour, "which image"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
-_MOST_BYTES = 512 * 2**20  # of one file; larger ones are not pictures
+_READERS = 8  # objects read at once; each is one picture in memory
 _FEW = 16  # below this more processes cost more than they save: 0.4 s to start against 28 ms an image
 _OURS = re.compile(r"[0-9a-f]{32}\.webp")
 
@@ -44,7 +46,7 @@ class CostlyError(Exception):
 class Thumb:
     """One picture to be made small: it fits into `box` (width, height) and is never enlarged."""
 
-    source: Path
+    source: Path | str  # a file, or the address of an object
     box: tuple[int, int] = _THUMB
 
 
@@ -53,9 +55,9 @@ def thumb_name(sha256: str) -> str:
     return f"{sha256[:32]}.webp"
 
 
-def is_drawn(source: Path) -> bool:
+def is_drawn(source: Path | str) -> bool:
     """Say whether browsers draw such a file as it is."""
-    return source.suffix.lower() in _SHOWN
+    return PurePosixPath(source).suffix.lower() in _SHOWN
 
 
 def is_raster(source: Path) -> bool:
@@ -69,17 +71,21 @@ def is_raster(source: Path) -> bool:
         return is_plain and source.suffix.lower() in _RASTERS and sniff(file.read(_SNIFFED)) != UNKNOWN
 
 
-def thumb_of(source: Path) -> tuple[str, Thumb] | None:
+def thumb_of(source: Path | str, sha256: str | None = None) -> tuple[str, Thumb] | None:
     """Return name and order of the thumbnail of the picture that stands at `source`; None: there is none.
 
     The name changes with the file's place, size and time, so that an edited or exchanged picture gets a new one. What
-    browsers cannot draw is only ever seen so, and larger.
+    browsers cannot draw is only ever seen so, and larger. An object is not asked for: its `sha256` is in its place.
     """
-    try:
-        stat = source.stat()
-    except OSError:
-        return None
-    mark = f"{source}\0{stat.st_size}\0{stat.st_mtime_ns}".encode(errors="surrogateescape")
+    if isinstance(source, str):
+        stamp = str(sha256)
+    else:
+        try:
+            stat = source.stat()
+        except OSError:
+            return None
+        stamp = f"{stat.st_size}\0{stat.st_mtime_ns}"
+    mark = f"{source}\0{stamp}".encode(errors="surrogateescape")
     box = _THUMB if is_drawn(source) else _PREVIEW
     return thumb_name(hashlib.sha256(mark).hexdigest()), Thumb(source=source, box=box)
 
@@ -91,11 +97,7 @@ def make_thumbs(
 
     `on_progress` is called with how many of how many are made. Thumbnails that nobody asks for any more are removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    there = _names(folder)
-    for name in there - thumbs.keys():
-        if _OURS.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+    there = kept_thumbs(folder, thumbs)
     missing = [(thumb, folder / name) for name, thumb in thumbs.items() if name not in there]
     for number, _ in enumerate(_made(missing), 1):
         if on_progress is not None:
@@ -103,46 +105,74 @@ def make_thumbs(
     return thumbs.keys() & _names(folder)
 
 
+def kept_thumbs(folder: Path, thumbs: Collection[str]) -> set[str]:
+    """Remove thumbnails that nobody asks for any more; return the names that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = _names(folder)
+    for name in there.difference(thumbs):
+        if _OURS.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+    return there
+
+
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 def _made(jobs: Sequence[tuple[Thumb, Path]]) -> Iterator[bool]:
-    """Make each in a limited process of its own kind (`decoder`), several at once; yield whether there is one now."""
+    """Make each, several at once; yield whether there is one now."""
     from concurrent.futures import ThreadPoolExecutor
 
     if not jobs:
         return
-    workers = 1 if len(jobs) < _FEW else min(os.cpu_count() or 1, 8)
-    decoders = [Decoder() for _ in range(workers)]
-    idle: SimpleQueue[Decoder] = SimpleQueue()
-    for decoder in decoders:
-        idle.put(decoder)
-
-    def make(job: tuple[Thumb, Path]) -> bool:
-        decoder = idle.get()
-        try:
-            return make_thumb(job, decoder)
-        finally:
-            idle.put(decoder)
-
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="thumbnails")
+    workers = 1 if len(jobs) < _FEW else _workers()
+    readers = _READERS if any(isinstance(thumb.source, str) for thumb, _ in jobs) else workers
+    maker = ThumbMaker(workers)
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="thumbnails")
     try:
-        yield from pool.map(make, jobs)
+        yield from pool.map(lambda job: maker.make(*job), jobs)
     finally:
-        for decoder in decoders:
-            decoder.close()
+        maker.close()
         pool.shutdown(cancel_futures=True)
 
 
-def make_thumb(job: tuple[Thumb, Path], decoder: Decoder) -> bool:
-    """Make one thumbnail under a temporary name and move it into place; False when there can be none."""
-    thumb, target = job
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    try:
-        data = _read(thumb.source)
+def _workers() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
+class ThumbMaker:
+    """Makes thumbnails in limited processes of their own (`decoder`), from any thread. `close` ends them."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        """`workers`: processes, each started when it is needed; None: one a core."""
+        self._decoders = [Decoder() for _ in range(_workers() if workers is None else workers)]
+        self._locations = Locations()
+        self._idle: SimpleQueue[Decoder] = SimpleQueue()
+        for decoder in self._decoders:
+            self._idle.put(decoder)
+
+    def make(self, thumb: Thumb, target: Path) -> bool:
+        """Make one under a temporary name and move it into place; False when there can be none."""
+        try:
+            data = self._locations.read(str(thumb.source))
+        except (OSError, StorageError, InputError):  # the caller shows the original
+            return False
         if data is None:
             return False
+        decoder = self._idle.get()
+        try:
+            return _make(thumb, target, data, decoder)
+        finally:
+            self._idle.put(decoder)
+
+    def close(self) -> None:
+        for decoder in self._decoders:
+            decoder.close()
+
+
+def _make(thumb: Thumb, target: Path, data: bytes, decoder: Decoder) -> bool:
+    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
+    try:
         _, small = decoder.call(shrunk, data, *thumb.box)
         with part.open("xb") as file:
             file.write(small)
@@ -159,13 +189,6 @@ def make_thumb(job: tuple[Thumb, Path], decoder: Decoder) -> bool:
     finally:
         part.unlink(missing_ok=True)
     return True
-
-
-def _read(source: Path) -> bytes | None:
-    """Read a plain file of a size that pictures have."""
-    with open(os.open(source, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # noqa: PTH123 - no pipe hangs
-        status = os.fstat(file.fileno())
-        return file.read() if stat.S_ISREG(status.st_mode) and status.st_size <= _MOST_BYTES else None
 
 
 def shrunk(data: bytes, width: int, height: int) -> tuple[str, bytes]:

@@ -27,7 +27,7 @@ from pipeline.manifest.schema import ManifestFile
 from pipeline.manifest.settings import DeliveryRecipe, recipes_of
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import Task
+from pipeline.model import Artifact, Task
 from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import nearest
 
@@ -111,18 +111,13 @@ class Manifest:
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
-    def output_folder(self) -> Path:
-        """The output directory, for what works on folders alone. Raises InputError when it is a bucket."""
-        if isinstance(self.output_dir, Path):
-            return self.output_dir
-        raise InputError(
-            Problem(
-                file=str(self.path),
-                what=f"not yet for buckets: this works on a folder, and output_dir is {self.output_dir}",
-                instead="copy the images to a folder with your bucket's own tools; run, plan, status, retry, verify,"
-                " rebuild and doctor work on the bucket itself",
-            )
-        )
+    def report_dir(self) -> Path:
+        """The folder that reports are in: that of the images, or the state directory where they are in a bucket."""
+        return self.output_dir if isinstance(self.output_dir, Path) else self.state_dir
+
+    def location_of(self, artifact: Artifact) -> str:
+        """Return where an image stands: a path of this machine, or the address of an object."""
+        return f"{self.output_dir}/{artifact.path}"
 
     @property
     def upstream(self) -> Mapping[str, str]:

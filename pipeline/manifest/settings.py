@@ -14,7 +14,7 @@ from pipeline.errors import InputError, Problem
 from pipeline.manifest.fields import is_url
 from pipeline.manifest.files import BadValue, secret_reason
 from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
-from pipeline.manifest.location import Place
+from pipeline.manifest.location import Place, is_address
 from pipeline.manifest.outputs import output_name
 from pipeline.manifest.problems import Origin, Places
 from pipeline.manifest.sandbox import Names, Sandbox
@@ -175,7 +175,8 @@ class DeliveryRecipe:
     """One delivery."""
 
     name: str
-    folder: Path  # absolute
+    place: Place  # a folder is absolute
+    rehearsed: Path  # where a rehearsal puts what belongs in a bucket
     is_picked: bool  # else every done image
     select: tuple[str, ...]
     template: Template | None  # of the file's name, without suffix; None: as below the output directory
@@ -196,9 +197,10 @@ class DeliveryRecipe:
         asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
-    def folder_of(self, *, is_simulated: bool) -> Path:
+    def place_of(self, *, is_simulated: bool) -> Place:
         """Return where files go; those of a rehearsal go to a folder of their own."""
-        return self.folder.with_name(f"{self.folder.name}-simulated") if is_simulated else self.folder
+        folder = self.place if isinstance(self.place, Path) else self.rehearsed
+        return folder.with_name(f"{folder.name}-simulated") if is_simulated else self.place
 
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""
@@ -225,7 +227,8 @@ def recipes_of(
             problems.append(places.trouble(origin, trouble))
         recipes[name] = DeliveryRecipe(
             name=name,
-            folder=Path(os.path.normpath(folder / each.to)),
+            place=BucketUrl.of(each.to) if is_address(each.to) else Path(os.path.normpath(folder / each.to)),
+            rehearsed=folder / name,
             is_picked=each.source == "picked",
             select=() if each.select is None else tuple(each.select),
             template=template,

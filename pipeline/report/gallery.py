@@ -1,13 +1,13 @@
 """Writes the contact sheet as a folder: `index.html`, `thumbs/`, `tasks.csv` and `tasks.jsonl`.
 
-The page is self-contained: no network, links to the originals. Image files are read to make thumbnails and never
-changed. Spend over time is one `<svg>` in it.
+The page is self-contained: no network, links to the originals; of objects in a bucket it shows the thumbnails. Images
+are read to make thumbnails and never changed. Spend over time is one `<svg>` in it.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
+from pipeline.model import BucketUrl, is_object
 from pipeline.report.folder import THUMBS, claim_folder
 from pipeline.report.sheet import Addresses, Heading, sheet_data, static_page
 from pipeline.report.tables import ReportRow, ReportTotals, replaced, tables
@@ -98,7 +99,7 @@ def write_report(
     totals: ReportTotals,
     spend: Spend,
     is_play_money: bool,
-    output_dir: Path,
+    output_dir: Path | BucketUrl,
     command: str = "",
     now: datetime | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -137,7 +138,7 @@ def write_report(
     return page
 
 
-def sheet_key(title: str, output_dir: Path) -> str:
+def sheet_key(title: str, output_dir: Path | BucketUrl) -> str:
     """Return what tells reports apart where a browser keeps marks."""
     return hashlib.sha256(f"{title}\0{output_dir}".encode(errors="replace")).hexdigest()[:16]
 
@@ -154,42 +155,56 @@ def fine(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
 
 def wanted_thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
     """Return what the page wants small: every image and every input, so that the report can be sent without them."""
-    paths = (path for row in rows for path in (row.image, row.input_image) if path is not None)
-    return dict(found for path in paths if (found := thumb_of(out / path)) is not None)
+    pairs = (pair for row in rows for pair in ((row.image, row.sha256), (row.input_image, row.input_sha256)))
+    return dict(
+        found
+        for path, sha256 in pairs
+        if path is not None and (found := thumb_of(_source(path, out), sha256)) is not None
+    )
 
 
-def thumb_link(path: str | None, out: Path, thumbs: set[str]) -> str | None:
+def _source(path: str, out: Path) -> Path | str:
+    return path if is_object(path) else out / path
+
+
+def thumb_link(path: str | None, sha256: str | None, out: Path, thumbs: Collection[str]) -> str | None:
     """Return the link to the thumbnail of the picture that stands at `path` now; None: there is none."""
-    found = None if path is None else thumb_of(out / path)
+    found = None if path is None else thumb_of(_source(path, out), sha256)
     return f"{THUMBS}/{found[0]}" if found is not None and found[0] in thumbs else None
 
 
 def before_link(path: str | None, link: str | None, small: str | None) -> str | None:
     """Return what the slider shows of an input: itself, or what browsers can draw in its place."""
-    return small if path is not None and small is not None and not is_drawn(Path(path)) else link
+    return small if path is not None and small is not None and not is_drawn(path) else link
 
 
 def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
-    small = thumb_link(row.input_image, out, thumbs)
-    link = _link(row.input_image) if row.input_image is not None and is_raster(out / row.input_image) else None
+    small = thumb_link(row.input_image, row.input_sha256, out, thumbs)
+    thumb = thumb_link(row.image, row.sha256, out, thumbs)
+    link = _link(row.input_image, small)
+    if row.input_image is not None and not is_object(row.input_image) and not is_raster(out / row.input_image):
+        link = None
     return Addresses(
-        image=_link(row.image),
+        image=_link(row.image, thumb),
         input=link,
         before=before_link(row.input_image, link, small),
         small=small,
-        thumb=thumb_link(row.image, out, thumbs),
+        thumb=thumb,
         versions=tuple(quote(os.fsencode(version.path), safe="/") for version in row.versions),
     )
 
 
-def _link(path: str | None) -> str | None:
-    """Return a relative link; bytes of a name that are not UTF-8 survive."""
-    return None if path is None else quote(os.fsencode(path), safe="/")
+def _link(path: str | None, thumb: str | None) -> str | None:
+    """Return a relative link, of an object that to its thumbnail; bytes of a name that are not UTF-8 survive."""
+    if path is None or is_object(path):
+        return thumb
+    return quote(os.fsencode(path), safe="/")
 
 
 def _placed(row: ReportRow, out: Path) -> ReportRow:
     """Return the row with its paths relative to the report, so that the folders can be moved together."""
-    versions = tuple(replace(version, path=_relative(version.path, out)) for version in row.versions)
+    files = (version for version in row.versions if not is_object(version.path))  # a page cannot open objects
+    versions = tuple(replace(version, path=_relative(version.path, out)) for version in files)
     return replace(
         row,
         image=row.image and _relative(row.image, out),

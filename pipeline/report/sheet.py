@@ -92,6 +92,7 @@ def _columns(rows: Sequence[ReportRow], found: Sequence[Addresses]) -> dict[str,
         **links,
         "state": [row.state.value for row in rows],
         "tags": [list(row.tags) for row in rows],
+        "flags": [list(row.flags) for row in rows],
         "versions": [
             [[link, version.made_at and int(version.made_at.timestamp())] for link, version in pairs]
             for pairs in (zip(at.versions, row.versions, strict=True) for at, row in zip(found, rows, strict=True))

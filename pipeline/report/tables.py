@@ -30,7 +30,7 @@ class Version:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportRow:
-    """One task. Paths are relative to the report's folder, or absolute; None where there is nothing."""
+    """One task. Paths are relative to the report's folder, absolute, or the addresses of objects; None: nothing."""
 
     id: str
     job: str
@@ -43,6 +43,7 @@ class ReportRow:
     matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
     image: str | None = None
     input_image: str | None = None  # the first input: what stands before
+    input_sha256: str | None = None
     width: int | None = None
     height: int | None = None
     mime: str | None = None
@@ -59,6 +60,7 @@ class ReportRow:
     folder: str = ""  # of the output name
     mark: Mark | None = None  # None: there is none of the image that stands there
     versions: tuple[Version, ...] = ()  # newest first
+    flags: tuple[str, ...] = ()  # what checks found in the image
     redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
 
 
@@ -156,6 +158,7 @@ def task_record(row: ReportRow) -> dict[str, object]:
         "mark": mark.kind,
         "stars": mark.stars,
         "note": mark.note,
+        "flags": list(row.flags),
         **{f"row.{name}": value for name, value in row.fields.items()},
     }
 

@@ -3,6 +3,7 @@
 local   in this process
 dispatch   which worker of a cluster gets an attempt
 worker   the process of a worker, with a sender of its own
-cluster   workers as actors of Ray, on many machines
+cluster   a cluster of Ray, and workers that have proved that they can send
+remote   through the workers of a cluster, of which some may die
 checker   flags images that came; decodes the suspicious ones in a child process
 """

@@ -1,9 +1,8 @@
-"""Sends attempts from many machines: workers are actors of Ray, and this process only dispatches to them.
+"""Joins a cluster of Ray, or starts one on this machine, and starts workers that have proved that they can send.
 
-The only module that imports Ray (extra `ray`), and it does so late. Ray repeats nothing: a repeated call would be a
-second purchase. When a worker dies, what it had been given is looked for in the output by its attempt number; what is
-not there is unknown. Nothing is given to it again before a call of `ready` has come back. Ray is joined by the flag
-alone, never because of a variable of the environment.
+The only module that imports Ray (extra `ray`), and it does so late. Ray is joined by the flag alone, never because of a
+variable of the environment, and a cluster of more than this machine only if it asks for a token. Ray repeats nothing: a
+repeated call would be a second purchase.
 """
 
 import asyncio
@@ -14,35 +13,27 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-from pipeline.engine.events import Listener, Warned, WorkerChanged
-from pipeline.errors import Exit, InputError, TryLater
-from pipeline.model import Artifact, Attempt, Billed, Failure, Fault
+from pipeline.errors import ImgpipeError, InputError, TryLater
 from pipeline.senders.dispatch import Dispatch, Worker
-from pipeline.senders.local import STOPPED
-from pipeline.senders.worker import NOT_READY, Report, Sender, unpacked, versions
+from pipeline.senders.worker import Report, Sender, versions
 
 LOCAL: Final = "local"
 AUTO: Final = "auto"
-PATIENCE_S: Final = 60.0  # without any worker
-AGAIN_S: Final = 0.5  # between two calls of `ready` to a worker that is not there yet
-GRACE_S: Final = 1.5  # of the 2 s that a second signal leaves
+PATIENCE_S: Final = 60.0  # for the first worker
+REST_S: Final = 15.0  # for another one, once some are there
+CONNECT_S: Final = 5.0
+AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
 STORE_BYTES: Final = 80 * 2**20  # of Ray's object store, which nothing is put into; about the least it takes
-CALLS: Final = 16  # beside those in flight
+CALLS: Final = 16  # at once to one worker, beside those in flight
+ASK: Final = (
+    "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=9)"
+)
 _log: Final = logging.getLogger(__name__)
-LOST: Final = Failure(
-    fault=Fault.SILENCE,
-    billed=Billed.MAYBE,
-    reason="its worker died while this request was in flight",
-    code="worker_lost",
-)
-NOBODY: Final = Failure(
-    fault=Fault.UNREACHABLE, billed=Billed.NO, reason="no worker was there to send it", code="no_worker"
-)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -50,13 +41,10 @@ class Cluster:
     """A joined cluster and the actors of one run, each of which has proved that it can send."""
 
     address: str
+    death: type[Exception]  # what a call raises whose process died
     actors: "list[Any]" = field(default_factory=list)  # of `senders.worker.Sender`
     dispatch: Dispatch = field(default_factory=lambda: Dispatch(workers=()))
     reports: list[Report] = field(default_factory=list)
-
-    @property
-    def is_local(self) -> bool:
-        return self.address == LOCAL
 
 
 # -- joining ------------------------------------------------------------------------------------------------------
@@ -71,15 +59,25 @@ def check_address(address: str) -> None:
 
 
 @asynccontextmanager
-async def joined(address: str, *, cpus: int) -> AsyncIterator[Cluster]:
-    """Join a cluster, or start one on this machine with room for `cpus` workers. Raises InputError, TryLater."""
+async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> AsyncIterator[Cluster]:
+    """Join a cluster, or start one on this machine with room for `cpus` workers.
+
+    `is_rehearsal`: only this machine reaches the simulator. Raises InputError, TryLater.
+    """
     check_address(address)
     with _temporary_folder() as folder, _environment(address):
-        options = _local_options(cpus, folder) if address == LOCAL else {"address": address}
         try:
+            if address == LOCAL:
+                options = _local_options(cpus, folder)
+            else:
+                address = await asyncio.to_thread(_resolved, address)
+                await _refuse_unreachable(address)
+                options = {"address": address}
             async with asyncio.timeout(PATIENCE_S):
-                await asyncio.to_thread(_init, options)
-            yield Cluster(address=address)
+                death = await asyncio.to_thread(_init, options)
+            if address != LOCAL:
+                await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
+            yield Cluster(address=address, death=death)
         except TimeoutError:
             raise TryLater(f"Ray at {address} did not answer within {PATIENCE_S:g} s; nothing was sent") from None
         finally:
@@ -92,11 +90,8 @@ def _local_options(cpus: int, folder: str) -> dict[str, Any]:
         "num_cpus": cpus,
         "include_dashboard": False,
         "object_store_memory": STORE_BYTES,
-        "_node_ip_address": "127.0.0.1",  # nobody else reaches it
         "_temp_dir": folder,
-        "_system_config": {
-            "memory_monitor_refresh_ms": 0
-        },  # limits.memory bounds a worker; a killed one may cost money
+        "_system_config": {"memory_monitor_refresh_ms": 0},  # `limits` bound a worker; to kill one may cost money
     }
 
 
@@ -132,41 +127,82 @@ def _set(variables: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _init(options: dict[str, Any]) -> None:
-    """Connect; in a thread that is not the main one, so that Ray leaves the signal handlers alone."""
+def _imported() -> Any:
     try:
         import ray
-        from ray._private import worker
-        from ray._raylet import Config  # type: ignore[attr-defined]
     except ImportError:
         raise InputError("--ray needs an extra; install it: pip install 'imgpipe[ray]'") from None
-    from ray.exceptions import AuthenticationError
+    return ray
+
+
+def _resolved(address: str) -> str:
+    """Return HOST:PORT; of `auto`, the cluster whose `ray start` was run on this machine."""
+    _imported()
+    from ray._private.utils import read_ray_address
+
+    found: str | None = read_ray_address() if address == AUTO else address
+    if not found:
+        raise InputError("no Ray cluster runs on this machine; start one (ray start --head), or write --ray local")
+    return found
+
+
+async def _refuse_unreachable(address: str) -> None:
+    """Raise TryLater where nobody listens, InputError where the token is another one: Ray would try for a minute."""
+    host, _, port = address.rpartition(":")
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+        writer.close()
+    except OSError as error:
+        why = error.strerror or "no answer"
+        raise TryLater(f"Ray at {address} cannot be reached ({why}); nothing was sent") from None
+    if "InvalidAuthToken" in await asyncio.to_thread(_refusal, address, dict(os.environ)):
+        what = f"the cluster at {address} has another token than this machine"
+        raise InputError(f"{what}; copy ~/.ray/auth_token of its head node here (ray get-auth-token)")
+
+
+def _refusal(address: str, environ: Mapping[str, str]) -> str:
+    """Ask a cluster for its nodes, in a process of its own: Ray reads its token once. Return the error, if any."""
+    asked = subprocess.run(  # noqa: S603 - our own Python
+        [sys.executable, "-c", ASK, address],
+        env=dict(environ),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    return "" if asked.returncode == 0 else asked.stderr
+
+
+def is_open(address: str) -> bool:
+    """Say whether a cluster answers without a token."""
+    return not _refusal(address, {"PATH": os.defpath, "RAY_AUTH_MODE": "disabled"})
+
+
+def _init(options: dict[str, Any]) -> type[Exception]:
+    """Connect; in a thread that is not the main one, so that Ray leaves the signal handlers alone."""
+    ray = _imported()
+    from ray._private import worker
+    from ray._raylet import Config  # type: ignore[attr-defined]
+    from ray.exceptions import RayActorError
 
     Config.initialize("")  # reads the environment again
     logging.getLogger("ray").setLevel(logging.ERROR)
     worker.print_to_stdstream = _told  # deaths of workers, which Ray would write to stdout
     try:
         ray.init(log_to_driver=False, configure_logging=False, **options)
-    except AuthenticationError:
-        raise InputError(
-            f"the cluster at {options['address']} has another token, or this machine has none;"
-            " copy ~/.ray/auth_token of its head node here (ray get-auth-token)"
-        ) from None
-    except ConnectionError as error:
-        raise _unjoined(options["address"], error) from None
-    except (RuntimeError, ValueError, OSError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise _unjoined(options["address"], error) from error
+    death: type[Exception] = RayActorError
+    return death
 
 
-def _unjoined(address: str, error: Exception) -> InputError | TryLater:
+def _unjoined(address: str, error: Exception) -> ImgpipeError:
     text = " ".join(str(error).split())[:300]
-    if address == AUTO:
-        return InputError("there is no Ray cluster on this machine; start one (ray start --head), or write --ray local")
     if "ersion mismatch" in text:
         return InputError(f"{address}: {text}; install the same versions of Python and Ray everywhere")
-    if address != LOCAL and "node" in text and "find" in text:
-        what = f"this machine does not belong to the cluster at {address}"
-        return InputError(f"{what}; run: ray start --address={address}")
+    if address != LOCAL and "find" in text and "node" in text:
+        return InputError(f"this machine does not belong to the cluster; run: ray start --address={address}")
     return TryLater(f"Ray at {address} cannot be reached ({text}); nothing was sent")
 
 
@@ -179,37 +215,25 @@ def _shutdown() -> None:
         ray.shutdown()
 
 
-def check_reach(address: str, *, is_rehearsal: bool) -> None:
+def _check_reach(address: str, *, is_rehearsal: bool) -> None:
     """Raise InputError where a cluster reaches beyond this machine and must not."""
     import ray
 
-    if address == LOCAL or all(is_here(each, ray.util.get_node_ip_address()) for each in nodes()):
+    own = ray.util.get_node_ip_address()
+    if all(is_here(each, own) for each in nodes()):
         return
     if is_rehearsal:
         raise InputError("the built-in simulator is reached from this machine alone; rehearse with --ray local")
-    if is_open(ray.get_runtime_context().gcs_address):
+    if is_open(address):
         raise InputError(
-            f"the cluster at {address} takes orders from anybody who reaches it, and its workers have the key; start it"
-            " with token authentication: RAY_AUTH_MODE=token for `ray start` on every node (docs.ray.io, token-auth)"
+            f"the cluster at {address} obeys anybody who reaches it, and its workers have the key; start it with token"
+            " authentication: RAY_AUTH_MODE=token for `ray start` on every node"
         )
 
 
 def is_here(address: str, own: str) -> bool:
     """Say whether the address of a node is one of this machine."""
     return address == own or address.startswith("127.") or address == "::1"
-
-
-def is_open(gcs_address: str) -> bool:
-    """Say whether a cluster answers without a token. In a process of its own: Ray reads its mode once."""
-    ask = "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10)"
-    asked = subprocess.run(  # noqa: S603 - our own Python
-        [sys.executable, "-c", ask, gcs_address],
-        env={"PATH": os.defpath, "RAY_AUTH_MODE": "disabled"},
-        capture_output=True,
-        timeout=PATIENCE_S,
-        check=False,
-    )
-    return asked.returncode == 0
 
 
 def nodes() -> list[str]:
@@ -230,9 +254,8 @@ async def start_workers(
     functions: tuple[Callable[..., Any], Callable[..., Any]],
     order: object,
     probe: object,
-    patience_s: float = PATIENCE_S,
 ) -> None:
-    """Start workers and have each prove that it can send; those that find no place within `patience_s` are left out.
+    """Start workers and have each prove that it can send; those that find no place in time are left out.
 
     `functions`: see `senders.worker.Sender`. Raises InputError: a worker cannot send. TryLater: there is none.
     """
@@ -247,18 +270,34 @@ async def start_workers(
     )(Sender)
     actors = [actor.remote(*functions) for _ in range(number)]
     proofs = {asyncio.create_task(_report(each, order, probe), name="prove"): each for each in actors}
-    done, waiting = await asyncio.wait(proofs, timeout=patience_s)
+    done, waiting = await _first_come(set(proofs))
     for task in waiting:
         task.cancel()
         ray.kill(proofs[task])
     cluster.reports = [task.result() for task in done]
     refuse_unfit(cluster.reports)
     if not done:
-        raise TryLater(f"no worker could be started within {patience_s:g} s: the cluster has no free CPU")
+        raise TryLater(f"no worker could be started within {PATIENCE_S:g} s: the cluster has no free CPU")
     if waiting:
         _log.warning("%d of %d workers found no free CPU; the others do the work", len(waiting), number)
     cluster.actors = [proofs[task] for task in done]
     cluster.dispatch = Dispatch(workers=[Worker(number=n + 1) for n in range(len(done))])
+
+
+Proofs = set["asyncio.Task[Report]"]
+
+
+async def _first_come(proofs: Proofs) -> tuple[Proofs, Proofs]:
+    """Wait for all, or until none came for long; return who came, and who did not."""
+    done: Proofs = set()
+    while proofs:
+        came, proofs = await asyncio.wait(
+            proofs, timeout=REST_S if done else PATIENCE_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        done |= came
+        if not came:
+            break
+    return done, proofs
 
 
 async def _report(actor: Any, order: object, probe: object) -> Report:
@@ -287,144 +326,3 @@ def refuse_unfit(reports: Collection[Report]) -> None:
             texts.append(f"{where}it has {'; '.join(other)}; install the same versions everywhere")
     if texts:
         raise InputError("\n".join(dict.fromkeys(texts)))
-
-
-# -- sending ------------------------------------------------------------------------------------------------------
-
-
-class ClusterSender:
-    """Sends attempts through workers; see `engine.ports.AttemptSender`."""
-
-    def __init__(
-        self,
-        cluster: Cluster,
-        *,
-        find: Callable[[Attempt], Awaitable[Artifact | Failure | None]],
-        listen: Listener,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
-        """`find` looks for the image of an attempt in the output."""
-        self.dispatch = cluster.dispatch
-        self._actors = dict(zip(self.dispatch.workers, cluster.actors, strict=True))
-        self._find = find
-        self._listen = listen
-        self._patience_s = patience_s
-        self._is_any_ready = asyncio.Event()
-        self._waits: set[asyncio.Timeout] = set()
-        self._is_abandoned = False
-        self.halt: Callable[[Exit, str], None] = lambda _exit, _reason: None  # the engine's, once there is one
-
-    async def send(self, attempt: Attempt) -> Artifact | Failure:
-        """Have one attempt sent by the least loaded worker, and keep what it brings."""
-        while (worker := await self._worker()) is not None:
-            generation, given = worker.generation, worker.in_flight
-            given.add(attempt.id)
-            try:
-                data = await self._answer(worker, attempt)
-            finally:
-                given.discard(attempt.id)
-            if data is None:
-                if not self._is_abandoned:
-                    self._lose(worker, generation, in_flight=len(given) + 1)
-                found = await self._find(attempt) or (STOPPED if self._is_abandoned else LOST)
-                return replace(found, worker=str(worker))
-            if data != NOT_READY:
-                return replace(unpacked(data), worker=str(worker))
-            self._lose(worker, generation, in_flight=0)
-        return NOBODY if not self._is_abandoned else STOPPED
-
-    def abandon(self) -> None:
-        """Stop waiting for answers: workers keep what has arrived, and have a moment to say so."""
-        if self._is_abandoned:
-            return
-        self._is_abandoned = True
-        for worker, actor in self._actors.items():
-            if worker.is_ready:
-                actor.abandon.remote()
-        moment = asyncio.get_running_loop().time() + GRACE_S
-        for wait in self._waits:
-            wait.reschedule(moment)
-
-    async def _worker(self) -> Worker | None:
-        """Return the least loaded worker; None when there was none for `patience_s`, and the run is told to stop."""
-        while (worker := self.dispatch.pick()) is None:
-            try:
-                async with self._waiting(self._patience_s):
-                    await self._is_any_ready.wait()
-            except TimeoutError:
-                if not self._is_abandoned:
-                    text = f"all workers were lost, and none came back within {self._patience_s:g} s"
-                    self.halt(Exit.TRY_LATER, text)
-                return None
-        return worker
-
-    @asynccontextmanager
-    async def _waiting(self, most_s: float | None) -> AsyncIterator[asyncio.Timeout]:
-        """A wait that `abandon` shortens; raises TimeoutError."""
-        wait = asyncio.timeout(GRACE_S if self._is_abandoned else most_s)
-        self._waits.add(wait)
-        try:
-            async with wait:
-                yield wait
-        finally:
-            self._waits.discard(wait)
-
-    async def _answer(self, worker: Worker, attempt: Attempt) -> bytes | None:
-        """Return a worker's record; None: it died, or is not waited for any longer."""
-        from ray.exceptions import RayActorError
-
-        try:
-            async with self._waiting(None):
-                data: bytes = await self._actors[worker].send.remote(attempt)
-                return data
-        except (RayActorError, TimeoutError):
-            return None
-
-    def _lose(self, worker: Worker, generation: int, *, in_flight: int) -> None:
-        if self.dispatch.lose(worker, generation):
-            self._listen(WorkerChanged(worker=str(worker), is_lost=True, in_flight=in_flight))
-        if not self.dispatch.ready_now:
-            self._is_any_ready.clear()
-
-    async def keep(self, worker: Worker, order: object) -> None:
-        """Open a worker, wait for its death, and again: for as long as the run lasts."""
-        from ray.exceptions import RayActorError
-
-        actor = self._actors[worker]
-        while True:
-            try:
-                report: Report = await actor.ready.remote(order)
-                refuse_unfit([report])
-            except RayActorError:
-                await asyncio.sleep(AGAIN_S)
-                continue
-            except InputError as error:
-                self._listen(Warned(text=f"worker {worker} is not used any more: {error}"))
-                return
-            self.dispatch.ready(worker, report.node)
-            self._is_any_ready.set()
-            self._listen(WorkerChanged(worker=str(worker), is_lost=False, in_flight=0))
-            try:
-                await actor.watch.remote()
-            except RayActorError:
-                self._lose(worker, worker.generation, in_flight=len(worker.in_flight))
-
-
-@asynccontextmanager
-async def opened(sender: ClusterSender, order: object) -> AsyncIterator[ClusterSender]:
-    """Keep the workers of a sender going while the block lasts."""
-    failed: Exception | None = None
-    async with asyncio.TaskGroup() as group:
-        keepers = [
-            group.create_task(sender.keep(worker, order), name=f"keep-{worker.number}")
-            for worker in sender.dispatch.workers
-        ]
-        try:
-            yield sender
-        except Exception as error:  # raised below: not wrapped in a group
-            failed = error
-        finally:
-            for keeper in keepers:
-                keeper.cancel()
-    if failed is not None:
-        raise failed

@@ -11,6 +11,7 @@ reader          read-only access to the ledger
 disk_reserve    a file that is deleted on a full disk so that paid images can be saved
 marks           picked, rejected, stars and notes, in a file beside the ledger
 rejected        bodies that were paid for and hold no usable image
+kept            what workers kept in the output, taken into rejected/
 writer          an image in memory to a file under its final name; earlier images moved aside
 images/         where a sender puts images: `stored`, `bucket`
 resources       everything a store is made of, opened and checked in order
@@ -18,6 +19,7 @@ store           records the attempts, images and money of a run
 maintenance     moves, accepted changes and salvaged bodies, between requests
 parts           part files left by a process that died
 recovery        repairs at the start of a run
+mirror          the files of a delivery, in a folder or in a bucket
 integrity       files compared with the ledger
 ledger_salvage  rows of a damaged ledger that can still be read
 rebuild         a ledger made from images and what is left of the old one

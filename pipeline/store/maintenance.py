@@ -5,24 +5,58 @@ Nothing is sent and nothing is replaced; each order is durable when it returns.
 
 import dataclasses
 import hashlib
+import re
 import sqlite3
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
-from pipeline.buckets import Bucket
+from pipeline.buckets import Bucket, open_bucket
 from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import SIDECAR, Artifact, Edit, Image, Known, Task
+from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
 from pipeline.store import rows
 from pipeline.store.files import IN_THE_WAY, read_all, split
 from pipeline.store.history import known_of
+from pipeline.store.images.bucket import SUPERSEDED
 from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
+from pipeline.store.writer import superseded_files
 from pipeline.text import name_key
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Superseded:
+    """An image that a newer one has replaced."""
+
+    location: str  # a path of this machine, or the address of an object
+    attempt: int  # that made it
+    size_bytes: int
+    at: datetime  # when it was written
+
+
+def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: str | None) -> Iterator[Superseded]:
+    """Yield the images of one ledger that were replaced. Raises InputError, BucketError: the bucket."""
+    for attempt, path in superseded_files(state_dir):
+        status = path.lstat()
+        at = datetime.fromtimestamp(status.st_mtime, UTC)
+        yield Superseded(location=str(path), attempt=attempt, size_bytes=status.st_size, at=at)
+    if isinstance(place, BucketUrl) and ledger_id is not None:
+        bucket = open_bucket(place).below(SUPERSEDED.strip("/"))
+        for each in bucket.listing():
+            match = re.match(rf"{ledger_id}-(\d+)-", each.path)
+            if match is not None:
+                yield Superseded(
+                    location=f"{bucket.url}/{each.path}",
+                    attempt=int(match[1]),
+                    size_bytes=each.size_bytes,
+                    at=each.written_at,
+                )
 
 
 def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:

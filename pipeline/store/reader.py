@@ -17,7 +17,7 @@ from typing import Final, Self, TypeVar
 import msgspec
 
 from pipeline.days import day_of
-from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState
+from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
 from pipeline.store import ledger_file, rows
 from pipeline.store.history import (
     Cost,
@@ -197,12 +197,13 @@ class LedgerReader:
         makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
         return list(dict.fromkeys(makers))
 
-    def output_dir(self) -> Path | None:
-        """Return the output directory this manifest used last; None: it is not known here, or a bucket."""
+    def output_dir(self) -> Path | BucketUrl | None:
+        """Return the output directory or bucket this manifest used last; None: it is not known here."""
         row = self._one("output_of", manifest=self.manifest)
-        if row is None or b"://" in bytes(row[0]):
+        if row is None:
             return None
-        return Path(os.path.normpath(self.state_dir / os.fsdecode(bytes(row[0]))))
+        place = os.fsdecode(bytes(row[0]))
+        return BucketUrl.of(place) if is_object(place) else Path(os.path.normpath(self.state_dir / place))
 
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""

@@ -6,7 +6,7 @@
 import contextlib
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -56,7 +56,16 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(self, state: Tree, reserve: DiskReserve, *, ledger_id: str) -> None:
+    def __init__(
+        self,
+        state: Tree,
+        reserve: DiskReserve,
+        *,
+        ledger_id: str,
+        sent_on: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """`sent_on` is told each name that was written; where this folder is not the last place of its bytes."""
+        self._sent_on = sent_on
         self._state = state
         self._reserve = reserve
         self._ledger_id = ledger_id
@@ -70,7 +79,22 @@ class RejectedFolder:
         except OSError:
             self._reserve.give_up()
             self._keep_once(name, data, facts)
+        self._sent_on(name)
         return f"{FOLDER}/{name}"
+
+    def adopt(self, name: str, data: bytes) -> None:
+        """Write a file that a worker kept elsewhere, under its name there."""
+        with self._state.directory(FOLDER, create=True) as fd:
+            self._write(fd, name, data)
+            self._state.sync(fd)
+
+    def find_image(self, attempt: int) -> Rejected | None:
+        """Return the whole image that an attempt brought and that waits here for its name."""
+        for kept in list_rejected(self._state.root):
+            is_ours = (kept.ledger_id, kept.attempt) == (self._ledger_id, attempt)
+            if is_ours and kept.facts is not None and kept.facts.is_image:
+                return kept
+        return None
 
     def _keep_once(self, name: str, data: bytes, facts: Facts) -> None:
         with self._state.directory(FOLDER, create=True) as fd:

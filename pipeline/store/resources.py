@@ -70,6 +70,10 @@ class Place(Protocol):
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
         ...
 
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/, from where it is published later. Raises StorageError."""
+        ...
+
     def abandon(self) -> None:
         """Stop waiting for a service: what it has not taken is kept in rejected/."""
         ...
@@ -138,12 +142,6 @@ class StoreResources(ImageResources):
     """What is open while a store is."""
 
     ledger: Ledger
-
-    @property
-    def tree(self) -> Tree:
-        """The output directory, for what is done to folders alone."""
-        assert isinstance(self.outputs, Tree), "refused before: not yet for buckets"
-        return self.outputs
 
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
@@ -219,13 +217,24 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     )
 
 
-def open_worker_resources(settings: StoreSettings, *, ledger_id: str) -> ImageResources:
-    """Open what a worker writes images with, for the ledger of another process, which holds the lock."""
+def open_worker_resources(
+    settings: StoreSettings,
+    *,
+    ledger_id: str,
+    sending_on: Callable[[Bucket, Tree, str], Callable[[str], None]] | None = None,
+) -> ImageResources:
+    """Open what a worker writes images with, for the ledger of another process, which holds the lock.
+
+    `sending_on`: makes what moves a kept file into the bucket, where the state directory is one of this machine alone.
+    """
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
         reserve = DiskReserve(state)
         reserve.share()
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
+        sent_on: Callable[[str], None] = lambda _: None  # noqa: E731
+        if sending_on is not None and isinstance(outputs, Bucket):
+            sent_on = sending_on(outputs, state, ledger_id)
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, sent_on=sent_on)
         writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return ImageResources(

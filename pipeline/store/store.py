@@ -20,6 +20,7 @@ from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskStat
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.kept import collect
 from pipeline.store.ledger import Awaiting
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
@@ -86,6 +87,15 @@ class Store:
         if not self._is_closed:
             self._is_closed = True
             await asyncio.to_thread(self._resources.close)
+
+    async def collect_kept(self) -> None:
+        """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
+        await self._pool.finish(collect, self._resources)
+
+    async def settle_late(self) -> Recovery:
+        """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
+        recoverer = Recoverer(self._settings, self._resources)
+        return await self._pool.finish(recoverer.settle_late)
 
     # --- a run
 
@@ -271,7 +281,8 @@ class Store:
     def _free_bytes(self) -> int:
         resources = self._resources
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
-        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
+        outputs = resources.outputs
+        return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
 
     def _receive(self, attempt: int, sha256: str, path: str) -> None:
         self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))

@@ -41,20 +41,15 @@ FOLDER: Final = "superseded"
 _NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
 
 
-def superseded_paths(state_dir: Path) -> list[Path]:
-    """Return the superseded images of a state directory; plain files only."""
+def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
+    """Return the superseded images of a state directory, plain files only, with the attempt that made each."""
     try:
         with os.scandir(state_dir / FOLDER) as entries:
             names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [state_dir / FOLDER / name for name in sorted(names) if _NAME.fullmatch(name)]
-
-
-def superseded_files(state_dir: Path) -> dict[int, Path]:
-    """Return the superseded images of a state directory by the attempt that made them."""
-    found = ((_NAME.fullmatch(path.name), path) for path in superseded_paths(state_dir))
-    return {int(match[1]): path for match, path in found if match is not None}
+    found = ((_NAME.fullmatch(name), state_dir / FOLDER / name) for name in sorted(names))
+    return [(int(match[1]), path) for match, path in found if match is not None]
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
@@ -161,6 +156,17 @@ def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
     return f"{PART}{ledger_id}-{attempt}-{sha256}"
 
 
+def kept(rejected: RejectedFolder, delivery: Delivery) -> str:
+    """Keep an image in rejected/; return its path there. Raises StorageError."""
+    try:
+        return rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
+    except OSError as error:
+        why = error.strerror or error
+        raise StorageError(
+            f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
+        ) from error
+
+
 class Writer:
     """Puts images into one output directory. Thread-safe."""
 
@@ -198,6 +204,10 @@ class Writer:
         except OSError as second:
             error = second
         raise self._kept_aside(delivery, error) from error
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/. Raises StorageError."""
+        return kept(self._rejected, delivery)
 
     def abandon(self) -> None:
         """Do nothing: a disk is waited for."""

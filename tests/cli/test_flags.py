@@ -19,6 +19,9 @@ def test_flagged_images_are_done_and_shown_everywhere(imgpipe: Imgpipe) -> None:
     assert imgpipe("plan", path, "--select", "flag:blank", "--json").json["tasks"] == 0
     assert f"by: imgpipe redo {path} --flagged" in imgpipe("plan", path).out
     assert imgpipe("plan", path, "--select", "flag:black").exit == 2
+    imgpipe("report", path)
+    assert '"flags": ["min_side"]' in (imgpipe.out / "report" / "tasks.jsonl").read_text()
+    assert "flagged min_side" in imgpipe("explain", imgpipe.images()[0]).out
 
 
 def test_flagged_images_are_made_anew_when_asked_for(imgpipe: Imgpipe) -> None:

@@ -11,13 +11,16 @@ import pytest
 from pipeline.engine.events import Event, WorkerChanged
 from pipeline.errors import Exit, InputError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Usage
-from pipeline.senders import cluster
-from pipeline.senders.cluster import Cluster, ClusterSender, opened, refuse_unfit
+from pipeline.senders import cluster, remote
+from pipeline.senders.cluster import Cluster, refuse_unfit
 from pipeline.senders.dispatch import Dispatch, Worker
+from pipeline.senders.remote import ClusterSender, opened
 from pipeline.senders.worker import MOST_BYTES, NOT_READY, Report, Sender, packed, unpacked, versions
 from tests.engine.fakes import FakeSender, artifact, failure, task
 
-exceptions = pytest.importorskip("ray.exceptions", reason="the extra `ray` is not installed")
+
+class DeathError(Exception):
+    """What a call to a dead process raises."""
 
 
 def attempt(number: int) -> Attempt:
@@ -64,11 +67,11 @@ class ScriptedActor:
     async def _watch(self) -> None:
         assert self._death is not None
         await asyncio.wait((self._death,))
-        raise exceptions.ActorUnavailableError("gone", None)
+        raise DeathError
 
     async def _send(self, given: Attempt) -> bytes:
         if self._death is None:
-            raise exceptions.ActorUnavailableError("gone", None)
+            raise DeathError
         if not self.is_open:
             return NOT_READY
         self.sent.append(given.id)
@@ -76,7 +79,7 @@ class ScriptedActor:
         await asyncio.wait((answered, death), return_when=asyncio.FIRST_COMPLETED)
         answered.cancel()
         if death.done():
-            raise exceptions.ActorUnavailableError("gone", None)
+            raise DeathError
         return packed(artifact(f"job/{given.id}"))
 
     def _abandon(self) -> None:
@@ -93,6 +96,12 @@ class Bench:
     halts: list[tuple[Exit, str]] = field(default_factory=list)
     looked_for: list[int] = field(default_factory=list)
 
+    async def publish_kept(self, given: Attempt, result: Failure) -> Artifact | Failure:
+        return artifact(f"moved/{given.id}")
+
+    async def take_earlier(self, given: Attempt, result: Failure, earlier: Attempt) -> Artifact | Failure:
+        return self.written.get(earlier.id, result)
+
     async def find(self, given: Attempt) -> Artifact | None:
         self.looked_for.append(given.id)
         return self.written.get(given.id)
@@ -100,8 +109,10 @@ class Bench:
     @asynccontextmanager
     async def sender(self, patience_s: float = 60.0) -> AsyncIterator[ClusterSender]:
         workers = [Worker(number=n + 1) for n in range(len(self.actors))]
-        joined = Cluster(address="local", actors=list(self.actors), dispatch=Dispatch(workers=workers))
-        sender = ClusterSender(joined, find=self.find, listen=self.heard.append, patience_s=patience_s)
+        joined = Cluster(
+            address="local", death=DeathError, actors=list(self.actors), dispatch=Dispatch(workers=workers)
+        )
+        sender = ClusterSender(joined, outputs=self, listen=self.heard.append, patience_s=patience_s)
         sender.halt = lambda code, reason: self.halts.append((code, reason))
         async with opened(sender, None):
             yield sender
@@ -174,7 +185,7 @@ async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_w
 
 
 async def test_abandon_waits_a_moment_for_a_worker_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "GRACE_S", 0.01)
+    monkeypatch.setattr(remote, "GRACE_S", 0.01)
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
         call = asyncio.create_task(sender.send(attempt(1)))

@@ -191,6 +191,21 @@ async def test_part_nobody_asks_for_any_more_is_kept_aside(bench: Bench, reopen:
     assert known.state is TaskState.DONE
 
 
+async def test_second_image_of_a_task_goes_to_rejected_with_its_attempt(bench: Bench, reopen: Reopen) -> None:
+    """A worker that was frozen wrote it when another one had brought the image already."""
+    attempt = await lose(bench)
+    await bench.make(task(1), 2)
+    (bench.out / "cats" / bench.part_name(attempt, image(1).sha256)).write_bytes(image(1).data)
+    await reopen()
+    assert files(bench.out) == {"cats/1.png": image(2).data}
+    kept = {name: data for name, data in files(bench.state / "rejected").items() if name.endswith(".png")}
+    assert kept == {f"{bench.store.ledger_id}-{attempt}-{image(1).sha256}.png": image(1).data}
+    with bench.reader() as reader:
+        assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
+    await reopen()
+    assert (bench.recovery.recovered, files(bench.out)) == (0, {"cats/1.png": image(2).data})
+
+
 async def test_lost_request_of_a_task_that_is_done_since_stays_money_only(bench: Bench, reopen: Reopen) -> None:
     await lose(bench)
     await bench.make(task(1), 1)

@@ -15,6 +15,7 @@ const MARKED = {
   rejected: (index) => markOf(index).kind === "rejected",
   none: (index) => !markOf(index).kind,
   noted: (index) => markOf(index).note !== "",
+  flagged: isFlagged,
   ...Object.fromEntries([1, 2, 3, 4, 5].map((least) => [`stars${least}`, (index) => markOf(index).stars >= least])),
 };
 
@@ -23,6 +24,7 @@ const orders = {
   id: (a, b) => collator.compare(cell("id", a), cell("id", b)),
   price: (a, b) => cell("price", b) - cell("price", a) || a - b,
   time: (a, b) => (cell("time", b) ?? 0) - (cell("time", a) ?? 0) || a - b,
+  flagged: (a, b) => isFlagged(b) - isFlagged(a) || a - b,
   stars: (a, b) => markOf(b).stars - markOf(a).stars || a - b,
   slow: (a, b) => (cell("seconds", b) ?? -1) - (cell("seconds", a) ?? -1) || a - b,
 };
@@ -112,6 +114,14 @@ function fillReasons() {
     });
     return element("li", {}, button);
   }));
+}
+
+// What a check found fault with is judged first.
+function fillFlagged() {
+  let flagged = 0;
+  for (let index = 0; index < size; index++) flagged += isFlagged(index);
+  for (const [id, place] of [["marked", "flagged"], ["sort", "flagged"]]) $(id).querySelector(`[value=${place}]`).hidden = !flagged;
+  if (isDesk && flagged) $("sort").value = view.sort = "flagged";
 }
 
 const THEMES = ["auto", "light", "dark"];
@@ -264,6 +274,7 @@ fillHeader();
 fillFilters();
 fillGroups();
 fillReasons();
+fillFlagged();
 setAdvance(isAdvancing);
 for (const id of ["save", "load"]) $(id).hidden = isDesk;
 wire();

@@ -32,6 +32,7 @@ function aspect(index) {
 }
 
 const shortId = (index) => cell("id", index).slice(cell("job", index).length + 1);
+const isFlagged = (index) => cell("flags", index).length > 0;
 const hasBefore = (index) => cell("image", index) !== null && (cell("before", index) !== null || cell("versions", index).length > 0);
 
 // "axis: value" of each cell that a row has.

@@ -20,7 +20,7 @@ from pipeline.imaging.formats import describe
 from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery
+from pipeline.store.writer import Delivery, kept
 
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
@@ -87,6 +87,10 @@ class BucketWriter:
         if kept is not None:
             self._rejected.drop(kept)
         return stored(delivery.image, delivery.path, version)
+
+    def keep(self, delivery: Delivery) -> str:
+        """Keep an image in rejected/. Raises StorageError."""
+        return kept(self._rejected, delivery)
 
     def abandon(self) -> None:
         """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
@@ -173,25 +177,16 @@ class BucketWriter:
             return None
         if not self._force and (found.size_bytes, found.version) != (old.size_bytes, old.mtime_ns):
             return None  # edited since: if it has our name, the put will say so
-        kept = self._keep(delivery)
+        waiting = self.keep(delivery)
         reach("kept")
         name = f"{delivery.ledger_id}-{delivery.previous_maker or 0}-{old.path.rpartition('/')[2]}"
         self._bucket.copy(old.path, SUPERSEDED + name)
         reach("superseded")
         self._bucket.delete(old.path)
-        return kept.rpartition("/")[2]
-
-    def _keep(self, delivery: Delivery) -> str:
-        try:
-            return self._rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
-        except OSError as error:
-            why = error.strerror or error
-            raise StorageError(
-                f"{delivery.facts.task}: {delivery.path} could not be put, nor kept in rejected/: {why}"
-            ) from error
+        return waiting.rpartition("/")[2]
 
     def _conflict(self, delivery: Delivery) -> Conflict:
-        kept = self._keep(delivery)
+        kept = self.keep(delivery)
         place = f"{self._bucket.url}/{delivery.path}"
         return Conflict(
             f"{delivery.facts.task}: {place} is in the way and may not be replaced; the image was kept as {kept}. Move"
@@ -200,7 +195,7 @@ class BucketWriter:
         )
 
     def _unpublished(self, delivery: Delivery, error: BucketError) -> StorageError:
-        kept = self._keep(delivery)
+        kept = self.keep(delivery)
         return StorageError(
             f"{delivery.facts.task}: {delivery.path} could not be put: {error}; the image is in {kept} and is published"
             " by the next run, without a request"

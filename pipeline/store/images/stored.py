@@ -13,9 +13,12 @@ from typing import Final
 from pipeline.buckets import Bucket
 from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
-from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault
+from pipeline.imaging.formats import describe
+from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fault, Image
 from pipeline.store import rows
+from pipeline.store.files import Tree
 from pipeline.store.images.bucket import find_object
+from pipeline.store.kept import collect
 from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
 from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
@@ -33,9 +36,13 @@ class StoredImages:
         resources: ImageResources,
         pool: WriterPool,
         *,
-        received: Callable[[int, str, str], None] = lambda _attempt, _sha256, _path: None,
+        received: Callable[[int, str, str], None] | None = None,
     ) -> None:
-        """`received` is told attempt, hash and path of an image before a rename gives up its part."""
+        """`received` is told attempt, hash and path of an image before a rename gives up its part.
+
+        None: this is a worker. It gives images free names only: what stands in the place of another one is moved by
+        the process that has the ledger, for a worker that was frozen may go on whenever it likes.
+        """
         self._manifest = settings.manifest
         self._clock = settings.clock
         self._resources = resources
@@ -56,12 +63,23 @@ class StoredImages:
         """
         return await self._pool.finish(self._keep_body, attempt, failure)
 
+    async def publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
+        """Give the image that a worker kept its name, in the place of the task's earlier one."""
+        return await self._pool.finish(self._publish_kept, attempt, failure)
+
     async def find(self, attempt: Attempt) -> Artifact | Failure | None:
         """Find the image of an attempt whose sender died, and publish it where only its part stands (P1).
 
         None: there is none, or not yet; the next start looks again.
         """
         return await self._pool.finish(self._find, attempt)
+
+    async def take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
+        """Take the image of an earlier attempt, given up for unknown, that has the name by now; reject this one's.
+
+        Returns `failure` where it is not that image which is in the way.
+        """
+        return await self._pool.finish(self._take_earlier, attempt, failure, earlier)
 
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
@@ -78,10 +96,40 @@ class StoredImages:
         image = find_part(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
         return None if image is None else self._put(attempt, Answer(image=image, notes=(TAKEN_OVER,)), is_written=True)
 
+    def _publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
+        rejected = self._resources.rejected
+        kept = rejected.find_image(attempt.id)
+        if kept is None:  # kept by a worker that does not see the state directory
+            collect(self._resources)
+            kept = rejected.find_image(attempt.id)
+        if kept is None:
+            return replace(failure, storage_error=f"{attempt.task.id}: its image was kept and is not found")
+        answer = Answer(image=describe(kept.path.read_bytes()), usage=failure.usage, request_id=failure.request_id)
+        result = self._put(attempt, replace(answer, response_id=failure.response_id))
+        if isinstance(result, Artifact):
+            rejected.drop(kept.name)
+        return result
+
+    def _take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
+        found = self._find(earlier)
+        if not isinstance(found, Artifact):
+            return failure
+        resources, note = self._resources, f"brought by attempt {earlier.number}, whose worker was lost for a while"
+        if isinstance(resources.outputs, Tree):
+            mine = find_part(
+                resources.outputs, ledger_id=resources.ledger_id, attempt=attempt.id, name=attempt.task.name
+            )
+            if mine is not None:
+                resources.rejected.keep(mine.data, mine.suffix, self._delivery(attempt, Answer(image=mine)).facts)
+                resources.writer.drop_part(resources.ledger_id, attempt.id, replace(found, sha256=mine.sha256))
+        return replace(found, usage=failure.usage, request_id=failure.request_id, notes=(note,))
+
     def _put(self, attempt: Attempt, answer: Answer, *, is_written: bool = False) -> Artifact | Failure:
         delivery = self._delivery(attempt, answer)
         delivery.is_part_whole = is_written
         try:
+            if self._received is None and attempt.previous is not None:
+                return self._kept_for_another(delivery, answer)
             artifact = self._resources.writer.publish(delivery)
         except StorageError as error:
             return _unpublished(answer, error)
@@ -96,6 +144,10 @@ class StoredImages:
             notes=answer.notes,
             doubts=answer.doubts,
         )
+
+    def _kept_for_another(self, delivery: Delivery, answer: Answer) -> Failure:
+        kept = self._resources.writer.keep(delivery)
+        return replace(_unpublished(answer, StorageError(f"its image is in {kept}")), storage_error=None, code=KEPT)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:
         assert failure.body is not None
@@ -119,7 +171,7 @@ class StoredImages:
             name=attempt.task.name,
             previous=attempt.previous,
             previous_maker=attempt.previous_maker,
-            received=lambda path: self._received(attempt.id, image.sha256, path),
+            received=lambda path: self._receive(attempt, image, path),
             facts=Facts(
                 attempt=attempt.id,
                 manifest=self._manifest,
@@ -132,6 +184,11 @@ class StoredImages:
                 request_id=answer.request_id,
             ),
         )
+
+    def _receive(self, attempt: Attempt, image: Image, path: str) -> None:
+        if self._received is None:
+            raise StorageError(f"{attempt.task.id}: this worker's output directory has no hard links")
+        self._received(attempt.id, image.sha256, path)
 
     def _facts_of_body(self, attempt: Attempt, failure: Failure) -> Facts:
         return Facts(

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.engine.run import MOST_TOLD, Recent, Remarks
+from pipeline.engine.events import MOST_WARNINGS, ImageWarnings, Recent
 from pipeline.model import Artifact
 from tests.engine.fakes import artifact
 
@@ -17,38 +17,38 @@ def other(n: int, **fields: object) -> Artifact:
 
 
 def test_H69_the_same_bytes_name_the_task_that_had_them_first() -> None:
-    remarks = Remarks()
-    assert list(remarks.of("job/a", IMAGE)) == []
-    assert list(remarks.of("job/b", IMAGE)) == ["its image has the same bytes as that of job/a; it was accepted"]
+    warnings = ImageWarnings()
+    assert list(warnings.of("job/a", IMAGE)) == []
+    assert list(warnings.of("job/b", IMAGE)) == ["its image has the same bytes as that of job/a; it was accepted"]
 
 
 def test_H70_an_answer_id_that_comes_again_names_the_task_it_came_for() -> None:
-    remarks = Remarks()
-    assert list(remarks.of("job/a", other(1, response_id="r"))) == []
-    assert list(remarks.of("job/b", other(2, response_id="r"))) == [
+    warnings = ImageWarnings()
+    assert list(warnings.of("job/a", other(1, response_id="r"))) == []
+    assert list(warnings.of("job/b", other(2, response_id="r"))) == [
         "its answer has the id of the answer to job/a; it was accepted"
     ]
 
 
 def test_the_same_task_again_is_no_repetition() -> None:
-    remarks = Remarks()
-    assert [list(remarks.of("job/a", IMAGE)) for _ in range(2)] == [[], []]
+    warnings = ImageWarnings()
+    assert [list(warnings.of("job/a", IMAGE)) for _ in range(2)] == [[], []]
 
 
 def test_H68_a_doubt_is_told_once() -> None:
-    remarks = Remarks()
-    told = [text for n in range(9) for text in remarks.of(f"job/{n}", other(n, doubts=("too small",)))]
+    warnings = ImageWarnings()
+    told = [text for n in range(9) for text in warnings.of(f"job/{n}", other(n, doubts=("too small",)))]
     assert told == ["too small"]
 
 
 def test_H56_H60_what_a_model_does_as_a_rule_is_not_told() -> None:
-    assert list(Remarks().of("job/a", other(1, notes=("3 images came",)))) == []
+    assert list(ImageWarnings().of("job/a", other(1, notes=("3 images came",)))) == []
 
 
 def test_a_flood_is_told_twenty_times_and_that_there_is_more_once() -> None:
-    remarks = Remarks()
-    told = [text for n in range(99) for text in remarks.of(f"job/{n}", other(n, doubts=(f"odd {n}",)))]
-    assert len(told) == MOST_TOLD + 1
+    warnings = ImageWarnings()
+    told = [text for n in range(99) for text in warnings.of(f"job/{n}", other(n, doubts=(f"odd {n}",)))]
+    assert len(told) == MOST_WARNINGS + 1
     assert "the rest is not shown" in told[-1]
 
 

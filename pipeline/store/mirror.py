@@ -1,0 +1,118 @@
+"""The files of a delivery, in a folder or in a bucket: looked at, written and withdrawn, never another one's.
+
+Each file has a mark that changes with its bytes: in a folder their SHA-256, in a bucket its version by ETag, from one
+listing. A write names the mark of what it may replace. Synchronous; for one thread.
+"""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from pipeline.buckets import ObjectExists, as_input_error, open_bucket
+from pipeline.model import BucketUrl
+
+WITHDRAWN: Final = ".withdrawn"
+
+
+class Mirror(Protocol):
+    """Where a delivery goes. Paths are relative; every method raises OSError or StorageError."""
+
+    def mark(self, file: str) -> str | None:
+        """Return what tells the bytes of a file; empty: it is no plain file. None: nothing is there."""
+        ...
+
+    def read(self, file: str) -> bytes | None:
+        """Return the bytes of a file; None: nothing is there."""
+        ...
+
+    def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:
+        """Write a whole file where one with the mark `before` stands (None: nothing); return its mark.
+
+        Raises FileExistsError: another one's has the name by now.
+        """
+        ...
+
+    def withdraw(self, file: str) -> None:
+        """Move a file into `.withdrawn/`."""
+        ...
+
+
+def open_mirror(place: Path | BucketUrl) -> Mirror:
+    """Return a mirror; a folder is made. Raises InputError: the bucket cannot be used. OSError, StorageError."""
+    if isinstance(place, BucketUrl):
+        return BucketMirror(place)
+    place.mkdir(parents=True, exist_ok=True)
+    return FolderMirror(place)
+
+
+class FolderMirror:
+    """A delivery in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def mark(self, file: str) -> str | None:
+        path = self._folder / file
+        if not os.path.lexists(path):
+            return None
+        if path.is_symlink() or not path.is_file():
+            return ""
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    def read(self, file: str) -> bytes | None:
+        with suppress(FileNotFoundError):
+            return (self._folder / file).read_bytes()
+        return None
+
+    def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:  # noqa: ARG002 - as the protocol
+        """Write under another name first, so that no half file ever has the right one."""
+        path = self._folder / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            part.write_bytes(data)
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+        return hashlib.sha256(data).hexdigest()
+
+    def withdraw(self, file: str) -> None:
+        target = self._folder / WITHDRAWN / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (self._folder / file).replace(target)
+
+
+class BucketMirror:
+    """A delivery in a bucket."""
+
+    def __init__(self, url: BucketUrl) -> None:
+        self._bucket = open_bucket(url)
+        self._bucket.prove()
+        with as_input_error(url):
+            self._marks = {each.path: f"{each.version:x}" for each in self._bucket.listing()}
+
+    def mark(self, file: str) -> str | None:
+        return self._marks.get(file)
+
+    def read(self, file: str) -> bytes | None:
+        return self._bucket.read(file)
+
+    def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:
+        attributes = {"Content-Type": mime}
+        try:
+            if before is None:
+                version = self._bucket.put_new(file, data, attributes)
+            else:
+                version = self._bucket.replace(file, data, attributes, version=int(before, 16))
+        except ObjectExists:
+            raise FileExistsError(file) from None
+        self._marks[file] = f"{version:x}"
+        return self._marks[file]
+
+    def withdraw(self, file: str) -> None:
+        self._bucket.copy(file, f"{WITHDRAWN}/{file}")
+        self._bucket.delete(file)
+        del self._marks[file]
