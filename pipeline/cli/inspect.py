@@ -341,6 +341,5 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
             # A browser of the terminal keeps its caller waiting until it is left.
             threading.Thread(target=webbrowser.open, args=[address], daemon=True).start()
 
-    progress = _count_thumbnails if terminal.is_lively() else None
-    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce, progress=progress))
+    asyncio.run(judge_server.serve_judge(setup, port=port, announce=announce))
     return Exit.OK

@@ -401,12 +401,14 @@ def prune(
     is_flag=True,
     help="Compare the catalogue with the gateway's public list; no key is sent.",
 )
+@f.cluster
 @f.locating
 @f.as_json
 def doctor(
     *,
     file: Path | None,
     with_models: bool,
+    ray: str | None,
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
@@ -415,6 +417,8 @@ def doctor(
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
     The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
+    --ray: a worker on each node of the cluster looks for the same there; with FILE, for its output directory and key.
+
     Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
 
     \b
@@ -424,7 +428,7 @@ def doctor(
     from pipeline.app import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile)
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, ray=ray)
     checks = list(surgery.doctor(path, flags, with_models=with_models))
     code = surgery.doctor_exit_code(checks)
     if is_json:
