@@ -277,7 +277,7 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
     from pipeline.manifest.location import is_address
 
     if is_address(str(output_dir)):
-        what = "not yet for buckets: generate() writes to a folder"
+        what = "generate() keeps its manifest beside the images, so it writes to a folder"
         raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"

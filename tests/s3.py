@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import re
 import threading
 import urllib.request
 from collections import deque
@@ -16,6 +17,7 @@ from xml.sax.saxutils import escape
 import obstore.store
 
 SECRET = "canary/wJalrXUtnFEMI-5bPxRfiCY"  # no file, log or error may show it
+WRITTEN = "Sat, 28 Nov 2026 10:00:00 GMT"
 ENVIRON = {"AWS_ACCESS_KEY_ID": "AKIACANARY77", "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": "us-east-1"}
 
 
@@ -62,6 +64,7 @@ class Answer:
     body: str = ""
     is_done: bool = False  # the request is carried out all the same
     is_cut: bool = False  # the connection breaks before a word
+    is_torn: bool = False  # the truth, and the connection breaks in the middle of it
     is_hung: bool = False  # not before `ScriptedS3.released` is set
 
 
@@ -74,6 +77,7 @@ class ScriptedS3:
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)  # keys whose bytes were asked for
+    hung: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # requests that wait
     released: threading.Event = field(default_factory=threading.Event)
     page: int = 1000  # objects that one answer to a listing holds
     endpoint: str = ""
@@ -116,8 +120,13 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             told = s3.script.get(self.command)
             lie = told.popleft() if told else None
             if lie is not None and lie.is_hung:
+                s3.hung.release()
                 s3.released.wait(30)
                 lie = None
+            if lie is not None and lie.is_torn:
+                self.close_connection = True
+                self._say(*self._truth(body), sent=0.5)
+                return
             if lie is not None and lie.is_done:
                 self._truth(body)
             if lie is not None and lie.is_cut:
@@ -147,7 +156,12 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
                 return 404, b"<Error><Code>NoSuchKey</Code></Error>", {}
             s3.read += [key] * (self.command == "GET")
             data, headers = s3.objects[key]
-            return 200, data, {**headers, "ETag": _etag(data), "Last-Modified": "Sat, 28 Nov 2026 10:00:00 GMT"}
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range") or "")
+            if wanted is not None:
+                part = data[int(wanted[1]) : int(wanted[2]) + 1]
+                there = {"Content-Range": f"bytes {wanted[1]}-{int(wanted[1]) + len(part) - 1}/{len(data)}"}
+                return 206, part, {**headers, **there, "ETag": _etag(data), "Last-Modified": WRITTEN}
+            return 200, data, {**headers, "ETag": _etag(data), "Last-Modified": WRITTEN}
 
         def _put(self, key: str, body: bytes) -> tuple[int, bytes, dict[str, str]]:
             source = self.headers.get("x-amz-copy-source")
@@ -167,14 +181,14 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             s3.objects[key] = (body, kept)
             return 200, b"", {"ETag": _etag(body)}
 
-        def _say(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        def _say(self, status: int, body: bytes, headers: dict[str, str], *, sent: float = 1) -> None:
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                self.wfile.write(body[: int(len(body) * sent)])
 
         def log_message(self, *told: Any) -> None:
             pass

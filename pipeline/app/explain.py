@@ -60,8 +60,18 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
             return replace(_tell(found, str(path), sha256, embedded), is_signed=signed)
     if embedded is not None:
         return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
-    what = "does not exist, and is in no ledger above it" if sha256 is None else "is in no ledger above it"
-    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record", instead=ADVICE))
+    near = "above it" if isinstance(path, Path) else "of the working directory"
+    what = f"is in no ledger {near}" if sha256 is not None else f"does not exist, and is in no ledger {near}"
+    raise InputError(Problem(file=str(path), what=f"{what}, and it has no embedded record{_of(path)}", instead=ADVICE))
+
+
+def _of(path: Path | str) -> str:
+    """Say for which task an object was put, as its metadata tell; empty: they tell nothing."""
+    if isinstance(path, Path):
+        return ""
+    bucket, name = Locations().find(path)
+    found = bucket.look(name)
+    return "" if found is None or found.facts is None else f"; it was made for {visible(found.facts.task)}"
 
 
 def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:

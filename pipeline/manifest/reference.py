@@ -44,7 +44,8 @@ INTRODUCTION = """\
 A manifest is a YAML file that says what images should exist. `imgpipe init FILE` writes one to start from,
 `imgpipe validate FILE` lists every problem with its line and column. The manifests in this folder run as they stand
 with `--simulate`: [demo.yaml](demo.yaml), [catalogue.yaml](catalogue.yaml) (a table), [relight.yaml](relight.yaml)
-(a folder of photographs), [nightly.yaml](nightly.yaml) (budgets and limits for cron).
+(a folder of photographs), [nightly.yaml](nightly.yaml) (budgets and limits for cron),
+[bucket.yaml](bucket.yaml) (images in object storage).
 
 Editors with a YAML language server complete and check a file that begins with
 `# yaml-language-server: $schema=./manifest.schema.json`.

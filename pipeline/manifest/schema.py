@@ -54,7 +54,7 @@ class Keys(Model):
     prompt_file: f.PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
     images: f.TextList | None = Field(
         None,
-        description="Input images in order: paths relative to this file, or templates.",
+        description="Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
         examples=[["{{ file.path }}", "refs/palette.png"]],
     )
     model: f.Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
@@ -187,7 +187,9 @@ class Each(Model):
         None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
     )
     files: f.TextList | None = Field(
-        None, description="Pattern of input files.", examples=["photos/**/*.{jpg,jpeg,png,webp}"]
+        None,
+        description="Pattern of input files, in a folder or a bucket.",
+        examples=["photos/**/*.{jpg,jpeg,png,webp}", "s3://bucket/photos/**/*.jpg"],
     )
     job: f.Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
     key: f.Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
@@ -285,7 +287,9 @@ class Job(Keys):
 class DeliverKeys(Model):
     """Where picked images go, under which names, as what."""
 
-    to: f.PlaceText = Field(description="The folder, relative to this file.", examples=["../shop"])
+    to: f.PlaceText = Field(
+        description="The folder, relative to this file, or a bucket.", examples=["../shop", "s3://bucket/shop"]
+    )
     source: f.Chosen = Field("picked", alias="from", description="picked | done: which images.")
     select: f.WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
     name: f.Text | None = Field(

@@ -143,12 +143,6 @@ class StoreResources(ImageResources):
 
     ledger: Ledger
 
-    @property
-    def tree(self) -> Tree:
-        """The output directory, for what is done to folders alone."""
-        assert isinstance(self.outputs, Tree), "refused before: not yet for buckets"
-        return self.outputs
-
     def close(self) -> None:
         """Close everything; what was handed to the ledger is committed first."""
         self.ledger.close()

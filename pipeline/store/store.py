@@ -92,6 +92,11 @@ class Store:
         """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
         await self._pool.finish(collect, self._resources)
 
+    async def settle_late(self) -> Recovery:
+        """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
+        recoverer = Recoverer(self._settings, self._resources)
+        return await self._pool.finish(recoverer.settle_late)
+
     # --- a run
 
     async def recover(self) -> Recovery:
@@ -276,7 +281,8 @@ class Store:
     def _free_bytes(self) -> int:
         resources = self._resources
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
-        return max(0, free if self._bucket is not None else min(resources.tree.free_bytes(), free))
+        outputs = resources.outputs
+        return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
 
     def _receive(self, attempt: int, sha256: str, path: str) -> None:
         self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))

@@ -66,6 +66,8 @@ def test_a_report_reads_each_object_once(imgpipe: Imgpipe, s3: ScriptedS3, made:
     s3.read.clear()
     assert imgpipe("report", made).exit == 0
     assert s3.read == []
+    left = [path for path in imgpipe.folder.rglob("*") if path.is_file()]
+    assert [path for path in left if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_judge_shows_the_object_itself(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
@@ -88,6 +90,9 @@ def test_explain_finds_the_ledger_of_an_object(
     s3.objects[images(s3)[0]] = (image(5).data, {})
     assert imgpipe("explain", f"s3://bucket/{images(s3)[0]}", "--json").json["standing"] == "edited"
     assert SECRET not in imgpipe("explain", f"s3://key:{SECRET}@bucket/x.png").err
+    monkeypatch.chdir("/")
+    unknown = imgpipe("explain", f"s3://bucket/{images(s3)[1]}")
+    assert (unknown.exit, "it was made for studio/m; name the state directory" in unknown.err) == (2, True), unknown.err
 
 
 def test_redo_keeps_the_old_object_and_prune_removes_it(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
@@ -154,3 +159,15 @@ def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: Scripted
     assert (told.exit, told.json["counts"]) == (0, {"added": 2}), told.err
     assert told.json["to"] == str(imgpipe.folder / "shop-simulated")
     assert s3.objects == before
+
+
+def test_an_object_carries_its_record(imgpipe: Imgpipe, s3: ScriptedS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = imgpipe.manifest(JOBS, extra="defaults: {metadata: embed}")
+    path.write_text(path.read_text().replace("output_dir: out", "output_dir: s3://bucket/out"))
+    assert imgpipe("run", path, "-q").exit == 0
+    elsewhere = imgpipe.folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    (imgpipe.folder / ".pipeline").rename(elsewhere / "moved")
+    told = imgpipe("explain", f"s3://bucket/{images(s3)[1]}", "--json").json
+    assert (told["task"], told["standing"], told["prompt"]) == ("studio/m", "carried", "A mug")

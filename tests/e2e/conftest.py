@@ -1,19 +1,24 @@
-"""The installed command in a bare environment, and a simulator in a process of its own, with its bill."""
+"""The installed command in a bare environment, and simulators on real sockets, with their bills."""
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
+from pipeline.simulator.profile import parse
+from pipeline.simulator.server import Simulator
 from tests.e2e.canary import leaks, spellings
 from tests.e2e.scripted import KEY
 
@@ -100,11 +105,11 @@ def _no_byte_shows_a_key(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> It
 
 @dataclass
 class Served:
-    """A simulator in its own process; `bill` is what it would charge for."""
+    """A simulator on a socket of this machine; `bill` is what it would charge for."""
 
     base_url: str
     bill_file: Path
-    process: "subprocess.Popen[str]"
+    simulator: Simulator
 
     @property
     def bill(self) -> list[dict[str, Any]]:
@@ -117,6 +122,14 @@ class Served:
         return [line for line in self.bill if line["billed"]]
 
 
+@cache
+def server_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop of every simulator, in a thread of this process: one of its own took 0.5 s of CPU each."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="simulators", daemon=True).start()
+    return loop
+
+
 class Servers:
     """Starts simulators and ends them with the test."""
 
@@ -125,28 +138,16 @@ class Servers:
         self._running: list[Served] = []
 
     def start(self, profile: str = "picture: tiny\nlatency: 0s\n") -> Served:
-        number = len(self._running)
-        profile_file = self._folder / f"profile-{number}.yaml"
-        profile_file.write_text(profile)
-        bill = self._folder / f"bill-{number}.jsonl"
-        process = subprocess.Popen(
-            [str(COMMAND), "simulate", "--port", "0", "--profile", str(profile_file), "--bill", str(bill)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=BARE,
-        )
-        assert process.stdout is not None
-        url = process.stdout.readline().strip()
-        assert url.startswith("http"), process.stderr.read() if process.stderr else ""
-        served = Served(url, bill, process)
+        bill = self._folder / f"bill-{len(self._running)}.jsonl"
+        simulator = Simulator(parse(profile, "profile.yaml"), bill)
+        asyncio.run_coroutine_threadsafe(simulator.__aenter__(), server_loop()).result(10)
+        served = Served(simulator.base_url, bill, simulator)
         self._running.append(served)
         return served
 
     def stop(self) -> None:
         for served in self._running:
-            served.process.send_signal(signal.SIGTERM)
-            served.process.communicate(timeout=10)
+            asyncio.run_coroutine_threadsafe(served.simulator.__aexit__(None, None, None), server_loop()).result(10)
 
 
 @pytest.fixture

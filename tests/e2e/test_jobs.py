@@ -12,7 +12,7 @@ from tests.e2e.conftest import Imgpipe
 
 JOBS = Path(__file__).parents[2] / "jobs"
 MANIFESTS = sorted(JOBS.glob("*.yaml"))
-TASKS = {"catalogue": 20, "demo": 18, "nightly": 36, "relight": 10}
+TASKS = {"bucket": 6, "catalogue": 20, "demo": 18, "nightly": 36, "relight": 10}
 
 
 @pytest.fixture

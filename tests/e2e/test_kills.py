@@ -27,15 +27,15 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQV
 
 
 @pytest.mark.timeout(240)
-def test_R01_thirty_kills_lose_no_image_and_buy_none_twice(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_R01_a_dozen_kills_lose_no_image_and_buy_none_twice(imgpipe: Imgpipe, tmp_path: Path) -> None:
     def loop(half: int, servers: Servers, folder: Path) -> Tally:
         seed = 2 * SEED + half
-        return Loop(imgpipe=imgpipe, servers=servers, folder=folder, seed=seed, tasks=150).run(15)
+        return Loop(imgpipe=imgpipe, servers=servers, folder=folder, seed=seed, tasks=60).run(6)
 
     for tally in at_once(loop, tmp_path):
         print(f"seed {SEED}: {tally}")
-        assert tally.kills >= 15
-        assert tally.images == 150 * tally.jobs
+        assert tally.kills >= 6
+        assert tally.images == 60 * tally.jobs
 
 
 def test_every_failpoint_is_one_the_loops_kill_at() -> None:

@@ -346,3 +346,16 @@ def test_a_manifest_may_name_a_profile_that_is_built_in(imgpipe: Imgpipe, tmp_pa
     manifest = write_manifest(tmp_path, None, items=2)
     manifest.write_text(manifest.read_text().replace("{kind: simulator}", "{kind: simulator, profile: quick}"))
     assert imgpipe.json("run", manifest)["images"] == 2
+
+
+def test_simulate_serves_a_profile_writes_its_bill_and_ends_on_a_signal(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text("picture: tiny\nlatency: 0s\n")
+    bill = tmp_path / "bill.jsonl"
+    server = imgpipe.start("simulate", "--port", "0", "--profile", tmp_path / "quick.yaml", "--bill", bill)
+    assert server.stdout is not None
+    manifest = write_manifest(tmp_path, server.stdout.readline().strip(), items=2)
+    assert imgpipe.json("run", manifest)["images"] == 2
+    server.send_signal(signal.SIGTERM)
+    server.communicate(timeout=10)
+    assert server.returncode == 0
+    assert len(bill.read_text().splitlines()) == 2

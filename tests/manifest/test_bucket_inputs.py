@@ -78,6 +78,12 @@ def test_a_bad_input_is_told_before_anything_is_sent(desk: Desk, s3: ScriptedS3,
     assert SECRET not in str(caught.value)
 
 
+def test_skip_broken_looks_at_an_objects_first_bytes(desk: Desk, s3: ScriptedS3) -> None:
+    s3.objects |= {"photos/a.jpg": (PHOTO, {}), "photos/b.jpg": (b"%PDF-1.7 no image", {})}
+    job = "each: {files: 's3://bucket/photos/*.jpg'}, images: ['{{ file.path }}'], skip_broken: true"
+    assert [task.row for task in tasks_of(desk, job)] == ["a.jpg"]
+
+
 def test_a_bucket_that_denies_is_told_with_its_place(desk: Desk, s3: ScriptedS3) -> None:
     s3.tell("GET", Answer(403, "AccessDenied", SECRET))
     with pytest.raises(InputError, match=r"yaml:\d+:\d+: .*access is denied; mend the address") as caught:

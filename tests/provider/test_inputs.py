@@ -28,6 +28,7 @@ from pipeline.provider.request import (
     as_it_is,
     read_as_planned,
 )
+from tests.s3 import ENVIRON, SECRET, Answer, scripted_server
 
 
 @pytest.fixture
@@ -425,3 +426,30 @@ def _crashes(*_):
     signal.signal(signal.SIGSEGV, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGSEGV)
     signal.pause()
+
+
+DENIED = f"<Error><Code>ExpiredToken</Code><Token>{SECRET}</Token></Error>"
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "says"),
+    [
+        (lambda s3: s3.objects.clear(), LocalTroubleError, "it is gone"),
+        (lambda s3: s3.objects.update({"in.png": (b"other", {})}), UnfitError, "changed since the plan"),
+        (lambda s3: s3.tell("GET", Answer(403, body=DENIED)), LocalTroubleError, "credentials have expired"),
+    ],
+    ids=["gone", "changed", "expired"],
+)
+async def test_an_object_that_is_not_as_planned_is_not_sent(inputs, pictures, monkeypatch, change, kind, says):
+    data = pictures.saved("PNG")
+    with scripted_server() as s3:
+        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        s3.objects["in.png"] = (data, {})
+        image = InputImage(path="s3://bucket/in.png", sha256=sha256(data).hexdigest(), size_bytes=len(data), mtime_ns=1)
+        (ready,) = await load(inputs, image)
+        assert ready.mime == "image/png"
+        change(s3)
+        with pytest.raises(kind, match=says) as caught:
+            await load(inputs, image)
+    assert SECRET not in str(caught.value)

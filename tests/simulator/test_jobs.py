@@ -24,6 +24,7 @@ def digest(path, size_bytes, mtime_ns):
         ("catalogue", 20, Kind.SIMULATOR),
         ("relight", 10, Kind.SIMULATOR),
         ("nightly", 36, Kind.COMETAPI),
+        ("bucket", 3, Kind.COMETAPI),  # the posters follow from the images
     ],
 )
 def test_an_example_expands_without_problems(name, tasks, kind):

@@ -88,6 +88,46 @@ def test_a_listing_comes_in_pages(bucket: Bucket, s3: ScriptedS3) -> None:
     assert s3.requests == ["GET"] * 3
 
 
+def test_a_no_op_look_at_20_000_objects_asks_20_pages_and_no_object(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.objects |= {f"out/{number:05}.png": (b"x", {}) for number in range(20_000)}
+    assert sum(1 for _ in bucket.listing()) == 20_000
+    assert s3.requests == ["GET"] * 20
+
+
+def test_a_large_image_is_one_put_and_never_half_there(bucket: Bucket, s3: ScriptedS3) -> None:
+    data = bytes(12 * 2**20)  # object stores' clients split what is larger than 5 MB, and a part may fail
+    s3.tell("PUT", *[Answer(is_cut=True)] * 9)
+    with pytest.raises(BucketError):
+        create(bucket, "a.png", data, "image/png", FACTS)
+    assert (s3.objects, set(s3.requests)) == ({}, {"PUT"})
+    s3.script.clear()
+    create(bucket, "a.png", data, "image/png", FACTS)
+    assert len(s3.objects["out/a.png"][0]) == len(data)
+
+
+def test_an_object_that_breaks_off_is_read_again(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.objects["out/a.png"] = (b"x" * 2**20, {})
+    s3.tell("GET", Answer(is_torn=True))
+    assert bucket.read("a.png") == b"x" * 2**20
+    s3.tell("GET", *[Answer(is_torn=True)] * 20)
+    with pytest.raises(BucketError, match="the connection broke"):
+        bucket.read("a.png")
+
+
+def test_an_object_of_another_version_is_not_replaced(bucket: Bucket, s3: ScriptedS3) -> None:
+    version = bucket.put_new("a b#1", b"ours", {})
+    assert bucket.replace("a b#1", b"new", {}, version=version) != version
+    with pytest.raises(buckets.ObjectExists):
+        bucket.replace("a b#1", b"late", {}, version=version)
+    assert s3.objects["out/a b#1"][0] == b"new"
+
+
+def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.objects["out/a//b.jpg"] = (b"x", {})
+    with pytest.raises(BucketError, match="such as a//b"):
+        list(bucket.listing())
+
+
 # -- errors
 
 

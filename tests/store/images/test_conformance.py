@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,7 +11,7 @@ from obstore.store import MemoryStore
 
 from pipeline.buckets import Bucket
 from pipeline.errors import Conflict, InputError
-from pipeline.model import BucketUrl, TaskState
+from pipeline.model import Artifact, BucketUrl, Sidecar, TaskState
 from pipeline.plan.presence import Files, Objects
 from pipeline.store.files import FileComparison
 from pipeline.store.images.bucket import SUPERSEDED
@@ -224,6 +224,21 @@ async def test_an_image_never_moves_onto_another(bench: Bench, kept: Kept) -> No
     with pytest.raises(Conflict):
         await bench.store.move("cats/1", "dogs/1")
     assert kept.all() == {"cats/1.png": image(1).data, "dogs/1.png": b"somebody's"}
+
+
+@pytest.mark.parametrize("there", [None, b"somebody's", b"an older record, ours"], ids=["free", "theirs", "ours"])
+async def test_a_record_lies_beside_its_image_and_moves_along(bench: Bench, kept: Kept, there: bytes | None) -> None:
+    if there is not None:
+        kept.write("cats/1.png.xmp", there)
+    attempt = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
+    sidecar = Sidecar(data=b"a record, ours", mark=b"ours")
+    artifact = await bench.store.images.put(attempt, replace(answer(1), sidecar=sidecar))
+    assert isinstance(artifact, Artifact)
+    await bench.store.finish(attempt, artifact, cost_microusd=PRICE, seconds=1.0)
+    beside = b"somebody's" if there == b"somebody's" else b"a record, ours"
+    assert kept.all() == {"cats/1.png": image(1).data, "cats/1.png.xmp": beside}
+    await bench.store.move("cats/1", "dogs/1")
+    assert kept.all() == {"dogs/1.png": image(1).data, "dogs/1.png.xmp": beside}
 
 
 async def test_a_name_that_leads_outside_is_refused(bench: Bench, kept: Kept) -> None:
