@@ -47,6 +47,7 @@ EXTRAS: Final = {
     "arro3-io": ("parquet", "each: {parquet: ...}"),
     "pillow-heif": ("heic", "HEIC input images"),
     "obstore": ("bucket", "output_dir: s3://, gs://, az://"),
+    "ray": ("ray", "run --ray"),
 }
 
 
@@ -113,6 +114,21 @@ def doctor(
         yield from _state(setup)
     yield from _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
+    if flags.ray is not None and (setup is not None or path is None):
+        yield from _cluster(setup, flags)
+
+
+def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
+    """Join the cluster and have a worker on each node look at what it needs; nothing is sent."""
+    from pipeline.app.workers import inspect_cluster  # late: it imports everything that sends
+
+    try:
+        for text in asyncio.run(inspect_cluster(setup, flags)):
+            yield _ok("ray", text)
+    except ImgpipeError as error:
+        for line in str(error).splitlines():
+            what, _, instead = line.partition("; ")
+            yield _bad("ray", what, instead)
 
 
 def doctor_exit_code(checks: list[Check]) -> Exit:

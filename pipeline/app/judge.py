@@ -7,7 +7,7 @@ Returns HTML and raster images that ledger and manifest name, and reads and writ
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +22,7 @@ from pipeline.app.redo import picks_path
 from pipeline.app.report import command_of, money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.imaging.thumbnails import make_thumbs
+from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
 from pipeline.report.folder import THUMBS, claim_folder, read_picks, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
@@ -65,17 +65,16 @@ class Picture:
 class JudgeSession:
     """The sheet of one manifest. `page` may run in a thread; everything else belongs to the event loop's."""
 
-    def __init__(self, setup: Setup, *, secret: str, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, setup: Setup, *, secret: str) -> None:
         """Open the marks; what was saved from the static page is merged with them. `secret`: what writes must name.
-
-        `progress`: called with the number of new thumbnails made, and of all.
 
         Raises InputError: nothing was made yet, or a bad picks file. LedgerError, StorageError.
         """
         self._setup = setup
         self._secret = secret
         self._locations = Locations()
-        self._progress = progress
+        self._thumbs = ThumbMaker()
+        self._wanted: Mapping[str, Thumb] = {}
         self._rows: Mapping[str, ReportRow] = {}
         self._page = ""
         self._stamp: object = None
@@ -95,11 +94,12 @@ class JudgeSession:
 
     def close(self) -> None:
         self.marks.close()
+        self._thumbs.close()
 
     # --- the page
 
     def prepare(self) -> None:
-        """Make the page before anybody asks for it: 10,000 thumbnails take minutes."""
+        """Make the page before anybody asks for it."""
         change, marks = self.marks.since(0)
         self.page(marks, change)
 
@@ -120,7 +120,8 @@ class JudgeSession:
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        thumbs = make_thumbs(out / THUMBS, wanted_thumbs(rows, out), on_progress=self._progress)
+        self._wanted = wanted_thumbs(rows, out)
+        kept_thumbs(out / THUMBS, self._wanted.keys())
         heading = Heading(
             title=manifest.name,
             key=sheet_key(manifest.name, manifest.output_dir),
@@ -130,7 +131,7 @@ class JudgeSession:
             written_s=int(time.time()),
             command=command_of(setup),
         )
-        data = sheet_data(heading, rows, lambda row: _addresses(row, out, thumbs))
+        data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "desk": {"secret": self._secret, "change": change}}
         chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
@@ -167,8 +168,16 @@ class JudgeSession:
         return None if row is None or row.input_image is None else self._read(row.input_image, may_be_link=True)
 
     def thumb(self, name: str) -> Picture | None:
-        """Return a thumbnail by its file name."""
-        return self._read(str(self._folder / THUMBS / name))
+        """Return a thumbnail by its file name, made when it is first asked for; where there can be none, the image.
+
+        10,000 of them take minutes, and a window shows 30.
+        """
+        path, wanted = self._folder / THUMBS / name, self._wanted.get(name)
+        found = self._read(str(path))
+        if found is not None or wanted is None:
+            return found
+        self._thumbs.make(wanted, path)
+        return self._read(str(path)) or self._read(str(wanted.source), may_be_link=True)
 
     def _read(self, location: str, *, may_be_link: bool = False) -> Picture | None:
         """Read what is a raster image by its first bytes; None for everything else."""
@@ -191,7 +200,7 @@ class JudgeSession:
         )
 
 
-def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
+def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
     """Return what is asked for by task and hash; the thumbnails have the names that the static page's have."""
     name, small = quote(row.id, safe="/"), thumb_link(row.input_image, row.input_sha256, out, thumbs)
     link = None if row.input_image is None else f"input/{name}"

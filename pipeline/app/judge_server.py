@@ -234,18 +234,15 @@ async def serve_judge(
     *,
     port: int = 0,
     announce: Callable[[str], None] = lambda _: None,
-    progress: Callable[[int, int], None] | None = None,
     idle_s: float = IDLE_S,
 ) -> None:
     """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce`: called once, with the address.
-
-    `progress`: called with the number of new thumbnails made, and of all; the address is announced after the last.
 
     Raises InputError when the port cannot be had or nothing was made yet, LedgerError, StorageError.
     """
     secret = secrets.token_urlsafe(32)
     setup = replace(setup, manifest=replace(setup.manifest, secrets=()))  # keys of a `.env`: nothing is asked for here
-    session = JudgeSession(setup, secret=secret, progress=progress)
+    session = JudgeSession(setup, secret=secret)
     try:
         session.prepare()  # nothing else waits for this loop yet, and Ctrl-C ends it at once
         await _serve(JudgeServer(session, secret=secret, idle_s=idle_s), port, announce)

@@ -410,7 +410,7 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
             standing = view.compare(artifact)
             if standing is FileComparison.MISSING:
                 continue  # its own task is told as missing, and `--repair` must be able to run
-            path = f"{manifest.output_dir}/{artifact.path}"
+            path = manifest.location_of(artifact)
             yield UpstreamImage(
                 task_id=row.task.id,
                 row=row.task.row,

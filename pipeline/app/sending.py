@@ -18,10 +18,9 @@ from pipeline.app.context import Setup
 from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
 from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Workers
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, InputError
 from pipeline.model import Due

@@ -9,13 +9,14 @@ import asyncio
 import os
 import secrets
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pipeline.app.context import Setup
+from pipeline.app.context import Flags, Setup
 from pipeline.app.sending import fit_for_images
 from pipeline.buckets import Bucket, as_input_error, open_bucket
 from pipeline.errors import ImgpipeError, InputError
@@ -30,6 +31,7 @@ from pipeline.store.images.stored import StoredImages
 from pipeline.store.kept import MARK, apart_dir, sending_on
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from pipeline.store.store import BUCKET_WORKERS, Store
+from pipeline.text import count
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
 PROBE: Final = ".imgpipe-probe-"
@@ -115,8 +117,10 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         resources.close_directories()
 
 
-def prove_worker(order: WorkerOrder, probe: Probe) -> str:
+def prove_worker(order: WorkerOrder | None, probe: Probe) -> str:
     """Look at output directory, inputs and key from here; return what is wrong and what to do, or nothing."""
+    if order is None:  # no manifest was named
+        return ""
     try:
         if isinstance(order.output_dir, Path):
             _prove_folder(order.output_dir, probe)
@@ -171,7 +175,7 @@ def _prove_inputs(images: Iterable[InputImage]) -> None:
 # -- in the process of the run ------------------------------------------------------------------------------------
 
 
-def order_of(setup: Setup, store: Store, *, token: str) -> WorkerOrder:
+def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrder:
     """Return what the workers of a run are told."""
     manifest = setup.manifest
     return WorkerOrder(
@@ -184,7 +188,7 @@ def order_of(setup: Setup, store: Store, *, token: str) -> WorkerOrder:
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         token=token,
-        ledger_id=store.ledger_id,
+        ledger_id=ledger_id,
         is_play_money=setup.is_play_money,
         force=setup.flags.force,
     )
@@ -205,7 +209,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     assert address is not None
     cores = setup.flags.workers or os.cpu_count() or 1
     with _token(setup.manifest.state_dir) as token:
-        order = order_of(setup, store, token=token)
+        order = order_of(setup, ledger_id=store.ledger_id, token=token)
         async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
             number = cores if address == LOCAL else setup.flags.workers or len(nodes())
             async with _probe(order, due) as probe:
@@ -221,6 +225,8 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
                 yield ReadyWorkers(cluster=cluster, order=order)
             finally:
                 await store.collect_kept()
+                if cluster.dispatch.lost:
+                    await store.settle_late()
 
 
 @contextmanager
@@ -270,3 +276,22 @@ def _inputs(due: Iterable[Due]) -> tuple[InputImage, ...]:
         if len(found) >= FOLDERS:
             break
     return tuple(found.values())
+
+
+async def inspect_cluster(setup: Setup | None, flags: Flags) -> list[str]:
+    """Have a worker on each node prove what it would need; return what was seen. Raises InputError, TryLater."""
+    address = flags.ray
+    assert address is not None
+    order = None if setup is None else order_of(setup)
+    if order is not None and isinstance(order.output_dir, Path):
+        folder = order.output_dir
+        order = replace(order, output_dir=next(each for each in (folder, *folder.parents) if each.is_dir()))
+    is_rehearsal = order is not None and order.is_keyless
+    async with joined(address, cpus=1, is_rehearsal=is_rehearsal) as cluster:
+        number = 1 if address == LOCAL else len(nodes())
+        async with nullcontext() if order is None else _probe(order, ()) as probe:
+            functions = (open_worker, prove_worker)
+            await start_workers(cluster, number, concurrency=1, functions=functions, order=order, probe=probe)
+        seen = "the same versions" + (", the output directory and a key" if order is not None else "")
+        where = Counter(report.node for report in cluster.reports)
+        return [f"{address}: {count(len(where), 'machine')} answered", *(f"{node}: {seen}" for node in sorted(where))]

@@ -289,7 +289,8 @@ def _kept_line(kept: "Rejected") -> str:
 @f.manifest
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
 @click.option("--all", "is_all", is_flag=True, help="All unknown requests of FILE.")
-@click.option("--billed/--free", "is_billed", default=None, help="What the provider's support said of them.")
+@click.option("--billed", "is_billed", is_flag=True, help="The provider's support said that they were billed.")
+@click.option("--free", "is_free", is_flag=True, help="It said that they were not.")
 @f.wait_lock
 @f.locating
 @f.as_json
@@ -298,7 +299,8 @@ def settle(
     file: Path | None,
     attempts: tuple[str, ...],
     is_all: bool,
-    is_billed: bool | None,
+    is_billed: bool,
+    is_free: bool,
     is_json: bool,
     **flags: Any,
 ) -> int:
@@ -315,8 +317,8 @@ def settle(
 
     from pipeline.app import settle
 
-    if is_billed is None:
-        raise click.UsageError("the outcome is missing; write --billed or --free")
+    if is_billed == is_free:  # it cannot be taken back
+        raise click.UsageError("the outcome is not clear; write --billed or --free")
     if bool(attempts) == is_all:
         raise click.UsageError("no attempt is named; write their names, or --all")
     setup = _setup(file, **flags)
@@ -401,12 +403,14 @@ def prune(
     is_flag=True,
     help="Compare the catalogue with the gateway's public list; no key is sent.",
 )
+@f.cluster
 @f.locating
 @f.as_json
 def doctor(
     *,
     file: Path | None,
     with_models: bool,
+    ray: str | None,
     is_json: bool,
     simulate: str | None,
     variables: tuple[str, ...],
@@ -415,6 +419,8 @@ def doctor(
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
     The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
+    --ray: a worker on each node of the cluster looks for the same there; with FILE, for its output directory and key.
+
     Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
 
     \b
@@ -424,7 +430,7 @@ def doctor(
     from pipeline.app import doctor as surgery
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile)
+    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, ray=ray)
     checks = list(surgery.doctor(path, flags, with_models=with_models))
     code = surgery.doctor_exit_code(checks)
     if is_json:

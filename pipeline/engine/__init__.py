@@ -3,13 +3,10 @@
 events     what happens during a run, as values
 ports      protocols of what the engine needs: sender, ledger, disk
 wallet     budgets: reserved before an attempt, settled after it
-gate       what workers wait at before they send a request
-throttle   when the next request may start: canary, limits, backoff
+throttle   when the next request may start: canary, limits, backoff; and the gate that workers wait at
 limit_search   the search for what the server allows: requests in flight, starts in a window
-backoff    a time in which nothing is started but one probe at a time
-overload   whether a fast 503 is a refusal
-start_history  which requests were started and taken, and how long answers take
-rate_window    so many starts in a window, spread evenly
+backoff    a time in which nothing is started but one probe at a time, and whether a fast 503 begins one
+starts     which requests were taken, how long answers take, and so many starts in a window
 retry      may a task be asked again, and when
 halt       when a run must start nothing more, and its exit code
 attempt    one attempt: begin, send, record

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
-from pipeline.engine.gate import Gate, Stopped
 from pipeline.engine.halt import RELEASED
 from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import AttemptHistory, state_after
-from pipeline.engine.start_history import Ticket
+from pipeline.engine.starts import Ticket
+from pipeline.engine.throttle import Gate, Stopped
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
 from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
@@ -176,6 +176,7 @@ class Attempts:
         failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
         self._sent.add(begun)
+        self._gate.throttle.sent()
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)

@@ -1,17 +1,28 @@
-"""A backoff: a time in which no request is started but one probe at a time, and when the next probe is due."""
+"""A backoff: a time in which no request is started but one probe at a time; and whether a fast 503 begins one."""
 
 import math
 from dataclasses import dataclass
 
-from pipeline.engine.start_history import Ticket
+from pipeline.engine.starts import StartHistory, Ticket
+from pipeline.model import Failure, Fault
 
 SPREAD = 0.1  # of a delay, added at random: many clients may have been given the same second
 PROBE_S, PROBE_MOST_S = 0.25, 2.0  # the first gap before a probe: a quarter of an answer's time, within these
-SLOW_S, CAP_S = 1.0, 25.0  # gaps double up to the first, then grow faster where probes are dear; and the longest
+SLOW_S, DOWN_S, CAP_S = (
+    1.0,
+    8.0,
+    25.0,
+)  # gaps grow faster from here where probes are dear; the longest in an outage; and else
 FEW = 50  # starts that were taken: with fewer, a refused probe is dear
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s
 USUAL_S = (60, 10, 1, 300, 3600, 30, 5, 6, 600)  # lengths of windows that people choose, the most usual ones first
 LATE_S = 0.1  # how much later than a window's end a probe asks
+
+FAST_S, FAST_SHARE = 0.5, 0.25  # before that, or before this share of an answer's time
+ROUND = 100  # starts: one in ten of them refused by chance is below 1/2.5 of that in the next round once in forty
+MANY, GONE = 0.08, 1 / 2.5  # begin a trial at this share refused, with so much of the rate; a limit if it fell to
+CLEAR = 0.25  # refused: more than stray faults
+ROUNDS_OF_NO, ROUNDS_OF_YES = 10, 2  # until a no is tried again; with many refused, until a yes was wrong
 
 
 @dataclass(slots=True, kw_only=True)
@@ -25,7 +36,6 @@ class Backoff:
     usual: int  # level of the requests that were taken before
     rate: float  # at which requests were started
     teaches: bool  # whether it says something about a limit
-    was_limit: bool  # whether the limit in flight was what held starts back
     gap_s: float  # before the next probe
     until: float = -math.inf
     is_named: bool = False  # the server named a delay
@@ -69,9 +79,74 @@ class Backoff:
         `taken`: starts before the backoff. The fewer, the dearer is a refused probe, and the faster the gaps grow.
         `begins`: when a window may have begun.
         """
-        least_s = max(5.0, PROBES / max(1, taken)) if self.teaches else CAP_S
+        least_s = max(5.0, PROBES / max(1, taken)) if self.teaches else DOWN_S
         gap_s = min(self.gap_s, cap_s, least_s, CAP_S)
         self.gap_s = gap_s * (2 if taken >= FEW or gap_s < SLOW_S else 4)
         ends = sorted(begin + span_s + LATE_S for begin in begins for span_s in USUAL_S)
         near = [at for at in ends if now + 0.5 * gap_s <= at <= now + 1.5 * gap_s]
         return near[0] if near and self.teaches else now + gap_s * (1 + SPREAD * die)
+
+
+@dataclass(slots=True)
+class Overload:
+    """Whether a 503 that comes fast is a refusal, as 429 is, or a fault of the moment.
+
+    Two that follow on each other, without a start that was taken between them, are refusals. Whether single ones come
+    from a limit is tried: only those of a limit end when less is sent. `is_limit` None: not known.
+    """
+
+    is_limit: bool | None = None
+    before: float = 0.0  # the share refused when the trial began; 0.0: none is under way
+    _starts: int = 0
+    _refused: int = 0
+    _rounds: int = 0
+    _last: int = 0  # serial of the last fast 503
+    _row: int = 0
+    _last_served: int = 0
+
+    def served(self, ticket: Ticket) -> None:
+        """Note an answer."""
+        self._last_served = max(self._last_served, ticket.serial)
+
+    def is_refusal(
+        self, ticket: Ticket, failure: Failure, seconds: float, history: StartHistory, *, is_open: bool
+    ) -> bool:
+        """Whether a 503 that took so long is a refusal. `is_open`: none was refused just before."""
+        if failure.status != 503 or failure.fault is not Fault.OUTAGE:
+            return False
+        if seconds > max(FAST_S, FAST_SHARE * history.latency_s):
+            return False
+        is_alone = self._last < self._last_served or any(self._last < n < ticket.serial for n in history.open)
+        self._row = 1 if is_alone else self._row + 1
+        self._last = ticket.serial
+        self._refused += is_open
+        return self.is_limit is True or self._row >= 2 or not is_open
+
+    def started(self) -> bool | None:
+        """Count a start. True: begin a trial, send less; False: they are no limit, forget what they taught."""
+        self._starts += 1
+        if self._starts < ROUND:
+            return None
+        share, self._refused, self._starts = self._refused / self._starts, 0, 0
+        if self.is_limit is not None:
+            return self._review(share)
+        if not self.before:
+            self.before = share if share >= MANY else 0.0
+            return True if self.before else None
+        self.is_limit = share <= GONE * self.before
+        self.before, self._rounds = 0.0, 0
+        return False
+
+    def _review(self, share: float) -> bool | None:
+        self._rounds += 1
+        if self.is_limit:
+            self._rounds *= share >= MANY
+            if self._rounds < ROUNDS_OF_YES:
+                return None
+            self.is_limit, self._rounds = False, 0
+            return False
+        if share > CLEAR:
+            self.is_limit, self._rounds = True, 0
+        elif self._rounds >= ROUNDS_OF_NO:
+            self.is_limit = None
+        return None

@@ -5,21 +5,21 @@
 2. What a backoff teaches. It lasted longer than an answer takes: starts are counted, in a window of a usual length that
    ended then. It began at the same level as the last ones, and hardly ever were more in flight: requests in flight are
    counted. Else the starts that were taken / (open + closed time) are the rate, whatever the window is.
-3. Between a rate that was taken and one that was refused lies the limit: halve the distance (binary search). After
-   that grow a little after so many starts, faster the longer nothing is refused (CUBIC, RFC 9438), seldomer the dearer
-   the last backoff was and the more often the answer was the same. A queue stops growth.
+3. A rate that was refused is cut a little, more where refusals follow soon on each other. Then it grows by each start
+   (`Growth`): what was refused is tried again after K starts, later the dearer the last backoff was. A queue stops the
+   growth of the requests in flight.
 """
 
 import math
 from collections import deque
+from dataclasses import dataclass
 
 from pipeline.engine.backoff import PROBE_MOST_S, PROBE_S, USUAL_S, Backoff
-from pipeline.engine.rate_window import RateWindow
-from pipeline.engine.start_history import StartHistory, Ticket
+from pipeline.engine.starts import RateWindow, StartHistory, Ticket
 from pipeline.settings import Limits
 
-FIRST = 32  # in flight, after the canary
-SPREAD_SHARE = 0.8  # of an answer's time over which as many starts as may be in flight are spread
+FIRST, SLOWLY = 32, 4  # in flight, after the canary; so many times slower at first
+SPREAD_SHARE = 0.6  # of an answer's time over which as many starts as may be in flight are spread
 SOON_S = 0.001  # the least time
 
 LONG_S, LONG_SHARE = 2.0, 1.5  # a backoff longer than both that and this share of an answer's time is about starts
@@ -27,13 +27,43 @@ LOOSE_S = 60.0  # for a rate whose window is of no usual length
 FEW = 8  # starts that were taken: too few to tell a rate
 SAME, ABOVE = 0.05, 1.03  # of a level: refused at the same one again; hardly above it
 ROW = 4  # backoffs at one level that show a limit in flight, although a rate was learned
-CUT, CUT_FEW, CUT_MOST = 0.97, 0.9, 0.7  # of a rate that was refused: at least, with few taken, at most
+CUT, TOP = 0.03, 0.985  # a refused rate is cut by so much, and grows fast up to so much of it
+SOON, DOUBLINGS = 20, 3  # starts: a refusal after fewer follows soon, and the cut doubles, so often at most
+ONE_MORE = 0.9  # of a known window: a backoff that is shorter is about one more of that length
+COUNTED_S = 30.0  # in a window of this length, starts are counted out before growth shows what it does
+TRIED = 0.64  # of the rate before, at least, is what a trial with fewer 503s leaves
 
-GROWTH, GROWTH_CAP = 0.05, 0.4  # a step of growth: so much more, twice that after each step that held, up to
-STARTS = 25  # before a step of growth
-PRICE, MOST_PRICED, PRICED_S = 15, 12, 25.0  # more starts for each one lost; refusals, and seconds of starts, at most
-STEP_S, STEPS = 10.0, 6  # between two steps in a long window, or its length / STEPS: what was too much shows at its end
-SEARCH, SEARCH_CAP, SEARCH_STARTS = 1.1, 1.5, 5  # how near to a refused rate, how far in one step, after how many
+GROWTH, MORE = 0.03, 0.06  # of a rate, and of requests in flight: so much beyond what was refused after 2 K starts
+STARTS, BUSY = 50.0, 14.0  # K for a rate, and for requests in flight
+FAR = 8.0  # times the first guess, at most, is what the slow start says was refused
+PRICE, MOST_PRICED, PRICED_S = 15, 12, 25.0  # K grows by so many for each start lost; refusals, and seconds, at most
+SAME_PRICE, WINDOWS = 0.15, 3  # share of that for each refusal at the same level; windows of starts, at most
+
+
+@dataclass(slots=True)
+class Growth:
+    """What is tried after a refusal, by starts since: from `base` fast to near `top`, slowly past it, then faster.
+
+    The curve of CUBIC (RFC 9438), counted in starts: a limit is met where starts are refused, not where time passes.
+    """
+
+    base: float
+    top: float
+    starts: float = STARTS  # K
+    step: float = 0.0  # beyond `top` after 2 K, at least
+    count: int = 0
+
+    def next(self) -> float:
+        """Count a start; return what may be tried now."""
+        self.count += 1
+        x = self.count / max(1.0, self.starts) - 1
+        if x < 0:
+            return self.top + (self.top - self.base) * x**3
+        value = self.top + max(self.step, GROWTH * self.top) * x**3
+        if x >= 2:
+            self.starts /= 2 if self.step else 1
+            self.top, self.count = value, int(self.starts)
+        return value
 
 
 class LimitSearch:
@@ -52,12 +82,11 @@ class LimitSearch:
         self._alone_s = 0.0  # how long the canary alone was in flight
         self._long_at = self._before_at = math.inf  # since the last long backoff ended, and the one before
         self._is_window_long = False
-        self._is_confirmed = False  # a first long backoff after few starts may be about another run's
         self._row: deque[tuple[int, int]] = deque(maxlen=ROW)  # levels of backoffs, and usual ones before them
         self._same = 0
-        self._ceiling = math.inf  # a rate that was refused
-        self._good = math.inf  # one that was taken
-        self._since_growth, self._interval, self._held = 0, float(STARTS), 0
+        self._growth = Growth(0.0, 0.0)  # of the rate
+        self._more = Growth(self.limit, self.limit, BUSY, step=max(1.0, MORE * self.limit))  # of the limit
+        self._soon = 0  # refusals that followed soon on each other
 
     @property
     def begins(self) -> set[float]:
@@ -92,9 +121,15 @@ class LimitSearch:
         self._next_at = now + (0.0 if is_canary else self._apart_s())
         if self.window is not None:
             self.window.started(now)
-        self._since_growth += 1
         if can_grow and self.is_adaptive and not self.is_slow_start:
             self._grow()
+
+    def sent(self, now: float) -> None:
+        """Keep the next start apart from a request that was sent later than it started."""
+        if self.window is None:
+            self._next_at = max(self._next_at, now + self._apart_s())
+        else:
+            self.window.sent(now)
 
     def settle(self, now: float) -> None:
         """Widen the limit for each start of the slow start that was not refused."""
@@ -115,15 +150,18 @@ class LimitSearch:
 
     def hold(self) -> None:
         """Grow later: something failed."""
-        self._held, self._since_growth = 0, 0
+        for growth in (self._growth, self._more):
+            growth.count = min(growth.count, int(growth.starts))
 
     def _apart_s(self) -> float:
         """Return how far apart starts are while no window is known."""
         if not self.is_adaptive:
             return 0.0
-        if self.is_slow_start:  # the first ones at half the speed: a refusal is on its way for long
-            return self._history.quiet_s / self.limit * (2 if self.limit <= FIRST else 1)
-        return SPREAD_SHARE * self._history.latency_s / self.limit
+        spread_s = SPREAD_SHARE * self._history.latency_s / self.limit
+        if not self.is_slow_start:
+            return spread_s
+        slower = min(SLOWLY, max(1.0, SLOWLY * FIRST / self.limit))  # the first ones: a refusal is on its way for long
+        return min(spread_s, slower * self._history.quiet_s / self.limit)
 
     # -- what a backoff teaches -----------------------------------------------------------------------------------
 
@@ -141,7 +179,6 @@ class LimitSearch:
             usual=self._history.usual_level(ticket),
             rate=self.window.rate if self.window is not None else 1 / apart_s if apart_s > 0 else math.inf,
             teaches=teaches,
-            was_limit=self._was_limit,
             gap_s=gap_s,
         )
 
@@ -154,20 +191,30 @@ class LimitSearch:
         self._row.append((backoff.level, backoff.usual))
         is_long = closed_s > max(LONG_S, LONG_SHARE * self._history.latency_s)
         is_in_flight = not is_long and self._is_in_flight(backoff, accepted, is_same=is_same)
+        was_counted = self._is_counted()
         if is_long:
             self._learn_window(backoff, accepted, now)
         elif is_in_flight:
-            self.window, self._ceiling = None, math.inf
+            self.window = None
             self.limit = max(1.0, min(self.limit, float(backoff.level)))
             self.is_slow_start = not is_same  # a coincidence may look like that: try soon
         else:
-            self._learn_rate(backoff, accepted, taken, mean, now)
-        self._good = self.window.rate if self.window is not None else math.inf
-        lost = 0.0 if is_long else min(PRICE * closed_s, PRICED_S) * mean
-        self._interval = max(STARTS, PRICE * min(backoff.refusals, MOST_PRICED) - taken, lost)
+            self._learn_rate(backoff, accepted, mean, now)
         self._same = min(3, self._same + 1) if is_in_flight and is_same else 0
-        self._interval *= 1 + self._same / 4
-        self.hold()
+        lost_s = PRICE * closed_s if was_counted else 0.0 if is_long else min(PRICE * closed_s, PRICED_S)
+        self._plan_growth(max(PRICE * min(backoff.refusals, MOST_PRICED) - taken, lost_s * mean))
+
+    def _plan_growth(self, price: float) -> None:
+        """Decide after how many starts what was refused is tried again."""
+        starts = BUSY + SAME_PRICE * self._same * price
+        self._more = Growth(self.limit, self.limit, starts, step=max(1.0, MORE * self.limit))
+        self._growth.starts, self._growth.count = max(STARTS, price), 0
+        if self.window is not None and self._is_counted():
+            self._growth.starts = min(max(price, self.window.most), WINDOWS * self.window.most)
+
+    def _is_counted(self) -> bool:
+        """Whether starts in a window are counted that is long enough to count them out."""
+        return self.window is not None and self._is_window_long and self.window.span_s >= COUNTED_S
 
     def _is_in_flight(self, backoff: Backoff, accepted: Ticket, *, is_same: bool) -> bool:
         """Whether requests in flight are counted: refused at one level, with hardly any taken above it."""
@@ -193,13 +240,14 @@ class LimitSearch:
         if sum(self._long_at <= at < backoff.began_at for at in history.taken) < FEW:
             self._long_at = self._before_at  # too few to tell: with the period before
         span_s = self._span_s(backoff, accepted)
-        taken = history.taken_between(backoff.began_at - span_s, backoff.began_at)
+        taken: float = history.taken_between(backoff.began_at - span_s, backoff.began_at)
+        if self.window is not None and self.window.span_s == span_s and backoff.began_at - self._long_at > span_s:
+            taken = self._cut(2 * self.window.most) * self.window.most  # it began in the middle of the server's window
         if span_s not in USUAL_S:
             taken, span_s = round(taken / max(SOON_S, span_s) * LOOSE_S), LOOSE_S
-        if taken >= FEW or self.window is not None or self._is_confirmed:
-            self._set_window(max(1, taken), span_s, now)
-            self._is_window_long, self._ceiling = True, math.inf
-        self._is_confirmed = True
+        self._set_window(max(1.0, taken), span_s, now)
+        self._growth = Growth(max(1.0, taken) / span_s, max(1.0, taken) / span_s)
+        self._is_window_long = True
         self._before_at, self._long_at, self._alone_s = self._long_at, accepted.at, 0.0
 
     def _span_s(self, backoff: Backoff, accepted: Ticket) -> float:
@@ -208,10 +256,8 @@ class LimitSearch:
         It began with the first start since the last long backoff; in the beginning that may be the canary.
         """
         window = self.window
-        if window is not None and self._is_window_long and backoff.last_at - backoff.began_at <= window.span_s:
-            times = math.floor((accepted.at - self._long_at) / window.span_s)
-            if times > 1 or (times == 1 and window.span_s >= backoff.last_at - self._long_at):
-                return window.span_s  # the end of one more window of that length
+        if window is not None and self._is_window_long and accepted.at - backoff.began_at < ONE_MORE * window.span_s:
+            return window.span_s  # the end of one more window of that length
         for span_s in USUAL_S:
             for begin in (self._long_at, self._long_at - self._alone_s):
                 open_s = accepted.at - begin
@@ -219,24 +265,24 @@ class LimitSearch:
                     return float(span_s)
         return accepted.at - self._long_at
 
-    def _learn_rate(self, backoff: Backoff, accepted: Ticket, taken: int, mean: float, now: float) -> None:
-        if self.window is not None:
-            self._set_window(self._lower(taken, mean) * self.window.span_s, self.window.span_s, now)
-        else:  # the limit in flight was no limit, then
+    def _learn_rate(self, backoff: Backoff, accepted: Ticket, mean: float, now: float) -> None:
+        if self.window is None:  # the limit in flight was no limit, then
             self.limit = max(self.limit, min(self._most, 2.0 * backoff.level))
             rate = max(mean, 1 / max(SOON_S, accepted.at - backoff.began_at))
             span_s = max(SOON_S, accepted.at - self._history.period_at)
+            self._growth = Growth(rate, max(rate, min(backoff.rate, FAR * rate)))
             self._set_window(rate * span_s, span_s, now)
             self._is_window_long = False
-        self._ceiling = backoff.rate
-
-    def _lower(self, taken: int, mean: float) -> float:
-        """Return a rate below the one that was just refused."""
-        assert self.window is not None
+            return
         old = self.window.rate
-        if self._good < CUT * old and self._since_growth < max(STARTS, self.window.most):  # it was raised just now
-            return max(self._good, min(mean, CUT * old))
-        return min(CUT * old, max(CUT_MOST * old, mean)) if taken >= FEW else CUT_FEW * old
+        rate = self._cut(SOON) * old
+        self._growth = Growth(rate, TOP * old)
+        self._set_window(rate * self.window.span_s, self.window.span_s, now)
+
+    def _cut(self, soon: float) -> float:
+        """Return what share of a refused rate is left; `soon`: starts within which refusals follow on each other."""
+        self._soon = min(DOUBLINGS, self._soon + 1) if self._growth.count < soon else 0
+        return 1 - CUT * 2.0**self._soon
 
     def _set_window(self, most: float, span_s: float, now: float) -> None:
         if self.window is None or self.window.span_s != span_s:
@@ -247,25 +293,12 @@ class LimitSearch:
     # -- growth ---------------------------------------------------------------------------------------------------
 
     def _grow(self) -> None:
-        """Ask for a little more of what holds starts back, when enough were taken."""
-        window = None if self._was_limit else self.window
-        if window is not None and window.rate * SEARCH < self._ceiling < math.inf:
-            if self._since_growth >= SEARCH_STARTS:
-                self._good = window.rate
-                window.most *= min(SEARCH_CAP, math.sqrt(self._ceiling / window.rate))
-                self._since_growth = 0
-            return
-        slow = 0.0 if self.window is None else min(self.window.most / STEPS, STEP_S * self.window.rate)
-        if self._since_growth < max(SEARCH_STARTS, self._interval * 0.5**self._held, slow):
-            return
-        self._since_growth = 0
-        step = min(GROWTH_CAP, GROWTH * 2.0**self._held)
-        if window is not None:
-            self._good = window.rate
-            window.most *= 1 + step
-        elif self._was_limit and not self._history.is_queued:
-            self.limit = min(self._most, self.limit + max(1.0, step * self.limit))
-        self._held += 1
+        """Ask for a little more of what holds starts back."""
+        if not self._was_limit:
+            if self.window is not None:
+                self.window.most = self._growth.next() * self.window.span_s
+        elif not self._history.is_queued:
+            self.limit = min(self._most, max(self.limit, self._more.next()))
 
     # -- trials ---------------------------------------------------------------------------------------------------
 
@@ -274,7 +307,13 @@ class LimitSearch:
         self.is_slow_start = False
         if self.window is None or self.window.rate > rate:
             span_s = 1.0 if self.window is None else self.window.span_s
+            self._growth = Growth(rate, rate)
             self._set_window(rate * span_s, span_s, now)
+
+    def speed_up(self) -> None:
+        """Ask for what the trial took away: it was a limit, and lies between."""
+        if self.window is not None:
+            self._growth = Growth(self.window.rate, self.window.rate / TRIED)
 
     def restart(self) -> None:
         """Forget the rate, and start slowly again: what taught it was no limit."""

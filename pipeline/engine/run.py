@@ -28,10 +28,10 @@ from pipeline.engine.events import (
     TaskEnded,
     Warned,
 )
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
+from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState

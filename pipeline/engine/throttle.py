@@ -8,22 +8,21 @@
 4. Other 5xx, silence and connections that fail: five of the last twenty close the gate, and teach nothing. Whether a
    503 is a refusal decides `overload`.
 
-Nothing here sleeps or sends: the clock and the die are parameters. `gate` is the one async front.
+`Throttle` neither sleeps nor sends: the clock and the die are parameters. `Gate` is its one async front.
 """
 
+import asyncio
 import math
 import random as dice
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from pipeline.engine.backoff import SPREAD, Backoff
+from pipeline.engine.backoff import SPREAD, Backoff, Overload
 from pipeline.engine.halt import Halt
 from pipeline.engine.limit_search import LimitSearch
-from pipeline.engine.overload import CUT, Overload, taken_rate
-from pipeline.engine.rate_window import RateWindow
-from pipeline.engine.start_history import StartHistory, Ticket
+from pipeline.engine.starts import RateWindow, StartHistory, Ticket
 from pipeline.errors import Exit
 from pipeline.model import UNSENT, Failure, Fault
 from pipeline.settings import Limits, Retry
@@ -31,6 +30,7 @@ from pipeline.settings import Limits, Retry
 SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
 STRAY_GAP_S = 0.05  # before the first probe after 503s that are no limit
 RECENT, DOWN_AT = 20, 5
+LESS, LATELY = 0.8, 100  # of the rate of so many starts is sent to see whether 503s end
 UNREACHED_CAP_S = 5.0  # between probes while nobody was ever reached
 GIVE_UP_S, UNREACHED_S = 600.0, 60.0
 
@@ -42,6 +42,9 @@ DOWN = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.OUTAGE})
 NO_VERDICT = frozenset(  # the next one is a canary too
     {Fault.UNREACHABLE, Fault.SILENCE, Fault.MODEL_MISSING, Fault.UPSTREAM_ACCOUNT}
 )
+
+
+Sleep = Callable[[asyncio.Event, float], Awaitable[None]]
 
 
 class Throttle:
@@ -134,6 +137,11 @@ class Throttle:
         self._try(now)
         return ticket
 
+    def sent(self) -> None:
+        """Keep the next start apart from a request that goes out now: its commit may have taken a while."""
+        if not self._is_canary:
+            self._search.sent(self._clock())
+
     def abandoned(self, ticket: Ticket) -> None:
         """Give back the slot of a request that was never sent."""
         del self._history.open[ticket.serial]
@@ -216,9 +224,12 @@ class Throttle:
         """Send less, where that shows whether single 503s are a limit; forget what they taught, where they are none."""
         send_less = self._overload.started()
         if send_less is True and self._search.is_adaptive:
-            self._search.slow_down(CUT * taken_rate(self._history.taken, now), now)
+            self._search.slow_down(LESS * self._history.taken_rate(LATELY, now), now)
         elif send_less is False and self._search.is_adaptive:
-            self._search.restart()
+            if self._overload.is_limit:
+                self._search.speed_up()
+            else:
+                self._search.restart()
 
     # -- closed ---------------------------------------------------------------------------------------------------
 
@@ -290,3 +301,57 @@ class Throttle:
         """Whether a limit made the backoff: 503s that may be none refuse the probe too, where there is one."""
         is_limit = self._overload.is_limit
         return not backoff.is_503 or is_limit is True or backoff.probes >= (1 if is_limit is None else 2)
+
+
+class Stopped(Exception):  # noqa: N818 - reads as what happened
+    """The gate lets nobody through any more; no slot was taken."""
+
+
+async def sleep_until(event: asyncio.Event, seconds: float) -> None:
+    """Return when `event` is set or `seconds` are over, whichever comes first. Infinite: only the event."""
+    try:
+        async with asyncio.timeout(None if seconds == math.inf else seconds):
+            await event.wait()
+    except TimeoutError:
+        return
+
+
+class Gate:
+    """Lets workers through in the order they came, as the throttle allows.
+
+    Cancelling a waiter takes no slot: between the last await and the ticket nothing can be cancelled.
+    """
+
+    def __init__(self, throttle: Throttle, *, sleep: Sleep = sleep_until) -> None:
+        self.throttle = throttle
+        self._sleep = sleep
+        self._turn = asyncio.Lock()  # first in, first out
+        self._changed = asyncio.Event()
+        self.is_stopped = False
+
+    async def wait(self) -> Ticket:
+        """Wait for a slot and take it. Raises Stopped; then, and when cancelled, no slot is held."""
+        async with self._turn:
+            while not self.is_stopped:
+                delay = self.throttle.delay()
+                if delay <= 0:
+                    return self.throttle.started()
+                self._changed.clear()
+                await self._sleep(self._changed, delay)
+            raise Stopped
+
+    def finished(self, ticket: Ticket, failure: Failure | None) -> Failure | None:
+        """Give the slot back with how it ended, and look again. Returns the failure as `Throttle.finished` does."""
+        judged = self.throttle.finished(ticket, failure)
+        self._changed.set()
+        return judged
+
+    def abandoned(self, ticket: Ticket) -> None:
+        """Give back the slot of a request that was never sent, and look again."""
+        self.throttle.abandoned(ticket)
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Let nobody through any more; who waits now gets Stopped."""
+        self.is_stopped = True
+        self._changed.set()

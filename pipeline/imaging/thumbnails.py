@@ -12,7 +12,7 @@ import re
 import secrets
 import stat
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from queue import SimpleQueue
@@ -97,11 +97,7 @@ def make_thumbs(
 
     `on_progress` is called with how many of how many are made. Thumbnails that nobody asks for any more are removed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    there = _names(folder)
-    for name in there - thumbs.keys():
-        if _OURS.fullmatch(name):
-            (folder / name).unlink(missing_ok=True)
+    there = kept_thumbs(folder, thumbs)
     missing = [(thumb, folder / name) for name, thumb in thumbs.items() if name not in there]
     for number, _ in enumerate(_made(missing), 1):
         if on_progress is not None:
@@ -109,49 +105,72 @@ def make_thumbs(
     return thumbs.keys() & _names(folder)
 
 
+def kept_thumbs(folder: Path, thumbs: Collection[str]) -> set[str]:
+    """Remove thumbnails that nobody asks for any more; return the names that are there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    there = _names(folder)
+    for name in there.difference(thumbs):
+        if _OURS.fullmatch(name):
+            (folder / name).unlink(missing_ok=True)
+    return there
+
+
 def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
 def _made(jobs: Sequence[tuple[Thumb, Path]]) -> Iterator[bool]:
-    """Make each in a limited process of its own kind (`decoder`), several at once; yield whether there is one now."""
+    """Make each, several at once; yield whether there is one now."""
     from concurrent.futures import ThreadPoolExecutor
 
     if not jobs:
         return
-    workers = 1 if len(jobs) < _FEW else min(os.cpu_count() or 1, 8)
+    workers = 1 if len(jobs) < _FEW else _workers()
     readers = _READERS if any(isinstance(thumb.source, str) for thumb, _ in jobs) else workers
-    decoders = [Decoder() for _ in range(workers)]
-    locations = Locations()
-    idle: SimpleQueue[Decoder] = SimpleQueue()
-    for decoder in decoders:
-        idle.put(decoder)
+    maker = ThumbMaker(workers)
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="thumbnails")
+    try:
+        yield from pool.map(lambda job: maker.make(*job), jobs)
+    finally:
+        maker.close()
+        pool.shutdown(cancel_futures=True)
 
-    def make(job: tuple[Thumb, Path]) -> bool:
+
+def _workers() -> int:
+    return min(os.cpu_count() or 1, 8)
+
+
+class ThumbMaker:
+    """Makes thumbnails in limited processes of their own (`decoder`), from any thread. `close` ends them."""
+
+    def __init__(self, workers: int | None = None) -> None:
+        """`workers`: processes, each started when it is needed; None: one a core."""
+        self._decoders = [Decoder() for _ in range(_workers() if workers is None else workers)]
+        self._locations = Locations()
+        self._idle: SimpleQueue[Decoder] = SimpleQueue()
+        for decoder in self._decoders:
+            self._idle.put(decoder)
+
+    def make(self, thumb: Thumb, target: Path) -> bool:
+        """Make one under a temporary name and move it into place; False when there can be none."""
         try:
-            data = locations.read(str(job[0].source))
+            data = self._locations.read(str(thumb.source))
         except (OSError, StorageError, InputError):  # the caller shows the original
             return False
         if data is None:
             return False
-        decoder = idle.get()
+        decoder = self._idle.get()
         try:
-            return make_thumb(job, data, decoder)
+            return _make(thumb, target, data, decoder)
         finally:
-            idle.put(decoder)
+            self._idle.put(decoder)
 
-    pool = ThreadPoolExecutor(readers, thread_name_prefix="thumbnails")
-    try:
-        yield from pool.map(make, jobs)
-    finally:
-        for decoder in decoders:
+    def close(self) -> None:
+        for decoder in self._decoders:
             decoder.close()
-        pool.shutdown(cancel_futures=True)
 
 
-def make_thumb(job: tuple[Thumb, Path], data: bytes, decoder: Decoder) -> bool:
-    """Make one thumbnail under a temporary name and move it into place; False when there can be none."""
-    thumb, target = job
+def _make(thumb: Thumb, target: Path, data: bytes, decoder: Decoder) -> bool:
     part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
     try:
         _, small = decoder.call(shrunk, data, *thumb.box)

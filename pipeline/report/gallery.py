@@ -7,7 +7,7 @@ are read to make thumbnails and never changed. Spend over time is one `<svg>` in
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
@@ -167,7 +167,7 @@ def _source(path: str, out: Path) -> Path | str:
     return path if is_object(path) else out / path
 
 
-def thumb_link(path: str | None, sha256: str | None, out: Path, thumbs: set[str]) -> str | None:
+def thumb_link(path: str | None, sha256: str | None, out: Path, thumbs: Collection[str]) -> str | None:
     """Return the link to the thumbnail of the picture that stands at `path` now; None: there is none."""
     found = None if path is None else thumb_of(_source(path, out), sha256)
     return f"{THUMBS}/{found[0]}" if found is not None and found[0] in thumbs else None

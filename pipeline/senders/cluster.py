@@ -108,11 +108,7 @@ def _temporary_folder() -> Iterator[str]:
 @contextmanager
 def _environment(address: str) -> Iterator[None]:
     """Set what Ray reads from the environment, before it is imported; put it back afterwards."""
-    wanted: dict[str, str | None] = {
-        "RAY_ADDRESS": None,
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its libraries write to stderr
-    }
+    wanted: dict[str, str | None] = {"RAY_ADDRESS": None, "RAY_USAGE_STATS_ENABLED": "0"}
     if address == LOCAL:  # a token for this run alone; without it Ray writes one to the home directory
         wanted |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
     former = {name: os.environ.get(name) for name in wanted}
@@ -169,7 +165,7 @@ def _refusal(address: str, environ: Mapping[str, str]) -> str:
     """Ask a cluster for its nodes, in a process of its own: Ray reads its token once. Return the error, if any."""
     asked = subprocess.run(  # noqa: S603 - our own Python
         [sys.executable, "-c", ASK, address],
-        env={**environ, "RAY_BACKEND_LOG_LEVEL": "warning"},
+        env=dict(environ),
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -20,7 +20,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Disk, FileComparison, Tree, read_all, split
+from pipeline.store.files import Disk, FileComparison, Tree, read_all, split, status_of
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 from pipeline.store.sqlite import query, to_us
@@ -332,11 +332,28 @@ class Salvager:
         if source.part is None:
             return
         kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        self._take_name_away(source.part, record.name + image.suffix)
         reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
         self._recovery.note(reason)
         self._drop(source)
         if record.attempt_state in ("sent", "unknown"):
             self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _take_name_away(self, part: FoundPart, path: str) -> None:
+        """Remove the final name of a part: the task's image has another suffix, so both had one."""
+        disk, name = part.tree.disk, split(path)[1]
+        with part.tree.directory(part.folder) as fd:
+            named, mine = status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)
+            if named is not None and mine is not None and (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino):
+                disk.unlink(name, dir_fd=fd)
+
+    def reject_object(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
+        """Take an object away that came too late; it is kept in rejected/."""
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        self._writer.unlink(artifact.path)
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        self._write_kept(record, image, record.state, reason=reason, kept=kept)
 
     def _drop(self, source: Source) -> None:
         if source.rejected is not None:

@@ -68,6 +68,18 @@ class Recoverer:
                 return self._run()
         return self._run()
 
+    def settle_late(self) -> Recovery:
+        """At the end of a run that lost workers: publish or reject what they wrote after they were given up.
+
+        A part that is not whole is left: its worker may be at work.
+        """
+        if self._tree is None:
+            self._settle_unknown_attempts(is_late=True)
+        else:
+            for part in self._parts(self._tree):
+                self._settle_part(part, is_late=True)
+        return self._found
+
     def _run(self) -> Recovery:
         try:
             with contextlib.ExitStack() as stack:
@@ -75,13 +87,14 @@ class Recoverer:
                 self._keep_numbers_apart(parts)
                 for part in parts:
                     self._settle_part_unless_closed(part)
-            if (self._state.root / MARK).exists():
+            had_workers = (self._state.root / MARK).exists()
+            if had_workers:
                 collect(self._resources)
-                (self._state.root / MARK).unlink()
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:
-                self._settle_unknown_attempts()
+                self._settle_unknown_attempts(is_late=had_workers)
+            (self._state.root / MARK).unlink(missing_ok=True)
             self._compare_files()
         except OSError as error:
             place = error.filename or self._settings.output_dir
@@ -155,7 +168,7 @@ class Recoverer:
                 raise
             self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
 
-    def _settle_part(self, part: FoundPart) -> None:
+    def _settle_part(self, part: FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
             self._leave(part)
             return
@@ -167,6 +180,8 @@ class Recoverer:
         with part.tree.directory(part.folder) as fd:
             data = read_all(disk, part.name, dir_fd=fd)
             if hashlib.sha256(data).hexdigest() != part.sha256:
+                if is_late:
+                    return
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
@@ -222,8 +237,11 @@ class Recoverer:
             else:
                 self._lose(record)
 
-    def _settle_unknown_attempts(self) -> None:
-        """Record what a service finished to put after its request was given up, for tasks that wait for it."""
+    def _settle_unknown_attempts(self, *, is_late: bool = False) -> None:
+        """Record what a service finished to put after its request was given up, for tasks that wait for it.
+
+        `is_late`: some may have brought a second image of a task.
+        """
         scope = {"manifest": self._settings.manifest}
         unknown = self._ledger.run(lambda c: c.execute(query("unknown_attempts"), scope).fetchall())
         for (attempt,) in unknown:
@@ -233,6 +251,8 @@ class Recoverer:
                 found = self._object_of(record)
                 if found is not None:
                     self._salvager.finish(record, *found)
+            elif is_late and record.is_latecomer and (found := self._object_of(record)) is not None:
+                self._salvager.reject_object(record, *found)
 
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""

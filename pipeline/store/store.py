@@ -92,6 +92,11 @@ class Store:
         """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
         await self._pool.finish(collect, self._resources)
 
+    async def settle_late(self) -> Recovery:
+        """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
+        recoverer = Recoverer(self._settings, self._resources)
+        return await self._pool.finish(recoverer.settle_late)
+
     # --- a run
 
     async def recover(self) -> Recovery:

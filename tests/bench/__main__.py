@@ -1,6 +1,6 @@
 """`python -m tests.bench [--quick] [--only PART,...]`: measure, print a table, write outputs/bench/<when>.json.
 
-Parts: versus, bucket, bookkeeping, startup, memory, growth. Everything runs on this machine; nothing leaves it.
+Parts: versus, bucket, cluster, bookkeeping, startup, memory, growth. All runs on this machine, and nothing leaves it.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bookkeeping, bucket, child, growth, memory, startup, versus
+from tests.bench import bookkeeping, bucket, child, cluster, growth, memory, startup, versus
 from tests.bench.figures import Figure
 from tests.bench.server import Serving, serving
 
-PARTS = ("versus", "bucket", "bookkeeping", "startup", "memory", "growth")
+PARTS = ("versus", "bucket", "cluster", "bookkeeping", "startup", "memory", "growth")
 
 
 def main() -> None:
@@ -48,6 +48,8 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(disk, ignore_errors=True)
+        for manifests in Path(tempfile.gettempdir()).glob(f"{scratch.name}-*"):
+            shutil.rmtree(manifests, ignore_errors=True)
     path = asked.out / f"{when}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")
@@ -84,6 +86,11 @@ def _bucket(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespa
     return _figures("Buckets", bucket.measured(server.url, scratch, items=items, rounds=rounds))
 
 
+def _cluster(server: Serving, _scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    items = 60 if asked.quick else 400
+    return _figures("Many workers", cluster.measured(server.url, disk, items=items, is_quick=asked.quick))
+
+
 def _bookkeeping(_server: Serving, scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
     return _figures("Bookkeeping", bookkeeping.measured(scratch, disk, tasks=3000 if asked.quick else 20_000))
 
@@ -117,6 +124,7 @@ def _growth(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespa
 _PARTS = {
     "versus": _versus,
     "bucket": _bucket,
+    "cluster": _cluster,
     "bookkeeping": _bookkeeping,
     "startup": _startup,
     "memory": _memory,

@@ -17,10 +17,9 @@ from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
 from pipeline.settings import Budget, Limits, Retry

@@ -66,6 +66,8 @@ def test_a_report_reads_each_object_once(imgpipe: Imgpipe, s3: ScriptedS3, made:
     s3.read.clear()
     assert imgpipe("report", made).exit == 0
     assert s3.read == []
+    left = [path for path in imgpipe.folder.rglob("*") if path.is_file()]
+    assert [path for path in left if SECRET.encode() in path.read_bytes()] == []
 
 
 def test_judge_shows_the_object_itself(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:

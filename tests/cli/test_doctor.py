@@ -197,3 +197,14 @@ def test_a_retired_model_is_told_once_by_every_verb_that_looks(imgpipe: Imgpipe,
     if flags:
         ended = imgpipe("run", path, *flags)
         assert (ended.exit, ended.err.count(text)) == (0, 1)
+
+
+def test_a_cluster_that_cannot_be_used_is_bad(imgpipe: Imgpipe) -> None:
+    """What a cluster that answers says is in `tests/e2e/test_cluster`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ended = imgpipe("doctor", imgpipe.manifest(), "--json", "--ray", f"127.0.0.1:{port}")
+    (check,) = [check for check in ended.json["checks"] if check["name"] == "ray" and check["level"] == "bad"]
+    assert "cannot be reached" in check["text"]
+    assert ended.exit == 2

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ import pytest
 from pipeline.app import context, judge_server
 from pipeline.app.judge import JudgeSession
 from pipeline.cli.flags import compose_flags
+from pipeline.imaging.thumbnails import thumb_of
 from pipeline.store.lock import StateLock
 from pipeline.store.marks import Marks, read_marks
 from tests.cli.conftest import Imgpipe
@@ -423,3 +425,17 @@ def test_no_key_is_in_its_process(process: subprocess.Popen[str]) -> None:
     assert b"secret" not in environment
     process.send_signal(signal.SIGINT)
     assert process.wait() == 0
+
+
+def test_a_thumbnail_is_made_when_it_is_first_asked_for(imgpipe: Imgpipe) -> None:
+    """A window shows 30 of 10,000 pictures: the page waits for none of them."""
+    with closing(JudgeSession(setup_of(imgpipe.made()), secret="s" * 43)) as session:
+        session.prepare()
+        folder = imgpipe.out / "report" / "thumbs"
+        assert list(folder.iterdir()) == []
+        found = thumb_of(imgpipe.images()[0])
+        assert found is not None
+        picture = session.thumb(found[0])
+        assert picture is not None
+        assert (picture.mime, [path.name for path in folder.iterdir()]) == ("image/webp", [found[0]])
+        assert session.thumb(f"{'0' * 32}.webp") is None

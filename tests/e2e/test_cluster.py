@@ -27,7 +27,7 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     manifest.write_text(manifest.read_text().replace("retry: {", "retry: {unknown: 9, "))
     log = tmp_path / "log.jsonl"
     command = ("run", manifest, "-y", "-q", "--json", "--log-format", "json", "--log-file", log)
-    run = imgpipe.start(*command, "--ray", "local", "--workers", "2", "-v")
+    run = imgpipe.start(*command, "--ray", "local", "--workers", "2")
     wait_until(lambda: len(images(tmp_path)) > 10 or run.poll() is not None, timeout=90)
     status = imgpipe.json("status", manifest)
     workers = senders(run.pid)
@@ -38,6 +38,7 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     result = json.loads(out)
     assert (result["exit"], run.returncode, result["images"]) == (0, 0, ITEMS), err
     assert result["workers"] == {"started": 2, "lost": 1}
+    assert all(line.startswith("{") for line in err.splitlines()), "Ray wrote to stderr"
     assert status["running"]["workers"] == {"started": 2, "lost": 0}
 
     prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(ITEMS)}

@@ -1,6 +1,8 @@
 """Servers that limit, and a client of the throttle against them, in simulated time: three minutes take 50 ms.
 
 A server is a list of limits as pure functions of time, a distribution of answer times, and, where it queues, its slots.
+The client is as unkind as a real one: its event loop wakes late and stalls, an attempt is committed before it is sent,
+and a request without an idle connection first makes one, so that requests arrive with other gaps than they started.
 """
 
 import heapq
@@ -11,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from pipeline.engine.start_history import Ticket
+from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Throttle
 from pipeline.model import Billed, Failure, Fault
 from pipeline.settings import Limits
@@ -156,20 +158,29 @@ class Server:
 class Outcome:
     throttle: Throttle
     images: int = 0
-    refused: int = 0
     down: int = 0
-    sent: int = 0
     seconds: float = 0.0
     most_in_flight: int = 0
-    last_at: float = 0.0
     starts: list[float] = field(default_factory=list)
     ends: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
+
+    @property
+    def refused(self) -> int:
+        return len(self.refusals)
+
+    @property
+    def sent(self) -> int:
+        return len(self.starts)
 
 
 def failure(status: int, hint_s: float | None = None) -> Failure:
     fault = Fault.THROTTLED if status == 429 else Fault.OUTAGE
     return Failure(fault=fault, billed=Billed.NO, reason=f"HTTP {status}", status=status, hint_s=hint_s)
+
+
+IDLE_S = 2.0  # a connection is used again within that time
+STALL_EVERY_S, STALL_S = 1.0, 0.01  # the event loop is busy with something else: means of exponential distributions
 
 
 def rehearse(
@@ -181,15 +192,19 @@ def rehearse(
     travel_s: float = 0.01,
     jitter_s: float = 0.002,
     late_s: float = 0.002,
+    commit_s: float = 0.001,
     seed: int = 1,
 ) -> Outcome:
     """Send for `seconds`, or until there are so many images.
 
-    A request travels `travel_s` and an exponential `jitter_s` each way; the client wakes up to `late_s` late.
+    A request travels `travel_s` and an exponential `jitter_s` each way, three times as long where a connection is made
+    first; the client wakes up to `late_s` late, and sends a request an exponential `commit_s` after its start.
     """
     die = random.Random(seed)
     now, serial, busy = 0.0, 0, 0
+    stall_at = die.expovariate(1 / STALL_EVERY_S)
     queue: deque[Ticket] = deque()
+    idle: deque[float] = deque()  # until when connections may be used again
     throttle = Throttle(limits, clock=lambda: now, random=die.random)
     out = Outcome(throttle)
     events: list[tuple[float, int, str, Ticket, Failure | None]] = []
@@ -202,12 +217,21 @@ def rehearse(
     def way() -> float:
         return travel_s + die.expovariate(1 / jitter_s)
 
+    def send(ticket: Ticket) -> None:
+        throttle.sent()
+        while idle and idle[0] < now:
+            idle.popleft()
+        connect_s = 0.0 if idle else way() + way()
+        if idle:
+            idle.pop()
+        push(now + connect_s + way(), "arrives", ticket)
+
     def arrive(when: float, ticket: Ticket) -> None:
         nonlocal busy
         for part in server.parts:
             wait_s = part.limit.admit(when, busy)
             if wait_s is not None:
-                push(when + way(), "refused", ticket, failure(part.status, part.hint_s(wait_s)))
+                push(when + way(), "ends", ticket, failure(part.status, part.hint_s(wait_s)))
                 return
         for part in server.parts:
             part.limit.take(when)
@@ -217,36 +241,48 @@ def rehearse(
         else:
             push(when + server.latency_s(die), "leaves", ticket)
 
+    def leave(when: float, ticket: Ticket) -> None:
+        nonlocal busy
+        busy -= 1
+        push(when + way(), "ends", ticket)
+        if queue:
+            push(when + server.latency_s(die), "leaves", queue.popleft())
+
+    def end(ticket: Ticket, result: Failure | None) -> None:
+        throttle.finished(ticket, result)
+        idle.append(now + IDLE_S)
+        if result is None:
+            out.images += 1
+            out.ends.append(now)
+        elif result.status in {429, 503}:
+            out.refusals.append(now)
+        else:
+            out.down += 1
+
     while now < seconds and out.images < images and throttle.verdict is None:
-        while out.sent - out.refused - out.down < images and (delay := throttle.delay()) == 0:
+        while len(out.starts) - out.refused - out.down < images and (delay := throttle.delay()) == 0:
             ticket = throttle.started()
             out.starts.append(now)
-            out.sent += 1
             out.most_in_flight = max(out.most_in_flight, throttle.in_flight)
-            push(now + way(), "arrives", ticket)
+            push(now + die.expovariate(1 / commit_s), "sent", ticket)
         due = events[0][0] if events else math.inf
-        if out.sent - out.refused - out.down >= images:
+        if len(out.starts) - out.refused - out.down >= images:
             delay = math.inf
         assert min(due, delay) < math.inf, "nothing will ever happen again"
         now = max(now, min(due, now + delay + late_s * die.random()))
+        if now >= stall_at:
+            now += die.expovariate(1 / STALL_S)
+            stall_at = now + die.expovariate(1 / STALL_EVERY_S)
         while events and events[0][0] <= now:
             when, _, what, ticket, result = heapq.heappop(events)
-            if what == "arrives":
-                arrive(when, ticket)
-            elif what == "leaves":
-                busy -= 1
-                push(when + way(), "answered", ticket)
-                if queue:
-                    push(when + server.latency_s(die), "leaves", queue.popleft())
-            else:
-                throttle.finished(ticket, result)
-                out.images += result is None
-                if result is None:
-                    out.ends.append(now)
-                elif result.status == 429 or result.status == 503:
-                    out.refused += 1
-                    out.refusals.append(now)
-                else:
-                    out.down += 1
+            match what:
+                case "sent":
+                    send(ticket)
+                case "arrives":
+                    arrive(when, ticket)
+                case "leaves":
+                    leave(when, ticket)
+                case _:
+                    end(ticket, result)
     out.seconds = now
     return out

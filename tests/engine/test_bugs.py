@@ -6,10 +6,9 @@ from collections.abc import Callable
 import pytest
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Event, Halted, TaskEnded
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.model import TaskState

@@ -5,9 +5,8 @@ import math
 
 import pytest
 
-from pipeline.engine.gate import Gate, Stopped
-from pipeline.engine.start_history import Ticket
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.starts import Ticket
+from pipeline.engine.throttle import Gate, Stopped, Throttle
 from pipeline.model import Fault
 from pipeline.settings import Limits
 from tests.engine.fakes import failure

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.engine.rate_window import RateWindow
+from pipeline.engine.starts import RateWindow
 from pipeline.engine.throttle import Throttle
 from pipeline.model import Fault
 from pipeline.settings import Limits

@@ -11,11 +11,10 @@ from tenacity import AsyncRetrying
 
 from pipeline.engine import attempt
 from pipeline.engine.events import AttemptEnded, Event, Halted, Paused, TaskEnded, Warned
-from pipeline.engine.gate import Gate
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.retry import AttemptHistory
 from pipeline.engine.run import Engine
-from pipeline.engine.throttle import Throttle
+from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Period, Refusal, Wallet
 from pipeline.errors import Exit
 from pipeline.model import Attempt, Due, Fault, Task, TaskState, Usage

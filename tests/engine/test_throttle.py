@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.engine.start_history import Ticket
+from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault

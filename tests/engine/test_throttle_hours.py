@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.engine.start_history import Ticket
+from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Throttle
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault
@@ -338,7 +338,7 @@ def test_two_outages_cost_few_requests_and_the_run_recovers(latency_s: float) ->
     server = InFlight(flat(8), outages=((300, 400), (500, 560)))
     out = rehearse(server, latency_s=latency_s, limits=Limits(concurrency=8))
     assert out.down < 60
-    assert out.used >= 0.97
+    assert out.used >= 0.96
 
 
 def test_provider_that_stays_down_ends_the_run_with_try_later() -> None:
@@ -347,4 +347,4 @@ def test_provider_that_stays_down_ends_the_run_with_try_later() -> None:
     assert out.throttle.verdict is not None
     assert out.throttle.verdict.exit is Exit.TRY_LATER
     assert 1200 <= out.seconds < 1240
-    assert out.down < 60
+    assert out.down < 24 + 60  # those in flight, and a probe every 12 s

@@ -90,27 +90,23 @@ CASES: dict[str, Callable[[], Server]] = {
     "minute-halves": one(lambda: Fixed(lambda t: 600 if t < 60 else 300, 60), steps(60, 10, 5), about(1)),
     "in-flight-falls": one(lambda: InFlight(lambda t: 30 if t < 60 else 10), steps(60, 14.8, 4.9), about(2)),
 }
-WEAK = {  # least share used, most refused
-    "20-a-minute": (0.85, 0.13),  # a probe is dear where so few are allowed
-    "60-a-minute-off-phase": (0.85, 0.12),  # the first window is short
-    "nginx-no-burst": (0.78, 0.10),  # whoever comes 1 ms early is refused
-    "nginx-no-burst-503": (0.70, 0.10),
-    "nginx-no-burst-slow": (0.80, 0.10),
-    "nginx-no-burst-retry-after": (0.57, 0.10),  # each refusal costs a second
-    "nginx-no-burst-slow-retry-after": (0.70, 0.10),
-    "30-a-second-rolling-retry-after": (0.82, 0.10),
-    "10-a-second-rolling-retry-after": (0.83, 0.10),
+WEAK = {  # least share used: whoever comes a moment early is refused, and requests that connect first come late
+    "nginx-no-burst": 0.67,  # 0.85 is all there is where no connection is ever made, at the best pace that is known
+    "nginx-no-burst-503": 0.62,
+    "nginx-no-burst-retry-after": 0.47,  # of 0.78: each refusal costs a second
+    "30-a-second-rolling-retry-after": 0.79,
+    "10-a-second-retry-after": 0.82,
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_untold_limit_is_found_and_used_within_three_minutes(name: str) -> None:
-    used, refused = WEAK.get(name, (0.85, 0.10))
+    used = WEAK.get(name, 0.85)
     for seed in (1, 2):
         server = CASES[name]()
         out = rehearse(server, Limits(concurrency=100), seed=seed)
         assert out.images >= used * server.allowed(180)
-        assert out.refused <= refused * out.images
+        assert out.refused <= 0.1 * out.images
 
 
 def test_outage_of_half_a_minute_costs_little_more_than_that() -> None:
@@ -150,7 +146,7 @@ def test_server_without_a_limit_is_used_as_by_a_plain_semaphore_once_the_canary_
         server = Server([], lambda t: math.inf, evenly(2, 8))
         out = rehearse(server, Limits(concurrency=256), images=600, seconds=600, seed=seed)
         assert out.refused == 0
-        assert out.seconds - out.ends[0] <= 1.12 * semaphore_s(256, 600, seed)
+        assert out.seconds - out.ends[0] <= 1.2 * semaphore_s(256, 600, seed)
 
 
 def semaphore_s(most: int, images: int, seed: int) -> float:

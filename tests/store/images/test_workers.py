@@ -10,12 +10,12 @@ import pytest
 from obstore.store import MemoryStore
 
 from pipeline.buckets import Bucket
-from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault
+from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault, TaskState
 from pipeline.store.images.stored import StoredImages
 from pipeline.store.kept import apart_dir, sending_on
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, answer, files, image, task
+from tests.store.fakes import PRICE, answer, close, files, image, task
 
 URL = BucketUrl("s3", "shop")
 
@@ -147,6 +147,24 @@ async def test_an_image_that_came_late_is_the_tasks_and_the_second_one_goes_to_r
     await scene.reopen(**scene.options)
     assert scene.out() == {"cats/1.png": image(1).data}
     assert scene.bench.recovery.conflicts == []
+
+
+async def test_a_late_image_with_another_suffix_leaves_the_task_with_one_file(scene: Scene) -> None:
+    frozen, later = await scene.begin(1), await scene.begin(1)
+    store = scene.bench.store
+    lost = Failure(fault=Fault.SILENCE, billed=Billed.MAYBE, reason="its worker died")
+    await close(store, frozen, lost, state=TaskState.UNKNOWN, unknown_microusd=PRICE)
+    async with scene.worker() as images:
+        made = await images.put(later, answer(2, ".jpg"))
+        assert isinstance(made, Artifact)
+        await store.finish(later, made, cost_microusd=PRICE, seconds=1.0)
+        assert isinstance(await images.put(frozen, answer(1, ".png")), Artifact)
+    assert len(scene.out()) == 2
+    await store.settle_late()
+    assert scene.out() == {"cats/1.jpg": image(2, ".jpg").data}
+    assert scene.rejected() == [image(1).data]
+    with scene.bench.reader() as reader:
+        assert (reader.unknowns(), reader.spend().spent_microusd) == ([], 2 * PRICE)
 
 
 async def test_somebody_elses_file_in_the_way_stays_a_conflict(scene: Scene) -> None:
