@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, Edit, TaskState
-from pipeline.text import count, duration, money, size, usd, usd_or_none, visible
+from pipeline.text import InUsd, count, duration, money, size, usd, usd_or_none, visible
 from pipeline.view.run import exceeded_lines, say
 
 if TYPE_CHECKING:
@@ -148,6 +148,8 @@ class AttemptLine:
     reason: str
     request_id: str | None = None  # the provider's, for its support desk
     prompt: str | None = None  # None: no record has it
+    cost_usd = InUsd()
+    unknown_usd = InUsd()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
