@@ -171,3 +171,12 @@ def test_an_object_carries_its_record(imgpipe: Imgpipe, s3: ScriptedS3, monkeypa
     (imgpipe.folder / ".pipeline").rename(elsewhere / "moved")
     told = imgpipe("explain", f"s3://bucket/{images(s3)[1]}", "--json").json
     assert (told["task"], told["standing"], told["prompt"]) == ("studio/m", "carried", "A mug")
+
+
+def test_validate_asks_no_bucket_that_images_go_to(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
+    made.write_text(made.read_text().replace("jobs: {", "jobs: {posters: {prompt: p, each: {job: studio}}, "))
+    s3.requests.clear()
+    said = imgpipe("validate", made)
+    assert (said.exit, said.out, s3.requests) == (0, f"{made}: 4 tasks\n", [])
+    assert imgpipe("plan", made, "--json").json["tasks"] == 4
+    assert s3.requests == ["GET"]  # one listing serves every stage
