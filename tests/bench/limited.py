@@ -139,15 +139,16 @@ async def genai(url: str, in_flight: int) -> None:
     from google import genai
     from google.genai import errors, types
 
-    options = types.HttpOptions(base_url=url, retry_options=types.HttpRetryOptions())
+    options = types.HttpOptions(base_url=url, api_version="v1beta", retry_options=types.HttpRetryOptions())
     client = genai.Client(api_key="bench", http_options=options)
 
     async def worker() -> None:
         while True:
             try:
                 await client.aio.models.generate_content(model=MODEL, contents="a picture of noise")
-            except errors.APIError:  # its attempts are used up
-                continue
+            except errors.APIError as error:  # its attempts are used up
+                if error.code not in {429, 503}:
+                    raise
 
     async with asyncio.TaskGroup() as group:
         for _ in range(in_flight):
