@@ -77,6 +77,7 @@ class ScriptedS3:
     ignores_conditions: bool = False
     requests: list[str] = field(default_factory=list)
     read: list[str] = field(default_factory=list)  # keys whose bytes were asked for
+    hung: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))  # requests that wait
     released: threading.Event = field(default_factory=threading.Event)
     page: int = 1000  # objects that one answer to a listing holds
     endpoint: str = ""
@@ -119,6 +120,7 @@ def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:
             told = s3.script.get(self.command)
             lie = told.popleft() if told else None
             if lie is not None and lie.is_hung:
+                s3.hung.release()
                 s3.released.wait(30)
                 lie = None
             if lie is not None and lie.is_torn:

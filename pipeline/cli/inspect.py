@@ -19,7 +19,7 @@ from pipeline.errors import Exit, InputError
 @f.deciding
 @f.as_json
 def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
-    """Show what a run of FILE would do, why, and for how much. Reads only; never touches the network.
+    """Show what a run of FILE would do, why, and for how much. Reads only; of the network only buckets in FILE.
 
     \b
     imgpipe plan jobs/catalogue.yaml
@@ -105,7 +105,8 @@ def status(
 def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
 
-    The page filters by job and state, compares before and after, and saves picks for `export` and `redo`.
+    Of images in a bucket it is in the state directory. The page filters by job and state, compares before and after,
+    and saves picks for `export` and `redo`.
 
     \b
     imgpipe report jobs/demo.yaml --open
@@ -218,9 +219,9 @@ def export(
 ) -> int:
     """Hand over the images of FILE that were picked, with `judge` or on the static page.
 
-    A RECIPE of `deliver:` (none named: all) makes its folder a mirror, with names, kinds and sizes as the recipe says;
-    what is no longer meant moves to .withdrawn/ there. --picked DIR copies the images as they are. A file that is not
-    ours, or was changed since, is never replaced. Exit code 3: some stay behind, each with its reason.
+    A RECIPE of `deliver:` (none named: all) makes its folder or bucket a mirror, with names, kinds and sizes as the
+    recipe says; what is no longer meant moves to .withdrawn/ there. --picked DIR copies the images as they are. A file
+    that is not ours, or was changed since, is never replaced. Exit code 3: some stay behind, each with its reason.
 
     --as parquet|webdataset DIR writes every done image with its prompt, row fields, seed, hashes and price, in shards;
     the same command continues.

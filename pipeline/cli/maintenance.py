@@ -289,7 +289,8 @@ def _kept_line(kept: "Rejected") -> str:
 @f.manifest
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
 @click.option("--all", "is_all", is_flag=True, help="All unknown requests of FILE.")
-@click.option("--billed/--free", "is_billed", default=None, help="What the provider's support said of them.")
+@click.option("--billed", "is_billed", is_flag=True, help="The provider's support said that they were billed.")
+@click.option("--free", "is_free", is_flag=True, help="It said that they were not.")
 @f.wait_lock
 @f.locating
 @f.as_json
@@ -298,7 +299,8 @@ def settle(
     file: Path | None,
     attempts: tuple[str, ...],
     is_all: bool,
-    is_billed: bool | None,
+    is_billed: bool,
+    is_free: bool,
     is_json: bool,
     **flags: Any,
 ) -> int:
@@ -315,8 +317,8 @@ def settle(
 
     from pipeline.app import settle
 
-    if is_billed is None:
-        raise click.UsageError("the outcome is missing; write --billed or --free")
+    if is_billed == is_free:  # it cannot be taken back
+        raise click.UsageError("the outcome is not clear; write --billed or --free")
     if bool(attempts) == is_all:
         raise click.UsageError("no attempt is named; write their names, or --all")
     setup = _setup(file, **flags)

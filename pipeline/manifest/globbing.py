@@ -25,6 +25,7 @@ from pipeline.manifest.location import input_trouble, is_address, split_bucket
 from pipeline.manifest.outputs import PART_PREFIX
 
 MAX_BRACES = 1000
+MAX_WALKED = 5_000_000  # names that a pattern looks at: half a minute
 MAX_STARS = 4  # `**` in one pattern
 _WILD = re.compile(r"[*?\[{]")
 _STARS = re.compile(r"[*?]")
@@ -223,9 +224,9 @@ class Wanted:
 
 
 def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]:
-    """Return the directories of ours a walk of `base` must not enter; not those `base` itself lies in."""
+    """Return the directories a walk of `base` must not enter: ours and the kernel's; not those `base` lies in."""
     found = set()
-    for directory in directories:
+    for directory in (*directories, "/proc", "/sys", "/dev"):
         is_inside = posixpath.commonpath([base, directory]) == directory
         if not is_inside:
             found.add(_inode(directory))
@@ -247,13 +248,21 @@ def matching(wanted: Wanted, names: Iterable[tuple[str, int]], own: str | None) 
 
 
 def walk(wanted: Wanted) -> Iterator[str | Problem]:
-    """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read."""
+    """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read.
+
+    A Problem, and the end, for a tree of more than `MAX_WALKED` names.
+    """
     followed: set[Inode] = set()
+    walked = 0
     root = _inode(wanted.glob.base)
     stack = [(_entries(wanted, ""), frozenset((root,) if root is not None else ()))]
     while stack:
         entries, chain = stack[-1]
         entry = next(entries, None)
+        walked += 1
+        if walked > MAX_WALKED:
+            yield Problem(what=f"the folder holds more than {MAX_WALKED:,} names", instead="name a folder below it")
+            return
         if entry is None:
             stack.pop()
         elif isinstance(entry, Problem) or (not entry.endswith("/") and wanted.glob.matches(entry)):
@@ -265,7 +274,7 @@ def walk(wanted: Wanted) -> Iterator[str | Problem]:
 
 def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set[Inode]) -> frozenset[Inode] | None:
     """Return the folders one is inside of after entering `relative`; None when it must not be entered."""
-    path = f"{wanted.glob.base}/{relative}"
+    path = wanted.glob.location_of(relative)
     inode = _inode(path)
     if inode is None or inode in wanted.own or inode in chain:
         return None
@@ -278,7 +287,7 @@ def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set
 
 def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
     """Yield the relative paths of what one folder holds, folders with a `/` behind, in the order of whole paths."""
-    path = f"{wanted.glob.base}/{relative}" if relative else wanted.glob.base
+    path = wanted.glob.location_of(relative) if relative else wanted.glob.base
     depth = relative.count("/") + 2 if relative else 1
     can_go_deeper = wanted.glob.depth is None or depth < wanted.glob.depth
     found = []

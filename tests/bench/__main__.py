@@ -48,6 +48,8 @@ def main() -> None:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         shutil.rmtree(disk, ignore_errors=True)
+        for manifests in Path(tempfile.gettempdir()).glob(f"{scratch.name}-*"):
+            shutil.rmtree(manifests, ignore_errors=True)
     path = asked.out / f"{when}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(found, indent=1) + "\n")

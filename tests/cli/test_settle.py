@@ -56,6 +56,7 @@ def test_billed_counts_as_spent_and_is_not_bought_again_by_itself(imgpipe: Imgpi
     ("args", "said"),
     [
         (["--all"], "--billed or --free"),
+        (["--all", "--free", "--billed"], "--billed or --free"),
         (["--free"], "--all"),
         (["mugs/z", "--free"], "no unknown request is called 'mugs/z'"),
         (["1", "--free"], "2 tasks have an unknown attempt 1"),

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -72,8 +72,8 @@ class Nodes:
         self.env = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16), "RAY_USAGE_STATS_ENABLED": "0"}
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self, **env: str) -> int:
-        """Start a node, the head first; return its number."""
+    def start(self, *, before: Sequence[str | Path] = (), **env: str) -> int:
+        """Start a node, the head first; return its number. `before`: what starts it."""
         place = (
             ("--head", f"--port={self._port}", f"--temp-dir={self.folder}", "--include-dashboard=false",
              f"--system-config={self.HEALTH}")
@@ -82,7 +82,7 @@ class Nodes:
         )  # fmt: skip
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *place, f"--num-cpus={self._cpus}"]
         process = subprocess.Popen(
-            [*command, "--object-store-memory=80000000", "--block"],
+            [*map(str, before), *command, "--object-store-memory=80000000", "--block"],
             env={**BARE, **self.env, **env},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -111,13 +111,17 @@ class Nodes:
             return True
         return False
 
+    def end(self, node: int) -> None:
+        """Kill a node and all its processes."""
+        process = self.processes[node]
+        for pid in [*children(process.pid), process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGKILL)
+        process.wait(timeout=30)
+
     def stop(self) -> None:
         """End every process that was started."""
-        for process in reversed(self.processes):
-            below = [*children(process.pid)]
-            for pid in [*below, process.pid]:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
-                    os.kill(pid, signal.SIGKILL)
-            process.wait(timeout=30)
+        for node in reversed(range(len(self.processes))):
+            self.end(node)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,9 +1,11 @@
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from PIL import Image
 
 from pipeline.imaging.thumbnails import Thumb, is_drawn, make_thumbs, thumb_name, thumb_of
+from tests.s3 import ENVIRON, Answer, scripted_server
 
 
 def written(path: Path, size: tuple[int, int] = (1344, 768), mode: str = "RGB", **options: object) -> Path:
@@ -88,3 +90,24 @@ def test_an_input_is_small_but_for_what_browsers_cannot_draw(
 
 def test_an_input_that_is_gone_has_none(tmp_path: Path) -> None:
     assert thumb_of(tmp_path / "gone.tiff") is None
+
+
+def test_objects_are_read_once_and_eight_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with scripted_server() as s3:
+        for key, value in {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}.items():
+            monkeypatch.setenv(key, value)
+        s3.objects |= {f"{n}.png": (written(tmp_path / "one.png", (8, 8 + n)).read_bytes(), {}) for n in range(12)}
+        made = [thumb_of(f"s3://bucket/{n}.png", "0" * 64) for n in range(13)]  # the last one is gone
+        wanted = dict(each for each in made if each is not None)
+        s3.tell("GET", *[Answer(is_hung=True)] * 8)
+        heard: list[int] = []
+        thread = Thread(
+            target=make_thumbs, args=(tmp_path / "t", wanted), kwargs={"on_progress": lambda n, _: heard.append(n)}
+        )
+        thread.start()
+        assert all(s3.hung.acquire(timeout=10) for _ in range(8))
+        s3.released.set()
+        thread.join()
+        assert (len(s3.read), heard) == (12, list(range(1, 14)))
+        assert len(make_thumbs(tmp_path / "t", wanted)) == 12
+        assert len(s3.read) == 12

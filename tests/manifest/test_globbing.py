@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
 from pipeline.manifest.globbing import compile_globs
 from pipeline.manifest.inputs import read_digest
@@ -279,3 +280,15 @@ def test_folder_that_cannot_be_read_is_told(desk, monkeypatch):
     monkeypatch.setattr(os, "scandir", refusing)
     (problem,) = desk.problems("jobs: {a: {prompt: p, each: {files: 'photos/**/*.jpg'}}}\n")
     assert "permission denied" in problem.what
+
+
+def test_a_walk_does_not_enter_the_folders_of_the_kernel(desk):
+    assert "proc/version" not in rows(desk, "files: '/*/version', allow_empty: true")
+
+
+def test_a_walk_of_too_many_names_ends(desk, monkeypatch):
+    monkeypatch.setattr("pipeline.manifest.globbing.MAX_WALKED", 5)
+    for number in range(5):
+        desk.write(f"photos/{number}.txt")
+    with pytest.raises(InputError, match="holds more than 5 names"):
+        rows(desk, "files: 'photos/*.jpg'")

@@ -190,3 +190,59 @@ def line_time(line: dict[str, Any]) -> float:
 
 def most_within(times: list[float], seconds: float) -> int:
     return max(sum(begin <= each < begin + seconds for each in times) for begin in times)
+
+
+def has_requests(imgpipe: Imgpipe, shop: Shop) -> bool:
+    running = imgpipe.json("status", shop.job.manifest)["running"]
+    return running is not None and running["in_flight"] > 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["INT", "TERM"])
+def test_a_signal_drains_and_a_second_one_leaves_at_once(
+    imgpipe: Imgpipe, servers: Servers, nodes: Nodes, tmp_path: Path, number: signal.Signals
+) -> None:
+    shop = Shop(imgpipe, servers, nodes, tmp_path, tasks=200)
+    run = shop.start()
+    shop.wait_for(20, run)
+    run.send_signal(number)
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 128 + number, err
+    assert json.loads(out.splitlines()[-1])["tasks"]["unknown"] == 0
+    shop.check(0)
+
+    slow = servers.start("picture: tiny\nlatency: 30s\n")
+    shop.job.manifest.write_text(shop.job.manifest.read_text().replace(shop.job.server.base_url, slow.base_url))
+    run = shop.start()
+    wait_until(lambda: run.poll() is not None or has_requests(imgpipe, shop), timeout=60)
+    run.send_signal(number)
+    time.sleep(1)  # two of a kind at once are one
+    run.send_signal(number)
+    started = time.monotonic()
+    out, err = run.communicate(timeout=60)
+    assert run.returncode == 128 + number, err
+    assert json.loads(out.splitlines()[-1])["tasks"]["unknown"] > 0
+    assert time.monotonic() - started < 15  # 2 s, and what Ray takes to stop
+
+
+def test_before_anything_is_sent_every_worker_proves_that_it_can_send(
+    imgpipe: Imgpipe, servers: Servers, nodes: Nodes, tmp_path: Path
+) -> None:
+    """A third node has no key, a fourth one another folder under the same path; each has room for all the others."""
+    shop = Shop(imgpipe, servers, nodes, tmp_path, tasks=3)
+    shop.job.output.mkdir()
+    for env, before, told in (
+        ({"COMETAPI_KEY": ""}, (), "no API key"),
+        (
+            {},
+            ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', shop.job.output),
+            "not seen here",
+        ),
+    ):
+        nodes.start(before=before, **env)
+        run = shop.start("--workers", "3")
+        out, err = run.communicate(timeout=120)
+        assert run.returncode == 2, err
+        assert told in json.loads(out)["error"]
+        assert socket.gethostname() in json.loads(out)["error"]
+        nodes.end(len(nodes.processes) - 1)
+    assert bought(shop.job.server) == 0
