@@ -14,8 +14,7 @@ In data-flow order:
   api        the same from Python
 """
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in `typing`, whose import takes longer than all of this: Ctrl-C meanwhile has a traceback
 if TYPE_CHECKING:
     from pipeline.api import (
         AttemptEnded,
@@ -63,7 +62,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the Python API when it is asked for: the command line starts without it."""
     if name in __all__:
         from pipeline import api

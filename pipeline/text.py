@@ -45,6 +45,23 @@ def usd_or_none(microusd: int | None) -> float | None:
     return None if microusd is None else usd(microusd)
 
 
+class InUsd:
+    """An attribute in dollars, for callers in Python: `cost_usd = InUsd()` reads the field `cost_microusd`."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._field = name.removesuffix("usd") + "microusd"
+
+    def __get__(self, instance: object, owner: type | None = None) -> float:
+        return usd(getattr(instance, self._field))
+
+
+class InUsdOrNone(InUsd):
+    """The same where the amount may not be known: None."""
+
+    def __get__(self, instance: object, owner: type | None = None) -> float | None:  # type: ignore[override] # wider
+        return usd_or_none(getattr(instance, self._field))
+
+
 def parse_usd(written: str) -> int:
     """Read dollars as micro-dollars, exactly: `0.039` is 39,000. Raises ValueError: what is wrong, what to write."""
     try:

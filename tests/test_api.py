@@ -44,7 +44,7 @@ async def test_a_manifest_has_its_bill_and_an_image_its_story(tmp_path: Path) ->
     manifest = tmp_path / "shop.yaml"
     manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat}}}\n")
     bill = plan_manifest(manifest)
-    assert (bill.due, bill.min_microusd, bill.is_play_money) == (2, 67_200, True)
+    assert (bill.due, bill.min_usd, bill.is_play_money) == (2, 0.0672, True)
     await run_manifest(manifest)
     assert plan_manifest(manifest).due == 0
     (image,) = tmp_path.rglob("a/x.*")
@@ -138,5 +138,7 @@ async def test_a_manifest_runs_as_its_flags_say(tmp_path: Path) -> None:
     summary = await run_manifest(manifest, listen=events.append)
     assert summary.exit is Exit.OK
     assert any(isinstance(event, pipeline.RunEnded) for event in events)
-    assert summary.spent_usd == summary.spent_microusd / 1e6
+    ended = [event.cost_usd for event in events if isinstance(event, pipeline.TaskEnded)]
+    assert (summary.spent_usd, summary.budget_left_usd) == (pytest.approx(sum(ended)), None)
+    assert sum(ended) == summary.spent_microusd / 1e6 > 0
     assert all(getattr(pipeline, name) for name in pipeline.__all__)

@@ -27,3 +27,21 @@ def test_a_plan_imports_no_network() -> None:
 def test_a_lock_is_looked_at_before_anything_large_is_imported() -> None:
     large = {"pydantic", "aiohttp", "rich", "asyncio", "jinja2", "PIL", "tenacity"}
     assert not imported("import pipeline.app.early_lock, pipeline.cli.run, pipeline.cli.display") & large
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    assert not imported("import pipeline") & {"typing", "pipeline.api"}
+
+
+def test_ctrl_c_while_the_command_line_is_imported_leaves_no_traceback() -> None:
+    code = """
+import os, runpy, signal, sys
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "click":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("pipeline", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "")

@@ -218,10 +218,15 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and leave with one of `Exit`."""
     if args is None:
         terminal.ensure_utf8()
-        terminal.handle_interrupts()
     repair_streams()
     given = sys.argv[1:] if args is None else list(args)
-    code = exit_code(lambda: cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color()), given)
+
+    def call() -> Any:
+        if args is None:
+            terminal.handle_interrupts()
+        return cli.main(args=given, prog_name="imgpipe", standalone_mode=False, color=_color())
+
+    code = exit_code(call, given)
     if args is not None:
         sys.exit(flush_results(code))
     terminal.end_on_next_signal(code)

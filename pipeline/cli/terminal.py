@@ -120,7 +120,7 @@ PATIENCE_S: Final = 0.5
 
 def handle_interrupts() -> None:
     """From here on Ctrl-C is a KeyboardInterrupt, except while something is imported: then it ends the process."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # the parent has it ignored
         signal.signal(signal.SIGINT, _interrupt)
 
 

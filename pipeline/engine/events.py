@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import Exit
 from pipeline.model import Artifact, Fault, TaskState
+from pipeline.text import InUsd, InUsdOrNone
 
 if TYPE_CHECKING:
     from pipeline.engine.wallet import Excess
@@ -69,10 +70,10 @@ class RunSummary:
     workers: Workers | None = None  # None: this process sent everything itself
     cautions: tuple[str, ...] = ()  # what a person must hear although all is well, and also with -q
 
-    @property
-    def spent_usd(self) -> float:
-        """What the run cost, in the unit of the Python API."""
-        return self.spent_microusd / 1_000_000
+    spent_usd = InUsd()
+    unknown_usd = InUsd()
+    overrun_usd = InUsd()
+    budget_left_usd = InUsdOrNone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +88,9 @@ class RunStarted:
     at_most_microusd: int | None  # None: the price is not known
     budget_microusd: int | None  # what this run may spend at most; None: no ceiling
     is_play_money: bool
+    unknown_usd = InUsd()
+    at_most_usd = InUsdOrNone()
+    budget_usd = InUsdOrNone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +107,7 @@ class AttemptStarted:
     attempt: int  # the ledger's number
     number: int  # of this task, counted from 1
     price_microusd: int | None
+    price_usd = InUsdOrNone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +123,8 @@ class AttemptEnded:
     cost_microusd: int
     unknown_microusd: int  # reserved for good, because nobody knows
     worker: str = ""  # `number@node`, where workers send
+    cost_usd = InUsd()
+    unknown_usd = InUsd()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +153,7 @@ class TaskEnded:
     artifact: Artifact | None
     attempts: int
     cost_microusd: int
+    cost_usd = InUsd()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ class Reservation:
 
     price_microusd: int  # as it stands; `Wallet.top_up` raises it
     first_microusd: int  # as it was made
-    accounts: "tuple[_Account, ...]" = field(repr=False)
+    accounts: "tuple[_PeriodBudget, ...]" = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class Excess(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class _Account:
+class _PeriodBudget:
     """The money of one period."""
 
     period: Period
@@ -114,10 +114,10 @@ class Wallet:
         self._zone = zone_of(tz)
         self._spent = spent
         self._now = now
-        self._run = _Account(Period.RUN, budget.run)
-        self._periods: dict[tuple[Period, datetime], _Account] = {}  # by kind and start
+        self._run = _PeriodBudget(Period.RUN, budget.run)
+        self._periods: dict[tuple[Period, datetime], _PeriodBudget] = {}  # by kind and start
         self._today: Span | None = None
-        self._accounts: tuple[_Account, ...] = (self._run,)
+        self._accounts: tuple[_PeriodBudget, ...] = (self._run,)
         self._turn_page()
         self._open: set[Reservation] = set()
         self.overrun_microusd = 0  # what answers of this run cost more than was reserved for them
@@ -207,7 +207,7 @@ class Wallet:
         self._turn_page()
         return reservation.accounts == self._accounts
 
-    def _take(self, reservation: Reservation) -> "tuple[_Account, ...]":
+    def _take(self, reservation: Reservation) -> "tuple[_PeriodBudget, ...]":
         """Close the reservation. Raises KeyError when it was closed before."""
         self._open.remove(reservation)
         for account in reservation.accounts:
@@ -224,7 +224,7 @@ class Wallet:
         self._open_account(Period.MONTH, self._budget.month, month, now)
         self._accounts = (self._run, *self._binding(Period.DAY, self._today), *self._binding(Period.MONTH, month))
 
-    def _binding(self, kind: Period, span: Span) -> list[_Account]:
+    def _binding(self, kind: Period, span: Span) -> list[_PeriodBudget]:
         """Return the accounts of this period and of those after it, which only a clock that went back leaves open."""
         return [account for (period, start), account in self._periods.items() if period is kind and start >= span.start]
 
@@ -232,5 +232,5 @@ class Wallet:
         """Open the account of a day or month that this run has not been in; what is dated later than now is not."""
         if (period, span.start) not in self._periods:
             spent = self._spent(span.start, now)
-            account = _Account(period, budget, spent.spent_microusd, spent.unknown_microusd)
+            account = _PeriodBudget(period, budget, spent.spent_microusd, spent.unknown_microusd)
             self._periods[period, span.start] = account

@@ -73,15 +73,21 @@ async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> Asyn
                 address = await asyncio.to_thread(_resolved, address)
                 await _refuse_unreachable(address)
                 options = {"address": address}
-            async with asyncio.timeout(PATIENCE_S):
-                death = await asyncio.to_thread(_init, options)
+            death = await _connected(options)
             if address != LOCAL:
                 await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
             yield Cluster(address=address, death=death)
-        except TimeoutError:
-            raise TryLater(f"Ray at {address} did not answer within {PATIENCE_S:g} s; nothing was sent") from None
         finally:
             await asyncio.to_thread(_shutdown)
+
+
+async def _connected(options: dict[str, Any]) -> type[Exception]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.to_thread(_init, options)
+    except TimeoutError:
+        text = f"Ray at {options['address']} did not answer within {PATIENCE_S:g} s; nothing was sent"
+        raise TryLater(text) from None
 
 
 def _local_options(cpus: int, folder: str) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pipeline.text import money, usd, usd_or_none, visible
+from pipeline.text import InUsdOrNone, money, usd, usd_or_none, visible
 from pipeline.view.status import AttemptLine, Request, facts, request_lines, show_attempts
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Explanation:
     is_play_money: bool = False
     is_signed: bool = False  # C2PA, inside the file
     notes: Sequence[str] = ()
+    price_usd = InUsdOrNone()
+    task_usd = InUsdOrNone()
 
 
 def explain_json(image: Explanation) -> dict[str, object]:

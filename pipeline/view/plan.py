@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.text import clipped, count, duration, money, usd_or_none, visible
+from pipeline.text import InUsdOrNone, clipped, count, duration, money, usd_or_none, visible
 from pipeline.view.run import say
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class PlanLine:
     tasks: int
     is_due: bool
     price_microusd: int | None = 0  # of all of them, each bought once; None: not known
+    price_usd = InUsdOrNone()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +59,10 @@ class PlanBill:
     samples: Sequence[tuple[str, str]] = ()  # a few due tasks: name of the image, prompt
     problems: Sequence[str] = ()
     notes: Sequence[str] = ()
+    min_usd = InUsdOrNone()
+    max_usd = InUsdOrNone()
+    repeats_usd = InUsdOrNone()
+    alike_usd = InUsdOrNone()
 
     @property
     def due(self) -> int:

@@ -47,7 +47,7 @@ def _one(url: str, scratch: Path, place: str, endpoint: str, items: int) -> tupl
     shutil.rmtree(folder, ignore_errors=True)
     path = manifest(Work(url=url, model=MODEL, items=items, in_flight=IN_FLIGHT, folder=folder))
     if place == "bucket":
-        path.write_text(path.read_text().replace("output_dir: out", "output_dir: s3://bench/out"))
+        path.write_text(path.read_text().replace(f"output_dir: {folder}/out", "output_dir: s3://bench/out"))
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
     environ = {**dict.fromkeys(names, "bench"), "AWS_ENDPOINT_URL": endpoint}
     arguments = ["imgpipe", url, MODEL, str(items), str(IN_FLIGHT), str(folder)]

@@ -18,6 +18,7 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ name: bench
 provider: {{kind: cometapi, model: {model}, base_url: "{url}", api_key_env: BENCH_KEY}}
 limits: {{concurrency: {in_flight}}}
 prices: {{{model}: 0.04}}
-output_dir: out
+output_dir: {out}
 jobs:
   noise:
     each: {{jsonl: items.jsonl, key: id}}
@@ -71,12 +72,19 @@ jobs:
 
 def manifest(work: Work) -> Path:
     """Write a manifest of `work.items` tasks; return its path."""
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with (work.folder / "items.jsonl").open("w") as file:
+    path = manifest_path(work.folder)
+    for folder in (work.folder, path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    with (path.parent / "items.jsonl").open("w") as file:
         file.writelines(f'{{"id": "n{n:07}", "text": "a picture of noise, number {n}"}}\n' for n in range(work.items))
-    path = work.folder / "bench.yaml"
-    path.write_text(MANIFEST.format(model=work.model, url=work.url, in_flight=work.in_flight))
+    out = work.folder / "out"
+    path.write_text(MANIFEST.format(model=work.model, url=work.url, in_flight=work.in_flight, out=out))
     return path
+
+
+def manifest_path(folder: Path) -> Path:
+    """Return where the manifest of a folder is: on disk, as no manifest is read from /dev/shm."""
+    return Path(tempfile.gettempdir()) / f"{folder.parent.name}-{folder.name}" / "bench.yaml"
 
 
 async def imgpipe(work: Work) -> int:
@@ -93,7 +101,7 @@ async def imgpipe(work: Work) -> int:
         yield logs.Journal()
 
     os.environ["BENCH_KEY"] = "bench"
-    setup = context.prepare(work.folder / "bench.yaml", context.Flags(is_yes=True))
+    setup = context.prepare(manifest_path(work.folder), context.Flags(is_yes=True))
     summary = await run.run(setup, watch=watch)
     return summary.images
 

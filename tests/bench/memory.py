@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.bench import child
-from tests.bench.contenders import Work, manifest
+from tests.bench.contenders import Work, manifest, manifest_path
 from tests.bench.figures import Figure
 
 
@@ -37,7 +37,7 @@ def large(url: str, folder: Path, scratch: Path) -> Iterator[Figure]:
 def many(url: str, folder: Path, scratch: Path, *, rows: int) -> Iterator[Figure]:
     """Measure a plan of `rows` tasks, and a run of the same manifest that is stopped after its first images."""
     work = _work(url, "tiny", rows, 32, folder)
-    path = str(folder / "bench.yaml")
+    path = str(manifest_path(folder))
     plan = child.run("-m", "pipeline", "plan", path, "--json", scratch=scratch)
     assert plan.said.get("due") == work.items, plan.errors
     label = f"{rows:,} rows"

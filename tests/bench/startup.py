@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import median
 
 from tests.bench import child
-from tests.bench.contenders import Work, manifest
+from tests.bench.contenders import Work, manifest, manifest_path
 from tests.bench.figures import Figure
 
 
@@ -15,8 +15,8 @@ def startup(url: str, folder: Path, scratch: Path, *, rounds: int) -> Iterator[F
     commands = {
         "empty Python": ("-c", "pass"),
         "imgpipe --help": ("-m", "pipeline", "--help"),
-        "imgpipe plan, one task": ("-m", "pipeline", "plan", str(folder / "bench.yaml")),
-        "imgpipe run, one task": ("-m", "pipeline", "run", str(folder / "bench.yaml"), "--yes", "-q"),
+        "imgpipe plan, one task": ("-m", "pipeline", "plan", str(manifest_path(folder))),
+        "imgpipe run, one task": ("-m", "pipeline", "run", str(manifest_path(folder)), "--yes", "-q"),
     }
     seen: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(rounds + 1):  # the first fills the caches

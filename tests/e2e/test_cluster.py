@@ -27,7 +27,8 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     manifest.write_text(manifest.read_text().replace("retry: {", "retry: {unknown: 9, "))
     log = tmp_path / "log.jsonl"
     command = ("run", manifest, "-y", "-q", "--json", "--log-format", "json", "--log-file", log)
-    run = imgpipe.start(*command, "--ray", "local", "--workers", "2")
+    stray = {"RAY_ADDRESS": "192.0.2.99:6379"}  # joined by the flag alone
+    run = imgpipe.start(*command, "--ray", "local", "--workers", "2", env=stray)
     wait_until(lambda: len(images(tmp_path)) > 10 or run.poll() is not None, timeout=90)
     status = imgpipe.json("status", manifest)
     workers = senders(run.pid)
