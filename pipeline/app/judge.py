@@ -18,13 +18,13 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
-from pipeline.app.redo import picks_path
+from pipeline.app.redo import saved_marks
 from pipeline.app.report import command_of, money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import THUMBS, claim_folder, read_picks, report_folder
+from pipeline.report.folder import THUMBS, claim_folder, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
 from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
 from pipeline.report.tables import ReportRow
@@ -86,8 +86,7 @@ class JudgeSession:
             what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
-        saved = picks_path(manifest)
-        picks = read_picks(saved) if saved.exists() else {}
+        picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
         if picks:
             self.marks.merge(picks)

@@ -1,6 +1,8 @@
 """Renamed tasks keep their images, metadata of inputs change nothing, and what a person edits is the person's."""
 
+import json
 import sqlite3
+from hashlib import sha256
 from pathlib import Path
 
 import PIL.Image
@@ -162,3 +164,15 @@ def test_pixels_are_compared_in_every_kind_that_is_sent(imgpipe: Imgpipe, suffix
     exif[0x010E] = "a caption"
     PIL.Image.new("RGB", (64, 64), "red").save(source, exif=exif)
     assert imgpipe("plan", path, "--json").json["due"] == 0
+
+
+def test_picks_that_were_saved_before_a_rename_mean_the_same_image(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    red = next(image for image in imgpipe.images() if image.stem == "red").read_bytes()
+    (imgpipe.out / "report").mkdir()
+    picks = {"picked": ["mugs/red"], "rejected": [], "images": {"mugs/red": sha256(red).hexdigest()}}
+    (imgpipe.out / "report" / "picks.json").write_text(json.dumps(picks))
+    path.write_text(path.read_text().replace("red: A red", "crimson: A red"))
+    imgpipe("run", path, "-q")
+    assert imgpipe("export", path, "--picked", imgpipe.folder / "shop").exit == 0
+    assert [each.stem for each in (imgpipe.folder / "shop").rglob("*.*") if each.suffix != ".json"] == ["crimson"]
