@@ -34,11 +34,13 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     workers = senders(run.pid)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    assert leaks(CANARIES, temporary_folder(run.pid)) == []
+    folder = temporary_folder(run.pid)
+    assert leaks(CANARIES, folder) == []
     out, err = run.communicate(timeout=90)
     result = json.loads(out)
     assert (result["exit"], run.returncode, result["images"]) == (0, 0, ITEMS), err
     assert result["workers"] == {"started": 2, "lost": 1}
+    assert not folder.exists()
     assert all(line.startswith("{") for line in err.splitlines()), "Ray wrote to stderr"
     assert status["running"]["workers"] == {"started": 2, "lost": 0}
 
