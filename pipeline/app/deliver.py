@@ -147,15 +147,7 @@ def _place(
         return _left(receipt, before)
     source = source if source is not None else _read(setup, artifact)
     try:
-        data, _ = rendition(
-            source,
-            artifact.mime,
-            kind=recipe.kind,
-            quality=recipe.quality,
-            max_side=recipe.max_side,
-            is_srgb=recipe.is_srgb,
-            is_stripped=recipe.is_stripped,
-        )
+        data = _rendered(recipe, source, artifact.mime)
     except NotAnImageError as error:
         return msgspec.structs.replace(receipt, happened=LEFT, reason=f"it cannot be converted: {error}")
     try:
@@ -172,6 +164,19 @@ def _place(
         mark=mark if mark != sha256 else "",
         reason=SIGNATURE_LOST if is_signed(source) and not is_signed(data) else "",
     )
+
+
+def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:
+    """Return an image as the recipe says. Raises NotAnImageError."""
+    return rendition(
+        source,
+        mime,
+        kind=recipe.kind,
+        quality=recipe.quality,
+        max_side=recipe.max_side,
+        is_srgb=recipe.is_srgb,
+        is_stripped=recipe.is_stripped,
+    )[0]
 
 
 def _mark_of(receipt: Receipt) -> str:

@@ -18,13 +18,13 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
-from pipeline.app.redo import picks_path
+from pipeline.app.redo import saved_marks
 from pipeline.app.report import command_of, money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import THUMBS, claim_folder, read_picks, report_folder
+from pipeline.report.folder import THUMBS, claim_folder, report_folder
 from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
 from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
 from pipeline.report.tables import ReportRow
@@ -44,7 +44,7 @@ RASTERS: Final = (  # first bytes -> the media type that is served; SVG and HTML
 )
 
 
-class Edit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class MarkChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What a window changes of one mark; what is not named stays as it is."""
 
     sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]  # of the image that was seen
@@ -86,8 +86,7 @@ class JudgeSession:
             what = "there is nothing to judge: no image exists yet"
             raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
-        saved = picks_path(manifest)
-        picks = read_picks(saved) if saved.exists() else {}
+        picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
         if picks:
             self.marks.merge(picks)
@@ -192,7 +191,7 @@ class JudgeSession:
 
     # --- marks
 
-    def edit(self, edits: Mapping[str, Edit]) -> None:
+    def edit(self, edits: Mapping[str, MarkChange]) -> None:
         """Change marks; a task that is not on the page is passed over."""
         known = {task_id: edit for task_id, edit in edits.items() if task_id in self._rows}
         self.marks.edit(

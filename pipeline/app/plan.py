@@ -10,17 +10,23 @@ from pipeline.app.consent import at_most, begun_beside, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.holds import describe, lasting, void
 from pipeline.app.planning import Planned, make_plan, reading
+from pipeline.model import BucketUrl
 from pipeline.plan.decide import MISSING
 from pipeline.plan.plan import Plan
+from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
 from pipeline.view.plan import Forecast, PlanBill, PlanLine
 
 
 def plan(setup: Setup) -> Planned:
-    """Plan everything that is selected. Raises InputError for a bad manifest, input or name."""
+    """Plan everything that is selected, for `validate`: a bucket that images go to is not asked for any.
+
+    Raises InputError for a bad manifest, input or name.
+    """
     with reading(setup) as reader:
-        return make_plan(setup, reader)
+        is_bucket = isinstance(setup.manifest.output_dir, BucketUrl)
+        return make_plan(setup, reader, files=UncheckedFiles() if is_bucket else None)
 
 
 FEWEST: Final = 5  # images of a run, below which its pace says nothing

@@ -218,7 +218,7 @@ def plan_rows(
 
     def tasks() -> Iterator[Task]:
         expansion = expand(
-            manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job), jobs=jobs
+            manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job, seen), jobs=jobs
         )
         for task in expansion:
             _check_cancelled(is_cancelled)
@@ -251,14 +251,18 @@ def make_plan(
     spool: Spool | None = None,
     free: Spool | None = None,
     is_cancelled: threading.Event | None = None,
+    files: FileView | None = None,
 ) -> Planned:
-    """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name."""
+    """Plan the selected tasks of `jobs` (None: of all). Raises InputError for a bad manifest, input or name.
+
+    `files` None: the output directory as it is now.
+    """
     if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
         _check_chain(setup, reader, is_cancelled)
     digests = DigestMemory(reader)
     ended: list[Expansion] = []
     orphans = Orphans(setup.manifest, reader)
-    stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled)
+    stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
     asked: list[tuple[str, str]] = []
     matched: set[str] = set()
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
@@ -391,7 +395,9 @@ def _check_budget(setup: Setup, plan: Plan) -> None:
     )
 
 
-def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: str) -> Iterator[UpstreamImage]:
+def upstream_of(
+    setup: Setup, reader: LedgerReader, digests: InputDigests, job: str, files: FileView
+) -> Iterator[UpstreamImage]:
     """Yield the images of `job` that are done, for `each: {job: ...}`; one whose file is gone has no row until then.
 
     The manifest says which rows there are and what their cells hold, the ledger which of them have an image: a row that
@@ -399,15 +405,14 @@ def upstream_of(setup: Setup, reader: LedgerReader, digests: InputDigests, job: 
     """
     manifest = setup.manifest
     tasks = expand(
-        manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above), jobs=[job]
+        manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above, files), jobs=[job]
     )
     with suppress(InputError):
-        view = file_view(manifest.output_dir, reader)
-        for row in survey(tasks, reader, view, setup.rules):
+        for row in survey(tasks, reader, files, setup.rules):
             if row.known is None or row.known.state is not TaskState.DONE or row.known.artifact is None:
                 continue
             artifact = row.known.artifact
-            standing = view.compare(artifact)
+            standing = files.compare(artifact)
             if standing is FileComparison.MISSING:
                 continue  # its own task is told as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)

@@ -9,7 +9,7 @@ from contextlib import closing
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.locking import checks_of, sidecars_of
-from pipeline.app.planning import reading, upstream_of
+from pipeline.app.planning import file_view, reading, upstream_of
 from pipeline.buckets import as_input_error
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
@@ -66,7 +66,9 @@ def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[
             setup.manifest,
             digests=read_digest,
             jobs=names,
-            upstream=lambda job: upstream_of(setup, reader, read_digest, job),
+            upstream=lambda job: upstream_of(
+                setup, reader, read_digest, job, file_view(setup.manifest.output_dir, reader)
+            ),
         )
 
 

@@ -35,9 +35,25 @@ def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
 
     Of two marks of one task the later one counts. Raises InputError for a bad picks file, LedgerError.
     """
+    return merge_marks(saved_marks(manifest, named), read_marks(manifest.state_dir, manifest=manifest.name))
+
+
+def saved_marks(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
+    """Return what was saved from the static page; a task that was renamed since is found by its image."""
     path = named if named is not None else picks_path(manifest)
     saved = read_picks(path) if named is not None or path.exists() else {}
-    return merge_marks(saved, read_marks(manifest.state_dir, manifest=manifest.name))
+    if not saved:
+        return {}
+    with LedgerReader(manifest.state_dir, manifest=manifest.name) as reader:
+        known = reader.known_among(list(saved))
+        return {
+            task_id if task_id in known else _present_id(reader, task_id, mark): mark for task_id, mark in saved.items()
+        }
+
+
+def _present_id(reader: LedgerReader, task_id: str, mark: Mark) -> str:
+    makers = reader.makers(sha256=mark.sha256) if mark.sha256 else []
+    return next((maker.task_id for maker in makers if maker.manifest == reader.manifest), task_id)
 
 
 def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
@@ -100,7 +116,7 @@ def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:
     if known is None:
         return "no such task was ever run here"
     if known.artifact is None:
-        return f"it has no image ({known.state}); imgpipe retry asks for it"
+        return f"it has no image ({known.state}); `retry` asks for it"
     rejected_at = datetime.fromtimestamp(mark.at_ms / 1000, UTC)
     if not mark.is_of(known.artifact) or _made_at(reader, task_id, known.artifact) > rejected_at:
         return "its image was made anew already"

@@ -29,12 +29,10 @@ from pipeline.text import moment, nearest
 from pipeline.view.status import (
     AttemptLine,
     Request,
-    RequestOfTask,
     RunningNow,
     Status,
     StatusTask,
     TaskHistory,
-    UnknownAttempt,
 )
 
 CHANGED: Final = "the manifest asks for something else now"
@@ -98,16 +96,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
         month_microusd=reader.spend(month_of(now, zone).start, now).spent_microusd,
         unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
-        unknowns=[
-            UnknownAttempt(
-                task=unknown.task_id,
-                attempt=unknown.number,
-                sent_at=moment(unknown.sent_at),
-                price_microusd=unknown.price_microusd,
-                request_id=unknown.request_id,
-            )
-            for unknown in unknowns
-        ],
+        unknowns=unknowns,
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
         holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
         is_play_money=setup.is_play_money,
@@ -279,21 +268,23 @@ def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttemp
     return {fingerprint: record for fingerprint, record in found if record is not None}
 
 
-def _asked(attempts: Sequence[PastAttempt], records: Mapping[str, Record], state_dir: Path) -> Iterator[RequestOfTask]:
+def _asked(
+    attempts: Sequence[PastAttempt], records: Mapping[str, Record], state_dir: Path
+) -> Iterator[tuple[str, Request]]:
     for fingerprint, record in records.items():
         numbers = [attempt.number for attempt in attempts if attempt.fingerprint == fingerprint]
         attempts_are = f"attempt{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-        yield RequestOfTask(when=f"{attempts_are} asked for", request=recorded(record, state_dir))
+        yield f"{attempts_are} asked for", recorded(record, state_dir)
 
 
-def _next(row: PlanRow | None, records: Mapping[str, Record]) -> Iterator[RequestOfTask]:
+def _next(row: PlanRow | None, records: Mapping[str, Record]) -> Iterator[tuple[str, Request]]:
     """Yield what the manifest asks for now, where that was never sent."""
     if row is not None and (task := row.task).fingerprint not in records:
         when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
         images = [{"path": str(image.path), "sha256": image.sha256} for image in task.images]
         record = {name: getattr(task, name) for name in ("prompt", "system", "model", *PARAMETERS)}
         request = recorded({**record, "images": images, "matrix": task.matrix, "fields": task.fields}, Path("/"))
-        yield RequestOfTask(when=when, request=request)
+        yield when, request
 
 
 def recorded(record: Record, state_dir: Path) -> Request:

@@ -18,9 +18,9 @@ from typing import Final
 
 from pipeline.app.context import Flags, Setup
 from pipeline.app.sending import fit_for_images
-from pipeline.buckets import Bucket, as_input_error, open_bucket
+from pipeline.buckets import Bucket, BucketError, Locations, as_input_error, open_bucket
 from pipeline.errors import ImgpipeError, InputError
-from pipeline.model import BucketUrl, Due, InputImage
+from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
@@ -162,14 +162,23 @@ def _prove_bucket(bucket: Bucket, probe: Probe) -> None:
 
 
 def _prove_inputs(images: Iterable[InputImage]) -> None:
+    locations = Locations()
     for image in images:
         try:
-            size_bytes = os.stat(image.path).st_size  # noqa: PTH116 - names that are not UTF-8 stay strings
-        except OSError as error:
-            what = f"input image {image.path} cannot be seen here ({error.strerror})"
+            size_bytes = _size_bytes(image.path, locations)
+        except (OSError, BucketError) as error:
+            what = f"input image {image.path} cannot be seen here ({getattr(error, 'strerror', error)})"
             raise InputError(f"{what}; mount its folder under the same path on every node") from None
         if size_bytes != image.size_bytes:
             raise InputError(f"input image {image.path} is another file here; mount the same folder on every node")
+
+
+def _size_bytes(path: str, locations: Locations) -> int | None:
+    if not is_object(path):
+        return os.stat(path).st_size  # noqa: PTH116 - names that are not UTF-8 stay strings
+    bucket, name = locations.find(path)
+    found = bucket.head(name)
+    return None if found is None else found.size_bytes
 
 
 # -- in the process of the run ------------------------------------------------------------------------------------

@@ -373,9 +373,9 @@ def prune(
     """
     import asyncio
 
-    from pipeline.app.prune import Kind, prune
+    from pipeline.app.prune import PrunableKind, prune
 
-    named = {Kind.SUPERSEDED: superseded, Kind.REJECTED: rejected, Kind.ORPHANS: orphans}
+    named = {PrunableKind.SUPERSEDED: superseded, PrunableKind.REJECTED: rejected, PrunableKind.ORPHANS: orphans}
     kinds = [kind for kind, is_named in named.items() if is_named]
     if not kinds:
         raise click.UsageError("what is to go? write --superseded, --rejected or --orphans")

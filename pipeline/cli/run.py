@@ -135,6 +135,8 @@ def _run(
     from pipeline.cli.display import RunDisplay
     from pipeline.view import run as view
 
+    if flags["workers"] is not None and flags["ray"] is None:
+        raise click.UsageError("--workers are those of a cluster; write --ray local, --ray auto or --ray HOST:PORT too")
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
     display = RunDisplay(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
     display.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))

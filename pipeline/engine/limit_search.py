@@ -28,13 +28,14 @@ FEW = 8  # starts that were taken: too few to tell a rate
 SAME, ABOVE = 0.05, 1.03  # of a level: refused at the same one again; hardly above it
 ROW = 4  # backoffs at one level that show a limit in flight, although a rate was learned
 CUT, TOP = 0.03, 0.985  # a refused rate is cut by so much, and grows fast up to so much of it
-SOON, DOUBLINGS = 20, 3  # starts: a refusal after fewer follows soon, and the cut doubles, so often at most
+SOON, DOUBLINGS = 20, 2  # starts: a refusal after fewer follows soon, and the cut doubles, so often at most
 ONE_MORE = 0.9  # of a known window: a backoff that is shorter is about one more of that length
 COUNTED_S = 30.0  # in a window of this length, starts are counted out before growth shows what it does
 TRIED = 0.64  # of the rate before, at least, is what a trial with fewer 503s leaves
 
 GROWTH, MORE = 0.03, 0.06  # of a rate, and of requests in flight: so much beyond what was refused after 2 K starts
 STARTS, BUSY = 50.0, 14.0  # K for a rate, and for requests in flight
+LEAST = 12.0  # K is never less
 FAR = 8.0  # times the first guess, at most, is what the slow start says was refused
 PRICE, MOST_PRICED, PRICED_S = 15, 12, 25.0  # K grows by so many for each start lost; refusals, and seconds, at most
 SAME_PRICE, WINDOWS = 0.15, 3  # share of that for each refusal at the same level; windows of starts, at most
@@ -51,17 +52,18 @@ class Growth:
     top: float
     starts: float = STARTS  # K
     step: float = 0.0  # beyond `top` after 2 K, at least
+    hastens: bool = True  # K is halved after each 3 K
     count: int = 0
 
     def next(self) -> float:
         """Count a start; return what may be tried now."""
         self.count += 1
-        x = self.count / max(1.0, self.starts) - 1
+        x = self.count / self.starts - 1
         if x < 0:
             return self.top + (self.top - self.base) * x**3
         value = self.top + max(self.step, GROWTH * self.top) * x**3
         if x >= 2:
-            self.starts /= 2 if self.step else 1
+            self.starts = max(LEAST, self.starts / 2) if self.hastens else self.starts
             self.top, self.count = value, int(self.starts)
         return value
 
@@ -210,6 +212,7 @@ class LimitSearch:
         self._more = Growth(self.limit, self.limit, starts, step=max(1.0, MORE * self.limit))
         self._growth.starts, self._growth.count = max(STARTS, price), 0
         if self.window is not None and self._is_counted():
+            self._growth.hastens = False
             self._growth.starts = min(max(price, self.window.most), WINDOWS * self.window.most)
 
     def _is_counted(self) -> bool:

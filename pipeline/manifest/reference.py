@@ -88,16 +88,17 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
 
 def reference() -> str:
     """Return the page as Markdown."""
-    return "\n".join([INTRODUCTION, *(line for section in SECTIONS for line in _section(*section))])
+    schema = json_schema()
+    return "\n".join([INTRODUCTION, *(line for section in SECTIONS for line in _section(schema, *section))])
 
 
-def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
+def _section(whole: dict[str, Any], title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
     heading = f"`{title}`" if title.partition(".")[0] in ManifestFile.model_fields else title
     yield f"## {heading}\n"
     yield f"{model.__doc__ or ''} {remark}".strip() + "\n"
     yield "| key | meaning | value | default | example |"
     yield "|---|---|---|---|---|"
-    properties = _properties(model.__name__)
+    properties = _properties(whole, model.__name__)
     for name, field in model.model_fields.items():
         if field.description and not (model is Job and name in Keys.model_fields):
             meaning, _, stated = field.description.partition("Default")
@@ -109,9 +110,8 @@ def _section(title: str, model: type[BaseModel], remark: str) -> Iterator[str]:
     yield ""
 
 
-def _properties(model: str) -> dict[str, Any]:
+def _properties(whole: dict[str, Any], model: str) -> dict[str, Any]:
     """Return the JSON Schema of a model's keys."""
-    whole = json_schema()
     schema: dict[str, Any] = whole["definitions"].get(model, whole)
     mapping: dict[str, Any] = next(each for each in (schema, *schema.get("anyOf", ())) if "properties" in each)
     properties: dict[str, Any] = mapping["properties"]

@@ -121,7 +121,7 @@ def _judge_redo(task: Task, known: Known, files: FileView, rules: Rules) -> Verd
     assert known.artifact is not None
     path = known.artifact.path
     if known.fingerprint == task.fingerprint and known.unknowns > rules.unknown_repeats:
-        note = "its new image may have been billed already and never came; `imgpipe retry` asks again"
+        note = "its new image may have been billed already and never came; `retry` asks again"
         return Verdict(state=TaskState.UNKNOWN, note=note)
     is_edited = known.edit is Edit.EDITED or files.compare(known.artifact) is FileComparison.CHANGED
     if is_edited and not rules.force:

@@ -131,17 +131,19 @@ class InputImages:
             await asyncio.to_thread(decoder.close)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
-        ahead = await asyncio.to_thread(self._read, image) if is_object(image.path) else None  # a slot is for a CPU
+        known = (image.sha256, keep_metadata, most_bytes)
+        if is_object(image.path) and known in self._remembered:  # a reference is not fetched for every task
+            return self._recalled(known)
+        data = await asyncio.to_thread(self._read, image)
         async with self._slots:
-            data = ahead if ahead is not None else await asyncio.to_thread(self._read, image)
-            known = (image.sha256, keep_metadata, most_bytes)
             if known in self._remembered:
-                self._remembered.move_to_end(known)
-                return self._remembered[known]
+                return self._recalled(known)
             try:
                 ready = await asyncio.to_thread(as_it_is, data, keep_metadata)
                 if ready is None or len(ready.data) > most_bytes:
                     ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
+                    self._remember(known, ready)
+                elif is_object(image.path):
                     self._remember(known, ready)
             except (LocalTroubleError, OutOfMemoryError) as error:
                 raise LocalTroubleError(f"{_shown(image.path)}: {error}") from error
@@ -171,6 +173,10 @@ class InputImages:
     def _started(self) -> Decoder:
         self._decoders.append(decoder := Decoder())
         return decoder
+
+    def _recalled(self, known: tuple[str, bool, int]) -> Ready:
+        self._remembered.move_to_end(known)
+        return self._remembered[known]
 
     def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
         self._remembered[known] = ready

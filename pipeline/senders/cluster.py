@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ AUTO: Final = "auto"
 PATIENCE_S: Final = 60.0  # for the first worker
 REST_S: Final = 15.0  # for another one, once some are there
 CONNECT_S: Final = 5.0
+REMOVALS: Final = 10  # tries to remove Ray's folder
 AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
 STORE_BYTES: Final = 80 * 2**20  # of Ray's object store, which nothing is put into; about the least it takes
 CALLS: Final = 16  # at once to one worker, beside those in flight
@@ -73,15 +75,21 @@ async def joined(address: str, *, cpus: int, is_rehearsal: bool = False) -> Asyn
                 address = await asyncio.to_thread(_resolved, address)
                 await _refuse_unreachable(address)
                 options = {"address": address}
-            async with asyncio.timeout(PATIENCE_S):
-                death = await asyncio.to_thread(_init, options)
+            death = await _connected(options)
             if address != LOCAL:
                 await asyncio.to_thread(_check_reach, address, is_rehearsal=is_rehearsal)
             yield Cluster(address=address, death=death)
-        except TimeoutError:
-            raise TryLater(f"Ray at {address} did not answer within {PATIENCE_S:g} s; nothing was sent") from None
         finally:
             await asyncio.to_thread(_shutdown)
+
+
+async def _connected(options: dict[str, Any]) -> type[Exception]:
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            return await asyncio.to_thread(_init, options)
+    except TimeoutError:
+        text = f"Ray at {options['address']} did not answer within {PATIENCE_S:g} s; nothing was sent"
+        raise TryLater(text) from None
 
 
 def _local_options(cpus: int, folder: str) -> dict[str, Any]:
@@ -102,7 +110,11 @@ def _temporary_folder() -> Iterator[str]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        for _ in range(REMOVALS):  # processes of Ray that end write a last word
+            shutil.rmtree(folder, ignore_errors=True)
+            if not os.path.exists(folder):  # noqa: PTH110 - a path of tempfile
+                break
+            time.sleep(AGAIN_S / REMOVALS)
 
 
 @contextmanager

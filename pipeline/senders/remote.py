@@ -88,7 +88,7 @@ class ClusterSender:
             if data != NOT_READY:
                 return replace(await self._completed(attempt, unpacked(data)), worker=str(worker))
             self._lose(worker, generation, in_flight=0)
-        return NOBODY if not self._is_abandoned else STOPPED
+        return NOBODY
 
     async def _completed(self, attempt: Attempt, result: Artifact | Failure) -> Artifact | Failure:
         """Do what no worker may do: move earlier images away, and see whose image is in the way."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, Edit, TaskState
-from pipeline.text import InUsd, count, duration, money, size, usd, usd_or_none, visible
+from pipeline.text import InUsd, count, duration, moment, money, size, usd, visible
 from pipeline.view.run import exceeded_lines, say
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
+    from pipeline.store.history import Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +29,6 @@ class Request:
     matrix: Mapping[str, str] = field(default_factory=dict)
     fields: Mapping[str, str] = field(default_factory=dict)
     tags: Sequence[str] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestOfTask:
-    """One request of a task. `when`: `attempts 1, 2 asked for`, `a run asks next for`."""
-
-    when: str
-    request: Request
 
 
 def request_lines(request: Request) -> Iterator[tuple[str, str]]:
@@ -70,17 +63,6 @@ _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UnknownAttempt:
-    """An attempt that may have been billed and brought nothing."""
-
-    task: str
-    attempt: int  # of this task, counted from 1
-    sent_at: str  # RFC 3339, UTC
-    price_microusd: int | None
-    request_id: str | None = None  # for the provider's support desk
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunningNow:
     """A run that goes on, at one moment."""
 
@@ -106,7 +88,7 @@ class Status:
     day_microusd: int
     month_microusd: int
     unknown_microusd: int
-    unknowns: Sequence[UnknownAttempt] = ()
+    unknowns: "Sequence[Unknown]" = ()
     not_before: str | None = None  # RFC 3339, UTC
     holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
@@ -158,7 +140,7 @@ class TaskHistory:
 
     task: StatusTask
     attempts: Sequence[AttemptLine]
-    asked: Sequence[RequestOfTask]  # in the order of their first attempts
+    asked: Sequence[tuple[str, Request]]  # `attempts 1, 2 asked for`, ..., `a run asks next for`
 
 
 def status_json(status: Status) -> dict[str, object]:
@@ -173,10 +155,10 @@ def status_json(status: Status) -> dict[str, object]:
         },
         "unknown": [
             {
-                "task": one.task,
-                "attempt": one.attempt,
-                "sent_at": one.sent_at,
-                "price_usd": usd_or_none(one.price_microusd),
+                "task": one.task_id,
+                "attempt": one.number,
+                "sent_at": moment(one.sent_at),
+                "price_usd": usd(one.price_microusd),
                 "request_id": one.request_id,
             }
             for one in status.unknowns
@@ -250,8 +232,8 @@ def show_status(status: Status, console: "Console") -> None:
     for text in _notes(status):
         say(text, console)
     for one in status.unknowns[:_MOST_UNKNOWN]:
-        price = "price unknown" if one.price_microusd is None else money(one.price_microusd, status.is_play_money)
-        text = f"unknown: {visible(one.task)}, attempt {one.attempt} sent {one.sent_at}, {price}"
+        price = money(one.price_microusd, status.is_play_money)
+        text = f"unknown: {visible(one.task_id)}, attempt {one.number} sent {moment(one.sent_at)}, {price}"
         text += f", request id {visible(one.request_id)}" if one.request_id is not None else ""
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     if len(status.unknowns) > _MOST_UNKNOWN:
@@ -327,9 +309,9 @@ def show_history(history: TaskHistory, console: "Console", *, is_play_money: boo
         console.print(Text(text), soft_wrap=True)
     if history.attempts:
         show_attempts(history.attempts, console, is_play_money=is_play_money)
-    for asked in history.asked:
-        console.print(Text(f"\n{asked.when}", "bold"))
-        facts(request_lines(asked.request), console)
+    for when, request in history.asked:
+        console.print(Text(f"\n{when}", "bold"))
+        facts(request_lines(request), console)
 
 
 def _table(*headers: tuple[str, bool]) -> "Table":

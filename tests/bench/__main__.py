@@ -18,11 +18,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tests.bench import bookkeeping, bucket, child, cluster, growth, memory, startup, versus
+from tests.bench import bookkeeping, bucket, child, cluster, growth, limited, memory, startup, versus
 from tests.bench.figures import Figure
 from tests.bench.server import Serving, serving
 
-PARTS = ("versus", "bucket", "cluster", "bookkeeping", "startup", "memory", "growth")
+PARTS = ("versus", "limited", "bucket", "cluster", "bookkeeping", "startup", "memory", "growth")
 
 
 def main() -> None:
@@ -70,6 +70,18 @@ def _versus(server: Serving, scratch: Path, disk: Path, asked: argparse.Namespac
                 f" {row.ratio_cpu:6.2f}"
             )
     return told
+
+
+def _limited(_server: Serving, _scratch: Path, disk: Path, asked: argparse.Namespace) -> list[dict[str, Any]]:
+    print("\nA server that limits and does not tell")
+    reached = []
+    for one in limited.measured(disk, seconds=20 if asked.quick else 120):
+        print(one, flush=True)
+        reached.append(one)
+    picture = asked.out / "limited.png"
+    if limited.draw(reached, picture):
+        print(f"  {picture}")
+    return [asdict(one) for one in reached]
 
 
 def _figures(title: str, figures: Iterator[Figure]) -> list[dict[str, Any]]:
@@ -123,6 +135,7 @@ def _growth(server: Serving, scratch: Path, _disk: Path, asked: argparse.Namespa
 
 _PARTS = {
     "versus": _versus,
+    "limited": _limited,
     "bucket": _bucket,
     "cluster": _cluster,
     "bookkeeping": _bookkeeping,

@@ -171,3 +171,26 @@ def test_an_object_carries_its_record(imgpipe: Imgpipe, s3: ScriptedS3, monkeypa
     (imgpipe.folder / ".pipeline").rename(elsewhere / "moved")
     told = imgpipe("explain", f"s3://bucket/{images(s3)[1]}", "--json").json
     assert (told["task"], told["standing"], told["prompt"]) == ("studio/m", "carried", "A mug")
+
+
+def test_validate_asks_no_bucket_that_images_go_to(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
+    made.write_text(made.read_text().replace("jobs: {", "jobs: {posters: {prompt: p, each: {job: studio}}, "))
+    s3.requests.clear()
+    said = imgpipe("validate", made)
+    assert (said.exit, said.out, s3.requests) == (0, f"{made}: 4 tasks\n", [])
+    assert imgpipe("plan", made, "--json").json["tasks"] == 4
+    assert s3.requests == ["GET"]  # one listing serves every stage
+
+
+def test_a_rehearsal_reads_inputs_from_a_bucket_and_writes_to_none(imgpipe: Imgpipe, s3: ScriptedS3) -> None:
+    s3.objects |= {f"photos/{n}.jpg": (image(n, ".jpg").data, {}) for n in range(3)}
+    path = imgpipe.folder / "shop.yaml"
+    path.write_text(
+        "version: 1\noutput_dir: s3://bucket/out\njobs:\n"
+        "  lit: {prompt: p, each: {files: 's3://bucket/photos/*.jpg'}, images: ['{{ file.path }}']}\n"
+        "  poster: {prompt: q, each: {job: lit}, images: ['{{ file.path }}']}\n"
+    )
+    run = imgpipe("run", path, "--simulate", "quick", "-q", "--json")
+    assert (run.exit, run.json["images"], len(s3.objects)) == (0, 6, 3), run.err
+    assert "PUT" not in s3.requests
+    assert sorted(s3.read) == sorted(2 * list(s3.objects))  # once to be hashed, once to be sent

@@ -1,6 +1,8 @@
 """Renamed tasks keep their images, metadata of inputs change nothing, and what a person edits is the person's."""
 
+import json
 import sqlite3
+from hashlib import sha256
 from pathlib import Path
 
 import PIL.Image
@@ -93,6 +95,21 @@ def test_a_renamed_row_whose_image_was_touched_is_not_bought_again(imgpipe: Imgp
     assert imgpipe("status", path, "--json").json["orphaned"] == 0
 
 
+@pytest.mark.parametrize("state", ["", "state_dir: state\n"], ids=["with-its-ledger", "ledger-elsewhere"])
+def test_a_moved_output_folder_and_a_renamed_folder_and_job_buy_nothing(imgpipe: Imgpipe, state: str) -> None:
+    for number, colour in enumerate(("red", "green")):
+        photo(imgpipe.folder / "in" / f"{number}.png", colour)
+    path = imgpipe.made(FOLDER.format(glob="in/*.png"), extra=state)
+    (imgpipe.folder / "in").rename(imgpipe.folder / "photos")
+    imgpipe.out.rename(imgpipe.folder / "moved")
+    text = path.read_text().replace("in/*.png", "photos/*.png").replace("relight:", "relit:")
+    path.write_text(text.replace("output_dir: out", "output_dir: moved"))
+    ended = imgpipe("run", path, "--json")
+    assert (ended.exit, ended.json["attempts"], ended.json["tasks"]["skipped"]) == (0, 0, 2)
+    assert len(list((imgpipe.folder / "moved").glob("relit/**/*.*"))) == 2
+    assert imgpipe("plan", path, "--json").json["reasons"] == {}
+
+
 def test_metadata_that_are_sent_are_a_change(imgpipe: Imgpipe) -> None:
     photo(imgpipe.folder / "in" / "0.png", "red")
     jobs = FOLDER.format(glob="in/*.png").replace("prompt:", "keep_metadata: true, prompt:")
@@ -162,3 +179,15 @@ def test_pixels_are_compared_in_every_kind_that_is_sent(imgpipe: Imgpipe, suffix
     exif[0x010E] = "a caption"
     PIL.Image.new("RGB", (64, 64), "red").save(source, exif=exif)
     assert imgpipe("plan", path, "--json").json["due"] == 0
+
+
+def test_picks_that_were_saved_before_a_rename_mean_the_same_image(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made()
+    red = next(image for image in imgpipe.images() if image.stem == "red").read_bytes()
+    (imgpipe.out / "report").mkdir()
+    picks = {"picked": ["mugs/red"], "rejected": [], "images": {"mugs/red": sha256(red).hexdigest()}}
+    (imgpipe.out / "report" / "picks.json").write_text(json.dumps(picks))
+    path.write_text(path.read_text().replace("red: A red", "crimson: A red"))
+    imgpipe("run", path, "-q")
+    assert imgpipe("export", path, "--picked", imgpipe.folder / "shop").exit == 0
+    assert [each.stem for each in (imgpipe.folder / "shop").rglob("*.*") if each.suffix != ".json"] == ["crimson"]

@@ -27,17 +27,20 @@ def test_a_killed_worker_loses_at_most_what_it_had_in_flight(
     manifest.write_text(manifest.read_text().replace("retry: {", "retry: {unknown: 9, "))
     log = tmp_path / "log.jsonl"
     command = ("run", manifest, "-y", "-q", "--json", "--log-format", "json", "--log-file", log)
-    run = imgpipe.start(*command, "--ray", "local", "--workers", "2")
+    stray = {"RAY_ADDRESS": "192.0.2.99:6379"}  # joined by the flag alone
+    run = imgpipe.start(*command, "--ray", "local", "--workers", "2", env=stray)
     wait_until(lambda: len(images(tmp_path)) > 10 or run.poll() is not None, timeout=90)
     status = imgpipe.json("status", manifest)
     workers = senders(run.pid)
     assert len(workers) == 2
     os.kill(workers[0], signal.SIGKILL)
-    assert leaks(CANARIES, temporary_folder(run.pid)) == []
+    folder = temporary_folder(run.pid)
+    assert leaks(CANARIES, folder) == []
     out, err = run.communicate(timeout=90)
     result = json.loads(out)
     assert (result["exit"], run.returncode, result["images"]) == (0, 0, ITEMS), err
     assert result["workers"] == {"started": 2, "lost": 1}
+    assert not folder.exists()
     assert all(line.startswith("{") for line in err.splitlines()), "Ray wrote to stderr"
     assert status["running"]["workers"] == {"started": 2, "lost": 0}
 

@@ -115,23 +115,6 @@ def _sent(folder: Path) -> int:
         return 0
 
 
-def test_R23_of_twenty_processes_one_spends(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
-    server = servers.start("picture: tiny\nlatency: 60s\n")
-    manifest = write_manifest(tmp_path, server.base_url, items=2)
-    processes = [imgpipe.start("run", manifest) for _ in range(20)]
-    ended: list[int] = []
-    wait_until(lambda: sum(process.poll() is not None for process in processes) == 19, timeout=60)
-    wait_until(lambda: _sent(tmp_path) == 1)
-    for process in processes:
-        if process.poll() is None:
-            process.kill()
-        else:
-            ended.append(process.returncode)
-        process.communicate()
-    assert ended == [75] * 19
-    assert _sent(tmp_path) == 1
-
-
 def test_P9_a_budget_is_kept_to_the_image(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     extra = "limits: {concurrency: 16, budget: 0.20}\nprices: {gemini-nano-banana-2.1: 0.04}"

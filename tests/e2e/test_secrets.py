@@ -82,7 +82,7 @@ async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
     shop.rows = len(answers)
     shop.extra = (
         "limits: {concurrency: 1, stop_on: {consecutive_failures: 99}}\n"
-        "retry: {attempts: 2, wait: {initial: 1ms, max: 2ms}}"
+        "retry: {attempts: 1, unknown: 0, wait: {initial: 1ms, max: 2ms}}"
     )
     log = shop.folder / "log.txt"
     flags = ["-v", "--log-format", log_format, "--log-file", log]

@@ -449,7 +449,9 @@ async def test_an_object_that_is_not_as_planned_is_not_sent(inputs, pictures, mo
         image = InputImage(path="s3://bucket/in.png", sha256=sha256(data).hexdigest(), size_bytes=len(data), mtime_ns=1)
         (ready,) = await load(inputs, image)
         assert ready.mime == "image/png"
+        await load(inputs, image)
+        assert s3.read == ["in.png"]  # a reference of many tasks is fetched once
         change(s3)
         with pytest.raises(kind, match=says) as caught:
-            await load(inputs, image)
+            await load(inputs, image, keep_metadata=True)
     assert SECRET not in str(caught.value)

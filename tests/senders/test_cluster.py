@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.engine.events import Event, WorkerChanged
 from pipeline.errors import Exit, InputError
-from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Usage
+from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault, Usage
 from pipeline.senders import cluster, remote
 from pipeline.senders.cluster import Cluster, refuse_unfit
 from pipeline.senders.dispatch import Dispatch, Worker
@@ -42,6 +42,7 @@ class ScriptedActor:
     """A process that may die: every call that waits fails then, and those after it until it is back."""
 
     node: str = "a"
+    result: Failure | None = None  # None: an image
     sent: list[int] = field(default_factory=list)
     answers: asyncio.Event = field(default_factory=asyncio.Event)
     is_open: bool = False
@@ -80,7 +81,7 @@ class ScriptedActor:
         answered.cancel()
         if death.done():
             raise DeathError
-        return packed(artifact(f"job/{given.id}"))
+        return packed(self.result or artifact(f"job/{given.id}"))
 
     def _abandon(self) -> None:
         self.answers.set()
@@ -147,6 +148,31 @@ async def test_after_a_death_what_was_written_is_taken_over_and_the_rest_is_unkn
     assert [(event.worker, event.in_flight) for event in lost] == [("1@a", 2)]
 
 
+async def test_an_image_that_a_worker_kept_gets_its_name_here() -> None:
+    kept = replace(failure(Fault.STORAGE), code=KEPT, billed=Billed.YES)
+    bench = Bench([ScriptedActor(result=kept)])
+    bench.actors[0].answers.set()
+    async with bench.sender() as sender:
+        result = await sender.send(attempt(1))
+    assert isinstance(result, Artifact)
+    assert (result.path, result.worker) == ("moved/1.png", "1@a")
+
+
+async def test_an_image_in_the_way_that_a_lost_worker_wrote_late_is_taken() -> None:
+    bench = Bench([ScriptedActor(result=failure(Fault.CONFLICT))])
+    async with bench.sender() as sender:
+        first = asyncio.create_task(sender.send(attempt(1)))
+        await until(lambda: bench.actors[0].sent == [1])
+        bench.actors[0].die()
+        assert isinstance(await first, Failure)
+        bench.written[1] = artifact("job/late")
+        bench.actors[0].answers.set()
+        bench.actors[0].comes_back.set()
+        second = await sender.send(attempt(2))
+    assert isinstance(second, Artifact)
+    assert second.path == "job/late.png"
+
+
 async def test_nothing_is_sent_to_a_worker_before_a_call_of_ready_came_back() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
@@ -182,6 +208,21 @@ async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_w
     assert isinstance(result, Failure)
     assert result.billed is Billed.NO
     assert [code for code, _ in bench.halts] == [Exit.TRY_LATER]
+
+
+async def test_what_was_never_given_to_a_worker_is_not_billed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote, "GRACE_S", 0.01)
+    bench = Bench([ScriptedActor()])
+    async with bench.sender() as sender:
+        await until(lambda: sender.dispatch.ready_now == 1)
+        bench.actors[0].die()
+        await until(lambda: sender.dispatch.ready_now == 0)
+        call = asyncio.create_task(sender.send(attempt(1)))
+        await asyncio.sleep(0)
+        sender.abandon()
+        result = await call
+    assert isinstance(result, Failure)
+    assert (result.billed, bench.halts) == (Billed.NO, [])
 
 
 async def test_abandon_waits_a_moment_for_a_worker_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -215,12 +215,13 @@ def test_a_signal_drains_and_a_second_one_leaves_at_once(
     run = shop.start()
     wait_until(lambda: run.poll() is not None or has_requests(imgpipe, shop), timeout=60)
     run.send_signal(number)
+    time.sleep(1)  # two of a kind at once are one
     run.send_signal(number)
     started = time.monotonic()
     out, err = run.communicate(timeout=60)
     assert run.returncode == 128 + number, err
     assert json.loads(out.splitlines()[-1])["tasks"]["unknown"] > 0
-    print(f"left {time.monotonic() - started:.1f} s after the second signal")
+    assert time.monotonic() - started < 15  # 2 s, and what Ray takes to stop
 
 
 def test_before_anything_is_sent_every_worker_proves_that_it_can_send(

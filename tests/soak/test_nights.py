@@ -25,7 +25,7 @@ from tests.test_days import unlike_zones
 
 NIGHTS = 20
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED") or random.randrange(10**6))
-BUDGET_MICROUSD = 800_000
+BUDGET_MICROUSD = 280_000
 STATE_BYTES = 4 * 2**20  # of the state directory at the end; 2 MiB of it are the disk reserve
 CLOCK = """
 import datetime, os, time
@@ -53,7 +53,7 @@ name: shop
 provider: {{kind: cometapi, base_url: '{url}'}}
 output_dir: out
 retry: {{wait: {{initial: 10ms, max: 50ms}}}}
-limits: {{concurrency: 4, tz: {zone}, budget: {{day: 0.80}}}}
+limits: {{concurrency: 4, tz: {zone}, budget: {{day: 0.28}}}}
 jobs:
   mugs: {{each: {{csv: mugs.csv}}, prompt: 'A {{{{ row.colour }}}} mug'}}
   tables: {{each: {{job: mugs}}, images: ['{{{{ file.path }}}}'], prompt: 'On a table, {{{{ row.colour }}}}'}}

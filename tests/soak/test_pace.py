@@ -99,6 +99,11 @@ def test_rate_that_nobody_told_is_found_within_two_minutes(tmp_path: Path, profi
 
 REAL = {  # profile, images a second, the least share used, the most refused; half a minute, slow start included
     "10-a-second-503": ("limits: {requests_per_minute: 600, window: 1s, status: 503, hint: none}", 10, 0.5, 0.1),
+    "bucket": ("limits: {requests_per_minute: 600, burst: 10, hint: none}", 10, 0.8, 0.1),
+    "bucket-retry-after": ("limits: {requests_per_minute: 600, burst: 10}", 10, 0.8, 0.1),
+    "no-burst": ("limits: {requests_per_minute: 120, burst: 1, hint: none}", 2, 0.6, 0.25),
+    "10-s-window": ("limits: {requests_per_minute: 600, window: 10s, hint: none}", 10, 0.7, 0.1),
+    "20-in-flight": ("limits: {concurrency: 20, hint: none}", 10, 0.7, 0.1),
 }
 
 

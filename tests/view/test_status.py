@@ -1,19 +1,19 @@
 import io
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
 from pipeline.model import Artifact, TaskState
+from pipeline.store.history import Unknown
 from pipeline.view.status import (
     AttemptLine,
     Request,
-    RequestOfTask,
     Status,
     StatusTask,
     TaskHistory,
-    UnknownAttempt,
     show_history,
     show_status,
     show_tasks,
@@ -21,8 +21,15 @@ from pipeline.view.status import (
     status_lines,
 )
 
-UNKNOWN = UnknownAttempt(
-    task="posters/oslo", attempt=12, sent_at="2026-11-22T19:24:51Z", price_microusd=39_000, request_id="req-1"
+UNKNOWN = Unknown(
+    task_id="posters/oslo",
+    attempt=70,
+    number=12,
+    is_open=False,
+    sent_at=datetime(2026, 11, 22, 19, 24, 51, tzinfo=UTC),
+    price_microusd=39_000,
+    reason="",
+    request_id="req-1",
 )
 STATUS = Status(
     states={TaskState.DONE: 312, TaskState.UNKNOWN: 1},
@@ -157,8 +164,8 @@ def test_history_tells_every_attempt(console: Console) -> None:
         )
     ]
     asked = [
-        RequestOfTask(when="attempt 3 asked for", request=Request(prompt="A mug\x1b[2J", model="gemini")),
-        RequestOfTask(when="a run asks next for", request=Request(prompt="A bottle\non a table", model="gemini")),
+        ("attempt 3 asked for", Request(prompt="A mug\x1b[2J", model="gemini")),
+        ("a run asks next for", Request(prompt="A bottle\non a table", model="gemini")),
     ]
     show_history(TaskHistory(task=DONE, attempts=attempts, asked=asked), console, is_play_money=False)
     text = seen(console)
