@@ -44,7 +44,7 @@ RASTERS: Final = (  # first bytes -> the media type that is served; SVG and HTML
 )
 
 
-class Edit(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+class MarkChange(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What a window changes of one mark; what is not named stays as it is."""
 
     sha256: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{64})?$")]  # of the image that was seen
@@ -191,7 +191,7 @@ class JudgeSession:
 
     # --- marks
 
-    def edit(self, edits: Mapping[str, Edit]) -> None:
+    def edit(self, edits: Mapping[str, MarkChange]) -> None:
         """Change marks; a task that is not on the page is passed over."""
         known = {task_id: edit for task_id, edit in edits.items() if task_id in self._rows}
         self.marks.edit(

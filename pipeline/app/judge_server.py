@@ -29,7 +29,7 @@ import msgspec
 from aiohttp import web
 
 from pipeline.app.context import Setup
-from pipeline.app.judge import Edit, JudgeSession, Picture
+from pipeline.app.judge import JudgeSession, MarkChange, Picture
 from pipeline.errors import ImgpipeError, InputError, Problem
 from pipeline.report.sheet import SERVED_POLICY, asset, script
 from pipeline.settings import KEY_NAMES
@@ -56,7 +56,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class EditBody(msgspec.Struct, forbid_unknown_fields=True):
     """The body of a write. `since`: the last change that the window has seen."""
 
-    edits: dict[str, Edit]
+    edits: dict[str, MarkChange]
     since: int = 0
 
 

@@ -24,7 +24,7 @@ from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.rejected import FACTS
 
 
-class Kind(StrEnum):
+class PrunableKind(StrEnum):
     """What may be removed."""
 
     SUPERSEDED = "superseded"
@@ -36,14 +36,14 @@ class Kind(StrEnum):
 class Prunable:
     """One file or object that may go, with what lies beside it. `task` is the orphan's id."""
 
-    kind: Kind
+    kind: PrunableKind
     location: str
     size_bytes: int
     at: datetime  # when it was written
     task: str | None = None
 
 
-async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_done: bool) -> list[Prunable]:
+async def prune(setup: Setup, kinds: Collection[PrunableKind], *, older_s: float, is_done: bool) -> list[Prunable]:
     """Return what is older than `older_s`; remove it where `is_done`. Raises InputError, TryLater, StorageError."""
     before = datetime.now(UTC) - timedelta(seconds=older_s)
     if not is_done:
@@ -56,22 +56,22 @@ async def prune(setup: Setup, kinds: Collection[Kind], *, older_s: float, is_don
     return found
 
 
-def _found(setup: Setup, kinds: Collection[Kind], before: datetime) -> list[Prunable]:
-    walks = {Kind.SUPERSEDED: _superseded, Kind.REJECTED: _rejected, Kind.ORPHANS: _orphans}
-    return [each for kind in Kind if kind in kinds for each in walks[kind](setup) if each.at < before]
+def _found(setup: Setup, kinds: Collection[PrunableKind], before: datetime) -> list[Prunable]:
+    walks = {PrunableKind.SUPERSEDED: _superseded, PrunableKind.REJECTED: _rejected, PrunableKind.ORPHANS: _orphans}
+    return [each for kind in PrunableKind if kind in kinds for each in walks[kind](setup) if each.at < before]
 
 
 def _superseded(setup: Setup) -> Iterator[Prunable]:
     manifest = setup.manifest
     with reading(setup) as reader:
         for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
-            yield Prunable(kind=Kind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
+            yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
 
 
 def _rejected(setup: Setup) -> Iterator[Prunable]:
     for kept in rejected(setup):
         if kept.facts is not None and not kept.facts.is_image:
-            yield _prunable(Kind.REJECTED, kept.path)
+            yield _prunable(PrunableKind.REJECTED, kept.path)
 
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
@@ -99,7 +99,11 @@ def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locati
         found = bucket.head(name)
         if found is not None and (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns):
             yield Prunable(
-                kind=Kind.ORPHANS, location=location, size_bytes=found.size_bytes, at=found.written_at, task=task
+                kind=PrunableKind.ORPHANS,
+                location=location,
+                size_bytes=found.size_bytes,
+                at=found.written_at,
+                task=task,
             )
         return
     path = Path(location)
@@ -107,10 +111,10 @@ def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locati
         with path.open("rb") as file:
             is_same = hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
         if is_same:
-            yield _prunable(Kind.ORPHANS, path, task=task)
+            yield _prunable(PrunableKind.ORPHANS, path, task=task)
 
 
-def _prunable(kind: Kind, path: Path, *, task: str | None = None) -> Prunable:
+def _prunable(kind: PrunableKind, path: Path, *, task: str | None = None) -> Prunable:
     status = path.lstat()
     at = datetime.fromtimestamp(status.st_mtime, UTC)
     return Prunable(kind=kind, location=str(path), size_bytes=status.st_size, at=at, task=task)

@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from tests.bench.contenders import Work, manifest
 
-MODEL = "gemini-3.1-flash-image-preview"
+MODEL = "gemini-3.1-flash-lite-image"
 RATE = 10  # images a second that the server allows
 PROFILE = "picture: tiny\nlatency: {uniform: [1600ms, 2400ms]}\n"
 SERVERS = {

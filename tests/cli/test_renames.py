@@ -95,6 +95,21 @@ def test_a_renamed_row_whose_image_was_touched_is_not_bought_again(imgpipe: Imgp
     assert imgpipe("status", path, "--json").json["orphaned"] == 0
 
 
+@pytest.mark.parametrize("state", ["", "state_dir: state\n"], ids=["with-its-ledger", "ledger-elsewhere"])
+def test_a_moved_output_folder_and_a_renamed_folder_and_job_buy_nothing(imgpipe: Imgpipe, state: str) -> None:
+    for number, colour in enumerate(("red", "green")):
+        photo(imgpipe.folder / "in" / f"{number}.png", colour)
+    path = imgpipe.made(FOLDER.format(glob="in/*.png"), extra=state)
+    (imgpipe.folder / "in").rename(imgpipe.folder / "photos")
+    imgpipe.out.rename(imgpipe.folder / "moved")
+    text = path.read_text().replace("in/*.png", "photos/*.png").replace("relight:", "relit:")
+    path.write_text(text.replace("output_dir: out", "output_dir: moved"))
+    ended = imgpipe("run", path, "--json")
+    assert (ended.exit, ended.json["attempts"], ended.json["tasks"]["skipped"]) == (0, 0, 2)
+    assert len(list((imgpipe.folder / "moved").glob("relit/**/*.*"))) == 2
+    assert imgpipe("plan", path, "--json").json["reasons"] == {}
+
+
 def test_metadata_that_are_sent_are_a_change(imgpipe: Imgpipe) -> None:
     photo(imgpipe.folder / "in" / "0.png", "red")
     jobs = FOLDER.format(glob="in/*.png").replace("prompt:", "keep_metadata: true, prompt:")

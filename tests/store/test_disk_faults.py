@@ -20,7 +20,7 @@ from pipeline.store.images.stored import StoredImages
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import WriterPool, open_resources
-from pipeline.store.rows import begin, close, finish, record_of, task_row
+from pipeline.store.rows import begin, close, finish, receive, record_of, task_row
 from pipeline.store.sqlite import query
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
@@ -46,7 +46,12 @@ class Room:
         """Publish an image for each task; return what went wrong."""
         chosen = settings(self.root, disk=self.disk)
         resources = open_resources(chosen)
-        images = StoredImages(chosen, resources, WriterPool(1))
+        ledger = resources.ledger
+
+        def received(attempt: int, sha256: str, path: str) -> None:
+            ledger.run(lambda c: receive(c, attempt, sha256=sha256, kept=path))
+
+        images = StoredImages(chosen, resources, WriterPool(1), received=received)
         troubles: list[ImgpipeError] = []
         try:
             values = {
