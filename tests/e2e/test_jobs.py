@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.e2e.conftest import Imgpipe
+from tests.e2e.conftest import Called, Imgpipe
 
 JOBS = Path(__file__).parents[2] / "jobs"
 MANIFESTS = sorted(JOBS.glob("*.yaml"))
@@ -21,7 +21,9 @@ def jobs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_an_example_runs_as_it_stands_and_a_second_time_sends_nothing(imgpipe: Imgpipe, jobs: Path, path: Path) -> None:
+def test_an_example_runs_as_it_stands_and_a_second_time_sends_nothing(
+    imgpipe: Imgpipe, called: Called, jobs: Path, path: Path
+) -> None:
     del imgpipe.env["COMETAPI_KEY"]
     tasks = TASKS[path.stem]
     before = {file: file.read_bytes() for file in jobs.rglob("*") if file.is_file()}
@@ -29,7 +31,7 @@ def test_an_example_runs_as_it_stands_and_a_second_time_sends_nothing(imgpipe: I
     first = imgpipe("run", jobs / path.name, *flags, "-q", "--json")
     assert (first.returncode, first.stderr) == (0, "")
     assert json.loads(first.stdout)["tasks"]["done"] == tasks
-    second = imgpipe.json("run", jobs / path.name, *flags)
+    second = called.json("run", jobs / path.name, *flags)
     assert (second["exit"], second["attempts"], second["tasks"]["skipped"]) == (0, 0, tasks)
     made = [file for file in (jobs.parent / "outputs").rglob("*") if file.suffix in {".png", ".jpg", ".webp"}]
     assert len(made) == tasks

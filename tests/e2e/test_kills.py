@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import Imgpipe, Servers, at_once, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Imgpipe, Servers, images, wait_until, write_manifest
 from tests.soak.bucket_kills import PUTTING, SUPERSEDING
 from tests.soak.evidence import look
-from tests.soak.kills import ALL_POINTS, KILLED, Loop, Tally
+from tests.soak.kills import ALL_POINTS, KILLED, Loop
 
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
 QUICK = "picture: tiny\nlatency: 5ms\n"
@@ -27,15 +27,11 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQV
 
 
 @pytest.mark.timeout(240)
-def test_R01_a_dozen_kills_lose_no_image_and_buy_none_twice(imgpipe: Imgpipe, tmp_path: Path) -> None:
-    def loop(half: int, servers: Servers, folder: Path) -> Tally:
-        seed = 2 * SEED + half
-        return Loop(imgpipe=imgpipe, servers=servers, folder=folder, seed=seed, tasks=60).run(6)
-
-    for tally in at_once(loop, tmp_path):
-        print(f"seed {SEED}: {tally}")
-        assert tally.kills >= 6
-        assert tally.images == 60 * tally.jobs
+def test_R01_ten_kills_lose_no_image_and_buy_none_twice(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+    tally = Loop(imgpipe=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=80).run(10)
+    print(f"seed {SEED}: {tally}")
+    assert tally.kills >= 10
+    assert tally.images == 80 * tally.jobs
 
 
 def test_every_failpoint_is_one_the_loops_kill_at() -> None:
@@ -46,7 +42,7 @@ def test_every_failpoint_is_one_the_loops_kill_at() -> None:
 
 
 def test_P3_a_task_that_kills_the_run_is_not_bought_for_ever(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(QUICK)
     extra = PRICES.replace("prices", "limits: {concurrency: 1}\nprices")
@@ -55,24 +51,24 @@ def test_P3_a_task_that_kills_the_run_is_not_bought_for_ever(
     codes = [imgpipe("run", manifest, env={"FAILPOINT": "body:1:kill"}).returncode for _ in range(5)]
     assert codes == [KILLED] * 4 + [3]
     assert len(server.billed) == 4
-    status = imgpipe.json("status", manifest)
+    status = called.json("status", manifest)
     assert status["tasks"]["unknown"] == 2
     assert (status["cost_usd"]["unknown"], status["cost_usd"]["day"]) == (pytest.approx(4 * 0.039), 0)
-    assert imgpipe.json("run", manifest)["attempts"] == 0
-    assert imgpipe.json("retry", manifest, "--unknown")["images"] == 2
+    assert called.json("run", manifest)["attempts"] == 0
+    assert called.json("retry", manifest, "--unknown")["images"] == 2
 
 
-def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(QUICK)
     extra = PRICES + "limits: {concurrency: 8, budget: {day: 0.60, month: 0.50}}\n"
     manifest = write_manifest(tmp_path, server.base_url, items=40, extra=extra)
     for point in ("body:1:kill", "fsync:0.3:kill", "intent:0.2:kill", "done:0.5:kill", "decode:0.3:kill"):
         imgpipe("run", manifest, env={"FAILPOINT": point})
-    assert imgpipe("run", manifest).returncode == 8
+    assert called("run", manifest).returncode == 8
     scene = look(tmp_path / "out", server.bill_file)
     assert scene.billed_microusd <= scene.reported_microusd <= 500_000
     assert scene.reported_microusd > 500_000 - PRICE
-    cost = imgpipe.json("status", manifest)["cost_usd"]
+    cost = called.json("status", manifest)["cost_usd"]
     assert (cost["month"] + cost["unknown"]) * 1e6 == pytest.approx(scene.reported_microusd)
     assert cost["unknown"] > 0
 
@@ -90,7 +86,7 @@ def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, servers: Servers, t
     ],
 )  # fmt: skip
 def test_a_death_at_a_boundary_is_told_for_what_it_is(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, point: str, outcome: str
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, point: str, outcome: str
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_manifest(tmp_path, server.base_url, items=1, extra=PRICES)
@@ -99,7 +95,7 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
     assert [attempt.state for attempt in died.attempts] == ["ok" if outcome == "done" else "sent"]
     assert died.reported_microusd == PRICE
     assert len(died.sales) == (0 if "not billed" in outcome else 1)
-    run = imgpipe("run", manifest)
+    run = called("run", manifest)
     assert run.returncode == 0
     after = look(tmp_path / "out", server.bill_file)
     is_lost = outcome.startswith("unknown")
@@ -110,13 +106,13 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
 
 
 def test_R13_a_recovery_that_dies_at_each_of_its_steps_sends_nothing(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_manifest(tmp_path, server.base_url, items=1, extra=PRICES)
     for point in ("fsync", "recover-part", "recover-link", "recover-done"):
         assert imgpipe("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
-    assert imgpipe("run", manifest).returncode == 0
+    assert called("run", manifest).returncode == 0
     after = look(tmp_path / "out", server.bill_file)
     assert len(after.finals) == len(after.sales) == len(after.attempts) == 1
     assert not after.parts
@@ -139,15 +135,15 @@ def test_R19_a_run_without_enough_memory_says_so_and_loses_only_what_was_in_flig
     assert scene.reported_microusd >= scene.billed_microusd
 
 
-def test_R01_a_move_that_was_killed_half_way_goes_on(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_R01_a_move_that_was_killed_half_way_goes_on(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(QUICK)
     manifest = write_manifest(tmp_path, server.base_url, items=2, job_extra="    output: 'old/{{ id }}'\n")
-    assert imgpipe("run", manifest).returncode == 0
+    assert called("run", manifest).returncode == 0
     manifest.write_text(manifest.read_text().replace("old/", "new/"))
     (tmp_path / "out" / "new").mkdir()
     (old,) = (tmp_path / "out" / "old").glob("row0.*")
     (tmp_path / "out" / "new" / old.name).hardlink_to(old)  # the ledger lags behind
-    assert imgpipe("run", manifest).returncode == 0
+    assert called("run", manifest).returncode == 0
     names = [path.relative_to(tmp_path / "out").with_suffix("").as_posix() for path in images(tmp_path)]
     assert names == ["new/row0", "new/row1"]
     assert len(server.bill) == 2
@@ -163,7 +159,9 @@ def _with_mark(mark: str) -> list[int]:
     return found
 
 
-def test_R01_a_killed_run_leaves_no_converter_behind(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_R01_a_killed_run_leaves_no_converter_behind(
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
+) -> None:
     server = servers.start(QUICK)
     (tmp_path / "in").mkdir()
     Image.new("RGB", (64, 64)).save(tmp_path / "in" / "a.tiff")
@@ -176,7 +174,7 @@ def test_R01_a_killed_run_leaves_no_converter_behind(imgpipe: Imgpipe, servers: 
     env = {"IMGPIPE_TEST": str(tmp_path), "FAILPOINT": "connect:1:kill"}
     assert imgpipe("run", manifest, env=env).returncode == KILLED
     wait_until(lambda: not _with_mark(mark), timeout=10)
-    assert imgpipe("run", manifest).returncode == 0
+    assert called("run", manifest).returncode == 0
 
 
 class _Witness(ThreadingHTTPServer):
@@ -223,10 +221,10 @@ def witness(tmp_path: Path) -> Iterator[_Witness]:
 
 
 def test_B0_every_attempt_is_in_the_ledger_before_its_request_arrives(
-    imgpipe: Imgpipe, witness: _Witness, tmp_path: Path
+    called: Called, witness: _Witness, tmp_path: Path
 ) -> None:
     manifest = write_manifest(tmp_path, f"http://127.0.0.1:{witness.server_port}", items=40, extra=PRICES)
-    assert imgpipe("run", manifest, "-j", "8").returncode == 0
+    assert called("run", manifest, "-j", "8").returncode == 0
     assert len(images(tmp_path)) == len(witness.seen) == 40
     assert all(attempts >= arrived for arrived, attempts in witness.seen), witness.seen
 

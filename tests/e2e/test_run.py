@@ -1,4 +1,4 @@
-"""The installed command against a real simulator: made once, continued, never bought twice."""
+"""The command against a real simulator: made once, continued, never bought twice; installed, or called here."""
 
 import json
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Imgpipe, Servers, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Imgpipe, Servers, images, wait_until, write_manifest
 
 SLOW = "picture: tiny\nlatency: 400ms\n"
 
@@ -126,33 +126,33 @@ def test_P9_a_budget_is_kept_to_the_image(imgpipe: Imgpipe, servers: Servers, tm
     assert run["tasks"]["pending"] == 25
 
 
-def test_P9_a_day_budget_holds_across_runs(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P9_a_day_budget_holds_across_runs(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     extra = "limits: {budget: {day: 0.12}}\nprices: {gemini-nano-banana-2.1: 0.04}"
     manifest = write_manifest(tmp_path, server.base_url, items=9, extra=extra)
-    assert imgpipe.json("run", manifest)["images"] == 3
-    again = imgpipe.json("run", manifest)
+    assert called.json("run", manifest)["images"] == 3
+    again = called.json("run", manifest)
     assert (again["exit"], again["images"]) == (8, 0)
     assert len(server.bill) == 3
-    assert "left to spend   $0.00" in imgpipe("status", manifest).stdout
+    assert "left to spend   $0.00" in called("status", manifest).stdout
 
 
-def test_P9_a_budget_without_a_price_is_refused_by_name(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_P9_a_budget_without_a_price_is_refused_by_name(called: Called, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, "http://127.0.0.1:9", items=1, job_extra="    model: mine\n")
-    done = imgpipe("run", manifest, "--budget", "1")
+    done = called("run", manifest, "--budget", "1")
     assert done.returncode == 2
     assert "prices:" in done.stderr
 
 
-def test_spending_above_five_dollars_needs_a_yes(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_spending_above_five_dollars_needs_a_yes(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     extra = "prices: {gemini-nano-banana-2.1: 2.00}"
     manifest = write_manifest(tmp_path, server.base_url, items=3, extra=extra)
-    done = imgpipe("run", manifest)
+    done = called("run", manifest)
     assert done.returncode == 2
     assert "--yes" in done.stderr
     assert not server.bill
-    assert imgpipe("run", manifest, "--yes").returncode == 0
+    assert called("run", manifest, "--yes").returncode == 0
 
 
 def test_a_missing_key_names_the_variable_and_sends_nothing(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
@@ -164,10 +164,10 @@ def test_a_missing_key_names_the_variable_and_sends_nothing(imgpipe: Imgpipe, se
     assert not server.bill
 
 
-def test_a_typo_is_told_with_its_place(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_a_typo_is_told_with_its_place(called: Called, tmp_path: Path) -> None:
     manifest = tmp_path / "typo.yaml"
     manifest.write_text("version: 1\njobs:\n  mugs:\n    promt: A mug\n")
-    done = imgpipe("run", manifest)
+    done = called("run", manifest)
     assert done.returncode == 2
     assert "typo.yaml:4:5" in done.stderr
     assert "prompt" in done.stderr
@@ -183,31 +183,31 @@ def test_simulate_keeps_play_money_and_pictures_apart(imgpipe: Imgpipe, tmp_path
 
 
 def test_a_changed_prompt_is_asked_again_and_the_old_image_kept(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)
-    imgpipe("run", manifest)
+    called("run", manifest)
     manifest.write_text(manifest.read_text().replace("number 1", "number one"))
-    plan = imgpipe.json("plan", manifest)
+    plan = called.json("plan", manifest)
     assert plan["reasons"] == {"prompt changed": 1}
-    assert imgpipe.json("run", manifest)["images"] == 1
+    assert called.json("run", manifest)["images"] == 1
     assert len([path for path in (tmp_path / "out" / ".pipeline" / "superseded").rglob("*") if path.is_file()]) == 1
     assert len(images(tmp_path)) == 3
 
 
-def test_P6_an_edited_image_is_kept(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P6_an_edited_image_is_kept(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=2)
-    imgpipe("run", manifest)
+    called("run", manifest)
     edited = images(tmp_path)[0]
     edited.write_bytes(edited.read_bytes() + b"my edit")
     manifest.write_text(manifest.read_text().replace("red mug", "blue mug"))
-    run = imgpipe.json("run", manifest)
+    run = called.json("run", manifest)
     assert run["exit"] == 3
     assert run["images"] == 1
     assert edited.read_bytes().endswith(b"my edit")
-    assert imgpipe.json("run", manifest, "--force")["images"] == 1
+    assert called.json("run", manifest, "--force")["images"] == 1
     assert not any(path.read_bytes().endswith(b"my edit") for path in images(tmp_path))
 
 
@@ -236,34 +236,34 @@ def test_status_pipes_into_head_without_a_traceback(imgpipe: Imgpipe, tmp_path: 
 
 
 def test_L07_a_lost_ledger_is_told_before_anything_is_bought_again(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)
-    imgpipe("run", manifest)
+    called("run", manifest)
     manifest.write_text(manifest.read_text().replace("number 1", "number one"))
-    imgpipe("run", manifest)  # leaves a superseded image
+    called("run", manifest)  # leaves a superseded image
     for file in (tmp_path / "out" / ".pipeline").glob("ledger.sqlite*"):
         file.unlink()
-    done = imgpipe("run", manifest)
+    done = called("run", manifest)
     assert done.returncode == 2
     assert "imgpipe rebuild" in done.stderr
-    assert imgpipe("rebuild", manifest).returncode == 0
-    assert imgpipe.json("run", manifest)["attempts"] == 0
+    assert called("rebuild", manifest).returncode == 0
+    assert called.json("run", manifest)["attempts"] == 0
     assert len(server.bill) == 4
 
 
-def test_chained_jobs_follow_each_other_in_one_run(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_chained_jobs_follow_each_other_in_one_run(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)
     manifest.write_text(
         manifest.read_text()
         + "  night:\n    each: {job: mugs, state: done}\n    images: ['{{ file.path }}']\n    prompt: At night\n"
     )
-    run = imgpipe.json("run", manifest)
+    run = called.json("run", manifest)
     assert (run["exit"], run["tasks"]["total"], run["images"]) == (0, 6, 6)
     assert [line["input_images"] for line in server.bill] == [0, 0, 0, 1, 1, 1]
-    assert imgpipe.json("run", manifest)["attempts"] == 0
+    assert called.json("run", manifest)["attempts"] == 0
 
 
 @pytest.mark.parametrize(
@@ -276,59 +276,59 @@ def test_chained_jobs_follow_each_other_in_one_run(imgpipe: Imgpipe, servers: Se
     ],
 )
 def test_a_mistake_of_a_later_job_is_told_before_the_first_one_is_paid_for(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, night: str, says: str
+    called: Called, servers: Servers, tmp_path: Path, night: str, says: str
 ) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3, extra="limits: {budget: 4.00}")
     text = manifest.read_text() + f"  night: {{each: {{job: mugs}}, images: ['{{{{ file.path }}}}'], {night}}}\n"
     manifest.write_text(text)
     for verb in ("plan", "run"):
-        done = imgpipe(verb, manifest)
+        done = called(verb, manifest)
         assert done.returncode == 2
         assert says in done.stderr
     assert server.bill == []
 
 
-def test_the_price_of_a_later_job_that_was_not_selected_does_not_matter(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_the_price_of_a_later_job_that_was_not_selected_does_not_matter(called: Called, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, None, items=2, extra="limits: {budget: 4.00}")
     manifest.write_text(manifest.read_text() + "  night: {each: {job: mugs}, prompt: At night, model: my-own}\n")
-    assert imgpipe("plan", manifest).returncode == 2
-    assert imgpipe("plan", manifest, "--select", "job:mugs").returncode == 0
+    assert called("plan", manifest).returncode == 2
+    assert called("plan", manifest, "--select", "job:mugs").returncode == 0
 
 
-def test_a_renamed_output_moves_files_without_a_request(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_a_renamed_output_moves_files_without_a_request(called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start()
     manifest = write_manifest(tmp_path, server.base_url, items=3)
-    imgpipe("run", manifest)
+    called("run", manifest)
     before = {path.read_bytes() for path in images(tmp_path)}
     manifest.write_text(manifest.read_text().replace("    items:", "    output: 'new/{{ id }}'\n    items:"))
-    run = imgpipe.json("run", manifest)
+    run = called.json("run", manifest)
     assert (run["exit"], run["attempts"]) == (0, 0)
     assert [path.parent.name for path in images(tmp_path)] == ["new"] * 3
     assert {path.read_bytes() for path in images(tmp_path)} == before
 
 
-def test_retry_runs_what_was_named_and_nothing_else(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_retry_runs_what_was_named_and_nothing_else(called: Called, servers: Servers, tmp_path: Path) -> None:
     faults = "faults: [{name: image_safety, match: {prompt: number 1}}, {name: text_only, match: {prompt: number 2}}]\n"
     server = servers.start(f"picture: tiny\nlatency: 0s\n{faults}")
     manifest = write_manifest(tmp_path, server.base_url, items=4, job_extra="    tags: [x]\n")
-    first = imgpipe.json("run", manifest)
+    first = called.json("run", manifest)
     assert (first["exit"], first["tasks"]["refused"], first["tasks"]["failed"]) == (3, 1, 1)
     sent = len(server.bill)
-    assert imgpipe.json("run", manifest)["attempts"] == 0
-    again = imgpipe.json("retry", manifest, "--refused")
+    assert called.json("run", manifest)["attempts"] == 0
+    again = called.json("retry", manifest, "--refused")
     assert (again["tasks"]["total"], again["attempts"], again["exit"]) == (1, 1, 3)
     assert len(server.bill) == sent + 1
-    assert imgpipe.json("retry", manifest, "mugs/row2")["attempts"] == 3
-    wrong = imgpipe("retry", manifest, "mugs/row22")
+    assert called.json("retry", manifest, "mugs/row2")["attempts"] == 3
+    wrong = called("retry", manifest, "mugs/row22")
     assert wrong.returncode == 2
     assert "did you mean mugs/row2" in wrong.stderr
 
 
-def test_a_manifest_may_name_a_profile_that_is_built_in(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_a_manifest_may_name_a_profile_that_is_built_in(called: Called, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, None, items=2)
     manifest.write_text(manifest.read_text().replace("{kind: simulator}", "{kind: simulator, profile: quick}"))
-    assert imgpipe.json("run", manifest)["images"] == 2
+    assert called.json("run", manifest)["images"] == 2
 
 
 def test_simulate_serves_a_profile_writes_its_bill_and_ends_on_a_signal(imgpipe: Imgpipe, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Imgpipe, Servers, at_once, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Imgpipe, Servers, at_once, images, wait_until, write_manifest
 from tests.soak.signals import KINDS, Moments
 
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
@@ -72,7 +72,7 @@ def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, servers: 
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["R14", "R17", "R18"]
 )
 def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, number: int, code: int
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, number: int, code: int
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_big_manifest(tmp_path, server.base_url)
@@ -83,7 +83,7 @@ def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
     assert process.returncode == json.loads(out)["exit"] == code, err
     assert "Traceback" not in err
     assert not server.bill
-    assert imgpipe.json("run", manifest, "-y", "--first", "3")["images"] == 3
+    assert called.json("run", manifest, "-y", "--first", "3")["images"] == 3
 
 
 def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Imgpipe, Servers, write_manifest
+from tests.e2e.conftest import Called, Imgpipe, Servers, write_manifest
 from tests.e2e.screen import Screen, Terminal
 
 PROFILE = (
@@ -192,15 +192,15 @@ def test_tables_fit(terminals: Terminals, tmp_path: Path, verb: str, columns: in
 
 
 def test_a_report_counts_its_thumbnails_on_a_terminal_and_nowhere_else(
-    terminals: Terminals, imgpipe: Imgpipe, tmp_path: Path
+    terminals: Terminals, called: Called, tmp_path: Path
 ) -> None:
     path = manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3)
-    imgpipe("run", path, "-q")
+    called("run", path, "-q")
     terminal = terminals("report", path)
     assert terminal.end() == 0
     assert terminal.screen.text.splitlines()[0] == "thumbnails: 3 of 3"
     shutil.rmtree(tmp_path / "out" / "report")
-    assert imgpipe("report", path).stderr == ""
+    assert called("report", path).stderr == ""
 
 
 @pytest.mark.parametrize(("answer", "code", "sent"), [("n", 2, 0), ("y", 0, 3)], ids=["no", "yes"])
