@@ -233,7 +233,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
             try:
                 yield ReadyWorkers(cluster=cluster, order=order)
             finally:
-                await store.collect_kept()
+                await store.collect_kept(are_gone=not cluster.dispatch.lost)
                 if cluster.dispatch.lost:
                     await store.settle_late()
 

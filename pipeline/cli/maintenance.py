@@ -406,16 +406,7 @@ def prune(
 @f.cluster
 @f.locating
 @f.as_json
-def doctor(
-    *,
-    file: Path | None,
-    with_models: bool,
-    ray: str | None,
-    is_json: bool,
-    simulate: str | None,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...],
-) -> int:
+def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
     """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
 
     The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
@@ -427,17 +418,16 @@ def doctor(
     imgpipe doctor
     imgpipe doctor jobs/nightly.yaml
     """
-    from pipeline.app import doctor as surgery
+    from pipeline.app import doctor as app
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
-    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=profile, ray=ray)
-    checks = list(surgery.doctor(path, flags, with_models=with_models))
-    code = surgery.doctor_exit_code(checks)
+    checks = list(app.doctor(path, f.compose_flags(profile=profile, **flags), with_models=with_models))
+    code = app.doctor_exit_code(checks)
     if is_json:
         lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]
         f.print_json({"checks": lines, "exit": int(code)})
         return code
-    print(surgery.verdict(checks))
+    print(app.verdict(checks))
     for check in checks:
         _show(check.level.value, check.name, check.text, check.advice)
     return code

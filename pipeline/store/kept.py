@@ -7,6 +7,7 @@ says that there may be something, so that a start after a death looks for it.
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import socket
@@ -46,29 +47,40 @@ def sending_on(bucket: Bucket, state: Tree, ledger_id: str) -> Callable[[str], N
     return send_on
 
 
-def collect(resources: ImageResources) -> None:
-    """Take what workers kept into `rejected/` of the state directory. Raises OSError, BucketError."""
+def collect(resources: ImageResources, *, attempt: int | None = None, are_gone: bool = False) -> None:
+    """Take what workers kept into `rejected/` of the state directory. Raises OSError, BucketError.
+
+    `attempt`: only that of one, whose call has come back: others are being written. `are_gone`: no worker is left that
+    could write to the folder, so it goes too.
+    """
+    begin = "" if attempt is None else f"{resources.ledger_id}-{attempt}-"
     if isinstance(resources.outputs, Bucket):
-        _collect_objects(resources.outputs, f"{BEGIN}{resources.ledger_id}", resources.rejected)
+        _collect_objects(resources.outputs, f"{BEGIN}{resources.ledger_id}", begin, resources.rejected)
     else:
-        _collect_files(resources.outputs, f"{BEGIN}{resources.ledger_id}", resources.rejected)
+        _collect_files(resources.outputs, f"{BEGIN}{resources.ledger_id}", begin, resources.rejected)
+        if are_gone:
+            folder = apart_dir(resources.outputs.root, resources.ledger_id)
+            for each in (folder / FOLDER, folder):
+                with contextlib.suppress(OSError):  # it is not there, or somebody uses it
+                    each.rmdir()
 
 
-def _collect_objects(bucket: Bucket, folder: str, rejected: RejectedFolder) -> None:
+def _collect_objects(bucket: Bucket, folder: str, begin: str, rejected: RejectedFolder) -> None:
     for found in list(bucket.listing(folder)):
         name = found.path.rpartition("/")[2]
-        data = bucket.read(found.path) if _NAME.fullmatch(name) else None
+        is_named = name.startswith(begin) and _NAME.fullmatch(name) is not None
+        data = bucket.read(found.path) if is_named else None
         if data is not None:
             rejected.adopt(name, data)
             bucket.delete(found.path)
 
 
-def _collect_files(outputs: Tree, folder: str, rejected: RejectedFolder) -> None:
+def _collect_files(outputs: Tree, folder: str, begin: str, rejected: RejectedFolder) -> None:
     with contextlib.suppress(FileNotFoundError), outputs.directory(f"{folder}/{FOLDER}") as fd:
         for name in os.listdir(fd):  # noqa: PTH208 - of a descriptor
-            if _NAME.fullmatch(name):
-                rejected.adopt(name, read_all(outputs.disk, name, dir_fd=fd))
+            if not name.startswith(begin) or not _NAME.fullmatch(name):
+                continue
+            data = read_all(outputs.disk, name, dir_fd=fd)
+            if name.endswith(FACTS) or hashlib.sha256(data).hexdigest() in name:  # else it is torn
+                rejected.adopt(name, data)
                 outputs.disk.unlink(name, dir_fd=fd)
-    for each in (outputs.root / folder / FOLDER, outputs.root / folder):
-        with contextlib.suppress(OSError):  # it is not there, or a worker has begun to write to it again
-            each.rmdir()

@@ -5,6 +5,7 @@
 
 import contextlib
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -90,10 +91,13 @@ class RejectedFolder:
 
     def find_image(self, attempt: int) -> Rejected | None:
         """Return the whole image that an attempt brought and that waits here for its name."""
-        for kept in list_rejected(self._state.root):
-            is_ours = (kept.ledger_id, kept.attempt) == (self._ledger_id, attempt)
-            if is_ours and kept.facts is not None and kept.facts.is_image:
-                return kept
+        begin, folder = f"{self._ledger_id}-{attempt}-", self._state.root / FOLDER
+        names = os.listdir(folder) if folder.is_dir() else []  # noqa: PTH208 - others may go while we look
+        for name in names:
+            if name.startswith(begin) and _NAME.fullmatch(name):
+                kept = _described(self._state.root / FOLDER / name)
+                if kept.facts is not None and kept.facts.is_image:
+                    return kept
         return None
 
     def _keep_once(self, name: str, data: bytes, facts: Facts) -> None:

@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final, Self, TypeVar, Unpack
 
@@ -88,9 +89,9 @@ class Store:
             self._is_closed = True
             await asyncio.to_thread(self._resources.close)
 
-    async def collect_kept(self) -> None:
-        """Take what workers kept elsewhere into rejected/. Raises OSError, StorageError."""
-        await self._pool.finish(collect, self._resources)
+    async def collect_kept(self, *, are_gone: bool) -> None:
+        """Take what workers kept elsewhere into rejected/; see `kept.collect`. Raises OSError, StorageError."""
+        await self._pool.finish(partial(collect, self._resources, are_gone=are_gone))
 
     async def settle_late(self) -> Recovery:
         """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""

@@ -246,3 +246,28 @@ def test_before_anything_is_sent_every_worker_proves_that_it_can_send(
         assert socket.gethostname() in json.loads(out)["error"]
         nodes.end(len(nodes.processes) - 1)
     assert bought(shop.job.server) == 0
+
+
+def test_a_worker_apart_keeps_what_it_cannot_publish_in_the_output(
+    imgpipe: Imgpipe, servers: Servers, nodes: Nodes, tmp_path: Path
+) -> None:
+    """It sees another folder where the state directory is; it keeps bodies, and images in the place of others."""
+    shop = Shop(imgpipe, servers, nodes, tmp_path, tasks=20)
+    broken = servers.start("picture: tiny\nlatency: 50ms\nfaults: [{name: bad_base64, probability: 0.3}]\n")
+    shop.job.manifest.write_text(shop.job.manifest.read_text().replace(shop.job.server.base_url, broken.base_url))
+    state = shop.job.output / ".pipeline"
+    state.mkdir(parents=True)
+    nodes.end(1)
+    nodes.start(before=("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', state))
+    for _ in range(2):
+        run = shop.start("--workers", "4")
+        out, err = run.communicate(timeout=120)
+        assert out, err
+        assert json.loads(out.splitlines()[-1])["tasks"]["pending"] == 0, err
+        shop.job.change_prompts()
+    bodies = {path for path in (state / "rejected").iterdir() if not path.name.endswith(".facts.json")}
+    spoilt = [line for line in broken.billed if line["fault"] == "bad_base64"]
+    assert len(bodies) == len(spoilt) > 0
+    assert len(list((state / "superseded").iterdir())) > 0
+    assert not list(shop.job.output.glob(".kept-*"))
+    assert imgpipe("verify", shop.job.manifest).returncode == 0

@@ -100,7 +100,7 @@ class StoredImages:
         rejected = self._resources.rejected
         kept = rejected.find_image(attempt.id)
         if kept is None:  # kept by a worker that does not see the state directory
-            collect(self._resources)
+            collect(self._resources, attempt=attempt.id)
             kept = rejected.find_image(attempt.id)
         if kept is None:
             return replace(failure, storage_error=f"{attempt.task.id}: its image was kept and is not found")

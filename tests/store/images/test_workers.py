@@ -114,9 +114,30 @@ async def test_a_body_that_a_worker_kept_elsewhere_comes_into_rejected(scene: Sc
     failure = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"<html>")
     async with scene.worker(is_apart=True) as images:
         assert (await images.keep_body(attempt, failure)).storage_error is None
-    await scene.bench.store.collect_kept()
-    assert scene.rejected() == [b"<html>"]
+        await scene.bench.store.collect_kept(are_gone=False)
+        assert scene.rejected() == [b"<html>"]
+        assert (await images.keep_body(await scene.begin(2), failure)).storage_error is None  # its folder is there
+    await scene.bench.store.collect_kept(are_gone=True)
+    assert scene.rejected() == [b"<html>"] * 2
     assert scene.out() == {}
+    assert not list(scene.bench.out.glob(".kept-*"))
+
+
+async def test_of_what_is_being_written_elsewhere_nothing_is_taken(bench: Bench, reopen: Reopen) -> None:
+    scene = Scene(bench, reopen)
+    await bench.make(task(1), 1)
+    again, other = await scene.begin(1), await scene.begin(2)
+    async with scene.worker(is_apart=True) as images:
+        result = await images.put(again, answer(2))
+        folder = apart_dir(bench.out, bench.store.ledger_id) / "rejected"
+        torn = folder / f"{bench.store.ledger_id}-{other.id}-{image(3).sha256}.png"
+        torn.write_bytes(image(3).data[:-1])
+        assert isinstance(result, Failure)
+        assert isinstance(await bench.store.images.publish_kept(again, result), Artifact)
+    assert [path.name for path in folder.iterdir()] == [torn.name]
+    await bench.store.collect_kept(are_gone=True)
+    assert torn.exists()
+    assert scene.rejected() == []
 
 
 async def test_what_workers_of_a_dead_run_kept_is_published_by_the_next_start(scene: Scene) -> None:
