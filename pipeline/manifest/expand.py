@@ -16,7 +16,7 @@ from pipeline.manifest.inputs import InputDigests, InputFiles, InputObjects
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place
-from pipeline.manifest.outputs import Outputs, images_in_the_way
+from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow
@@ -142,7 +142,7 @@ class Expansion:
         files = InputFiles(manifest.path.absolute().parent.resolve(), digests, objects=objects, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, objects=objects, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = Outputs(manifest.output_dir, manifest.state_dir, self._sources.inputs())
+        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(
             model=manifest.provider.model,
             is_default_model=manifest.provider.is_default_model,

@@ -115,7 +115,7 @@ _REMEMBERED = 1024  # directories
 _RECEIVED = (".png", ".jpg", ".webp")
 
 
-class Outputs:
+class OutputNames:
     """What may stand under the output directory; in a bucket every name may, as far as can be said without it."""
 
     def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Wanted]") -> None:

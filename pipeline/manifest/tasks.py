@@ -23,7 +23,7 @@ from pipeline.manifest.files import BadValue
 from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import JobPlan, Recipe
 from pipeline.manifest.matrix import Combination
-from pipeline.manifest.outputs import Outputs, output_name
+from pipeline.manifest.outputs import OutputNames, output_name
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
@@ -131,7 +131,7 @@ class TaskMaker:
         is_default_model: bool,
         variables: Names,
         inputs: InputFiles,
-        outputs: Outputs,
+        outputs: OutputNames,
         secrets: tuple[str, ...] = (),
     ) -> None:
         self._model = model

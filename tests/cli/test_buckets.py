@@ -183,7 +183,7 @@ def test_validate_asks_no_bucket_that_images_go_to(imgpipe: Imgpipe, s3: Scripte
 
 
 def test_a_rehearsal_reads_inputs_from_a_bucket_and_writes_to_none(imgpipe: Imgpipe, s3: ScriptedS3) -> None:
-    s3.objects |= {f"photos/{n}.jpg": (image(n, ".jpg").data, {}) for n in range(3)}
+    s3.objects |= {f"photos/{n}.jpg": (image(80 * n, ".jpg").data, {}) for n in range(3)}
     path = imgpipe.folder / "shop.yaml"
     path.write_text(
         "version: 1\noutput_dir: s3://bucket/out\njobs:\n"
