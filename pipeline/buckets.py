@@ -160,11 +160,10 @@ class Bucket:
         import obstore.exceptions as answers
 
         try:
-            result = self._store.put(path, data, attributes=dict(attributes), mode="create", use_multipart=False)
+            with self._errors(but=answers.AlreadyExistsError):
+                result = self._store.put(path, data, attributes=dict(attributes), mode="create", use_multipart=False)
         except answers.AlreadyExistsError:
             raise ObjectExists(path) from None
-        except Exception as error:
-            raise self._translated(error) from None
         return version_of(result["e_tag"])
 
     def below(self, prefix: str) -> "Bucket":
@@ -175,29 +174,25 @@ class Bucket:
     def head(self, path: str) -> "Listed | None":
         """Return what a listing would say of one object; None: there is none. Raises BucketError."""
         try:
-            return _listed(self._store.head(path))
+            with self._errors(but=FileNotFoundError):
+                return _listed(self._store.head(path))
         except FileNotFoundError as error:
             self._raise_without_bucket(error)
             return None
-        except Exception as error:
-            raise self._translated(error) from None
 
     def start(self, path: str, size_bytes: int = 12) -> bytes:
         """Return an object's first bytes. Raises BucketError."""
-        try:
+        with self._errors():
             return bytes(self._store.get_range(path, start=0, length=size_bytes))
-        except Exception as error:
-            raise self._translated(error) from None
 
     def look(self, path: str) -> StoredObject | None:
         """Return what stands there, without its bytes; None: nothing. Raises BucketError."""
         try:
-            found = self._store.get(path, options={"head": True})
+            with self._errors(but=FileNotFoundError):
+                found = self._store.get(path, options={"head": True})
         except FileNotFoundError as error:
             self._raise_without_bucket(error)
             return None
-        except Exception as error:
-            raise self._translated(error) from None
         return StoredObject(
             size_bytes=found.meta["size"],
             version=version_of(found.meta["e_tag"]),
@@ -212,41 +207,36 @@ class Bucket:
         import obstore.exceptions as answers
 
         try:
-            old = self._store.head(path)
-            if version_of(old["e_tag"]) != version:
-                raise ObjectExists(path)
-            mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
-            result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
+            with self._errors(but=(answers.PreconditionError, FileNotFoundError)):
+                old = self._store.head(path)
+                if version_of(old["e_tag"]) != version:
+                    raise FileNotFoundError(path)  # not that version of it
+                mode: Any = {key: old[key] for key in ("e_tag", "version") if old[key] is not None}
+                result = self._store.put(path, data, attributes=dict(attributes), mode=mode, use_multipart=False)
         except (answers.PreconditionError, FileNotFoundError):
             raise ObjectExists(path) from None
-        except ObjectExists:
-            raise
-        except Exception as error:
-            raise self._translated(error) from None
         return version_of(result["e_tag"])
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes | None:
         """Return an object's bytes; None: there is none, or it is larger. Raises BucketError."""
         try:
-            found = self._store.get(path)
-            return bytes(found.bytes()) if found.meta["size"] <= most_bytes else None
+            with self._errors(but=FileNotFoundError):
+                found = self._store.get(path)
+                return bytes(found.bytes()) if found.meta["size"] <= most_bytes else None
         except FileNotFoundError as error:
             self._raise_without_bucket(error)
             return None
-        except Exception as error:
-            raise self._translated(error) from None
 
     def sha256(self, path: str) -> str | None:
         """Hash an object piece by piece; None: there is none. Raises BucketError."""
         digest = hashlib.sha256()
         try:
-            for piece in self._store.get(path).stream(min_chunk_size=2**20):
-                digest.update(piece)
+            with self._errors(but=FileNotFoundError):
+                for piece in self._store.get(path).stream(min_chunk_size=2**20):
+                    digest.update(piece)
         except FileNotFoundError as error:
             self._raise_without_bucket(error)
             return None
-        except Exception as error:
-            raise self._translated(error) from None
         return digest.hexdigest()
 
     def listing(self, folder: str | None = None) -> Iterator[Listed]:
@@ -254,27 +244,24 @@ class Bucket:
 
         `folder`: only those below it, by the same names.
         """
-        try:
-            for page in self._store.list(folder, chunk_size=PAGE):
-                yield from map(_listed, page)
-        except Exception as error:
-            raise self._translated(error) from None
+        with self._errors():
+            pages = iter(self._store.list(folder, chunk_size=PAGE))
+        while True:
+            with self._errors():
+                page = next(pages, None)
+            if page is None:
+                return
+            yield from map(_listed, page)
 
     def copy(self, old: str, new: str) -> None:
         """Copy on the side of the service, metadata too; what stands under `new` is replaced. Raises BucketError."""
-        try:
+        with self._errors():
             self._store.copy(old, new)
-        except Exception as error:
-            raise self._translated(error) from None
 
     def delete(self, path: str) -> None:
         """Delete an object; one that is not there is no error. Raises BucketError."""
-        try:
+        with contextlib.suppress(FileNotFoundError), self._errors(but=FileNotFoundError):
             self._store.delete(path)
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            raise self._translated(error) from None
 
     def prove(self) -> None:
         """Put one small object twice and delete it: permissions, and that put-if-absent is honoured.
@@ -300,6 +287,16 @@ class Bucket:
         except ObjectExists:
             return True
         return False
+
+    @contextlib.contextmanager
+    def _errors(self, *, but: type[Exception] | tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Translate what the library raises, all but what the caller handles."""
+        try:
+            yield
+        except but:
+            raise
+        except Exception as error:  # seen by the caller as a BucketError; a bug goes on as it is
+            raise self._translated(error) from None
 
     def _raise_without_bucket(self, error: Exception) -> None:
         if _CODE.search(str(error)) is not None and "NoSuchKey" not in str(error)[:4000]:
@@ -367,7 +364,7 @@ def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Buck
         options |= {"conditional_put": "etag", "checksum_algorithm": "SHA256", "disable_bulk_delete": True}
     try:
         return Bucket(url, cast("ObjectStore", from_url(f"{url.scheme}://{url.bucket}/{quote(url.prefix)}", **options)))
-    except Exception:
+    except Exception:  # the library's, of any kind; the reason may hold a credential
         what = f"{url}: the settings of the environment cannot be used"
         raise InputError(f"{what}; set {KEYS[url.scheme]}") from None
 
