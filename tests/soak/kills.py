@@ -28,7 +28,6 @@ OF_UNKNOWNS = ("recover-unknown",)
 ALL_POINTS = POINTS + OF_PARTS + OF_UNKNOWNS
 KILLED = -9
 GRACE_S = 1.0  # for a request that was sent before its sender died to be billed; a job's latency is far below
-PRICE_USD = 0.039
 FAULTS = """
 faults:
 - {name: bad_base64, first: 1, per: request, match: {prompt: number 7}}
@@ -138,7 +137,6 @@ def make_job(
     manifest.write_text(
         f"version: 1\nprovider: {{kind: cometapi, base_url: '{server.base_url}'}}\noutput_dir: out\n"
         f"retry: {{attempts: 50, wait: {{initial: 5ms, max: 20ms}}, unknown: 100}}\n"
-        f"prices: {{gemini-nano-banana-2.1: {PRICE_USD}}}\n"
         "limits: {stop_on: {consecutive_failures: 100000}}\n"
         f"jobs:\n  mugs:\n    items:\n{rows}\n"
     )
