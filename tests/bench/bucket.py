@@ -5,6 +5,7 @@ python -m tests.bench.bucket PORT     be the S3 server: it answers put, list, ge
 
 import asyncio
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -47,7 +48,8 @@ def _one(url: str, scratch: Path, place: str, endpoint: str, items: int) -> tupl
     shutil.rmtree(folder, ignore_errors=True)
     path = manifest(Work(url=url, model=MODEL, items=items, in_flight=IN_FLIGHT, folder=folder))
     if place == "bucket":
-        path.write_text(path.read_text().replace(f"output_dir: {folder}/out", "output_dir: s3://bench/out"))
+        prefix = f"s3://bench/{secrets.token_hex(4)}"  # of this round alone
+        path.write_text(path.read_text().replace(f"output_dir: {folder}/out", f"output_dir: {prefix}"))
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION")
     environ = {**dict.fromkeys(names, "bench"), "AWS_ENDPOINT_URL": endpoint}
     arguments = ["imgpipe", url, MODEL, str(items), str(IN_FLIGHT), str(folder)]

@@ -17,6 +17,7 @@ import importlib
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -73,6 +74,7 @@ jobs:
 def manifest(work: Work) -> Path:
     """Write a manifest of `work.items` tasks; return its path."""
     path = manifest_path(work.folder)
+    shutil.rmtree(path.parent, ignore_errors=True)  # with the state of an earlier round
     for folder in (work.folder, path.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with (path.parent / "items.jsonl").open("w") as file:
