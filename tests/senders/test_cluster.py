@@ -269,6 +269,11 @@ def test_a_result_is_the_same_on_both_sides() -> None:
     assert unpacked(packed(failure(Fault.QUOTA, 3.0))) == failure(Fault.QUOTA, 3.0)
 
 
+def test_a_result_may_have_a_servers_lone_surrogates() -> None:
+    paid = replace(failure(Fault.NO_IMAGE), billed=Billed.YES, reason="half an emoji: \ud83d", request_id="r\udce9")
+    assert unpacked(packed(paid)) == paid
+
+
 def test_a_result_is_a_small_record_whatever_the_server_said() -> None:
     long = replace(failure(Fault.NO_IMAGE), reason="x" * 10**6)
     assert len(packed(long)) < MOST_BYTES
