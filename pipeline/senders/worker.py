@@ -96,8 +96,9 @@ class Sender:
         return Report(node=socket.gethostname(), versions=versions(), problem=problem)
 
     async def watch(self) -> None:
-        """Never return: the call ends with the process."""
-        await asyncio.Event().wait()
+        """End with the process; return at once where it was not opened, because Ray has started it anew."""
+        if self._sender is not None:
+            await asyncio.Event().wait()
 
     async def send(self, attempt: Attempt) -> bytes:
         """Perform one attempt."""

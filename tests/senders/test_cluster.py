@@ -66,6 +66,8 @@ class ScriptedActor:
         return Report(node=self.node, versions=versions())
 
     async def _watch(self) -> None:
+        if not self.is_open:
+            return
         assert self._death is not None
         await asyncio.wait((self._death,))
         raise DeathError
@@ -198,6 +200,23 @@ async def test_a_process_that_was_started_anew_unseen_refuses_and_the_attempt_is
     assert [actor.sent for actor in bench.actors] == [[], [1]]
 
 
+async def test_a_process_that_was_started_anew_before_it_was_watched_is_opened_again() -> None:
+    actor = ScriptedActor()
+    actor.answers.set()
+    bench = Bench([actor])
+
+    async def ready_and_dead(order: object) -> Report:
+        report = await ScriptedActor._ready(actor, order)
+        actor.is_open = actor.opened > 1
+        return report
+
+    actor.comes_back.set()
+    actor._ready = ready_and_dead  # type: ignore[method-assign]
+    async with asyncio.timeout(5), bench.sender() as sender:
+        assert isinstance(await sender.send(attempt(1)), Artifact)
+    assert (actor.sent, actor.opened, sender.dispatch.lost) == ([1], 2, 1)
+
+
 async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_was_sent() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender(patience_s=0.01) as sender:
@@ -291,5 +310,6 @@ async def test_the_process_of_a_worker_sends_nothing_before_it_is_ready() -> Non
 
     sender = Sender(open_fake, lambda _order, _probe: "")
     assert (await sender.send(attempt(1)), fake.sent) == (NOT_READY, [])
+    await sender.watch()  # returns: nothing was opened here
     await sender.ready(None)
     assert unpacked(await sender.send(attempt(1))) == artifact()
