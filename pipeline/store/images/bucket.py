@@ -13,7 +13,7 @@ from dataclasses import replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
+from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, StoredObject, create
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
@@ -25,8 +25,6 @@ from pipeline.store.writer import Delivery, kept
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
-
-
 GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
 
 
@@ -43,15 +41,28 @@ def stored(image: Image, path: str, version: int) -> Artifact:
     )
 
 
-def find_object(bucket: Bucket, *, ledger_id: str, attempt: int, name: str) -> Artifact | None:
-    """Return the image that an attempt put; None: it put none, or what stands there is another one."""
-    for suffix in OUTPUT_SUFFIXES:
-        found = bucket.look(name + suffix)
+def find_object(
+    bucket: Bucket,
+    *,
+    ledger_id: str,
+    attempt: int,
+    name: str,
+    look: Callable[[str], StoredObject | None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[Image, Artifact] | None:
+    """Return the image that an attempt put; None: it put none, or what stands there is another one.
+
+    `look`: one that remembers. `note`: called where the bytes are not what was put.
+    """
+    for path in (name + suffix for suffix in OUTPUT_SUFFIXES):
+        found = (look or bucket.look)(path)
         if found is None or found.facts is None or (found.facts.ledger, found.facts.attempt) != (ledger_id, attempt):
             continue
-        data = bucket.read(name + suffix) or b""
+        data = bucket.read(path) or b""
         if hashlib.sha256(data).hexdigest() == found.facts.sha256:
-            return stored(describe(data), name + suffix, found.version)
+            image = describe(data)
+            return image, stored(image, path, found.version)
+        note(f"{path} is not what was put there; it was left as it is")
     return None
 
 
