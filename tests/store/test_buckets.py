@@ -143,6 +143,7 @@ def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> N
         (Answer(301, "PermanentRedirect"), InputError, "another region"),
         (Answer(503, "SlowDown"), StorageError, "asks for fewer requests"),
         (Answer(500, "InternalError"), StorageError, "it answers 500"),
+        (Answer(429, "TooManyRequests"), StorageError, "it answers 429"),
     ],
     ids=lambda value: value.code if isinstance(value, Answer) else "",
 )
