@@ -20,7 +20,7 @@ from pipeline.imaging.formats import describe
 from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery, kept
+from pipeline.store.writer import Delivery, kept, superseded_names
 
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
@@ -190,8 +190,16 @@ class BucketWriter:
             return None  # edited since: if it has our name, the put will say so
         waiting = self.keep(delivery)
         reach("kept")
-        name = f"{delivery.ledger_id}-{delivery.previous_maker or 0}-{old.path.rpartition('/')[2]}"
-        self._bucket.copy(old.path, SUPERSEDED + name)
+        for name in superseded_names(old.path.rpartition("/")[2], delivery.previous_maker):
+            new = f"{SUPERSEDED}{delivery.ledger_id}-{name}"
+            there = self._bucket.look(new)
+            if (
+                there is None
+                or there.version == found.version
+                or (found.facts is not None and there.facts == found.facts)
+            ):
+                break  # free, or a copy of this very image, made before a kill
+        self._bucket.copy(old.path, new)
         reach("superseded")
         self._bucket.delete(old.path)
         return waiting.rpartition("/")[2]
