@@ -1,8 +1,9 @@
-"""What the workers of a run are told, how each opens its sender, and how it proves beforehand that it can send.
+"""Starts the workers of a run (`--ray`) after each has checked output directory, inputs and key; opens their senders.
 
-An order holds no key: a worker reads its own environment, or the `.env` beside the manifest where it sees that. Every
-worker must see the output directory, where the images of one that died are found. The state directory may lie on the
-machine of the run alone; a worker that does not see it keeps what it cannot publish in a folder of the output.
+A worker gets its settings as a `WorkerOrder`, which holds no key: it reads its own environment, or the `.env` beside
+the manifest where it sees that. Every worker must see the output directory, where the images of one that died are
+found. The state directory may lie on the machine of the run alone; a worker that does not see it keeps what it cannot
+publish in a folder of the output (`store/kept`).
 """
 
 import asyncio
@@ -187,7 +188,7 @@ def _size_bytes(path: str, locations: Locations) -> int | None:
 
 
 def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrder:
-    """Return what the workers of a run are told."""
+    """Return the settings of a run's workers."""
     manifest = setup.manifest
     return WorkerOrder(
         provider=setup.provider,

@@ -1,8 +1,9 @@
-"""What workers keep where they do not see the state directory, and how it comes into `rejected/` there.
+"""Keeps what workers cannot publish where they do not see the state directory, and moves it into `rejected/` there.
 
-Such a worker has a folder of its own for what cannot be published: in a shared output directory, from where it is
-moved; or on its machine, from where each file is put into the bucket at once. A file `workers` in the state directory
-says that there may be something: it stays when a run ends, and the next start looks and removes it.
+Apart from `rejected`, which is that folder alone. A worker that does not see it has one of its own: in a shared output
+directory, from where it is moved; or on its machine, from where each file is put into the bucket at once. A file
+`workers` in the state directory says that there may be something: it stays when a run ends, and the next start looks
+and removes it.
 """
 
 import contextlib

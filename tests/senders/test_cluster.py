@@ -120,6 +120,11 @@ class Bench:
         async with opened(sender, None):
             yield sender
 
+    async def lose_the_only_worker(self, sender: ClusterSender) -> None:
+        await until(lambda: sender.dispatch.ready_now == 1)
+        self.actors[0].die()
+        await until(lambda: sender.dispatch.ready_now == 0)
+
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
@@ -178,9 +183,7 @@ async def test_an_image_in_the_way_that_a_lost_worker_wrote_late_is_taken() -> N
 async def test_nothing_is_sent_to_a_worker_before_a_call_of_ready_came_back() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         call = asyncio.create_task(sender.send(attempt(1)))
         await asyncio.sleep(0)
         assert bench.actors[0].sent == []
@@ -220,9 +223,7 @@ async def test_a_process_that_was_started_anew_before_it_was_watched_is_opened_a
 async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_was_sent() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender(patience_s=0.01) as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         result = await sender.send(attempt(1))
     assert isinstance(result, Failure)
     assert result.billed is Billed.NO
@@ -233,9 +234,7 @@ async def test_what_was_never_given_to_a_worker_is_not_billed(monkeypatch: pytes
     monkeypatch.setattr(remote, "GRACE_S", 0.01)
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         call = asyncio.create_task(sender.send(attempt(1)))
         await asyncio.sleep(0)
         sender.abandon()
