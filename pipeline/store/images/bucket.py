@@ -66,6 +66,13 @@ def find_object(
     return None
 
 
+def _is_copy(there: StoredObject | None, found: StoredObject) -> bool:
+    """Say whether nothing but a copy of `found` stands there; a copy may have another ETag (encryption)."""
+    if there is None or there.version == found.version:
+        return True
+    return found.facts is not None and there.facts == found.facts
+
+
 class BucketWriter:
     """Puts images into one bucket; a `store.resources.Place`."""
 
@@ -190,19 +197,16 @@ class BucketWriter:
             return None  # edited since: if it has our name, the put will say so
         waiting = self.keep(delivery)
         reach("kept")
-        for name in superseded_names(old.path.rpartition("/")[2], delivery.previous_maker):
-            new = f"{SUPERSEDED}{delivery.ledger_id}-{name}"
-            there = self._bucket.look(new)
-            if (
-                there is None
-                or there.version == found.version
-                or (found.facts is not None and there.facts == found.facts)
-            ):
-                break  # free, or a copy of this very image, made before a kill
-        self._bucket.copy(old.path, new)
+        self._bucket.copy(old.path, self._superseded_path(delivery, old.path, found))
         reach("superseded")
         self._bucket.delete(old.path)
         return waiting.rpartition("/")[2]
+
+    def _superseded_path(self, delivery: Delivery, path: str, found: StoredObject) -> str:
+        """Return a free name, or that of a copy of this very image, made before a kill."""
+        names = superseded_names(path.rpartition("/")[2], delivery.previous_maker)
+        paths = (f"{SUPERSEDED}{delivery.ledger_id}-{name}" for name in names)
+        return next(new for new in paths if _is_copy(self._bucket.look(new), found))
 
     def _conflict(self, delivery: Delivery) -> Conflict:
         kept = self.keep(delivery)
