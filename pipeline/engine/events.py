@@ -51,7 +51,7 @@ class RunSummary:
     failed: int = 0
     refused: int = 0
     unknown: int = 0
-    pending: int = 0
+    pending: int = 0  # what the same command asks for next, also where an earlier outcome is unknown
     conflict: int = 0
     missing: int = 0  # of those skipped: their file is gone or was changed since
     attempts: int = 0
