@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What one run did, which is nothing if nothing else is said; its JSON form is written by `report.summary`."""
+    """What one run did, which is nothing if nothing else is said; its JSON form is written by `view.run`."""
 
     run: int | None  # None: nothing was due and no run was opened
     exit: Exit
