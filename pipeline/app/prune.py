@@ -75,14 +75,17 @@ def _rejected(setup: Setup) -> Iterator[Prunable]:
 
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
-    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now."""
+    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now.
+
+    An image that a renamed task will take over is asked for.
+    """
     locations = Locations()
     with reading(setup) as reader:
         waiting, orphans = list[str](), Orphans(setup.manifest, reader)
         rows = plan_rows(
             setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting)
         )
-        present = {row.task.id for row in orphans.watch(rows)}
+        present = {each for row in orphans.watch(rows) for each in (row.task.id, row.verdict.former)}
         jobs = orphans.counted(waiting)
         for known in reader.orphans(present):
             record = reader.record(known.id)

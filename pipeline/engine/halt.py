@@ -20,8 +20,8 @@ FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
 IN_A_ROW = 5  # 403, 404
 BARREN = 5  # tasks in a row that were paid for and brought no image, where `stop_on` names no other number
 CLOSED = 2  # answers in a row about a key or an account that is not served, before the first image of a run
-CLOSED_LATER = 3  # the same about a key after one: the cause appeared in mid-run, or a relay has other keys
-CLOSED_OF_SEVERAL = 12  # the same once something was served after such an answer: a relay has other keys
+CLOSED_LATER = 6  # the same after one: the cause appeared in mid-run, or in one of the accounts behind a relay
+CLOSED_OF_SEVERAL = 12  # the same once something was served after such an answer: a relay has other accounts
 TRIES = 3  # of a model that the provider does not find
 PUSH_BACKS = 10  # in a row, with nothing served in between, and all of them over `patience_s`: the quota is used up
 SPACED_SHARE = 0.5  # of `retry.wait.initial`, which lies between two tries at least; what comes nearer is one try
@@ -118,7 +118,7 @@ class HaltPolicy:
         self._has_image = False
         self._closed = 0  # in a row
         self._closed_at = math.inf  # when the first one came, on `clock`
-        self._has_other_keys = False
+        self._has_other_accounts = False
         self._missing: dict[str, tuple[int, datetime]] = {}  # model -> spaced tries, when the last one was
         self._failed = 0
         self._ended = 0
@@ -159,7 +159,7 @@ class HaltPolicy:
             case Fault.ACCOUNT | Fault.ADDRESS:
                 return Halt(Exit.ACCOUNT, failure.reason)
             case Fault.UPSTREAM_ACCOUNT:
-                return self._is_closed(failure)
+                return self._is_closed(failure.reason)
             case Fault.QUOTA:
                 return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
             case Fault.FORBIDDEN if self._in_a_row[Fault.FORBIDDEN] >= IN_A_ROW:
@@ -205,22 +205,22 @@ class HaltPolicy:
             self._in_a_row[fault] = in_a_row
 
     def _was_served(self, seconds: float, *, is_image: bool) -> None:
-        self._has_other_keys |= self._clock() - seconds > self._closed_at
+        self._has_other_accounts |= self._clock() - seconds > self._closed_at
         self._closed = 0
         if is_image:
             self._has_image = True
             self._barren.clear()
 
-    def _is_closed(self, failure: Failure) -> Halt | None:
-        """Stop when nothing but such answers come. One dead key of several behind a relay stops nothing.
+    def _is_closed(self, reason: str) -> Halt | None:
+        """Stop when nothing but such answers come. One closed account of several behind a relay stops nothing.
 
-        A 429 is a spending cap or a quota of nothing, which holds for a whole account; other answers are about one key.
+        Refusals are quick: those of one closed account follow on each other before an image shows that there are other
+        accounts. They cost nothing; a run that is stopped by mistake costs a night.
         """
         self._closed += 1
         self._closed_at = min(self._closed_at, self._clock())
-        later = CLOSED if failure.status == 429 else CLOSED_LATER
-        most = CLOSED_OF_SEVERAL if self._has_other_keys else later if self._has_image else CLOSED
-        return Halt(Exit.ACCOUNT, failure.reason) if self._closed >= most else None
+        most = CLOSED_OF_SEVERAL if self._has_other_accounts else CLOSED_LATER if self._has_image else CLOSED
+        return Halt(Exit.ACCOUNT, reason) if self._closed >= most else None
 
     def _without_image(self, reason: str) -> Halt | None:
         """Stop when tasks in a row are paid for and none of them has an image."""

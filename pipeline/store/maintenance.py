@@ -49,7 +49,7 @@ def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: st
     if isinstance(place, BucketUrl) and ledger_id is not None:
         bucket = open_bucket(place).below(SUPERSEDED.strip("/"))
         for each in bucket.listing():
-            match = re.match(rf"{ledger_id}-(\d+)-", each.path)
+            match = re.match(rf"{ledger_id}-(\d+)(?:\.\d+)?-", each.path)
             if match is not None:
                 yield Superseded(
                     location=f"{bucket.url}/{each.path}",

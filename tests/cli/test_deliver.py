@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import PIL.Image
+import pytest
 
+from pipeline.app.deliver import RECEIPT
 from pipeline.store.marks import Marks
+from pipeline.store.mirror import FolderMirror
 from tests.cli.conftest import Imgpipe
 from tests.imaging.test_provenance import signed
 
@@ -80,6 +83,32 @@ def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
     mark(imgpipe, "", "studio/j")
     imgpipe("export", path)
     assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
+
+
+@pytest.mark.parametrize("is_first", [True, False], ids=["added", "replaced"])
+def test_a_delivery_that_broke_off_is_continued(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done"))
+    if not is_first:
+        imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done, quality: 10"))
+        assert imgpipe("export", path).exit == 0
+        imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done"))
+    write = FolderMirror.write
+
+    def broken_off(mirror: FolderMirror, file: str, data: bytes, mime: str, *, before: str | None) -> str:
+        if file == RECEIPT:
+            raise KeyboardInterrupt
+        return write(mirror, file, data, mime, before=before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderMirror, "write", broken_off)
+        assert imgpipe("export", path).exit == 130
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+    (imgpipe.folder / "shop" / "sku_m.jpg").write_bytes(b"theirs")
+    assert imgpipe("export", path).exit == 3
+    assert happened(imgpipe) == {"sku_m.jpg": "left", "sku_j.jpg": "unchanged"}
 
 
 def test_every_done_image_and_a_selection_can_be_meant(imgpipe: Imgpipe) -> None:

@@ -67,3 +67,22 @@ def test_nothing_named_is_a_mistake(imgpipe: Imgpipe, shop: Path) -> None:
     ended = imgpipe("prune", shop)
     assert ended.exit == 2
     assert "--superseded" in ended.err
+
+
+def test_an_image_that_a_renamed_row_takes_over_stays(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made("{mugs: {items: {red: A red mug, blue: A blue mug}}}")
+    imgpipe.manifest("{mugs: {items: {crimson: A red mug}}}")
+    gone = imgpipe("prune", path, "--orphans", "--older", "0s", "-y", "--json").json["files"]
+    assert [Path(each["path"]).stem for each in gone] == ["blue"]
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert [image.stem for image in imgpipe.images()] == ["crimson"]
+
+
+def test_images_that_follow_from_a_renamed_row_stay(imgpipe: Imgpipe) -> None:
+    jobs = "{base: {items: {%s}}, night: {each: {job: base}, prompt: At night, images: ['{{ file.path }}']}}"
+    path = imgpipe.made(jobs % "red: A red mug, blue: A blue mug")
+    imgpipe.manifest(jobs % "crimson: A red mug")
+    gone = imgpipe("prune", path, "--orphans", "--older", "0s", "-y", "--json").json["files"]
+    assert [Path(each["path"]).stem for each in gone] == ["blue"]
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert {image.stem for image in imgpipe.images()} == {"crimson", "blue"}  # the latter may go now

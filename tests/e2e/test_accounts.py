@@ -69,9 +69,9 @@ async def test_what_a_person_must_mend_costs_one_or_two_requests_and_no_task(
 @pytest.mark.parametrize(
     ("answer", "answers"),
     [
-        pytest.param(said(429, CAP, code=429, status="RESOURCE_EXHAUSTED"), 2, id="spending-cap"),
-        pytest.param(said(400, EXPIRED, **RELAYED), 3, id="expired-relayed"),
-        pytest.param(said(403, LEAKED, code=403, status="PERMISSION_DENIED"), 3, id="leaked"),
+        pytest.param(said(429, CAP, code=429, status="RESOURCE_EXHAUSTED"), 6, id="spending-cap"),
+        pytest.param(said(400, EXPIRED, **RELAYED), 6, id="expired-relayed"),
+        pytest.param(said(403, LEAKED, code=403, status="PERMISSION_DENIED"), 6, id="leaked"),
         pytest.param(words("PUP_LIMITED_DISABLED", ""), 1, id="limited"),
     ],
 )

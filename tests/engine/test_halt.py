@@ -1,7 +1,9 @@
 """When a run stops, with which exit code, and until when."""
 
 import dataclasses
+import heapq
 import itertools
+import random
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfoNotFoundError
 
@@ -100,7 +102,7 @@ CLOSED = Fault.UPSTREAM_ACCOUNT
 
 @pytest.mark.parametrize(
     "before",
-    [[CLOSED], [Fault.THROTTLED, CLOSED, Fault.OUTAGE], [None, CLOSED, CLOSED], [None, CLOSED, None, CLOSED, CLOSED]],
+    [[CLOSED], [Fault.THROTTLED, CLOSED, Fault.OUTAGE], [None, *[CLOSED] * 5], [None, CLOSED, None, *[CLOSED] * 5]],
     ids=["first-answers", "push-backs-between", "mid-run", "an-image-sent-before-it-between"],
 )
 def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | None]) -> None:
@@ -110,11 +112,48 @@ def test_a_closed_account_stops_when_nothing_else_comes(before: list[Fault | Non
     assert halts == [None] * len(before) + [Halt(Exit.ACCOUNT, "saw upstream_account")]
 
 
-def test_a_spending_cap_in_mid_run_stops_after_two_answers() -> None:
-    policy = HaltPolicy()
-    cap = dataclasses.replace(failure(CLOSED), status=429)
-    assert [policy.judged(result) for result in (IMAGE, cap)] == [None, None]
-    assert policy.judged(cap) == Halt(Exit.ACCOUNT, "saw upstream_account")
+@dataclasses.dataclass
+class Relay:
+    """Accounts behind one address, of which a share is closed in mid-run: a refusal takes 0.3 s, an image 10 s."""
+
+    closed_share: float
+    in_flight: int
+    refused: int = 0
+
+    def run(self, seed: int, seconds: float = 120.0) -> Halt | None:
+        die, now, events = random.Random(seed), 0.0, list[tuple[float, float, bool]]()
+        policy = HaltPolicy(clock=lambda: now)
+
+        def start() -> None:
+            is_closed = now > seconds / 2 and die.random() < self.closed_share
+            takes_s = 0.3 * die.uniform(0.5, 1.5) if is_closed else 10 * die.uniform(0.8, 1.2)
+            heapq.heappush(events, (now + takes_s, now, is_closed))
+
+        for number in range(self.in_flight):
+            now = 10 * number / self.in_flight
+            start()
+        while now < seconds:
+            now, at, is_closed = heapq.heappop(events)
+            self.refused += is_closed
+            closed = dataclasses.replace(failure(CLOSED), status=429)
+            halt = policy.judged(closed if is_closed else IMAGE, seconds=now - at)
+            if halt is not None:
+                return halt
+            start()
+        return None
+
+
+@pytest.mark.parametrize("in_flight", [1, 4, 24])
+def test_a_relay_goes_on_when_a_quarter_of_its_accounts_reaches_a_cap_in_mid_run(in_flight: int) -> None:
+    assert [Relay(0.25, in_flight).run(seed) for seed in range(10)] == [None] * 10
+
+
+@pytest.mark.parametrize("in_flight", [1, 4, 24, 100])
+def test_a_cap_of_all_there_is_stops_a_run_after_a_few_refusals(in_flight: int) -> None:
+    for seed in range(10):
+        relay = Relay(1.0, in_flight)
+        assert relay.run(seed) == Halt(Exit.ACCOUNT, "saw upstream_account")
+        assert relay.refused <= 12 + in_flight / 3
 
 
 def test_one_closed_key_of_several_stops_nothing() -> None:

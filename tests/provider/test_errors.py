@@ -282,7 +282,16 @@ def test_a_refusal_is_one_whatever_its_status(status, body, code):
     assert (failure.fault, failure.billed, failure.code) == (Fault.REFUSED, Billed.YES, code)
 
 
+QUOTA = "You exceeded your current quota, please check your plan and billing details. For more information, head to: x"
+SPEND_RATE = (  # dollars in ten minutes, which goes by; not the spending cap of a month
+    "You exceeded your spend-based rate limit. Your spending rate has exceeded the allowed limit for your account's "
+    "billing history and tier."
+)
 HARMLESS = [
+    ("quota-without-a-limit", 429, google(429, "RESOURCE_EXHAUSTED", QUOTA), Fault.THROTTLED),
+    ("quota-without-a-limit-relayed", 429, comet(QUOTA, 429, "upstream_error"), Fault.THROTTLED),
+    ("spend-rate", 429, google(429, "RESOURCE_EXHAUSTED", SPEND_RATE), Fault.THROTTLED),
+    ("spend-rate-relayed", 429, comet(SPEND_RATE, 429, "upstream_error"), Fault.THROTTLED),
     ("quota-words", 429, google(429, "RESOURCE_EXHAUSTED", LIMIT_0.replace("limit: 0", "limit: 20")), Fault.THROTTLED),
     ("limit-0.5", 429, comet("rate limit: 0.5 requests per second"), Fault.THROTTLED),
     ("limit-10", 429, comet("Quota exceeded, limit: 10"), Fault.THROTTLED),

@@ -109,6 +109,25 @@ async def test_no_worker_moves_an_earlier_image_away(scene: Scene, is_apart: boo
     assert scene.rejected() == []
 
 
+async def test_an_image_whose_worker_did_not_check_it_is_checked_here(scene: Scene) -> None:
+    """It died, or gave the image up to the process that may move the task's earlier one away."""
+    scene.options["check"] = lambda record, image: ({"blank": f"{record['id']} {image.sha256}"}, "0f")
+    await scene.reopen(**scene.options)
+    first = await scene.begin(1)
+    async with scene.worker() as images:
+        await images.put(first, answer(1))
+        found = await scene.bench.store.images.find(first)
+        assert isinstance(found, Artifact)
+        await scene.bench.store.finish(first, found, cost_microusd=PRICE, seconds=1.0)
+        again = await scene.begin(1)
+        kept = await images.put(again, answer(2))
+    assert isinstance(kept, Failure)
+    made = await scene.bench.store.images.publish_kept(again, kept)
+    assert isinstance(made, Artifact)
+    for artifact, number in ((found, 1), (made, 2)):
+        assert (artifact.flags, artifact.look) == ({"blank": f"{first.task.id} {image(number).sha256}"}, "0f")
+
+
 async def test_a_body_that_a_worker_kept_elsewhere_comes_into_rejected(scene: Scene) -> None:
     attempt = await scene.begin(1)
     failure = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"<html>")
