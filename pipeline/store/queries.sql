@@ -249,7 +249,8 @@ WHERE attempt = :attempt AND state = 'unknown'
 
 -- name: forget_image
 UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, mime = NULL, width = NULL, height = NULL,
-  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, reason = 'removed by prune', updated_at = :now
+  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, edit = '', flags = '', look = '',
+  reason = 'removed by prune', updated_at = :now
 WHERE manifest = :manifest AND id = :id
 
 -- name: restore_done
