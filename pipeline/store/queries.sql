@@ -501,6 +501,11 @@ FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 SELECT rowid, task, released, accepted FROM task NOT INDEXED
 WHERE rowid > :after AND (released > 0 OR accepted <> '') ORDER BY rowid LIMIT :most
 
+-- name: read_edit
+-- As above, since migration 6: what a person did to images, and their inputs' pixels.
+SELECT rowid, task, edit, pixels_digest FROM task NOT INDEXED
+WHERE rowid > :after AND (edit <> '' OR pixels_digest <> '') ORDER BY rowid LIMIT :most
+
 -- name: read_record
 SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
@@ -544,6 +549,10 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, min(max(?, 0), 
 
 -- name: carry_given
 UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1
+
+-- name: carry_edit
+-- A word with a flipped bit is none.
+UPDATE task SET edit = CASE WHEN ?2 IN ('edited', 'absent') THEN ?2 ELSE '' END, pixels_digest = ?3 WHERE task = ?1
 
 -- name: carry_record
 -- The latest request is the task's own.
