@@ -468,6 +468,9 @@ SELECT task.manifest, task.id, attempt.attempt FROM attempt JOIN task USING (tas
 WHERE attempt.sha256 = :sha256
 UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256 AND maker IS NULL
 
+-- name: made_elsewhere
+SELECT 1 FROM attempt JOIN task USING (task) WHERE attempt = :attempt AND manifest <> :manifest
+
 -- name: is_recorded
 SELECT 1 FROM task WHERE path = :path AND manifest IN
   (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
