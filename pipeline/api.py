@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
     from pipeline.app.run import Watcher
     from pipeline.engine.events import Gauge, Listener
+    from pipeline.model import Artifact
     from pipeline.view.explain import Explanation
     from pipeline.view.plan import PlanBill
 
@@ -298,37 +299,36 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
 
 
 def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
-    from pipeline.app import status
+    """Yield the images that are there and are what is asked for."""
+    from pipeline.app.planning import DigestMemory, plan_rows, reading
+    from pipeline.model import Edit
 
-    for task in status.status_tasks(setup):
-        if task.state == "done" and task.artifact is not None:
-            row = task.id.partition("/")[2]
-            yield Generated(
-                id=row,
-                prompt=items.get(row.partition("@")[0], ""),
-                path=Path(setup.manifest.location_of(task.artifact)),
-                width=task.artifact.width,
-                height=task.artifact.height,
-                mime=task.artifact.mime,
-                cost_usd=0.0,
-            )
+    with reading(setup) as reader:
+        for row in plan_rows(setup, reader, DigestMemory(reader)):
+            verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
+            is_due = verdict.state != "done" or verdict.reason is not None
+            if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
+                continue
+            yield _of(setup, items, row.task.id, artifact, cost_usd=0.0)
 
 
-def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
-    from pipeline.engine.events import TaskEnded
-
-    if not isinstance(event, TaskEnded) or event.artifact is None:
-        return None
-    row = event.task_id.partition("/")[2]
+def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artifact", *, cost_usd: float) -> Generated:
+    row = task_id.partition("/")[2]
     return Generated(
         id=row,
         prompt=items.get(row.partition("@")[0], ""),
-        path=Path(setup.manifest.location_of(event.artifact)),
-        width=event.artifact.width,
-        height=event.artifact.height,
-        mime=event.artifact.mime,
-        cost_usd=usd(event.cost_microusd),
+        path=Path(setup.manifest.location_of(artifact)),
+        width=artifact.width,
+        height=artifact.height,
+        mime=artifact.mime,
+        cost_usd=cost_usd,
     )
+
+
+def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
+    if not isinstance(event, TaskEnded) or event.artifact is None:
+        return None
+    return _of(setup, items, event.task_id, event.artifact, cost_usd=usd(event.cost_microusd))
 
 
 def _display(listen: Listen) -> "Watcher":

@@ -1,9 +1,8 @@
-"""Objects in S3, Google Cloud Storage and Azure: one prefix of a bucket as the few calls that are made of it.
+"""Puts, reads, lists, copies and deletes the objects below one prefix of a bucket: S3, Google Cloud Storage or Azure.
 
 The only module that imports obstore (extra `bucket`), and it does so late. Endpoint and credentials come from the
-environment alone. What the service or the library says is never repeated: a service may echo a key, a token or a
-signature in its answer. Of an error only its code and status are told, in words of our own. Synchronous; every call
-may be made from many threads.
+environment alone. The text of an error is never repeated, for a service may echo a key, a token or a signature in it:
+a BucketError has its code and status, in words of our own. Synchronous; every call may be made from many threads.
 """
 
 import contextlib
@@ -62,6 +61,7 @@ _MEANING: Final = {
     "SlowDown": "it asks for fewer requests (SlowDown)",
 }
 _TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
+_TRANSIENT_STATUS: Final = ("408", "429", "5")
 
 
 class BucketError(StorageError):
@@ -306,32 +306,43 @@ class Bucket:
         """Say what is wrong without a word of the library or the service but the code."""
         import obstore.exceptions as answers
 
-        text = str(error)
-        code = match[1] if (match := _CODE.search(text)) is not None else ""
-        status = match[1] if (match := _STATUS.search(text)) is not None else ""
-        if not code and "redirect without LOCATION" in text:
-            code = "PermanentRedirect"
-        if code in _MEANING:
-            what = _MEANING[code]
-        elif isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError) or status in (
-            "401",
-            "403",
-        ):
-            what = "access is denied"
-        elif isinstance(error, answers.InvalidPathError):
-            what = "an object below it has a name that cannot be read (such as a//b); rename it"
-        elif isinstance(error, FileNotFoundError) or status == "404":
-            what = "there is no such bucket or object"
-        elif status:
-            what = f"it answers {status}" + (f" ({code})" if code else "")
-        elif not isinstance(error, answers.BaseError | OSError | ValueError):
+        if not isinstance(error, answers.BaseError | OSError | ValueError):
             raise error  # a bug of ours keeps its traceback
-        elif any(sign in text for sign in _NO_CREDENTIALS):
+        text = str(error)
+        what, is_permanent = _meaning(error, text), True
+        code, status = _first(_CODE, text), _first(_STATUS, text)
+        if what is None and any(sign in text for sign in _NO_CREDENTIALS):
             what = f"no credentials were found; set {KEYS[self.url.scheme]}"
-        else:
-            what = "it cannot be reached, or the connection broke"
-        is_permanent = code not in _TRANSIENT and not what.startswith("it cannot") and not status.startswith("5")
+        elif what is None:
+            what, is_permanent = "it cannot be reached, or the connection broke", False
+        is_permanent &= code not in _TRANSIENT and not status.startswith(_TRANSIENT_STATUS)
         return BucketError(f"{self.url}: {what}", is_permanent=is_permanent)
+
+
+def _first(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return "" if match is None else match[1]
+
+
+def _meaning(error: Exception, text: str) -> str | None:
+    """Say what an answer of the service means, by its code, its kind and its status; None: there was no answer."""
+    import obstore.exceptions as answers
+
+    code, status = _first(_CODE, text), _first(_STATUS, text)
+    if not code and "redirect without LOCATION" in text:
+        code = "PermanentRedirect"
+    if code in _MEANING:
+        return _MEANING[code]
+    is_denied = isinstance(error, answers.PermissionDeniedError | answers.UnauthenticatedError)
+    if is_denied or status in ("401", "403"):
+        return "access is denied"
+    if isinstance(error, answers.InvalidPathError):
+        return "an object below it has a name that cannot be read (such as a//b); rename it"
+    if isinstance(error, FileNotFoundError) or status == "404":
+        return "there is no such bucket or object"
+    if status:
+        return f"it answers {status}" + (f" ({code})" if code else "")
+    return None
 
 
 @contextlib.contextmanager

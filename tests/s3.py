@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 import obstore.store
+import pytest
 
 SECRET = "canary/wJalrXUtnFEMI-5bPxRfiCY"  # no file, log or error may show it
 WRITTEN = "Sat, 28 Nov 2026 10:00:00 GMT"
@@ -102,6 +103,15 @@ def scripted_server() -> Iterator[ScriptedS3]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
+    """A scripted service, to which the environment of this process leads."""
+    with scripted_server() as server:
+        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
+            monkeypatch.setenv(name, value)
+        yield server
 
 
 def _handler(s3: ScriptedS3) -> type[BaseHTTPRequestHandler]:

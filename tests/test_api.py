@@ -29,6 +29,20 @@ async def test_images_arrive_and_the_same_call_again_costs_nothing(tmp_path: Pat
     assert not any(image.cost_usd for image in again.values())
 
 
+async def test_an_image_of_another_prompt_or_without_a_file_is_not_there_already(tmp_path: Path) -> None:
+    first = await collect({"red": "A red mug", "blue": "A blue mug"}, tmp_path)
+    first["blue"].path.unlink()
+    prompts, found = {"red": "A crimson mug", "blue": "A blue mug"}, list[Generated]()
+
+    async def take() -> None:
+        async for image in generate(prompts, output_dir=tmp_path, budget_usd=1.0, provider="simulator", size="1K"):
+            found.append(image)
+
+    with pytest.raises(RunFailed):  # one is missing, and nobody asked for it again
+        await take()
+    assert [(image.id, image.prompt, image.cost_usd > 0) for image in found] == [("red", "A crimson mug", True)]
+
+
 async def test_the_example_of_the_readme_runs_as_it_stands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

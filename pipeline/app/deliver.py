@@ -1,7 +1,8 @@
 """Mirrors picked images into a folder or a bucket as a recipe of `deliver:` says: names, formats, sizes, colours.
 
 `deliver.jsonl` in it says for each file its task, the hash of its source and what happened. A file that imgpipe
-did not write, or that was changed since, is never touched; what no longer belongs there moves to `.withdrawn/`.
+did not write, or that was changed since, is never touched; what no longer belongs there moves to `.withdrawn/`. The
+same command continues a delivery that broke off: files with the bytes of the recipe are its own.
 """
 
 import hashlib
@@ -143,27 +144,44 @@ def _place(
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there is not None and not is_ours:
+    place = recipe.place_of(is_simulated=setup.flags.simulate)
+    if there == "" or f"{place}/{file}" == setup.manifest.location_of(artifact):  # a link, a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else _read(setup, artifact)
     try:
         data = _rendered(recipe, source, artifact.mime)
     except NotAnImageError as error:
-        return msgspec.structs.replace(receipt, happened=LEFT, reason=f"it cannot be converted: {error}")
-    try:
-        mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
-        mark = mirror.write(file, data, mime, before=there)
-    except FileExistsError:
+        return msgspec.structs.replace(_left(receipt, before), reason=f"it cannot be converted: {error}")
+    mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+    written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
+    if written is None:
         return _left(receipt, before)
+    happened, mark = written
     sha256 = hashlib.sha256(data).hexdigest()
     return msgspec.structs.replace(
         receipt,
-        happened=ADDED if there is None else REPLACED,
+        happened=happened,
         source_sha256=hashlib.sha256(source).hexdigest(),
         sha256=sha256,
         mark=mark if mark != sha256 else "",
         reason=SIGNATURE_LOST if is_signed(source) and not is_signed(data) else "",
     )
+
+
+def _write(
+    mirror: Mirror, file: str, data: bytes, mime: str, *, there: str | None, is_ours: bool
+) -> tuple[str, str] | None:
+    """Return what happened, and the mark of the file; None: another one has its name.
+
+    The same bytes without a receipt are ours: a delivery broke off before it was written.
+    """
+    if there is not None and not is_ours:
+        return (UNCHANGED, there) if mirror.read(file) == data else None
+    try:
+        mark = mirror.write(file, data, mime, before=there)
+    except FileExistsError:
+        return None
+    return (ADDED if there is None else REPLACED), mark
 
 
 def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:

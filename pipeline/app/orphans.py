@@ -50,7 +50,8 @@ class Orphans:
             if row.known is not None:
                 self._left[row.known.id.partition("/")[0]] -= 1
             verdict = row.verdict
-            if verdict.reason is not None or verdict.state is not TaskState.DONE or verdict.is_missing:
+            is_made = verdict.reason is None and verdict.state is TaskState.DONE and not verdict.is_missing
+            if not is_made or verdict.former:  # a renamed task has its image, and what follows from it, after a run
                 self._unmade.add(job)
             yield row
 

@@ -65,6 +65,8 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
     manifest = setup.manifest
     with reading(setup) as reader:
         for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
+            if reader.is_made_elsewhere(each.attempt):
+                continue
             yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
 
 
@@ -75,14 +77,17 @@ def _rejected(setup: Setup) -> Iterator[Prunable]:
 
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
-    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now."""
+    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now.
+
+    An image that a renamed task will take over is asked for.
+    """
     locations = Locations()
     with reading(setup) as reader:
         waiting, orphans = list[str](), Orphans(setup.manifest, reader)
         rows = plan_rows(
             setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting)
         )
-        present = {row.task.id for row in orphans.watch(rows)}
+        present = {each for row in orphans.watch(rows) for each in (row.task.id, row.verdict.former)}
         jobs = orphans.counted(waiting)
         for known in reader.orphans(present):
             record = reader.record(known.id)

@@ -29,6 +29,7 @@ from pipeline.model import Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
+from pipeline.text import usd
 
 SHARD: Final = 1000  # images, unless a person says otherwise
 MOST_BYTES: Final = 100_000_000  # of a shard's images
@@ -138,7 +139,7 @@ def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
         "height": known.artifact.height,
         "sha256": known.artifact.sha256,
         "fingerprint": made,
-        "price_usd": known.cost_microusd / 1e6,
+        "price_usd": usd(known.cost_microusd),
         **{f"row.{name}": value for name, value in task.fields.items()},
         **{f"matrix.{name}": value for name, value in task.matrix.items()},
     }

@@ -1,17 +1,19 @@
-"""What the workers of a run are told, how each opens its sender, and how it proves beforehand that it can send.
+"""Starts the workers of a run (`--ray`) after each has checked output directory, inputs and key; opens their senders.
 
-An order holds no key: a worker reads its own environment, or the `.env` beside the manifest where it sees that. Every
-worker must see the output directory, where the images of one that died are found. The state directory may lie on the
-machine of the run alone; a worker that does not see it keeps what it cannot publish in a folder of the output.
+A worker gets its settings as a `WorkerOrder`, which holds no key: it reads its own environment, or the `.env` beside
+the manifest where it sees that. Every worker must see the output directory, where the images of one that died are
+found. The state directory may lie on the machine of the run alone; a worker that does not see it keeps what it cannot
+publish in a folder of the output (`store/kept`).
 """
 
 import asyncio
+import logging
 import os
 import secrets
 import tempfile
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -19,7 +21,7 @@ from typing import Final
 from pipeline.app.context import Flags, Setup
 from pipeline.app.sending import fit_for_images
 from pipeline.buckets import Bucket, BucketError, Locations, as_input_error, open_bucket
-from pipeline.errors import ImgpipeError, InputError
+from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
@@ -35,6 +37,7 @@ from pipeline.text import count
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
 PROBE: Final = ".imgpipe-probe-"
+_log: Final = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +188,7 @@ def _size_bytes(path: str, locations: Locations) -> int | None:
 
 
 def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrder:
-    """Return what the workers of a run are told."""
+    """Return the settings of a run's workers."""
     manifest = setup.manifest
     return WorkerOrder(
         provider=setup.provider,
@@ -217,37 +220,37 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     address = setup.flags.ray
     assert address is not None
     cores = setup.flags.workers or os.cpu_count() or 1
-    with _token(setup.manifest.state_dir) as token:
-        order = order_of(setup, ledger_id=store.ledger_id, token=token)
-        async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
-            number = cores if address == LOCAL else setup.flags.workers or len(nodes())
-            async with _probe(order, due) as probe:
-                await start_workers(
-                    cluster,
-                    number,
-                    concurrency=setup.limits.concurrency,
-                    functions=(open_worker, prove_worker),
-                    order=order,
-                    probe=probe,
-                )
-            try:
-                yield ReadyWorkers(cluster=cluster, order=order)
-            finally:
-                await store.collect_kept(are_gone=not cluster.dispatch.lost)
-                if cluster.dispatch.lost:
-                    await store.settle_late()
-
-
-@contextmanager
-def _token(state_dir: Path) -> Iterator[str]:
-    """Write down a word by which a worker tells this state directory from another one under the same path."""
     token = secrets.token_hex(16)
-    path = state_dir / MARK
-    path.write_text(token)
+    (setup.manifest.state_dir / MARK).write_text(token)
+    order = order_of(setup, ledger_id=store.ledger_id, token=token)
+    async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
+        number = cores if address == LOCAL else setup.flags.workers or len(nodes())
+        async with _probe(order, due) as probe:
+            await start_workers(
+                cluster,
+                number,
+                concurrency=setup.limits.concurrency,
+                functions=(open_worker, prove_worker),
+                order=order,
+                probe=probe,
+            )
+        try:
+            yield ReadyWorkers(cluster=cluster, order=order)
+        finally:
+            await take_rest(store, lost=cluster.dispatch.lost)
+
+
+async def take_rest(store: Store, *, lost: int) -> None:
+    """Take what workers kept, and what lost ones wrote late; what cannot be had now is left to the next start.
+
+    That looks for it in any case, as long as `MARK` is there: a frozen worker may write when the run is long over.
+    """
     try:
-        yield token
-    finally:
-        path.unlink(missing_ok=True)
+        await store.collect_kept(are_gone=not lost)
+        if lost:
+            await store.settle_late()
+    except (OSError, StorageError) as error:  # the run is over, and what it did must be told
+        _log.warning("the next start looks again for what workers kept: %s", error)
 
 
 @asynccontextmanager

@@ -2,22 +2,20 @@
 
 import hashlib
 import heapq
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
 from pipeline.errors import InputError, Problem
-from pipeline.model import Mark, TaskState
+from pipeline.model import Due, Mark, TaskState
 from pipeline.plan.decide import MISSING
 from pipeline.settings import CHECKS
 from pipeline.text import nearest
 
 if TYPE_CHECKING:
     from pipeline.plan.plan import PlanRow
-from collections import Counter, defaultdict
-
-from pipeline.model import Due
 
 UNMARKED: Final = "none"
 ORPHANED: Final = "orphaned"  # known to the ledger, and no longer in the manifest

@@ -31,10 +31,16 @@ _TITLE_BYTES = 4096
 
 
 def report_folder(output_dir: Path, manifest: str) -> Path:
-    """Return where the report of a manifest is: `report`; where that is another manifest's, `report-NAME`."""
+    """Return where the report of a manifest is: `report`, or `report-NAME` where that is somebody else's.
+
+    It may be another manifest's report, or hold other files, such as the images of a job named `report`.
+    """
     shared, own = output_dir / _NAME, output_dir / f"{_NAME}-{_UNPORTABLE.sub('_', manifest)}"
-    is_shared = _owner(shared) in (None, manifest) and _owner(own) != manifest  # one that it has stays, with its picks
-    return shared if is_shared else own
+    if _owner(own) == manifest:  # one that it has stays, with its picks
+        return own
+    owner = _owner(shared)
+    is_taken = owner is None and shared.is_dir() and not shared.is_symlink() and not _is_free(shared)
+    return own if is_taken or owner not in (None, manifest) else shared
 
 
 def is_thumbnail(path: str) -> bool:

@@ -1,5 +1,6 @@
-"""Which worker gets the next attempt, and what a death costs: decisions only, no Ray, no clock.
+"""Picks the worker for the next attempt and counts the processes that died: decisions only, no Ray, no clock.
 
+Apart from its neighbours because both use it: `cluster` makes the workers, `remote` gives them attempts.
 A worker is given attempts between `ready` and `lost`. Its generation tells one process of it from the next, so that an
 error of a dead process that is heard late takes nothing from the one that came after.
 """

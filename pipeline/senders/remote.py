@@ -6,7 +6,7 @@ unknown. Nothing is given to it again before a call of `ready` has come back.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -168,10 +168,9 @@ class ClusterSender:
             self.dispatch.ready(worker, report.node)
             self._is_any_ready.set()
             self._listen(WorkerChanged(worker=str(worker), is_lost=False, in_flight=0))
-            try:
+            with suppress(self._death):
                 await actor.watch.remote()
-            except self._death:
-                self._lose(worker, worker.generation, in_flight=len(worker.in_flight))
+            self._lose(worker, worker.generation, in_flight=len(worker.in_flight))
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ key comes from its own environment and is in no message.
 
 import asyncio
 import importlib.metadata
+import json
 import platform
 import socket
 from collections.abc import Callable
@@ -51,14 +52,16 @@ def packed(result: Artifact | Failure) -> bytes:
 
 
 def _encoded(result: Artifact | Failure) -> bytes:
-    return (b"A" if isinstance(result, Artifact) else b"F") + msgspec.msgpack.encode(result)
+    """Return JSON, with lone surrogates too: a server's words may have them, and msgspec's own encoders refuse them."""
+    text = json.dumps(msgspec.to_builtins(result), ensure_ascii=False)
+    return (b"A" if isinstance(result, Artifact) else b"F") + text.encode("utf-8", "surrogatepass")
 
 
 def unpacked(data: bytes) -> Artifact | Failure:
     """Read a record back. Raises ValueError for what no worker of ours sends."""
     if len(data) > MOST_BYTES or data[:1] not in _KINDS:
         raise ValueError(f"a worker answered with {len(data):,} bytes that are no result")
-    return msgspec.msgpack.decode(data[1:], type=_KINDS[data[:1]])
+    return msgspec.convert(json.loads(data[1:].decode("utf-8", "surrogatepass")), type=_KINDS[data[:1]])
 
 
 class Sender:
@@ -93,8 +96,9 @@ class Sender:
         return Report(node=socket.gethostname(), versions=versions(), problem=problem)
 
     async def watch(self) -> None:
-        """Never return: the call ends with the process."""
-        await asyncio.Event().wait()
+        """End with the process; return at once where it was not opened, because Ray has started it anew."""
+        if self._sender is not None:
+            await asyncio.Event().wait()
 
     async def send(self, attempt: Attempt) -> bytes:
         """Perform one attempt."""

@@ -1,8 +1,9 @@
-"""What workers keep where they do not see the state directory, and how it comes into `rejected/` there.
+"""Keeps what workers cannot publish where they do not see the state directory, and moves it into `rejected/` there.
 
-Such a worker has a folder of its own for what cannot be published: in a shared output directory, from where it is
-moved; or on its machine, from where each file is put into the bucket at once. A file `workers` in the state directory
-says that there may be something, so that a start after a death looks for it.
+Apart from `rejected`, which is that folder alone. A worker that does not see it has one of its own: in a shared output
+directory, from where it is moved; or on its machine, from where each file is put into the bucket at once. A file
+`workers` in the state directory says that there may be something: it stays when a run ends, and the next start looks
+and removes it.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from pipeline.store.files import Tree, read_all
 from pipeline.store.rejected import FACTS, FOLDER, RejectedFolder
 from pipeline.store.resources import ImageResources
 
-MARK: Final = "workers"  # in the state directory: a run with workers goes on, or died
+MARK: Final = "workers"  # in the state directory: workers of a run may have kept something
 BEGIN: Final = ".kept-"  # of the folder of a ledger, in the output
 _NAME: Final = re.compile(r"[0-9a-f]{8}-\d{1,18}-[0-9a-f]{64}\.[a-z0-9]{1,8}(" + re.escape(FACTS) + ")?")
 

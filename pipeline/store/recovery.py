@@ -18,7 +18,7 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
-from pipeline.store.images.bucket import stored
+from pipeline.store.images.bucket import find_object
 from pipeline.store.integrity import compare_files
 from pipeline.store.kept import MARK, collect
 from pipeline.store.parts import (
@@ -257,21 +257,21 @@ class Recoverer:
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
         assert isinstance(self._outputs, Bucket)
-        for suffix in OUTPUT_SUFFIXES:
-            path = record.name + suffix
-            if path not in self._looked:  # several attempts of one task have one name
-                self._looked[path] = self._outputs.look(path)
-            found = self._looked[path]
-            if found is None or found.facts is None:
-                continue
-            if (found.facts.ledger, found.facts.attempt) != (self._ledger_id, record.attempt):
-                continue
-            data = self._outputs.read(path) or b""
-            image = self._image(data, path) if hashlib.sha256(data).hexdigest() == found.facts.sha256 else None
-            if image is not None:
-                return image, stored(image, path, found.version)
-            self._found.note(f"{path} is not what was put there; it was left as it is")
-        return None
+        return find_object(
+            self._outputs,
+            ledger_id=self._ledger_id,
+            attempt=record.attempt,
+            name=record.name,
+            look=self._look,
+            note=self._found.note,
+        )
+
+    def _look(self, path: str) -> StoredObject | None:
+        """Look once: several attempts of one task have one name."""
+        assert isinstance(self._outputs, Bucket)
+        if path not in self._looked:
+            self._looked[path] = self._outputs.look(path)
+        return self._looked[path]
 
     def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""

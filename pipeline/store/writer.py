@@ -11,7 +11,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -38,7 +38,7 @@ from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder, write_new
 
 FOLDER: Final = "superseded"
-_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `_names`
+_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
 
 
 def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
@@ -76,7 +76,7 @@ def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name:
     """
     folder, old_name = split(path)
     with outputs.directory(folder) as source, state.directory(FOLDER, create=True) as target:
-        for new_name in _names(name or old_name, maker):
+        for new_name in superseded_names(name or old_name, maker):
             try:
                 _keep(outputs, old_name, new_name, source=source, target=target)
             except FileExistsError:
@@ -88,7 +88,8 @@ def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name:
     return f"{FOLDER}/{new_name}"
 
 
-def _names(name: str, maker: int | None) -> "itertools.chain[str]":
+def superseded_names(name: str, maker: int | None) -> Iterator[str]:
+    """Yield the names that a superseded image may have, the best one first."""
     stem = f"{maker or 0}-{name}"
     return itertools.chain([stem], (f"{maker or 0}.{count}-{name}" for count in itertools.count(2)))
 

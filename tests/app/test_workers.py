@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.workers import MARK, PROBE, Probe, WorkerOrder, prove_worker
+from pipeline.app.workers import MARK, PROBE, Probe, WorkerOrder, prove_worker, take_rest
 from pipeline.model import InputImage
 from pipeline.settings import Limits, ProviderSettings
+from pipeline.store.kept import apart_dir
+from tests.store.conftest import Bench, Reopen, bench, reopen
 
+__all__ = ["bench", "reopen"]  # fixtures
 KEY = "sk-canary-7f3a"
 
 
@@ -79,3 +82,20 @@ def test_a_state_directory_is_told_from_another_one_under_the_same_path(order: W
     assert order.kept_dir == tmp_path / "out/.kept-0a1b2c3d"
     (tmp_path / "state" / MARK).write_text("t")
     assert order.kept_dir == tmp_path / "state"
+
+
+async def test_what_workers_kept_and_cannot_be_had_at_the_end_is_taken_by_the_next_start(
+    bench: Bench, reopen: Reopen, caplog: pytest.LogCaptureFixture
+) -> None:
+    (bench.state / MARK).write_text("t")
+    folder = apart_dir(bench.out, bench.store.ledger_id)
+    folder.write_text("in the way")
+    await take_rest(bench.store, lost=0)  # raises nothing: the run has a summary to show
+    assert "the next start looks again" in caplog.text
+    folder.unlink()
+    name = f"{bench.store.ledger_id}-7-{'0' * 64}.html.facts.json"
+    (folder / "rejected").mkdir(parents=True)
+    (folder / "rejected" / name).write_text("{}")
+    await reopen()
+    assert (bench.state / "rejected" / name).exists()
+    assert not (bench.state / MARK).exists()

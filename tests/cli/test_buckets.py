@@ -3,7 +3,6 @@
 import io
 import json
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import PIL.Image
@@ -14,19 +13,12 @@ from pipeline.app.judge import JudgeSession
 from pipeline.cli.flags import compose_flags
 from pipeline.store.marks import Marks
 from tests.cli.conftest import Imgpipe
-from tests.s3 import ENVIRON, SECRET, ScriptedS3, scripted_server
+from tests.s3 import SECRET, ScriptedS3, s3
 from tests.store.fakes import image
 
+__all__ = ["s3"]  # a fixture
 JOBS = "{studio: {prompt: 'A {{ matrix.thing }}', matrix: {thing: {m: mug, j: jug}}, checks: {blank: off}}}"
 SHOP = "deliver: {shop: {to: 's3://bucket/shop', name: 'sku {{ matrix.thing.key }} #1', format: jpeg, max_side: 200}}"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
-    with scripted_server() as server:
-        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 @pytest.fixture

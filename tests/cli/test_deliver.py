@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import PIL.Image
+import pytest
 
+from pipeline.app.deliver import RECEIPT
 from pipeline.store.marks import Marks
+from pipeline.store.mirror import FolderMirror
 from tests.cli.conftest import Imgpipe
 from tests.imaging.test_provenance import signed
 
@@ -82,6 +85,32 @@ def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
     assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
 
 
+@pytest.mark.parametrize("is_first", [True, False], ids=["added", "replaced"])
+def test_a_delivery_that_broke_off_is_continued(
+    imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, is_first: bool
+) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done"))
+    if not is_first:
+        imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done, quality: 10"))
+        assert imgpipe("export", path).exit == 0
+        imgpipe.made(JOBS, extra=SHOP.replace("metadata: strip", "from: done"))
+    write = FolderMirror.write
+
+    def broken_off(mirror: FolderMirror, file: str, data: bytes, mime: str, *, before: str | None) -> str:
+        if file == RECEIPT:
+            raise KeyboardInterrupt
+        return write(mirror, file, data, mime, before=before)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderMirror, "write", broken_off)
+        assert imgpipe("export", path).exit == 130
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+    (imgpipe.folder / "shop" / "sku_m.jpg").write_bytes(b"theirs")
+    assert imgpipe("export", path).exit == 3
+    assert happened(imgpipe) == {"sku_m.jpg": "left", "sku_j.jpg": "unchanged"}
+
+
 def test_every_done_image_and_a_selection_can_be_meant(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra="deliver: {all: {to: all, from: done, select: studio/j}}")
     assert imgpipe("export", path).exit == 0
@@ -97,6 +126,28 @@ def test_bad_recipes_are_told_before_anything_is_written(imgpipe: Imgpipe) -> No
     good = imgpipe.made(JOBS, extra=SHOP, name="good")
     ended = imgpipe("export", good, "shpo")
     assert (ended.exit, "did you mean 'shop'?" in ended.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("recipes", "what"),
+    [
+        ("{shop: {to: out, from: done}}", "shop.to is the output directory"),
+        ("{shop: {to: out/.pipeline, from: done}}", "shop.to is the state directory"),
+        ("{shop: {to: shop, select: '*/m'}, web: {to: ./shop, select: '*/j'}}", "web.to is that of shop"),
+    ],
+    ids=["output_dir", "state_dir", "two recipes"],
+)
+def test_a_place_belongs_to_one_recipe(imgpipe: Imgpipe, recipes: str, what: str) -> None:
+    ended = imgpipe("export", imgpipe.manifest(JOBS, extra=f"deliver: {recipes}"))
+    assert (ended.exit, what in ended.err) == (2, True), ended.err
+
+
+def test_an_image_itself_is_no_delivery(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra="deliver: {shop: {to: ., from: done, name: 'out/{{ job }}/{{ id }}'}}")
+    assert imgpipe("export", path).exit == 3
+    path.write_text(path.read_text().replace("from: done", "from: picked"))
+    imgpipe("export", path)
+    assert [image.parent for image in imgpipe.images()] == [imgpipe.out / "studio"] * 2
 
 
 def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:

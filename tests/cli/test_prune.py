@@ -67,3 +67,31 @@ def test_nothing_named_is_a_mistake(imgpipe: Imgpipe, shop: Path) -> None:
     ended = imgpipe("prune", shop)
     assert ended.exit == 2
     assert "--superseded" in ended.err
+
+
+def test_an_image_that_a_renamed_row_takes_over_stays(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made("{mugs: {items: {red: A red mug, blue: A blue mug}}}")
+    imgpipe.manifest("{mugs: {items: {crimson: A red mug}}}")
+    gone = imgpipe("prune", path, "--orphans", "--older", "0s", "-y", "--json").json["files"]
+    assert [Path(each["path"]).stem for each in gone] == ["blue"]
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert [image.stem for image in imgpipe.images()] == ["crimson"]
+
+
+def test_images_that_follow_from_a_renamed_row_stay(imgpipe: Imgpipe) -> None:
+    jobs = "{base: {items: {%s}}, night: {each: {job: base}, prompt: At night, images: ['{{ file.path }}']}}"
+    path = imgpipe.made(jobs % "red: A red mug, blue: A blue mug")
+    imgpipe.manifest(jobs % "crimson: A red mug")
+    gone = imgpipe("prune", path, "--orphans", "--older", "0s", "-y", "--json").json["files"]
+    assert [Path(each["path"]).stem for each in gone] == ["blue"]
+    assert imgpipe("run", path, "--json").json["attempts"] == 0
+    assert {image.stem for image in imgpipe.images()} == {"crimson", "blue"}  # the latter may go now
+
+
+def test_superseded_images_of_another_manifest_stay(imgpipe: Imgpipe) -> None:
+    shop = imgpipe.made()
+    imgpipe.made("{cups: {items: {red: A red cup}}}", name="cups")
+    cups = imgpipe.made("{cups: {items: {red: A crimson cup}}}", name="cups")
+    older = ("--superseded", "--older", "0s", "--json")
+    assert imgpipe("prune", shop, *older).json["files"] == []
+    assert kinds(imgpipe("prune", cups, *older).json["files"]) == ["superseded"]

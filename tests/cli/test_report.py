@@ -26,3 +26,13 @@ def test_an_image_keeps_its_prompt_while_the_manifest_asks_for_another_one(imgpi
 def test_a_task_without_an_image_shows_what_is_asked(imgpipe: Imgpipe) -> None:
     imgpipe("report", imgpipe.manifest())
     assert rows(imgpipe)["mugs/red"]["prompt"] == "A red mug"
+
+
+def test_a_job_named_report_keeps_its_folder(imgpipe: Imgpipe) -> None:
+    manifest = imgpipe.made("{report: {items: {red: A red mug}}}")
+    before = {path: path.read_bytes() for path in (imgpipe.out / "report").iterdir()}
+    ended = imgpipe("report", manifest)
+    assert (ended.exit, ended.out.strip()) == (0, str(imgpipe.out / "report-shop" / "index.html")), ended.err
+    assert before
+    assert {path: path.read_bytes() for path in (imgpipe.out / "report").iterdir()} == before
+    assert imgpipe("verify", manifest).exit == 0

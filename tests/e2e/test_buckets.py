@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Imgpipe, Servers, wait_until
-from tests.s3 import ENVIRON, SECRET, Answer, moto_server, scripted_server, store_of
+from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, moto_server, scripted_server, store_of
 from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
 from tests.store.fakes import image
 
@@ -20,6 +20,14 @@ QUICK = "picture: tiny\nlatency: 5ms\n"
 def s3() -> Iterator[str]:
     with moto_server("bucket") as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def scripted(imgpipe: Imgpipe) -> Iterator[ScriptedS3]:
+    """A scripted service, to which the environment of the command leads."""
+    with scripted_server() as server:
+        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}
+        yield server
 
 
 def manifest(folder: Path, place: str, base_url: str | None = None, items: int = 4) -> Path:
@@ -58,49 +66,45 @@ def test_an_image_that_was_put_and_not_recorded_costs_nothing_more(
 
 
 def test_a_bucket_that_refuses_in_mid_run_ends_in_order_and_costs_nothing_twice(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
-    with scripted_server() as s3:
-        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
-        path = manifest(tmp_path, "s3://bucket/out", server.base_url)
-        s3.tell("PUT", None, None, None, *[Answer(403, "ExpiredToken", SECRET)] * 20)  # two of the proof, one image
-        run = imgpipe("run", path)
-        assert run.returncode == 5, run.stderr
-        assert "is published by the next run, without a request" in run.stderr
-        bought = len(server.billed)
-        assert 1 < bought <= 4
-        s3.script.clear()
-        assert imgpipe("run", path).returncode == 0
-        s3.requests.clear()
-        assert imgpipe("run", path).returncode == 0
-        assert s3.requests == ["GET"]  # one page of a listing, and no object
+    path = manifest(tmp_path, "s3://bucket/out", server.base_url)
+    scripted.tell("PUT", None, None, None, *[Answer(403, "ExpiredToken", SECRET)] * 20)  # two of the proof, one image
+    run = imgpipe("run", path)
+    assert run.returncode == 5, run.stderr
+    assert "is published by the next run, without a request" in run.stderr
+    bought = len(server.billed)
+    assert 1 < bought <= 4
+    scripted.script.clear()
+    assert imgpipe("run", path).returncode == 0
+    scripted.requests.clear()
+    assert imgpipe("run", path).returncode == 0
+    assert scripted.requests == ["GET"]  # one page of a listing, and no object
     assert len(server.billed) == 4
-    images = {hashlib.sha256(data).hexdigest() for key, (data, _) in s3.objects.items()}
-    assert len(s3.objects) == 4 == len(images)
+    images = {hashlib.sha256(data).hexdigest() for key, (data, _) in scripted.objects.items()}
+    assert len(scripted.objects) == 4 == len(images)
     assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
 
 
 def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
-    with scripted_server() as s3:
-        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
-        path = manifest(tmp_path, "s3://bucket/out", server.base_url)
-        s3.tell("PUT", None, None, *[Answer(is_hung=True)] * 9)  # two of the proof
-        process = imgpipe.start("run", path)
-        wait_until(lambda: s3.requests.count("PUT") >= 3)
-        process.send_signal(signal.SIGINT)
-        process.send_signal(signal.SIGTERM)
-        began = time.monotonic()
-        _, said = process.communicate(timeout=20)
-        assert (process.returncode in (130, 143), time.monotonic() - began < 10) == (True, True), said
-        bought = len(server.billed)
-        s3.script.clear()
-        s3.released.set()
-        assert imgpipe("run", path).returncode == 0
-    assert len(s3.objects) == 4
+    path = manifest(tmp_path, "s3://bucket/out", server.base_url)
+    scripted.tell("PUT", None, None, *[Answer(is_hung=True)] * 9)  # two of the proof
+    process = imgpipe.start("run", path)
+    wait_until(lambda: scripted.requests.count("PUT") >= 3)
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=20)
+    assert (process.returncode in (130, 143), time.monotonic() - began < 10) == (True, True), said
+    bought = len(server.billed)
+    scripted.script.clear()
+    scripted.released.set()
+    assert imgpipe("run", path).returncode == 0
+    assert len(scripted.objects) == 4
     assert len(server.billed) == max(4, bought)
 
 
@@ -163,28 +167,26 @@ def chain(folder: Path, base_url: str) -> Path:
 
 
 def test_inputs_and_chains_are_read_when_sent_and_hashed_once(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path
+    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
-    with scripted_server() as s3:
-        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3.endpoint}
-        s3.objects |= {key: (image(number, ".jpg").data, {}) for number, key in enumerate(PHOTOS)}
-        s3.objects |= {"refs/style #1%.jpg": (image(9, ".jpg").data, {}), "photos/deep/": (b"", {})}
-        path = chain(tmp_path, server.base_url)
-        s3.page = 2
-        run = imgpipe("run", path)
-        assert (run.returncode, len(server.billed)) == (0, 6), run.stderr
-        made = sorted(key for key in s3.objects if "made/" in key)
-        assert made[0].startswith("photos/made/lit/a b.")
-        assert made[-1].startswith("photos/made/poster/deep/Äpfel #1.")
-        s3.page = 1000
-        s3.requests.clear()
-        s3.read.clear()
-        assert imgpipe.json("plan", path)["due"] == 0
-        assert (set(s3.requests), s3.read) == ({"GET", "HEAD"}, [])  # listings, and the one reference
-        s3.objects[PHOTOS[0]] = (image(7, ".jpg").data, {})
-        assert imgpipe.json("plan", path)["reasons"] == {"inputs changed": 1}
-        assert imgpipe.json("run", path)["images"] == 2  # the photograph, and the poster that follows from it
+    scripted.objects |= {key: (image(number, ".jpg").data, {}) for number, key in enumerate(PHOTOS)}
+    scripted.objects |= {"refs/style #1%.jpg": (image(9, ".jpg").data, {}), "photos/deep/": (b"", {})}
+    path = chain(tmp_path, server.base_url)
+    scripted.page = 2
+    run = imgpipe("run", path)
+    assert (run.returncode, len(server.billed)) == (0, 6), run.stderr
+    made = sorted(key for key in scripted.objects if "made/" in key)
+    assert made[0].startswith("photos/made/lit/a b.")
+    assert made[-1].startswith("photos/made/poster/deep/Äpfel #1.")
+    scripted.page = 1000
+    scripted.requests.clear()
+    scripted.read.clear()
+    assert imgpipe.json("plan", path)["due"] == 0
+    assert (set(scripted.requests), scripted.read) == ({"GET", "HEAD"}, [])  # listings, and the one reference
+    scripted.objects[PHOTOS[0]] = (image(7, ".jpg").data, {})
+    assert imgpipe.json("plan", path)["reasons"] == {"inputs changed": 1}
+    assert imgpipe.json("run", path)["images"] == 2  # the photograph, and the poster that follows from it
     assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
 
 

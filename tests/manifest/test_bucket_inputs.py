@@ -1,7 +1,5 @@
 """Inputs in buckets: found by listing, judged before anything is sent, no address with a secret ever repeated."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from pipeline.errors import InputError
@@ -9,17 +7,10 @@ from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import Task
 from tests.manifest.conftest import Desk
-from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, scripted_server
+from tests.s3 import SECRET, Answer, ScriptedS3, s3
 
+__all__ = ["s3"]  # a fixture
 PHOTO = b"\xff\xd8\xff photo"
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
-    with scripted_server() as server:
-        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 def tasks_of(desk: Desk, job: str, place: str = "out", now: float | None = None) -> list[Task]:

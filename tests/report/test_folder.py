@@ -48,7 +48,24 @@ def test_our_own_report_is_replaced_also_one_without_a_mark(tmp_path: Path) -> N
 def test_saved_picks_alone_are_no_foreign_folder(tmp_path: Path) -> None:
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "picks.json").write_text("{}")
-    claim_folder(tmp_path / "report", "shop")
+    claim_folder(report_folder(tmp_path, "shop"), "shop")
+    assert {name: text for name, text in everything(tmp_path / "report").items() if name.endswith("picks.json")} == {
+        str(tmp_path / "report" / "picks.json"): b"{}"
+    }
+    assert (tmp_path / "report" / ".imgpipe-report").read_text() == "shop\n"
+
+
+def test_a_folder_with_other_files_is_left_for_one_of_its_own(tmp_path: Path) -> None:
+    theirs = tmp_path / "report" / "red.png"
+    theirs.parent.mkdir()
+    theirs.write_bytes(b"theirs")
+    folder = claim_folder(report_folder(tmp_path, "shop"), "shop")
+    assert folder == tmp_path / "report-shop" == report_folder(tmp_path, "shop")
+    assert everything(tmp_path / "report") == {str(theirs): b"theirs"}
+    (folder / ".imgpipe-report").unlink()
+    (folder / "notes.txt").write_text("theirs too")
+    with pytest.raises(StorageError, match="did not write"):
+        claim_folder(report_folder(tmp_path, "shop"), "shop")
 
 
 def test_two_manifests_with_one_output_directory_have_a_report_each(tmp_path: Path) -> None:

@@ -66,6 +66,8 @@ class ScriptedActor:
         return Report(node=self.node, versions=versions())
 
     async def _watch(self) -> None:
+        if not self.is_open:
+            return
         assert self._death is not None
         await asyncio.wait((self._death,))
         raise DeathError
@@ -118,6 +120,11 @@ class Bench:
         async with opened(sender, None):
             yield sender
 
+    async def lose_the_only_worker(self, sender: ClusterSender) -> None:
+        await until(lambda: sender.dispatch.ready_now == 1)
+        self.actors[0].die()
+        await until(lambda: sender.dispatch.ready_now == 0)
+
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
@@ -131,6 +138,7 @@ async def test_an_answer_names_its_worker() -> None:
     async with Bench([actor]).sender() as sender:
         result = await sender.send(attempt(1))
     assert (result.worker, isinstance(result, Artifact)) == ("1@berlin", True)
+    assert sender.dispatch.workers[0].in_flight == set()
 
 
 async def test_after_a_death_what_was_written_is_taken_over_and_the_rest_is_unknown() -> None:
@@ -176,9 +184,7 @@ async def test_an_image_in_the_way_that_a_lost_worker_wrote_late_is_taken() -> N
 async def test_nothing_is_sent_to_a_worker_before_a_call_of_ready_came_back() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         call = asyncio.create_task(sender.send(attempt(1)))
         await asyncio.sleep(0)
         assert bench.actors[0].sent == []
@@ -198,12 +204,27 @@ async def test_a_process_that_was_started_anew_unseen_refuses_and_the_attempt_is
     assert [actor.sent for actor in bench.actors] == [[], [1]]
 
 
+async def test_a_process_that_was_started_anew_before_it_was_watched_is_opened_again() -> None:
+    actor = ScriptedActor()
+    actor.answers.set()
+    bench = Bench([actor])
+
+    async def ready_and_dead(order: object) -> Report:
+        report = await ScriptedActor._ready(actor, order)
+        actor.is_open = actor.opened > 1
+        return report
+
+    actor.comes_back.set()
+    actor._ready = ready_and_dead  # type: ignore[method-assign]
+    async with asyncio.timeout(5), bench.sender() as sender:
+        assert isinstance(await sender.send(attempt(1)), Artifact)
+    assert (actor.sent, actor.opened, sender.dispatch.lost) == ([1], 2, 1)
+
+
 async def test_without_any_worker_for_long_the_run_is_told_to_stop_and_nothing_was_sent() -> None:
     bench = Bench([ScriptedActor()])
     async with bench.sender(patience_s=0.01) as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         result = await sender.send(attempt(1))
     assert isinstance(result, Failure)
     assert result.billed is Billed.NO
@@ -214,9 +235,7 @@ async def test_what_was_never_given_to_a_worker_is_not_billed(monkeypatch: pytes
     monkeypatch.setattr(remote, "GRACE_S", 0.01)
     bench = Bench([ScriptedActor()])
     async with bench.sender() as sender:
-        await until(lambda: sender.dispatch.ready_now == 1)
-        bench.actors[0].die()
-        await until(lambda: sender.dispatch.ready_now == 0)
+        await bench.lose_the_only_worker(sender)
         call = asyncio.create_task(sender.send(attempt(1)))
         await asyncio.sleep(0)
         sender.abandon()
@@ -269,6 +288,11 @@ def test_a_result_is_the_same_on_both_sides() -> None:
     assert unpacked(packed(failure(Fault.QUOTA, 3.0))) == failure(Fault.QUOTA, 3.0)
 
 
+def test_a_result_may_have_a_servers_lone_surrogates() -> None:
+    paid = replace(failure(Fault.NO_IMAGE), billed=Billed.YES, reason="half an emoji: \ud83d", request_id="r\udce9")
+    assert unpacked(packed(paid)) == paid
+
+
 def test_a_result_is_a_small_record_whatever_the_server_said() -> None:
     long = replace(failure(Fault.NO_IMAGE), reason="x" * 10**6)
     assert len(packed(long)) < MOST_BYTES
@@ -286,5 +310,6 @@ async def test_the_process_of_a_worker_sends_nothing_before_it_is_ready() -> Non
 
     sender = Sender(open_fake, lambda _order, _probe: "")
     assert (await sender.send(attempt(1)), fake.sent) == (NOT_READY, [])
+    await sender.watch()  # returns: nothing was opened here
     await sender.ready(None)
     assert unpacked(await sender.send(attempt(1))) == artifact()

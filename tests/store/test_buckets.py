@@ -1,30 +1,26 @@
 """A bucket whose service answers what no good service would: nothing is lost, nothing replaced, no secret repeated."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pipeline import buckets
 from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, create, open_bucket, version_of
 from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
-from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, scripted_server
+from pipeline.store.maintenance import superseded_images
+from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3
 from tests.store.conftest import Bench
 from tests.store.fakes import PRICE, answer, files, image, task
 
+__all__ = ["s3"]  # a fixture
 URL = BucketUrl("s3", "bucket", "out")
 FACTS = ObjectFacts(ledger="0" * 8, attempt=1, task="cats/1", sha256="1" * 64)
 MINE = {"x-amz-meta-ledger": "0" * 8, "x-amz-meta-attempt": "1", "x-amz-meta-task": "t", "x-amz-meta-sha256": "1" * 64}
 THEIRS = {**MINE, "x-amz-meta-ledger": "f" * 8}
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[ScriptedS3]:
-    with scripted_server() as server:
-        for name, value in {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}.items():
-            monkeypatch.setenv(name, value)
-        yield server
 
 
 @pytest.fixture
@@ -143,6 +139,7 @@ def test_a_name_that_cannot_be_read_is_told(bucket: Bucket, s3: ScriptedS3) -> N
         (Answer(301, "PermanentRedirect"), InputError, "another region"),
         (Answer(503, "SlowDown"), StorageError, "asks for fewer requests"),
         (Answer(500, "InternalError"), StorageError, "it answers 500"),
+        (Answer(429, "TooManyRequests"), StorageError, "it answers 429"),
     ],
     ids=lambda value: value.code if isinstance(value, Answer) else "",
 )
@@ -218,6 +215,20 @@ async def test_an_unknown_request_whose_image_turns_up_is_settled(bench: Bench, 
         assert reader.unknowns() == []
     assert known is not None
     assert (bench.recovery.recovered, known.state) == (1, TaskState.DONE)
+
+
+async def test_images_of_one_name_whose_makers_nobody_knows_are_both_kept(bench: Bench, s3: ScriptedS3) -> None:
+    for number, name in ((1, "cats/1"), (2, "dogs/1")):
+        named = msgspec.structs.replace(task(number), name=name)
+        await bench.make(named, number)
+        attempt = await bench.store.begin(named, run=bench.run, reserved_microusd=PRICE)
+        adopted = replace(attempt, previous_maker=None)  # as after a rebuild
+        assert isinstance(await bench.store.images.put(adopted, answer(number + 10)), Artifact)
+    kept = {key: data for key, (data, _) in s3.objects.items() if ".superseded/" in key}
+    assert sorted(kept.values()) == sorted([image(1).data, image(2).data])
+    with bench.reader() as reader:
+        found = [*superseded_images(URL, bench.state, ledger_id=reader.ledger_id)]
+    assert [each.attempt for each in found] == [0, 0]
 
 
 async def test_another_place_is_refused_while_a_request_is_open(bench: Bench, tmp_path: Path) -> None:

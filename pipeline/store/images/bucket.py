@@ -13,20 +13,18 @@ from dataclasses import replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, create
+from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, StoredObject, create
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery, kept
+from pipeline.store.writer import Delivery, kept, superseded_names
 
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
-
-
 GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
 
 
@@ -43,16 +41,36 @@ def stored(image: Image, path: str, version: int) -> Artifact:
     )
 
 
-def find_object(bucket: Bucket, *, ledger_id: str, attempt: int, name: str) -> Artifact | None:
-    """Return the image that an attempt put; None: it put none, or what stands there is another one."""
-    for suffix in OUTPUT_SUFFIXES:
-        found = bucket.look(name + suffix)
+def find_object(
+    bucket: Bucket,
+    *,
+    ledger_id: str,
+    attempt: int,
+    name: str,
+    look: Callable[[str], StoredObject | None] | None = None,
+    note: Callable[[str], None] = lambda _: None,
+) -> tuple[Image, Artifact] | None:
+    """Return the image that an attempt put; None: it put none, or what stands there is another one.
+
+    `look`: one that remembers. `note`: called where the bytes are not what was put.
+    """
+    for path in (name + suffix for suffix in OUTPUT_SUFFIXES):
+        found = (look or bucket.look)(path)
         if found is None or found.facts is None or (found.facts.ledger, found.facts.attempt) != (ledger_id, attempt):
             continue
-        data = bucket.read(name + suffix) or b""
+        data = bucket.read(path) or b""
         if hashlib.sha256(data).hexdigest() == found.facts.sha256:
-            return stored(describe(data), name + suffix, found.version)
+            image = describe(data)
+            return image, stored(image, path, found.version)
+        note(f"{path} is not what was put there; it was left as it is")
     return None
+
+
+def _is_copy(there: StoredObject | None, found: StoredObject) -> bool:
+    """Say whether nothing but a copy of `found` stands there; a copy may have another ETag (encryption)."""
+    if there is None or there.version == found.version:
+        return True
+    return found.facts is not None and there.facts == found.facts
 
 
 class BucketWriter:
@@ -179,11 +197,16 @@ class BucketWriter:
             return None  # edited since: if it has our name, the put will say so
         waiting = self.keep(delivery)
         reach("kept")
-        name = f"{delivery.ledger_id}-{delivery.previous_maker or 0}-{old.path.rpartition('/')[2]}"
-        self._bucket.copy(old.path, SUPERSEDED + name)
+        self._bucket.copy(old.path, self._superseded_path(delivery, old.path, found))
         reach("superseded")
         self._bucket.delete(old.path)
         return waiting.rpartition("/")[2]
+
+    def _superseded_path(self, delivery: Delivery, path: str, found: StoredObject) -> str:
+        """Return a free name, or that of a copy of this very image, made before a kill."""
+        names = superseded_names(path.rpartition("/")[2], delivery.previous_maker)
+        paths = (f"{SUPERSEDED}{delivery.ledger_id}-{name}" for name in names)
+        return next(new for new in paths if _is_copy(self._bucket.look(new), found))
 
     def _conflict(self, delivery: Delivery) -> Conflict:
         kept = self.keep(delivery)

@@ -8,7 +8,9 @@ writer pool from end to end; cancelling the caller stops only the wait.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from pipeline.buckets import Bucket
 from pipeline.errors import ClosedFolder, Conflict, StorageError
@@ -43,8 +45,7 @@ class StoredImages:
         None: this is a worker. It gives images free names only: what stands in the place of another one is moved by
         the process that has the ledger, for a worker that was frozen may go on whenever it likes.
         """
-        self._manifest = settings.manifest
-        self._clock = settings.clock
+        self._settings = settings
         self._resources = resources
         self._pool = pool
         self._received = received
@@ -92,9 +93,23 @@ class StoredImages:
     def _find(self, attempt: Attempt) -> Artifact | Failure | None:
         outputs, name = self._resources.outputs, attempt.task.name
         if isinstance(outputs, Bucket):
-            return find_object(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+            found = find_object(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
+            return None if found is None else self._checked(attempt, *found)
         image = find_part(outputs, ledger_id=self._resources.ledger_id, attempt=attempt.id, name=name)
-        return None if image is None else self._put(attempt, Answer(image=image, notes=(TAKEN_OVER,)), is_written=True)
+        if image is None:
+            return None
+        result = self._put(attempt, Answer(image=image, notes=(TAKEN_OVER,)), is_written=True)
+        return self._checked(attempt, image, result) if isinstance(result, Artifact) else result
+
+    def _checked(self, attempt: Attempt, image: Image, artifact: Artifact) -> Artifact:
+        """Do what its sender did not come to, as recovery does: look for flags, write the sidecar."""
+        task, settings = attempt.task, self._settings
+        record: dict[str, Any] = msgspec.json.decode(rows.record_of(task, settings.state_dir))
+        record["fingerprint"] = task.fingerprint
+        if (sidecar := settings.beside(record, image)) is not None:
+            self._resources.writer.write_beside(artifact, sidecar)
+        flags, look = settings.check(record, image)
+        return replace(artifact, flags=flags, look=look)
 
     def _publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
         rejected = self._resources.rejected
@@ -106,9 +121,10 @@ class StoredImages:
             return replace(failure, storage_error=f"{attempt.task.id}: its image was kept and is not found")
         answer = Answer(image=describe(kept.path.read_bytes()), usage=failure.usage, request_id=failure.request_id)
         result = self._put(attempt, replace(answer, response_id=failure.response_id))
-        if isinstance(result, Artifact):
-            rejected.drop(kept.name)
-        return result
+        if not isinstance(result, Artifact):
+            return result
+        rejected.drop(kept.name)
+        return self._checked(attempt, answer.image, result)
 
     def _take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
         found = self._find(earlier)
@@ -174,9 +190,9 @@ class StoredImages:
             received=lambda path: self._receive(attempt, image, path),
             facts=Facts(
                 attempt=attempt.id,
-                manifest=self._manifest,
+                manifest=self._settings.manifest,
                 task=attempt.task.id,
-                at=self._clock().isoformat(),
+                at=self._settings.clock().isoformat(),
                 reason="the image could not be written to its place",
                 is_image=True,
                 name=attempt.task.name,
@@ -193,9 +209,9 @@ class StoredImages:
     def _facts_of_body(self, attempt: Attempt, failure: Failure) -> Facts:
         return Facts(
             attempt=attempt.id,
-            manifest=self._manifest,
+            manifest=self._settings.manifest,
             task=attempt.task.id,
-            at=self._clock().isoformat(),
+            at=self._settings.clock().isoformat(),
             reason=rows.text(failure.reason),
             fault=failure.fault.value,
             status=failure.status,

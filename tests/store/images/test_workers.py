@@ -89,6 +89,8 @@ async def test_a_part_without_its_name_is_published_and_a_torn_one_is_left(bench
     assert isinstance(await bench.store.images.find(first), Artifact)
     assert await bench.store.images.find(second) is None
     assert scene.out() == {"cats/1.png": image(1).data}
+    await bench.store.settle_late()
+    assert (bench.out / "cats" / bench.part_name(second.id, image(1).sha256)).exists()  # its worker may be at work
 
 
 @pytest.mark.parametrize("is_apart", [False, True], ids=["sees-the-state", "apart"])
@@ -109,6 +111,25 @@ async def test_no_worker_moves_an_earlier_image_away(scene: Scene, is_apart: boo
     assert scene.rejected() == []
 
 
+async def test_an_image_whose_worker_did_not_check_it_is_checked_here(scene: Scene) -> None:
+    """It died, or gave the image up to the process that may move the task's earlier one away."""
+    scene.options["check"] = lambda record, image: ({"blank": f"{record['id']} {image.sha256}"}, "0f")
+    await scene.reopen(**scene.options)
+    first = await scene.begin(1)
+    async with scene.worker() as images:
+        await images.put(first, answer(1))
+        found = await scene.bench.store.images.find(first)
+        assert isinstance(found, Artifact)
+        await scene.bench.store.finish(first, found, cost_microusd=PRICE, seconds=1.0)
+        again = await scene.begin(1)
+        kept = await images.put(again, answer(2))
+    assert isinstance(kept, Failure)
+    made = await scene.bench.store.images.publish_kept(again, kept)
+    assert isinstance(made, Artifact)
+    for artifact, number in ((found, 1), (made, 2)):
+        assert (artifact.flags, artifact.look) == ({"blank": f"{first.task.id} {image(number).sha256}"}, "0f")
+
+
 async def test_a_body_that_a_worker_kept_elsewhere_comes_into_rejected(scene: Scene) -> None:
     attempt = await scene.begin(1)
     failure = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="not JSON", body=b"<html>")
@@ -121,6 +142,7 @@ async def test_a_body_that_a_worker_kept_elsewhere_comes_into_rejected(scene: Sc
     assert scene.rejected() == [b"<html>"] * 2
     assert scene.out() == {}
     assert not list(scene.bench.out.glob(".kept-*"))
+    assert files(scene.bench.root / "node") == {}  # sent on to the bucket
 
 
 async def test_of_what_is_being_written_elsewhere_nothing_is_taken(bench: Bench, reopen: Reopen) -> None:
