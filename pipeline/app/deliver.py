@@ -144,7 +144,8 @@ def _place(
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there == "":
+    place = recipe.place_of(is_simulated=setup.flags.simulate)
+    if there == "" or f"{place}/{file}" == setup.manifest.location_of(artifact):  # a link, a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else _read(setup, artifact)
     try:

@@ -65,6 +65,8 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
     manifest = setup.manifest
     with reading(setup) as reader:
         for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
+            if reader.is_made_elsewhere(each.attempt):
+                continue
             yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
 
 

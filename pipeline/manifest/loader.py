@@ -259,6 +259,7 @@ class _Reader:
         for key_path, what, instead in (
             *troubles,
             *settings.setting_problems(file, self._folder, output_dir, state_dir),
+            *settings.place_problems(deliveries, output_dir, state_dir, is_simulated=self._simulate),
         ):
             self.problems.append(places.problem(key_path, what, instead))
         return Manifest(

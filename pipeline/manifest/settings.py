@@ -239,3 +239,15 @@ def recipes_of(
             is_stripped=each.metadata == "strip",
         )
     return recipes, problems
+
+
+def place_problems(
+    recipes: Mapping[str, DeliveryRecipe], output_dir: Place, state_dir: Path, *, is_simulated: bool
+) -> Iterator[SettingProblem]:
+    """Yield which recipes have no place of their own: a delivery withdraws what does not belong to it."""
+    owners: dict[Place, str] = {output_dir: "the output directory", state_dir: "the state directory"}
+    for name, recipe in recipes.items():
+        place = recipe.place_of(is_simulated=is_simulated)
+        if place in owners:
+            yield ("deliver", name, "to"), f"deliver.{name}.to is {owners[place]}", "name a directory of its own"
+        owners.setdefault(place, f"that of {name}")

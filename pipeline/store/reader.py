@@ -205,6 +205,10 @@ class LedgerReader:
         place = os.fsdecode(bytes(row[0]))
         return BucketUrl.of(place) if is_object(place) else Path(os.path.normpath(self.state_dir / place))
 
+    def is_made_elsewhere(self, attempt: int) -> bool:
+        """Say whether an attempt was made for another manifest that shares the ledger."""
+        return self._one("made_elsewhere", attempt=attempt, manifest=self.manifest) is not None
+
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""
         return self._one("is_recorded", path=rows.text(path), manifest=self.manifest) is not None

@@ -128,6 +128,28 @@ def test_bad_recipes_are_told_before_anything_is_written(imgpipe: Imgpipe) -> No
     assert (ended.exit, "did you mean 'shop'?" in ended.err) == (2, True)
 
 
+@pytest.mark.parametrize(
+    ("recipes", "what"),
+    [
+        ("{shop: {to: out, from: done}}", "shop.to is the output directory"),
+        ("{shop: {to: out/.pipeline, from: done}}", "shop.to is the state directory"),
+        ("{shop: {to: shop, select: '*/m'}, web: {to: ./shop, select: '*/j'}}", "web.to is that of shop"),
+    ],
+    ids=["output_dir", "state_dir", "two recipes"],
+)
+def test_a_place_belongs_to_one_recipe(imgpipe: Imgpipe, recipes: str, what: str) -> None:
+    ended = imgpipe("export", imgpipe.manifest(JOBS, extra=f"deliver: {recipes}"))
+    assert (ended.exit, what in ended.err) == (2, True), ended.err
+
+
+def test_an_image_itself_is_no_delivery(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra="deliver: {shop: {to: ., from: done, name: 'out/{{ job }}/{{ id }}'}}")
+    assert imgpipe("export", path).exit == 3
+    path.write_text(path.read_text().replace("from: done", "from: picked"))
+    imgpipe("export", path)
+    assert [image.parent for image in imgpipe.images()] == [imgpipe.out / "studio"] * 2
+
+
 def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra="deliver: {shop: {to: shop, from: done, name: one}}")
     ended = imgpipe("export", path)

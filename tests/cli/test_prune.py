@@ -86,3 +86,12 @@ def test_images_that_follow_from_a_renamed_row_stay(imgpipe: Imgpipe) -> None:
     assert [Path(each["path"]).stem for each in gone] == ["blue"]
     assert imgpipe("run", path, "--json").json["attempts"] == 0
     assert {image.stem for image in imgpipe.images()} == {"crimson", "blue"}  # the latter may go now
+
+
+def test_superseded_images_of_another_manifest_stay(imgpipe: Imgpipe) -> None:
+    shop = imgpipe.made()
+    imgpipe.made("{cups: {items: {red: A red cup}}}", name="cups")
+    cups = imgpipe.made("{cups: {items: {red: A crimson cup}}}", name="cups")
+    older = ("--superseded", "--older", "0s", "--json")
+    assert imgpipe("prune", shop, *older).json["files"] == []
+    assert kinds(imgpipe("prune", cups, *older).json["files"]) == ["superseded"]
