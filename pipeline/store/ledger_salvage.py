@@ -83,7 +83,7 @@ class _LedgerSalvage:
 
     def run(self) -> None:
         self._carry_ledger_id()
-        for table in ("manifest", "run", "task", "given", "record", "earlier", "hold"):
+        for table in ("manifest", "run", "task", "given", "edit", "record", "earlier", "hold"):
             for row in self._readable(table):
                 self._put(table, row)
         if not self._carry_attempts():

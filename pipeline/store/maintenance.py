@@ -153,7 +153,8 @@ class Maintenance:
 
     def accept_edits(self, edits: Sequence[tuple[Task, Edit]]) -> int:
         """Take what a person did to done images as it is; return how many. A file that cannot be read is left out."""
-        known = self._ledger.run(lambda c: [(task.id, edit, self._known(c, task.id)) for task, edit in edits])
+        manifest = self._settings.manifest
+        known = self._ledger.run(lambda c: [(task.id, edit, _known(c, manifest, task.id)) for task, edit in edits])
         orders = [row for each in known if (row := self._edit_row(*each)) is not None]
         return self._ledger.run(lambda c: sum(c.execute(query(name), row).rowcount for name, row in orders))
 
@@ -200,11 +201,6 @@ class Maintenance:
         taken_over = self._ledger.run(lambda c: sum(rows.take_over(c, row, record) for row, record in orders))
         rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
         return taken_over
-
-    def _known(self, connection: sqlite3.Connection, task_id: str) -> Known | None:
-        values = {"manifest": self._settings.manifest, "id": rows.text(task_id)}
-        row = connection.execute(query("known"), values).fetchone()
-        return None if row is None else known_of(row)
 
     def restore(self) -> int:
         """Set tasks to done whose image is that of their present request, whatever a later attempt for it met.

@@ -249,7 +249,8 @@ WHERE attempt = :attempt AND state = 'unknown'
 
 -- name: forget_image
 UPDATE task SET state = 'pending', path = NULL, sha256 = NULL, mime = NULL, width = NULL, height = NULL,
-  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, reason = 'removed by prune', updated_at = :now
+  size_bytes = NULL, mtime_ns = NULL, made = NULL, maker = NULL, edit = '', flags = '', look = '',
+  reason = 'removed by prune', updated_at = :now
 WHERE manifest = :manifest AND id = :id
 
 -- name: restore_done
@@ -503,6 +504,11 @@ FROM task NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 SELECT rowid, task, released, accepted FROM task NOT INDEXED
 WHERE rowid > :after AND (released > 0 OR accepted <> '') ORDER BY rowid LIMIT :most
 
+-- name: read_edit
+-- As above, since migration 6: what a person did to images, and their inputs' pixels.
+SELECT rowid, task, edit, pixels_digest FROM task NOT INDEXED
+WHERE rowid > :after AND (edit <> '' OR pixels_digest <> '') ORDER BY rowid LIMIT :most
+
 -- name: read_record
 SELECT rowid, task, record FROM record NOT INDEXED WHERE rowid > :after ORDER BY rowid LIMIT :most
 
@@ -546,6 +552,10 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, min(max(?, 0), 
 
 -- name: carry_given
 UPDATE task SET released = ?2, accepted = ?3 WHERE task = ?1
+
+-- name: carry_edit
+-- A word with a flipped bit is none.
+UPDATE task SET edit = CASE WHEN ?2 IN ('edited', 'absent') THEN ?2 ELSE '' END, pixels_digest = ?3 WHERE task = ?1
 
 -- name: carry_record
 -- The latest request is the task's own.

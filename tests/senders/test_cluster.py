@@ -138,6 +138,7 @@ async def test_an_answer_names_its_worker() -> None:
     async with Bench([actor]).sender() as sender:
         result = await sender.send(attempt(1))
     assert (result.worker, isinstance(result, Artifact)) == ("1@berlin", True)
+    assert sender.dispatch.workers[0].in_flight == set()
 
 
 async def test_after_a_death_what_was_written_is_taken_over_and_the_rest_is_unknown() -> None:

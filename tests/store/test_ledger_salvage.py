@@ -237,11 +237,12 @@ def test_l01_prompts_of_earlier_requests_are_carried_over(bench: Bench) -> None:
 
 
 def test_l01_what_a_person_ordered_of_tasks_is_carried_over(bench: Bench) -> None:
-    ledger = bench.state / NAME
+    ledger, ordered = bench.state / NAME, "task, released, accepted, edit, pixels_digest"
     with closing(sqlite3.connect(ledger)) as connection, connection:
         connection.execute("UPDATE task SET released = 7, accepted = fingerprint WHERE task = 3")
-        wanted = connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall()
+        connection.execute("UPDATE task SET edit = 'absent', pixels_digest = 'abc' WHERE task = 2")
+        wanted = connection.execute(f"SELECT {ordered} FROM task ORDER BY task").fetchall()
     spoil(ledger, root_of(ledger, "attempt_open"))
     again(bench)
     with closing(sqlite3.connect(ledger)) as connection:
-        assert connection.execute("SELECT task, released, accepted FROM task ORDER BY task").fetchall() == wanted
+        assert connection.execute(f"SELECT {ordered} FROM task ORDER BY task").fetchall() == wanted

@@ -1,14 +1,15 @@
 """What a person orders between requests: accepted changes, tasks that have their image, bodies read again."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 
-from pipeline.model import Billed, Failure, Fault, TaskState
+from pipeline.model import Artifact, Billed, Failure, Fault, TaskState
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.rejected import list_rejected
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import PRICE, close, image, task
+from tests.store.fakes import PRICE, answer, close, image, task
 
 REFUSED = Failure(fault=Fault.REFUSED, billed=Billed.YES, reason="IMAGE_SAFETY", status=200)
 BROKEN = Failure(fault=Fault.BROKEN, billed=Billed.YES, reason="cut", status=200, body=b'{"cut', suffix=".json")
@@ -54,6 +55,19 @@ async def test_an_image_of_another_request_does_not_make_a_task_done(bench: Benc
     await bench.make(task(1))
     await fail(bench, REFUSED, TaskState.REFUSED, prompt="a dog")
     assert await bench.store.maintain(Maintenance.restore) == 0
+
+
+async def test_a_removed_image_is_nobodys_twin(bench: Bench) -> None:
+    intent = await bench.store.begin(task(1), run=bench.run, reserved_microusd=PRICE)
+    made = await bench.store.images.put(intent, answer(1))
+    assert isinstance(made, Artifact)
+    flagged = replace(made, flags={"twin": "of another"}, look="0f")
+    await bench.store.finish(intent, flagged, cost_microusd=PRICE, seconds=1.0)
+    await bench.store.maintain(partial(Maintenance.forget_image, task_id="cats/1"))
+    with bench.reader() as reader:
+        known, looks = reader.known("cats/1"), reader.looks("cats", most=9)
+    assert known is not None
+    assert (known.state, known.flags, looks) == (TaskState.PENDING, {}, {})
 
 
 async def test_a_body_that_can_be_read_after_all_becomes_its_tasks_image(bench: Bench) -> None:

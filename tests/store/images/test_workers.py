@@ -89,6 +89,8 @@ async def test_a_part_without_its_name_is_published_and_a_torn_one_is_left(bench
     assert isinstance(await bench.store.images.find(first), Artifact)
     assert await bench.store.images.find(second) is None
     assert scene.out() == {"cats/1.png": image(1).data}
+    await bench.store.settle_late()
+    assert (bench.out / "cats" / bench.part_name(second.id, image(1).sha256)).exists()  # its worker may be at work
 
 
 @pytest.mark.parametrize("is_apart", [False, True], ids=["sees-the-state", "apart"])
@@ -140,6 +142,7 @@ async def test_a_body_that_a_worker_kept_elsewhere_comes_into_rejected(scene: Sc
     assert scene.rejected() == [b"<html>"] * 2
     assert scene.out() == {}
     assert not list(scene.bench.out.glob(".kept-*"))
+    assert files(scene.bench.root / "node") == {}  # sent on to the bucket
 
 
 async def test_of_what_is_being_written_elsewhere_nothing_is_taken(bench: Bench, reopen: Reopen) -> None:
