@@ -2,7 +2,7 @@
 
 Orphans are counted by job while the tasks stream past, so that memory stays flat: the ledger's count of a job, less the
 stream's. A job whose rows are not all known yet (they follow from images that are not made, or from files that are
-still too young) has no orphans that could be counted.
+still too young or cannot be read) has no orphans that could be counted.
 
 A task with a new id that asks for what an orphan has (a renamed folder, row or article number) takes its image over,
 each orphan's once. Which ids the manifest has is only computed where such an image is found: a second expansion of the
@@ -23,6 +23,7 @@ from typing import Final
 
 from pipeline.app.context import Setup
 from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Known, Task, TaskState
 from pipeline.plan.decide import changed_aspects
@@ -55,9 +56,10 @@ class Orphans:
                 self._unmade.add(job)
             yield row
 
-    def counted(self, waiting: Collection[str]) -> Counter[str]:
-        """Return the orphans of each job, when the stream has ended; `waiting` are the files that were too young."""
-        unsure = self._unsure(set(self._patient) if waiting else set())
+    def counted(self, *ended: Expansion) -> Counter[str]:
+        """Return the orphans of each job, when the stream has ended with these expansions."""
+        unseen = set(self._patient) if any(each.waiting for each in ended) else set()
+        unsure = self._unsure(unseen.union(*(each.incomplete for each in ended)))
         return Counter({job: number for job, number in self._left.items() if number > 0 and job not in unsure})
 
     @property

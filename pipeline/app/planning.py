@@ -282,7 +282,7 @@ def make_plan(
     waiting = tuple(name for expansion in ended for name in expansion.waiting)
     return Planned(
         plan=plan,
-        orphans=Counter() if jobs is not None else orphans.counted(waiting),
+        orphans=Counter() if jobs is not None else orphans.counted(*ended),
         waiting=waiting,
         said=(*(unmatched if plan.total else ()), *(text for expansion in ended for text in expansion.notes)),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),

@@ -19,6 +19,7 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import DigestMemory, plan_rows, reading
 from pipeline.app.rejected import rejected
 from pipeline.buckets import Locations
+from pipeline.manifest.expand import Expansion
 from pipeline.model import Artifact, is_object
 from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.rejected import FACTS
@@ -83,12 +84,10 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     """
     locations = Locations()
     with reading(setup) as reader:
-        waiting, orphans = list[str](), Orphans(setup.manifest, reader)
-        rows = plan_rows(
-            setup, reader, DigestMemory(reader), on_end=lambda expansion: waiting.extend(expansion.waiting)
-        )
+        ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
+        rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
         present = {each for row in orphans.watch(rows) for each in (row.task.id, row.verdict.former)}
-        jobs = orphans.counted(waiting)
+        jobs = orphans.counted(*ended)
         for known in reader.orphans(present):
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:

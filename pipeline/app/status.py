@@ -19,6 +19,7 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, nearest_id, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
+from pipeline.manifest.expand import Expansion
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.presence import UncheckedFiles
@@ -119,12 +120,12 @@ class _Counts:
 
 
 def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts:
-    counts, waiting, orphans = _Counts(), list[str](), Orphans(setup.manifest, reader)
+    counts, ended, orphans = _Counts(), list[Expansion](), Orphans(setup.manifest, reader)
     rows = plan_rows(
         setup,
         reader,
         DigestMemory(reader),
-        on_end=lambda expansion: waiting.extend(expansion.waiting),
+        on_end=ended.append,
         files=UncheckedFiles() if is_running else None,
     )
     selection = setup.flags.selection
@@ -138,7 +139,7 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
         if _state(row) is TaskState.DONE and row.verdict.reason is not None:
             counts.to_come[row.verdict.reason] += 1
     if selection.is_everything or selection.wants_orphans:
-        counts.orphaned = orphans.counted(waiting).total()
+        counts.orphaned = orphans.counted(*ended).total()
     return counts
 
 

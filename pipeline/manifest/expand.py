@@ -123,7 +123,8 @@ class Expansion:
     """The tasks of a manifest, lazily; iterate once.
 
     Raises InputError with every problem when the stream ends. After that, `waiting` holds the files that were younger
-    than `min_age`, relative to the manifest, `notes` what a person should know, and `count` the number of tasks.
+    than `min_age`, relative to the manifest, `notes` what a person should know, `count` the number of tasks, and
+    `incomplete` the jobs of which rows were left out (`skip_broken`).
     """
 
     def __init__(
@@ -156,6 +157,7 @@ class Expansion:
         self._unlisted = 0
         self._broken: list[str] = []
         self._left_out = 0
+        self.incomplete: set[str] = set()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -229,6 +231,7 @@ class Expansion:
 
     def _leave_out(self, plan: JobPlan, row: SourceRow, label: str, trouble: TemplateTrouble) -> None:
         self._left_out += 1
+        self.incomplete.add(plan.name)
         if self._left_out <= MAX_PROBLEMS:
             name = "-".join(part for part in (row.key, label) if part)
             self._broken.append(f"{plan.name}/{name} is left out: {trouble.what}")

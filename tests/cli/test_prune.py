@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import PIL.Image
 import pytest
 
 from tests.cli.conftest import Imgpipe
@@ -95,3 +96,16 @@ def test_superseded_images_of_another_manifest_stay(imgpipe: Imgpipe) -> None:
     older = ("--superseded", "--older", "0s", "--json")
     assert imgpipe("prune", shop, *older).json["files"] == []
     assert kinds(imgpipe("prune", cups, *older).json["files"]) == ["superseded"]
+
+
+def test_images_of_rows_that_cannot_be_read_now_stay(imgpipe: Imgpipe) -> None:
+    photos = imgpipe.folder / "photos"
+    photos.mkdir()
+    for name, colour in (("a", 10), ("b", 20)):
+        PIL.Image.new("L", (64, 64), colour).save(photos / f"{name}.png")
+    job = "each: {files: 'photos/*.png', root: photos}, prompt: x, images: ['{{ file.path }}'], skip_broken: true"
+    path = imgpipe.made(f"{{night: {{{job}}}}}")
+    (photos / "a.png").write_bytes(b"half a file")
+    assert imgpipe("prune", path, "--orphans", "--older", "0s", "--json").json["files"] == []
+    (photos / "a.png").unlink()
+    assert kinds(imgpipe("prune", path, "--orphans", "--older", "0s", "--json").json["files"]) == ["orphans"]
