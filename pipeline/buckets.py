@@ -59,7 +59,9 @@ _MEANING: Final = {
     "PermanentRedirect": "the bucket lies in another region; set AWS_REGION",
     "AuthorizationHeaderMalformed": "the bucket lies in another region; set AWS_REGION",
     "SlowDown": "it asks for fewer requests (SlowDown)",
+    "NotImplemented": "this service does not implement put-if-absent (If-None-Match: *) or SHA-256 checksums",
 }
+_ELSEWHERE: Final = "use another service, or a folder as output_dir"
 _TRANSIENT: Final = frozenset({"SlowDown", "RequestTimeout", "InternalError", "ServiceUnavailable"})
 _TRANSIENT_STATUS: Final = ("408", "429", "5")
 
@@ -278,7 +280,7 @@ class Bucket:
         if not is_honoured:
             raise InputError(
                 f"{self.url}: this service ignores put-if-absent (If-None-Match: *), so two runs could replace each"
-                " other's paid images; use another service, or a folder as output_dir"
+                f" other's paid images; {_ELSEWHERE}"
             )
 
     def _is_refused(self, name: str) -> bool:
@@ -315,7 +317,7 @@ class Bucket:
             what = f"no credentials were found; set {KEYS[self.url.scheme]}"
         elif what is None:
             what, is_permanent = "it cannot be reached, or the connection broke", False
-        is_permanent &= code not in _TRANSIENT and not status.startswith(_TRANSIENT_STATUS)
+        is_permanent &= code not in _TRANSIENT and (code in _MEANING or not status.startswith(_TRANSIENT_STATUS))
         return BucketError(f"{self.url}: {what}", is_permanent=is_permanent)
 
 
@@ -353,7 +355,8 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
     except BucketError as error:
         if not error.is_permanent:
             raise StorageError(f"{error}; nothing was sent") from None
-        raise InputError(f"{error}; {remedy(url)}") from None
+        is_unable = _MEANING["NotImplemented"] in str(error)
+        raise InputError(f"{error}; {_ELSEWHERE if is_unable else remedy(url)}") from None
 
 
 def remedy(url: BucketUrl) -> str:

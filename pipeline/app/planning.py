@@ -347,9 +347,13 @@ def _unmatched(selection: Selection, ids: Sequence[str], status: str) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
     if selection.is_everything or not ids:
         return ""
-    near = [found for pattern in selection.select if (found := nearest(pattern, ids, cutoff=0.5, most=20_000))]
-    advice = f"did you mean {near[0]}?" if near else f"`imgpipe status {status} --tasks` lists the ids"
-    return f"nothing is selected; {advice}"
+    return f"nothing is selected; {nearest_id(selection.select, ids, status)}"
+
+
+def nearest_id(written: Iterable[str], ids: Sequence[str], command: str) -> str:
+    """Say which id was meant by the first that resembles one, or what lists them."""
+    near = next((found for each in written if (found := nearest(each, ids, cutoff=0.5, most=NEAR))), None)
+    return f"did you mean {near}?" if near else f"`imgpipe status {command} --tasks` lists the ids"
 
 
 def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Event | None) -> None:

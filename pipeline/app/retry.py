@@ -4,17 +4,15 @@ A module of its own, as every verb has one; the run is `run`.
 """
 
 import asyncio
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, plan_rows
+from pipeline.app.planning import DigestMemory, nearest_id, plan_rows
 from pipeline.errors import InputError, Problem
 from pipeline.model import Edit, TaskState
 from pipeline.plan.selection import Selection
 from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
-from pipeline.text import nearest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,11 +44,10 @@ def _meant(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
         if is_named and row.known is not None and (row.known.state in what.states or is_absent):
             ids.add(task_id)
     if missing:
-        raise InputError(*(_unknown_id(task_id, seen, setup.command) for task_id in sorted(missing)))
+        raise InputError(
+            *(
+                Problem(what=f"no task has the id {each!r}", instead=nearest_id([each], seen, setup.command))
+                for each in sorted(missing)
+            )
+        )
     return frozenset(ids)
-
-
-def _unknown_id(task_id: str, ids: Iterable[str], command: str) -> Problem:
-    near = nearest(task_id, ids, cutoff=0.5, most=20_000)
-    advice = f"did you mean {near}?" if near else f"imgpipe status {command} --tasks lists the ids"
-    return Problem(what=f"no task has the id {task_id!r}", instead=advice)

@@ -16,7 +16,7 @@ from pipeline.app import holds
 from pipeline.app.consent import doubt, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, DigestMemory, plan_rows, reading
+from pipeline.app.planning import NEAR, DigestMemory, nearest_id, plan_rows, reading
 from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.model import Edit, Known, TaskState, is_object
@@ -25,7 +25,7 @@ from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
-from pipeline.text import moment, nearest
+from pipeline.text import moment
 from pipeline.view.status import (
     AttemptLine,
     Request,
@@ -220,7 +220,7 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         known = reader.known(task_id)
         if row is None and known is None:
             raise InputError(
-                Problem(what=f"no task has the id {task_id!r}", instead=_nearest(task_id, near, setup.command))
+                Problem(what=f"no task has the id {task_id!r}", instead=nearest_id([task_id], near, setup.command))
             )
         attempts = reader.attempts(task_id)
         records = records_of(reader, task_id, attempts)
@@ -254,11 +254,6 @@ def _orphan(known: Known | None, record: Record | None) -> StatusTask:
         cost_microusd=known.cost_microusd,
         reason="orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else ""),
     )
-
-
-def _nearest(task_id: str, ids: Sequence[str], command: str) -> str:
-    near = nearest(task_id, ids, cutoff=0.5, most=20_000)
-    return f"did you mean {near}?" if near else f"imgpipe status {command} --tasks lists the ids"
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:

@@ -41,7 +41,7 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """What one run did, which is nothing if nothing else is said; its JSON form is written by `report.summary`."""
+    """What one run did, which is nothing if nothing else is said; its JSON form is written by `view.run`."""
 
     run: int | None  # None: nothing was due and no run was opened
     exit: Exit
@@ -51,7 +51,7 @@ class RunSummary:
     failed: int = 0
     refused: int = 0
     unknown: int = 0
-    pending: int = 0
+    pending: int = 0  # what the same command asks for next, also where an earlier outcome is unknown
     conflict: int = 0
     missing: int = 0  # of those skipped: their file is gone or was changed since
     attempts: int = 0

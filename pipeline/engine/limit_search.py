@@ -24,7 +24,6 @@ SOON_S = 0.001  # the least time
 
 LONG_S, LONG_SHARE = 2.0, 1.5  # a backoff longer than both that and this share of an answer's time is about starts
 LOOSE_S = 60.0  # for a rate whose window is of no usual length
-FEW = 8  # starts that were taken: too few to tell a rate
 SAME, ABOVE = 0.05, 1.03  # of a level: refused at the same one again; hardly above it
 ROW = 4  # backoffs at one level that show a limit in flight, although a rate was learned
 CUT, TOP = 0.03, 0.985  # a refused rate is cut by so much, and grows fast up to so much of it
@@ -82,7 +81,7 @@ class LimitSearch:
         self._next_at = -math.inf  # keeps starts apart while no window is known
         self._was_limit = False
         self._alone_s = 0.0  # how long the canary alone was in flight
-        self._long_at = self._before_at = math.inf  # since the last long backoff ended, and the one before
+        self._long_at = math.inf  # since the last long backoff ended
         self._is_window_long = False
         self._row: deque[tuple[int, int]] = deque(maxlen=ROW)  # levels of backoffs, and usual ones before them
         self._same = 0
@@ -99,7 +98,7 @@ class LimitSearch:
 
     def first(self, at: float, alone_s: float) -> None:
         """Note the first start that counts; before it the canary was in flight alone for `alone_s`."""
-        self._long_at = self._before_at = at
+        self._long_at = at
         self._alone_s = alone_s
 
     def full_delay(self, now: float) -> float:
@@ -239,11 +238,8 @@ class LimitSearch:
 
     def _learn_window(self, backoff: Backoff, accepted: Ticket, now: float) -> None:
         """Take what was started within the window that has just ended."""
-        history = self._history
-        if sum(self._long_at <= at < backoff.began_at for at in history.taken) < FEW:
-            self._long_at = self._before_at  # too few to tell: with the period before
         span_s = self._span_s(backoff, accepted)
-        taken: float = history.taken_between(backoff.began_at - span_s, backoff.began_at)
+        taken: float = self._history.taken_between(backoff.began_at - span_s, backoff.began_at)
         if self.window is not None and self.window.span_s == span_s and backoff.began_at - self._long_at > span_s:
             taken = self._cut(2 * self.window.most) * self.window.most  # it began in the middle of the server's window
         if span_s not in USUAL_S:
@@ -251,7 +247,7 @@ class LimitSearch:
         self._set_window(max(1.0, taken), span_s, now)
         self._growth = Growth(max(1.0, taken) / span_s, max(1.0, taken) / span_s)
         self._is_window_long = True
-        self._before_at, self._long_at, self._alone_s = self._long_at, accepted.at, 0.0
+        self._long_at, self._alone_s = accepted.at, 0.0
 
     def _span_s(self, backoff: Backoff, accepted: Ticket) -> float:
         """Return how long the window is: a usual length that was over between the last refusal and `accepted`.

@@ -39,8 +39,16 @@ SERVED = frozenset(
 )  # a whole 200: the server did the work
 REFUSED = frozenset({Fault.THROTTLED, Fault.QUOTA})
 DOWN = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.OUTAGE})
-NO_VERDICT = frozenset(  # the next one is a canary too
-    {Fault.UNREACHABLE, Fault.SILENCE, Fault.MODEL_MISSING, Fault.UPSTREAM_ACCOUNT}
+NO_VERDICT = frozenset(  # the next one is a canary too: nobody answered, or what came is paid for and no image
+    {
+        Fault.UNREACHABLE,
+        Fault.SILENCE,
+        Fault.MODEL_MISSING,
+        Fault.UPSTREAM_ACCOUNT,
+        Fault.NO_IMAGE,
+        Fault.BROKEN,
+        Fault.LINK,
+    }
 )
 
 

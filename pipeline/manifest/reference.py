@@ -131,7 +131,7 @@ def _value(schema: dict[str, Any]) -> str:
         return "text or number"
     if DURATION_PATTERN in schema.get("pattern", ""):
         return "duration"
-    if schema.get("maximum") == MAX_USD:
+    if kind == "number" and schema.get("maximum") == MAX_USD:
         return "USD"
     if "%" in schema.get("pattern", ""):
         return "percentage"

@@ -38,14 +38,20 @@ _SIZED = (str, list, tuple, dict, range, KeysView, ValuesView, ItemsView)
 class Names(dict[str, Any]):
     """One namespace of a template (`row`, `vars`, `matrix`, `file`): its keys are data, it has no attributes."""
 
-    __slots__ = ("label",)
+    __slots__ = ("label", "lacking")
 
-    def __init__(self, label: str, values: Mapping[str, Any]) -> None:
+    def __init__(self, label: str, values: Mapping[str, Any], lacking: Mapping[str, str] | None = None) -> None:
+        """`lacking`: names that have no value, and what they show instead, such as `#N/A`."""
         super().__init__(values)
         self.label = label
+        self.lacking = lacking or {}
 
     def unknown(self, key: str) -> str:
         """Say that `key` is not here, with the nearest name that is."""
+        if key in self.lacking:
+            return (
+                f"{self.label}.{key} is {self.lacking[key]}; calculate or correct it in the spreadsheet, and save that"
+            )
         return f"{self.label} has no {key!r}; {_nearest(key, tuple(self))}"
 
 

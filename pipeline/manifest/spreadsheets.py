@@ -8,6 +8,8 @@ stream. A sheet is in memory as a whole, so what a workbook may unpack to is bou
 import codecs
 import csv
 import datetime
+import functools
+import html
 import io
 import itertools
 import re
@@ -217,10 +219,71 @@ def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
             name = _chosen(sheet, book.sheet_names)
-            for number, cells in enumerate(book.get_sheet_by_name(name).iter_rows(), 1):
-                yield number, [text_of_cell(cell) for cell in cells]
+            found = book.get_sheet_by_name(name)
+            valueless, left = _valueless(path, name), found.start[1] if found.start else 0
+            for number, values in enumerate(found.iter_rows(), 1):
+                cells = [text_of_cell(value) for value in values]
+                for column, text in valueless.get(number, ()):
+                    cells[column - left] = Valueless(text)
+                yield number, cells
     except CalamineError as error:
         raise Unreadable(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
+
+
+class Valueless(str):
+    """A cell with an error, or with a formula that was never calculated: its text says which."""
+
+    __slots__ = ()
+
+
+_ATTRIBUTES = re.compile(rb'([\w:]+)="([^"]*)"')
+_CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
+_FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
+
+
+def _valueless(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
+    """Find the cells of an xlsx sheet without a value: row from 1 -> (column from 0, what it shows).
+
+    The library reads them as empty (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed.
+    """
+    found: dict[int, list[tuple[int, str]]] = {}
+    if not zipfile.is_zipfile(path):
+        return found
+    with zipfile.ZipFile(path) as archive:
+        part = _part_of(archive, sheet)
+        data = b"" if part is None else archive.read(part)
+    if b't="e"' not in data and _FORMULA.search(data) is None:
+        return found
+    for attributes, content in _CELL.findall(data):
+        named = dict(_ATTRIBUTES.findall(attributes))
+        kind, value = named.get(b"t", b"n"), _VALUE.search(content)
+        is_error = kind == b"e"
+        at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
+        if at is None or not (is_error or (kind == b"n" and value is None and _FORMULA.search(content))):
+            continue
+        column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
+        text = value[1].decode("ascii", "replace") if is_error and value else "a formula without a value"
+        found.setdefault(int(at[2]), []).append((column, text))
+    return found
+
+
+def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
+    """Return the file of a sheet inside an xlsx workbook; None: it is none, such as ods."""
+    try:
+        book, links = (archive.read(name) for name in ("xl/workbook.xml", "xl/_rels/workbook.xml.rels"))
+    except KeyError:
+        return None
+    targets = {}
+    for tag in re.findall(rb"<(?:\w+:)?Relationship\b[^>]*>", links):
+        named = dict(_ATTRIBUTES.findall(tag))
+        targets[named.get(b"Id")] = named.get(b"Target", b"").decode()
+    for tag in re.findall(rb"<(?:\w+:)?sheet\b[^>]*>", book):
+        named = dict(_ATTRIBUTES.findall(tag))
+        if html.unescape(named.get(b"name", b"").decode()) == sheet:
+            target = targets.get(next((value for key, value in named.items() if key.endswith(b":id")), None), "")
+            part = target.removeprefix("/") if target.startswith("/") else f"xl/{target}"
+            return part if part in archive.namelist() else None
+    return None
 
 
 def text_of_cell(value: object) -> str:

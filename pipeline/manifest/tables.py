@@ -18,7 +18,7 @@ import msgspec
 from pipeline.errors import Problem
 from pipeline.manifest.files import open_regular, reason
 from pipeline.manifest.sandbox import Names, text_of
-from pipeline.manifest.spreadsheets import Unreadable, dialect_of, records, sheet_rows
+from pipeline.manifest.spreadsheets import Unreadable, Valueless, dialect_of, records, sheet_rows
 from pipeline.text import is_plain, nearest, plain_names
 
 
@@ -125,12 +125,15 @@ def table_rows(table: Table, note: Callable[[str], None] = lambda _text: None) -
 
 
 def _row(cells: Mapping[str, Any], line: int, column: str, file: str, needs_key: bool) -> SourceRow | Problem:
+    lacking = {name: str(cell) for name, cell in cells.items() if cell.__class__ is Valueless}
+    if lacking:
+        cells = {name: cell for name, cell in cells.items() if name not in lacking}
     value = cells.get(column)
     name = value if value.__class__ is str else str(text_of(value))
     if needs_key and not name.strip():
-        what = f"the key {column!r} is " + ("empty" if column in cells else "missing")
+        what = f"the key {column!r} is " + lacking.get(column, "empty" if column in cells else "missing")
         return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
-    data = Names("row", cells)
+    data = Names("row", cells, lacking)
     return SourceRow(name, data, None, f"{file}:{line}", line, False, fields_of(data))
 
 

@@ -87,6 +87,7 @@ class Api:
         self._limiter = Limiter(profile, clock)
         self._rules = FaultRules(profile)
         self._exchanges = 0
+        self._under_way: set[asyncio.Task[object]] = set()
 
     def application(self) -> web.Application:
         """Return the application that `Simulator` serves."""
@@ -99,6 +100,7 @@ class Api:
 
     async def generate(self, request: web.Request) -> web.Response:
         """Answer `generateContent`."""
+        self._note_under_way()
         exchange = self._exchange()
         try:
             reply = await self._answered(exchange, request)
@@ -131,6 +133,22 @@ class Api:
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
         return respond(wrong_path(request.method, request.path, self._exchange().request_id))
+
+    async def end(self, timeout_s: float) -> None:
+        """Wait for answers that are under way, then drop the rest.
+
+        aiohttp (3.14) does so by itself, but raises InvalidStateError when an answer ends just as it is given up.
+        """
+        if self._under_way:
+            _, late = await asyncio.wait(self._under_way, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+
+    def _note_under_way(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "aiohttp answers in a task"
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
 
     def _exchange(self) -> Exchange:
         self._exchanges += 1

@@ -83,7 +83,7 @@ async def test_a_cause_that_appears_in_mid_run_stops_it_and_the_same_command_goe
     shop.rows = 24
     summary = await shop.run(concurrency=4)
     assert (summary.exit, summary.failed) == (Exit.ACCOUNT, 0)
-    assert script.posts <= 10 + answers + 3  # and what was in flight beside the last of them
+    assert script.posts <= 10 + answers + 4  # and what was in flight; an image of the first ten may be judged late
     assert shop.states == {"done": summary.images, "pending": 24 - summary.images}
     script.judge = lambda _number, _row: None
     assert (await shop.run(concurrency=4)).exit is Exit.OK
@@ -174,8 +174,8 @@ async def test_paid_answers_without_an_image_stop_the_run(
     shop.rows = 60
     summary = await shop.run(concurrency=8)
     assert summary.exit is Exit.SOME_FAILED
-    assert script.posts <= 5 * paid_each + 8
-    assert summary.pending >= 60 - 13
+    assert script.posts <= 5 * paid_each  # one at a time, until an image has come
+    assert summary.pending >= 60 - 5
     assert "5 tasks in a row were paid for ($" in summary.reasons[0]
     assert len(shop.rejected) == script.posts  # whole answers
     assert all(path.read_bytes() in answer for path in shop.rejected if isinstance(answer, bytes))

@@ -69,7 +69,10 @@ def test_canary_is_alone_until_it_is_answered() -> None:
     assert bench.throttle.limit == 32
 
 
-@pytest.mark.parametrize("outcome", [Fault.UNREACHABLE, Fault.SILENCE, Fault.INPUT])
+@pytest.mark.parametrize(
+    "outcome",
+    [Fault.UNREACHABLE, Fault.SILENCE, Fault.INPUT, Fault.LINK, Fault.NO_IMAGE, Fault.BROKEN],
+)
 def test_canary_without_an_answer_is_followed_by_another(outcome: Fault) -> None:
     bench = Bench()
     bench.end(bench.fill(), failure(outcome))

@@ -37,6 +37,7 @@ def test_every_key_of_every_model_is_in_the_reference() -> None:
     [
         "| `max` | Longest wait. | duration | `60s` | `60s` |",
         "| `run` | USD of one run. | USD |  | `20.0` |",
+        "| `max_side` | Longer side in pixels at most. | integer 1 to 1,000,000,000 |  | `1200` |",
         "| `aspect_ratio` | Width:height. | text |  | `16:9`<br>`1:1`<br>`2:3` |",
         "| `key` | Column that names the row. | text | `id` | `sku` |",
     ],

@@ -324,6 +324,37 @@ def test_sheet_of_a_workbook_is_read_as_text(desk):
     assert "there is no sheet 'Sprong'; did you mean 'Spring'?" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("cell", "shows"),
+    [
+        ('<c r="C{n}" t="e"><v>#N/A</v></c>', "#N/A"),
+        ('<c t="e" r="C{n}"><f>VLOOKUP(1,A:A,1)</f><v>#REF!</v></c>', "#REF!"),
+        ('<c r="C{n}"><f>1+1</f><v/></c>', "a formula without a value"),
+        ('<x:c r="C{n}"><x:f>1+1</x:f></x:c>', "a formula without a value"),
+    ],
+    ids=["error", "error-of-a-formula", "never-calculated", "with-a-prefix"],
+)
+def test_cell_without_a_value_is_an_error_where_it_is_used(desk, cell, shows):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+
+    def row(number: int, *cells: str) -> str:
+        return "".join(each.format(n=number) for each in cells)
+
+    title = '<c r="C{n}" t="str"><f>""</f><v></v></c>'
+    named = '<c r="B{n}" t="inlineStr"><is><t>%s</t></is></c>'
+    rows = (
+        row(1, named % "id", '<c r="C{n}" t="inlineStr"><is><t>title</t></is></c>'),
+        row(2, named % "mug", cell),
+        row(3, named % "jar", title),  # a formula whose value is empty
+    )
+    book = sheet(*rows).replace("<worksheet ", f'<worksheet xmlns:x="{MAIN}" ')
+    workbook(desk.folder / "p.xlsx", **{"Mugs &amp; jars": book})
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert f"row.title is {shows}" in str(problem)
+    tasks = desk.tasks(job("xlsx: p.xlsx").replace("row.title", "row.id"))
+    assert [task.prompt for task in tasks] == ["p mug", "p jar"]
+
+
 def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     desk.write("p.xlsx", b"PK\x03\x04 no archive")

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import time
 
 import aiohttp
 import pytest
@@ -64,3 +65,21 @@ async def test_serve_announces_its_address_and_stops_on_a_signal(quick_profile, 
 
     await serve(quick_profile(), port=0, announce=announce)
     assert announced[0].startswith("http://127.0.0.1:")
+
+
+async def test_an_answer_that_is_ready_in_the_moment_it_is_given_up_raises_nothing(quick_profile, caplog):
+    awaited = asyncio.Event()
+
+    async def nearly_too_long(_: float) -> None:
+        awaited.set()
+        await asyncio.sleep(0.4)
+
+    async with aiohttp.ClientSession() as session:
+        async with Simulator(quick_profile(), sleep=nearly_too_long) as simulator:
+            url = f"{simulator.base_url}/v1beta/models/gemini-2.5-flash-image:generateContent"
+            body = {"contents": [{"parts": [{"text": "a mug"}]}]}
+            asking = asyncio.create_task(session.post(url, json=body, headers={"Authorization": "x"}))
+            await awaited.wait()
+            asyncio.get_running_loop().call_later(0.1, time.sleep, 0.6)  # a busy loop: both times are over after it
+        await asyncio.wait([asking])
+    assert caplog.messages == []

@@ -65,6 +65,12 @@ def test_another_ones_object_is_left(bucket: Bucket, s3: ScriptedS3) -> None:
     assert s3.objects["out/a.png"][0] == b"theirs"
 
 
+def test_a_service_without_put_if_absent_is_refused(bucket: Bucket, s3: ScriptedS3) -> None:
+    s3.tell("PUT", *[Answer(501, "NotImplemented")] * 8)  # Backblaze B2
+    with pytest.raises(InputError, match=r"does not implement put-if-absent .* use another service"):
+        bucket.prove()
+
+
 def test_a_service_that_ignores_the_condition_is_refused(bucket: Bucket, s3: ScriptedS3) -> None:
     s3.ignores_conditions = True
     with pytest.raises(InputError, match="ignores put-if-absent"):
