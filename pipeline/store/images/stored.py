@@ -8,7 +8,7 @@ writer pool from end to end; cancelling the caller stops only the wait.
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -26,6 +26,7 @@ from pipeline.store.rejected import Facts
 from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
 from pipeline.store.writer import Delivery
 
+T = TypeVar("T")
 TAKEN_OVER: Final = "found in the output after its worker was lost"
 
 
@@ -66,21 +67,29 @@ class StoredImages:
 
     async def publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
         """Give the image that a worker kept its name, in the place of the task's earlier one."""
-        return await self._pool.finish(self._publish_kept, attempt, failure)
+        return await self._search(self._publish_kept, attempt, failure)
 
     async def find(self, attempt: Attempt) -> Artifact | Failure | None:
         """Find the image of an attempt whose sender died, and publish it where only its part stands (P1).
 
         None: there is none, or not yet; the next start looks again.
         """
-        return await self._pool.finish(self._find, attempt)
+        return await self._search(self._find, attempt)
 
     async def take_earlier(self, attempt: Attempt, failure: Failure, earlier: Attempt) -> Artifact | Failure:
         """Take the image of an earlier attempt, given up for unknown, that has the name by now; reject this one's.
 
         Returns `failure` where it is not that image which is in the way.
         """
-        return await self._pool.finish(self._take_earlier, attempt, failure, earlier)
+        return await self._search(self._take_earlier, attempt, failure, earlier)
+
+    async def _search(self, work: Callable[..., T], attempt: Attempt, *others: object) -> T:
+        """Do work on what a worker left. Raises StorageError: the run stops, and the next start looks again."""
+        try:
+            return await self._pool.finish(work, attempt, *others)
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(f"{attempt.task.id}: its image could not be looked for ({why})") from error
 
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""

@@ -10,6 +10,7 @@ import pytest
 from obstore.store import MemoryStore
 
 from pipeline.buckets import Bucket
+from pipeline.errors import StorageError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault, TaskState
 from pipeline.store.images.stored import StoredImages
 from pipeline.store.kept import apart_dir, sending_on
@@ -91,6 +92,13 @@ async def test_a_part_without_its_name_is_published_and_a_torn_one_is_left(bench
     assert scene.out() == {"cats/1.png": image(1).data}
     await bench.store.settle_late()
     assert (bench.out / "cats" / bench.part_name(second.id, image(1).sha256)).exists()  # its worker may be at work
+
+
+async def test_an_output_that_cannot_be_searched_is_no_bug(bench: Bench) -> None:
+    attempt = await Scene(bench, bench.open).begin(1)
+    (bench.out / "cats").write_text("a file where a folder was")
+    with pytest.raises(StorageError, match=r"cats/1: its image could not be looked for \(Not a directory\)"):
+        await bench.store.images.find(attempt)
 
 
 @pytest.mark.parametrize("is_apart", [False, True], ids=["sees-the-state", "apart"])
