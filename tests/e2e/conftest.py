@@ -104,10 +104,14 @@ class Called(Imgpipe):
 
     capsys: "pytest.CaptureFixture[str] | None" = None
 
-    def __call__(self, *args: str | Path, **_: Any) -> "subprocess.CompletedProcess[str]":
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, **_: Any
+    ) -> "subprocess.CompletedProcess[str]":
         assert self.capsys is not None
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
+        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+            for name, value in {**self.env, **(env or {})}.items():
+                patch.setenv(name, value)
             main([str(arg) for arg in args])
         out, err = self.capsys.readouterr()
         assert isinstance(stop.value.code, int)
@@ -118,11 +122,9 @@ class Called(Imgpipe):
 @pytest.fixture
 def called(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
     monkeypatch.chdir("/")
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+    for name in ("COMETAPI_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in (BARE | {"NO_COLOR": "1"}).items():
-        monkeypatch.setenv(name, value)
-    command = Called(tmp_path, capsys=capsys)
+    command = Called(tmp_path, BARE | {"NO_COLOR": "1"}, capsys=capsys)
     yield command
     logs.tear_down()
     assert leaks(CANARIES, tmp_path / "nothing", *command.ended) == []
