@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -109,10 +110,11 @@ class Called(Imgpipe):
     ) -> "subprocess.CompletedProcess[str]":
         assert self.capsys is not None
         self.capsys.readouterr()
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stop:
+        with pytest.MonkeyPatch.context() as patch:
             for name, value in {**self.env, **(env or {})}.items():
                 patch.setenv(name, value)
-            main([str(arg) for arg in args])
+            with pytest.raises(SystemExit) as stop:
+                main([str(arg) for arg in args])
         out, err = self.capsys.readouterr()
         assert isinstance(stop.value.code, int)
         self.ended.append(subprocess.CompletedProcess(args, int(stop.value.code), out, err))
@@ -162,6 +164,13 @@ def server_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="simulators", daemon=True).start()
     return loop
+
+
+@contextmanager
+def entered(server: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Serve on the loop of the simulators while the command runs here."""
+    yield asyncio.run_coroutine_threadsafe(server.__aenter__(), server_loop()).result(10)
+    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), server_loop()).result(10)
 
 
 class Servers:
