@@ -21,20 +21,13 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
 from pipeline.model import Edit, Known, TaskState, is_object
+from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import (
-    AttemptLine,
-    Request,
-    RunningNow,
-    Status,
-    StatusTask,
-    TaskHistory,
-)
+from pipeline.view.status import AttemptLine, Request, RunningNow, Status, StatusTask, TaskHistory
 
 CHANGED: Final = "the manifest asks for something else now"
 
