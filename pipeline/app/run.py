@@ -6,38 +6,38 @@ ending is a RunSummary.
 
 import asyncio
 import os
-import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, suppress
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from pipeline.app.consent import at_most, begun_beside, doubt, doubt_of_today, prices_of, wallet_of, with_consent
+from pipeline.app.consent import (
+    CLOCK_SLACK,
+    at_most,
+    begun_beside,
+    describe_hold,
+    doubt,
+    doubt_of_today,
+    lasting_holds,
+    owner_of,
+    prices_of,
+    void_holds,
+    wallet_of,
+    with_consent,
+)
 from pipeline.app.context import Setup
-from pipeline.app.free_changes import FreeChanges, apply_free_changes
-from pipeline.app.holds import CLOCK_SLACK, describe, lasting, owner_of, void
 from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
-from pipeline.app.pilot import Pilot, both, pilot_first
-from pipeline.app.planning import Cancelled, Planned, make_plan, reading
-from pipeline.app.retry import Release, release
-from pipeline.app.sending import GaugeOf, SendingOutcome
+from pipeline.app.planning import Planned, reading
+from pipeline.app.redo import Release, release
 from pipeline.app.signals import Signals
-from pipeline.app.summary import nothing_done, summary_of
-from pipeline.engine.events import (
-    Gauge,
-    Halted,
-    Listener,
-    RunEnded,
-    RunStarted,
-    RunSummary,
-    StagePlanned,
-    Warned,
-)
+from pipeline.app.stages import Pilot, both, pilot_first, plan_stage
+from pipeline.app.summary import GaugeOf, SendingOutcome, nothing_done, summary_of
+from pipeline.engine.events import Gauge, Halted, Listener, RunEnded, RunStarted, RunSummary, StagePlanned, Warned
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
 from pipeline.model import BucketUrl, Due, TaskState
@@ -55,9 +55,6 @@ from pipeline.store.store import Store
 if TYPE_CHECKING:
     from pipeline.app.sending import SendingRun
     from pipeline.app.workers import ReadyWorkers
-
-
-PASSES: Final = 5  # of a plan whose images move out of each other's way
 
 
 class Watcher(Protocol):
@@ -151,7 +148,7 @@ async def _run(
                 recovery = await store.recover()
                 await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
-                    voided = tuple(void(reader))
+                    voided = tuple(void_holds(reader))
                     recovery.notes += voided
                     await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
                     if retry is not None:
@@ -211,13 +208,11 @@ def _check_state(setup: Setup) -> None:
 
 def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:
     """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
-    held = {} if setup.flags.is_now else lasting(setup, reader)
+    held = {} if setup.flags.is_now else lasting_holds(setup, reader)
     if held and models and ("" in held or held.keys() >= set(models)):
         hold = max(held.values(), key=lambda hold: hold.not_before)
-        text = (
-            f"{describe(hold)}; nothing was sent. `imgpipe run {setup.command_of_selection} --now` sends all the same"
-        )
-        raise TryLater(text, not_before=hold.not_before)
+        instead = f"`imgpipe run {setup.command_of_selection} --now` sends all the same"
+        raise TryLater(f"{describe_hold(hold)}; nothing was sent. {instead}", not_before=hold.not_before)
     return held
 
 
@@ -228,61 +223,15 @@ async def _after_holds(job: _Job, outcome: SendingOutcome) -> None:
         await job.store.forget_holds(provider=owner.provider, key=owner.key or "")
 
 
-async def _plan(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None = None) -> Planned:
-    """Plan, and do what costs no request; where images moved out of the way of others, plan again.
-
-    Images may move in a row (a to b, b to c): a few times are enough for what people rename, and what is then still
-    in the way is a conflict.
-    """
-    planned, settled = await _plan_and_settle(job, jobs, spool)
-    notes = settled.notes
-    for _ in range(PASSES):
-        if not (settled.moved and planned.plan.states[TaskState.CONFLICT]):
-            break
-        if spool is not None:
-            spool.clear()
-        planned, settled = await _plan_and_settle(job, jobs, spool)
-        notes += settled.notes
-    planned.plan.states[TaskState.DONE] -= settled.conflicts
-    planned.plan.states[TaskState.CONFLICT] += settled.conflicts
-    planned.plan.notes += notes
-    return planned
-
-
-async def _plan_and_settle(job: _Job, jobs: Collection[str] | None, spool: Spool | None) -> tuple[Planned, FreeChanges]:
-    with closing(Spool(job.setup.manifest.state_dir)) as free:
-        planned = await _plan_once(job, jobs=jobs, spool=spool, free=free)
-        await job.store.remember_digests(planned.digests)
-        return planned, await apply_free_changes(job.store, free)
-
-
-async def _plan_once(job: _Job, *, jobs: Collection[str] | None, spool: Spool | None, free: Spool) -> Planned:
-    """Plan in a thread, so that signals are heard; a cancelled plan stops at its next task, and is waited for.
-
-    It reads the ledger and writes to the spools, which close when this is left.
-    """
-    is_cancelled = threading.Event()
-    planning = asyncio.to_thread(
-        make_plan, job.setup, job.reader, jobs=jobs, spool=spool, free=free, is_cancelled=is_cancelled
-    )
-    task = asyncio.create_task(planning, name="plan")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        is_cancelled.set()
-        with suppress(Cancelled, ImgpipeError):  # what the plan found does not matter any more
-            await task
-        raise
-
-
 # -- the run ------------------------------------------------------------------------------------------------------
 
 
 async def _plan_and_go(job: _Job) -> RunSummary:
     first, *later = job.setup.manifest.stages
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
-        planned = await _plan(job, jobs=first if later else None, spool=spool)
-        ahead = [await _plan(job, jobs=[name for stage in later for name in stage])] if later else []
+        planned = await plan_stage(job.setup, job.store, job.reader, jobs=first if later else None, spool=spool)
+        behind = [name for stage in later for name in stage]
+        ahead = [await plan_stage(job.setup, job.store, job.reader, jobs=behind)] if later else []
         whole = merged(planned.plan, *(each.plan for each in ahead))
         if (reason := begun_beside(job.reader, whole)) is not None:
             await job.store.write_doubt(reason)
@@ -421,7 +370,7 @@ async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -
     yield spool
     for names in job.setup.manifest.stages[1:]:
         with closing(Spool(job.setup.manifest.state_dir)) as following:
-            more = await _plan(job, jobs=names, spool=following)
+            more = await plan_stage(job.setup, job.store, job.reader, jobs=names, spool=following)
             planned.plan = merged(planned.plan, more.plan)
             listen(StagePlanned(total=planned.plan.total, due=planned.plan.due))
             yield following

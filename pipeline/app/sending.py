@@ -10,15 +10,16 @@ import gc
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from pipeline.app.consent import owner_of
 from pipeline.app.context import Setup
-from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
-from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Workers
-from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
+from pipeline.app.summary import GaugeOf, SendingOutcome
+from pipeline.engine.events import Event, Halted, Listener, Workers
+from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
@@ -34,6 +35,7 @@ from pipeline.store.store import Store
 if TYPE_CHECKING:
     from pipeline.app.workers import ReadyWorkers
     from pipeline.senders.remote import ClusterSender
+
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -69,47 +71,6 @@ def _tune_allocator() -> None:
         return
     for option, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 64 * 2**20)):
         mallopt(option, value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendingOutcome:
-    """What a run did, and why it stopped early."""
-
-    counts: Counts = field(default_factory=Counts)
-    halts: Halts = field(default_factory=Halts)
-    workers: Callable[[], Workers | None] = lambda: None
-
-
-class Gauged(Protocol):
-    """Something with a gauge: the engine."""
-
-    def gauge(self) -> Gauge: ...
-
-
-class GaugeOf:
-    """The state of a run at this moment; before the engine stands, only its money."""
-
-    def __init__(self, wallet: Wallet, *, concurrency: int) -> None:
-        self._wallet = wallet
-        self._concurrency = concurrency
-        self.engine: Gauged | None = None
-        self.workers: Callable[[], Workers | None] = lambda: None
-
-    def __call__(self) -> Gauge:
-        if self.engine is not None:
-            return replace(self.engine.gauge(), workers=self.workers())
-        return Gauge(
-            in_flight=0,
-            limit=0,
-            concurrency=self._concurrency,
-            spent_microusd=0,
-            unknown_microusd=0,
-            reserved_microusd=0,
-            budget_left_microusd=self._wallet.left_microusd,
-            queued=0,
-            pause_reason=None,
-            pause_left_s=0.0,
-        )
 
 
 async def _begin_resolver_threads() -> None:

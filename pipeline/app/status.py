@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.app import holds
+from pipeline.app import consent
 from pipeline.app.consent import doubt, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
@@ -76,7 +76,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
     unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
     wallet = wallet_of(setup, reader)
-    held = list(holds.lasting(setup, reader, now=now).values())
+    held = list(consent.lasting_holds(setup, reader, now=now).values())
     return Status(
         states={state: counts.states[state] for state in TaskState},
         missing=counts.missing,
@@ -92,7 +92,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
         unknowns=unknowns,
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
-        holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
+        holds=[*map(consent.describe_hold, held), *consent.void_holds(reader, now=now)],
         is_play_money=setup.is_play_money,
         doubt=doubt(setup, reader),
         budget_left_microusd=wallet.left_microusd,
