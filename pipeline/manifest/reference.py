@@ -165,10 +165,6 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;")
 
 
-if __name__ == "__main__":
-    print(reference(), end="")  # noqa: T201 - its result
-
-
 def json_schema() -> dict[str, Any]:
     """Return the manifest's JSON Schema, readable by draft-07 tools."""
     schema = ManifestFile.model_json_schema(ref_template="#/definitions/{model}")
@@ -260,3 +256,7 @@ def _photograph(name: str, sky: tuple[int, int, int], ground: tuple[int, int, in
 
 
 _DATA: dict[str, Callable[[Path], dict[Path, bytes]]] = {"csv": _table, "folder": _photographs}
+
+
+if __name__ == "__main__":
+    print(reference(), end="")  # noqa: T201 - its result
