@@ -20,13 +20,12 @@ from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Edit, Mark, Quote, Task
 from pipeline.plan.plan import PlanRow
-from pipeline.report.folder import report_folder
-from pipeline.report.gallery import write_report
+from pipeline.report.folder import report_folder, write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
 from pipeline.store.history import PastAttempt
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
-from pipeline.view.cost import CostLine
+from pipeline.view.status import CostLine
 
 # -- report and money ---------------------------------------------------------------------------------------------
 

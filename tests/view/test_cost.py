@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.view.cost import CostLine, costs_json, costs_sentence, show_costs
+from pipeline.view.status import CostLine, costs_json, costs_sentence, show_costs
 
 LINE = CostLine(
     key=("posters", "gemini-3.1-flash-image-preview", "2026-11-22"),
