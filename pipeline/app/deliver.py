@@ -23,7 +23,7 @@ from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.provenance import is_signed
-from pipeline.manifest.settings import DeliveryRecipe
+from pipeline.manifest.outputs import DeliveryRecipe
 from pipeline.model import Artifact, BucketUrl, Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection

@@ -10,9 +10,8 @@ from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_h
 from pipeline.app.context import Setup
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.model import BucketUrl
-from pipeline.plan.decide import MISSING
+from pipeline.plan.decide import MISSING, UncheckedFiles
 from pipeline.plan.plan import Plan
-from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
 from pipeline.view.plan import Forecast, PlanBill, PlanLine

@@ -29,9 +29,8 @@ from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
-from pipeline.plan.decide import FileView
+from pipeline.plan.decide import Files, FileView, Objects
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
-from pipeline.plan.presence import Files, Objects
 from pipeline.provider.catalogue import PriceList
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader

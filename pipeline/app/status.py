@@ -21,8 +21,8 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
 from pipeline.model import Edit, Known, TaskState, is_object
+from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
@@ -172,7 +172,7 @@ def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
 
 
 def selected_rows(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
-    """Stream the selected tasks beside what is known of them. `is_running`: a run goes on, whose files are not looked at."""
+    """Stream the selected tasks beside what is known of them. `is_running`: the files of a run are not looked at."""
     files = UncheckedFiles() if is_running else None
     return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 

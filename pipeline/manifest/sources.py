@@ -14,7 +14,6 @@ from pipeline.buckets import BucketError, remedy
 from pipeline.errors import Problem
 from pipeline.manifest import tables
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.files import secret_reason
 from pipeline.manifest.globbing import (
     BadPattern,
     Glob,
@@ -26,10 +25,9 @@ from pipeline.manifest.globbing import (
     walk,
 )
 from pipeline.manifest.inputs import InputFiles, InputObjects
-from pipeline.manifest.jobs import JobPlan, upstream_of
+from pipeline.manifest.jobs import Combinations, JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.location import split_bucket
-from pipeline.manifest.matrix import Combinations
+from pipeline.manifest.location import secret_reason, split_bucket
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.manifest.files import open_regular
+from pipeline.manifest.location import open_regular
 from pipeline.text import is_plain, nearest
 
 DELIMITERS = (",", ";", "\t")

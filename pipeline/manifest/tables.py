@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.files import open_regular, reason
+from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.spreadsheets import Unreadable, Valueless, dialect_of, records, sheet_rows
 from pipeline.text import is_plain, nearest, plain_names

@@ -19,10 +19,9 @@ import msgspec
 from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
-from pipeline.manifest.files import BadValue
 from pipeline.manifest.inputs import InputFiles
-from pipeline.manifest.jobs import JobPlan, Recipe
-from pipeline.manifest.matrix import Combination
+from pipeline.manifest.jobs import Combination, JobPlan, Recipe
+from pipeline.manifest.location import BadValue
 from pipeline.manifest.outputs import OutputNames, output_name
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
