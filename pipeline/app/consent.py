@@ -1,25 +1,29 @@
-"""Compares the price of a plan with the budgets, and asks for consent above $5.
+"""Says what may be sent now: the price of a plan against the budgets, a person's consent above $5, and holds.
 
-Reads money from the ledger and may ask one question on a terminal; it writes and sends nothing.
+A hold is a delay that the provider named. It binds the provider, the key and the model of the request that was refused:
+another key or another model may send. Everything here reads the ledger, and may ask one question on a terminal.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
+from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
-from pipeline.app.holds import CLOCK_SLACK
 from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import InputError, Problem
+from pipeline.errors import ImgpipeError, InputError, Problem
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
+from pipeline.store.history import Hold
 from pipeline.store.reader import LedgerReader
-from pipeline.text import count, money, usd
+from pipeline.text import count, moment, money, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
+CLOCK_SLACK: Final = timedelta(minutes=5)  # by which a clock may be set back between runs without a word
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 DEAREST_MICROUSD: Final = 300_000  # of one image whose price is not known: the dearest reservation of the catalogue
 REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises what is reserved
@@ -133,3 +137,55 @@ def _question(plan: Plan) -> str:
     least, most = usd(plan.least_microusd), usd(plan.most_microusd)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"
+
+
+# -- holds ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Whose requests a hold binds. `key`: a digest that tells two keys apart and gives neither away."""
+
+    provider: str
+    key: str | None  # None: no key is set, so that all of them are meant
+
+
+def owner_of(setup: Setup) -> Owner:
+    """Return whose holds are this run's."""
+    address = setup.provider.base_url
+    provider = setup.provider.kind.value if address is None else f"{setup.provider.kind}:{urlsplit(address).netloc}"
+    try:
+        key = hashlib.sha256(f"{provider}\0{setup.key()}".encode()).hexdigest()[:8]
+    except ImgpipeError:
+        return Owner(provider, None)
+    return Owner(provider, key)
+
+
+def lasting_holds(setup: Setup, reader: LedgerReader, *, now: datetime | None = None) -> Mapping[str, Hold]:
+    """Return the holds that bind this provider and key now, by model; "" is every model."""
+    now, owner = now or datetime.now(UTC), owner_of(setup)
+    return {
+        hold.model: hold
+        for hold in reader.holds()
+        if hold.provider in ("", owner.provider)
+        and (not hold.key or owner.key in (None, hold.key))
+        and hold.set_at <= now + CLOCK_SLACK
+        and now < hold.not_before
+    }
+
+
+def void_holds(reader: LedgerReader, *, now: datetime | None = None) -> Iterator[str]:
+    """Say which holds were dated by a clock that was ahead: nobody knows any more when they end."""
+    now = now or datetime.now(UTC)
+    for hold in reader.holds():
+        if hold.set_at > now + CLOCK_SLACK:
+            yield (
+                f"a hold until {moment(hold.not_before)} does not count: the clock was ahead when it was written"
+                f" ({moment(hold.set_at)}); if the provider still wants it, it says so again ({hold.reason})"
+            )
+
+
+def describe_hold(hold: Hold) -> str:
+    """Say what was asked for, by whom and why."""
+    model = f", for {hold.model}" if hold.model else ""
+    return f"the provider asked to wait until {moment(hold.not_before)}{model} ({hold.reason})"

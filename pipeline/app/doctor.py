@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.app import context
+from pipeline.app.consent import describe_hold, lasting_holds
 from pipeline.app.context import Flags, Setup, prepare
-from pipeline.app.holds import describe, lasting
 from pipeline.app.planning import reading
 from pipeline.app.provider_checks import connect, is_image_model, listed_models
 from pipeline.buckets import as_input_error, open_bucket
@@ -344,14 +344,14 @@ def _state(setup: Setup) -> Iterator[Check]:
             if reader.is_missing:
                 yield _ok("ledger", "none yet; the first run makes it")
                 return
-            held, runs = list(lasting(setup, reader).values()), reader.runs()
+            held, runs = list(lasting_holds(setup, reader).values()), reader.runs()
     except ImgpipeError as error:
         yield _bad("ledger", str(error))
         return
     yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
     now = datetime.now(UTC)
     for hold in held:
-        yield _warn("quota", describe(hold), "the same command works after that; `run --now` sends all the same")
+        yield _warn("quota", describe_hold(hold), "the same command works after that; `run --now` sends all the same")
     if runs and runs[-1].started_at > now:
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
 

@@ -1,23 +1,42 @@
-"""Copies the images that a person picked into a folder.
+"""`export`: copies picked images into a folder, or writes done images as a training set (`--as parquet|webdataset`).
 
-A different file is never replaced. Images keep the folders and names they have below the output directory. What was
-not copied is reported with its reason.
+Picked images keep the folders and names they have below the output directory; a different file is never replaced, and
+what was not copied is reported with its reason.
+
+A training set is shards, each written whole under its name, and `shards.jsonl`, which lists them: the same command
+continues after an interruption, and makes only the shards anew whose images changed. Memory is that of one shard of
+Parquet (100 MB of images at most) or of one image (webdataset). In Parquet, `image` is a struct of `bytes` and `path`,
+which the schema metadata call an Image, as the library `datasets` writes and reads it
+(https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`.
 """
 
+import hashlib
+import io
 import os
 import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any, Final
+
+import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import reading
+from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
-from pipeline.errors import Exit, StorageError
-from pipeline.model import SIDECAR, Artifact, Mark, is_object
-from pipeline.store.files import Disk, link_or_rename
+from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.model import SIDECAR, Artifact, Edit, Mark, TaskState, is_object
+from pipeline.plan.plan import PlanRow
+from pipeline.store.files import Disk, FileComparison, link_or_rename
 from pipeline.store.reader import LedgerReader
+from pipeline.text import usd
+
+# -- picked images ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True, kw_only=True)
@@ -65,7 +84,7 @@ def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact | str:
 
 def _place(task_id: str, source: str, target: Path, exported: Exported, locations: Locations) -> None:
     """Copy an image, and the file beside it where there is one and its place is free."""
-    data = _read(locations, source)
+    data = _read_pick(locations, source)
     if data is None:
         exported.left.append((task_id, f"{source} is missing"))
         return
@@ -78,11 +97,11 @@ def _place(task_id: str, source: str, target: Path, exported: Exported, location
         exported.left.append((task_id, f"{target} is another file; move it away or export to another folder"))
         return
     beside, copied = source + SIDECAR, target.with_name(target.name + SIDECAR)
-    if not os.path.lexists(copied) and (sidecar := _read(locations, beside)) is not None:
+    if not os.path.lexists(copied) and (sidecar := _read_pick(locations, beside)) is not None:
         _copy(beside, sidecar, copied)
 
 
-def _read(locations: Locations, source: str) -> bytes | None:
+def _read_pick(locations: Locations, source: str) -> bytes | None:
     with suppress(FileNotFoundError, NotADirectoryError):
         return locations.read(source)
     return None
@@ -103,3 +122,230 @@ def _copy(source: str, data: bytes, target: Path) -> bool:
         part.unlink(missing_ok=True)
         disk.close(folder)
     return True
+
+
+# -- training set -----------------------------------------------------------------------------------------------------
+
+
+SHARD: Final = 1000  # images, unless a person says otherwise
+MOST_BYTES: Final = 100_000_000  # of a shard's images
+READERS: Final = 8  # images of a Parquet shard read at once
+INDEX: Final = "shards.jsonl"
+SUFFIXES: Final = {"parquet": ".parquet", "webdataset": ".tar"}
+NUMBERS: Final = {"variant": "int64", "width": "int64", "height": "int64", "seed": "int64", "price_usd": "float64"}
+TEXTS: Final = ("id", "job", "row", "prompt", "system", "model", "mime", "sha256", "fingerprint")
+
+
+class Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """One finished shard."""
+
+    file: str
+    images: int
+    digest: str  # of what is in it
+
+
+@dataclass(slots=True, kw_only=True)
+class Written:
+    """What was written. `left`: task id and reason."""
+
+    images: int = 0
+    shards: list[Shard] = field(default_factory=list)
+    kept: int = 0  # shards that were there already
+    left: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def exit(self) -> Exit:
+        return Exit.SOME_FAILED if self.left else Exit.OK
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sample:
+    location: str
+    size_bytes: int
+    columns: dict[str, Any]
+
+
+def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int = SHARD) -> Written:
+    """Write the selected done images. Raises InputError: no extra, files that are not ours. StorageError."""
+    if kind == "parquet":
+        _check_extra()
+    written = Written()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        former = {shard.file: shard for shard in _index(folder / INDEX)}
+        with reading(setup) as reader:
+            names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
+            for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
+                file = f"data-{number:05d}{SUFFIXES[kind]}"
+                shard = Shard(file=file, images=len(samples), digest=_digest(samples, names))
+                if former.get(file) == shard and (folder / file).is_file():
+                    written.kept += 1
+                else:
+                    _refuse_foreign(folder / file, former)
+                    _write_shard(folder / file, kind, samples, names)
+                written.shards.append(shard)
+                written.images += shard.images
+                _write_index(folder / INDEX, [*written.shards, *_later(former, written.shards)])
+        for shard in _later(former, written.shards):
+            (folder / shard.file).unlink(missing_ok=True)
+        _write_index(folder / INDEX, written.shards)
+    except OSError as error:
+        raise StorageError(f"{error.filename or folder}: {error.strerror}; the same command continues") from error
+    return written
+
+
+def _check_extra() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("arro3") is None:
+        raise InputError(Problem(what="Parquet needs an extra", instead="run: pip install 'imgpipe[parquet]'"))
+
+
+def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
+    files = file_view(setup.manifest.output_dir, reader)
+    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
+        artifact = None if row.known is None else row.known.artifact
+        if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
+            continue
+        if row.verdict.edit is Edit.ABSENT:
+            continue
+        if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
+            written.left.append((row.task.id, f"{artifact.path} is {found}"))
+            continue
+        location = setup.manifest.location_of(artifact)
+        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
+
+
+def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
+    """Return what is known of one image: of the request that made it, not of what the manifest asks for by now."""
+    task, known = row.task, row.known
+    assert known is not None
+    assert known.artifact is not None
+    made = known.artifact_fingerprint or task.fingerprint
+    record = None if made == task.fingerprint else reader.record(known.id, fingerprint=made)
+    asked = record or {name: getattr(task, name) for name in ("prompt", "system", "model", "seed")}
+    return {
+        "id": task.id,
+        "job": task.job,
+        "row": task.row,
+        "variant": task.variant,
+        **{name: asked.get(name) for name in ("prompt", "system", "model", "seed")},
+        "mime": known.artifact.mime,
+        "width": known.artifact.width,
+        "height": known.artifact.height,
+        "sha256": known.artifact.sha256,
+        "fingerprint": made,
+        "price_usd": usd(known.cost_microusd),
+        **{f"row.{name}": value for name, value in task.fields.items()},
+        **{f"matrix.{name}": value for name, value in task.matrix.items()},
+    }
+
+
+def _shards(samples: Iterable[_Sample], most: int) -> Iterator[list[_Sample]]:
+    """Group samples by number and bytes; the same images give the same groups."""
+    group: list[_Sample] = []
+    size_bytes = 0
+    for sample in samples:
+        if group and (len(group) == most or size_bytes + sample.size_bytes > MOST_BYTES):
+            yield group
+            group, size_bytes = [], 0
+        group.append(sample)
+        size_bytes += sample.size_bytes
+    if group:
+        yield group
+
+
+def _digest(samples: Sequence[_Sample], names: Sequence[str]) -> str:
+    content = [list(names), [sample.columns for sample in samples]]
+    return hashlib.sha256(msgspec.json.encode(content)).hexdigest()
+
+
+def _write_shard(path: Path, kind: str, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        (_write_parquet if kind == "parquet" else _write_tar)(part, samples, names)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+    locations = Locations()
+    with tarfile.open(path, "w") as tar:
+        for number, sample in enumerate(samples):
+            key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
+            about = {name: sample.columns.get(name) for name in names}
+            for suffix, data in (
+                (Path(sample.location).suffix, _read(locations, sample)),
+                (".json", msgspec.json.encode(about)),
+            ):
+                member = tarfile.TarInfo(key + suffix)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def _read(locations: Locations, sample: _Sample) -> bytes:
+    data = locations.read(sample.location)
+    if data is None:
+        raise StorageError(f"{sample.location} is gone; the same command continues")
+    return data
+
+
+def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
+    from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table, struct_array
+    from arro3.io import write_parquet
+
+    types = {"int64": DataType.int64(), "float64": DataType.float64(), "string": DataType.string()}
+    parts = [("bytes", DataType.binary()), ("path", DataType.string())]
+    read = partial(_read, Locations())
+    with ThreadPoolExecutor(READERS) as readers:
+        data = list(readers.map(read, samples))
+    images = struct_array(
+        [
+            Array(data, type=DataType.binary()),
+            Array([Path(sample.location).name for sample in samples], type=DataType.string()),
+        ],
+        fields=[Field(name, kind, nullable=True) for name, kind in parts],
+    )
+    fields, arrays = [Field("image", images.type, nullable=True)], [images]
+    for name in names:
+        kind = NUMBERS.get(name, "string")
+        values = [sample.columns.get(name) for sample in samples]
+        texts = [None if value is None else str(value) for value in values]
+        arrays.append(Array(texts if kind == "string" else values, type=types[kind]))
+        fields.append(Field(name, types[kind], nullable=True))
+    features = {"image": {"_type": "Image"}}
+    features |= {name: {"dtype": NUMBERS.get(name, "string"), "_type": "Value"} for name in names}
+    about = msgspec.json.encode({"info": {"features": features}})
+    schema = Schema(fields, metadata={b"huggingface": about})
+    batch = RecordBatch.from_arrays(arrays, schema=schema)
+    write_parquet(Table.from_batches([batch], schema=schema), path, compression="UNCOMPRESSED", max_row_group_size=100)
+
+
+def _index(path: Path) -> list[Shard]:
+    try:
+        return [msgspec.json.decode(line, type=Shard) for line in path.read_bytes().splitlines()]
+    except FileNotFoundError:
+        return []
+    except msgspec.DecodeError as error:
+        what = f"is no list of shards: {error}"
+        raise InputError(Problem(file=str(path), what=what, instead="move it away")) from error
+
+
+def _write_index(path: Path, shards: Iterable[Shard]) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(b"".join(msgspec.json.encode(shard) + b"\n" for shard in shards))
+    part.replace(path)
+
+
+def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
+    """Return shards of an earlier export that this one has not come to."""
+    done = {shard.file for shard in shards}
+    return [shard for file, shard in former.items() if file not in done]
+
+
+def _refuse_foreign(path: Path, former: dict[str, Shard]) -> None:
+    if path.name not in former and os.path.lexists(path):
+        raise InputError(
+            Problem(what=f"{path} was not written by an export that {INDEX} has", instead="name another folder")
+        )

@@ -6,14 +6,12 @@ Reads manifest, ledger and files; never locks, never sends, changes nothing.
 from collections.abc import Iterator
 from typing import Final
 
-from pipeline.app.consent import at_most, begun_beside, wallet_of
+from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, void_holds, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.holds import describe, lasting, void
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.model import BucketUrl
-from pipeline.plan.decide import MISSING
+from pipeline.plan.decide import MISSING, UncheckedFiles
 from pipeline.plan.plan import Plan
-from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
 from pipeline.view.plan import Forecast, PlanBill, PlanLine
@@ -104,9 +102,9 @@ def _begun_beside(reader: LedgerReader, plan: Plan) -> Iterator[str]:
 
 
 def _holds(setup: Setup, reader: LedgerReader) -> Iterator[str]:
-    for hold in lasting(setup, reader).values():
-        yield f"{describe(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
-    yield from void(reader)
+    for hold in lasting_holds(setup, reader).values():
+        yield f"{describe_hold(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+    yield from void_holds(reader)
 
 
 def _ratio(setup: Setup, plan: Plan) -> Iterator[str]:

@@ -1,28 +1,33 @@
-"""`redo`: buys rejected images anew, and nothing else. Reads the marks of `judge` and of a picks file, merged.
+"""Makes tasks due again: `retry` those that failed, were refused or are unknown, `redo` those whose image was rejected.
 
 A redo is another attempt of the same task: same id, same fingerprint, same output name. It passes the same plan,
 consent, wallet and ledger as any purchase. The new image replaces the old one only when it is whole and durable; the
 old one moves to `superseded/`. If no new image comes, the old one stays and the task is done as before.
 
-A mark rejects an image, not a task: it holds the digest and the time. An image made since is not asked for again (not
-even one with the same bytes: a model with a seed repeats itself), so the same command continues after an interruption
-and a second time finds nothing to do. Marks are only read here; `judge` writes them.
+A mark (of `judge` and of a picks file, merged) rejects an image, not a task: it holds the digest and the time. An image
+made since is not asked for again (not even one with the same bytes: a model with a seed repeats itself), so the same
+command continues after an interruption and a second time finds nothing to do. Marks are only read here.
 """
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import reading
+from pipeline.app.planning import DigestMemory, nearest_id, plan_rows, reading
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
-from pipeline.model import Artifact, BucketUrl, Mark, TaskState
+from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
+from pipeline.plan.selection import Selection
 from pipeline.report.folder import PICKS, merge_marks, read_picks, report_folder
 from pipeline.store.marks import read_marks
 from pipeline.store.reader import LedgerReader
+from pipeline.store.store import Store
 from pipeline.text import visible
+
+# -- marks ------------------------------------------------------------------------------------------------------------
 
 
 def picks_path(manifest: Manifest) -> Path:
@@ -65,6 +70,9 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
         instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
         raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
     return found
+
+
+# -- redo -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,3 +147,44 @@ def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
     if record is None or record.get("seed") is None:
         return []
     return [f"{visible(task_id)}: it has a seed, so the new image may be the same; change `seed` to get another one"]
+
+
+# -- retry ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """What `retry` makes due again: tasks in these states; with ids, only those."""
+
+    states: frozenset[TaskState]
+    ids: tuple[str, ...] = ()
+
+
+async def release(setup: Setup, store: Store, reader: LedgerReader, what: Release) -> Setup:
+    """Make the tasks due; return a set-up that selects exactly them. Raises InputError for an id the manifest lacks."""
+    ids = await asyncio.to_thread(_ids_of, setup, reader, what)
+    await store.release(what.states, ids=ids)
+    flags = replace(setup.flags, selection=Selection(ids=ids))
+    return replace(setup, flags=flags, rules=replace(setup.rules, repair=setup.rules.repair or bool(what.ids)))
+
+
+def _ids_of(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]:
+    ids: set[str] = set()
+    missing = set(what.ids)
+    seen: list[str] = []
+    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
+        task_id = row.task.id
+        missing.discard(task_id)
+        seen.append(task_id)
+        is_named = not what.ids or task_id in what.ids
+        is_absent = what.ids and row.known is not None and row.known.edit is Edit.ABSENT
+        if is_named and row.known is not None and (row.known.state in what.states or is_absent):
+            ids.add(task_id)
+    if missing:
+        raise InputError(
+            *(
+                Problem(what=f"no task has the id {each!r}", instead=nearest_id([each], seen, setup.command))
+                for each in sorted(missing)
+            )
+        )
+    return frozenset(ids)

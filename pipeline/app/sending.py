@@ -10,14 +10,16 @@ import gc
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from pipeline.app.consent import owner_of
 from pipeline.app.context import Setup
-from pipeline.app.holds import owner_of
 from pipeline.app.signals import Stoppable
-from pipeline.engine.events import Counts, Event, Gauge, Halted, Listener, Workers
+from pipeline.app.summary import GaugeOf, SendingOutcome
+from pipeline.engine.events import Event, Halted, Listener, Workers
 from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
@@ -34,6 +36,7 @@ from pipeline.store.store import Store
 if TYPE_CHECKING:
     from pipeline.app.workers import ReadyWorkers
     from pipeline.senders.remote import ClusterSender
+
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
 M_TRIM_THRESHOLD: Final = -1
@@ -69,47 +72,6 @@ def _tune_allocator() -> None:
         return
     for option, value in ((M_ARENA_MAX, 2), (M_MMAP_THRESHOLD, 32 * 2**20), (M_TRIM_THRESHOLD, 64 * 2**20)):
         mallopt(option, value)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendingOutcome:
-    """What a run did, and why it stopped early."""
-
-    counts: Counts = field(default_factory=Counts)
-    halts: Halts = field(default_factory=Halts)
-    workers: Callable[[], Workers | None] = lambda: None
-
-
-class Gauged(Protocol):
-    """Something with a gauge: the engine."""
-
-    def gauge(self) -> Gauge: ...
-
-
-class GaugeOf:
-    """The state of a run at this moment; before the engine stands, only its money."""
-
-    def __init__(self, wallet: Wallet, *, concurrency: int) -> None:
-        self._wallet = wallet
-        self._concurrency = concurrency
-        self.engine: Gauged | None = None
-        self.workers: Callable[[], Workers | None] = lambda: None
-
-    def __call__(self) -> Gauge:
-        if self.engine is not None:
-            return replace(self.engine.gauge(), workers=self.workers())
-        return Gauge(
-            in_flight=0,
-            limit=0,
-            concurrency=self._concurrency,
-            spent_microusd=0,
-            unknown_microusd=0,
-            reserved_microusd=0,
-            budget_left_microusd=self._wallet.left_microusd,
-            queued=0,
-            pause_reason=None,
-            pause_left_s=0.0,
-        )
 
 
 async def _begin_resolver_threads() -> None:
@@ -156,23 +118,32 @@ class SendingRun:
             )
             async with aclosing(stages):
                 try:
-                    async for spool in stages:
-                        engine = self._engine(sender, gate, policy, outcome)
-                        await engine.run(due for due in spool if due.task.model not in self.held)
-                        if len(outcome.halts):
-                            break
+                    await self._ask(stages, partial(self._engine, sender, gate, policy, outcome), outcome.halts)
                 except InputError as error:
                     self._cannot_go_on(outcome, error)
-        if outcome.halts.not_before is not None:
-            owner = owner_of(self.setup)
-            await self.store.hold(
-                outcome.halts.not_before,
-                "; ".join(outcome.halts.reasons),
-                run=self.run,
-                provider=owner.provider,
-                key=owner.key or "",
-            )
+        await self._hold(outcome.halts)
         return outcome
+
+    async def _ask(
+        self, stages: AsyncGenerator[Iterable[Due], None], engine: Callable[[], Engine], halts: Halts
+    ) -> None:
+        async for due in stages:
+            await engine().run(each for each in due if each.task.model not in self.held)
+            if len(halts):
+                return
+
+    async def _hold(self, halts: Halts) -> None:
+        """Remember a delay that the provider named."""
+        if halts.not_before is None:
+            return
+        owner = owner_of(self.setup)
+        await self.store.hold(
+            halts.not_before,
+            "; ".join(halts.reasons),
+            run=self.run,
+            provider=owner.provider,
+            key=owner.key or "",
+        )
 
     def _cannot_go_on(self, outcome: SendingOutcome, error: InputError) -> None:
         """End with what is there: a job whose rows follow from images shows some mistakes only when those are made."""

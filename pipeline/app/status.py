@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline.app import holds
+from pipeline.app import consent
 from pipeline.app.consent import doubt, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
@@ -21,20 +21,13 @@ from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
 from pipeline.model import Edit, Known, TaskState, is_object
+from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
-from pipeline.plan.presence import UncheckedFiles
 from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import (
-    AttemptLine,
-    Request,
-    RunningNow,
-    Status,
-    StatusTask,
-    TaskHistory,
-)
+from pipeline.view.status import AttemptLine, Request, RunningNow, Status, StatusTask, TaskHistory
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -83,7 +76,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
     unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
     wallet = wallet_of(setup, reader)
-    held = list(holds.lasting(setup, reader, now=now).values())
+    held = list(consent.lasting_holds(setup, reader, now=now).values())
     return Status(
         states={state: counts.states[state] for state in TaskState},
         missing=counts.missing,
@@ -99,7 +92,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         unknown_microusd=sum(unknown.price_microusd for unknown in unknowns),
         unknowns=unknowns,
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
-        holds=[*map(holds.describe, held), *holds.void(reader, now=now)],
+        holds=[*map(consent.describe_hold, held), *consent.void_holds(reader, now=now)],
         is_play_money=setup.is_play_money,
         doubt=doubt(setup, reader),
         budget_left_microusd=wallet.left_microusd,
@@ -130,13 +123,13 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
     )
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
-        counts.states[_state(row)] += 1
+        counts.states[state_of(row)] += 1
         counts.missing += row.verdict.is_missing
         if row.known is not None and row.verdict.state is TaskState.DONE:
             counts.flags.update(row.known.flags.keys())
         if row.verdict.edit is not None and not row.verdict.is_edit_new:
             counts.edits[row.verdict.edit] += 1
-        if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+        if state_of(row) is TaskState.DONE and row.verdict.reason is not None:
             counts.to_come[row.verdict.reason] += 1
     if selection.is_everything or selection.wants_orphans:
         counts.orphaned = orphans.counted(*ended).total()
@@ -164,7 +157,7 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
 
 
 def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Iterator[StatusTask]:
-    yield from map(status_task, _selected(setup, reader, is_running=going is not None))
+    yield from map(status_task, selected_rows(setup, reader, is_running=going is not None))
     if setup.flags.selection.wants_orphans:
         yield from _orphaned(setup, reader)
 
@@ -178,12 +171,13 @@ def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
             yield _orphan(known, reader.record(known.id))
 
 
-def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+def selected_rows(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+    """Stream the selected tasks beside what is known of them. `is_running`: the files of a run are not looked at."""
     files = UncheckedFiles() if is_running else None
     return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
-def _state(row: PlanRow) -> TaskState:
+def state_of(row: PlanRow) -> TaskState:
     """Return the ledger's state; before it a conflict that only the files show, and an image that is what is asked."""
     if row.verdict.state in (TaskState.CONFLICT, TaskState.DONE) or row.known is None:
         return row.verdict.state
@@ -201,7 +195,7 @@ def status_task(row: PlanRow) -> StatusTask:
     return StatusTask(
         id=row.task.id,
         job=row.task.job,
-        state=_state(row),
+        state=state_of(row),
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,

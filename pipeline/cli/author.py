@@ -27,7 +27,7 @@ def init(file: Path, example: Any) -> int:
     imgpipe init jobs/first.yaml
     imgpipe init --example folder jobs/relight.yaml
     """
-    from pipeline.manifest.examples import write_example
+    from pipeline.manifest.reference import write_example
 
     for path in write_example(example, file):
         print(path)
@@ -76,7 +76,7 @@ def schema() -> int:
     """
     import json
 
-    from pipeline.manifest.schema import json_schema
+    from pipeline.manifest.reference import json_schema
 
     print(json.dumps(json_schema(), indent=2, ensure_ascii=False))
     return Exit.OK

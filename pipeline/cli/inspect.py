@@ -264,7 +264,7 @@ def export(
 
 
 def _write_training_set(setup: Any, kind: str, words: tuple[str, ...], *, shard_size: int, is_json: bool) -> int:
-    from pipeline.app.training_set import write_training_set
+    from pipeline.app.export import write_training_set
     from pipeline.text import count, visible
 
     if len(words) != 1:

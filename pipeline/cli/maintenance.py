@@ -14,7 +14,7 @@ from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
-    from pipeline.app.verify import Verified
+    from pipeline.app.maintenance import Verified
     from pipeline.store.history import Unknown
     from pipeline.store.ledger_salvage import SalvagedLedger
     from pipeline.store.rebuild import Rebuilt
@@ -57,12 +57,12 @@ def verify(
     imgpipe verify jobs/catalogue.yaml
     imgpipe verify jobs/catalogue.yaml --decode --json
     """
-    from pipeline.app import verify
+    from pipeline.app import maintenance
 
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
     setup = _setup(file, **flags)
-    verified = verify.verify(setup, decode=decode, is_quick=quick)
+    verified = maintenance.verify(setup, decode=decode, is_quick=quick)
     found = verified.found
     if is_json:
         f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})
@@ -137,10 +137,10 @@ def rebuild(
     \b
     imgpipe rebuild jobs/catalogue.yaml
     """
-    from pipeline.app import rebuild
+    from pipeline.app import maintenance
 
     setup = _setup(file, **flags)
-    rebuilt = rebuild.rebuild(setup)
+    rebuilt = maintenance.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
         aside = rebuilt.set_aside
@@ -230,11 +230,11 @@ def rejected(
     """
     import asyncio
 
-    from pipeline.app import rejected
+    from pipeline.app import maintenance
 
     setup = _setup(file, **flags)
-    salvaged = asyncio.run(rejected.salvage(setup)) if salvage else None
-    kept = rejected.rejected(setup)
+    salvaged = asyncio.run(maintenance.salvage(setup)) if salvage else None
+    kept = maintenance.rejected(setup)
     if is_json:
         document: dict[str, object] = {"rejected": [_kept_json(each) for each in kept]}
         if salvaged is not None:
@@ -315,14 +315,14 @@ def settle(
     """
     import asyncio
 
-    from pipeline.app import settle
+    from pipeline.app import maintenance
 
     if is_billed == is_free:  # it cannot be taken back
         raise click.UsageError("the outcome is not clear; write --billed or --free")
     if bool(attempts) == is_all:
         raise click.UsageError("no attempt is named; write their names, or --all")
     setup = _setup(file, **flags)
-    found = asyncio.run(settle.settle(setup, attempts, is_billed=is_billed))
+    found = asyncio.run(maintenance.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)
     if is_json:
         f.print_json({"settled": [_settled_json(each) for each in found], "as": "billed" if is_billed else "free"})
@@ -373,7 +373,7 @@ def prune(
     """
     import asyncio
 
-    from pipeline.app.prune import PrunableKind, prune
+    from pipeline.app.maintenance import PrunableKind, prune
 
     named = {PrunableKind.SUPERSEDED: superseded, PrunableKind.REJECTED: rejected, PrunableKind.ORPHANS: orphans}
     kinds = [kind for kind, is_named in named.items() if is_named]

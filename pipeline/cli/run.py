@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from pipeline.app.context import Setup
-    from pipeline.app.retry import Release
+    from pipeline.app.redo import Release
     from pipeline.cli.display import RunDisplay
     from pipeline.engine.events import Gauge, Listener, RunStarted, RunSummary
 
@@ -71,7 +71,7 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     imgpipe retry jobs/demo.yaml --failed
     imgpipe retry jobs/demo.yaml posters/lisbon
     """
-    from pipeline.app.retry import Release
+    from pipeline.app.redo import Release
     from pipeline.model import TaskState
 
     states = {TaskState.FAILED: failed, TaskState.REFUSED: refused, TaskState.UNKNOWN: unknown}
@@ -131,7 +131,7 @@ def _run(
     change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
     **flags: Any,
 ) -> int:
-    from pipeline.app.early_lock import early_lock
+    from pipeline.app.locking import early_lock
     from pipeline.cli.display import RunDisplay
     from pipeline.view import run as view
 

@@ -2,11 +2,12 @@
 
 Resolution of scalars is YAML 1.2's core schema (https://yaml.org/spec/1.2.2/#103-core-schema). Each type carries its
 JSON Schema, so that editors and the loader agree. An invalid value raises an error that says what to write instead.
-`schema` and `keys` say which key has which type.
+`schema` and `settings` say which key has which type.
 """
 
 import math
 import re
+import zoneinfo
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from pydantic_core import PydanticCustomError, core_schema
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
 from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
+from pipeline.settings import METRICS_SUFFIX
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
 
@@ -95,6 +97,24 @@ def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[o
         return place
 
     return read
+
+
+def _metrics(value: object) -> str:
+    path = _place(path_trouble)(value)
+    if not path.endswith(METRICS_SUFFIX):
+        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
+        raise fault(what, f"write for example metrics/imgpipe{METRICS_SUFFIX}")
+    return path
+
+
+def _zone(value: object) -> str:
+    name = _text(value)
+    try:
+        zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        what = f"the time zone {name!r} is not known on this system"
+        raise fault(what, "write UTC, or a name such as Europe/Lisbon") from None
+    return name
 
 
 def _flag(value: object) -> bool:
@@ -182,9 +202,8 @@ Text = Annotated[str, Checked(_text, {"type": "string"})]
 Filled = Annotated[str, Checked(_filled, {"type": "string", "pattern": r"\S"})]
 PathText = Annotated[str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
 PlaceText = Annotated[str, Checked(_place(place_trouble), {"type": "string", "pattern": _PATH_PATTERN})]
-MetricsPath = Annotated[  # its suffix is checked with the settings, where the advice is given
-    str, Checked(_place(path_trouble), {"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})
-]
+MetricsPath = Annotated[str, Checked(_metrics, {"type": "string", "pattern": _PATH_PATTERN + r"[\s\S]*\.prom\s*$"})]
+Zone = Annotated[str, Checked(_zone, {"type": "string"})]
 Written = Annotated[str, Checked(written, _SCALAR)]
 WrittenList = Annotated[tuple[str, ...], Checked(_listed(written), _or_list(_SCALAR))]
 TextList = Annotated[tuple[str, ...], Checked(_listed(_text), _or_list({"type": "string"}))]

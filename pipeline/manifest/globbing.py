@@ -20,8 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from pipeline.errors import Problem
-from pipeline.manifest.files import reason
-from pipeline.manifest.location import input_trouble, is_address, split_bucket
+from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
 from pipeline.manifest.outputs import PART_PREFIX
 
 MAX_BRACES = 1000

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.buckets import BucketError, Listed, Locations
-from pipeline.manifest.files import BadValue, kind_of, open_regular, reason, secret_reason
-from pipeline.manifest.location import input_trouble
+from pipeline.manifest.location import BadValue, input_trouble, kind_of, open_regular, reason, secret_reason
 from pipeline.model import InputImage, is_object
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row

@@ -16,20 +16,30 @@ from types import MappingProxyType
 from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest import settings
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.files import BadValue, decode_utf8, read_bytes
-from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
-from pipeline.manifest.location import Place, directories, folder_of, is_address, is_name
+from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, stages_of
+from pipeline.manifest.location import (
+    BadValue,
+    Directories,
+    Place,
+    decode_utf8,
+    directories,
+    folder_of,
+    is_address,
+    is_name,
+    read_bytes,
+    secret_reason,
+)
+from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
 from pipeline.manifest.problems import Places, problems_of, prune
-from pipeline.manifest.sandbox import Names, RenderBudget
+from pipeline.manifest.sandbox import Names, RenderBudget, Sandbox
 from pipeline.manifest.schema import ManifestFile
-from pipeline.manifest.settings import DeliveryRecipe, recipes_of
-from pipeline.manifest.templates import Context
+from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
+from pipeline.manifest.templates import Context, TemplateTrouble
 from pipeline.manifest.yaml import Tree, parse
-from pipeline.model import Artifact, Task
-from pipeline.settings import KEY_NAMES, Limits, Notify, ProviderSettings, Retry
-from pipeline.text import nearest
+from pipeline.model import Artifact, Task, Tier
+from pipeline.settings import KEY_NAMES, Kind, Limits, Notify, ProviderSettings, Retry
+from pipeline.text import did_you_mean
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 
@@ -171,8 +181,8 @@ def load(
     file, damaged, found = _validate(tree, places)
     known = {(problem.line, problem.column) for problem in problems}
     problems += [problem for problem in found if (problem.line, problem.column) not in known]
-    reader = _Reader(path, file, places, damaged=damaged, simulate=simulate, allow_env=frozenset(allow_env))
-    manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest())
+    reader = _Reader(path, file, places, simulate=simulate, allow_env=allow_env)
+    manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest(), damaged=damaged)
     problems += reader.problems
     try:
         check(manifest.provider)
@@ -217,85 +227,125 @@ class _Reader:
     """Takes what the models let through; everything else that is wrong goes to `problems`."""
 
     def __init__(
-        self,
-        path: Path,
-        file: ManifestFile,
-        places: Places,
-        *,
-        damaged: set[str],
-        simulate: bool,
-        allow_env: frozenset[str],
+        self, path: Path, file: ManifestFile, places: Places, *, simulate: bool, allow_env: Collection[str]
     ) -> None:
         self.problems: list[Problem] = []
         self._path = path
         self._folder = folder_of(path)
         self._file = file
         self._places = places
-        self._damaged = damaged
         self._simulate = simulate
         self._allow_env = allow_env
+        self._provider = ProviderKeys.or_default(file.provider)
 
-    def manifest(self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str) -> Manifest:
+    def manifest(
+        self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str, damaged: Collection[str]
+    ) -> Manifest:
         """Build the manifest; meaningful only when no problem was found."""
         file, places = self._file, self._places
         name = self._name()
         known = self._variables(variables, environ)
-        recipes = Recipes(folder=self._folder, places=places)
-        planner = Planner(recipes, places, variables=known)
-        plans = planner.plans(file, damaged=self._damaged)
+        planner = Planner(self._folder, places, variables=known)
+        plans = planner.plans(file, damaged=damaged)
         stages, found = stages_of(file.jobs, places)
-        deliveries, wrong = recipes_of(file.deliver or {}, folder=self._folder, sandbox=recipes.sandbox, places=places)
-        self.problems += planner.problems + found + wrong
-        self._check_unused(variables, recipes.used_variables)
-        output_dir, state_dir = directories(
-            self._folder,
-            name=name,
-            kind=None if file.provider is None else file.provider.kind,
-            output_dir=file.output_dir,
-            state_dir=file.state_dir,
-            simulate=self._simulate,
-        )
-        notify, troubles = settings.notify_settings(file, self._folder, known)
-        for key_path, what, instead in (
-            *troubles,
-            *settings.setting_problems(file, self._folder, output_dir, state_dir),
-            *settings.place_problems(deliveries, output_dir, state_dir, is_simulated=self._simulate),
-        ):
-            self.problems.append(places.problem(key_path, what, instead))
+        self.problems += planner.problems + found
+        self._check_unused(variables, planner.used_variables)
+        output_dir, state_dir = self._directories(name)
         return Manifest(
             path=self._path,
             name=name,
             is_named=file.name is not None,
             sha256=sha256,
-            provider=settings.provider_settings(file, self._folder, simulate=self._simulate),
-            limits=settings.limit_settings(file),
-            retry=settings.retry_settings(file),
+            provider=self._provider_settings(),
+            limits=LimitsKeys.or_default(file.limits).settings(),
+            retry=RetryKeys.or_default(file.retry).settings(),
             prices=file.prices or {},
             output_dir=output_dir,
             is_for_bucket=file.output_dir is not None and is_address(file.output_dir),
             state_dir=state_dir,
-            notify=notify,
+            notify=self._notify(known),
             stages=stages,
             variables=known,
             jobs=plans,
-            deliveries=deliveries,
+            deliveries=self._deliveries(output_dir, state_dir, planner.sandbox),
             places=places,
-            budget=recipes.sandbox.budget,
+            budget=planner.sandbox.budget,
         )
+
+    def _problem(self, path: KeyPath, what: str, instead: str) -> None:
+        self.problems.append(self._places.problem(path, what, instead))
 
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem
         if not is_name(name):
             what = f"the file's name {name[:40]!r} is not usable as the manifest's name"
-            self.problems.append(self._places.problem((), what, "write `name:` with letters, digits, - and _"))
+            self._problem((), what, "write `name:` with letters, digits, - and _")
         return name
+
+    def _directories(self, name: str) -> Directories:
+        output_dir, state_dir = directories(
+            self._folder,
+            name=name,
+            kind=self._provider.kind,
+            output_dir=self._file.output_dir,
+            state_dir=self._file.state_dir,
+            simulate=self._simulate,
+        )
+        if state_dir == output_dir:
+            self._problem(("state_dir",), "is the output directory itself", "leave it out, or name another directory")
+        existing = {
+            next(parent for parent in (path, *path.parents) if parent.exists()): key
+            for key, path in (("state_dir", state_dir), ("output_dir", output_dir))
+            if isinstance(path, Path)
+        }
+        for path, key in existing.items():
+            if not path.is_dir():
+                self._problem((key,), f"{path} is a file", "name a directory")
+        return output_dir, state_dir
+
+    def _provider_settings(self) -> ProviderSettings:
+        is_flex = False
+        for path, tier in self._file.tiers():
+            is_flex = is_flex or tier == Tier.FLEX
+            if tier == Tier.FLEX and self._provider.vendor is not Kind.GOOGLE:
+                what = "tier: flex is offered by kind google alone"
+                self._problem(path, what, "write tier: standard, or provider.kind: google")
+        profile = self._provider.profile
+        refused = None if profile is None else secret_reason(str(self._folder / profile))
+        if refused is not None:
+            self._problem(("provider", "profile"), f"the profile is refused: {refused}", "name a profile")
+        return self._provider.settings(self._folder, simulate=self._simulate, is_flex=is_flex)
+
+    def _notify(self, variables: Mapping[str, str]) -> Notify | None:
+        keys = self._file.notify
+        if keys is None:
+            return None
+        urls: dict[str, str | None] = {}
+        for key in ("webhook", "ping"):
+            try:
+                urls[key] = keys.url(key, variables)
+            except TemplateTrouble as trouble:
+                self._problem(("notify", key), trouble.what, trouble.instead)
+        return Notify(**urls, prometheus=None if keys.prometheus is None else self._folder / keys.prometheus)
+
+    def _deliveries(self, output_dir: Place, state_dir: Path, sandbox: Sandbox) -> dict[str, DeliveryRecipe]:
+        deliveries, problems = recipes_of(
+            self._file.deliver or {},
+            {output_dir: "the output directory", state_dir: "the state directory"},
+            folder=self._folder,
+            is_simulated=self._simulate,
+            sandbox=sandbox,
+            places=self._places,
+        )
+        self.problems += problems
+        return deliveries
 
     def _variables(self, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
         """Return `vars` with the environment filled in; `given` ones win and need no environment."""
         known: dict[str, str] = {}
         keys = {name for names in KEY_NAMES.values() for name in names}
-        if self._file.provider is not None and self._file.provider.api_key_env is not None:
-            keys.add(self._file.provider.api_key_env)
+        if self._provider.api_key_env is not None:
+            keys.add(self._provider.api_key_env)
         for name, text in (self._file.vars or {}).items():
             try:
                 known[name] = (
@@ -303,12 +353,11 @@ class _Reader:
                 )
             except BadValue as missing:
                 known[name] = ""
-                self.problems.append(self._places.problem(("vars", name), missing.what, missing.instead))
+                self._problem(("vars", name), missing.what, missing.instead)
         return known | dict(given)
 
     def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
-            near = nearest(name, declared)
-            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
+            instead = did_you_mean(name, declared, "write it under `vars:` or remove the flag")
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))

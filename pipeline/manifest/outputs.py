@@ -1,4 +1,4 @@
-"""Makes a rendered output name portable, and checks that it can be written and that no output becomes an input.
+"""Makes a rendered output name portable, checks that it can be written, and names the files of a delivery.
 
 The same rules for names on every system, so that outputs can be moved. On disk: symlinks on the way, folders and pipes
 in its place, the state directory, and patterns that would take the image as an input of the next run. Every directory
@@ -11,12 +11,17 @@ import posixpath
 import re
 import stat
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.manifest.files import BadValue, kind_of
-from pipeline.manifest.location import Place, split_bucket
+from pipeline.errors import InputError, Problem
+from pipeline.manifest.location import BadValue, Place, is_address, kind_of, split_bucket
+from pipeline.manifest.problems import Origin, Places
+from pipeline.manifest.sandbox import Sandbox
+from pipeline.manifest.schema import DeliverKeys
+from pipeline.manifest.templates import Context, Template, TemplateTrouble, compile_template
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
@@ -209,3 +214,93 @@ class OutputNames:
 def _is_below(path: str, root: str) -> bool:
     """True when `path` is `root` or lies in it."""
     return posixpath.commonpath([path, root]) == root
+
+
+NAMES = frozenset(("vars", "matrix", "row", "file", "job", "id", "variant"))
+SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryRecipe:
+    """One delivery."""
+
+    name: str
+    place: Place  # a folder is absolute
+    rehearsed: Path  # where a rehearsal puts what belongs in a bucket
+    is_picked: bool  # else every done image
+    select: tuple[str, ...]
+    template: Template | None  # of the file's name, without suffix; None: as below the output directory
+    kind: str | None  # jpeg, png, webp; None: as it is
+    quality: int
+    max_side: int | None
+    is_srgb: bool
+    is_stripped: bool
+
+    @property
+    def suffix(self) -> str | None:
+        """Of every file; None: that of its image."""
+        return None if self.kind is None else SUFFIXES[self.kind]
+
+    @property
+    def digest(self) -> str:
+        """What tells apart recipes that make other bytes."""
+        asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
+        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+
+    def place_of(self, *, is_simulated: bool) -> Place:
+        """Return where files go; those of a rehearsal go to a folder of their own."""
+        folder = self.place if isinstance(self.place, Path) else self.rehearsed
+        return folder.with_name(f"{folder.name}-simulated") if is_simulated else self.place
+
+    def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
+        """Return the name of one file without suffix. Raises InputError."""
+        if self.template is None:
+            return image_name
+        try:
+            return output_name(self.template.render(context), task_id=task_id)
+        except (TemplateTrouble, BadValue) as trouble:
+            what = f"{task_id}: deliver.{self.name}.name: {trouble.what}"
+            raise InputError(Problem(what=what, instead=trouble.instead)) from trouble
+
+
+def recipes_of(
+    keys: Mapping[str, DeliverKeys],
+    owners: dict[Place, str],
+    *,
+    folder: Path,
+    is_simulated: bool,
+    sandbox: Sandbox,
+    places: Places,
+) -> tuple[dict[str, DeliveryRecipe], list[Problem]]:
+    """Return the recipes, and what is wrong with their templates and places.
+
+    owners: places that no recipe may have, as a delivery withdraws what does not belong to it; those of recipes are
+    added.
+    """
+    recipes: dict[str, DeliveryRecipe] = {}
+    problems: list[Problem] = []
+    for name, each in keys.items():
+        origin, template = Origin(("deliver", name, "name")), None
+        try:
+            template = None if each.name is None else compile_template(sandbox, each.name, names=NAMES, origin=origin)
+        except TemplateTrouble as trouble:
+            problems.append(places.trouble(origin, trouble))
+        recipe = recipes[name] = DeliveryRecipe(
+            name=name,
+            place=BucketUrl.of(each.to) if is_address(each.to) else Path(os.path.normpath(folder / each.to)),
+            rehearsed=folder / name,
+            is_picked=each.source == "picked",
+            select=() if each.select is None else tuple(each.select),
+            template=template,
+            kind=each.format,
+            quality=each.quality,
+            max_side=each.max_side,
+            is_srgb=each.profile == "srgb",
+            is_stripped=each.metadata == "strip",
+        )
+        place = recipe.place_of(is_simulated=is_simulated)
+        if place in owners:
+            what = f"deliver.{name}.to is {owners[place]}"
+            problems.append(places.problem(("deliver", name, "to"), what, "name a directory of its own"))
+        owners.setdefault(place, f"that of {name}")
+    return recipes, problems

@@ -18,8 +18,8 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import Problem
 from pipeline.manifest.fields import shown
-from pipeline.manifest.keys import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.schema import Each, Job, ManifestFile
+from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.templates import TemplateTrouble
 from pipeline.manifest.yaml import Loader, Tree
 from pipeline.text import nearest

@@ -4,6 +4,7 @@ Descriptions are what an editor shows. Which keys were written stays known (`mod
 over an outer layer; the layers are merged in `jobs`. Nothing is rendered and nothing is read from disk.
 """
 
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from pydantic import Field, GetJsonSchemaHandler, model_validator
@@ -11,7 +12,7 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, fault
-from pipeline.manifest.keys import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
+from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
 from pipeline.manifest.yaml import is_null
 
 
@@ -352,26 +353,12 @@ class ManifestFile(Model):
         json_schema_extra={"propertyNames": {"pattern": NAME_PATTERN}},
     )
 
-
-def json_schema() -> dict[str, Any]:
-    """Return the manifest's JSON Schema, readable by draft-07 tools."""
-    schema = ManifestFile.model_json_schema(ref_template="#/definitions/{model}")
-    definitions = schema.pop("$defs")
-    head = {"$schema": "http://json-schema.org/draft-07/schema#", "title": "imgpipe manifest"}
-    body: dict[str, Any] = _draft_07(schema)
-    return head | body | {"definitions": {name: _draft_07(model) for name, model in definitions.items()}}
-
-
-def _draft_07(node: Any) -> Any:
-    """Drop generated titles and null defaults; put a `$ref` with neighbours, which draft-07 ignores, into `allOf`."""
-    if isinstance(node, list):
-        return [_draft_07(item) for item in node]
-    if not isinstance(node, dict):
-        return node
-    dropped = {key for key in ("title",) if isinstance(node.get(key), str)} | (
-        {"default"} if node.get("default", 0) is None else set()
-    )
-    tidy = {key: _draft_07(value) for key, value in node.items() if key not in dropped}
-    if "$ref" in tidy and len(tidy) > 1:
-        return {"allOf": [{"$ref": tidy.pop("$ref")}]} | tidy
-    return tidy
+    def tiers(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        """Yield every `tier` that is written, with its path of keys."""
+        layers: dict[tuple[str, ...], Keys | None] = {("defaults",): self.defaults}
+        for name, job in self.jobs.items():
+            layers[("jobs", name)] = job
+            layers |= {("jobs", name, "items", key): item for key, item in (job.items or {}).items()}
+        for path, keys in layers.items():
+            if keys is not None and keys.tier is not None:
+                yield (*path, "tier"), keys.tier

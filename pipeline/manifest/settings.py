@@ -1,77 +1,136 @@
-"""Turns checked models into the settings of other packages: provider, limits, retry, notify, and recipes of `deliver:`.
+"""The keys of provider, limits, retry and notify, and the settings of other packages that they become.
 
-Paths are resolved against the manifest's folder. No file is opened.
+Every mapping of a manifest has the base model here: known keys only, `x-` keys ignored, a short form where there is
+one. `problems` adds line and column to errors. Descriptions of fields are what an editor shows. No file is opened.
 """
 
-import hashlib
-import os
-import zoneinfo
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
-from pipeline.errors import InputError, Problem
-from pipeline.manifest.fields import is_url
-from pipeline.manifest.files import BadValue, secret_reason
-from pipeline.manifest.keys import BudgetKeys, ConcurrencyKeys, LimitsKeys, RetryKeys, StopOnKeys, WaitKeys
-from pipeline.manifest.location import Place, is_address
-from pipeline.manifest.outputs import output_name
-from pipeline.manifest.problems import Origin, Places
+from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_validator
+from pydantic_core import CoreSchema
+
+from pipeline.manifest import fields as f
+from pipeline.manifest.fields import fault, shown
 from pipeline.manifest.sandbox import Names, Sandbox
-from pipeline.manifest.schema import DeliverKeys, Keys, ManifestFile
-from pipeline.manifest.templates import Context, Template, TemplateTrouble, compile_template
-from pipeline.model import BucketUrl, Tier
+from pipeline.manifest.templates import TemplateTrouble, compile_template
+from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
     DEFAULT_MODELS,
     FLEX_TIMEOUT_S,
-    METRICS_SUFFIX,
     Budget,
     Kind,
     Limits,
-    Notify,
     ProviderSettings,
     Retry,
     StopOn,
 )
+from pipeline.text import MAX_USD
 
-SettingProblem = tuple[tuple[str, ...], str, str]  # path of keys, what, instead
+# Defaults are declared once, in `pipeline.settings`.
+_PROVIDER, _LIMITS, _STOP_ON, _RETRY = ProviderSettings(), Limits(), StopOn(), Retry()
 
 
-def provider_settings(file: ManifestFile, folder: Path, *, simulate: bool) -> ProviderSettings:
-    """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
-    timeout_s = FLEX_TIMEOUT_S if any(tier == Tier.FLEX for _, tier in _tiers(file)) else ProviderSettings().timeout_s
-    written = file.provider
-    if written is None:
-        return ProviderSettings(kind=Kind.SIMULATOR if simulate else Kind.COMETAPI, timeout_s=timeout_s)
-    kind, vendor = Kind.SIMULATOR if simulate else Kind(written.kind), _vendor(file)
-    is_other = simulate or kind.value != written.kind  # then the written address and key belong to somebody else
-    return ProviderSettings(
-        kind=kind,
-        model=DEFAULT_MODELS[vendor] if written.model is None else written.model,
-        is_default_model=written.model is None,
-        vendor=vendor,
-        base_url=None if is_other else written.base_url,
-        api_key_env=None if is_other else written.api_key_env,
-        timeout_s=timeout_s if written.timeout is None else written.timeout,
-        profile=None if written.profile is None else _profile(folder, written.profile),
+class Model(BaseModel):
+    """A mapping of known keys. Keys that start with `x-` are ignored; null is as if the key were not there."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    keeps_nulls: ClassVar[bool] = False
+    short_schema: ClassVar[dict[str, Any] | None] = None  # of the one value that may stand for the mapping
+
+    @classmethod
+    def expand(cls, value: object) -> object:
+        """Turn the short form into the mapping it stands for."""
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _tidy(cls, value: object) -> object:
+        mapping = cls.expand(value)
+        if not isinstance(mapping, dict):
+            raise fault(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
+        known = {key: None if is_null(item) else item for key, item in mapping.items() if not key.startswith("x-")}
+        if cls.keeps_nulls:
+            return known
+        return {key: item for key, item in known.items() if item is not None or key not in cls.model_fields}
+
+    @classmethod
+    def or_default(cls, keys: Self | None) -> Self:
+        """Return what is written, or the defaults."""
+        return cls.model_validate({}) if keys is None else keys
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        schema = handler.resolve_ref_schema(handler(core))
+        schema["patternProperties"] = {"^x-": {}}
+        or_null(schema)
+        if cls.short_schema is None:
+            return schema
+        description = schema.pop("description", None)
+        return {"anyOf": [cls.short_schema, schema]} | ({"description": description} if description else {})
+
+
+def or_null(schema: dict[str, Any]) -> None:
+    """Let every key that may be left out be null as well: `_tidy` reads it so."""
+    for key, value in schema["properties"].items():
+        if key not in schema.get("required", ()) and {"type": "null"} not in value.get("anyOf", ()):
+            about = {name: value.pop(name) for name in ("description", "default", "examples") if name in value}
+            schema["properties"][key] = {"anyOf": [value, {"type": "null"}]} | about
+
+
+def scalar_as(key: str) -> Callable[[object], object]:
+    """Return an `expand` that reads one value as `{key: value}`."""
+    return lambda value: {key: value} if isinstance(value, str) else value
+
+
+class ProviderKeys(Model):
+    """The API, its model and the name of its key."""
+
+    kind: f.KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
+    model: f.Filled | None = Field(
+        None,
+        description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
+        examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
+    )
+    base_url: f.Url | None = Field(
+        None, description="Where requests go. Default: the address of the kind.", examples=["https://api.cometapi.com"]
+    )
+    api_key_env: f.VariableName | None = Field(
+        None,
+        description="The NAME of the environment variable with the key; never the key. Default: that of the kind.",
+        examples=["COMETAPI_KEY"],
+    )
+    timeout: f.Duration | None = Field(
+        None,
+        description=f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
+        f"{FLEX_TIMEOUT_S / 60:g} min where a job is of `tier: flex`.",
+        examples=["300s", "5m"],
+    )
+    profile: f.PathText | None = Field(
+        None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
     )
 
+    @property
+    def vendor(self) -> Kind:
+        """Whose models and prices are meant; a manifest of the simulator stands for one of the gateway."""
+        return Kind.COMETAPI if self.kind == Kind.SIMULATOR else Kind(self.kind)
 
-def _vendor(file: ManifestFile) -> Kind:
-    """Return whose models and prices are meant; a manifest of the simulator stands for one of the gateway."""
-    kind = Kind.COMETAPI if file.provider is None else Kind(file.provider.kind)
-    return Kind.COMETAPI if kind is Kind.SIMULATOR else kind
-
-
-def _tiers(file: ManifestFile) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield every `tier` that is written, with its path of keys."""
-    layers: dict[tuple[str, ...], Keys | None] = {("defaults",): file.defaults}
-    for name, job in file.jobs.items():
-        layers[("jobs", name)] = job
-        layers |= {("jobs", name, "items", key): item for key, item in (job.items or {}).items()}
-    for path, keys in layers.items():
-        if keys is not None and keys.tier is not None:
-            yield (*path, "tier"), keys.tier
+    def settings(self, folder: Path, *, simulate: bool, is_flex: bool) -> ProviderSettings:
+        """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
+        kind = Kind.SIMULATOR if simulate else Kind(self.kind)
+        is_other = simulate or kind.value != self.kind  # then the written address and key belong to somebody else
+        timeout_s = FLEX_TIMEOUT_S if is_flex else _PROVIDER.timeout_s
+        return ProviderSettings(
+            kind=kind,
+            model=DEFAULT_MODELS[self.vendor] if self.model is None else self.model,
+            is_default_model=self.model is None,
+            vendor=self.vendor,
+            base_url=None if is_other else self.base_url,
+            api_key_env=None if is_other else self.api_key_env,
+            timeout_s=timeout_s if self.timeout is None else self.timeout,
+            profile=None if self.profile is None else _profile(folder, self.profile),
+        )
 
 
 def _profile(folder: Path, written: str) -> Path:
@@ -80,174 +139,130 @@ def _profile(folder: Path, written: str) -> Path:
     return beside if beside.exists() or "/" in written or "." in written else Path(written)
 
 
-def limit_settings(file: ManifestFile) -> Limits:
-    """Return the ceilings of one run."""
-    written = file.limits or LimitsKeys.model_validate({})
-    concurrency, budget, stop_on = (
-        written.concurrency or ConcurrencyKeys.model_validate({}),
-        written.budget or BudgetKeys.model_validate({}),
-        written.stop_on or StopOnKeys.model_validate({}),
+class ConcurrencyKeys(Model):
+    """Requests in flight."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
+    expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
+    start: f.Parallel | None = Field(
+        None,
+        description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
+        examples=[4],
     )
-    return Limits(
-        concurrency=concurrency.max,
-        start=concurrency.start,
-        adaptive=concurrency.adaptive,
-        requests_per_minute=written.requests_per_minute,
-        budget=Budget(**budget.model_dump()),
-        tz=written.tz,
-        max_tasks=written.max_tasks,
-        max_duration_s=written.max_duration,
-        stop_on=StopOn(**stop_on.model_dump()),
+    max: f.Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
+    adaptive: f.Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "ConcurrencyKeys":
+        if self.start is not None and self.start > self.max:
+            raise fault(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
+        return self
+
+
+class BudgetKeys(Model):
+    """Ceilings of money, in USD."""
+
+    short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
+    expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
+    run: f.Usd | None = Field(None, description="USD of one run.", examples=[20.0])
+    day: f.Usd | None = Field(None, description="USD of one day in `tz`.", examples=[40.0])
+    month: f.Usd | None = Field(None, description="USD of one month in `tz`.", examples=[500.0])
+
+
+class StopOnKeys(Model):
+    """When to stop a run whose tasks fail for good."""
+
+    consecutive_failures: f.PositiveInt | None = Field(
+        None, description="Tasks in a row that failed, or were paid for without an image. Default 5.", examples=[15]
+    )
+    failure_rate: f.Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
+    after: f.PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
+
+
+class LimitsKeys(Model):
+    """Ceilings of one run."""
+
+    concurrency: ConcurrencyKeys | None = Field(
+        None, description="Requests in flight: a number, or start, max, adaptive."
+    )
+    requests_per_minute: f.Rate | None = Field(None, description="Exact over any 60 seconds.", examples=[500])
+    budget: BudgetKeys | None = Field(
+        None, description="USD: a number for one run, or run, day, month.", examples=[20.0]
+    )
+    max_tasks: f.PositiveInt | None = Field(None, description="Tasks of one run.", examples=[100_000])
+    max_duration: f.Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
+    stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
+    tz: f.Zone = Field(
+        _LIMITS.tz, description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
     )
 
-
-def retry_settings(file: ManifestFile) -> Retry:
-    """Return how often one task may be asked."""
-    written = file.retry or RetryKeys.model_validate({})
-    wait = written.wait or WaitKeys.model_validate({})
-    return Retry(attempts=written.attempts, wait_initial_s=wait.initial, wait_max_s=wait.max, unknown=written.unknown)
-
-
-def notify_settings(
-    file: ManifestFile, folder: Path, variables: Mapping[str, str]
-) -> tuple[Notify | None, list[SettingProblem]]:
-    """Return who is notified, with `{{ vars.* }}` filled in, and what is wrong with the addresses (not repeated)."""
-    if file.notify is None:
-        return None, []
-    troubles: list[SettingProblem] = []
-    urls: dict[str, str | None] = {}
-    for key in ("webhook", "ping"):
-        try:
-            urls[key] = _url(getattr(file.notify, key), variables)
-        except TemplateTrouble as trouble:
-            troubles.append((("notify", key), trouble.what, trouble.instead))
-    prometheus = file.notify.prometheus
-    return Notify(**urls, prometheus=None if prometheus is None else folder / prometheus), troubles
-
-
-def _url(written: str | None, variables: Mapping[str, str]) -> str | None:
-    if written is None:
-        return None
-    url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
-    if not is_url(url):
-        raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
-    return url
-
-
-def setting_problems(file: ManifestFile, folder: Path, output_dir: Place, state_dir: Path) -> Iterator[SettingProblem]:
-    """Yield what is wrong with settings that pass one by one."""
-    if file.limits is not None:
-        try:
-            zoneinfo.ZoneInfo(file.limits.tz)
-        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-            what = f"the time zone {file.limits.tz!r} is not known on this system"
-            yield ("limits", "tz"), what, "write UTC, or a name such as Europe/Lisbon"
-    if file.notify is not None and file.notify.prometheus and not file.notify.prometheus.endswith(METRICS_SUFFIX):
-        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
-        yield ("notify", "prometheus"), what, f"write for example metrics/imgpipe{METRICS_SUFFIX}"
-    if file.retry is not None and file.retry.wait is not None and file.retry.wait.initial > file.retry.wait.max:
-        yield ("retry", "wait"), "initial is above max", "lower initial or raise max"
-    for keys, tier in _tiers(file):
-        if tier == Tier.FLEX and _vendor(file) is not Kind.GOOGLE:
-            yield keys, "tier: flex is offered by kind google alone", "write tier: standard, or provider.kind: google"
-    if state_dir == output_dir:
-        yield ("state_dir",), "is the output directory itself", "leave it out, or name another directory"
-    if file.provider is not None and file.provider.profile is not None:
-        refused = secret_reason(str(folder / file.provider.profile))
-        if refused is not None:
-            yield ("provider", "profile"), f"the profile is refused: {refused}", "name a profile"
-    files = set()
-    for key, path in (("output_dir", output_dir), ("state_dir", state_dir)):
-        if isinstance(path, BucketUrl):
-            continue
-        existing = next(parent for parent in (path, *path.parents) if parent.exists())
-        if not existing.is_dir() and existing not in files:
-            yield (key,), f"{existing} is a file", "name a directory"
-        files.add(existing)
-
-
-NAMES = frozenset(("vars", "matrix", "row", "file", "job", "id", "variant"))
-SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeliveryRecipe:
-    """One delivery."""
-
-    name: str
-    place: Place  # a folder is absolute
-    rehearsed: Path  # where a rehearsal puts what belongs in a bucket
-    is_picked: bool  # else every done image
-    select: tuple[str, ...]
-    template: Template | None  # of the file's name, without suffix; None: as below the output directory
-    kind: str | None  # jpeg, png, webp; None: as it is
-    quality: int
-    max_side: int | None
-    is_srgb: bool
-    is_stripped: bool
-
-    @property
-    def suffix(self) -> str | None:
-        """Of every file; None: that of its image."""
-        return None if self.kind is None else SUFFIXES[self.kind]
-
-    @property
-    def digest(self) -> str:
-        """What tells apart recipes that make other bytes."""
-        asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
-
-    def place_of(self, *, is_simulated: bool) -> Place:
-        """Return where files go; those of a rehearsal go to a folder of their own."""
-        folder = self.place if isinstance(self.place, Path) else self.rehearsed
-        return folder.with_name(f"{folder.name}-simulated") if is_simulated else self.place
-
-    def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
-        """Return the name of one file without suffix. Raises InputError."""
-        if self.template is None:
-            return image_name
-        try:
-            return output_name(self.template.render(context), task_id=task_id)
-        except (TemplateTrouble, BadValue) as trouble:
-            what = f"{task_id}: deliver.{self.name}.name: {trouble.what}"
-            raise InputError(Problem(what=what, instead=trouble.instead)) from trouble
-
-
-def recipes_of(
-    keys: Mapping[str, DeliverKeys], *, folder: Path, sandbox: Sandbox, places: Places
-) -> tuple[dict[str, DeliveryRecipe], list[Problem]]:
-    """Return the recipes, and what is wrong with their templates."""
-    recipes: dict[str, DeliveryRecipe] = {}
-    problems: list[Problem] = []
-    for name, each in keys.items():
-        origin, template = Origin(("deliver", name, "name")), None
-        try:
-            template = None if each.name is None else compile_template(sandbox, each.name, names=NAMES, origin=origin)
-        except TemplateTrouble as trouble:
-            problems.append(places.trouble(origin, trouble))
-        recipes[name] = DeliveryRecipe(
-            name=name,
-            place=BucketUrl.of(each.to) if is_address(each.to) else Path(os.path.normpath(folder / each.to)),
-            rehearsed=folder / name,
-            is_picked=each.source == "picked",
-            select=() if each.select is None else tuple(each.select),
-            template=template,
-            kind=each.format,
-            quality=each.quality,
-            max_side=each.max_side,
-            is_srgb=each.profile == "srgb",
-            is_stripped=each.metadata == "strip",
+    def settings(self) -> Limits:
+        """Return the ceilings of one run."""
+        concurrency = ConcurrencyKeys.or_default(self.concurrency)
+        return Limits(
+            concurrency=concurrency.max,
+            start=concurrency.start,
+            adaptive=concurrency.adaptive,
+            requests_per_minute=self.requests_per_minute,
+            budget=Budget(**BudgetKeys.or_default(self.budget).model_dump()),
+            tz=self.tz,
+            max_tasks=self.max_tasks,
+            max_duration_s=self.max_duration,
+            stop_on=StopOn(**StopOnKeys.or_default(self.stop_on).model_dump()),
         )
-    return recipes, problems
 
 
-def place_problems(
-    recipes: Mapping[str, DeliveryRecipe], output_dir: Place, state_dir: Path, *, is_simulated: bool
-) -> Iterator[SettingProblem]:
-    """Yield which recipes have no place of their own: a delivery withdraws what does not belong to it."""
-    owners: dict[Place, str] = {output_dir: "the output directory", state_dir: "the state directory"}
-    for name, recipe in recipes.items():
-        place = recipe.place_of(is_simulated=is_simulated)
-        if place in owners:
-            yield ("deliver", name, "to"), f"deliver.{name}.to is {owners[place]}", "name a directory of its own"
-        owners.setdefault(place, f"that of {name}")
+class WaitKeys(Model):
+    """Base and cap of the wait between two attempts."""
+
+    initial: f.Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
+    max: f.Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "WaitKeys":
+        if self.initial > self.max:
+            raise fault("initial is above max", "lower initial or raise max")
+        return self
+
+
+class RetryKeys(Model):
+    """How often one task may be asked."""
+
+    attempts: f.Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
+    wait: WaitKeys | None = Field(None, description="Wait between attempts.")
+    unknown: f.Repeats = Field(
+        _RETRY.unknown, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
+    )
+
+    def settings(self) -> Retry:
+        """Return how often one task may be asked."""
+        wait = WaitKeys.or_default(self.wait)
+        return Retry(attempts=self.attempts, wait_initial_s=wait.initial, wait_max_s=wait.max, unknown=self.unknown)
+
+
+class NotifyKeys(Model):
+    """Where runs are reported: webhook, ping, metrics file."""
+
+    webhook: f.Address | None = Field(
+        None,
+        description="URL that gets the run's summary as JSON; may use {{ vars.* }}.",
+        examples=["https://example.com/hooks/{{ vars.hook }}"],
+    )
+    ping: f.Address | None = Field(
+        None,
+        description="URL of a dead man's switch; may use {{ vars.* }}.",
+        examples=["https://example.com/ping/{{ vars.check }}"],
+    )
+    prometheus: f.MetricsPath | None = Field(
+        None, description="Text file for a node exporter, named *.prom.", examples=["/var/lib/x/imgpipe.prom"]
+    )
+
+    def url(self, key: Literal["webhook", "ping"], variables: Mapping[str, str]) -> str | None:
+        """Return an address with `{{ vars.* }}` filled in. Raises TemplateTrouble, which does not repeat it."""
+        written: str | None = getattr(self, key)
+        if written is None:
+            return None
+        url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
+        if not f.is_url(url):
+            raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
+        return url

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app import context, holds
+from pipeline.app import consent, context
 from pipeline.app.planning import reading
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
@@ -59,7 +59,7 @@ def test_a_hold_dated_by_a_clock_that_was_ahead_is_told_and_forgotten(imgpipe: I
     held(path, at=datetime.now(UTC) + timedelta(days=365))
     setup = context.prepare(path, context.Flags())
     with reading(setup) as reader:
-        assert holds.lasting(setup, reader) == {}
+        assert consent.lasting_holds(setup, reader) == {}
     told = imgpipe("run", path, "-q")
     assert (told.exit, "the clock was ahead" in told.err) == (0, True)
     with reading(setup) as reader:
@@ -72,5 +72,5 @@ def test_a_hold_that_lasts_does_not_outlive_what_was_named(imgpipe: Imgpipe) -> 
     held(path, at=now)
     setup = context.prepare(path, context.Flags())
     with reading(setup) as reader:
-        assert list(holds.lasting(setup, reader, now=now + 2 * HOUR)) == [""]
-        assert holds.lasting(setup, reader, now=now + 4 * HOUR) == {}
+        assert list(consent.lasting_holds(setup, reader, now=now + 2 * HOUR)) == [""]
+        assert consent.lasting_holds(setup, reader, now=now + 4 * HOUR) == {}

@@ -5,8 +5,9 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.app.context import Flags, prepare
-from pipeline.app.sending import GaugeOf, SendingRun
+from pipeline.app.sending import SendingRun
 from pipeline.app.signals import Stoppable
+from pipeline.app.summary import GaugeOf
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit
 from pipeline.plan.plan import Spool

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.workers import MARK, PROBE, Probe, WorkerOrder, prove_worker, take_rest
+from pipeline.app.workers import PROBE, Probe, WorkerOrder, prove_worker, take_rest
 from pipeline.model import InputImage
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.kept import apart_dir
+from pipeline.store.kept import MARK, apart_dir
 from tests.store.conftest import Bench, Reopen, bench, reopen
 
 __all__ = ["bench", "reopen"]  # fixtures

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.app import context, rebuild
+from pipeline.app import context, maintenance
 from pipeline.app import run as app_run
 from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary, Warned
 from tests.provider.conftest import png
@@ -84,7 +84,7 @@ class Album:
         image = png()
         for number in range(self.photos):
             (self.folder / "out" / f"{number:05}.png").write_bytes(image)
-        assert rebuild.rebuild(self.setup).adopted == self.photos
+        assert maintenance.rebuild(self.setup).adopted == self.photos
 
     async def run(self, **flags: Any) -> RunSummary:
         self.events.clear()

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -104,11 +105,16 @@ class Called(Imgpipe):
 
     capsys: "pytest.CaptureFixture[str] | None" = None
 
-    def __call__(self, *args: str | Path, **_: Any) -> "subprocess.CompletedProcess[str]":
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, **_: Any
+    ) -> "subprocess.CompletedProcess[str]":
         assert self.capsys is not None
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as stop:
-            main([str(arg) for arg in args])
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {**self.env, **(env or {})}.items():
+                patch.setenv(name, value)
+            with pytest.raises(SystemExit) as stop:
+                main([str(arg) for arg in args])
         out, err = self.capsys.readouterr()
         assert isinstance(stop.value.code, int)
         self.ended.append(subprocess.CompletedProcess(args, int(stop.value.code), out, err))
@@ -118,11 +124,9 @@ class Called(Imgpipe):
 @pytest.fixture
 def called(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Called]:
     monkeypatch.chdir("/")
-    for name in ("GEMINI_API_KEY", "GOOGLE_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
+    for name in ("COMETAPI_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "HTTPS_PROXY", "https_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in (BARE | {"NO_COLOR": "1"}).items():
-        monkeypatch.setenv(name, value)
-    command = Called(tmp_path, capsys=capsys)
+    command = Called(tmp_path, BARE | {"NO_COLOR": "1"}, capsys=capsys)
     yield command
     logs.tear_down()
     assert leaks(CANARIES, tmp_path / "nothing", *command.ended) == []
@@ -160,6 +164,13 @@ def server_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="simulators", daemon=True).start()
     return loop
+
+
+@contextmanager
+def entered(server: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """Serve on the loop of the simulators while the command runs here."""
+    yield asyncio.run_coroutine_threadsafe(server.__aenter__(), server_loop()).result(10)
+    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), server_loop()).result(10)
 
 
 class Servers:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from pipeline.app import context, retry, status
+from pipeline.app import context, redo, status
 from pipeline.app import run as app_run
 from pipeline.engine.events import Event, Gauge, RunStarted, RunSummary
 from pipeline.model import TaskState
@@ -152,16 +152,14 @@ class Shop:
     def setup(self) -> context.Setup:
         return context.prepare(self.manifest, context.Flags(is_yes=True))
 
-    async def run(
-        self, retry: retry.Release | None = None, *, select: tuple[str, ...] = (), **flags: Any
-    ) -> RunSummary:
+    async def run(self, retry: redo.Release | None = None, *, select: tuple[str, ...] = (), **flags: Any) -> RunSummary:
         flags |= {"selection": Selection(select=select)}
         setup = context.prepare(self.manifest, context.Flags(is_yes=True, **flags))
         self.events.clear()
         return await app_run.run(setup, watch=self._watch, retry=retry)
 
     async def retry(self, *states: TaskState) -> RunSummary:
-        return await self.run(retry=retry.Release(states=frozenset(states)))
+        return await self.run(retry=redo.Release(states=frozenset(states)))
 
     @contextlib.contextmanager
     def _watch(self, _started: RunStarted, _gauge: Callable[[], Gauge]) -> Iterator[Callable[[Event], None]]:

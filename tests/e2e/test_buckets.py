@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Imgpipe, Servers, wait_until
+from tests.e2e.conftest import Called, Imgpipe, Servers, wait_until
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, moto_server, scripted_server, store_of
 from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
 from tests.store.fakes import image
@@ -23,10 +23,11 @@ def s3() -> Iterator[str]:
 
 
 @pytest.fixture
-def scripted(imgpipe: Imgpipe) -> Iterator[ScriptedS3]:
+def scripted(imgpipe: Imgpipe, called: Called) -> Iterator[ScriptedS3]:
     """A scripted service, to which the environment of the command leads."""
     with scripted_server() as server:
-        imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}
+        for command in (imgpipe, called):
+            command.env |= {**ENVIRON, "AWS_ENDPOINT_URL": server.endpoint}
         yield server
 
 
@@ -43,10 +44,10 @@ def manifest(folder: Path, place: str, base_url: str | None = None, items: int =
 
 @pytest.mark.timeout(240)
 def test_ten_kills_lose_no_image_and_buy_none_twice(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, s3: str
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, s3: str
 ) -> None:
     store = store_of(s3, "bucket", "kills")
-    loop = BucketLoop(imgpipe, servers.start(QUICK), tmp_path, s3, store, "kills")
+    loop = BucketLoop(imgpipe, called, servers.start(QUICK), tmp_path, s3, store, "kills")
     loop.run([*PUTTING, *SUPERSEDING])
     assert len(loop.deaths) == 10
     finals = [path for path in loop.objects() if path.startswith("mugs/")]
@@ -55,40 +56,41 @@ def test_ten_kills_lose_no_image_and_buy_none_twice(
 
 
 def test_an_image_that_was_put_and_not_recorded_costs_nothing_more(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, s3: str
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, s3: str
 ) -> None:
     server = servers.start(QUICK)
-    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+    for command in (imgpipe, called):
+        command.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
     path = manifest(tmp_path, "s3://bucket/one", server.base_url, items=1)
     assert imgpipe("run", path, env={"FAILPOINT": "link:1:kill"}).returncode == -9
-    again = imgpipe("run", path)
+    again = called("run", path)
     assert (again.returncode, "1 recovered" in again.stderr, len(server.bill)) == (0, True, 1)
 
 
 def test_a_bucket_that_refuses_in_mid_run_ends_in_order_and_costs_nothing_twice(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
+    called: Called, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
     path = manifest(tmp_path, "s3://bucket/out", server.base_url)
     scripted.tell("PUT", None, None, None, *[Answer(403, "ExpiredToken", SECRET)] * 20)  # two of the proof, one image
-    run = imgpipe("run", path)
+    run = called("run", path)
     assert run.returncode == 5, run.stderr
     assert "is published by the next run, without a request" in run.stderr
     bought = len(server.billed)
     assert 1 < bought <= 4
     scripted.script.clear()
-    assert imgpipe("run", path).returncode == 0
+    assert called("run", path).returncode == 0
     scripted.requests.clear()
-    assert imgpipe("run", path).returncode == 0
+    assert called("run", path).returncode == 0
     assert scripted.requests == ["GET"]  # one page of a listing, and no object
     assert len(server.billed) == 4
     images = {hashlib.sha256(data).hexdigest() for key, (data, _) in scripted.objects.items()}
     assert len(scripted.objects) == 4 == len(images)
-    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
+    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in called.ended)
 
 
 def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
+    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
     path = manifest(tmp_path, "s3://bucket/out", server.base_url)
@@ -103,7 +105,7 @@ def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
     bought = len(server.billed)
     scripted.script.clear()
     scripted.released.set()
-    assert imgpipe("run", path).returncode == 0
+    assert called("run", path).returncode == 0
     assert len(scripted.objects) == 4
     assert len(server.billed) == max(4, bought)
 
@@ -119,35 +121,35 @@ def test_P10_a_second_signal_does_not_wait_for_a_bucket_that_hangs(
     ids=["credential", "scheme", "one-slash", "no-bucket"],
 )
 def test_a_bad_place_is_refused_before_anything_is_bought(
-    imgpipe: Imgpipe, tmp_path: Path, s3: str, place: str, said: str
+    called: Called, tmp_path: Path, s3: str, place: str, said: str
 ) -> None:
-    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
-    run = imgpipe("run", manifest(tmp_path, place))
+    called.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+    run = called("run", manifest(tmp_path, place))
     assert (run.returncode, said in run.stderr) == (2, True), run.stderr
     assert "secretpw" not in run.stderr
     assert not [entry.name for entry in tmp_path.iterdir() if entry.name not in ("shop.yaml", ".pipeline")]
 
 
-def test_verbs_find_what_is_missing_and_changed(imgpipe: Imgpipe, tmp_path: Path, s3: str) -> None:
-    imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
+def test_verbs_find_what_is_missing_and_changed(called: Called, tmp_path: Path, s3: str) -> None:
+    called.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
     path = manifest(tmp_path, "s3://bucket/verbs")
-    assert imgpipe("run", path).returncode == 0
+    assert called("run", path).returncode == 0
     store = store_of(s3, "bucket", "verbs/mugs")
     names = sorted(meta["path"] for page in store.list() for meta in page)
     store.delete(names[0])
     store.put(names[1], b"edited")
-    assert imgpipe.json("status", path)["missing"] == 2
+    assert called.json("status", path)["missing"] == 2
     for flags in ((), ("--quick",)):
-        found = imgpipe.json("verify", path, *flags)
+        found = called.json("verify", path, *flags)
         assert (found["missing"], found["changed"]) == ([f"mugs/{names[0]}"], [f"mugs/{names[1]}"])
-    assert imgpipe.json("run", path, "--repair")["images"] == 1
+    assert called.json("run", path, "--repair")["images"] == 1
     assert bytes(store.get(names[1]).bytes()) == b"edited"
-    assert "put-if-absent is honoured" in imgpipe("doctor", path).stdout
+    assert "put-if-absent is honoured" in called("doctor", path).stdout
     (tmp_path / ".pipeline/shop/ledger.sqlite").unlink()
-    rebuilt = imgpipe("rebuild", path)
+    rebuilt = called("rebuild", path)
     assert (rebuilt.returncode, f"mugs/{names[1]} is not a whole image" in rebuilt.stdout) == (3, True), rebuilt.stdout
-    assert imgpipe.json("status", path)["tasks"]["done"] == 3
-    assert imgpipe("prune", path, "--rejected").returncode == 0
+    assert called.json("status", path)["tasks"]["done"] == 3
+    assert called("prune", path, "--rejected").returncode == 0
 
 
 PHOTOS = ("photos/a b.jpg", "photos/deep/Äpfel #1.JPG", "photos/deep/50%.jpg")
@@ -167,14 +169,14 @@ def chain(folder: Path, base_url: str) -> Path:
 
 
 def test_inputs_and_chains_are_read_when_sent_and_hashed_once(
-    imgpipe: Imgpipe, servers: Servers, tmp_path: Path, scripted: ScriptedS3
+    called: Called, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
     server = servers.start(QUICK)
     scripted.objects |= {key: (image(number, ".jpg").data, {}) for number, key in enumerate(PHOTOS)}
     scripted.objects |= {"refs/style #1%.jpg": (image(9, ".jpg").data, {}), "photos/deep/": (b"", {})}
     path = chain(tmp_path, server.base_url)
     scripted.page = 2
-    run = imgpipe("run", path)
+    run = called("run", path)
     assert (run.returncode, len(server.billed)) == (0, 6), run.stderr
     made = sorted(key for key in scripted.objects if "made/" in key)
     assert made[0].startswith("photos/made/lit/a b.")
@@ -182,17 +184,17 @@ def test_inputs_and_chains_are_read_when_sent_and_hashed_once(
     scripted.page = 1000
     scripted.requests.clear()
     scripted.read.clear()
-    assert imgpipe.json("plan", path)["due"] == 0
+    assert called.json("plan", path)["due"] == 0
     assert (set(scripted.requests), scripted.read) == ({"GET", "HEAD"}, [])  # listings, and the one reference
     scripted.objects[PHOTOS[0]] = (image(7, ".jpg").data, {})
-    assert imgpipe.json("plan", path)["reasons"] == {"inputs changed": 1}
-    assert imgpipe.json("run", path)["images"] == 2  # the photograph, and the poster that follows from it
-    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in imgpipe.ended)
+    assert called.json("plan", path)["reasons"] == {"inputs changed": 1}
+    assert called.json("run", path)["images"] == 2  # the photograph, and the poster that follows from it
+    assert SECRET not in "".join(ended.stdout + ended.stderr for ended in called.ended)
 
 
-def test_a_rehearsal_writes_to_no_bucket(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_a_rehearsal_writes_to_no_bucket(called: Called, tmp_path: Path) -> None:
     path = manifest(tmp_path, "s3://bucket/out", "https://api.cometapi.com", items=1)
-    run = imgpipe("run", path, "--simulate", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    run = called("run", path, "--simulate", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     assert run.returncode == 0, run.stderr
     assert "a rehearsal writes to no bucket" in run.stderr
     assert len(list((tmp_path / "outputs/shop-simulated/mugs").iterdir())) == 1

@@ -21,14 +21,12 @@ def jobs(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_an_example_runs_as_it_stands_and_a_second_time_sends_nothing(
-    imgpipe: Imgpipe, called: Called, jobs: Path, path: Path
-) -> None:
-    del imgpipe.env["COMETAPI_KEY"]
+def test_an_example_runs_as_it_stands_and_a_second_time_sends_nothing(called: Called, jobs: Path, path: Path) -> None:
+    del called.env["COMETAPI_KEY"]
     tasks = TASKS[path.stem]
     before = {file: file.read_bytes() for file in jobs.rglob("*") if file.is_file()}
     flags = ["--simulate", "quick", "--rpm", "60000"]  # its own pace is a person's business, not this test's
-    first = imgpipe("run", jobs / path.name, *flags, "-q", "--json")
+    first = called("run", jobs / path.name, *flags, "-q", "--json")
     assert (first.returncode, first.stderr) == (0, "")
     assert json.loads(first.stdout)["tasks"]["done"] == tasks
     second = called.json("run", jobs / path.name, *flags)
@@ -48,9 +46,9 @@ def test_every_example_is_listed() -> None:
     assert {path.stem for path in MANIFESTS} == TASKS.keys()
 
 
-def test_the_schema_is_what_imgpipe_prints_and_every_example_fits_it(imgpipe: Imgpipe) -> None:
+def test_the_schema_is_what_called_prints_and_every_example_fits_it(called: Called) -> None:
     schema = json.loads((JOBS / "manifest.schema.json").read_text(encoding="utf-8"))
-    assert json.loads(imgpipe("schema").stdout) == schema
+    assert json.loads(called("schema").stdout) == schema
     validator = jsonschema.validators.validator_for(schema)(schema)
     for path in MANIFESTS:
         document = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
 from tests.e2e.canary import leaks, spellings, written
-from tests.e2e.conftest import Imgpipe
+from tests.e2e.conftest import Called, Imgpipe, entered
 from tests.e2e.scripted import Scripted, Shop, Step, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png
 
@@ -56,8 +56,8 @@ def _key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def script() -> AsyncIterator[Scripted]:
-    async with serving(Scripted()) as script:
+def script() -> Iterator[Scripted]:
+    with entered(serving(Scripted())) as script:
         yield script
 
 
@@ -68,14 +68,14 @@ def shop(script: Scripted, tmp_path: Path) -> Shop:
 
 
 @pytest.fixture
-def keyed(imgpipe: Imgpipe) -> Imgpipe:
-    imgpipe.env["COMETAPI_KEY"] = KEY
-    return imgpipe
+def keyed(called: Called) -> Called:
+    called.env["COMETAPI_KEY"] = KEY
+    return called
 
 
 @pytest.mark.parametrize("log_format", ["json", "text"])
-async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
-    script: Scripted, shop: Shop, keyed: Imgpipe, log_format: str
+def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
+    script: Scripted, shop: Shop, keyed: Called, log_format: str
 ) -> None:
     answers = list(ANSWERS.values())
     script.scripts = {f"row{n}": [answer] for n, answer in enumerate(answers)}
@@ -87,33 +87,30 @@ async def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
     log = shop.folder / "log.txt"
     flags = ["-v", "--log-format", log_format, "--log-file", log]
     file = shop.manifest
-    said = [await asyncio.to_thread(keyed, "run", file, "-j", "1", *flags, "--json")]
+    said = [keyed("run", file, "-j", "1", *flags, "--json")]
     assert said[0].returncode == 7, said[0].stderr
     states = shop.states
     assert (states["done"], states["refused"], states["unknown"]) == (1, 1, 4)
     assert states["failed"] >= 8
     for verb in (["status", file, "--json", "--tasks"], ["status", file, "mugs/row1"], ["report", file]):
-        said.append(await asyncio.to_thread(keyed, *verb))
+        said.append(keyed(*verb))
     assert log.stat().st_size > 2000
     assert len(shop.rejected) >= 6
     assert leaks(SPELLINGS, shop.folder, *said) == []
     assert _header(script.heads[0], "authorization") == KEY
 
 
-async def test_S01_a_traceback_shows_no_key(script: Scripted, shop: Shop, keyed: Imgpipe) -> None:
+def test_S01_a_traceback_shows_no_key(script: Scripted, shop: Shop, imgpipe: Imgpipe) -> None:
     script.always = said(400, ECHO)
-    done = await asyncio.to_thread(keyed, "run", shop.manifest, "-v", env={"FAILPOINT": "body:1:raise"})
+    done = imgpipe("run", shop.manifest, "-v", env={"COMETAPI_KEY": KEY, "FAILPOINT": "body:1:raise"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert leaks(SPELLINGS, shop.folder, done) == []
 
 
-async def test_S01_commands_that_send_nothing_show_no_key(shop: Shop, keyed: Imgpipe) -> None:
+def test_S01_commands_that_send_nothing_show_no_key(shop: Shop, keyed: Called) -> None:
     file = shop.manifest
-    said = [
-        await asyncio.to_thread(keyed, *verb)
-        for verb in (["plan", file], ["plan", file, "--json"], ["doctor", file], ["validate", file])
-    ]
+    said = [keyed(*verb) for verb in (["plan", file], ["plan", file, "--json"], ["doctor", file], ["validate", file])]
     assert leaks(SPELLINGS, shop.folder, *said) == []
 
 
@@ -130,7 +127,7 @@ async def test_S01_commands_that_send_nothing_show_no_key(shop: Shop, keyed: Img
     ],
 )
 def test_an_address_that_would_show_the_key_is_refused_before_anything_is_sent(
-    tmp_path: Path, keyed: Imgpipe, url: str
+    tmp_path: Path, keyed: Called, url: str
 ) -> None:
     done = keyed("run", Shop(tmp_path, url).manifest)
     assert done.returncode == 2
@@ -139,11 +136,11 @@ def test_an_address_that_would_show_the_key_is_refused_before_anything_is_sent(
     assert not (tmp_path / "out").exists()
 
 
-async def test_P14_the_users_netrc_is_not_read(script: Scripted, shop: Shop, keyed: Imgpipe, tmp_path: Path) -> None:
+def test_P14_the_users_netrc_is_not_read(script: Scripted, shop: Shop, keyed: Called, tmp_path: Path) -> None:
     netrc = tmp_path / ".netrc"
     netrc.write_text("default login me password netrc-secret\nmachine 127.0.0.1 login me password netrc-secret\n")
     netrc.chmod(0o600)
-    done = await asyncio.to_thread(keyed, "run", shop.manifest, env={"HOME": str(tmp_path), "NETRC": str(netrc)})
+    done = keyed("run", shop.manifest, env={"HOME": str(tmp_path), "NETRC": str(netrc)})
     assert done.returncode == 0
     assert [_header(head, "authorization") for head in script.heads] == [KEY]
 
@@ -171,11 +168,11 @@ class Proxy:
         await writer.wait_closed()
 
 
-async def test_H71_a_proxy_of_the_environment_is_asked_and_never_gets_the_key(tmp_path: Path, keyed: Imgpipe) -> None:
-    async with Proxy() as proxy:
+def test_H71_a_proxy_of_the_environment_is_asked_and_never_gets_the_key(tmp_path: Path, keyed: Called) -> None:
+    with entered(Proxy()) as proxy:
         keyed.env["HTTPS_PROXY"] = f"http://me:proxy-secret@127.0.0.1:{proxy.port}"
         manifest = Shop(tmp_path, "https://api.example.com", rows=9).manifest
-        done = await asyncio.to_thread(keyed, "run", manifest, "-v")
+        done = keyed("run", manifest, "-v")
     assert done.returncode == 7, done.stderr
     (head,) = proxy.heads
     assert head.startswith(b"CONNECT api.example.com:443 HTTP/1.1\r\n")
@@ -231,8 +228,8 @@ def assert_unforged(**shown: str) -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-async def test_S06_prompts_names_and_servers_write_no_line_of_the_log(
-    script: Scripted, shop: Shop, keyed: Imgpipe, log_format: str
+def test_S06_prompts_names_and_servers_write_no_line_of_the_log(
+    script: Scripted, shop: Shop, keyed: Called, log_format: str
 ) -> None:
     silent = words("NO_IMAGE", POISON)
     script.judge = lambda number, _row: (
@@ -241,10 +238,10 @@ async def test_S06_prompts_names_and_servers_write_no_line_of_the_log(
     log = shop.folder / "log.txt"
     manifest = poisoned(shop.folder, script.url, title=f"a mug\n{FORGED}\n")
     flags = ["-v", "--log-format", log_format, "--log-file", log, "--json"]
-    done = await asyncio.to_thread(keyed, "run", manifest, *flags)
+    done = keyed("run", manifest, *flags)
     assert done.returncode == 3, done.stderr
-    status = await asyncio.to_thread(keyed, "status", manifest, "--tasks")
-    plan = await asyncio.to_thread(keyed, "plan", manifest)
+    status = keyed("status", manifest, "--tasks")
+    plan = keyed("plan", manifest)
     assert_unforged(stdout=done.stdout, stderr=done.stderr, log=log.read_text(), status=status.stdout, plan=plan.stdout)
     if log_format == "json":
         events = [json.loads(line) for line in log.read_text().splitlines()]
@@ -252,7 +249,7 @@ async def test_S06_prompts_names_and_servers_write_no_line_of_the_log(
 
 
 @pytest.mark.parametrize("verb", ["run", "plan", "validate"])
-def test_S06_a_mistake_in_a_poisoned_table_is_told_line_by_line(tmp_path: Path, keyed: Imgpipe, verb: str) -> None:
+def test_S06_a_mistake_in_a_poisoned_table_is_told_line_by_line(tmp_path: Path, keyed: Called, verb: str) -> None:
     done = keyed(verb, poisoned(tmp_path, "http://127.0.0.1:9", title="\x1b[2J"))
     assert done.returncode == 2
     assert "U+001B" in done.stderr

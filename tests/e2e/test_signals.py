@@ -11,13 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.store.lock import StateLock
 from tests.e2e.conftest import Called, Imgpipe, Servers, at_once, images, wait_until, write_manifest
 from tests.soak.signals import KINDS, Moments
 
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
-SLOW = "picture: tiny\nlatency: 30s\n"
 QUICK = "picture: tiny\nlatency: 5ms\n"
-MANY = "    matrix: {a: [%s], b: [%s]}\n" % ((", ".join(f"v{n}" for n in range(150)),) * 2)
 
 
 def is_listening(process: "subprocess.Popen[str]") -> bool:
@@ -30,12 +29,14 @@ def is_listening(process: "subprocess.Popen[str]") -> bool:
     return caught is not None and bool(int(caught[1], 16) & 1 << (signal.SIGTERM - 1))
 
 
-def write_big_manifest(folder: Path, base_url: str) -> Path:
+def write_big_manifest(folder: Path, base_url: str, side: int = 150) -> Path:
     """Write a manifest whose plan takes a second or two: 22,500 tasks."""
+    values = ", ".join(f"v{n}" for n in range(side))
     path = folder / "big.yaml"
     path.write_text(
         f"version: 1\nprovider: {{kind: cometapi, base_url: '{base_url}'}}\noutput_dir: out\n"
-        "jobs:\n  mugs:\n    prompt: A mug {{ matrix.a }} {{ matrix.b }}\n" + MANY
+        "jobs:\n  mugs:\n    prompt: A mug {{ matrix.a }} {{ matrix.b }}\n"
+        f"    matrix: {{a: [{values}], b: [{values}]}}\n"
     )
     return path
 
@@ -54,17 +55,15 @@ def test_R14_R15_R16_R18_a_moment_of_each_kind_loses_nothing(imgpipe: Imgpipe, t
     assert set(done) == {kind.name for kind in KINDS}
 
 
-def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
-    server = servers.start(SLOW)
-    manifest = write_manifest(tmp_path, server.base_url, items=2)
-    holder = imgpipe.start("run", manifest)
-    wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
-    waiting = imgpipe.start("run", manifest, "--wait-lock", "60s")
-    wait_until(lambda: is_listening(waiting))
-    waiting.send_signal(signal.SIGINT)
-    waiting.communicate(timeout=5)
-    holder.kill()
-    holder.communicate()
+def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, tmp_path: Path) -> None:
+    manifest = write_manifest(tmp_path, "http://127.0.0.1:1", items=2)
+    state_dir = tmp_path / "out" / ".pipeline"
+    state_dir.mkdir(parents=True)
+    with StateLock(state_dir):
+        waiting = imgpipe.start("run", manifest, "--wait-lock", "60s")
+        wait_until(lambda: is_listening(waiting))
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate(timeout=5)
     assert waiting.returncode == 130
 
 
@@ -83,7 +82,7 @@ def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
     assert process.returncode == json.loads(out)["exit"] == code, err
     assert "Traceback" not in err
     assert not server.bill
-    assert called.json("run", manifest, "-y", "--first", "3")["images"] == 3
+    assert called.json("run", write_big_manifest(tmp_path, server.base_url, side=2))["images"] == 4
 
 
 def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
@@ -135,8 +134,11 @@ def test_R18_a_run_under_nohup_outlives_its_terminal(imgpipe: Imgpipe, servers: 
     assert len(images(tmp_path)) == 6
 
 
-@pytest.mark.parametrize("stream", ["stdout", "stderr", "both"])
-@pytest.mark.parametrize("budget", ["5", "0.12"], ids=["R18-done", "R18-budget"])
+@pytest.mark.parametrize(
+    ("stream", "budget"),
+    [("stdout", "5"), ("stderr", "5"), ("both", "0.12")],
+    ids=["R18-done-stdout", "R18-done-stderr", "R18-budget-both"],
+)
 def test_a_reader_that_left_changes_neither_images_nor_exit_code(
     imgpipe: Imgpipe, servers: Servers, tmp_path: Path, stream: str, budget: str
 ) -> None:

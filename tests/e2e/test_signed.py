@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import failpoint
-from pipeline.app import explain, rejected, report
+from pipeline.app import explain, maintenance, report
 from pipeline.errors import Exit
 from pipeline.imaging.provenance import extract
 from pipeline.view.explain import FileState, explain_json
@@ -115,7 +115,7 @@ async def test_a_signed_image_that_is_salvaged_has_its_record_beside_it(script: 
     script.always = Liar.http(200, whole[:-20])
     await shop.run()
     understand(shop.rejected[0], whole)
-    assert (await rejected.salvage(shop.setup)).published == ["mugs/row0"]
+    assert (await maintenance.salvage(shop.setup)).published == ["mugs/row0"]
     image = shop.folder / "out" / "mugs" / "row0.png"
     assert image.read_bytes() == signed("PNG")
     record = extract(image.with_name("row0.png.xmp").read_bytes())

@@ -7,11 +7,10 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.manifest.examples import write_example
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
-from pipeline.manifest.schema import json_schema
+from pipeline.manifest.reference import json_schema, write_example
 from pipeline.settings import Kind
 
 COUNTS = {"text": 4, "folder": 6, "csv": 3, "matrix": 8}

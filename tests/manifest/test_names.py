@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
-from pipeline.manifest.files import BadValue
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
+from pipeline.manifest.location import BadValue
 from pipeline.manifest.outputs import output_name
 from pipeline.text import name_key
 

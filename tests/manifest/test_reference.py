@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
-from pipeline.manifest.keys import Model
 from pipeline.manifest.reference import SECTIONS, reference
+from pipeline.manifest.settings import Model
 
 PAGE = Path(__file__).parents[2] / "jobs" / "README.md"
 

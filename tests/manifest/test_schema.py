@@ -9,9 +9,8 @@ import pytest
 from jsonschema import Draft7Validator
 
 from pipeline.errors import InputError
-from pipeline.manifest.examples import write_example
 from pipeline.manifest.loader import load
-from pipeline.manifest.schema import json_schema
+from pipeline.manifest.reference import json_schema, write_example
 from pipeline.manifest.yaml import parse, resolve
 from tests.manifest.test_mistakes import CASES
 

@@ -7,8 +7,8 @@ import time
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.manifest.files import decode_utf8
 from pipeline.manifest.loader import load
+from pipeline.manifest.location import decode_utf8
 from pipeline.manifest.yaml import parse, resolve
 
 

@@ -8,9 +8,8 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.model import Digests, Due, Known, Quote, Task, TaskState
-from pipeline.plan.decide import Rules
+from pipeline.plan.decide import Files, Rules
 from pipeline.plan.plan import Group, Key, Plan, PlanRow, Spool, survey, tally
-from pipeline.plan.presence import Files
 from pipeline.plan.selection import Selection
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.model import Artifact
-from pipeline.plan.presence import Files
+from pipeline.plan.decide import Files
 from pipeline.store.files import Disk, FileComparison, Tree
 from pipeline.store.integrity import compare_files
 

@@ -9,7 +9,7 @@ import pytest
 from pipeline.engine.events import Gauge, RunStarted, RunSummary, TaskEnded
 from pipeline.errors import Exit
 from pipeline.model import Artifact, TaskState
-from tests.report.sheets import CHROMIUM, FLAGS
+from tests.report.sheets import CHROMIUM, FLAGS, Sheet
 
 SUMMARY = RunSummary(
     run=7,
@@ -127,3 +127,18 @@ def context(browser: Any) -> Iterator[Any]:
     made.set_default_timeout(8000)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def window(context: Any) -> Sheet:
+    """Return the page of a module: one for each test took as much CPU again as the test."""
+    return Sheet(context)
+
+
+@pytest.fixture
+def fresh(window: Sheet) -> Iterator[Sheet]:
+    """Lend the page of the module for a report, and leave nothing of it behind."""
+    yield window
+    window.page.evaluate("localStorage.clear()")
+    window.page.emulate_media(color_scheme="light")
+    window.page.goto("about:blank")

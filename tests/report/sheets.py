@@ -28,9 +28,15 @@ class Sheet:
         self.page.on("request", lambda request: self.asked.append(request.url))
 
     def open(self, path: Path) -> "Sheet":
+        self.said.clear()
+        self.asked.clear()
         self.page.goto(path.as_uri())
         self.page.wait_for_selector("html[data-ready]")
         return self
+
+    def reload(self) -> None:
+        self.page.reload()
+        self.page.wait_for_selector("html[data-ready]")
 
     def press(self, *keys: str) -> None:
         for key in keys:

@@ -21,11 +21,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sheet(context: Any, report: Path) -> Iterator[Sheet]:
-    opened = Sheet(context).open(report)
-    yield opened
-    opened.page.evaluate("localStorage.clear()")
-    opened.page.close()
+def sheet(fresh: Sheet, report: Path) -> Iterator[Sheet]:
+    yield (opened := fresh.open(report))
     assert opened.said == []  # no test of this page may end with something in the console
     assert [url for url in opened.asked if not url.startswith(("file:", "data:", "blob:"))] == []
 
@@ -155,7 +152,7 @@ def test_before_and_after_slide(sheet: Sheet) -> None:
 
 def test_picks_outlive_the_page_and_become_a_file(sheet: Sheet, tmp_path: Path) -> None:
     sheet.press("Home", "p", "ArrowRight", "r")
-    sheet.page.reload()
+    sheet.reload()
     assert sheet.text("#tally") == "1 picked, 1 rejected, 19 left"
     with sheet.page.expect_download() as download:
         sheet.page.click("#save")
@@ -207,7 +204,7 @@ def test_the_theme_follows_the_system_and_the_button(sheet: Sheet) -> None:
     assert light != dark
     sheet.page.click("#theme")
     assert sheet.page.evaluate(ground) == light
-    sheet.page.reload()
+    sheet.reload()
     assert sheet.page.evaluate(ground) == light
 
 
@@ -279,14 +276,6 @@ def test_a_phone_has_no_sideways_scroll(browser: Any, report: Path) -> None:
     context.close()
 
 
-@pytest.fixture
-def fresh(context: Any) -> Iterator[Sheet]:
-    """A page for a report of its own."""
-    made = Sheet(context)
-    yield made
-    made.page.close()
-
-
 def test_a_picture_that_has_gone_says_so(fresh: Sheet, tmp_path: Path) -> None:
     page = make_report(tmp_path, 3)
     for path in [*(tmp_path / "report" / "thumbs").iterdir(), *(tmp_path / "images").iterdir()]:
@@ -333,15 +322,13 @@ def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_b
     assert sheet.page.locator(".tile.rejected").count() == 1
 
 
-def test_a_report_that_was_sent_alone_shows_its_thumbnails(context: Any, report: Path, tmp_path: Path) -> None:
+def test_a_report_that_was_sent_alone_shows_its_thumbnails(fresh: Sheet, report: Path, tmp_path: Path) -> None:
     """Somebody mails the folder: neither the images nor the inputs are where it is opened."""
     shutil.copytree(report.parent, tmp_path / "sent")
-    sheet = Sheet(context).open(tmp_path / "sent" / report.name)
+    sheet = fresh.open(tmp_path / "sent" / report.name)
     sheet.press("End", "Space")
     sheet.until("[...document.querySelectorAll('#picture img')].length === 2")
     sheet.until(
         "[...document.querySelectorAll('#picture img')].every(i => i.naturalWidth && i.src.includes('/thumbs/'))"
     )
     assert sheet.text("#place").endswith("the original is not here, this is its thumbnail")
-    sheet.page.evaluate("localStorage.clear()")
-    sheet.page.close()

@@ -84,11 +84,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sheet(context: Any, shop: Path) -> Iterator[Sheet]:
-    opened = Sheet(context).open(shop)
-    yield opened
-    opened.page.evaluate("localStorage.clear()")
-    opened.page.close()
+def sheet(fresh: Sheet, shop: Path) -> Iterator[Sheet]:
+    yield (opened := fresh.open(shop))
     assert opened.said == []
 
 
@@ -100,7 +97,7 @@ def test_two_tabs_lose_nothing_of_each_other(context: Any, sheet: Sheet, shop: P
     for each in (sheet, other):
         each.until("document.querySelector('#tally').textContent === '1 picked, 1 rejected, 2 left'")
     other.press("Home", "3")  # stars on the picture that the first tab picked
-    sheet.page.reload()
+    sheet.reload()
     assert sheet.text("#tally") == "1 picked, 1 rejected, 2 left"
     assert sheet.text(".tile.picked .stars") == "★★★"
     other.page.close()
@@ -114,7 +111,7 @@ def test_a_tab_that_was_told_nothing_loses_nothing(context: Any, sheet: Sheet, s
     sheet.press("Home", "p")
     other.press("Home", "ArrowRight", "r")
     other.page.close()
-    sheet.page.reload()
+    sheet.reload()
     assert sheet.text("#tally") == "1 picked, 1 rejected, 2 left"
 
 
@@ -131,15 +128,14 @@ def test_a_loaded_file_is_merged_by_time(sheet: Sheet, tmp_path: Path) -> None:
     assert sheet.page.locator(".tile.picked").first.get_attribute("aria-posinset") == "1"
 
 
-def test_what_the_ledger_says_is_on_the_page(context: Any, tmp_path: Path) -> None:
+def test_what_the_ledger_says_is_on_the_page(fresh: Sheet, tmp_path: Path) -> None:
     def marked(row: ReportRow) -> ReportRow:
         mark = Mark(kind="picked", stars=2, note="warm", sha256=row.sha256 or "", at_ms=4_000_000_000_000)
         return replace(row, mark=mark) if row.id.endswith("red-dawn") else row
 
-    sheet = Sheet(context).open(write_shop(tmp_path, marked))
+    sheet = fresh.open(write_shop(tmp_path, marked))
     assert sheet.text("#tally") == "1 picked, 0 rejected, 3 left"
     assert sheet.text(".tile.picked .stars") == "★★ ✎"
-    sheet.page.close()
 
 
 def test_undo_takes_back_the_last_mark_and_the_whole_of_a_range(sheet: Sheet) -> None:
@@ -153,7 +149,7 @@ def test_undo_takes_back_the_last_mark_and_the_whole_of_a_range(sheet: Sheet) ->
     sheet.press("u")
     assert sheet.page.locator(".stars:not(:empty)").count() == 0
     assert sheet.page.locator("#undo").is_disabled()
-    sheet.page.reload()
+    sheet.reload()
     assert sheet.text("#tally") == "0 picked, 0 rejected, 4 left"
 
 
@@ -265,14 +261,13 @@ def test_a_before_is_announced_and_old_versions_go_under_the_slider(sheet: Sheet
     sheet.press("Escape")
 
 
-def test_no_figure_of_money_contradicts_another(context: Any, tmp_path: Path) -> None:
+def test_no_figure_of_money_contradicts_another(fresh: Sheet, tmp_path: Path) -> None:
     """Tasks that the manifest no longer has cost money too: then it is said how much of it is for these."""
-    sheet = Sheet(context).open(write_shop(tmp_path / "all"))
+    sheet = fresh.open(write_shop(tmp_path / "all"))
     assert sheet.text("#figures").replace("\n", " ") == "Images 4 Spent $0.156 Attempts 4 Per image $0.039"
     assert sheet.text("#count") == "5 tasks · $0.156"
     sheet.open(write_shop(tmp_path / "more", spent=200_000))
     assert "Spent $0.20 Of it for these tasks $0.156" in sheet.text("#figures").replace("\n", " ")
-    sheet.page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -297,7 +292,7 @@ def test_the_bar_with_the_counts_stays_in_sight(browser: Any, tmp_path: Path) ->
     context.close()
 
 
-def test_a_thumbnail_is_that_of_the_picture_that_stands_there(context: Any, tmp_path: Path) -> None:
+def test_a_thumbnail_is_that_of_the_picture_that_stands_there(fresh: Sheet, tmp_path: Path) -> None:
     """Edited, reported, put back, reported: the page shows each time what stands there."""
     place = tmp_path / "images" / "0 ö#%.png"
     write_shop(tmp_path)
@@ -305,9 +300,8 @@ def test_a_thumbnail_is_that_of_the_picture_that_stands_there(context: Any, tmp_
     shown = []
     for content in (original, edited, original):
         place.write_bytes(content)
-        sheet = Sheet(context).open(write_shop(tmp_path))
+        sheet = fresh.open(write_shop(tmp_path))
         source = sheet.page.locator(".frame img").first.get_attribute("src")
-        sheet.page.close()
         with Image.open(tmp_path / "report" / source) as thumb:
             shown.append(thumb.getpixel((5, 5))[0])
     assert shown == pytest.approx([0, 111, 0], abs=4)  # red of the two pictures: see `picture`

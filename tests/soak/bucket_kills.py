@@ -21,7 +21,8 @@ ITEMS = 6
 class BucketLoop:
     """One manifest over one prefix; every version of it has other prompts, so that earlier images make way."""
 
-    imgpipe: Imgpipe
+    imgpipe: Imgpipe  # what is killed
+    called: Imgpipe  # what comes to its end
     server: Served
     folder: Path
     endpoint: str
@@ -32,7 +33,8 @@ class BucketLoop:
     deaths: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.imgpipe.env |= {**ENVIRON, "AWS_ENDPOINT_URL": self.endpoint}
+        for command in (self.imgpipe, self.called):
+            command.env |= {**ENVIRON, "AWS_ENDPOINT_URL": self.endpoint}
         self.change()
 
     @property
@@ -70,9 +72,9 @@ class BucketLoop:
         self.deaths.append(point)
 
     def complete(self) -> None:
-        done = self.imgpipe("run", self.manifest)
+        done = self.called("run", self.manifest)
         assert done.returncode == 0, done.stderr
-        assert self.imgpipe.json("run", self.manifest)["attempts"] == 0
+        assert self.called.json("run", self.manifest)["attempts"] == 0
 
     def objects(self) -> dict[str, str]:
         """Return the hash of every object by path; each is whole, and what its metadata says."""
@@ -98,7 +100,7 @@ class BucketLoop:
         assert {path: objects.get(path) for path in done} == done, self.deaths
         assert len(self.server.billed) <= len(states)
         assert not [path for path in state.rglob("*") if path.is_file() and SECRET.encode() in path.read_bytes()]
-        assert not any(SECRET in ended.stdout + ended.stderr for ended in self.imgpipe.ended)
+        assert not any(SECRET in ended.stdout + ended.stderr for ended in self.imgpipe.ended + self.called.ended)
 
     def lost(self) -> int:
         """Return how many requests nobody knows the outcome of."""

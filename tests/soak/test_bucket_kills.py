@@ -24,6 +24,7 @@ def test_kills_over_a_bucket_lose_no_image_and_buy_none_twice(
     with moto_server("bucket") as endpoint:
         loop = BucketLoop(
             imgpipe,
+            imgpipe,
             servers.start("picture: tiny\nlatency: 5ms\n"),
             tmp_path,
             endpoint,

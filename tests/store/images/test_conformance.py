@@ -12,7 +12,7 @@ from obstore.store import MemoryStore
 from pipeline.buckets import Bucket
 from pipeline.errors import Conflict, InputError
 from pipeline.model import Artifact, BucketUrl, Sidecar, TaskState
-from pipeline.plan.presence import Files, Objects
+from pipeline.plan.decide import Files, Objects
 from pipeline.store.files import FileComparison
 from pipeline.store.images.bucket import SUPERSEDED
 from tests.s3 import moto_server, store_of

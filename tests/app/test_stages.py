@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.free_changes import apply_free_changes
+from pipeline.app.stages import apply_free_changes
 from pipeline.model import Due
 from pipeline.plan.plan import ACCEPT, MOVE
 from pipeline.store.store import Store

@@ -1,0 +1,371 @@
+"""The verbs of maintenance: verify, rebuild, rejected, settle, prune. None of them sends a paid request.
+
+- verify hashes every image again and compares it with the ledger. It reads only, also beside a run
+- rebuild makes a new ledger from the images on disk and what can be read of the old ledger
+- rejected lists the answers in `rejected/`; with `--salvage` it reads them again with today's parser. A kept answer is
+  removed only when its image stands under its task's name
+- settle records what the provider's support said of unknown requests: billed, or free
+- prune removes superseded images, answers without an image and images of orphaned tasks; never an image that waits to
+  be published, one that was edited since, or one that any manifest still asks for. What was spent stays in the ledger
+
+What changes something does so under the lock.
+"""
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.app.consent import list_price
+from pipeline.app.context import Setup
+from pipeline.app.locking import checks_of, open_store, recorded_task, sidecars_of
+from pipeline.app.orphans import Orphans
+from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading, upstream_of
+from pipeline.buckets import Locations, as_input_error
+from pipeline.errors import Exit, InputError, Problem
+from pipeline.manifest.expand import Expansion, expand
+from pipeline.manifest.inputs import read_digest
+from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
+from pipeline.plan.plan import Spool
+from pipeline.report.folder import is_thumbnail
+from pipeline.store import integrity, resources
+from pipeline.store import rebuild as ledger_rebuild
+from pipeline.store.history import Unknown
+from pipeline.store.integrity import Verification
+from pipeline.store.lock import StateLock
+from pipeline.store.maintenance import Maintenance, superseded_images
+from pipeline.store.reader import LedgerReader
+from pipeline.store.rebuild import Rebuilt
+from pipeline.store.rejected import FACTS, Rejected, list_rejected
+
+if TYPE_CHECKING:
+    from pipeline.provider.responses import AnswerReader
+
+
+# -- verify -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verified:
+    """Every image of a manifest against the ledger."""
+
+    found: Verification
+    has_ledger: bool
+
+    @property
+    def exit(self) -> Exit:
+        """All well, or something for a person to do; images without any ledger are one such thing."""
+        is_well = self.found.is_sound and (self.has_ledger or not self.found.unrecorded)
+        return Exit.OK if is_well else Exit.SOME_FAILED
+
+
+def verify(
+    setup: Setup, *, decode: bool = False, is_quick: bool = False, progress: Callable[[int], None] = lambda _: None
+) -> Verified:
+    """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
+
+    Raises LedgerError, TryLater; of a bucket InputError, StorageError.
+    """
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        has_ledger = not reader.is_missing
+    found = integrity.verify_images(
+        output_dir=manifest.output_dir,
+        state_dir=manifest.state_dir,
+        manifest=manifest.name,
+        decode=decode,
+        is_quick=is_quick,
+        progress=progress,
+    )
+    found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
+    return Verified(found=found, has_ledger=has_ledger)
+
+
+# -- rebuild ----------------------------------------------------------------------------------------------------------
+
+
+def rebuild(setup: Setup) -> Rebuilt:
+    """Make or complete the ledger from the files of the manifest's tasks; no image is touched.
+
+    The manifest is read to its end before anything is changed: a mistake in it leaves all as it was. A job that takes
+    another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
+    """
+    manifest = setup.manifest
+    settings = resources.StoreSettings(
+        output_dir=manifest.output_dir,
+        state_dir=manifest.state_dir,
+        manifest=manifest.name,
+        is_play_money=setup.is_play_money,
+        beside=sidecars_of(setup),
+        check=checks_of(setup),
+    )
+    if isinstance(manifest.output_dir, BucketUrl):
+        with as_input_error(manifest.output_dir):
+            return _rebuild(setup, settings)
+    return _rebuild(setup, settings)
+
+
+def _rebuild(setup: Setup, settings: resources.StoreSettings) -> Rebuilt:
+    manifest = setup.manifest
+    whole: Rebuilt | None = None
+    with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):
+        for number, names in enumerate(manifest.stages):
+            with closing(Spool(manifest.state_dir)) as spool:
+                for task in _tasks(setup, names, is_first=number == 0):
+                    spool.add(Due(task=task, reason=""))
+                rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
+            whole = rebuilt if whole is None else _joined(whole, rebuilt)
+    assert whole is not None  # a manifest has a job
+    return whole
+
+
+def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
+    """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
+    if is_first:
+        yield from expand(setup.manifest, digests=read_digest, jobs=names)
+        return
+    with reading(setup) as reader:
+        yield from expand(
+            setup.manifest,
+            digests=read_digest,
+            jobs=names,
+            upstream=lambda job: upstream_of(
+                setup, reader, read_digest, job, file_view(setup.manifest.output_dir, reader)
+            ),
+        )
+
+
+def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
+    """Add what a later stage found."""
+    whole.adopted += stage.adopted
+    whole.kept += stage.kept
+    whole.absent += stage.absent
+    whole.doubtful += stage.doubtful
+    whole.counted_microusd += stage.counted_microusd
+    return whole
+
+
+# -- rejected ---------------------------------------------------------------------------------------------------------
+
+
+def rejected(setup: Setup) -> list[Rejected]:
+    """Return the answers of this manifest that could not be published, oldest first; those of nobody are listed too."""
+    manifest = setup.manifest
+    kept = list_rejected(manifest.state_dir)
+    return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]
+
+
+@dataclass(slots=True, kw_only=True)
+class Salvaged:
+    """What was done. `left` says of each other body why it stays."""
+
+    published: list[str] = field(default_factory=list)  # task ids
+    left: list[str] = field(default_factory=list)
+
+
+async def salvage(setup: Setup) -> Salvaged:
+    """Read every kept body of this manifest again, under the lock. Raises TryLater, StorageError, LedgerError."""
+    from pipeline.provider.redact import Redactor  # late, as in `_read_again`: only this verb reads answers
+    from pipeline.provider.responses import AnswerReader
+
+    salvaged = Salvaged()
+    async with open_store(setup) as store:
+        recovery = await store.recover()
+        salvaged.left += recovery.notes
+        with reading(setup) as reader:
+            answers = AnswerReader(Redactor(""), setup.catalogue)
+            for kept in rejected(setup):
+                image = _read_again(kept, setup, reader, answers)
+                if isinstance(image, str):
+                    salvaged.left.append(f"{kept.name}: {image}")
+                    continue
+                found = await store.maintain(partial(Maintenance.publish_again, kept=kept, image=image))
+                if found.recovered and kept.facts is not None:
+                    salvaged.published.append(kept.facts.task)
+                else:
+                    reason = "its task has another image, or asks for another one"
+                    salvaged.left += found.notes or [f"{kept.name}: {reason}"]
+    return salvaged
+
+
+def _read_again(kept: Rejected, setup: Setup, reader: LedgerReader, answers: "AnswerReader") -> Image | str:
+    """Return the image of a body, or why there is none."""
+    from pipeline.imaging.formats import BrokenImageError, inspect
+    from pipeline.senders.local import embedded
+
+    if kept.facts is None:
+        return "nothing is known of it"
+    data = kept.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != kept.sha256:
+        return "it was changed since it was kept"
+    if kept.suffix in IMAGE_SUFFIXES:
+        try:
+            return inspect(data)
+        except BrokenImageError as flaw:
+            return str(flaw)
+    status = 200 if kept.facts.status is None else kept.facts.status
+    reply = Reply(status=status, headers=(), body=data, is_first=False, seconds=0.0)
+    task = recorded_task(reader.record(kept.facts.task))
+    result = answers.read(reply, task)
+    if isinstance(result, Failure):
+        return result.reason
+    if task.embed:
+        result = embedded(result, task, manifest=setup.manifest.name, at=datetime.now(UTC))
+    return result.image
+
+
+# -- settle -----------------------------------------------------------------------------------------------------------
+
+
+async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list[Unknown]:
+    """Write down how unknown requests ended, under the lock; `names` empty: all of this manifest. Return them.
+
+    A name is a request id, a task's id (all its unknowns), `ID#N` for its attempt N, or N alone where one task has it.
+    Raises InputError for a name that means none or several, TryLater, StorageError, LedgerError.
+    """
+    async with open_store(setup) as store:
+        await store.recover()
+        with reading(setup) as reader:
+            unknowns = reader.unknowns()
+        meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
+        found = list({each.attempt: each for each in meant}.values())
+        await store.maintain(
+            partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
+        )
+    return found
+
+
+def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
+    found = [each for each in unknowns if name in (each.request_id, each.task_id, f"{each.task_id}#{each.number}")]
+    if not found and name.isdecimal():
+        found = [each for each in unknowns if each.number == int(name)]
+        if len({each.task_id for each in found}) > 1:
+            example = f"{found[0].task_id}#{found[0].number}"
+            raise InputError(
+                Problem(what=f"{len(found)} tasks have an unknown attempt {name}", instead=f"write {example}")
+            )
+    if not found:
+        instead = "`imgpipe status FILE` lists them; write a request id, a task's id, or ID#N for its attempt N"
+        raise InputError(Problem(what=f"no unknown request is called {name!r}", instead=instead))
+    return found
+
+
+# -- prune ------------------------------------------------------------------------------------------------------------
+
+
+class PrunableKind(StrEnum):
+    """What may be removed."""
+
+    SUPERSEDED = "superseded"
+    REJECTED = "rejected"
+    ORPHANS = "orphans"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prunable:
+    """One file or object that may go, with what lies beside it. `task` is the orphan's id."""
+
+    kind: PrunableKind
+    location: str
+    size_bytes: int
+    at: datetime  # when it was written
+    task: str | None = None
+
+
+async def prune(setup: Setup, kinds: Collection[PrunableKind], *, older_s: float, is_done: bool) -> list[Prunable]:
+    """Return what is older than `older_s`; remove it where `is_done`. Raises InputError, TryLater, StorageError."""
+    before = datetime.now(UTC) - timedelta(seconds=older_s)
+    if not is_done:
+        return _found(setup, kinds, before)
+    async with open_store(setup) as store:
+        await store.recover()  # what waits to be published is, before anything goes
+        found = _found(setup, kinds, before)
+        for each in found:
+            await store.maintain(partial(_remove, each))
+    return found
+
+
+def _found(setup: Setup, kinds: Collection[PrunableKind], before: datetime) -> list[Prunable]:
+    walks = {PrunableKind.SUPERSEDED: _superseded, PrunableKind.REJECTED: _rejected, PrunableKind.ORPHANS: _orphans}
+    return [each for kind in PrunableKind if kind in kinds for each in walks[kind](setup) if each.at < before]
+
+
+def _superseded(setup: Setup) -> Iterator[Prunable]:
+    manifest = setup.manifest
+    with reading(setup) as reader:
+        for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
+            if reader.is_made_elsewhere(each.attempt):
+                continue
+            yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
+
+
+def _rejected(setup: Setup) -> Iterator[Prunable]:
+    for kept in rejected(setup):
+        if kept.facts is not None and not kept.facts.is_image:
+            yield _prunable(PrunableKind.REJECTED, kept.path)
+
+
+def _orphans(setup: Setup) -> Iterator[Prunable]:
+    """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now.
+
+    An image that a renamed task will take over is asked for.
+    """
+    locations = Locations()
+    with reading(setup) as reader:
+        ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
+        rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
+        present = {each for row in orphans.watch(rows) for each in (row.task.id, row.verdict.former)}
+        jobs = orphans.counted(*ended)
+        for known in reader.orphans(present):
+            record = reader.record(known.id)
+            if known.artifact is None or record is None or record["job"] not in jobs:
+                continue
+            if len(reader.makers(path=known.artifact.path)) == 1:
+                yield from _as_recorded(known.id, known.artifact, setup.manifest.location_of(known.artifact), locations)
+
+
+def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locations) -> Iterator[Prunable]:
+    """Yield an image that is as it was recorded."""
+    if is_object(location):
+        bucket, name = locations.find(location)
+        found = bucket.head(name)
+        if found is not None and (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns):
+            yield Prunable(
+                kind=PrunableKind.ORPHANS,
+                location=location,
+                size_bytes=found.size_bytes,
+                at=found.written_at,
+                task=task,
+            )
+        return
+    path = Path(location)
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as file:
+            is_same = hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+        if is_same:
+            yield _prunable(PrunableKind.ORPHANS, path, task=task)
+
+
+def _prunable(kind: PrunableKind, path: Path, *, task: str | None = None) -> Prunable:
+    status = path.lstat()
+    at = datetime.fromtimestamp(status.st_mtime, UTC)
+    return Prunable(kind=kind, location=str(path), size_bytes=status.st_size, at=at, task=task)
+
+
+def _remove(each: Prunable, maintenance: Maintenance) -> None:
+    if each.task is not None:
+        maintenance.forget_image(each.task)
+        return
+    if is_object(each.location):
+        bucket, name = Locations().find(each.location)
+        bucket.delete(name)
+        return
+    for path in (each.location, each.location + FACTS):
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).unlink()
