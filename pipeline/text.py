@@ -103,6 +103,12 @@ def nearest(name: str, known: Iterable[str], *, cutoff: float = 0.6, most: int =
     return next(iter(get_close_matches(name, candidates, n=1, cutoff=cutoff)), None)
 
 
+def did_you_mean(name: str, known: Iterable[str], otherwise: str, *, cutoff: float = 0.6) -> str:
+    """Advise the known name that was probably meant; `otherwise` where there is none."""
+    near = nearest(name, known, cutoff=cutoff)
+    return otherwise if near is None else f"did you mean {near!r}?"
+
+
 def duration(seconds: float) -> str:
     """Write a span: `0.4 s`, `12 s`, `1 min 12 s`, `2 h 03 min`, `3 d 4 h`."""
     if seconds < 9.95:

@@ -17,7 +17,6 @@ from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
-from pipeline.manifest.sandbox import Names
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
@@ -144,14 +143,7 @@ class Expansion:
         self._sources = Sources(manifest, upstream=upstream, now=now, objects=objects, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
         self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
-        self._maker = TaskMaker(
-            model=manifest.provider.model,
-            is_default_model=manifest.provider.is_default_model,
-            variables=Names("vars", manifest.variables),
-            inputs=files,
-            outputs=self._outputs,
-            secrets=manifest.secrets,
-        )
+        self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
         self._alike: dict[tuple[str, int | None, int | None], int] = {}
         self._unlisted = 0

@@ -25,7 +25,7 @@ from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, Manifest
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, DEFAULT_CHECKS, MIN_SIDE
-from pipeline.text import nearest
+from pipeline.text import did_you_mean
 
 MAX_COMBINATIONS = 1_000_000
 _KEPT = 10_000  # combinations remembered between rows; more are worked out again for each row
@@ -88,9 +88,8 @@ class Combinations:
             known = [choice.name for choice in self.axes[key]] if key in self.axes else [*self.axes]
             wanted = value if key in self.axes else key
             if wanted not in known:
-                near = nearest(wanted, known)
                 what = f"{value!r} is no value of the axis {key!r}" if key in self.axes else f"there is no axis {key!r}"
-                instead = f"did you mean {near!r}?" if near is not None else "known: " + ", ".join(known[:8])
+                instead = did_you_mean(wanted, known, "known: " + ", ".join(known[:8]))
                 yield ("exclude", index, key), f"excludes nothing: {what}", instead
 
     def _each(self) -> Iterator[Combination]:
@@ -166,23 +165,97 @@ class Scope:
         return Scope(self.names - {"id", "variant"}, self.keys)
 
 
-class Recipes:
-    """Makes the recipes of one manifest; what is wrong goes to `problems`."""
+def _checks(keys: ChecksKeys) -> ImageChecks:
+    side = keys.min_side
+    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
+    actions |= {} if side is None else {MIN_SIDE: side.action}
+    return ImageChecks(
+        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
+        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
+        most_redos=keys.redo,
+        min_side_px=0 if side is None else side.pixels,
+    )
 
-    def __init__(self, *, folder: Path, places: Places) -> None:
+
+_BUILT_IN = Recipe()
+
+
+def _unknown_key(root: str, key: str, known: Iterable[str]) -> TemplateTrouble:
+    known = sorted(known)
+    instead = did_you_mean(key, known, "known: " + (", ".join(known[:8]) or "none"))
+    return TemplateTrouble(f"{root} has no {key!r}", instead, needle=key)
+
+
+def _pick(layers: Layers, key: str) -> tuple[KeyPath, Any]:
+    """Return the innermost layer's value of `key`, with its path; null is a value here: it unsets."""
+    for path, layer in layers:
+        if key in layer.model_fields_set:
+            return (*path, key), getattr(layer, key)
+    return (), None
+
+
+MAX_TASKS = 10_000_000
+FILE_KEYS = frozenset(("path", "dir", "stem", "name", "suffix"))
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """One job, ready to be expanded. `items` has the recipe of each row written in place."""
+
+    name: str
+    recipe: Recipe
+    items: Mapping[str, Recipe] | None
+    each: Each | None
+    combinations: Combinations | None
+
+
+class Planner:
+    """Turns the jobs of one manifest into plans; what is wrong goes to `problems`."""
+
+    def __init__(self, folder: Path, places: Places, *, variables: Collection[str]) -> None:
         self.problems: list[Problem] = []
         self.used_variables: set[str] = set()
         self.sandbox = Sandbox()
         self._folder = folder
         self._places = places
+        self._variables = frozenset(variables)
+        self._upstream: Mapping[str, str] = {}
+        self._axes: Mapping[str, frozenset[str]] = {}
 
-    def of_job(self, layers: Layers, scope: Scope) -> Recipe:
-        """Build the recipe of a job's rows."""
-        return self._fill(Recipe(), layers, set(Keys.model_fields), scope)
+    def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
+        """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
+        self._upstream = _upstreams(file.jobs)
+        self._axes = {name: _keys(job) for name, job in file.jobs.items()}
+        return {name: self._plan(name, job, file.defaults, name in damaged) for name, job in file.jobs.items()}
 
-    def of_item(self, base: Recipe, layers: Layers, scope: Scope) -> Recipe:
-        """Build the recipe of one item: what it does not write is `base`'s."""
-        return self._fill(base, layers, set(layers[0][1].model_fields_set), scope)
+    def _plan(self, name: str, job: Job, defaults: Keys | None, is_damaged: bool) -> JobPlan:
+        combinations = Combinations(job.matrix) if job.matrix is not None else None
+        if combinations is not None and not is_damaged:
+            for path, what, instead in combinations.problems():
+                self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
+        outer: Layers = ((("jobs", name), job),)
+        outer += () if defaults is None else ((("defaults",), defaults),)
+        scope = self._scope(name, job)
+        recipe = self._fill(Recipe(), outer, set(Keys.model_fields), scope)
+        items = None
+        if job.items is not None:
+            items = {
+                key: self._item(key, item, recipe, outer, scope=scope, is_damaged=is_damaged)
+                for key, item in job.items.items()
+            }
+        elif not is_damaged and _prompt_of(outer) is None:
+            what, instead = f"the job {name!r} has no prompt", "write `prompt:` or `prompt_file:`"
+            self._problem(("jobs", name), what, instead)
+        self._check_size(name, recipe, items, combinations)
+        return JobPlan(name, recipe, items, job.each, combinations)
+
+    def _item(self, key: str, item: Item, base: Recipe, outer: Layers, *, scope: Scope, is_damaged: bool) -> Recipe:
+        path = (*outer[0][0], "items", key)
+        layers: Layers = ((path, item), *outer)
+        if not is_damaged and _prompt_of(layers) is None:
+            what, instead = f"the item {key!r} has no prompt", f"write `{key}: the prompt`"
+            self._problem(path, what, instead)
+        return self._fill(base, layers, set(item.model_fields_set), scope)
 
     def _fill(self, base: Recipe, layers: Layers, keys: set[str], scope: Scope) -> Recipe:
         changes: dict[str, Any] = {}
@@ -194,36 +267,37 @@ class Recipes:
         return replace(base, **changes) if changes else base
 
     def _change(self, key: str, path: KeyPath, value: Any, scope: Scope) -> dict[str, Any]:
+        if key == "metadata":
+            return {"embed": value == "embed"}
+        if value is None and key != "output":
+            return {key: getattr(_BUILT_IN, key)}
         match key:
             case "images" | "tags":
-                made = (self._template(text, Origin((*path, index)), scope) for index, text in enumerate(value or ()))
+                made = (self._template(text, Origin((*path, index)), scope) for index, text in enumerate(value))
                 return {key: tuple(template for template in made if template is not None)}
             case "system" | "model" | "aspect_ratio" | "size":
-                return {key: None if value is None else self._template(value, Origin(path), scope)}
+                return {key: self._template(value, Origin(path), scope)}
             case "output":
                 return {key: self._template(BUILT_IN_OUTPUT if value is None else value, Origin(path), scope)}
             case "id":
-                return {key: None if value is None else self._template(value, Origin(path), scope.for_id)}
+                return {key: self._template(value, Origin(path), scope.for_id)}
             case "rerun_when":
-                return {key: tuple(Aspect) if value is None else tuple(Aspect(aspect) for aspect in value)}
+                return {key: tuple(Aspect(aspect) for aspect in value)}
             case "tier":
-                return {key: Tier.STANDARD if value is None else Tier(value)}
+                return {key: Tier(value)}
             case "checks":
-                return {"checks": _BUILT_IN.checks if value is None else _checks(value)}
-            case "metadata":
-                return {"embed": value == "embed"}
+                return {key: _checks(value)}
             case _:
-                return {key: getattr(_BUILT_IN, key) if value is None else value}
+                return {key: value}
 
     def _prompt(self, layers: Layers, scope: Scope) -> Template | None:
-        for path, layer in layers:
-            if layer.prompt_file is not None:
-                return self._prompt_file((*path, "prompt_file"), layer.prompt_file, scope)
-            if layer.prompt is not None:
-                return self._template(layer.prompt, Origin((*path, "prompt")), scope)
-            if layer.model_fields_set & {"prompt", "prompt_file"}:  # null unsets what is further out
+        match _prompt_of(layers):
+            case (path, "prompt", text):
+                return self._template(text, Origin(path), scope)
+            case (path, _, name):
+                return self._prompt_file(path, name, scope)
+            case _:
                 return None
-        return None
 
     def _prompt_file(self, path: KeyPath, name: str, scope: Scope) -> Template | None:
         file = self._folder / name
@@ -248,104 +322,8 @@ class Recipes:
         self.used_variables |= {key for root, key in template.refs if root == "vars"}
         return template
 
-
-def _checks(keys: ChecksKeys) -> ImageChecks:
-    side = keys.min_side
-    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
-    actions |= {} if side is None else {MIN_SIDE: side.action}
-    return ImageChecks(
-        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
-        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
-        most_redos=keys.redo,
-        min_side_px=0 if side is None else side.pixels,
-    )
-
-
-_BUILT_IN = Recipe()
-
-
-def _unknown_key(root: str, key: str, known: Iterable[str]) -> TemplateTrouble:
-    known = sorted(known)
-    near = nearest(key, known)
-    instead = f"did you mean {near!r}?" if near is not None else "known: " + (", ".join(known[:8]) or "none")
-    return TemplateTrouble(f"{root} has no {key!r}", instead, needle=key)
-
-
-def _pick(layers: Layers, key: str) -> tuple[KeyPath, Any]:
-    """Return the innermost layer's value of `key`, with its path; null is a value here: it unsets."""
-    for path, layer in layers:
-        if key in layer.model_fields_set:
-            return (*path, key), getattr(layer, key)
-    return (), None
-
-
-def job_layers(name: str, job: Job, defaults: Keys | None) -> Layers:
-    """Return the layers of a job, innermost first."""
-    own: Layers = ((("jobs", name), job),)
-    return own if defaults is None else (*own, (("defaults",), defaults))
-
-
-MAX_TASKS = 10_000_000
-FILE_KEYS = frozenset(("path", "dir", "stem", "name", "suffix"))
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlan:
-    """One job, ready to be expanded. `items` has the recipe of each row written in place."""
-
-    name: str
-    recipe: Recipe
-    items: Mapping[str, Recipe] | None
-    each: Each | None
-    combinations: Combinations | None
-
-
-class Planner:
-    """Turns the jobs of one manifest into plans; what is wrong goes to `problems`."""
-
-    def __init__(self, recipes: Recipes, places: Places, *, variables: Collection[str]) -> None:
-        self.problems: list[Problem] = []
-        self._recipes = recipes
-        self._places = places
-        self._variables = frozenset(variables)
-        self._upstream: Mapping[str, str] = {}
-        self._axes: Mapping[str, frozenset[str]] = {}
-
-    def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
-        """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
-        self._upstream = _upstreams(file.jobs)
-        self._axes = {name: _keys(job) for name, job in file.jobs.items()}
-        plans = {name: self._plan(name, job, file.defaults, name in damaged) for name, job in file.jobs.items()}
-        self.problems += self._recipes.problems
-        return plans
-
-    def _plan(self, name: str, job: Job, defaults: Keys | None, is_damaged: bool) -> JobPlan:
-        combinations = Combinations(job.matrix) if job.matrix is not None else None
-        if combinations is not None and not is_damaged:
-            for path, what, instead in combinations.problems():
-                self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
-        outer = job_layers(name, job, defaults)
-        scope = self._scope(name, job)
-        recipe = self._recipes.of_job(outer, scope)
-        items = None
-        if job.items is not None:
-            items = {
-                key: self._item(key, item, recipe, outer, scope=scope, is_damaged=is_damaged)
-                for key, item in job.items.items()
-            }
-        elif not is_damaged and not _has_prompt(outer):
-            what, instead = f"the job {name!r} has no prompt", "write `prompt:` or `prompt_file:`"
-            self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))
-        self._check_size(name, recipe, items, combinations)
-        return JobPlan(name, recipe, items, job.each, combinations)
-
-    def _item(self, key: str, item: Item, base: Recipe, outer: Layers, *, scope: Scope, is_damaged: bool) -> Recipe:
-        path = (*outer[0][0], "items", key)
-        layers: Layers = ((path, item), *outer)
-        if not is_damaged and not _has_prompt(layers):
-            what, instead = f"the item {key!r} has no prompt", f"write `{key}: the prompt`"
-            self.problems.append(self._places.problem(path, what, instead, is_key=True))
-        return self._recipes.of_item(base, layers, scope)
+    def _problem(self, path: KeyPath, what: str, instead: str) -> None:
+        self.problems.append(self._places.problem(path, what, instead, is_key=True))
 
     def _scope(self, name: str, job: Job) -> Scope:
         names = {"vars", "job", "id", "variant"}
@@ -371,16 +349,18 @@ class Planner:
         if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are reported for the matrix itself
             what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
             instead = "remove matrix values or variants"
-            self.problems.append(self._places.problem(("jobs", name), what, instead, is_key=True))
+            self._problem(("jobs", name), what, instead)
 
 
-def _has_prompt(layers: Layers) -> bool:
-    for _, layer in layers:
-        if layer.prompt is not None or layer.prompt_file is not None:
-            return True
+def _prompt_of(layers: Layers) -> tuple[KeyPath, str, str] | None:
+    """Return path, key and value of the innermost `prompt` or `prompt_file`; null unsets what is further out."""
+    for path, layer in layers:
+        for key in ("prompt_file", "prompt"):
+            if (value := getattr(layer, key)) is not None:
+                return (*path, key), key, value
         if layer.model_fields_set & {"prompt", "prompt_file"}:
-            return False
-    return False
+            return None
+    return None
 
 
 def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str, ...], ...], list[Problem]]:
@@ -390,8 +370,7 @@ def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str,
     for name, wanted in upstream.items():
         path = ("jobs", name, "each", "job")
         if wanted not in jobs:
-            near = nearest(wanted, jobs)
-            instead = f"did you mean {near!r}?" if near else "known: " + ", ".join(list(jobs)[:8])
+            instead = did_you_mean(wanted, jobs, "known: " + ", ".join(list(jobs)[:8]))
             problems.append(places.problem(path, f"there is no job {wanted!r}", instead))
         elif name in (chain := [*upstream_of(name, upstream)]):
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, Recipes, stages_of
+from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, stages_of
 from pipeline.manifest.location import (
     BadValue,
     Directories,
@@ -39,7 +39,7 @@ from pipeline.manifest.templates import Context, TemplateTrouble
 from pipeline.manifest.yaml import Tree, parse
 from pipeline.model import Artifact, Task, Tier
 from pipeline.settings import KEY_NAMES, Kind, Limits, Notify, ProviderSettings, Retry
-from pipeline.text import nearest
+from pipeline.text import did_you_mean
 
 _REFERENCE = re.compile(r"\$(?:\$|\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::(?P<how>[-?])(?P<rest>[^}]*))?\}|(?P<open>\{))")
 
@@ -245,12 +245,11 @@ class _Reader:
         file, places = self._file, self._places
         name = self._name()
         known = self._variables(variables, environ)
-        recipes = Recipes(folder=self._folder, places=places)
-        planner = Planner(recipes, places, variables=known)
+        planner = Planner(self._folder, places, variables=known)
         plans = planner.plans(file, damaged=damaged)
         stages, found = stages_of(file.jobs, places)
         self.problems += planner.problems + found
-        self._check_unused(variables, recipes.used_variables)
+        self._check_unused(variables, planner.used_variables)
         output_dir, state_dir = self._directories(name)
         return Manifest(
             path=self._path,
@@ -268,9 +267,9 @@ class _Reader:
             stages=stages,
             variables=known,
             jobs=plans,
-            deliveries=self._deliveries(output_dir, state_dir, recipes.sandbox),
+            deliveries=self._deliveries(output_dir, state_dir, planner.sandbox),
             places=places,
-            budget=recipes.sandbox.budget,
+            budget=planner.sandbox.budget,
         )
 
     def _problem(self, path: KeyPath, what: str, instead: str) -> None:
@@ -360,6 +359,5 @@ class _Reader:
     def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
         declared = [*(self._file.vars or {}), *sorted(used)]
         for name in sorted(set(given).difference(declared)):
-            near = nearest(name, declared)
-            instead = f"did you mean {near!r}?" if near is not None else "write it under `vars:` or remove the flag"
+            instead = did_you_mean(name, declared, "write it under `vars:` or remove the flag")
             self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))

@@ -308,8 +308,8 @@ def _problem(file: str, before: str, what: str, instead: str) -> Problem:
 
 
 class BadValue(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """A value that cannot be used (an input image, a name, a variable), with advice."""
+    """A value or file that cannot be used (an input image, a name, a variable, a table from `line` on), with advice."""
 
-    def __init__(self, what: str, instead: str) -> None:
+    def __init__(self, what: str, instead: str = "", line: int | None = None) -> None:
         super().__init__(what)
-        self.what, self.instead = what, instead
+        self.what, self.instead, self.line = what, instead, line

@@ -22,7 +22,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 
 from pipeline.manifest.fields import MatrixValue
-from pipeline.text import is_plain, nearest, plain_names
+from pipeline.text import did_you_mean, is_plain, plain_names
 
 MAX_TEXT = 100_000  # characters of one rendered text, and of every text on the way to it
 MAX_ITEMS = 10_000  # of a list or a range
@@ -57,8 +57,7 @@ class Names(dict[str, Any]):
 
 @lru_cache(maxsize=64)  # a column that is misspelt is missing from every row of a table
 def _nearest(key: str, known: tuple[str, ...]) -> str:
-    near = nearest(key, filter(is_plain, known))
-    return f"did you mean {near!r}?" if near is not None else f"it has: {plain_names(known)}"
+    return did_you_mean(key, filter(is_plain, known), f"it has: {plain_names(known)}")
 
 
 def text_of(value: Any) -> Any:

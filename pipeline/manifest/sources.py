@@ -32,7 +32,7 @@ from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable
 from pipeline.model import BucketUrl, InputImage, is_object
-from pipeline.text import nearest
+from pipeline.text import did_you_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -290,9 +290,8 @@ def _nearest_folder(path: str) -> str:
     folders: list[str] = []
     with suppress(OSError), os.scandir(above or "/") as entries:
         folders = [entry.name for entry in entries if entry.is_dir()]
-    same = next((folder for folder in folders if folder.lower() == name.lower()), None)
-    near = same or nearest(name, folders)
-    return f"did you mean {near!r}?" if near else "patterns are relative to the manifest"
+    same = [folder for folder in folders if folder.lower() == name.lower()]
+    return did_you_mean(name, same or folders, "patterns are relative to the manifest", cutoff=0.0 if same else 0.6)
 
 
 def _file_row(path: str, inside: str) -> SourceRow:

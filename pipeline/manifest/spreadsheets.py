@@ -18,8 +18,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.manifest.location import open_regular
-from pipeline.text import is_plain, nearest
+from pipeline.manifest.location import BadValue, open_regular
+from pipeline.text import did_you_mean, is_plain
 
 DELIMITERS = (",", ";", "\t")
 # What programs save tables in; the first is meant to be.
@@ -43,14 +43,6 @@ _OTHER_FILES = (
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
-class Unreadable(Exception):  # noqa: N818 - becomes a Problem at once
-    """The rest of a table cannot be read."""
-
-    def __init__(self, what: str, instead: str = "", line: int | None = None) -> None:
-        super().__init__(what)
-        self.what, self.instead, self.line = what, instead, line
-
-
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a file is written. `has_sep_line`: its first line is `sep=;`. `is_guessed`: neither written nor certain."""
@@ -64,7 +56,7 @@ class Dialect:
 def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, columns: Collection[str]) -> Dialect:
     """Find how a file is written, as far as it is not given.
 
-    columns: names its header must have, which tell delimiters apart. Raises Unreadable for what is no text; OSError.
+    columns: names its header must have, which tell delimiters apart. Raises BadValue for what is no text; OSError.
     """
     found = encoding or _encoding(path)
     with open_text(path, found) as text:
@@ -90,7 +82,7 @@ def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
-    """Yield (first line, last line, cells) of every record. Raises Unreadable, naming the line; OSError."""
+    """Yield (first line, last line, cells) of every record. Raises BadValue, naming the line; OSError."""
     with open_text(path, dialect.encoding) as text:
         before = int(dialect.has_sep_line)
         if before:
@@ -119,13 +111,13 @@ def _encoding(path: Path) -> str:
         start = stream.read(8)
         for magic, what, instead in _OTHER_FILES:
             if start.startswith(magic):
-                raise Unreadable(what, instead)
+                raise BadValue(what, instead)
         if start.startswith(_UTF_16):
             return "utf-16"
         stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         while chunk := stream.read(_CHUNK):
             if b"\0" in chunk:
-                raise Unreadable("holds NUL bytes: it is not text, or UTF-16 without a mark", "save it as UTF-8")
+                raise BadValue("holds NUL bytes: it is not text, or UTF-16 without a mark", "save it as UTF-8")
             text = decoder.decode(chunk)
             if not text.isascii():
                 is_sound = is_sound and _UNDECODED.search(text) is None
@@ -136,7 +128,7 @@ def _encoding(path: Path) -> str:
     return "utf-8" if is_sound else "cp1252"
 
 
-def not_decodable(path: Path, encoding: str) -> Unreadable:
+def not_decodable(path: Path, encoding: str) -> BadValue:
     """Say where a file is not what it should be: what decodes for the csv reader is far ahead of it."""
     decode = codecs.getincrementaldecoder(encoding)().decode
     name, instead = encoding.upper() if encoding.startswith("utf") else encoding, "save the file as UTF-8"
@@ -148,8 +140,8 @@ def not_decodable(path: Path, encoding: str) -> Unreadable:
                 decode(data)
             except UnicodeDecodeError as error:
                 byte = error.object[error.start]
-                return Unreadable(f"byte 0x{byte:02x} is not {name} text", instead, number)
-    return Unreadable(f"is not {name} text", instead)
+                return BadValue(f"byte 0x{byte:02x} is not {name} text", instead, number)
+    return BadValue(f"is not {name} text", instead)
 
 
 def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, float, int]:
@@ -167,16 +159,16 @@ def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, f
     return all(column in header for column in columns), alike, len(header)
 
 
-def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> Unreadable:
+def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> BadValue:
     """Say where the quoted cell began that the csv reader failed at; `first`: the line on which its record begins."""
     with open_text(path, dialect.encoding) as text:
         lines = itertools.islice(text, first - 1, None)
         line = _quote_line(lines, first, dialect.delimiter)
     if "unexpected end" in str(error) or "field larger" in str(error):
         instead = 'write the closing ", or remove this one'
-        return Unreadable('unclosed quote: a cell begins with " here', instead, line)
+        return BadValue('unclosed quote: a cell begins with " here', instead, line)
     instead = 'write "" for a quote inside a cell, and one " at each end of it'
-    return Unreadable('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
+    return BadValue('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
 
 
 def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
@@ -209,11 +201,11 @@ MAX_UNPACKED_BYTES = 512 * 2**20
 
 
 def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number, cells) of a sheet, None: the first one. Raises Unreadable, OSError."""
+    """Yield (row number, cells) of a sheet, None: the first one. Raises BadValue, OSError."""
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError:
-        raise Unreadable("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
+        raise BadValue("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
     open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
     _check_size(path)
     try:
@@ -227,7 +219,7 @@ def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]
                     cells[column - left] = Valueless(text)
                 yield number, cells
     except CalamineError as error:
-        raise Unreadable(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
 
 
 class Valueless(str):
@@ -303,15 +295,14 @@ def text_of_cell(value: object) -> str:
 
 def _chosen(sheet: str | None, names: list[str]) -> str:
     if not names:
-        raise Unreadable("the workbook has no sheet", "write a header row and rows")
+        raise BadValue("the workbook has no sheet", "write a header row and rows")
     if sheet is None:
         return names[0]
     if sheet in names:
         return sheet
-    near = nearest(sheet, filter(is_plain, names))
-    known = ", ".join(name for name in names if is_plain(name))
-    instead = f"did you mean {near!r}?" if near is not None else f"its sheets: {known}"
-    raise Unreadable(f"there is no sheet {sheet!r}", instead)
+    known = [name for name in names if is_plain(name)]
+    instead = did_you_mean(sheet, known, f"its sheets: {', '.join(known)}")
+    raise BadValue(f"there is no sheet {sheet!r}", instead)
 
 
 def _check_size(path: Path) -> None:
@@ -322,7 +313,7 @@ def _check_size(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except zipfile.BadZipFile as error:
-        raise Unreadable(f"is not a workbook that can be read: {error}", "save it anew") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew") from None
     if unpacked > MAX_UNPACKED_BYTES:
         what = f"unpacks to more than {MAX_UNPACKED_BYTES // 2**20} MB"
-        raise Unreadable(what, "export the sheet as CSV, which is read row by row")
+        raise BadValue(what, "export the sheet as CSV, which is read row by row")

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.location import open_regular, reason
+from pipeline.manifest.location import BadValue, open_regular, reason
 from pipeline.manifest.sandbox import Names, text_of
-from pipeline.manifest.spreadsheets import Unreadable, Valueless, dialect_of, records, sheet_rows
-from pipeline.text import is_plain, nearest, plain_names
+from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
+from pipeline.text import did_you_mean, is_plain, plain_names
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ def table_rows(table: Table, note: Callable[[str], None] = lambda _text: None) -
                 yield cells
             elif table.where.fits(cells):
                 yield _row(cells, line, column, file, table.needs_key)
-    except Unreadable as error:
+    except BadValue as error:
         yield Problem(file=file, line=error.line, what=error.what, instead=error.instead)
     except OSError as error:
         yield Problem(file=file, what=f"cannot be read: {reason(error)}", instead="paths are relative to the manifest")
@@ -141,11 +141,10 @@ def _check_columns(table: Table, header: Collection[str], line: int | None) -> N
     for name in table.columns:
         if name in header:
             continue
-        near = nearest(name, filter(is_plain, header))
-        instead = f"did you mean {near!r}?" if near is not None else f"its columns: {plain_names(header)}"
+        instead = did_you_mean(name, filter(is_plain, header), f"its columns: {plain_names(header)}")
         if name == DEFAULT_KEY:
             instead = f"say which column names the row: `key: ...`; {instead}"
-        raise Unreadable(f"there is no column {name!r}", instead, line)
+        raise BadValue(f"there is no column {name!r}", instead, line)
 
 
 def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
@@ -175,7 +174,7 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
             continue
         extra = next((index for index in unnamed if index < len(cells) and cells[index].strip()), None)
         if extra is not None:
-            raise Unreadable(f"column {extra + 1} has content here and no name in the header row", "name it", line)
+            raise BadValue(f"column {extra + 1} has content here and no name in the header row", "name it", line)
         if len(cells) < width or any(map(str.strip, cells[len(header) :])):
             what = f"has {len(cells)} cells, the header has {len(header)}"
             what += f" (its quoted cells reach to line {last})" if last > line else ""
@@ -188,11 +187,11 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
 def _header(table: Table, cells: list[str], line: int) -> list[str]:
     header = [cell.strip() for cell in cells]
     if not header:
-        raise Unreadable("the table is empty", "write a header row", 1)
+        raise BadValue("the table is empty", "write a header row", 1)
     twice = next((name for number, name in enumerate(header) if name and header.index(name) < number), None)
     if twice is not None:
         shown = repr(twice) if is_plain(twice) else f"{header.index(twice) + 1}"
-        raise Unreadable(f"the column {shown} is named twice in the header row", "name each column once", line)
+        raise BadValue(f"the column {shown} is named twice in the header row", "name each column once", line)
     _check_columns(table, [name for name in header if name], line)
     return header
 
@@ -217,9 +216,7 @@ def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any
         while data := stream.readline(MAX_LINE_BYTES + 1):
             number += 1
             if len(data) > MAX_LINE_BYTES:
-                raise Unreadable(
-                    f"a line is longer than {MAX_LINE_BYTES // 2**20} MB", "write one object a line", number
-                )
+                raise BadValue(f"a line is longer than {MAX_LINE_BYTES // 2**20} MB", "write one object a line", number)
             if number == 1:
                 data = data.removeprefix(b"\xef\xbb\xbf")
             if data.isspace():
@@ -237,7 +234,7 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
     try:
         from arro3.io import read_parquet
     except ImportError:
-        raise Unreadable("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
+        raise BadValue("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
     open_regular(table.path).close()  # a pipe or a folder is refused before the library waits for it
     _check_parquet(table.path)
     number = 0
@@ -250,10 +247,10 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
                     number += 1
                     cells = (None if isinstance(value, bytes) else value for value in values)
                     yield number, dict(zip(batch.schema.names, cells, strict=True))
-    except (OSError, Unreadable):
+    except (OSError, BadValue):
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
-        raise Unreadable(f"is not a Parquet file that can be read: {error}", "write it anew") from None
+        raise BadValue(f"is not a Parquet file that can be read: {error}", "write it anew") from None
 
 
 _READ_ONCE = """
@@ -271,7 +268,7 @@ for batch in read_parquet(sys.argv[1]):
 
 
 def _check_parquet(path: Path) -> None:
-    """Read the whole file once in a child with bounded memory and time. Raises Unreadable.
+    """Read the whole file once in a child with bounded memory and time. Raises BadValue.
 
     One flipped byte can make the library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack
     to more than the memory there is.
@@ -281,11 +278,11 @@ def _check_parquet(path: Path) -> None:
         child = subprocess.run(command, env={}, capture_output=True, timeout=_PARQUET_S, check=False)  # noqa: S603 - our own text
     except subprocess.TimeoutExpired:
         what = f"takes more than {_PARQUET_S} s to read"
-        raise Unreadable(what, "split it, or write JSON lines") from None
+        raise BadValue(what, "split it, or write JSON lines") from None
     if child.returncode != 0:
         last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
         why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
-        raise Unreadable(f"is not a Parquet file that can be read{why}", "write it anew")
+        raise BadValue(f"is not a Parquet file that can be read{why}", "write it anew")
 
 
 _READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {

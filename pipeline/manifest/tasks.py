@@ -21,6 +21,7 @@ from pydantic_core import PydanticCustomError
 from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
+from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import BadValue
 from pipeline.manifest.outputs import OutputNames, output_name
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
@@ -35,25 +36,6 @@ _encode = msgspec.json.Encoder(order="deterministic").encode
 def digest(value: object) -> str:
     """Return 16 hex digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(_encode(value)).hexdigest()[:16]
-
-
-def fingerprint(
-    *, prompt: str, system: str | None, model: str, params: dict[str, Any], inputs: list[str], variant: int
-) -> str:
-    """Return the hex SHA-256 of one request. `params`: those that are set; `inputs`: hex, in order."""
-    request: dict[str, Any] = {"model": model, "prompt": prompt, "variant": variant}
-    if system is not None:
-        request["system"] = system
-    if params:
-        request["params"] = params
-    if inputs:
-        request["inputs"] = inputs
-    return hashlib.sha256(_encode(request)).hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """Return 16 hex digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 Context = dict[str, Any]
@@ -100,20 +82,20 @@ class RequestContent(msgspec.Struct, frozen=True):
 
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of the canonical request."""
-        return fingerprint(
-            prompt=self.prompt,
-            system=self.system,
-            model=self.model,
-            params=self.params.values,
-            inputs=self.inputs,
-            variant=self.params.variant,
-        )
+        request: dict[str, Any] = {"model": self.model, "prompt": self.prompt, "variant": self.params.variant}
+        if self.system is not None:
+            request["system"] = self.system
+        if self.params.values:
+            request["params"] = self.params.values
+        if self.inputs:
+            request["inputs"] = self.inputs
+        return hashlib.sha256(_encode(request)).hexdigest()
 
     def digests(self) -> Digests:
         """Return one digest an aspect."""
         text = self.prompt if self.system is None else f"{self.prompt}\0{self.system}"
         return Digests(
-            prompt=text_digest(text),
+            prompt=hashlib.sha256(text.encode()).hexdigest()[:16],
             inputs=digest(self.inputs) if self.inputs else _NO_INPUTS,
             params=self.params.digest,
             model=self.model,
@@ -123,22 +105,12 @@ class RequestContent(msgspec.Struct, frozen=True):
 class TaskMaker:
     """Makes the tasks of one manifest."""
 
-    def __init__(
-        self,
-        *,
-        model: str,
-        is_default_model: bool,
-        variables: Names,
-        inputs: InputFiles,
-        outputs: OutputNames,
-        secrets: tuple[str, ...] = (),
-    ) -> None:
-        self._model = model
-        self._is_default_model = is_default_model
-        self._variables = variables
+    def __init__(self, manifest: Manifest, *, inputs: InputFiles, outputs: OutputNames) -> None:
+        self._provider = manifest.provider
+        self._variables = Names("vars", manifest.variables)
         self._inputs = inputs
         self._outputs = outputs
-        self._secrets = secrets
+        self._secrets = manifest.secrets
         self._known_params: dict[tuple[Any, ...], Params] = {}
         self._heads: dict[str, Template] = {}
 
@@ -179,12 +151,8 @@ class TaskMaker:
     ) -> tuple[Task, str]:
         job, row_id, variant = context["job"], context["id"], context["variant"]
         task_id = _task_id(recipe, context)
-        prompt = _prompt(recipe.prompt, context)
-        system = None if recipe.system is None else _system(recipe.system, context)
-        model = self._model if recipe.model is None else _filled(recipe.model, context)
-        params = self._params(recipe, context)
-        images = self._images(recipe, context) if recipe.images else ()
-        asked = RequestContent(prompt, system, model, params, [image.sha256 for image in images])
+        asked, images = self._request(recipe, context)
+        params = asked.params
         name, key = self._name(recipe, context, task_id)
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
@@ -193,19 +161,19 @@ class TaskMaker:
             job=job,
             row=row_id,
             variant=variant,
-            prompt=prompt,
-            model=model,
+            prompt=asked.prompt,
+            model=asked.model,
             name=name,
             fingerprint=asked.fingerprint(),
             digests=asked.digests(),
-            system=system,
+            system=asked.system,
             aspect_ratio=params.aspect_ratio,
             size=params.size,
             seed=params.seed,
             temperature=recipe.temperature,
             thinking=recipe.thinking,
             tier=recipe.tier,
-            is_default_model=recipe.model is None and self._is_default_model,
+            is_default_model=recipe.model is None and self._provider.is_default_model,
             params=recipe.params,
             safety=recipe.safety,
             images=images,
@@ -219,8 +187,16 @@ class TaskMaker:
         )
         return task, key
 
+    def _request(self, recipe: Recipe, context: Context) -> tuple[RequestContent, tuple[InputImage, ...]]:
+        prompt = _prompt(recipe.prompt, context)
+        system = None if recipe.system is None else _system(recipe.system, context)
+        model = self._provider.model if recipe.model is None else _filled(recipe.model, context)
+        params = self._params(recipe, context)
+        images = tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
+        return RequestContent(prompt, system, model, params, [image.sha256 for image in images]), images
+
     def _troubles(self, recipe: Recipe, context: Context) -> Iterator[TemplateTrouble]:
-        """Yield everything that is wrong in a row that cannot become a task, in the order of `_task`."""
+        """Yield everything that is wrong in a row that cannot become a task, in the order of `_request`."""
         ratio, size = recipe.aspect_ratio, recipe.size
         steps: list[Callable[[], object]] = [lambda: _prompt(recipe.prompt, context)]
         steps += [partial(_system, recipe.system, context)] if recipe.system is not None else []
@@ -244,9 +220,6 @@ class TaskMaker:
                     raise _located(template, f"the {kind} holds an API key of this machine", "remove the key")
             if secret in asked.params.text:
                 raise _located(None, "a parameter holds an API key of this machine", "remove the key")
-
-    def _images(self, recipe: Recipe, context: Context) -> tuple[InputImage, ...]:
-        return tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
 
     def _image(self, template: Template, context: Context, is_opened: bool) -> InputImage:
         """Return an input image. is_opened: its first bytes are looked at, too."""

@@ -13,7 +13,7 @@ from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
 from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
-from pipeline.text import nearest
+from pipeline.text import did_you_mean
 
 Context = Mapping[str, Any]
 Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
@@ -154,8 +154,7 @@ def _key_of(node: Any) -> str | None:
 def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTrouble:
     if name in _WHERE_NAMES_LIVE:
         return TemplateTrouble(f"{name!r} has no value here", _WHERE_NAMES_LIVE[name], line=line, needle=name)
-    near = nearest(name, names)
-    instead = f"did you mean {near!r}?" if near else "known here: " + ", ".join(sorted(names))
+    instead = did_you_mean(name, names, "known here: " + ", ".join(sorted(names)))
     return TemplateTrouble(f"unknown name {name!r} in the template", instead, line=line, needle=name)
 
 

@@ -7,7 +7,6 @@ events, without recursion, so that deep nesting, alias bombs and merge bombs are
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -264,11 +263,6 @@ class _Builder:
                 self._report(event, "<< merges mappings only", "point it at a mapping: <<: *name")
 
 
-def events(text: str) -> Iterator[yaml.Event]:
-    """Yield the parser's events; it keeps no more than one line of look-ahead."""
-    yield from yaml.parse(text, Loader=Loader)
-
-
 def parse(text: str, *, file: str) -> "tuple[dict[str, Tree], list[Problem]]":
     """Return the document's top mapping, and every structural problem with it.
 
@@ -276,7 +270,7 @@ def parse(text: str, *, file: str) -> "tuple[dict[str, Tree], list[Problem]]":
     """
     builder = _Builder(file)
     try:
-        for event in events(text):
+        for event in yaml.parse(text, Loader=Loader):  # it keeps no more than one line of look-ahead
             builder.feed(event)
     except _Stop:
         raise InputError(*builder.problems) from None
