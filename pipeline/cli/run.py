@@ -141,6 +141,7 @@ def _run(
     **flags: Any,
 ) -> int:
     from pipeline.app.locking import early_lock
+    from pipeline.view import run as run_view
 
     if flags["workers"] is not None and flags["ray"] is None:
         raise click.UsageError("--workers are those of a cluster; write --ray local, --ray auto or --ray HOST:PORT too")
