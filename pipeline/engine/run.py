@@ -15,7 +15,16 @@ from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from pipeline.engine.attempt import Attempts, Begun, Step, failure_of, is_suspended
+from pipeline.engine.attempt import (
+    AttemptLedger,
+    Attempts,
+    AttemptSender,
+    Begun,
+    Prices,
+    Step,
+    failure_of,
+    is_suspended,
+)
 from pipeline.engine.events import (
     Counts,
     Event,
@@ -29,7 +38,6 @@ from pipeline.engine.events import (
     Warned,
 )
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
-from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet

@@ -15,11 +15,28 @@ from hashlib import sha256
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import chance, responses, validation
-from pipeline.simulator.billing import (
+from pipeline.simulator import responses, rules, validation
+from pipeline.simulator.faults import (
+    ERROR_RESPONSES,
+    FAULTS,
+    Case,
+    Outcome,
+    RequestRejected,
+    SimulatedFault,
+    Stage,
+    WireReply,
+    bad_argument,
+    comet,
+    html,
+)
+from pipeline.simulator.models import SERVED, Ask
+from pipeline.simulator.pictures import Renderer, UnreadableImage
+from pipeline.simulator.profile import FaultRule, Profile
+from pipeline.simulator.responses import (
     PROMPT_SHOWN,
     Bill,
     Entry,
+    Rendered,
     Tokens,
     count,
     digest,
@@ -27,23 +44,7 @@ from pipeline.simulator.billing import (
     price_microusd,
     prompt_only,
 )
-from pipeline.simulator.chance import Dice, FaultRules
-from pipeline.simulator.error_responses import (
-    ERROR_RESPONSES,
-    Case,
-    RequestRejected,
-    WireReply,
-    bad_argument,
-    comet,
-    html,
-)
-from pipeline.simulator.faults import FAULTS, Outcome, SimulatedFault, Stage
-from pipeline.simulator.limits import Limiter
-from pipeline.simulator.models import SERVED, Ask
-from pipeline.simulator.pictures import UnreadableImage
-from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.rendering import Renderer
-from pipeline.simulator.responses import Rendered
+from pipeline.simulator.rules import Dice, FaultRules, Limiter
 
 Sleep = Callable[[float], Awaitable[None]]
 _STALL_S = 60.0
@@ -187,7 +188,7 @@ class Api:
         step, asking = self._limiter.step(), self._rules.asking(ask)
         exchange.rule = self._rules.strike(ask, asking, step)
         exchange.seed = ask.seed if ask.seed is not None else asking - 1
-        wait_s = chance.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
+        wait_s = rules.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
         variation = responses.Variation.of(self._dice, exchange.number)
         fault = exchange.fault
         if fault is not None and fault.stage is Stage.ERROR:

@@ -12,7 +12,7 @@ import msgspec
 import pybase64
 
 from pipeline.imaging.formats import sniff
-from pipeline.simulator.error_responses import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
+from pipeline.simulator.faults import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
 from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 
