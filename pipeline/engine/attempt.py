@@ -245,7 +245,7 @@ class Attempts:
         failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
         self._sent.add(begun)
-        self._gate.throttle.sent()
+        self._gate.throttle.sent(begun.ticket)
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)
