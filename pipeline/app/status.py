@@ -52,12 +52,6 @@ def status(setup: Setup) -> Status:
         return _status(setup, reader, going)
 
 
-def status_tasks(setup: Setup) -> Iterator[StatusTask]:
-    """Stream one line per selected task."""
-    with _snapshot(setup) as (reader, going):
-        yield from _tasks(setup, reader, going)
-
-
 @contextmanager
 def status_with_tasks(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTask]]]:
     """Give both, of one moment."""

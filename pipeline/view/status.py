@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.history import Unknown
+    from pipeline.store.history import Cost, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
 
@@ -214,18 +214,7 @@ def _spend(status: Status) -> "Table":
     return table
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CostLine:
-    """The sums of one group; `key` in the order of the names it is grouped by."""
-
-    key: Sequence[str]
-    attempts: int
-    images: int
-    spent_microusd: int
-    unknown_microusd: int  # what may have been billed
-
-
-def costs_json(names: Sequence[str], lines: Sequence[CostLine]) -> list[dict[str, object]]:
+def costs_json(names: Sequence[str], lines: "Sequence[Cost]") -> list[dict[str, object]]:
     """Return the array of `cost --json`."""
     return [
         {
@@ -239,38 +228,29 @@ def costs_json(names: Sequence[str], lines: Sequence[CostLine]) -> list[dict[str
     ]
 
 
-def show_costs(names: Sequence[str], lines: Sequence[CostLine], console: "Console", *, is_play_money: bool) -> None:
+def show_costs(names: Sequence[str], lines: "Sequence[Cost]", console: "Console", *, is_play_money: bool) -> None:
     """Print the whole sum in one sentence, then a line for each group."""
     say(costs_sentence(lines, is_play_money=is_play_money), console)
     if lines:
         console.print(_cost_table(names, lines, is_play_money=is_play_money))
 
 
-def costs_sentence(lines: Sequence[CostLine], *, is_play_money: bool) -> str:
+def costs_sentence(lines: "Sequence[Cost]", *, is_play_money: bool) -> str:
     """Return `Spent $1.23 for 18 images, $0.0685 each, in 19 attempts; $0.04 more may have been billed.`"""
     if not lines:
         return "Nothing was spent."
-    whole = _cost_sum(lines)
-    text = f"Spent {money(whole.spent_microusd, is_play_money)} for {count(whole.images, 'image')}"
-    if whole.images > 1:
-        text += f", {money(round(whole.spent_microusd / whole.images), is_play_money)} each"
-    text += f", in {count(whole.attempts, 'attempt')}"
-    if whole.unknown_microusd:
-        text += f"; {money(whole.unknown_microusd, is_play_money)} more may have been billed"
+    spent, unknown = sum(line.spent_microusd for line in lines), sum(line.unknown_microusd for line in lines)
+    images, attempts = sum(line.images for line in lines), sum(line.attempts for line in lines)
+    text = f"Spent {money(spent, is_play_money)} for {count(images, 'image')}"
+    if images > 1:
+        text += f", {money(round(spent / images), is_play_money)} each"
+    text += f", in {count(attempts, 'attempt')}"
+    if unknown:
+        text += f"; {money(unknown, is_play_money)} more may have been billed"
     return f"{text}."
 
 
-def _cost_sum(lines: Sequence[CostLine]) -> CostLine:
-    return CostLine(
-        key=(),
-        attempts=sum(line.attempts for line in lines),
-        images=sum(line.images for line in lines),
-        spent_microusd=sum(line.spent_microusd for line in lines),
-        unknown_microusd=sum(line.unknown_microusd for line in lines),
-    )
-
-
-def _cost_table(names: Sequence[str], lines: Sequence[CostLine], *, is_play_money: bool) -> "Table":
+def _cost_table(names: Sequence[str], lines: "Sequence[Cost]", *, is_play_money: bool) -> "Table":
     """Return a line for each group; what may have been billed has a column only where there is any."""
     from rich import box
     from rich.table import Table
