@@ -21,8 +21,7 @@ from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
-from pipeline.report.folder import report_folder
-from pipeline.report.gallery import write_report
+from pipeline.report.folder import report_folder, write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
 from pipeline.store.history import Cost, PastAttempt
 from pipeline.store.maintenance import superseded_images

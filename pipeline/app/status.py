@@ -27,7 +27,8 @@ from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import AttemptLine, Request, RunningNow, Status, StatusTask, TaskHistory
+from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
+from pipeline.view.status import RunningNow, Status
 
 CHANGED: Final = "the manifest asks for something else now"
 

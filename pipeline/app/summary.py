@@ -53,7 +53,6 @@ class GaugeOf:
             unknown_microusd=0,
             reserved_microusd=0,
             budget_left_microusd=self._wallet.left_microusd,
-            queued=0,
             pause_reason=None,
             pause_left_s=0.0,
         )

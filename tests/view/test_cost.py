@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.store.history import Cost
-from pipeline.view.cost import costs_json, costs_sentence, show_costs
+from pipeline.view.status import costs_json, costs_sentence, show_costs
 
 LINE = Cost(
     key=("posters", "gemini-3.1-flash-image-preview", "2026-11-22"),
