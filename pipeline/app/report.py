@@ -21,13 +21,11 @@ from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
-from pipeline.report.folder import report_folder
-from pipeline.report.gallery import write_report
+from pipeline.report.folder import report_folder, write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
-from pipeline.store.history import PastAttempt
+from pipeline.store.history import Cost, PastAttempt
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
-from pipeline.view.cost import CostLine
 
 # -- report and money ---------------------------------------------------------------------------------------------
 
@@ -174,16 +172,7 @@ def _asked_for(
     return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
 
 
-def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Cost]:
     """Sum the money of this manifest by job, model or day."""
     with reading(setup) as reader:
-        return [
-            CostLine(
-                key=cost.key,
-                attempts=cost.attempts,
-                images=cost.images,
-                spent_microusd=cost.spent_microusd,
-                unknown_microusd=cost.unknown_microusd,
-            )
-            for cost in reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))
-        ]
+        return reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))

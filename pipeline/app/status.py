@@ -27,7 +27,8 @@ from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import AttemptLine, Request, RunningNow, Status, StatusTask, TaskHistory
+from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
+from pipeline.view.status import RunningNow, Status
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -49,12 +50,6 @@ def status(setup: Setup) -> Status:
     """
     with _snapshot(setup) as (reader, going):
         return _status(setup, reader, going)
-
-
-def status_tasks(setup: Setup) -> Iterator[StatusTask]:
-    """Stream one line per selected task."""
-    with _snapshot(setup) as (reader, going):
-        yield from _tasks(setup, reader, going)
 
 
 @contextmanager

@@ -75,6 +75,7 @@ def status(
     """
 
     from pipeline.app import context, status
+    from pipeline.view import explain
     from pipeline.view import status as view
 
     path, profile = f.file_and_profile(file, simulate)
@@ -83,9 +84,9 @@ def status(
     if task_id is not None:
         history = status.task_history(setup, task_id)
         if is_json:
-            f.print_json({**view.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
+            f.print_json({**explain.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
         else:
-            view.show_history(history, console, is_play_money=setup.is_play_money)
+            explain.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     with status.status_with_tasks(setup) as (found, lines):
         if is_json:
@@ -150,7 +151,7 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
     """
     from pipeline.app import context, report
     from pipeline.days import zone_of
-    from pipeline.view import cost as view
+    from pipeline.view import status as view
 
     path, profile = f.file_and_profile(file, simulate)
     setup = context.prepare(path, f.compose_flags(profile=profile, **flags))

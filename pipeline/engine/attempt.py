@@ -155,9 +155,16 @@ class Step:
     state: TaskState  # what holds if the task is never asked again
     failure: Failure | None = None
     artifact: Artifact | None = None
-    number: int | None = None  # of the attempt; None: nothing was sent
     reason: str = ""
     cost_microusd: int = 0
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it failed its task with what a halt may yet prove to be no fault of the task.
+
+        Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
+        """
+        return self.state is TaskState.FAILED and self.failure is not None and self.failure.fault in RELEASED
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -267,19 +274,18 @@ class Attempts:
             await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
         if isinstance(result, Artifact):
             await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
-            step = Step(state=TaskState.DONE, artifact=result, number=attempt.number, cost_microusd=cost)
+            step = Step(state=TaskState.DONE, artifact=result, cost_microusd=cost)
         else:
             step = Step(
                 state=state_after(result.fault, tally, self._retry),
                 failure=result,
-                number=attempt.number,
                 reason=result.reason,
                 cost_microusd=cost,
             )
             await self._ledger.close(
                 attempt,
                 result,
-                state=TaskState.PENDING if is_suspended(step) else step.state,
+                state=TaskState.PENDING if step.is_suspended else step.state,
                 cost_microusd=cost,
                 unknown_microusd=unknown,
                 seconds=begun.seconds,
@@ -407,14 +413,6 @@ class Attempts:
 def failure_of(result: Artifact | Failure) -> Failure | None:
     """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
     return result if isinstance(result, Failure) and result.image_sha256 is None else None
-
-
-def is_suspended(step: Step) -> bool:
-    """Whether the step failed its task with what a halt may yet prove to be no fault of the task.
-
-    Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
-    """
-    return step.state is TaskState.FAILED and step.failure is not None and step.failure.fault in RELEASED
 
 
 def _is_maybe(result: Artifact | Failure) -> bool:
