@@ -261,13 +261,8 @@ def make_plan(
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
     asked, matched, unreadable = list[tuple[str, str]](), set[str](), dict[str, str]()
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
-    plan = tally(
-        _without_decoder(selected, unreadable),
-        quote=prices_of(setup, reader).quote,
-        problem=setup.problem,
-        spool=spool,
-        free=free,
-    )
+    rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
+    plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     check_name(setup, reader, asked)
     _check_plan(setup, plan)
     unmatched = _unmatched_patterns(setup.flags, matched) if jobs is None else []

@@ -310,9 +310,9 @@ async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
             signalled=job.signals.exit,
             seconds=time.monotonic() - job.started_at,
             is_play_money=setup.is_play_money,
-            cautions=doubt_of_today(setup, job.reader),
         )
-        summary = replace(summary, is_pilot=pilot is not None and pilot.has_ended_run and summary.exit is Exit.BUDGET)
+        is_pilot = pilot is not None and pilot.has_ended_run and summary.exit is Exit.BUDGET
+        summary = replace(summary, is_pilot=is_pilot, cautions=doubt_of_today(setup, job.reader))
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))

@@ -155,7 +155,6 @@ class Step:
     state: TaskState  # what holds if the task is never asked again
     failure: Failure | None = None
     artifact: Artifact | None = None
-    number: int | None = None  # of the attempt; None: nothing was sent
     reason: str = ""
     cost_microusd: int = 0
 
@@ -275,12 +274,11 @@ class Attempts:
             await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
         if isinstance(result, Artifact):
             await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
-            step = Step(state=TaskState.DONE, artifact=result, number=attempt.number, cost_microusd=cost)
+            step = Step(state=TaskState.DONE, artifact=result, cost_microusd=cost)
         else:
             step = Step(
                 state=state_after(result.fault, tally, self._retry),
                 failure=result,
-                number=attempt.number,
                 reason=result.reason,
                 cost_microusd=cost,
             )

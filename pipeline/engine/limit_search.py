@@ -11,6 +11,11 @@
 
 A rate is kept as a gap from when the last request went out, and no start makes up for a late one: that is right for a
 bucket, for a window of any length, and for servers that count the gap itself (nginx `limit_req` without burst).
+
+What some rules are for, as the share used in the rehearsals (`tests/engine/test_throttle_*`) with and without them:
+usual lengths: 180 in 6 s, 92 and 60 %; waiting for the window: 20 a minute, 93 and 86; a window that did not end:
+sliding-wave, 97 and 67; the known length: 100 in 10 s, 97 and 83; the cut of a known window: fixed-60-hint-37s, 88 and
+83; the canary's time: in-flight-4 in step, 100 and 91.
 """
 
 import math

@@ -133,7 +133,6 @@ class Engine:
             unknown_microusd=wallet.unknown_microusd,
             reserved_microusd=wallet.reserved_microusd,
             budget_left_microusd=wallet.left_microusd,
-            queued=self._queue.qsize() + len(self._state.deferred),
             pause_reason=throttle.pause_reason,
             pause_left_s=throttle.pause_left_s,
         )

@@ -39,8 +39,6 @@ from pipeline.simulator.responses import (
     Rendered,
     Tokens,
     count,
-    digest,
-    now,
     price_microusd,
     prompt_only,
 )
@@ -228,7 +226,7 @@ class Api:
         images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
-                time=now(),
+                time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 request=exchange.number,
                 request_id=exchange.request_id,
                 key=exchange.key,
@@ -239,7 +237,7 @@ class Api:
                 model=exchange.model,
                 size=None if ask is None else ask.size,
                 ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
-                prompt_sha256=None if ask is None else digest(ask.prompt),
+                prompt_sha256=None if ask is None else sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest(),
                 prompt=None if ask is None else ask.prompt[:PROMPT_SHOWN],
                 input_images=0 if ask is None else len(ask.images),
                 images=len(images),

@@ -8,8 +8,6 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -96,7 +94,7 @@ PROMPT_SHOWN = 80
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One answer. Fields of the request are None when it was rejected before it was understood."""
 
-    time: str
+    time: str  # RFC 3339, UTC
     request: int  # counted from 1 over all requests of this server
     request_id: str
     key: str | None  # fingerprint
@@ -114,16 +112,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     image_sha256: tuple[str, ...] = ()
     seed: int | None = None  # the one asked for, else the one that was chosen
     fault: str | None = None
-
-
-def now() -> str:
-    """Return the time of an entry, RFC 3339 in UTC."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def digest(prompt: str) -> str:
-    """Return the hex SHA-256 of a prompt."""
-    return sha256(prompt.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Bill:
