@@ -62,7 +62,7 @@ imports: $(STAMP)  ## the direction of imports
 e2e: $(STAMP)  ## only the tests that run the installed command
 	$(PYTEST) -n $(WORKERS) tests/e2e
 
-bench: $(STAMP)  ## speed and memory, compared within one run (50 minutes on an idle machine)
+bench: $(STAMP)  ## speed and memory, compared within one run (half an hour on an idle machine)
 	@$(BIN)/python -m pip install --quiet -e '.[bench]'
 	$(BIN)/python -m tests.bench
 

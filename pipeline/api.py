@@ -198,7 +198,8 @@ async def generate(
         if (image := _generated(event, setup, items)) is not None:
             arrivals.put_nowait(image)
 
-    # a generator cannot hold a task group open between two images; the task is awaited below in every case
+    # not born in a TaskGroup, because a generator cannot hold one open while the caller has the image; it is awaited
+    # below in every case, also when the caller leaves the loop
     running = asyncio.create_task(app_run.run(setup, watch=_display(arrived), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:

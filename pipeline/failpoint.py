@@ -2,7 +2,7 @@
 
 The environment variable `FAILPOINT` lists `name:probability:action`, separated by commas. Actions: `kill` (SIGKILL to
 this process), `raise` (RuntimeError), `stop` (SIGSTOP). Without the variable `reach` is one truth test of an empty dict
-(30 ns). Imported by every package that commits something, so it imports none of them.
+(30 ns). Not part of a neighbour, because every package that commits something imports it: it imports none of them.
 """
 
 import os

@@ -1,9 +1,8 @@
-"""Thread pools and child processes with a controlled start and end.
+"""Thread pools with a controlled start and end.
 
 A pool that starts all its threads before it has work: a system that grants no more threads is short of memory, and
-that is reported before anything is sent. A pool whose threads are not joined at exit. And a watch on the parent
-process: a pool's children wait for work on a pipe whose other end they hold too, so without it they would outlive a
-parent that is killed. Imports no other package; each of them uses it.
+that is reported before anything is sent. A pool whose threads are not joined at exit. Not part of a neighbour, because
+packages that must not import each other use it: it imports none of them.
 """
 
 import threading

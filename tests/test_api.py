@@ -56,7 +56,9 @@ async def test_the_example_of_the_readme_runs_as_it_stands(
 
 async def test_a_manifest_has_its_bill_and_an_image_its_story(tmp_path: Path) -> None:
     manifest = tmp_path / "shop.yaml"
-    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat}}}\n")
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: quick}\njobs: {a: {items: {x: A mug, y: A cat}}}\n"
+    )
     bill = plan_manifest(manifest)
     assert (bill.due, bill.min_usd, bill.is_play_money) == (2, 0.0672, True)
     await run_manifest(manifest)
@@ -92,7 +94,9 @@ async def test_a_wrong_key_of_a_job_is_refused(tmp_path: Path) -> None:
 
 async def test_a_manifest_runs_and_its_events_are_heard(tmp_path: Path) -> None:
     manifest = tmp_path / "shop.yaml"
-    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat}}}\n")
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: quick}\njobs: {a: {items: {x: A mug, y: A cat}}}\n"
+    )
     events: list[Event] = []
     summary = await run_manifest(manifest, listen=events.append)
     assert (summary.exit, summary.images) == (Exit.OK, 2)
@@ -144,7 +148,9 @@ async def test_an_error_names_the_argument(
 
 async def test_a_manifest_runs_as_its_flags_say(tmp_path: Path) -> None:
     manifest = tmp_path / "shop.yaml"
-    manifest.write_text("version: 1\nprovider: {kind: simulator}\njobs: {a: {items: {x: A mug, y: A cat, z: A dog}}}\n")
+    manifest.write_text(
+        "version: 1\nprovider: {kind: simulator, profile: quick}\njobs: {a: {items: {x: A mug, y: A cat, z: A dog}}}\n"
+    )
     assert plan_manifest(manifest, select="a/x").due == 1
     assert (await run_manifest(manifest, pilot=1)).exit is Exit.BUDGET
     assert (await run_manifest(manifest, exclude=["a/z"])).images + 1 >= 2

@@ -26,7 +26,7 @@ def test_a_plan_imports_no_network() -> None:
 
 def test_a_lock_is_looked_at_before_anything_large_is_imported() -> None:
     large = {"pydantic", "aiohttp", "rich", "asyncio", "jinja2", "PIL", "tenacity"}
-    assert not imported("import pipeline.app.locking, pipeline.cli.run, pipeline.cli.display") & large
+    assert not imported("import pipeline.app.locking, pipeline.cli.run") & large
 
 
 def test_the_package_itself_imports_nothing() -> None:

@@ -29,5 +29,5 @@ explain       `explain`
 export        `export --picked`, `export --as`: picked images, or a training set
 deliver       `export RECIPE`: a mirror of picked images as a recipe of `deliver:` says
 maintenance   `verify`, `rebuild`, `rejected`, `settle`, `prune`
-doctor, provider_checks   `doctor`: this machine, and the provider without a paid request
+doctor        `doctor`: this machine, and the provider without a paid request
 """

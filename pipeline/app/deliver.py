@@ -80,22 +80,25 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
     return [_deliver(setup, recipes[name]) for name in names or recipes]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Target:
+    """Where the images of one recipe go, and what was written there before, by file."""
+
+    setup: Setup
+    recipe: DeliveryRecipe
+    place: Path | BucketUrl
+    mirror: Mirror
+    former: dict[str, Receipt]
+
+
 def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
     place = recipe.place_of(is_simulated=setup.flags.simulate)
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)
         former = _receipts(mirror, place)
-        seen: dict[str, str] = {}
-        for row in _chosen(setup, recipe):
-            context = setup.manifest.context_of(row.task)
-            name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
-            other = seen.setdefault(name_key(name), row.task.id)
-            if other != row.task.id:
-                reason = f"{other} has the same name"
-                delivered.receipts.append(Receipt(file=name, task=row.task.id, happened=LEFT, reason=reason))
-                continue
-            delivered.receipts.append(_place(setup, recipe, mirror, row, name, former))
+        target = _Target(setup=setup, recipe=recipe, place=place, mirror=mirror, former=former)
+        delivered.receipts += _placed(target)
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
@@ -106,6 +109,20 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
             f"{error.filename or place}: {error.strerror or error}; mend it, then run it again"
         ) from error
     return delivered
+
+
+def _placed(target: _Target) -> Iterator[Receipt]:
+    """Write the chosen images; of two tasks with the same file name the first one has it."""
+    setup, recipe = target.setup, target.recipe
+    seen: dict[str, str] = {}
+    for row in _chosen(setup, recipe):
+        context = setup.manifest.context_of(row.task)
+        name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
+        other = seen.setdefault(name_key(name), row.task.id)
+        if other == row.task.id:
+            yield _place(target, row, name)
+        else:
+            yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
 
 
 def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
@@ -127,9 +144,8 @@ def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
                 yield row
 
 
-def _place(
-    setup: Setup, recipe: DeliveryRecipe, mirror: Mirror, row: PlanRow, name: str, former: dict[str, Receipt]
-) -> Receipt:
+def _place(target: _Target, row: PlanRow, name: str) -> Receipt:
+    setup, recipe, mirror = target.setup, target.recipe, target.mirror
     assert row.known is not None
     assert row.known.artifact is not None
     artifact, source = row.known.artifact, None
@@ -137,15 +153,16 @@ def _place(
         source = _read(setup, artifact)
     source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
     file = name + (recipe.suffix or Path(artifact.path).suffix)
-    before, there = former.get(file), mirror.mark(file)
+    before, there = target.former.get(file), mirror.mark(file)
     receipt = Receipt(
         file=file, task=row.task.id, happened=UNCHANGED, source_sha256=source_sha256, recipe=recipe.digest
     )
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    place = recipe.place_of(is_simulated=setup.flags.simulate)
-    if there == "" or f"{place}/{file}" == setup.manifest.location_of(artifact):  # a link, a folder; the image itself
+    if there == "" or f"{target.place}/{file}" == setup.manifest.location_of(
+        artifact
+    ):  # a link, a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else _read(setup, artifact)
     try:

@@ -1,16 +1,20 @@
-"""Checks what a run needs: Python, packages, manifest, key, address, disk, clock, limits.
+"""`doctor`: checks what a run needs: Python, packages, manifest, key, address, disk, clock, limits.
 
-Each check is ok, warn or bad with what to do. Nothing is paid for (the address is only connected to), the key is never
-shown, and no file is left behind.
+Each check is ok, warn or bad with what to do. Nothing is paid for, the key is never shown, and no file is left behind.
+CometAPI publishes its list of models at `{base_url}/api/models`; its shape is not promised, so every text in it counts
+that is the name of a model.
 """
 
 import asyncio
 import importlib.metadata
+import json
 import os
 import platform
 import re
 import resource
+import socket
 import sqlite3
+import ssl
 import sys
 import tempfile
 import time
@@ -18,24 +22,34 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from pipeline.app import context
 from pipeline.app.consent import describe_hold, lasting_holds
 from pipeline.app.context import Flags, Setup, prepare
 from pipeline.app.planning import reading
-from pipeline.app.provider_checks import connect, is_image_model, listed_models
 from pipeline.buckets import as_input_error, open_bucket
-from pipeline.errors import Exit, ImgpipeError, InputError
+from pipeline.errors import Exit, ImgpipeError, InputError, Problem
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import find_key
+from pipeline.provider.credentials import check_address, find_key, find_proxy
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
 
+if TYPE_CHECKING:
+    from aiohttp import StreamReader
+
+PATIENCE_S: Final = 10.0
+TLS_ADVICE: Final = "is a proxy in between? SSL_CERT_FILE names its certificate; a wrong clock makes this too"
+LIST_PATIENCE_S: Final = 20.0
+MOST_BYTES: Final = 16 * 2**20
+_NAME: Final = re.compile(r"gemini-[a-z0-9.-]{1,60}")
+_IMAGE: Final = re.compile(r"image|banana")
 LEAST_FREE: Final = 100 * 10**6
 LITTLE_FREE: Final = 10**9
 LEAST_SQLITE: Final = (3, 37, 0)  # STRICT tables, https://www.sqlite.org/stricttables.html
@@ -228,10 +242,38 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     if setup is not None and setup.is_play_money and setup.provider.base_url is None:
         return _ok("address", "the built-in simulator: no network is needed")
     provider = ProviderSettings() if setup is None else setup.provider
-    reached = asyncio.run(connect(provider, environ))
-    if reached.is_reached:
-        return _ok("address", reached.text)
-    return _bad("address", reached.text, reached.advice, exit_code=Exit.ACCOUNT)
+    return asyncio.run(connect(provider, environ))
+
+
+async def connect(settings: ProviderSettings, environ: Mapping[str, str], *, patience_s: float = PATIENCE_S) -> Check:
+    """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
+    bad = partial(_bad, "address", exit_code=Exit.ACCOUNT)
+    try:
+        address = check_address(settings)
+        proxy = find_proxy(address, environ)
+    except InputError as error:
+        return bad(str(error))
+    parts = urlsplit(address if proxy is None else proxy.url)
+    is_tls = parts.scheme == "https"
+    host, port = parts.hostname or "", parts.port or (443 if is_tls else 80)
+    where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
+    started = time.monotonic()
+    try:
+        async with asyncio.timeout(patience_s):
+            context = ssl.create_default_context() if is_tls else None
+            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
+    except TimeoutError:
+        advice = "check the network, a firewall, or the proxy variables"
+        return bad(f"{where}: no answer within {patience_s:g} s", advice)
+    except socket.gaierror:
+        return bad(f"{where}: the name is not known", "check provider.base_url and DNS")
+    except ssl.SSLError as error:
+        return bad(f"{where}: TLS failed ({error.reason or error})", TLS_ADVICE)
+    except OSError as error:
+        return bad(f"{where}: {error.strerror or error}", "check provider.base_url, the network and HTTPS_PROXY")
+    took = f"{(time.monotonic() - started) * 1000:.0f} ms"
+    return _ok("address", f"{where} answers{' over TLS' if is_tls else ''} in {took}")
 
 
 def _models(setup: Setup) -> Iterator[Check]:
@@ -257,7 +299,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
     catalogue = Catalogue() if setup is None else setup.catalogue
     offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
     gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
-    new = {model for model in listed - offered - back if is_image_model(model)}
+    new = {model for model in listed - offered - back if _IMAGE.search(model)}
     for names, text, advice in (
         (gone, "offered by the catalogue, not in the list", "ask for another model, or see whether a run gets one"),
         (back, "ended by the catalogue, in the list", "the gateway seems to serve it still"),
@@ -267,6 +309,48 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
             yield _warn("models", f"{text}: {', '.join(sorted(names))}", advice)
     if not gone | back | new:
         yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
+
+
+async def listed_models(settings: ProviderSettings, environ: Mapping[str, str]) -> frozenset[str]:
+    """Return the names of the Gemini models in the list. Raises InputError: there is no list to be had."""
+    import aiohttp  # takes 0.3 s to import: only for who asks
+
+    address = check_address(settings)
+    url, proxy = f"{address}/api/models", find_proxy(address, environ)
+    credentials = None if proxy is None or proxy.credentials is None else aiohttp.BasicAuth(*proxy.credentials)
+    names: frozenset[str] = frozenset()
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIST_PATIENCE_S)) as session,
+            session.get(
+                url, proxy=None if proxy is None else proxy.url, proxy_auth=credentials, allow_redirects=False
+            ) as reply,
+        ):
+            status, body = reply.status, await _whole(reply.content)
+        names = frozenset(_names(json.loads(body)))
+        why = None if status == 200 and names else f"HTTP {status}, {len(names)} Gemini models"
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
+        why = f"{type(error).__name__}: {error}"
+    if why is not None:
+        raise InputError(Problem(what=f"{url} gave no list of models ({why})", instead="try later"))
+    return names
+
+
+async def _whole(content: "StreamReader") -> bytes:
+    data = bytearray()
+    async for chunk in content.iter_chunked(2**16):
+        data += chunk
+        if len(data) > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES // 2**20} MB")
+    return bytes(data)
+
+
+def _names(node: object) -> Iterator[str]:
+    """Yield every text of a tree of JSON, keys included, that is the name of a Gemini model."""
+    if isinstance(node, str) and _NAME.fullmatch(node):
+        yield node
+    for child in (*node, *node.values()) if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _names(child)
 
 
 # -- disk and clock -----------------------------------------------------------------------------------------------

@@ -23,8 +23,7 @@ from pipeline.store.history import Maker, PastAttempt
 from pipeline.store.ledger_file import NAME
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment, visible
-from pipeline.view.explain import Explanation, FileState
-from pipeline.view.status import Request
+from pipeline.view.explain import Explanation, FileState, Request
 
 STATE: Final = ".pipeline"
 MOST_BYTES: Final = 64 * 2**20  # of a file whose record is looked for

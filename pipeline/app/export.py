@@ -133,7 +133,6 @@ READERS: Final = 8  # images of a Parquet shard read at once
 INDEX: Final = "shards.jsonl"
 SUFFIXES: Final = {"parquet": ".parquet", "webdataset": ".tar"}
 NUMBERS: Final = {"variant": "int64", "width": "int64", "height": "int64", "seed": "int64", "price_usd": "float64"}
-TEXTS: Final = ("id", "job", "row", "prompt", "system", "model", "mime", "sha256", "fingerprint")
 
 
 class Shard(msgspec.Struct, frozen=True, kw_only=True):

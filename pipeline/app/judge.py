@@ -24,8 +24,18 @@ from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import THUMBS, claim_folder, report_folder
-from pipeline.report.gallery import MOST_ROWS, before_link, fine, sheet_key, spend_chart, thumb_link, wanted_thumbs
+from pipeline.report.folder import (
+    MOST_ROWS,
+    THUMBS,
+    before_link,
+    claim_folder,
+    fine,
+    report_folder,
+    sheet_key,
+    spend_chart,
+    thumb_link,
+    wanted_thumbs,
+)
 from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
 from pipeline.report.tables import ReportRow
 from pipeline.store.ledger_file import NAME as LEDGER

@@ -103,10 +103,12 @@ class JudgeServer:
         )
         return app
 
-    async def until_idle(self) -> None:
-        """Return when nobody has asked for anything for `idle_s`."""
-        while (left := self._asked_at + self._idle_s - time.monotonic()) > 0:  # noqa: ASYNC110 - it is about time
-            await asyncio.sleep(left)
+    async def until_idle(self, stopped: asyncio.Event) -> None:
+        """Return when nobody has asked for anything for `idle_s`, or when `stopped` is set."""
+        while (left := self._asked_at + self._idle_s - time.monotonic()) > 0 and not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await stopped.wait()
 
     # --- who may ask
 
@@ -251,20 +253,17 @@ async def serve_judge(
 
 
 async def _serve(server: JudgeServer, port: int, announce: Callable[[str], None]) -> None:
-    loop = asyncio.get_running_loop()
-    idle = asyncio.create_task(server.until_idle(), name="wait until no window asks")
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
     runner = web.AppRunner(server.app(), access_log=None, shutdown_timeout=SHUTDOWN_S)
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, idle.cancel)
+        loop.add_signal_handler(number, stopped.set)
     try:
         await runner.setup()
         await _listen(runner, port)
         server.host = f"{HOST}:{runner.addresses[0][1]}"
         announce(server.address)
-        with contextlib.suppress(asyncio.CancelledError):  # a signal, or the whole program's end: both end it
-            await idle
+        await server.until_idle(stopped)
     finally:
-        idle.cancel()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await runner.cleanup()

@@ -145,6 +145,7 @@ def checks_of(setup: "Setup") -> "ImageCheck":
     """Return what checks an image that recovery or salvage publishes, as its request asked. Twins are not found."""
 
     def check(record: Mapping[str, Any], image: "Image") -> tuple[Mapping[str, str], str]:
+        """Return what is wrong with an image by check, and its perceptual hash."""
         task = recorded_task(record)
         if not task.checks.names:
             return {}, ""

@@ -11,10 +11,9 @@
 What changes something does so under the lock.
 """
 
-import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -105,16 +104,12 @@ def rebuild(setup: Setup) -> Rebuilt:
         beside=sidecars_of(setup),
         check=checks_of(setup),
     )
-    if isinstance(manifest.output_dir, BucketUrl):
-        with as_input_error(manifest.output_dir):
-            return _rebuild(setup, settings)
-    return _rebuild(setup, settings)
-
-
-def _rebuild(setup: Setup, settings: resources.StoreSettings) -> Rebuilt:
-    manifest = setup.manifest
     whole: Rebuilt | None = None
-    with StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s):
+    url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
+    with (
+        nullcontext() if url is None else as_input_error(url),
+        StateLock(manifest.state_dir, wait_s=setup.flags.wait_lock_s),
+    ):
         for number, names in enumerate(manifest.stages):
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
@@ -367,5 +362,5 @@ def _remove(each: Prunable, maintenance: Maintenance) -> None:
         bucket.delete(name)
         return
     for path in (each.location, each.location + FACTS):
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             Path(path).unlink()

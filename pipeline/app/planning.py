@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from pipeline.app.consent import doubt, prices_of
-from pipeline.app.context import Setup
+from pipeline.app.context import Flags, Setup
 from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
@@ -31,7 +31,6 @@ from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
 from pipeline.plan.plan import LISTED, Plan, PlanRow, Spool, survey, tally
-from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import PriceList
 from pipeline.store.files import FileComparison
 from pipeline.store.reader import LedgerReader
@@ -258,40 +257,29 @@ def make_plan(
     """
     if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
         _check_chain(setup, reader, is_cancelled)
-    digests = DigestMemory(reader)
-    ended: list[Expansion] = []
-    orphans = Orphans(setup.manifest, reader)
+    digests, orphans, ended = DigestMemory(reader), Orphans(setup.manifest, reader), list[Expansion]()
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
-    asked: list[tuple[str, str]] = []
-    matched: set[str] = set()
+    asked, matched, unreadable = list[tuple[str, str]](), set[str](), dict[str, str]()
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
-    unreadable: dict[str, str] = {}
-    plan = tally(
-        _without_decoder(selected, unreadable),
-        quote=prices_of(setup, reader).quote,
-        problem=setup.problem,
-        spool=spool,
-        free=free,
-    )
+    rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
+    plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     check_name(setup, reader, asked)
     _check_plan(setup, plan)
-    unmatched = _unmatched_patterns(setup.flags.selection, matched) if jobs is None else []
-    if unmatched and setup.flags.is_strict_select:
-        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
-    waiting = tuple(name for expansion in ended for name in expansion.waiting)
-    return Planned(
+    unmatched = _unmatched_patterns(setup.flags, matched) if jobs is None else []
+    said = [text for expansion in ended for text in expansion.notes]
+    planned = Planned(
         plan=plan,
-        orphans=Counter() if jobs is not None else orphans.counted(*ended),
-        waiting=waiting,
-        said=(*(unmatched if plan.total else ()), *(text for expansion in ended for text in expansion.notes)),
+        waiting=tuple(name for expansion in ended for name in expansion.waiting),
+        said=(*unmatched, *said) if plan.total else tuple(said),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
         is_play_money=setup.is_play_money,
-        unmatched=""
-        if plan.total or jobs is not None
-        else _unmatched(setup.flags.selection, [task_id for task_id, _ in asked], setup.command),
     )
+    if jobs is None:
+        planned.orphans = orphans.counted(*ended)
+        planned.unmatched = "" if plan.total else _unmatched(setup, [task_id for task_id, _ in asked])
+    return planned
 
 
 def _warnings(setup: Setup, reader: LedgerReader, plan: Plan) -> list[str]:
@@ -333,20 +321,24 @@ def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterat
         yield row
 
 
-def _unmatched_patterns(selection: Selection, matched: Collection[str]) -> list[str]:
-    """Say which patterns match no task today."""
+def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
+    """Say which patterns match no task today. Raises InputError where each of them has to."""
     patterns = [
-        *(("--select", each) for each in selection.select),
-        *(("--exclude", each) for each in selection.exclude),
+        *(("--select", each) for each in flags.selection.select),
+        *(("--exclude", each) for each in flags.selection.exclude),
     ]
-    return [f"{flag} {each!r} matches no task" for flag, each in patterns if each not in matched]
+    unmatched = [f"{flag} {each!r} matches no task" for flag, each in patterns if each not in matched]
+    if unmatched and flags.is_strict_select:
+        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
+    return unmatched
 
 
-def _unmatched(selection: Selection, ids: Sequence[str], status: str) -> str:
+def _unmatched(setup: Setup, ids: Sequence[str]) -> str:
     """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
+    selection = setup.flags.selection
     if selection.is_everything or not ids:
         return ""
-    return f"nothing is selected; {nearest_id(selection.select, ids, status)}"
+    return f"nothing is selected; {nearest_id(selection.select, ids, setup.command)}"
 
 
 def nearest_id(written: Iterable[str], ids: Sequence[str], command: str) -> str:

@@ -7,6 +7,7 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -15,18 +16,16 @@ from pipeline.app.consent import prices_of
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import marks_of
-from pipeline.app.status import CHANGED, _selected, _state, flags_text
+from pipeline.app.status import CHANGED, flags_text, selected_rows, state_of
 from pipeline.days import zone_of
 from pipeline.imaging.provenance import is_signed
-from pipeline.model import Artifact, Edit, Mark, Quote, Task
+from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
-from pipeline.report.folder import report_folder
-from pipeline.report.gallery import write_report
+from pipeline.report.folder import report_folder, write_report
 from pipeline.report.tables import ReportRow, ReportTotals, Version
-from pipeline.store.history import PastAttempt
+from pipeline.store.history import Cost, PastAttempt
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
-from pipeline.view.cost import CostLine
 
 # -- report and money ---------------------------------------------------------------------------------------------
 
@@ -71,63 +70,62 @@ def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -
     replaced = superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id)
     superseded = {each.attempt: each.location for each in replaced}
     quote = prices_of(setup, reader).quote
-    for row in _selected(setup, reader):
-        yield _report_row(
-            setup,
-            reader,
-            row,
-            marks.get(row.task.id if row.known is None else row.known.id),
-            superseded,
-            quote(row.task),
-        )
+    for row in selected_rows(setup, reader):
+        mark, price = marks.get(row.task.id if row.known is None else row.known.id), quote(row.task)
+        redo_microusd = None if price is None else price.most
+        shown = replace(_report_row(reader, row, mark, superseded), redo_microusd=redo_microusd)
+        artifact = None if row.known is None else row.known.artifact
+        if artifact is not None:
+            location = manifest.location_of(artifact)
+            is_absent = row.verdict.edit is Edit.ABSENT
+            shown = _with_image(shown, artifact, location, is_absent=is_absent)
+        yield shown
 
 
-def _report_row(
-    setup: Setup,
-    reader: LedgerReader,
-    row: PlanRow,
-    mark: Mark | None,
-    superseded: Mapping[int, str],
-    quote: Quote | None,
-) -> ReportRow:
+def _report_row(reader: LedgerReader, row: PlanRow, mark: Mark | None, superseded: Mapping[int, str]) -> ReportRow:
     task, known = row.task, row.known
     artifact = known.artifact if known else None
     attempts = reader.attempts(known.id) if known else []  # a task that is about to be renamed has another id there
     made = next((attempt for attempt in reversed(attempts) if attempt.state == "ok"), None)
     asked = _asked_for(reader, task, made, attempts)
+    flags = known.flags if known else {}
     reason = row.verdict.note or (known.reason if known else "")
     return ReportRow(
         id=task.id,
         job=task.job,
         row=task.row,
         variant=task.variant,
-        state=_state(row),
+        state=state_of(row),
         prompt=str(asked["prompt"]),
         model=str(asked["model"]),
         tags=task.tags,
         matrix=task.matrix,
         fields=task.fields,
-        image=setup.manifest.location_of(artifact) if artifact and row.verdict.edit is not Edit.ABSENT else None,
         input_image=task.images[0].path if task.images else None,
         input_sha256=task.images[0].sha256 if task.images else None,
-        width=artifact.width if artifact else None,
-        height=artifact.height if artifact else None,
-        mime=artifact.mime if artifact else None,
-        size_bytes=artifact.size_bytes if artifact else None,
         price_microusd=known.cost_microusd if known else 0,
         seconds=made.seconds if made else None,
         attempts=known.attempts if known else 0,
-        reason=reason
-        or (flags_text(known.flags if known else {}) if asked["fingerprint"] == task.fingerprint else CHANGED),
+        reason=reason or (flags_text(flags) if asked["fingerprint"] == task.fingerprint else CHANGED),
         finished_at=made.ended_at if made else None,
-        sha256=artifact.sha256 if artifact else None,
         fingerprint=str(asked["fingerprint"]),
-        is_signed=artifact is not None and _is_signed(Path(setup.manifest.location_of(artifact))),
         folder=task.name.rpartition("/")[0],
         mark=mark if mark is not None and _is_of(mark, artifact, made) else None,
         versions=tuple(_versions(attempts, artifact, superseded)),
-        flags=tuple(known.flags) if known else (),
-        redo_microusd=None if quote is None else quote.most,
+        flags=tuple(flags),
+    )
+
+
+def _with_image(row: ReportRow, artifact: Artifact, location: str, *, is_absent: bool) -> ReportRow:
+    return replace(
+        row,
+        image=None if is_absent else location,
+        width=artifact.width,
+        height=artifact.height,
+        mime=artifact.mime,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        is_signed=_is_signed(Path(location)),
     )
 
 
@@ -174,16 +172,7 @@ def _asked_for(
     return record or {"prompt": task.prompt, "model": task.model, "fingerprint": task.fingerprint}
 
 
-def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[CostLine]:
+def costs(setup: Setup, *, by: Sequence[str], since: datetime | None) -> list[Cost]:
     """Sum the money of this manifest by job, model or day."""
     with reading(setup) as reader:
-        return [
-            CostLine(
-                key=cost.key,
-                attempts=cost.attempts,
-                images=cost.images,
-                spent_microusd=cost.spent_microusd,
-                unknown_microusd=cost.unknown_microusd,
-            )
-            for cost in reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))
-        ]
+        return reader.costs(by=by, since=since, tz=zone_of(setup.limits.tz))

@@ -7,7 +7,7 @@ ending is a RunSummary.
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -75,6 +75,8 @@ class _Job:
     watch: Watcher
     confirm: Callable[[str], bool] | None
     recovery: Recovery
+    whole: Plan = field(default_factory=Plan)  # of all stages, as it was before anything was sent
+    pilot: Pilot | None = None
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
     workers: "ReadyWorkers | None" = None
     started_at: float = field(default_factory=time.monotonic)
@@ -97,7 +99,7 @@ async def run(
 ) -> RunSummary:
     """Make the images of a manifest that are missing or changed, once, and notify.
 
-    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`entered`).
+    `confirm` None: there is nobody to ask. `retry`: those tasks, and nothing else. `lock`: taken before (`early_lock`).
     `is_main` False: signals are the caller's business; cancelling this coroutine is then the second signal (what has
     arrived is saved, what is in flight becomes unknown).
     """
@@ -139,8 +141,7 @@ async def _run(
     is_main: bool,
 ) -> RunSummary:
     key = setup.key()
-    manifest = setup.manifest
-    _check_directories(manifest.output_dir, manifest.state_dir)
+    _check_directories(setup.manifest.output_dir, setup.manifest.state_dir)
     with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
         try:
             async with open_store(setup, lock=lock, check=_check_state) as store:
@@ -148,11 +149,6 @@ async def _run(
                 recovery = await store.recover()
                 await store.maintain(Maintenance.restore)
                 with reading(setup) as reader:
-                    voided = tuple(void_holds(reader))
-                    recovery.notes += voided
-                    await store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
-                    if retry is not None:
-                        setup = await release(setup, store, reader, retry)
                     job = _Job(
                         setup=setup,
                         key=key,
@@ -163,14 +159,24 @@ async def _run(
                         confirm=confirm,
                         recovery=recovery,
                     )
-                    summary = await _plan_and_go(job)
-                    summary = replace(summary, cautions=(*voided, *summary.cautions))
+                    summary = await _recovered(job, retry)
                 await store.maintain(Maintenance.restore)
                 return summary
         except asyncio.CancelledError:
             if signals.exit is None:
                 raise
             return nothing_done(setup, signals.exit)
+
+
+async def _recovered(job: _Job, retry: Release | None) -> RunSummary:
+    """Go on when the ledger says what earlier runs did: forget void holds, make due what `retry` asks for, plan."""
+    voided = tuple(void_holds(job.reader))
+    job.recovery.notes += voided
+    await job.store.forget_void_holds(later=datetime.now(UTC) + CLOCK_SLACK)
+    if retry is not None:
+        job.setup = await release(job.setup, job.store, job.reader, retry)
+    summary = await _plan_and_go(job)
+    return replace(summary, cautions=(*voided, *summary.cautions))
 
 
 # -- before anything is sent --------------------------------------------------------------------------------------
@@ -227,27 +233,29 @@ async def _after_holds(job: _Job, outcome: SendingOutcome) -> None:
 
 
 async def _plan_and_go(job: _Job) -> RunSummary:
+    """Plan every stage, ask for consent, and send."""
     first, *later = job.setup.manifest.stages
     with closing(Spool(job.setup.manifest.state_dir)) as spool:
         planned = await plan_stage(job.setup, job.store, job.reader, jobs=first if later else None, spool=spool)
-        behind = [name for stage in later for name in stage]
-        ahead = [await plan_stage(job.setup, job.store, job.reader, jobs=behind)] if later else []
-        whole = merged(planned.plan, *(each.plan for each in ahead))
-        if (reason := begun_beside(job.reader, whole)) is not None:
+        job.whole = planned.plan
+        if later:
+            behind = [name for stage in later for name in stage]
+            job.whole = merged(job.whole, (await plan_stage(job.setup, job.store, job.reader, jobs=behind)).plan)
+        if (reason := begun_beside(job.reader, job.whole)) is not None:
             await job.store.write_doubt(reason)
             planned.warnings += [text for text in [doubt(job.setup, job.reader)] if text is not None]
-        job.held = _held(job.setup, job.reader, whole.models)
+        job.held = _held(job.setup, job.reader, job.whole.models)
         number = job.setup.flags.pilot
-        pilot = Pilot(spool, number) if number is not None and number < planned.plan.due else None
+        job.pilot = Pilot(spool, number) if number is not None and number < planned.plan.due else None
         with job.signals.asking():
-            job.setup = with_consent(job.setup, whole if pilot is None else _plan_of(job, pilot), job.confirm)
-        if job.setup.flags.ray is None or not whole.due:
-            return await _go(job, planned, ahead, spool, pilot)
+            job.setup = with_consent(job.setup, _asked_first(job), job.confirm)
+        if job.setup.flags.ray is None or not job.whole.due:
+            return await _go(job, planned, spool)
         from pipeline.app.workers import workers_of  # only here: most runs send from this process
 
         async with workers_of(job.setup, job.store, spool) as job.workers:
             job.signals.renew()
-            return await _go(job, planned, ahead, spool, pilot)
+            return await _go(job, planned, spool)
 
 
 def _unpriced(plan: Plan) -> Iterator[str]:
@@ -264,54 +272,36 @@ def _untold(setup: Setup) -> Iterator[str]:
         yield "a rehearsal calls no webhook or ping and writes no metrics file: `notify` is ignored"
 
 
-def _plan_of(job: _Job, pilot: Pilot) -> Plan:
+def _asked_first(job: _Job) -> Plan:
+    """Return the plan of what is asked for without another question: the pilot's tasks, or all."""
+    if job.pilot is None:
+        return job.whole
     rows = (
         PlanRow(task=due.task, known=None, verdict=Verdict(state=TaskState.PENDING, reason=due.reason))
-        for due in pilot.tasks
+        for due in job.pilot.tasks
     )
     return tally(rows, quote=prices_of(job.setup, job.reader).quote, problem=lambda _task: None)
 
 
-async def _go(
-    job: _Job, planned: Planned, ahead: Sequence[Planned], spool: Spool, pilot: Pilot | None = None
-) -> RunSummary:
-    wallet = wallet_of(job.setup, job.reader)
-    whole = merged(planned.plan, *(each.plan for each in ahead))
-    number = (
-        await job.store.begin_run(manifest_sha256=job.setup.manifest.sha256, found=_found(whole)) if whole.due else None
-    )
-    if number is None:
+async def _go(job: _Job, planned: Planned, spool: Spool) -> RunSummary:
+    setup, whole, pilot = job.setup, job.whole, job.pilot
+    wallet = wallet_of(setup, job.reader)
+    number = None
+    if whole.due:
+        number = await job.store.begin_run(manifest_sha256=setup.manifest.sha256, found=_found(whole))
+    else:
         planned.plan = whole  # else the stages add theirs when they are reached
-    started = _started(job, whole if pilot is None else _plan_of(job, pilot), wallet, number)
-    if pilot is not None:
-        done = whole.states[TaskState.DONE] - whole.missing
-        started = replace(started, total=done + started.due, skipped=done)
-    view = GaugeOf(wallet, concurrency=job.setup.limits.concurrency)
-    outcome, is_pilot = SendingOutcome(), False
+    started = _started(job, wallet, number)
+    view = GaugeOf(wallet, concurrency=setup.limits.concurrency)
+    outcome = SendingOutcome()
     with job.watch(started, view) as shown:
         listen = shown if pilot is None else both(pilot.listen, shown)
         listen(started)
-        for text in (
-            *_unpriced(whole),
-            *_untold(job.setup),
-            *planned.warnings,
-            *planned.notes,
-            *planned.plan.notes,
-            *job.recovery.notes,
-        ):
+        for text in _warnings(job, planned):
             listen(Warned(text=text))
         if number is not None:
-            crew = _crew(job, run=number, wallet=wallet, view=view, listen=listen)
-            stages = _stages(job, planned, spool, listen)
-            if pilot is not None:
-                stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned, pilot, wallet, listen))
-            outcome = await crew.work(stages)
-            if pilot is not None and not pilot.is_over and not len(outcome.halts):
-                is_pilot = True
-                halt = pilot.halt(whole, job.setup.limits, is_play_money=job.setup.is_play_money)
-                outcome.halts.add(halt)
-                listen(Halted(exit=halt.exit, reason=halt.reason))
-            await _after_holds(job, outcome)
+            sending = _sending_run(job, run=number, wallet=wallet, view=view, listen=listen)
+            outcome = await _send(job, planned, spool, sending)
         summary = summary_of(
             planned.plan,
             outcome,
@@ -319,26 +309,52 @@ async def _go(
             run=number,
             signalled=job.signals.exit,
             seconds=time.monotonic() - job.started_at,
-            is_play_money=job.setup.is_play_money,
-            cautions=doubt_of_today(job.setup, job.reader),
+            is_play_money=setup.is_play_money,
         )
-        summary = replace(summary, is_pilot=is_pilot and summary.exit is Exit.BUDGET)
+        is_pilot = pilot is not None and pilot.has_ended_run and summary.exit is Exit.BUDGET
+        summary = replace(summary, is_pilot=is_pilot, cautions=doubt_of_today(setup, job.reader))
         if number is not None:
             await job.store.end_run(number, exit=summary.exit)
         listen(RunEnded(summary=summary))
     return summary
 
 
+def _warnings(job: _Job, planned: Planned) -> Iterator[str]:
+    """Yield what a person should know before anything is sent."""
+    yield from _unpriced(job.whole)
+    yield from _untold(job.setup)
+    yield from planned.warnings
+    yield from planned.notes
+    yield from planned.plan.notes
+    yield from job.recovery.notes
+
+
+async def _send(job: _Job, planned: Planned, spool: Spool, sending: "SendingRun") -> SendingOutcome:
+    """Ask for what is due, the pilot first; `planned` grows by the stages that are reached."""
+    pilot, stages = job.pilot, _stages(job, planned, spool, sending.listen)
+    if pilot is not None:
+        stages = pilot_first(pilot, stages, agree=lambda: _agreed(job, planned.plan, pilot, sending))
+    outcome = await sending.work(stages)
+    if pilot is not None and not pilot.is_over and not len(outcome.halts):
+        pilot.has_ended_run = True
+        halt = pilot.halt(job.whole, job.setup.limits, is_play_money=job.setup.is_play_money)
+        outcome.halts.add(halt)
+        sending.listen(Halted(exit=halt.exit, reason=halt.reason))
+    await _after_holds(job, outcome)
+    return outcome
+
+
 def _found(plan: Plan) -> dict[str, int]:
     return {"due": plan.due, **{state.value: number for state, number in plan.states.items() if number > 0}}
 
 
-def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunStarted:
+def _started(job: _Job, wallet: Wallet, number: int | None) -> RunStarted:
+    plan, done = _asked_first(job), job.whole.states[TaskState.DONE] - job.whole.missing
     return RunStarted(
         run=number or 0,
-        total=plan.total,
+        total=plan.total if job.pilot is None else done + plan.due,
         due=plan.due,
-        skipped=plan.states[TaskState.DONE] - plan.missing,
+        skipped=done,
         recovered=job.recovery.recovered,
         unknown=job.recovery.unknown,
         unknown_microusd=job.recovery.unknown_microusd,
@@ -348,9 +364,9 @@ def _started(job: _Job, plan: Plan, wallet: Wallet, number: int | None) -> RunSt
     )
 
 
-def _agreed(job: _Job, planned: Planned, pilot: Pilot, wallet: Wallet, listen: Listener) -> bool:
+def _agreed(job: _Job, plan: Plan, pilot: Pilot, sending: "SendingRun") -> bool:
     """Ask whether the rest is wanted too: only where there is somebody, and the budgets have room for it."""
-    plan, left = planned.plan, wallet.left_microusd
+    left = sending.wallet.left_microusd
     has_room = left is None or left >= pilot.cost_of_rest(plan)
     if job.confirm is None or not has_room or job.signals.exit is not None:
         return False
@@ -358,7 +374,7 @@ def _agreed(job: _Job, planned: Planned, pilot: Pilot, wallet: Wallet, listen: L
         text = pilot.verdict(plan, job.setup.limits, is_play_money=job.setup.is_play_money)
         if not job.confirm(f"{text}. Go on?"):
             return False
-    listen(StagePlanned(total=plan.total, due=plan.due))
+    sending.listen(StagePlanned(total=plan.total, due=plan.due))
     return True
 
 
@@ -376,7 +392,7 @@ async def _stages(job: _Job, planned: Planned, spool: Spool, listen: Listener) -
             yield following
 
 
-def _crew(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "SendingRun":
+def _sending_run(job: _Job, *, run: int, wallet: Wallet, view: GaugeOf, listen: Listener) -> "SendingRun":
     from pipeline.app.sending import SendingRun  # aiohttp takes 0.3 s to import: not for a run that finds nothing to do
     from pipeline.senders.checker import REMEMBERED
 

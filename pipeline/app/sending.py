@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from socket import NI_NUMERICHOST, NI_NUMERICSERV
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +20,7 @@ from pipeline.app.context import Setup
 from pipeline.app.signals import Stoppable
 from pipeline.app.summary import GaugeOf, SendingOutcome
 from pipeline.engine.events import Event, Halted, Listener, Workers
-from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy
+from pipeline.engine.halt import SPACED_SHARE, Halt, HaltPolicy, Halts
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
@@ -117,23 +118,32 @@ class SendingRun:
             )
             async with aclosing(stages):
                 try:
-                    async for spool in stages:
-                        engine = self._engine(sender, gate, policy, outcome)
-                        await engine.run(due for due in spool if due.task.model not in self.held)
-                        if len(outcome.halts):
-                            break
+                    await self._ask(stages, partial(self._engine, sender, gate, policy, outcome), outcome.halts)
                 except InputError as error:
                     self._cannot_go_on(outcome, error)
-        if outcome.halts.not_before is not None:
-            owner = owner_of(self.setup)
-            await self.store.hold(
-                outcome.halts.not_before,
-                "; ".join(outcome.halts.reasons),
-                run=self.run,
-                provider=owner.provider,
-                key=owner.key or "",
-            )
+        await self._hold(outcome.halts)
         return outcome
+
+    async def _ask(
+        self, stages: AsyncGenerator[Iterable[Due], None], engine: Callable[[], Engine], halts: Halts
+    ) -> None:
+        async for due in stages:
+            await engine().run(each for each in due if each.task.model not in self.held)
+            if len(halts):
+                return
+
+    async def _hold(self, halts: Halts) -> None:
+        """Remember a delay that the provider named."""
+        if halts.not_before is None:
+            return
+        owner = owner_of(self.setup)
+        await self.store.hold(
+            halts.not_before,
+            "; ".join(halts.reasons),
+            run=self.run,
+            provider=owner.provider,
+            key=owner.key or "",
+        )
 
     def _cannot_go_on(self, outcome: SendingOutcome, error: InputError) -> None:
         """End with what is there: a job whose rows follow from images shows some mistakes only when those are made."""

@@ -157,6 +157,7 @@ class Pilot:
         self._images = 0
         self._seconds = 0.0  # of all requests
         self.is_over = False
+        self.has_ended_run = False  # nobody agreed to the rest
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -27,7 +27,8 @@ from pipeline.store.history import PastAttempt, RunSnapshot
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
 from pipeline.text import moment
-from pipeline.view.status import AttemptLine, Request, RunningNow, Status, StatusTask, TaskHistory
+from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
+from pipeline.view.status import RunningNow, Status
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -49,12 +50,6 @@ def status(setup: Setup) -> Status:
     """
     with _snapshot(setup) as (reader, going):
         return _status(setup, reader, going)
-
-
-def status_tasks(setup: Setup) -> Iterator[StatusTask]:
-    """Stream one line per selected task."""
-    with _snapshot(setup) as (reader, going):
-        yield from _tasks(setup, reader, going)
 
 
 @contextmanager
@@ -123,13 +118,13 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts
     )
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
-        counts.states[_state(row)] += 1
+        counts.states[state_of(row)] += 1
         counts.missing += row.verdict.is_missing
         if row.known is not None and row.verdict.state is TaskState.DONE:
             counts.flags.update(row.known.flags.keys())
         if row.verdict.edit is not None and not row.verdict.is_edit_new:
             counts.edits[row.verdict.edit] += 1
-        if _state(row) is TaskState.DONE and row.verdict.reason is not None:
+        if state_of(row) is TaskState.DONE and row.verdict.reason is not None:
             counts.to_come[row.verdict.reason] += 1
     if selection.is_everything or selection.wants_orphans:
         counts.orphaned = orphans.counted(*ended).total()
@@ -157,7 +152,7 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
 
 
 def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Iterator[StatusTask]:
-    yield from map(status_task, _selected(setup, reader, is_running=going is not None))
+    yield from map(status_task, selected_rows(setup, reader, is_running=going is not None))
     if setup.flags.selection.wants_orphans:
         yield from _orphaned(setup, reader)
 
@@ -171,12 +166,13 @@ def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
             yield _orphan(known, reader.record(known.id))
 
 
-def _selected(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+def selected_rows(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
+    """Stream the selected tasks beside what is known of them. `is_running`: the files of a run are not looked at."""
     files = UncheckedFiles() if is_running else None
     return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
-def _state(row: PlanRow) -> TaskState:
+def state_of(row: PlanRow) -> TaskState:
     """Return the ledger's state; before it a conflict that only the files show, and an image that is what is asked."""
     if row.verdict.state in (TaskState.CONFLICT, TaskState.DONE) or row.known is None:
         return row.verdict.state
@@ -194,7 +190,7 @@ def status_task(row: PlanRow) -> StatusTask:
     return StatusTask(
         id=row.task.id,
         job=row.task.job,
-        state=_state(row),
+        state=state_of(row),
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,

@@ -53,7 +53,6 @@ class GaugeOf:
             unknown_microusd=0,
             reserved_microusd=0,
             budget_left_microusd=self._wallet.left_microusd,
-            queued=0,
             pause_reason=None,
             pause_left_s=0.0,
         )
@@ -68,7 +67,6 @@ def summary_of(
     signalled: Exit | None,
     seconds: float,
     is_play_money: bool,
-    cautions: tuple[str, ...] = (),
 ) -> RunSummary:
     """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
     counts, halts, states = outcome.counts, outcome.halts, outcome.counts.states
@@ -98,7 +96,6 @@ def summary_of(
         is_play_money=is_play_money,
         reasons=(*_barred(plan, counts), *(halts.reasons or _trouble(counts))),
         workers=outcome.workers(),
-        cautions=cautions,
     )
     return replace(summary, exit=most_severe([halts.exit, *_exits(summary, plan, outcome, signalled)]))
 

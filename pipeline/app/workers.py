@@ -1,4 +1,4 @@
-"""Starts the workers of a run (`--ray`) after each has checked output directory, inputs and key; opens their senders.
+"""Starts the workers of a run (`--ray`), after each has shown that it can write, see the inputs and find a key.
 
 A worker gets its settings as a `WorkerOrder`, which holds no key: it reads its own environment, or the `.env` beside
 the manifest where it sees that. Every worker must see the output directory, where the images of one that died are

@@ -17,7 +17,7 @@ from pipeline.text import parse_duration, parse_usd
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
 
-    from pipeline.app.context import Flags
+    from pipeline.app.context import Flags, Setup
 
 
 EXAMPLES: Final = "\b"
@@ -366,6 +366,14 @@ def compose_flags(
         profile=profile or None,
         **others,
     )
+
+
+def prepare(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup":
+    """Load the manifest FILE with the flags of a verb. Raises InputError with every problem of it."""
+    from pipeline.app import context
+
+    path, profile = file_and_profile(file, simulate)
+    return context.prepare(path, compose_flags(profile=profile, **flags))
 
 
 def print_json(document: object) -> None:

@@ -18,41 +18,28 @@ from pipeline.errors import Exit, InputError
 @f.selecting
 @f.deciding
 @f.as_json
-def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
+def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: Any) -> int:
     """Show what a run of FILE would do, why, and for how much. Reads only; of the network only buckets in FILE.
 
     \b
     imgpipe plan jobs/catalogue.yaml
     imgpipe plan jobs/catalogue.yaml --select 'tag:summer' --json
     """
-    from pipeline.app import context
     from pipeline.app import plan as app
+    from pipeline.view.plan import PlanBill, plan_json, show_plan
 
-    path, profile = f.file_and_profile(file, simulate)
     try:
-        bill = app.bill(context.prepare(path, f.compose_flags(profile=profile, **flags)))
+        bill = app.bill(f.prepare(file, **flags))
     except InputError as error:
         if is_json:
-            f.print_json(_invalid(error))
+            problems = [str(problem) for problem in error.problems]
+            f.print_json(plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems)))
         raise
-    _show(bill, is_json=is_json)
-    return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
-
-
-def _show(bill: Any, *, is_json: bool) -> None:
-    from pipeline.view.plan import plan_json, show_plan
-
     if is_json:
         f.print_json(plan_json(bill))
-        return
-    show_plan(bill, terminal.console())
-
-
-def _invalid(error: InputError) -> dict[str, object]:
-    from pipeline.view.plan import PlanBill, plan_json
-
-    problems = [str(problem) for problem in error.problems]
-    return plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems))
+    else:
+        show_plan(bill, terminal.console())
+    return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
 
 
 @verb
@@ -61,9 +48,7 @@ def _invalid(error: InputError) -> dict[str, object]:
 @click.option("--tasks", is_flag=True, help="One line per task as well.")
 @f.selecting
 @f.as_json
-def status(
-    *, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, simulate: str | None, **flags: Any
-) -> int:
+def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, **flags: Any) -> int:
     """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
 
     It only looks, also while a run writes.
@@ -73,19 +58,18 @@ def status(
     imgpipe status jobs/demo.yaml posters/lisbon
     imgpipe status jobs/demo.yaml --tasks --select state:failed
     """
-
-    from pipeline.app import context, status
+    from pipeline.app import status
+    from pipeline.view import explain
     from pipeline.view import status as view
 
-    path, profile = f.file_and_profile(file, simulate)
-    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    setup = f.prepare(file, **flags)
     console = terminal.console()
     if task_id is not None:
         history = status.task_history(setup, task_id)
         if is_json:
-            f.print_json({**view.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
+            f.print_json({**explain.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
         else:
-            view.show_history(history, console, is_play_money=setup.is_play_money)
+            explain.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     with status.status_with_tasks(setup) as (found, lines):
         if is_json:
@@ -102,7 +86,7 @@ def status(
 @f.manifest
 @click.option("--open", "is_open", is_flag=True, help="Open the page in a browser.")
 @f.selecting
-def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: Any) -> int:
+def report(*, file: Path | None, is_open: bool, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
 
     Of images in a bucket it is in the state directory. The page filters by job and state, compares before and after,
@@ -111,12 +95,11 @@ def report(*, file: Path | None, is_open: bool, simulate: str | None, **flags: A
     \b
     imgpipe report jobs/demo.yaml --open
     """
-    from pipeline.app import context, report
+    from pipeline.app import report
     from pipeline.text import visible
 
-    path, profile = f.file_and_profile(file, simulate)
     progress = _count_thumbnails if terminal.is_lively() else None
-    page = report.report(context.prepare(path, f.compose_flags(profile=profile, **flags)), progress=progress)
+    page = report.report(f.prepare(file, **flags), progress=progress)
     print(visible(str(page)))
     if is_open:
         import webbrowser
@@ -138,7 +121,7 @@ def _count_thumbnails(number: int, total: int) -> None:
 @click.option("--by", default="job", show_default=True, metavar="job,model,day", help="Group by any of these.")
 @f.locating
 @f.as_json
-def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simulate: str | None, **flags: Any) -> int:
+def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, **flags: Any) -> int:
     """Sum up what the tasks of FILE did cost, by job, model, day or any of these together.
 
     What may have been billed (an answer that never came) is a column of its own. Days are those of
@@ -148,12 +131,11 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, simula
     imgpipe cost jobs/nightly.yaml
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
-    from pipeline.app import context, report
+    from pipeline.app import report
     from pipeline.days import zone_of
-    from pipeline.view import cost as view
+    from pipeline.view import status as view
 
-    path, profile = f.file_and_profile(file, simulate)
-    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    setup = f.prepare(file, **flags)
     groups = f.groups(by, ("job", "model", "day"))
     lines = report.costs(setup, by=groups, since=f.moment_option(since, zone_of(setup.limits.tz)))
     if is_json:
@@ -214,7 +196,6 @@ def export(
     shard_size: int,
     picks: Path | None,
     is_json: bool,
-    simulate: str | None,
     **flags: Any,
 ) -> int:
     """Hand over the images of FILE that were picked, with `judge` or on the static page.
@@ -233,11 +214,10 @@ def export(
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
     """
-    from pipeline.app import context, export
+    from pipeline.app import export
     from pipeline.text import count, visible
 
-    path, profile = f.file_and_profile(file, simulate)
-    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    setup = f.prepare(file, **flags)
     if kind is not None:
         return _write_training_set(setup, kind, recipes, shard_size=shard_size, is_json=is_json)
     if not setup.flags.selection.is_everything:
@@ -307,7 +287,7 @@ def _deliver(setup: Any, recipes: tuple[str, ...], *, is_json: bool) -> int:
 @click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: any free one.")
 @click.option("--no-open", "is_silent", is_flag=True, help="Only print the address.")
 @f.locating
-def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None, **flags: Any) -> int:
+def judge(*, file: Path | None, port: int, is_silent: bool, **flags: Any) -> int:
     """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate: the marks are kept at once.
 
     It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
@@ -323,15 +303,15 @@ def judge(*, file: Path | None, port: int, is_silent: bool, simulate: str | None
     import asyncio
     import os
 
-    from pipeline.app import context, judge_server
+    from pipeline.app import judge_server
 
-    path, profile = f.file_and_profile(file, simulate)
-    setup = context.prepare(path, f.compose_flags(profile=profile, **flags))
+    setup = f.prepare(file, **flags)
     environment = judge_server.without_keys(setup)
     if environment is not None:  # judging needs no key, so there is none in the process that browsers can reach
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)  # noqa: S606 - ourselves
 
     def announce(address: str) -> None:
+        """Print the address, and open it in a browser unless --no-open was written."""
         print(address, flush=True)
         print("serving this machine; the address works once. Ctrl-C ends it.", file=sys.stderr)
         if not is_silent:

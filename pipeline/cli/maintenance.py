@@ -13,7 +13,6 @@ from pipeline.errors import Exit
 from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
-    from pipeline.app.context import Setup
     from pipeline.app.maintenance import Verified
     from pipeline.store.history import Unknown
     from pipeline.store.ledger_salvage import SalvagedLedger
@@ -25,13 +24,6 @@ SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
-def _setup(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup":
-    from pipeline.app import context
-
-    path, profile = f.file_and_profile(file, simulate)
-    return context.prepare(path, f.compose_flags(profile=profile, **flags))
-
-
 # -- verify -------------------------------------------------------------------------------------------------------
 
 
@@ -41,14 +33,7 @@ def _setup(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup":
 @click.option("--quick", is_flag=True, help="Compare sizes and times (ETags in a bucket); read only what differs.")
 @f.locating
 @f.as_json
-def verify(
-    *,
-    file: Path | None,
-    decode: bool,
-    quick: bool,
-    is_json: bool,
-    **flags: Any,
-) -> int:
+def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **flags: Any) -> int:
     """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
 
     Exit code 0: every image is there, byte for byte. 3: something is missing or changed; what to do is said.
@@ -61,7 +46,7 @@ def verify(
 
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
-    setup = _setup(file, **flags)
+    setup = f.prepare(file, **flags)
     verified = maintenance.verify(setup, decode=decode, is_quick=quick)
     found = verified.found
     if is_json:
@@ -121,12 +106,7 @@ def _verdict(verified: "Verified", path: str) -> str:
 @f.wait_lock
 @f.locating
 @f.as_json
-def rebuild(
-    *,
-    file: Path | None,
-    is_json: bool,
-    **flags: Any,
-) -> int:
+def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
 
     An image that stands under a task's output name is taken as that task's: it is not bought again. A damaged ledger is
@@ -139,7 +119,7 @@ def rebuild(
     """
     from pipeline.app import maintenance
 
-    setup = _setup(file, **flags)
+    setup = f.prepare(file, **flags)
     rebuilt = maintenance.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
@@ -165,16 +145,14 @@ def rebuild(
 
 
 def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | None:
-    return (
-        None
-        if salvaged is None
-        else {
-            "attempts": salvaged.attempts,
-            "spent_usd": usd(salvaged.spent_microusd),
-            "unknown_usd": usd(salvaged.unknown_microusd),
-            "is_complete": salvaged.is_complete,
-        }
-    )
+    if salvaged is None:
+        return None
+    return {
+        "attempts": salvaged.attempts,
+        "spent_usd": usd(salvaged.spent_microusd),
+        "unknown_usd": usd(salvaged.unknown_microusd),
+        "is_complete": salvaged.is_complete,
+    }
 
 
 def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
@@ -212,13 +190,7 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
 @f.wait_lock
 @f.locating
 @f.as_json
-def rejected(
-    *,
-    file: Path | None,
-    salvage: bool,
-    is_json: bool,
-    **flags: Any,
-) -> int:
+def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -> int:
     """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
 
     --salvage reads them again, without a request: a newer imgpipe may understand what an older one did not. An image
@@ -232,7 +204,7 @@ def rejected(
 
     from pipeline.app import maintenance
 
-    setup = _setup(file, **flags)
+    setup = f.prepare(file, **flags)
     salvaged = asyncio.run(maintenance.salvage(setup)) if salvage else None
     kept = maintenance.rejected(setup)
     if is_json:
@@ -321,7 +293,7 @@ def settle(
         raise click.UsageError("the outcome is not clear; write --billed or --free")
     if bool(attempts) == is_all:
         raise click.UsageError("no attempt is named; write their names, or --all")
-    setup = _setup(file, **flags)
+    setup = f.prepare(file, **flags)
     found = asyncio.run(maintenance.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)
     if is_json:
@@ -379,7 +351,7 @@ def prune(
     kinds = [kind for kind, is_named in named.items() if is_named]
     if not kinds:
         raise click.UsageError("what is to go? write --superseded, --rejected or --orphans")
-    found = asyncio.run(prune(_setup(file, **flags), kinds, older_s=older, is_done=is_done))
+    found = asyncio.run(prune(f.prepare(file, **flags), kinds, older_s=older, is_done=is_done))
     total = sum(each.size_bytes for each in found)
     if is_json:
         lines = [{"kind": e.kind.value, "path": e.location, "size_bytes": e.size_bytes, "task": e.task} for e in found]

@@ -1,10 +1,17 @@
-"""The verbs that spend: run, retry, redo."""
+"""The verbs that spend (run, retry, redo), and how a run is shown: progress and logs while it lasts, its summary.
+
+stderr carries sentences and progress; with `--log-format json` JSON lines and nothing else. With `-q` a run that ends
+well is silent, and one that does not prints one paragraph. A log file gets every event in each case.
+"""
 
 import gc
+import logging
+import os
 import select
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -12,16 +19,18 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli import terminal
 from pipeline.cli.flags import verb
-from pipeline.errors import ImgpipeError
+from pipeline.errors import Exit, ImgpipeError
+from pipeline.text import clipped
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
     from pipeline.app.context import Setup
     from pipeline.app.redo import Release
-    from pipeline.cli.display import RunDisplay
-    from pipeline.engine.events import Gauge, Listener, RunStarted, RunSummary
+    from pipeline.engine.events import Event, Gauge, Listener, RunStarted, RunSummary
+    from pipeline.view.progress import Mode
 
 
 TURN_S: Final = 0.2
@@ -132,8 +141,7 @@ def _run(
     **flags: Any,
 ) -> int:
     from pipeline.app.locking import early_lock
-    from pipeline.cli.display import RunDisplay
-    from pipeline.view import run as view
+    from pipeline.view import run as run_view
 
     if flags["workers"] is not None and flags["ray"] is None:
         raise click.UsageError("--workers are those of a cluster; write --ray local, --ray auto or --ray HOST:PORT too")
@@ -152,7 +160,7 @@ def _run(
     except ImgpipeError as error:
         is_told = display.not_begun(error)
         if is_json:
-            f.print_json(view.unrun_json(error))
+            f.print_json(run_view.unrun_json(error))
         if not is_told:
             raise
         return error.exit_code
@@ -160,7 +168,7 @@ def _run(
         gc.enable()
     display.last_word(summary, setup)
     if is_json:
-        f.print_json(view.run_json(summary))
+        f.print_json(run_view.run_json(summary))
     return summary.exit
 
 
@@ -210,3 +218,105 @@ def _ask(question: str) -> bool:
     while not select.select([sys.stdin], [], [], TURN_S)[0]:
         pass
     return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+SAMPLES: Final = 3  # tasks named in the last word of a quiet run
+_LOG: Final = logging.getLogger("imgpipe")
+
+
+@dataclass(slots=True, kw_only=True)
+class RunDisplay:
+    """What a person asked to see of a run."""
+
+    mode: "Mode"
+    is_quiet: bool
+    is_json_log: bool
+    samples: list[str] = field(default_factory=list)  # the first tasks that ended without an image
+
+    def set_up_log(self, *, is_verbose: bool, file: Path | None) -> None:
+        """Send the log where it belongs. Raises InputError when the file cannot be opened."""
+        from pipeline.view import logs  # late, as all views here: `run --help` shows none
+
+        least = logging.INFO if self.is_json_log else logging.WARNING
+        if is_verbose:
+            least = logging.DEBUG
+        elif self.is_quiet:
+            least = logging.ERROR
+        logs.set_up(level=least, style="json" if self.is_json_log else "text", file=file)
+
+    @contextmanager
+    def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
+        """Show one run."""
+        from pipeline.view import logs, progress
+        from pipeline.view import run as run_view
+
+        if not (self.is_quiet or self.is_json_log):
+            run_view.say(logs.resume_line(started), terminal.console(is_stderr=True))
+        view = progress.progress(
+            self._mode(is_idle=not started.due),
+            total=started.due,
+            gauge=gauge,
+            console=terminal.console(is_stderr=True),
+            is_quiet=self.is_quiet,
+        )
+        journal = logs.Journal()
+
+        def listen(event: "Event") -> None:
+            journal(event)
+            view(event)
+            self._remember(event)
+
+        with view:
+            yield listen
+
+    def _mode(self, *, is_idle: bool) -> "Mode":
+        if is_idle or (self.is_json_log and self.mode == "auto"):
+            return "none"
+        return "plain" if self.mode == "auto" and not terminal.is_lively() else self.mode
+
+    def _remember(self, event: "Event") -> None:
+        from pipeline.engine.events import TaskEnded
+        from pipeline.model import TaskState
+
+        if not isinstance(event, TaskEnded) or event.state in (TaskState.DONE, TaskState.PENDING):
+            return
+        if len(self.samples) < SAMPLES:
+            self.samples.append(f"  {clipped(event.task_id, 100)} {event.state}: {clipped(event.reason, 200)}")
+
+    def last_word(self, summary: "RunSummary", setup: "Setup") -> None:
+        """Say what the run did, and what to do now."""
+        from pipeline.view import run as run_view
+
+        is_well = summary.exit is Exit.OK
+        place = setup.manifest.output_dir
+        text = run_view.paragraph(
+            summary,
+            manifest=setup.command,
+            selected=setup.command_of_selection,
+            output_dir="" if self.is_quiet else os.path.relpath(place) if isinstance(place, Path) else str(place),
+        )
+        if self.is_json_log:
+            if not is_well:
+                _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
+            self._say_cautions(summary.cautions)
+        elif not self.is_quiet:
+            run_view.say(text, terminal.console(is_stderr=True))
+        elif not is_well or summary.cautions:
+            cautions = [clipped(caution, 400) for caution in summary.cautions]
+            run_view.say("\n".join([text, *self.samples, *cautions]), terminal.console(is_stderr=True))
+
+    def _say_cautions(self, cautions: "Sequence[str]") -> None:
+        """Log what a quiet run must say all the same; others have logged it as it came."""
+        for caution in cautions if self.is_quiet else ():
+            _LOG.error("%s", caution, extra={"event": "caution"})
+
+    def not_begun(self, error: ImgpipeError) -> bool:
+        """Log why a run did not begin or broke off; say whether that is enough for stderr too."""
+        level = logging.ERROR if self.is_json_log else logging.INFO
+        _LOG.log(level, "%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
+        self._say_cautions(getattr(error, "__notes__", ()))
+        return self.is_json_log
+
+    def note(self, text: str) -> None:
+        """Tell something a person may want to know."""
+        _LOG.warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})

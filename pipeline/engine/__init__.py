@@ -1,7 +1,6 @@
 """Many attempts: the control plane. It sees tasks, money and outcomes, never an image's bytes.
 
 events     what happens during a run, as values
-ports      protocols of what the engine needs: sender, ledger, disk
 wallet     budgets: reserved before an attempt, settled after it
 throttle   when the next request may start: canary, limits, backoff; and the gate that workers wait at
 limit_search   the search for what the server allows: requests in flight, starts in a window
@@ -9,6 +8,6 @@ backoff    a time in which nothing is started but one probe at a time, and wheth
 starts     which requests were taken, how long answers take, and so many starts in a window
 retry      may a task be asked again, and when
 halt       when a run must start nothing more, and its exit code
-attempt    one attempt: begin, send, record
+attempt    one attempt: begin, send, record; the protocols of sender, ledger and prices
 run        a bounded queue, workers, repeats, halts
 """

@@ -2,7 +2,7 @@
 
 `begin` passes the gates in this order: halt, wallet, disk space, throttle; then the attempt is committed as sent.
 `send` hands it to the sender. `record` settles the money and commits how the attempt ended. Whether to repeat is
-decided in `retry`.
+decided in `retry`. The engine sees sender, ledger and prices through the protocols here and imports none of them.
 
 The disk space guard runs before each request and looks at most once a second; after a minute without space the run
 halts, because an image that was paid for must be stored.
@@ -10,20 +10,81 @@ halts, because an image that was paid for must be stored.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
 from pipeline.engine.halt import RELEASED
-from pipeline.engine.ports import AttemptLedger, AttemptSender, Prices
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Gate, Stopped
 from pipeline.engine.wallet import Refusal, Reservation, Wallet
 from pipeline.errors import StorageError
-from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState
+from pipeline.model import Artifact, Attempt, Billed, Failure, Fault, Task, TaskState, Usage
 from pipeline.settings import Retry
+
+
+class AttemptSender(Protocol):
+    """Performs attempts: builds the request, sends it, judges the answer, writes the image durably (B1 to B4)."""
+
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
+        """Send one request and keep what it brings.
+
+        Returns a few hundred bytes, never the image. Everything that can be expected is a `Failure`; only bugs raise.
+        Not to be cancelled: `abandon` ends the wait and keeps what has arrived.
+        """
+        ...
+
+    def abandon(self) -> None:
+        """Stop waiting for answers: what has arrived is kept, what is in flight ends as maybe billed."""
+        ...
+
+
+class AttemptLedger(Protocol):
+    """Records attempts durably, before and after they are sent."""
+
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
+        """Record an attempt as sent, before it is (B0)."""
+        ...
+
+    async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
+        """Record an attempt whose image stands under its final name (B5)."""
+        ...
+
+    async def close(
+        self,
+        attempt: Attempt,
+        failure: Failure,
+        *,
+        state: TaskState,
+        cost_microusd: int,
+        unknown_microusd: int,
+        seconds: float,
+    ) -> None:
+        """Record an attempt that left no image under a final name; `state` is that of its task from now on."""
+        ...
+
+    async def fail(self, ids: Collection[str]) -> int:
+        """Record these tasks as failed where they are pending; return how many."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """Return what can still be written."""
+        ...
+
+
+class Prices(Protocol):
+    """What one attempt costs."""
+
+    def reserve(self, task: Task) -> int | None:
+        """Return the most that one attempt can cost, in micro-dollars; None: not known. It may rise during a run."""
+        ...
+
+    def settle(self, task: Task, usage: Usage | None) -> int | None:
+        """Return what an answer cost, from its tokens; None: unknown, what was reserved stands."""
+        ...
+
 
 IMAGE_BYTES: Final = {"512": 2 * 2**20, "1K": 4 * 2**20, "2K": 10 * 2**20, "4K": 28 * 2**20}  # twice the usual PNG
 MARGIN_BYTES: Final = 8 * 2**20  # the ledger, the report, somebody else
@@ -94,9 +155,16 @@ class Step:
     state: TaskState  # what holds if the task is never asked again
     failure: Failure | None = None
     artifact: Artifact | None = None
-    number: int | None = None  # of the attempt; None: nothing was sent
     reason: str = ""
     cost_microusd: int = 0
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it failed its task with what a halt may yet prove to be no fault of the task.
+
+        Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
+        """
+        return self.state is TaskState.FAILED and self.failure is not None and self.failure.fault in RELEASED
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -176,7 +244,7 @@ class Attempts:
         failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
         self._sent.add(begun)
-        self._gate.throttle.sent()
+        self._gate.throttle.sent(begun.ticket)
         try:
             result = await self._sender.send(attempt)
             failure = failure_of(result)
@@ -206,19 +274,18 @@ class Attempts:
             await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
         if isinstance(result, Artifact):
             await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
-            step = Step(state=TaskState.DONE, artifact=result, number=attempt.number, cost_microusd=cost)
+            step = Step(state=TaskState.DONE, artifact=result, cost_microusd=cost)
         else:
             step = Step(
                 state=state_after(result.fault, tally, self._retry),
                 failure=result,
-                number=attempt.number,
                 reason=result.reason,
                 cost_microusd=cost,
             )
             await self._ledger.close(
                 attempt,
                 result,
-                state=TaskState.PENDING if is_suspended(step) else step.state,
+                state=TaskState.PENDING if step.is_suspended else step.state,
                 cost_microusd=cost,
                 unknown_microusd=unknown,
                 seconds=begun.seconds,
@@ -346,14 +413,6 @@ class Attempts:
 def failure_of(result: Artifact | Failure) -> Failure | None:
     """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
     return result if isinstance(result, Failure) and result.image_sha256 is None else None
-
-
-def is_suspended(step: Step) -> bool:
-    """Whether the step failed its task with what a halt may yet prove to be no fault of the task.
-
-    Until the run ends it is recorded as pending, so that a process that dies before fails nobody wrongly.
-    """
-    return step.state is TaskState.FAILED and step.failure is not None and step.failure.fault in RELEASED
 
 
 def _is_maybe(result: Artifact | Failure) -> bool:

@@ -13,6 +13,7 @@ SLOW_S, DOWN_S, CAP_S = (
     8.0,
     25.0,
 )  # gaps grow faster from here where probes are dear; the longest in an outage; and else
+LEAST_S = 0.05  # the second gap grows from this at least
 FEW = 50  # starts that were taken: with fewer, a refused probe is dear
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s
 USUAL_S = (60, 10, 1, 300, 3600, 30, 5, 6, 600)  # lengths of windows that people choose, the most usual ones first
@@ -81,7 +82,7 @@ class Backoff:
         """
         least_s = max(5.0, PROBES / max(1, taken)) if self.teaches else DOWN_S
         gap_s = min(self.gap_s, cap_s, least_s, CAP_S)
-        self.gap_s = gap_s * (2 if taken >= FEW or gap_s < SLOW_S else 4)
+        self.gap_s = max(LEAST_S, gap_s) * (2 if taken >= FEW or gap_s < SLOW_S else 4)
         ends = sorted(begin + span_s + LATE_S for begin in begins for span_s in USUAL_S)
         near = [at for at in ends if now + 0.5 * gap_s <= at <= now + 1.5 * gap_s]
         return near[0] if near and self.teaches else now + gap_s * (1 + SPREAD * die)

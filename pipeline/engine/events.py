@@ -212,7 +212,6 @@ class Gauge:
     unknown_microusd: int
     reserved_microusd: int
     budget_left_microusd: int | None
-    queued: int
     pause_reason: str | None
     pause_left_s: float
     workers: Workers | None = None

@@ -1,15 +1,18 @@
-"""Starts of requests: which ones were taken, what was in flight, how long answers take; and so many in a window."""
+"""Starts of requests: which ones were taken, what was in flight, how long answers take; and a rate that was given."""
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 QUIET_S, QUIET_SHARE = 0.25, 1 / 16  # a start not refused for so long, or for this share of an answer's time, is taken
 QUEUE = 2.5  # times the best latency: requests wait in a queue (Netflix concurrency-limits, gradient)
 SMOOTH = 0.1  # share of a new latency in the mean
 MANY = 20_000  # starts that are remembered, and LEVELS levels
 LEVELS, USUAL = 200, 0.8  # the usual level is one that this share of the taken requests did not exceed
-LATE_S = 0.1  # at most, added to a learned window: how much later than sent a request may arrive
+SLACK_S = 0.25  # lateness that the next starts may make up for, at a rate that a person gave
+NEAR = 8  # starts among which the one before another is looked for: requests overtake each other
 
 
 @dataclass(slots=True, eq=False)
@@ -17,7 +20,7 @@ class Ticket:
     """One slot: made by a start, given back by its end."""
 
     serial: int
-    at: float  # monotonic seconds
+    at: float  # monotonic seconds of its start, and of when it goes out
     level: int  # requests in flight, this one included and refused ones left out
 
 
@@ -27,7 +30,8 @@ class StartHistory:
     def __init__(self) -> None:
         self.open: dict[int, Ticket] = {}
         self.serial = 0
-        self.taken: deque[float] = deque(maxlen=MANY)  # times of starts that were not refused
+        self.taken: deque[Ticket] = deque(maxlen=MANY)  # starts that were not refused
+        self.refused_gap_s = 0.0  # the longest time since a taken start after which one of this period was refused
         self.period_at, self.period = -math.inf, 0  # when the period began, and starts taken since
         self.latency_s, self._best_s, self._answers = 0.0, math.inf, 0
         self._levels: deque[int] = deque(maxlen=LEVELS)  # of taken requests of this period
@@ -37,7 +41,7 @@ class StartHistory:
         self.serial += 1
         ticket = Ticket(self.serial, now, len(self.open) + 1)
         self.open[ticket.serial] = ticket
-        self.taken.append(now)
+        self.taken.append(ticket)
         self.period += 1
         return ticket
 
@@ -46,7 +50,12 @@ class StartHistory:
         for serial, other in self.open.items():
             other.level -= serial > ticket.serial
         self.period -= ticket.at >= self.period_at
-        _forget(self.taken, ticket.at)
+        for place in range(len(self.taken) - 1, -1, -1):
+            if self.taken[place] is ticket:
+                del self.taken[place]
+                gap_s = min((abs(ticket.at - one.at) for one in self._latest(NEAR)), default=0.0)
+                self.refused_gap_s = max(self.refused_gap_s, gap_s)
+                return
 
     def answered(self, ticket: Ticket, seconds: float) -> None:
         """Note an answer that took so long."""
@@ -59,6 +68,7 @@ class StartHistory:
     def begin_period(self, at: float, starts: int) -> None:
         """Count anew from `at`, when `starts` requests of the new period had been started."""
         self.period_at, self.period = at, starts
+        self.refused_gap_s = 0.0
         self._levels.clear()
 
     def usual_level(self, refused: Ticket) -> int:
@@ -68,12 +78,20 @@ class StartHistory:
 
     def taken_between(self, begin: float, end: float) -> int:
         """Count the taken starts after `begin` and before `end`."""
-        return sum(begin < at < end for at in self.taken)
+        return sum(begin < one.at < end for one in self.taken)
 
     def taken_rate(self, count: int, now: float) -> float:
         """Return the starts a second of the last `count` that were taken."""
         count = min(len(self.taken), count)
-        return count / max(0.1, now - self.taken[-count])
+        return count / max(0.1, now - self.taken[-count].at)
+
+    def least_gap_s(self, until: float) -> float:
+        """Return how close two taken starts of this period were, at the least; infinite where there is only one."""
+        taken = sorted(one.at for one in self._latest(self.period + 1) if self.period_at <= one.at <= until)
+        return min((after - before for before, after in pairwise(taken)), default=math.inf)
+
+    def _latest(self, count: int) -> Iterator[Ticket]:
+        return islice(reversed(self.taken), count)
 
     @property
     def quiet_s(self) -> float:
@@ -87,69 +105,36 @@ class StartHistory:
 
 
 class RateWindow:
-    """At most `most` starts in any `span_s` seconds, spread evenly: a rate that a person gave, or one that was learned.
+    """The rate that a person gave, spread evenly; 2.5 a minute is 2 in a minute, 0.5 is 1 in two.
 
-    Spread by the virtual scheduling form of the Generic Cell Rate Algorithm (ITU-T I.371, annex A). `slack_s`: lateness
-    that the next starts may make up for.
+    Spread by the virtual scheduling form of the Generic Cell Rate Algorithm (ITU-T I.371, annex A). A second longer
+    than they said: the server counts arrivals, and a slow handshake must not squeeze one more in.
     """
 
-    def __init__(self, most: float, span_s: float, *, slack_s: float = 0.0, margin_s: float = 0.0) -> None:
-        self.most, self.span_s, self._slack_s, self._margin_s = most, span_s, slack_s, margin_s
+    def __init__(self, per_minute: float) -> None:
+        if not 0 < per_minute < math.inf:
+            raise ValueError(f"requests per minute must be above 0, not {per_minute}")
+        self._most = max(1, math.floor(per_minute))
+        self._span_s = 60.0 / min(1.0, per_minute) + 1.0
         self._starts: deque[float] = deque()
         self._next = -math.inf
 
-    @classmethod
-    def exact(cls, per_minute: float) -> "RateWindow":
-        """Keep a rate that a person gave; 2.5 is 2 in a minute, 0.5 is 1 in two.
-
-        A second longer than they said: the server counts arrivals, and a slow handshake must not squeeze one more in.
-        """
-        if not 0 < per_minute < math.inf:
-            raise ValueError(f"requests per minute must be above 0, not {per_minute}")
-        return cls(max(1, math.floor(per_minute)), 60.0 / min(1.0, per_minute) + 1.0, slack_s=0.25)
-
-    @classmethod
-    def learned(cls, most: float, span_s: float, starts: deque[float], now: float) -> "RateWindow":
-        """Keep what a server was seen to allow; `starts` from before count."""
-        window = cls(most, span_s, margin_s=min(LATE_S, 0.01 * span_s + 0.02))
-        window._starts = deque(at for at in starts if at > now - span_s)
-        return window
-
-    def __repr__(self) -> str:
-        return f"{self.most:.4g} in {self.span_s:.3g} s"
-
-    @property
-    def rate(self) -> float:
-        """Starts a second."""
-        return self.most / self.span_s
-
     def delay(self, now: float) -> float:
         """Return the seconds until one more start keeps the limit."""
-        span_s = self.span_s + self._margin_s
-        while self._starts and self._starts[0] <= now - span_s:
+        while self._starts and self._starts[0] <= now - self._span_s:
             self._starts.popleft()
-        over = len(self._starts) - math.ceil(self.most)
-        full = self._starts[over] + span_s - now if over >= 0 else 0.0
+        full = self._starts[-self._most] + self._span_s - now if len(self._starts) >= self._most else 0.0
         return max(0.0, full, self._next - now)
 
     def started(self, now: float) -> None:
-        """Count a start."""
+        """Count a start; the next ones may make up for a little lateness."""
         self._starts.append(now)
-        self._next = (now if self._next == -math.inf else max(self._next, now - self._slack_s)) + 1 / self.rate
-
-    def sent(self, now: float) -> None:
-        """Keep the next start apart from a request that was sent later than it started."""
-        self._next = max(self._next, now + 1 / self.rate)
+        self._next = (now if self._next == -math.inf else max(self._next, now - SLACK_S)) + self._span_s / self._most
 
     def forget(self, at: float) -> None:
         """Forget the start at `at`, which does not count. The place it had in the spread stays empty."""
-        _forget(self._starts, at)
-
-
-def _forget(starts: deque[float], at: float) -> None:
-    """Remove `at` from ascending times, where it is there; it is a late one."""
-    for place in range(len(starts) - 1, -1, -1):
-        if starts[place] <= at:
-            if starts[place] == at:
-                del starts[place]
-            return
+        for place in range(len(self._starts) - 1, -1, -1):
+            if self._starts[place] <= at:
+                if self._starts[place] == at:
+                    del self._starts[place]
+                return

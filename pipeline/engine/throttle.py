@@ -67,7 +67,7 @@ class Throttle:
         random: Callable[[], float] = dice.random,
     ) -> None:
         self._clock, self._random, self._retry = clock, random, retry
-        self._told = None if limits.requests_per_minute is None else RateWindow.exact(limits.requests_per_minute)
+        self._told = None if limits.requests_per_minute is None else RateWindow(limits.requests_per_minute)
         self._history = StartHistory()
         self._search = LimitSearch(limits, self._history)
         self._overload = Overload()
@@ -82,7 +82,7 @@ class Throttle:
 
     def __repr__(self) -> str:
         parts = [f"{self.in_flight} in flight", f"limit {self.limit}"]
-        parts += [f"{self._search.window!r}"] if self._search.window is not None else []
+        parts += [f"{self._search!r}"] if self._search.rate is not None else []
         parts += [f"closed: {self._backoff.reason}"] if self._backoff is not None else []
         return f"<Throttle {', '.join(parts)}>"
 
@@ -145,15 +145,16 @@ class Throttle:
         self._try(now)
         return ticket
 
-    def sent(self) -> None:
-        """Keep the next start apart from a request that goes out now: its commit may have taken a while."""
+    def sent(self, ticket: Ticket) -> None:
+        """Count a request from when it goes out, which is now: its commit may have taken a while."""
+        ticket.at = self._clock()
         if not self._is_canary:
             self._search.sent(self._clock())
 
     def abandoned(self, ticket: Ticket) -> None:
         """Give back the slot of a request that was never sent."""
         del self._history.open[ticket.serial]
-        self._not_taken(ticket)
+        self._history.not_taken(ticket)
         if self._told is not None:
             self._told.forget(ticket.at)
         if self._backoff is not None and self._backoff.probe is ticket:
@@ -177,7 +178,7 @@ class Throttle:
         self._is_reached |= fault is not Fault.UNREACHABLE
         if failure is not None and self._is_refusal(ticket, failure, now):
             failure = replace(failure, fault=Fault.THROTTLED) if fault is Fault.OUTAGE else failure
-            self._not_taken(ticket)
+            self._history.not_taken(ticket)
             if failure.status != 503 or self._overload.is_limit is not False:
                 self._search.refused()
             self._close(ticket, failure, now, teaches=True)
@@ -202,7 +203,7 @@ class Throttle:
         elif fault is Fault.MODEL_MISSING:
             self._space(ticket, now)
         elif backoff is not None and backoff.probe is ticket:
-            self._reopen(backoff, ticket, now)
+            self._reopen(backoff, ticket)
         elif backoff is not None and backoff.teaches and not backoff.is_named and not backoff.has_seen_end:
             backoff.has_seen_end = True
             backoff.until = now
@@ -216,7 +217,7 @@ class Throttle:
     def _down(self, ticket: Ticket, failure: Failure, now: float) -> None:
         """Nobody answered, or only to say that it is broken."""
         if failure.fault is not Fault.SILENCE:
-            self._not_taken(ticket)
+            self._history.not_taken(ticket)
         self._recent.append(True)
         self._search.hold()
         if not self._is_reached and now - self._first_at >= UNREACHED_S:
@@ -224,15 +225,11 @@ class Throttle:
         if self._backoff is not None or sum(self._recent) >= DOWN_AT or (failure.hint_s or 0) > 0:
             self._close(ticket, failure, now, teaches=False)
 
-    def _not_taken(self, ticket: Ticket) -> None:
-        self._history.not_taken(ticket)
-        self._search.not_taken(ticket)
-
     def _try(self, now: float) -> None:
         """Send less, where that shows whether single 503s are a limit; forget what they taught, where they are none."""
         send_less = self._overload.started()
         if send_less is True and self._search.is_adaptive:
-            self._search.slow_down(LESS * self._history.taken_rate(LATELY, now), now)
+            self._search.slow_down(LESS * self._history.taken_rate(LATELY, now))
         elif send_less is False and self._search.is_adaptive:
             if self._overload.is_limit:
                 self._search.speed_up()
@@ -248,7 +245,7 @@ class Throttle:
         if backoff is None:
             if ticket.at < self._history.period_at and not hint_s:
                 return  # sent before the gate opened the last time: old news
-            backoff = self._backoff = self._search.backoff(ticket, is_canary=self._is_canary, teaches=teaches)
+            backoff = self._backoff = self._search.backoff(ticket, now, is_canary=self._is_canary, teaches=teaches)
             backoff.is_503 = failure.status == 503
             if backoff.is_503 and self._overload.is_limit is False:
                 backoff.gap_s = STRAY_GAP_S
@@ -273,7 +270,7 @@ class Throttle:
         wait_s = min(2 * self._retry.wait_max_s, self._retry.wait_initial_s * 2.0 ** min(self._misses, 10))
         self._misses += 1
         backoff = self._backoff = self._backoff or self._search.backoff(
-            ticket, is_canary=self._is_canary, teaches=False
+            ticket, now, is_canary=self._is_canary, teaches=False
         )
         backoff.probe, backoff.teaches = None, False
         backoff.extend(now + wait_s * (1 + self._random()) / 2, "the model was not found")
@@ -292,13 +289,13 @@ class Throttle:
         """See what time alone has shown: starts that were not refused."""
         backoff = self._backoff
         if backoff is not None and backoff.probe is not None and now >= backoff.taken_at:
-            self._reopen(backoff, backoff.probe, now)
+            self._reopen(backoff, backoff.probe)
         self._search.settle(now)
 
-    def _reopen(self, backoff: Backoff, probe: Ticket, now: float) -> None:
+    def _reopen(self, backoff: Backoff, probe: Ticket) -> None:
         if backoff.teaches and self._search.is_adaptive:
             if self._is_taught(backoff):
-                self._search.learn(backoff, probe, now)
+                self._search.learn(backoff, probe)
             else:
                 self._search.hold()
         self._history.begin_period(probe.at, 1)

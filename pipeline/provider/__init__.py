@@ -7,8 +7,7 @@ byte_budget  limits the bytes of bodies in memory
 transport    one exchange: connection, time and size limits, network errors
 connections  connections kept for the next request; large bodies read into one buffer
 decoding     the bytes of an answer to a tree of JSON, without copying images
-error_words  names and phrases of errors that mean an account or a refusal
-errors       an error answer to a `Failure`, and the delay it names
+errors       an error answer to a `Failure`, by its names and its words last, and the delay it names
 responses    a whole answer to an image, or the reason why there is none
 redact       removes the key and control characters from anything shown or kept
 client       all of it, as a sender uses it

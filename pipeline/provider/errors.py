@@ -4,6 +4,12 @@ Sources of delays, all seen in the wild: `Retry-After` in seconds or as a date (
 because clocks differ), `RetryInfo.retryDelay` ("36.7s"), `ErrorInfo.metadata.quotaResetDelay` ("373.8ms"), "Please
 retry in 36.7s", "Your quota will reset after 18h31m10s". Several named: the longest counts. One that is malformed,
 negative or zero is ignored. Pure functions.
+
+Relays drop Google's details, change the status and send their own codes: names (`reason`, `code`, `status`, `type`) are
+looked at first, the text of the message last. Sources of the words: google.api.ErrorReason; new-api `types/error.go`;
+OpenAI's images API; reports of people who met them, such as QuantumNous/new-api#2266 (expired key),
+continuedev/continue#11541 (leaked), #10902 (suspended), #12781 (blocked), openclaw/openclaw#74120 (spending cap),
+langgenius/dify#25946 (region, in JSON in JSON), jeffstric/ZJT#494 (refusal).
 """
 
 import json
@@ -12,10 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Final
 
 from pipeline.days import next_midnight, quota_zone
 from pipeline.model import Billed, Failure, Fault
-from pipeline.provider import error_words
 from pipeline.provider.decoding import NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
 from pipeline.text import UNITS_S
@@ -84,12 +90,77 @@ def _in_details(details: Iterable[object]) -> Iterator[float | None]:
                     yield parse_delay(text)
 
 
+# Finish and block reasons, which stand in the errors of relays too.
+REFUSALS: Final = frozenset((
+    "SAFETY", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION",
+    "IMAGE_RECITATION", "MODEL_ARMOR", "JAILBREAK",
+))  # fmt: skip
+_REFUSAL_CODES = frozenset((
+    "prompt_blocked", "sensitive_words_detected", "content_policy_violation", "content_filter",
+    "moderation_blocked", "ResponsibleAIPolicyViolation",
+))  # fmt: skip
+_ACCOUNT_CODES = frozenset((
+    "access_denied", "access_terminated", "account_deactivated", "account_disabled", "billing_hard_limit_reached",
+    "billing_not_active", "channel:invalid_key", "channel:no_available_key", "insufficient_balance",
+    "insufficient_credits", "invalid_api_key", "unsupported_country_region_territory",
+))  # fmt: skip
+_CLOSED_ACCOUNT = re.compile(r"(?:PUP|ACCOUNT|BILLING)_[A-Z_]+")
+_ACCOUNT_NAME = re.compile(
+    r"(?:API_KEY|CONSUMER|ACCESS_TOKEN)_[A-Z_]+|SERVICE_DISABLED|USER_PROJECT_DENIED"
+    r"|USER_BLOCKED_BY_ADMIN|CREDENTIALS_MISSING|RESOURCE_PROJECT_INVALID"
+)
+
+
+def _any(*patterns: str) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns), re.IGNORECASE | re.DOTALL)
+
+
+_LONGEST_FIRST = sorted(REFUSALS - {"SAFETY"}, key=len, reverse=True)  # SAFETY alone is a word of the settings too
+_REFUSAL_NAME = re.compile(rf"(?<![A-Z_])(?:{'|'.join(_LONGEST_FIRST)})(?![A-Z_])")
+_REFUSAL_WORDS = _any(
+    r"\bblock(?:ed|ing)?\b.{0,60}\b(?:safety|prohibited|polic|moderation|sensitive)",
+    r"\bblock(?:ed)?_?reason[ .:_]*(?!unspecified|other)[a-z]",  # BlockedReasonProhibitedContent
+    r"\b(?:violat|reject|refus|flag|prohibit|not allowed)\w*\b.{0,80}\b(?:content|usage|use)[ _-](?:polic|guideline)",
+    r"\b(?:violat|reject|refus|flag|prohibit|not allowed)\w*\b.{0,80}\b(?:safety|responsible ai|moderation)",
+    r"\b(?:content|usage|safety)[ _-]?policy[ _-]?violation",
+    r"\bsafety (?:filter|system|polic\w+)\b.{0,60}\b(?:block|reject|refus)",
+    r"\bsensitive words?\b",
+    r"敏感词|敏感内容|内容(?:违规|审核|安全)|违反.{0,12}(?:政策|规定|准则|安全)|涉嫌违规",
+)
+_ACCOUNT_WORDS = _any(
+    r"\bapi[ _-]?key\b.{0,60}\b(?:expired|invalid|not (?:valid|found|active)|leaked|revoked|disabled|suspended|banned)",
+    r"\b(?:invalid|incorrect|expired|revoked|disabled|leaked)\s+(?:\w+\s+)?api[ _-]?key",
+    r"\breported as leaked|\bspending cap|\bmonthly spend|\bdunning\b",
+    r"(?<![\w.])limit\W{1,3}0(?![\d.,]*\d)",  # a quota of nothing: `limit: 0`
+    r"\bcredits?\b.{0,20}\b(?:depleted|exhausted|used up|run out)",
+    r"\b(?:insufficient|not enough|out of) (?:account )?(?:balance|credit|funds)",
+    r"\bbalance\b.{0,20}\b(?:insufficient|not enough|too low|exhausted)",
+    r"余额不足|欠费|额度(?:不足|已用尽)",
+    r"\blocation is not supported|\bnot (?:available|supported) in your (?:country|region|location|territory)",
+    r"\b(?:country|region|territory)\b.{0,20}\bnot (?:supported|available)|\bunsupported (?:country|region)",
+    r"不支持.{0,8}地区|地区.{0,8}不支持",
+    r"\b(?:account|project|organi[sz]ation|consumer|workspace)\b.{0,80}\b(?:disabled|suspended|deactivated|banned)\b",
+    r"\b(?:account|project|organi[sz]ation|consumer|workspace)\b.{0,80}\b(?:terminated|closed|denied access)\b",
+    r"\baccount\b.{0,80}\b(?:restricted|locked|not in good standing)\b|\bdisabled in this account",
+    r"\bbilling\b.{0,20}\b(?:disabled|not (?:enabled|active))|\b(?:requires?|enable) billing",
+    r"\brequests to this api\b.{0,200}\bblocked",
+    r"令牌.{0,10}(?:过期|禁用|不可用|无效)|无效的?令牌|密钥.{0,8}(?:无效|过期|失效|泄露)",
+    r"(?:用户|账[号户]).{0,8}(?:封禁|停用|禁用|异常)",
+)
+_NO_SUCH_PATH = _any(
+    r"\binvalid url|\bcannot (?:get|post)\b|\bno (?:such )?(?:route|handler|endpoint)",
+    r"\b(?:route|path|url|endpoint|page)\b.{0,80}\bnot found|\bunknown (?:route|path|url|endpoint)",
+    r"^\W*(?:404 )?(?:page )?not found\W*$",
+)
+
+
 LONG_DELAY_S = 300.0
 _PARSED_BYTES = 2**20  # of an error body; no honest one is longer
 _CALLERS_CODES = frozenset({"invalid_request", "convert_request_failed"})
 _CREDIT_CODES = frozenset({"insufficient_user_quota", "pre_consume_token_quota_failed", "insufficient_quota"})
 _NESTED = 3  # errors within errors, as relays of relays send them
 _CREDIT_WORDS = re.compile(r"credit|balance|quota|billing|insufficient|余额|额度", re.IGNORECASE)
+_QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
 _PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
 _REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
@@ -155,16 +226,29 @@ class ServerError:
         return tuple(name for name in (*reasons, self.code, self.status, self.kind) if name)
 
     @property
+    def is_refusal_by_name(self) -> bool:
+        return any(name in REFUSALS or name in _REFUSAL_CODES for name in self.names)
+
+    @property
     def refusal(self) -> str | None:
-        """Return the name of the refusal that this is; None when it is none."""
-        return error_words.refusal(self.names, self.message)
+        """Return by which name the error refuses a prompt or a picture; None when it does not."""
+        if (found := _REFUSAL_NAME.search(self.message)) is not None:
+            return found[0]
+        if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", self.message) and "block" in self.message.lower():
+            return "SAFETY"
+        named = next((name for name in self.names if name in REFUSALS or name in _REFUSAL_CODES), None)
+        return named or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
 
     @property
     def is_about_an_account(self) -> bool:
-        """Whether waiting does not end it: by its names, by a quota of nothing, by its words last."""
-        if any(map(error_words.is_account_name, self.names)) or self._has_no_quota:
+        """Whether a key, an account or a region is not served, which waiting does not end.
+
+        By its names (perhaps of one key of several), by a quota of nothing, by its words last.
+        """
+        is_named = any(name in _ACCOUNT_CODES or _ACCOUNT_NAME.fullmatch(name) for name in self.names)
+        if is_named or self._has_no_quota:
             return True
-        return not error_words.is_refusal_name(self.names) and error_words.is_about_an_account(self.message)
+        return not self.is_refusal_by_name and _ACCOUNT_WORDS.search(self.message) is not None
 
     @property
     def _violations(self) -> list[Mapping[str, object]]:
@@ -180,11 +264,9 @@ class ServerError:
 
     @property
     def is_no_such_path(self) -> bool:
+        """Whether a 404 is about the address, not about a model or a file."""
         is_silent = not (self.message or self.names)
-        return self.is_page or is_silent or error_words.is_no_such_path(self.message)
-
-
-_QUOTA_NAMES = ("quotaId", "quota_id", "quotaMetric", "quota_metric")
+        return self.is_page or is_silent or _NO_SUCH_PATH.search(self.message) is not None
 
 
 def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first: bool = False) -> tuple[Fault, Billed]:
@@ -192,50 +274,60 @@ def outcome(status: int, error: ServerError, delay_s: float | None, *, is_first:
 
     is_first: no answer came before it in this run.
     """
+    if 300 <= status < 400 or status == 407:
+        return Fault.ADDRESS, Billed.NO
+    if status in (408, 504, 524):
+        return Fault.SILENCE, Billed.MAYBE
+    if (fault := _account_fault(status, error, is_first=is_first)) is not None:
+        return fault, Billed.NO
+    if error.refusal is not None:
+        return Fault.REFUSED, Billed.YES
+    fault = _status_fault(status, error, delay_s, is_first=is_first)
+    return fault, Billed.MAYBE if fault is Fault.OTHER else Billed.NO
+
+
+def _account_fault(status: int, error: ServerError, *, is_first: bool) -> Fault | None:
+    """Name an error that is about a key, its account or its credit; None: it is about something else."""
+    if status in (401, 402) or any(map(is_closed_account, error.names)):
+        return Fault.ACCOUNT
+    if status in (403, 429) and error.code in _CREDIT_CODES:  # waiting brings no credit
+        return Fault.ACCOUNT
+    if status == 403 and error.is_about_credit and not error.is_refusal_by_name:
+        return Fault.ACCOUNT
+    if not error.is_about_an_account:
+        return None
+    # What has Google's status or details came from Google, or through a relay that drops nothing.
+    return Fault.ACCOUNT if is_first and (error.status or error.details) else Fault.UPSTREAM_ACCOUNT
+
+
+def _status_fault(status: int, error: ServerError, delay_s: float | None, *, is_first: bool) -> Fault:
     is_long = delay_s is not None and delay_s > LONG_DELAY_S
     match status:
-        case 407:
-            return Fault.ADDRESS, Billed.NO
-        case _ if 300 <= status < 400:
-            return Fault.ADDRESS, Billed.NO
-        case 408 | 504 | 524:
-            return Fault.SILENCE, Billed.MAYBE
-        case 401 | 402:
-            return Fault.ACCOUNT, Billed.NO
-        case 403 | 429 if error.code in _CREDIT_CODES:  # waiting brings no credit
-            return Fault.ACCOUNT, Billed.NO
-        case _ if any(map(error_words.is_closed_account, error.names)):
-            return Fault.ACCOUNT, Billed.NO
-        case 403 if error.is_about_credit and not error_words.is_refusal_name(error.names):
-            return Fault.ACCOUNT, Billed.NO
-        case _ if error.is_about_an_account:
-            # What has Google's status or details came from Google, or through a relay that drops nothing.
-            is_final = is_first and bool(error.status or error.details)
-            return (Fault.ACCOUNT if is_final else Fault.UPSTREAM_ACCOUNT), Billed.NO
-        case _ if error.refusal is not None:
-            return Fault.REFUSED, Billed.YES
         case 403:
-            return Fault.FORBIDDEN, Billed.NO
+            return Fault.FORBIDDEN
         case 404 | 405 if is_first and error.is_no_such_path:
-            return Fault.ADDRESS, Billed.NO
+            return Fault.ADDRESS
         case 404:
-            return Fault.NOT_FOUND, Billed.NO
+            return Fault.NOT_FOUND
         case 503 if error.code == "model_not_found":
-            return Fault.MODEL_MISSING, Billed.NO
+            return Fault.MODEL_MISSING
         case 429 | 503 if is_long or (error.is_per_day and (status == 429 or error.is_exhausted)):
-            return Fault.QUOTA, Billed.NO
-        case 429:
-            return Fault.THROTTLED, Billed.NO
-        case 503 if error.is_exhausted:
-            return Fault.THROTTLED, Billed.NO
+            return Fault.QUOTA
+        case 429 | 503 if status == 429 or error.is_exhausted:
+            return Fault.THROTTLED
         case 500 if error.code in _CALLERS_CODES:
-            return Fault.BAD_REQUEST, Billed.NO
+            return Fault.BAD_REQUEST
         case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
-            return Fault.OUTAGE, Billed.NO
+            return Fault.OUTAGE
         case _ if 400 <= status < 500:
-            return Fault.BAD_REQUEST, Billed.NO
+            return Fault.BAD_REQUEST
         case _:
-            return Fault.OTHER, Billed.MAYBE
+            return Fault.OTHER
+
+
+def is_closed_account(name: str) -> bool:
+    """Whether a finish reason, reason, status or code says that the account is limited or disabled."""
+    return _CLOSED_ACCOUNT.fullmatch(name) is not None
 
 
 def failure_of_answer(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from pipeline.imaging.formats import UNKNOWN, BrokenImageError, inspect, sniff
 from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task, Tier, Usage
-from pipeline.provider import decoding, error_words, errors
+from pipeline.provider import decoding, errors
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.decoding import Document, NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
@@ -242,7 +242,7 @@ class AnswerReader:
 
     def _in_text(self, reply: Reply, task: Task, document: Document, facts: AnswerFacts) -> Answer | None:
         """Return the last whole image that stands in a text of the answer; a refused answer has none."""
-        if facts.block or facts.finish in error_words.REFUSALS:
+        if facts.block or facts.finish in errors.REFUSALS:
             return None
         alone = [data for text in facts.texts for data in decoding.images_in(text)]
         texts = ["".join(facts.texts), *_texts(document)]  # one image may be split over several parts
@@ -308,7 +308,7 @@ class AnswerReader:
             return self._refusal(reply, errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
-        if limited := next((name for name in (facts.finish, facts.block) if error_words.is_closed_account(name)), None):
+        if limited := next((name for name in (facts.finish, facts.block) if errors.is_closed_account(name)), None):
             billed = Billed.YES if facts.usage else Billed.NO
             reason = f"the account is limited or disabled ({limited}){said}"
             return self._failure(reply, Fault.ACCOUNT, billed, reason, code=limited, facts=facts)
@@ -316,7 +316,7 @@ class AnswerReader:
             return self._content(
                 reply, Fault.REFUSED, facts, facts.block, f"the prompt was blocked ({facts.block}){said}"
             )
-        if facts.finish in error_words.REFUSALS:
+        if facts.finish in errors.REFUSALS:
             return self._content(reply, Fault.REFUSED, facts, facts.finish, f"refused ({facts.finish}){said}")
         if reply.status != 200:
             return self._failure(reply, Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
@@ -394,7 +394,7 @@ def _pick(facts: AnswerFacts) -> Inline | None:
     finals = [image for image in facts.images if not image.is_thought]
     if finals:
         return finals[-1]
-    is_refused = bool(facts.block) or facts.finish in error_words.REFUSALS
+    is_refused = bool(facts.block) or facts.finish in errors.REFUSALS
     return facts.images[-1] if facts.images and not is_refused else None
 
 

@@ -91,7 +91,7 @@ class LocalSender:
         self._checker.close()
 
     async def send(self, attempt: Attempt) -> Artifact | Failure:
-        """Send one request and keep what it brings; see `engine.ports.AttemptSender`."""
+        """Send one request and keep what it brings; see `engine.attempt.AttemptSender`."""
         result: Reply | Answer | Failure = await self._exchange(attempt.task)
         if isinstance(result, Reply):
             loop = asyncio.get_running_loop()

@@ -47,7 +47,7 @@ class Outputs(Protocol):
 
 
 class ClusterSender:
-    """Sends attempts through workers; see `engine.ports.AttemptSender`."""
+    """Sends attempts through workers; see `engine.attempt.AttemptSender`."""
 
     def __init__(
         self,

@@ -13,14 +13,16 @@ import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from pipeline import __version__
-from pipeline.engine.ports import AttemptSender
 from pipeline.errors import ImgpipeError
 from pipeline.model import Artifact, Attempt, Failure
+
+if TYPE_CHECKING:  # a worker runs no engine
+    from pipeline.engine.attempt import AttemptSender
 
 MOST_BYTES: Final = 64 * 1024  # of one result; a worker that sends more is not believed
 NOT_READY: Final = b""  # instead of a result: nothing was sent
@@ -69,7 +71,7 @@ class Sender:
 
     def __init__(
         self,
-        open_sender: Callable[[Any], AbstractAsyncContextManager[AttemptSender]],
+        open_sender: Callable[[Any], "AbstractAsyncContextManager[AttemptSender]"],
         prove: Callable[[Any, Any], str],
     ) -> None:
         """Both functions take an order; neither is called here, so that a process always comes up."""

@@ -15,35 +15,34 @@ from hashlib import sha256
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import chance, responses, validation
-from pipeline.simulator.billing import (
-    PROMPT_SHOWN,
-    Bill,
-    Entry,
-    Tokens,
-    count,
-    digest,
-    now,
-    price_microusd,
-    prompt_only,
-)
-from pipeline.simulator.chance import Dice, FaultRules
-from pipeline.simulator.error_responses import (
+from pipeline.simulator import responses, rules, validation
+from pipeline.simulator.faults import (
     ERROR_RESPONSES,
+    FAULTS,
     Case,
+    Outcome,
     RequestRejected,
+    SimulatedFault,
+    Stage,
     WireReply,
     bad_argument,
     comet,
     html,
 )
-from pipeline.simulator.faults import FAULTS, Outcome, SimulatedFault, Stage
-from pipeline.simulator.limits import Limiter
 from pipeline.simulator.models import SERVED, Ask
-from pipeline.simulator.pictures import UnreadableImage
+from pipeline.simulator.pictures import Renderer, UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.rendering import Renderer
-from pipeline.simulator.responses import Rendered
+from pipeline.simulator.responses import (
+    PROMPT_SHOWN,
+    Bill,
+    Entry,
+    Rendered,
+    Tokens,
+    count,
+    price_microusd,
+    prompt_only,
+)
+from pipeline.simulator.rules import Dice, FaultRules, Limiter
 
 Sleep = Callable[[float], Awaitable[None]]
 _STALL_S = 60.0
@@ -187,7 +186,7 @@ class Api:
         step, asking = self._limiter.step(), self._rules.asking(ask)
         exchange.rule = self._rules.strike(ask, asking, step)
         exchange.seed = ask.seed if ask.seed is not None else asking - 1
-        wait_s = chance.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
+        wait_s = rules.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
         variation = responses.Variation.of(self._dice, exchange.number)
         fault = exchange.fault
         if fault is not None and fault.stage is Stage.ERROR:
@@ -227,7 +226,7 @@ class Api:
         images = () if rendered is None else rendered.images
         self._bill.write(
             Entry(
-                time=now(),
+                time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 request=exchange.number,
                 request_id=exchange.request_id,
                 key=exchange.key,
@@ -238,7 +237,7 @@ class Api:
                 model=exchange.model,
                 size=None if ask is None else ask.size,
                 ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
-                prompt_sha256=None if ask is None else digest(ask.prompt),
+                prompt_sha256=None if ask is None else sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest(),
                 prompt=None if ask is None else ask.prompt[:PROMPT_SHOWN],
                 input_images=0 if ask is None else len(ask.images),
                 images=len(images),

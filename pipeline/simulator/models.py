@@ -29,13 +29,9 @@ class ServedModel:
         return found
 
     @property
-    def default_thinking(self) -> str | None:
-        return self.family.thinking.default
-
-    @property
     def thinks(self) -> bool:
         """Whether answers carry thought signatures, drafts are sent on demand, and `imageSize` may be asked for."""
-        return self.default_thinking is not None
+        return self.family.thinking.default is not None
 
     @property
     def sizes(self) -> tuple[str, ...]:

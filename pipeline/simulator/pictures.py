@@ -1,10 +1,15 @@
-"""Draws a picture that fits a prompt: a shipped scene, or things in a room, cropped, coloured, lit and titled.
+"""Draws pictures that fit a prompt off the event loop: a shipped scene, or things in a room; or tiny ones at no cost.
 
 The same order always gives the same bytes. The choice is made in `scenes`. Image to image keeps the composition: the
-input's own pixels under another light, season or treatment.
+input's own pixels under another light, season or treatment. Threads, not processes: a picture takes a tenth of a
+second, most of it in Pillow, which releases the lock; processes would outlive a killed parent.
 """
 
+import asyncio
+import os
+import zlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from hashlib import sha256
@@ -13,9 +18,29 @@ from math import log
 from random import Random
 from typing import Any
 
+import pybase64
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat, UnidentifiedImageError
 
-from pipeline.simulator.scenes import MIDDLE, Idea, Layer, Mood, Rgb, index, layer, rgb, scene, understand
+from pipeline.simulator.models import Ask
+from pipeline.simulator.profile import Profile
+from pipeline.simulator.responses import EncodedImage, Rendered
+from pipeline.simulator.rules import Dice, without_words
+from pipeline.simulator.scenes import (
+    MIDDLE,
+    Idea,
+    Layer,
+    Picture,
+    Rgb,
+    grain,
+    index,
+    layer,
+    relight,
+    rgb,
+    scene,
+    tinted,
+    toned,
+    understand,
+)
 
 _MOST_PIXELS = 1_500_000  # larger pictures are made at this size and scaled up
 _PLACES = {1: ((0.5, 1.0),), 2: ((0.35, 0.92), (0.66, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
@@ -225,7 +250,6 @@ def _set(sheet: Image.Image, text: str, height: float, *, size: int, gap: float,
         x += _font(size).getlength(letter) + gap
 
 
-Picture = Image.Image
 _FORMATS = ("PNG", "JPEG", "WEBP")
 _MOST_INPUT_PIXELS = 64_000_000
 _BROKEN = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what Pillow raises for broken files
@@ -273,92 +297,109 @@ def _value(ratio: str) -> float:
     return int(across) / int(down)
 
 
-def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
-    """Return the picture in another mood: recoloured, graded, then lit from one side."""
-    if mood.strokes:
-        picture = _strokes(picture)
-    if mood.matrix:
-        picture = picture.convert("RGB", mood.matrix)
-    picture = Image.blend(ImageOps.grayscale(picture).convert("RGB"), picture, mood.saturation)
-    picture = _graded(picture, rgb(mood.low), rgb(mood.high), mood.gamma)
-    if mood.tone:  # shadows and lights are tinted apart, by each pixel's own brightness
-        tone = ImageOps.colorize(ImageOps.grayscale(picture), rgb(mood.shadows), rgb(mood.lights))
-        picture = Image.blend(picture, ImageChops.soft_light(picture, tone), mood.tone)
-    if mood.haze is not None:
-        top, bottom = mood.haze
-        veil = ImageOps.colorize(Image.linear_gradient("L").resize(picture.size), rgb(top), rgb(bottom))
-        picture = ImageChops.screen(picture, veil)
-    if mood.light is not None:
-        side = mood.at[0] if random.random() < 0.5 else 1 - mood.at[0]
-        picture = _lit(picture, (side, mood.at[1]), mood.reach, rgb(mood.light))
-    return _vignette(_bloom(picture, mood.bloom), mood.vignette)
+_WORKERS = min(4, os.cpu_count() or 1)
+_MARK_BYTES = 36
+_COMMENT_MOST = 65_533  # of one JPEG segment, its length field included
+_DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
 
 
-def tinted(picture: Picture, colour: Rgb) -> Picture:
-    """Return the picture with a breath of a colour."""
-    return Image.blend(picture, ImageChops.soft_light(picture, Image.new("RGB", picture.size, colour)), 0.55)
+class Renderer:
+    """Makes pictures by a profile; a context manager."""
+
+    def __init__(self, profile: Profile, *, workers: int = _WORKERS) -> None:
+        self._is_tiny = profile.picture == "tiny"
+        self._tiny_bytes = profile.picture_bytes
+        self._dice = Dice(profile.seed, "studio")
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="renderer")
+
+    async def render(self, ask: Ask, seed: int, fault: str) -> Rendered:
+        """Make the pictures of one answer. Raises `UnreadableImage` for an input that cannot be decoded."""
+        ratio = ask.ratio or self._ratio_of(ask)
+        orders = self._orders(ask, seed, ratio, fault)
+        images = [await self._image(order) for order in orders]
+        drafts: Sequence[EncodedImage] = ()
+        if fault == "drafts" or ask.show_thoughts:
+            drafts = [await self._image(self._draft(orders[-1], step)) for step in range(2)]
+        return Rendered(images=tuple(images), drafts=tuple(drafts), ratio=ratio)
+
+    def close(self) -> None:
+        """End the workers; what they are drawing is finished first."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def _ratio_of(self, ask: Ask) -> str:
+        return nearest_ratio(ask.images[0].data, ask.model.ratios) if ask.images else "1:1"
+
+    def _orders(self, ask: Ask, seed: int, ratio: str, fault: str) -> list[Order]:
+        width, height = ask.model.pixels(ask.size, ratio)
+        if fault == "wrong_size":
+            width, height = width // 2, height // 2
+        mime = self._dice.choice(ask.model.mimes, ask.digest, seed)
+        count = self._dice.whole(2, 3, "several", ask.digest) if fault == "several_images" else 1
+        inputs = tuple(image.data for image in ask.images)
+        prompt = without_words(ask.prompt)
+        return [
+            Order(prompt=prompt, seed=seed + 1000 * earlier, width=width, height=height, mime=mime, inputs=inputs)
+            for earlier in reversed(range(count))
+        ]
+
+    def _draft(self, final: Order, step: int) -> Order:
+        scale = _DRAFT_EDGE / max(final.width, final.height)
+        width, height = round(final.width * scale), round(final.height * scale)
+        return replace(final, width=width, height=height, seed=final.seed + 1000 * (step + 1))
+
+    async def _image(self, order: Order) -> EncodedImage:
+        if self._is_tiny:
+            return tiny(order.width, order.height, order.mime, self._tiny_bytes, order.digest())
+        return await asyncio.get_running_loop().run_in_executor(self._pool, _encoded, order)
 
 
-def toned(picture: Picture, reference: Picture) -> Picture:
-    """Return the picture with the colours of a second input: its mean and spread, channel by channel."""
-    here, there = ImageStat.Stat(picture.resize((64, 64))), ImageStat.Stat(reference.resize((64, 64)))
-    tables: list[int] = []
-    for channel in range(3):
-        scale = min(1.6, max(0.6, there.stddev[channel] / max(1.0, here.stddev[channel])))
-        shift = there.mean[channel] - here.mean[channel] * scale
-        tables += [min(255, max(0, round(v * scale + shift))) for v in range(256)]
-    return Image.blend(picture, picture.point(tables), 0.6)
+def _encoded(order: Order) -> EncodedImage:
+    data = draw(order)
+    return EncodedImage(data=data, base64=pybase64.b64encode(data), sha256=sha256(data).hexdigest(), mime=order.mime)
 
 
-def grain(picture: Picture, random: Random, amount: int = 3) -> Picture:
-    """Return the picture with fine grain, which hides the steps of gradients and makes each file unique."""
-    tile = Image.frombytes("L", (257, 251), random.randbytes(257 * 251))
-    tile = tile.point([128 + round((v / 255 - 0.5) * 2 * amount) for v in range(256)])
-    sheet = Image.new("L", picture.size)
-    for x in range(0, picture.width, tile.width):
-        for y in range(0, picture.height, tile.height):
-            sheet.paste(tile, (x, y))
-    return ImageChops.add(picture, Image.merge("RGB", [sheet] * 3), 1, -128)
+def tiny(width: int, height: int, mime: str, size_bytes: int, mark: bytes) -> EncodedImage:
+    """Make one picture; the same mark makes the same bytes. Types other than PNG are made as JPEG."""
+    mime = "image/png" if mime == "image/png" else "image/jpeg"
+    head, head64, hashed, tail = _blank(width, height, mime, size_bytes)
+    mark = mark[:_MARK_BYTES].ljust(_MARK_BYTES, b"\0")
+    rest = (_chunk(b"maRk", mark) if mime == "image/png" else _comment(mark)) + tail
+    hasher = hashed.copy()
+    hasher.update(rest)
+    return EncodedImage(
+        data=head + rest, base64=head64 + pybase64.b64encode(rest), sha256=hasher.hexdigest(), mime=mime
+    )
 
 
-def _graded(picture: Picture, low: Rgb, high: Rgb, gamma: float) -> Picture:
-    """Map black to `low` and white to `high` on a curve, keeping the colours between."""
-    tables: list[int] = []
-    for dark, bright in zip(low, high, strict=True):
-        tables += [round(dark + (bright - dark) * (v / 255) ** gamma) for v in range(256)]
-    return picture.point(tables)
+@lru_cache(maxsize=64)
+def _blank(width: int, height: int, mime: str, size_bytes: int):  # type: ignore[no-untyped-def]  # hashlib's class has no public name
+    """Return head, its Base64, its hash and the tail; the mark goes between. The head's length divides by three."""
+    buffer = BytesIO()
+    if mime == "image/png":
+        Image.new("1", (width, height), 1).save(buffer, "PNG", optimize=True)
+        head, tail = buffer.getvalue()[:33], buffer.getvalue()[33:]  # signature and IHDR
+    else:
+        Image.new("L", (width, height), 208).save(buffer, "JPEG", quality=20, optimize=True)
+        head, tail = buffer.getvalue()[:2], buffer.getvalue()[2:]  # SOI
+    missing = max(0, size_bytes - len(head) - len(tail) - _MARK_BYTES - 40)
+    head += _filler(mime, missing, len(head))
+    return head, pybase64.b64encode(head), sha256(head), tail
 
 
-def _falloff(power: float) -> Picture:
-    """Return a square mask, white in the middle and black from the inscribed circle on."""
-    return Image.radial_gradient("L").point([round(255 * max(0.0, 1 - v / 181) ** power) for v in range(256)])
+def _filler(mime: str, missing: int, before: int) -> bytes:
+    """Return segments of about `missing` bytes which end on a multiple of three, `before` bytes counted."""
+    if mime == "image/png":
+        overhead = 12
+        return _chunk(b"fiLl", b"\x5a" * (missing + -(before + missing + overhead) % 3))
+    whole, rest = divmod(missing, _COMMENT_MOST)
+    filler = _comment(b"\x5a" * (_COMMENT_MOST - 2)) * whole
+    overhead = 4
+    return filler + _comment(b"\x5a" * (rest + -(before + len(filler) + rest + overhead) % 3))
 
 
-def _lit(picture: Picture, at: tuple[float, float], reach: float, light: Rgb) -> Picture:
-    """Add light from one place of the picture, as parts of its width and height."""
-    radius = round(reach * max(picture.size))
-    glow = Image.new("RGB", picture.size)
-    place = (round(at[0] * picture.width) - radius, round(at[1] * picture.height) - radius)
-    mask = _falloff(1.7).point([v * 3 // 5 for v in range(256)]).resize((2 * radius + 1, 2 * radius + 1))
-    glow.paste(light, (*place, place[0] + mask.width, place[1] + mask.height), mask)
-    return ImageChops.screen(picture, glow)
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return len(data).to_bytes(4) + kind + data + zlib.crc32(kind + data).to_bytes(4)
 
 
-def _vignette(picture: Picture, strength: float) -> Picture:
-    mask = _falloff(0.9).resize(picture.size, Image.Resampling.BILINEAR, box=(36, 36, 220, 220))
-    dark = picture.point([round(v * (1 - strength)) for v in range(256)] * 3)
-    return Image.composite(picture, dark, mask.point([min(255, v * 2) for v in range(256)]))
-
-
-def _bloom(picture: Picture, strength: float) -> Picture:
-    """Let bright places glow over their edges."""
-    small = picture.reduce(8).point([max(0, min(255, round((v - 150) * 2.2))) for v in range(256)] * 3)
-    soft = small.filter(ImageFilter.GaussianBlur(max(1, small.width / 28))).resize(picture.size)
-    return Image.blend(picture, ImageChops.screen(picture, soft), strength)
-
-
-def _strokes(picture: Picture) -> Picture:
-    """Lay the picture down in flat strokes of a brush."""
-    small = picture.resize(tuple(max(8, side * 360 // max(picture.size)) for side in picture.size))
-    strokes = small.filter(ImageFilter.ModeFilter(7)).filter(ImageFilter.SMOOTH_MORE)
-    return Image.blend(strokes.resize(picture.size, Image.Resampling.BICUBIC), picture, 0.2)
+def _comment(data: bytes) -> bytes:
+    return b"\xff\xfe" + (len(data) + 2).to_bytes(2) + data

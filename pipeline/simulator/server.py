@@ -12,9 +12,9 @@ from aiohttp import web
 
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.simulator.api import Api, Sleep
-from pipeline.simulator.billing import Bill
+from pipeline.simulator.pictures import Renderer
 from pipeline.simulator.profile import Profile, load_profile
-from pipeline.simulator.rendering import Renderer
+from pipeline.simulator.responses import Bill
 
 KEY = "simulator"  # any key that is not empty is let in; this is the embedded one
 _SHUTDOWN_S = 0.5  # how long answers that are under way may still take when it stops

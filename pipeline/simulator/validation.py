@@ -12,7 +12,7 @@ import msgspec
 import pybase64
 
 from pipeline.imaging.formats import sniff
-from pipeline.simulator.error_responses import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
+from pipeline.simulator.faults import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
 from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
 
 
@@ -215,11 +215,11 @@ def _modalities(config: Fields) -> set[str]:
 
 def _thinking(model: ServedModel, config: Fields) -> tuple[str | None, bool]:
     if "thinkingConfig" not in config:
-        return model.default_thinking, False
+        return model.family.thinking.default, False
     fields = config["thinkingConfig"].fields(("thinkingLevel", "includeThoughts", "thinkingBudget"))
     show = fields["includeThoughts"].flag() if "includeThoughts" in fields else False
     if "thinkingLevel" not in fields:
-        return model.default_thinking, show and model.thinks
+        return model.family.thinking.default, show and model.thinks
     level = fields["thinkingLevel"].text().lower()
     if not model.thinks:
         raise bad_argument("Thinking level is not supported for this model.")

@@ -1,12 +1,12 @@
-"""Shows tasks by state and money, one task's history, or the JSON of `status --json`."""
+"""Shows tasks by state and money, and the sums of `cost`: tables for people, or their JSON."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from pipeline.model import Artifact, Edit, TaskState
-from pipeline.text import InUsd, count, duration, moment, money, size, usd, visible
+from pipeline.model import Edit, TaskState
+from pipeline.text import count, duration, moment, money, usd, visible
+from pipeline.view.explain import StatusTask, table_of, task_json
 from pipeline.view.run import exceeded_lines, say
 
 if TYPE_CHECKING:
@@ -14,50 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.history import Unknown
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What was asked. Paths of inputs are absolute, or names where only those are known."""
-
-    prompt: str
-    model: str
-    system: str | None = None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    inputs: Sequence[tuple[str, str]] = ()  # path or name, sha256
-    matrix: Mapping[str, str] = field(default_factory=dict)
-    fields: Mapping[str, str] = field(default_factory=dict)
-    tags: Sequence[str] = ()
-
-
-def request_lines(request: Request) -> Iterator[tuple[str, str]]:
-    """Yield name and value of each fact; a second input has no name."""
-    yield "prompt", request.prompt
-    if request.system is not None:
-        yield "system", request.system
-    yield "model", request.model
-    for name, values in (("parameters", request.parameters), ("matrix", request.matrix), ("row", request.fields)):
-        if values:
-            yield name, ", ".join(f"{key} {_plain(value)}" for key, value in values.items())
-    for number, (path, sha256) in enumerate(request.inputs):
-        yield "inputs" if number == 0 else "", f"{path}  sha256 {sha256}"
-
-
-def _plain(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def facts(lines: Iterable[tuple[str, str]], console: "Console") -> None:
-    """Print one fact a line; a value of several lines stays in its column."""
-    from rich.text import Text
-
-    for name, value in lines:
-        first, *more = value.splitlines() or [""]
-        console.print(Text.assemble((f"{name:<12}", "bold"), visible(first)), soft_wrap=True)
-        for line in more:
-            console.print(Text(f"{'':<12}{visible(line)}"), soft_wrap=True)
-
+    from pipeline.store.history import Cost, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
 
@@ -102,45 +59,6 @@ class Status:
     doubt: str | None = None  # why more may have been spent
     budget_left_microusd: int | None = None  # what a run may still spend; None: there is no budget
     exceeded: "Sequence[Excess]" = ()  # budgets of which more than all is spent
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StatusTask:
-    """One task of `status --tasks`."""
-
-    id: str
-    job: str
-    state: TaskState
-    artifact: Artifact | None
-    attempts: int
-    cost_microusd: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AttemptLine:
-    """One attempt of a task's history."""
-
-    attempt: int  # of this task, counted from 1
-    sent_at: str
-    outcome: str  # ok | the fault's name | sent
-    seconds: float | None
-    cost_microusd: int
-    unknown_microusd: int
-    reason: str
-    request_id: str | None = None  # the provider's, for its support desk
-    prompt: str | None = None  # None: no record has it
-    cost_usd = InUsd()
-    unknown_usd = InUsd()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskHistory:
-    """One task from its first request to what a run would ask next."""
-
-    task: StatusTask
-    attempts: Sequence[AttemptLine]
-    asked: Sequence[tuple[str, Request]]  # `attempts 1, 2 asked for`, ..., `a run asks next for`
 
 
 def status_json(status: Status) -> dict[str, object]:
@@ -194,24 +112,6 @@ def running_sentence(going: RunningNow) -> str:
         text += f" ({going.workers_lost:,} lost)" if going.workers_lost else ""
     seconds = going.seconds_left
     return text + f", {going.left:,} to go" + (f", about {duration(seconds)}." if seconds is not None else ".")
-
-
-def task_json(task: StatusTask) -> dict[str, object]:
-    """Return one line of `status --tasks --json`."""
-    artifact = task.artifact
-    return {
-        "id": task.id,
-        "job": task.job,
-        "state": task.state.value,
-        "path": artifact and artifact.path,
-        "sha256": artifact and artifact.sha256,
-        "mime": artifact and artifact.mime,
-        "width": artifact and artifact.width,
-        "height": artifact and artifact.height,
-        "attempts": task.attempts,
-        "cost_usd": usd(task.cost_microusd),
-        "reason": task.reason,
-    }
 
 
 def status_lines(status: Status, tasks: Iterable[StatusTask]) -> Iterator[dict[str, object]]:
@@ -293,40 +193,8 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
         console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
 
 
-def show_history(history: TaskHistory, console: "Console", *, is_play_money: bool) -> None:
-    """Print one task's whole history: where it stands, every attempt, and what each of them asked for."""
-    from rich.text import Text
-
-    task = history.task
-    cost = money(task.cost_microusd, is_play_money)
-    head = f"{visible(task.id)}: {task.state.value}, {count(task.attempts, 'attempt')}, {cost}"
-    console.print(Text(head, "bold"), soft_wrap=True)
-    if task.reason:
-        console.print(Text(visible(task.reason)), soft_wrap=True)
-    if task.artifact is not None:
-        made = task.artifact
-        text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
-        console.print(Text(text), soft_wrap=True)
-    if history.attempts:
-        show_attempts(history.attempts, console, is_play_money=is_play_money)
-    for when, request in history.asked:
-        console.print(Text(f"\n{when}", "bold"))
-        facts(request_lines(request), console)
-
-
-def _table(*headers: tuple[str, bool]) -> "Table":
-    """Return an empty table; True: numbers, to the right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for header, is_number in headers:
-        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
-    return table
-
-
 def _states(status: Status) -> "Table":
-    table = _table(("state", False), ("tasks", True))
+    table = table_of(("state", False), ("tasks", True))
     for state in TaskState:
         if status.states.get(state):
             table.add_row(state.value, f"{status.states[state]:,}")
@@ -335,7 +203,7 @@ def _states(status: Status) -> "Table":
 
 
 def _spend(status: Status) -> "Table":
-    table = _table(("spent", False), ("", True))
+    table = table_of(("spent", False), ("", True))
     rows = (("last run", status.run_microusd), ("today", status.day_microusd), ("this month", status.month_microusd))
     for name, amount in rows:
         table.add_row(name, money(amount, status.is_play_money))
@@ -346,28 +214,56 @@ def _spend(status: Status) -> "Table":
     return table
 
 
-def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
-    """Print one line for each attempt, then the request ids: whole, because a support desk asks for them."""
+def costs_json(names: Sequence[str], lines: "Sequence[Cost]") -> list[dict[str, object]]:
+    """Return the array of `cost --json`."""
+    return [
+        {
+            **dict(zip(names, line.key, strict=True)),
+            "attempts": line.attempts,
+            "images": line.images,
+            "spent_usd": usd(line.spent_microusd),
+            "unknown_usd": usd(line.unknown_microusd),
+        }
+        for line in lines
+    ]
+
+
+def show_costs(names: Sequence[str], lines: "Sequence[Cost]", console: "Console", *, is_play_money: bool) -> None:
+    """Print the whole sum in one sentence, then a line for each group."""
+    say(costs_sentence(lines, is_play_money=is_play_money), console)
+    if lines:
+        console.print(_cost_table(names, lines, is_play_money=is_play_money))
+
+
+def costs_sentence(lines: "Sequence[Cost]", *, is_play_money: bool) -> str:
+    """Return `Spent $1.23 for 18 images, $0.0685 each, in 19 attempts; $0.04 more may have been billed.`"""
+    if not lines:
+        return "Nothing was spent."
+    spent, unknown = sum(line.spent_microusd for line in lines), sum(line.unknown_microusd for line in lines)
+    images, attempts = sum(line.images for line in lines), sum(line.attempts for line in lines)
+    text = f"Spent {money(spent, is_play_money)} for {count(images, 'image')}"
+    if images > 1:
+        text += f", {money(round(spent / images), is_play_money)} each"
+    text += f", in {count(attempts, 'attempt')}"
+    if unknown:
+        text += f"; {money(unknown, is_play_money)} more may have been billed"
+    return f"{text}."
+
+
+def _cost_table(names: Sequence[str], lines: "Sequence[Cost]", *, is_play_money: bool) -> "Table":
+    """Return a line for each group; what may have been billed has a column only where there is any."""
+    from rich import box
+    from rich.table import Table
     from rich.text import Text
 
-    console.print(_attempts(attempts, is_play_money))
-    for one in attempts:
-        if one.request_id:
-            console.print(Text(f"attempt {one.attempt}: request id {visible(one.request_id)}"), soft_wrap=True)
-
-
-def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
-    from rich.text import Text
-
-    table = _table(
-        ("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False)
-    )
-    for column in table.columns[:-1]:
-        column.no_wrap = True  # what is narrow stays whole, the reason takes what is left
-    for one in attempts:
-        cost = money(one.cost_microusd, is_play_money)
-        if one.unknown_microusd:
-            cost = f"maybe {money(one.unknown_microusd, is_play_money)}"
-        took = "" if one.seconds is None else duration(one.seconds)
-        table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(visible(one.reason)))
+    is_any_unknown = any(line.unknown_microusd for line in lines)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
+    for name in names:
+        table.add_column(name, overflow="fold", min_width=len("2026-11-22") if name == "day" else None)
+    for name in ("attempts", "images", "spent", *(["maybe billed"] if is_any_unknown else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for line in lines:
+        sums = [line.spent_microusd, *([line.unknown_microusd] if is_any_unknown else [])]
+        cells = [f"{line.attempts:,}", f"{line.images:,}", *(money(amount, is_play_money) for amount in sums)]
+        table.add_row(*(Text(visible(each)) for each in line.key), *cells)
     return table

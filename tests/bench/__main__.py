@@ -1,6 +1,7 @@
-"""`python -m tests.bench [--quick] [--only PART,...]`: measure, print a table, write outputs/bench/<when>.json.
+"""`python -m tests.bench [--quick] [--only PART,...]`: measure, print tables, write outputs/bench/<when>.json.
 
-Parts: versus, bucket, cluster, bookkeeping, startup, memory, growth. All runs on this machine, and nothing leaves it.
+Parts: versus, limited, bucket, cluster, bookkeeping, startup, memory, growth. All runs on this machine, and nothing
+leaves it. The first table is printed once more as that of the README.
 """
 
 import argparse
@@ -69,6 +70,12 @@ def _versus(server: Serving, scratch: Path, disk: Path, asked: argparse.Namespac
                 f" {row.peak_mb:8.0f} {row.late_p99_ms:9.1f} {row.late_max_ms:6.1f} {row.ratio_images_per_s:12.2f}"
                 f" {row.ratio_cpu:6.2f}"
             )
+    print("\n| imgpipe against | images/s | CPU an image |\n|---|---|---|")
+    for compared in told:
+        for row in compared["rows"]:
+            if row["name"] != "imgpipe":
+                ratios = f"{row['ratio_images_per_s']:.2f} x | {row['ratio_cpu']:.2f} x"
+                print(f"| {row['name']}: {compared['case']} | {ratios} |")
     return told
 
 

@@ -4,7 +4,7 @@
 
 ledger   intents and ends of attempts without an image, through the real store
 images   intents and tiny images, through the real store: two commits, a file, a link and two syncs each
-engine   the real engine between a provider and a store that only remember
+engine   the real engine between a sender and a ledger that keep nothing
 """
 
 import asyncio
@@ -13,15 +13,27 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 
 from pipeline.engine.halt import HaltPolicy
 from pipeline.engine.run import Engine
 from pipeline.engine.throttle import Gate, Throttle
 from pipeline.engine.wallet import Wallet
-from pipeline.model import Answer, Artifact, Billed, Digests, Due, Failure, Fault, Image, Reply, Task, TaskState, Usage
+from pipeline.model import (
+    Answer,
+    Artifact,
+    Attempt,
+    Billed,
+    Digests,
+    Due,
+    Failure,
+    Fault,
+    Image,
+    Task,
+    TaskState,
+    Usage,
+)
 from pipeline.settings import Budget, Limits, Retry
 from pipeline.store.store import Store
 from tests.bench import child
@@ -94,61 +106,56 @@ async def _through_store(
     await store.aclose()
 
 
-class _Provider:
-    """Answers at once."""
+class _Sender:
+    """Brings an image at once."""
 
-    async def send(self, task: Task) -> Reply | Failure:
+    async def send(self, attempt: Attempt) -> Artifact | Failure:
         await asyncio.sleep(0)
-        return Reply(status=200, headers=(), body=b"", is_first=False, seconds=1.0)
+        sha256 = attempt.task.fingerprint[::-1]  # of another image each: its beginning counts
+        return Artifact(path="a.png", sha256=sha256, mime="image/png", width=1, height=1, size_bytes=1, mtime_ns=1)
 
-    def read(self, reply: Reply, task: Task) -> Answer | Failure:
-        return answer(1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Intent:
-    attempt: int = 1
-    number: int = 1
+    def abandon(self) -> None:
+        raise NotImplementedError
 
 
-class _Store:
+class _Ledger:
     """Takes everything."""
 
     async def free_bytes(self) -> int:
         return 2**40
 
-    async def intend(self, task: Task, *, run: int, reserved_microusd: int | None) -> _Intent:
+    async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
         await asyncio.sleep(0)
-        return _Intent()
+        return Attempt(id=1, number=1, task=task)
 
-    async def publish(
-        self, task: Task, attempt: int, answer: Answer, *, cost_microusd: int, seconds: float
-    ) -> Artifact:
+    async def finish(self, _attempt: Attempt, _artifact: Artifact, **_: object) -> None:
         await asyncio.sleep(0)
-        return Artifact(path="a.png", sha256="0", mime="image/png", width=1, height=1, size_bytes=1, mtime_ns=1)
 
-    async def close(self, attempt: int, failure: Failure, **_: object) -> None:
+    async def close(self, _attempt: Attempt, _failure: Failure, **_: object) -> None:
+        raise NotImplementedError
+
+    async def fail(self, _ids: Collection[str]) -> int:
         raise NotImplementedError
 
 
 class _Prices:
-    def price(self, model: str, size: str | None) -> int | None:
+    def reserve(self, _task: Task) -> int:
         return 40_000
 
-    def settle(self, model: str, size: str | None, usage: Usage | None) -> int | None:
+    def settle(self, _task: Task, _usage: Usage | None) -> int | None:
         return None
 
 
 async def _engine(count: int, in_flight: int, _folder: Path) -> None:
-    limits = Limits(concurrency=in_flight, start=in_flight)
+    limits = Limits(concurrency=in_flight)
     engine = Engine(
         run=1,
-        provider=_Provider(),
-        store=_Store(),
+        sender=_Sender(),
+        ledger=_Ledger(),
         prices=_Prices(),
         gate=Gate(Throttle(limits)),
         wallet=Wallet(Budget(run=10**15)),
-        watch=HaltPolicy(),
+        policy=HaltPolicy(),
         limits=limits,
         retry=Retry(),
         listen=lambda _event: None,

@@ -24,9 +24,9 @@ class Point:
 
 
 def grow(url: str, folder: Path, scratch: Path, *, is_quick: bool) -> Iterator[Point]:
-    """Run 100 to 1,000,000 tiny tasks, then answers of growing size; half an hour, most of it the last million."""
+    """Run 100 to 100,000 tiny tasks, then answers of growing size; `memory` has the plan of a million."""
     count = 100
-    while count <= (1000 if is_quick else 1_000_000):
+    while count <= (1000 if is_quick else 100_000):
         yield _point("tasks", count, Work(url=url, model="tiny", items=count, in_flight=32, folder=folder), scratch)
         count *= 10
     sizes = (("0.4MB", 0.4, 200), ("2.7MB", 2.7, 120), ("14MB", 14.0, 40), ("40MB", 40.0, 16))
@@ -39,7 +39,7 @@ def _point(axis: str, at: float, work: Work, scratch: Path) -> Point:
     shutil.rmtree(work.folder, ignore_errors=True)
     manifest(work)
     arguments = ["imgpipe", work.url, work.model, str(work.items), str(work.in_flight), str(work.folder)]
-    used = child.run("-m", "tests.bench.contenders", *arguments, scratch=scratch, timeout_s=3600)
+    used = child.run("-m", "tests.bench.contenders", *arguments, scratch=scratch)
     shutil.rmtree(work.folder, ignore_errors=True)
     assert used.said.get("images") == work.items, used.errors
     return Point(axis=axis, at=at, cpu_ms=used.said["cpu_s"] / work.items * 1000, peak_mb=used.peak_mb)

@@ -5,7 +5,8 @@ genai-retry    google-genai's async client with `HttpRetryOptions()`: its own wa
 aws-adaptive   botocore's own classes of the mode `adaptive` (client-side rate limiting: cubic, token bucket) and of its
                waits, 3 attempts, around a plain HTTP client; a thread for each request in flight, as boto3 has
 
-All ask the simulator, one after the other, for `seconds` each, and are ended; what they reached is read from its bill.
+Each asks a simulator of its own for `seconds`, all at the same time, and is ended; what it reached is read from that
+simulator's bill. Ten tiny images a second are little work.
 
     python -m tests.bench.limited NAME URL IN_FLIGHT
 """
@@ -20,6 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -56,15 +58,18 @@ class Reached:
 
 
 def measured(scratch: Path, *, seconds: int) -> Iterator[Reached]:
-    """Let each client ask each server for `seconds`."""
+    """Let all clients ask each kind of server for `seconds`."""
     for server, profile in SERVERS.items():
-        for name in NAMES:
-            yield _reached(server, profile, name, scratch / "limited", seconds)
+        with ThreadPoolExecutor(len(NAMES)) as threads:
+            asking = [
+                threads.submit(_reached, server, profile, name, scratch / f"limited-{name}", seconds) for name in NAMES
+            ]
+            yield from (one.result() for one in asking)
 
 
 def _reached(server: str, profile: str, name: str, folder: Path, seconds: int) -> Reached:
     folder.mkdir(exist_ok=True)
-    bill, described = folder / f"{server}-{name}.jsonl", folder / "profile.yaml"
+    bill, described = folder / f"{server}.jsonl", folder / "profile.yaml"
     described.write_text(profile)
     serve = ["pipeline", "simulate", "--port", "0", "--profile", str(described), "--bill", str(bill)]
     with _started(serve, stdout=subprocess.PIPE) as simulator:

@@ -30,11 +30,12 @@ class Ended:
 class Imgpipe:
     """Calls the command and looks at what it leaves."""
 
-    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str] | None = None) -> None:
         self.folder = folder
         self._capsys = capsys
 
     def __call__(self, *args: str | Path) -> Ended:
+        assert self._capsys is not None
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as stop:
             main([str(arg) for arg in args])

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -99,7 +99,8 @@ async def desk(made: Path) -> AsyncIterator[Visitor]:
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         yield Visitor(session, await announced)
     serving.cancel()
-    await serving
+    with suppress(asyncio.CancelledError):
+        await serving
 
 
 async def test_it_listens_on_this_machine_alone_and_its_token_is_in_no_request(desk: Visitor) -> None:
@@ -287,13 +288,14 @@ async def test_the_key_of_a_dotenv_does_not_stay_in_its_process(made: Path) -> N
     await announced
     assert living(JudgeSession)._setup.manifest.secrets == ()
     serving.cancel()
-    await serving
+    with suppress(asyncio.CancelledError):
+        await serving
 
 
 async def test_it_ends_when_no_window_asks(made: Path) -> None:
     serving = asyncio.create_task(judge_server.serve_judge(setup_of(made), idle_s=0.05), name="judge")
     ended, _ = await asyncio.wait({serving}, timeout=10)
-    serving.cancel()  # which ends it without an error, so that `wait_for` would see no difference
+    serving.cancel()
     assert ended == {serving}
 
 

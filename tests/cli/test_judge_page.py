@@ -1,15 +1,19 @@
 """judge in a headless Chromium: the served page under its own policy, two windows, a server that ends."""
 
 import asyncio
+import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipeline.app import judge_server
+from pipeline.cli.main import main
 from pipeline.store.marks import read_marks
+from pipeline.view import logs
 from tests.cli.conftest import Imgpipe
 from tests.cli.test_judge import setup_of
 from tests.report.sheets import CHROMIUM, FLAGS, Sheet
@@ -17,10 +21,24 @@ from tests.report.sheets import CHROMIUM, FLAGS, Sheet
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(60)]  # a run, a server and a browser are started
 
 
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the images of every test, before the browser is open: its driver has the event loop of this thread."""
+    folder = tmp_path_factory.mktemp("shop")
+    manifest = Imgpipe(folder).manifest()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        with pytest.raises(SystemExit, match=r"^0$"):
+            main(["run", str(manifest), "-q"])
+    logs.tear_down()
+    return manifest
+
+
 @pytest.fixture
-def address(imgpipe: Imgpipe) -> Iterator[str]:
+def address(imgpipe: Imgpipe, shop: Path) -> Iterator[str]:
     """Serve from a thread of its own: the driver of the browser has this one."""
-    setup = setup_of(imgpipe.made())
+    shutil.copytree(shop.parent, imgpipe.folder, dirs_exist_ok=True)
+    setup = setup_of(imgpipe.folder / shop.name)
     with sqlite3.connect(imgpipe.state / "ledger.sqlite") as ledger:
         ledger.execute("UPDATE task SET flags = '' WHERE id = 'mugs/red'")  # blue stays flagged, so it comes first
     started, addresses, stopping = threading.Event(), list[str](), list[Any]()
@@ -50,18 +68,23 @@ def address(imgpipe: Imgpipe) -> Iterator[str]:
     thread.join()
 
 
-@pytest.fixture
-def context(address: str) -> Iterator[Any]:
-    """Open a browser, after the images are made: the driver's own event loop lets no other one run in this thread."""
+@pytest.fixture(scope="module")
+def browser(shop: Path) -> Iterator[Any]:
     if CHROMIUM is None:
         pytest.skip(reason="no chromium here: the page of judge is not tested (apt-get install chromium)")
     driver = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: the page is not tested")
     with driver.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        made = browser.new_context(viewport={"width": 1280, "height": 900})
-        made.set_default_timeout(8000)
-        yield made
-        browser.close()
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture
+def context(browser: Any) -> Iterator[Any]:
+    made = browser.new_context(viewport={"width": 1280, "height": 900})
+    made.set_default_timeout(8000)
+    yield made
+    made.close()
 
 
 def open_at(context: Any, address: str) -> Sheet:

@@ -218,7 +218,7 @@ def rehearse(
         return travel_s + die.expovariate(1 / jitter_s)
 
     def send(ticket: Ticket) -> None:
-        throttle.sent()
+        throttle.sent(ticket)
         while idle and idle[0] < now:
             idle.popleft()
         connect_s = 0.0 if idle else way() + way()

@@ -23,7 +23,7 @@ def most_in_a_minute(starts: list[float], minute_s: float = 60.0) -> int:
 
 @given(rpm=st.integers(1, 40), steps=st.lists(STEP, max_size=30))
 def test_no_minute_holds_more_than_was_told(rpm: int, steps: list[tuple[float, int, bool]]) -> None:
-    window, now, sent = RateWindow.exact(rpm), 0.0, []
+    window, now, sent = RateWindow(rpm), 0.0, []
     for idle, wanted, is_sent in steps:
         now += idle
         for _ in range(wanted):
@@ -60,7 +60,7 @@ def test_throttle_keeps_the_told_rate_whatever_comes_back(rpm: int, steps: list[
 
 
 def test_first_minute_is_spread_evenly() -> None:
-    window, now, starts = RateWindow.exact(60), 0.0, []
+    window, now, starts = RateWindow(60), 0.0, []
     for _ in range(60):
         now += window.delay(now)
         window.started(now)
@@ -70,7 +70,7 @@ def test_first_minute_is_spread_evenly() -> None:
 
 
 def test_lateness_is_made_up_for_but_only_a_little() -> None:
-    window = RateWindow.exact(600)  # one every 0.1017 s
+    window = RateWindow(600)  # one every 0.1017 s
     window.started(0.0)
     window.started(10.0)  # long idle: no credit for what was not sent
     burst = 0
@@ -82,7 +82,7 @@ def test_lateness_is_made_up_for_but_only_a_little() -> None:
 
 @pytest.mark.parametrize(("rpm", "gap_s"), [(0.5, 121.0), (1, 61.0), (1.9, 61.0), (2.5, 30.5)])
 def test_fraction_is_rounded_to_the_safe_side(rpm: float, gap_s: float) -> None:
-    window = RateWindow.exact(rpm)
+    window = RateWindow(rpm)
     window.started(0.0)
     assert window.delay(0.0) == pytest.approx(gap_s)
 
@@ -90,4 +90,4 @@ def test_fraction_is_rounded_to_the_safe_side(rpm: float, gap_s: float) -> None:
 @pytest.mark.parametrize("rpm", [0, -1, float("inf"), float("nan")])
 def test_rate_that_is_none_is_refused(rpm: float) -> None:
     with pytest.raises(ValueError, match="above 0"):
-        RateWindow.exact(rpm)
+        RateWindow(rpm)

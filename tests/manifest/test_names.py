@@ -88,7 +88,7 @@ def test_key_ignores_case_and_composition():
 
 
 @given(st.text(max_size=400), st.sampled_from(["", "-2"]))
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=400, deadline=None)
 def test_no_name_ever_leaves_the_output_directory(rendered, ending):
     try:
         name = output_name(rendered, task_id="job/row", ending=ending)

@@ -80,13 +80,13 @@ def is_right(result):
 
 
 @pytest.mark.parametrize("row", ["H48", "H50"])
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(tree=TREES, status=st.sampled_from([200, 200, 200, 400, 429, 500, 206]))
 def test_any_json_is_read(row, tree, status):
     assert is_right(read(msgspec.json.encode(tree), status))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(inner=TREES)
 def test_any_parts_are_read(inner):
     assert is_right(read(msgspec.json.encode({"candidates": [{"content": {"parts": inner}}]})))

@@ -53,7 +53,6 @@ GAUGE = Gauge(
     unknown_microusd=0,
     reserved_microusd=0,
     budget_left_microusd=None,
-    queued=3,
     pause_reason=None,
     pause_left_s=0.0,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.model import TaskState
-from pipeline.report.gallery import write_report
+from pipeline.report.folder import write_report
 from pipeline.report.tables import ReportRow, ReportTotals
 
 START = datetime(2026, 11, 22, 18, tzinfo=UTC)

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import StorageError
-from pipeline.report.folder import claim_folder, is_thumbnail, report_folder
-from pipeline.report.gallery import _addresses
+from pipeline.report.folder import _addresses, claim_folder, is_thumbnail, report_folder
 from tests.report.reports import make_report, report_rows
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report import gallery
-from pipeline.report.gallery import spend_chart, write_report
+from pipeline.report import folder as gallery
+from pipeline.report.folder import spend_chart, write_report
 from pipeline.report.sheet import packed as pack
 from pipeline.report.sheet import script_json
 from pipeline.report.tables import ReportTotals

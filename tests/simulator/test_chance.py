@@ -4,9 +4,9 @@ from statistics import quantiles
 
 import pytest
 
-from pipeline.simulator.chance import Dice, FaultRules, wait_s, without_words
 from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.profile import CapacityStep, Latency, Profile
+from pipeline.simulator.rules import Dice, FaultRules, wait_s, without_words
 
 NOW = CapacityStep(after=0)
 

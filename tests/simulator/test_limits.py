@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from pipeline.simulator.limits import Limiter
 from pipeline.simulator.profile import Profile
+from pipeline.simulator.rules import Limiter
 
 
 def limiter(time, **fields):

@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from pipeline.simulator.billing import Entry
 from pipeline.simulator.faults import FAULTS
 from pipeline.simulator.profile import built_in, parse
+from pipeline.simulator.responses import Entry
 
 PAGE = (Path(__file__).parents[2] / "pipeline" / "simulator" / "README.md").read_text()
 

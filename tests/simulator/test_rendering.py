@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from pipeline.simulator.rendering import tiny
+from pipeline.simulator.pictures import tiny
 
 MIMES = ["image/png", "image/jpeg"]
 

@@ -6,9 +6,10 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.view.cost import CostLine, costs_json, costs_sentence, show_costs
+from pipeline.store.history import Cost
+from pipeline.view.status import costs_json, costs_sentence, show_costs
 
-LINE = CostLine(
+LINE = Cost(
     key=("posters", "gemini-3.1-flash-image-preview", "2026-11-22"),
     attempts=7,
     images=6,
@@ -18,7 +19,7 @@ LINE = CostLine(
 NAMES = ("job", "model", "day")
 
 
-def printed(*lines: CostLine) -> list[str]:
+def printed(*lines: Cost) -> list[str]:
     console = Console(file=io.StringIO(), width=80, color_system=None)
     show_costs(NAMES, lines, console, is_play_money=False)
     assert isinstance(console.file, io.StringIO)
