@@ -14,13 +14,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.errors import ImgpipeError, InputError, TryLater
-from pipeline.senders.dispatch import Dispatch, Worker
 from pipeline.senders.worker import Report, Sender, versions
 
 LOCAL: Final = "local"
@@ -36,6 +35,59 @@ ASK: Final = (
     "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=9)"
 )
 _log: Final = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Worker:
+    """One sender process, and those that replace it. Attempts are given to it between `ready` and `lose`.
+
+    The generation tells one process from the next: an error of a dead one that is heard late takes nothing from the
+    one that came after.
+    """
+
+    number: int  # from 1
+    node: str = ""  # where its present process is
+    generation: int = 0
+    is_ready: bool = False
+    in_flight: set[int] = field(default_factory=set)  # numbers of attempts that its present process was given
+
+    def __str__(self) -> str:
+        return f"{self.number}@{self.node}" if self.node else str(self.number)
+
+
+@dataclass(slots=True, kw_only=True)
+class Dispatch:
+    """Which worker of a run gets the next attempt: decisions only, no Ray, no clock."""
+
+    workers: Sequence[Worker]
+    lost: int = 0  # processes that died, each counted once
+
+    def __repr__(self) -> str:
+        loads = ", ".join(f"{worker}: {len(worker.in_flight)}" for worker in self.workers if worker.is_ready)
+        return f"<Dispatch {self.ready_now} of {len(self.workers)} ready ({loads}), {self.lost} lost>"
+
+    @property
+    def ready_now(self) -> int:
+        return sum(worker.is_ready for worker in self.workers)
+
+    def pick(self) -> Worker | None:
+        """Return the worker with the fewest attempts in flight; None: none is ready."""
+        return min((each for each in self.workers if each.is_ready), key=lambda each: len(each.in_flight), default=None)
+
+    def ready(self, worker: Worker, node: str) -> None:
+        """Give a new process of a worker attempts from here on; what an earlier one had is not its own."""
+        worker.generation += 1
+        worker.node = node
+        worker.in_flight = set()
+        worker.is_ready = True
+
+    def lose(self, worker: Worker, generation: int) -> bool:
+        """Give a process of a worker nothing more, because it died; say whether this is heard for the first time."""
+        if worker.generation != generation or not worker.is_ready:
+            return False
+        worker.is_ready = False
+        self.lost += 1
+        return True
 
 
 @dataclass(slots=True, kw_only=True)
@@ -281,11 +333,12 @@ async def start_workers(
         scheduling_strategy="SPREAD",
     )(Sender)
     actors = [actor.remote(*functions) for _ in range(number)]
-    proofs = {asyncio.create_task(_report(each, order, probe), name="prove"): each for each in actors}
-    done, waiting = await _first_come(set(proofs))
-    for task in waiting:
-        task.cancel()
-        ray.kill(proofs[task])
+    async with asyncio.TaskGroup() as group:
+        proofs = {group.create_task(_report(each, order, probe), name="prove"): each for each in actors}
+        done, waiting = await _first_come(set(proofs))
+        for task in waiting:
+            task.cancel()
+            ray.kill(proofs[task])
     cluster.reports = [task.result() for task in done]
     refuse_unfit(cluster.reports)
     if not done:

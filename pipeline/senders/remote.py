@@ -13,8 +13,7 @@ from typing import Final, Protocol
 from pipeline.engine.events import Listener, Warned, WorkerChanged
 from pipeline.errors import Exit, InputError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault
-from pipeline.senders.cluster import AGAIN_S, PATIENCE_S, Cluster, refuse_unfit
-from pipeline.senders.dispatch import Worker
+from pipeline.senders.cluster import AGAIN_S, PATIENCE_S, Cluster, Worker, refuse_unfit
 from pipeline.senders.local import STOPPED
 from pipeline.senders.worker import NOT_READY, Report, unpacked
 

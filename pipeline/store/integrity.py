@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.buckets import Bucket, as_input_error, open_bucket
+from pipeline.buckets import Bucket, Listed, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
@@ -138,22 +138,25 @@ def _verify_objects(
     done = reader.all_done()
     with ThreadPoolExecutor(READERS, "verify") as threads, Decoder() as decoder:
         while batch := [artifact for _, artifact in itertools.islice(done, 4 * READERS)]:
-            present = []
-            for artifact in batch:
-                each = listed.get(artifact.path)
-                is_same = each is not None and each.size_bytes == artifact.size_bytes
-                if each is None:
-                    found.missing.append(artifact.path)
-                elif not is_same or (check == "quick" and each.version != artifact.mtime_ns):
-                    found.changed.append(artifact.path)
-                elif check != "quick":
-                    present.append(artifact)
+            present = [each for each in batch if _is_listed(listed.get(each.path), each, found, check=check)]
             look = partial(_check_object, bucket, found, decoder=decoder if check == "decode" else None)
-            list(threads.map(look, present))
+            list(threads.map(look, present if check != "quick" else ()))
             found.checked += len(batch)
             progress(found.checked)
     images = (path for path in listed if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith("."))
     found.unrecorded = [path for path in images if not reader.is_recorded(path)]
+
+
+def _is_listed(listed: Listed | None, artifact: Artifact, found: Verification, *, check: str) -> bool:
+    """Say whether a listing shows an image as it was recorded; else write down what it shows."""
+    if listed is None:
+        found.missing.append(artifact.path)
+        return False
+    is_same = listed.size_bytes == artifact.size_bytes
+    if not is_same or (check == "quick" and listed.version != artifact.mtime_ns):
+        found.changed.append(artifact.path)
+        return False
+    return True
 
 
 def _check_object(bucket: Bucket, found: Verification, artifact: Artifact, *, decoder: Decoder | None) -> None:

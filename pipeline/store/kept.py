@@ -35,6 +35,7 @@ def sending_on(bucket: Bucket, state: Tree, ledger_id: str) -> Callable[[str], N
     """Return what moves a file that was kept on this machine, and its facts, into the bucket."""
 
     def send_on(name: str) -> None:
+        """Move one file; its bytes stay here where the bucket does not take them. Raises OSError."""
         with state.directory(FOLDER) as fd:
             for each in (name + FACTS, name):  # a body never comes without its facts
                 try:

@@ -82,6 +82,7 @@ class _LedgerSalvage:
         self._is_broken = False  # the table that is being read
 
     def run(self) -> None:
+        """Copy tables in the order in which rows refer to each other, then the money."""
         self._carry_ledger_id()
         for table in ("manifest", "run", "task", "given", "edit", "record", "earlier", "hold"):
             for row in self._readable(table):

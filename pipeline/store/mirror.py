@@ -101,6 +101,7 @@ class BucketMirror:
         return self._bucket.read(file)
 
     def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:
+        """Put an object; the service compares the version of what it replaces."""
         attributes = {"Content-Type": mime}
         try:
             if before is None:

@@ -193,6 +193,7 @@ class _Files:
         self._outputs = outputs
 
     def paths(self, name: str) -> list[str]:
+        """Look at the names one by one, so that memory stays flat."""
         folder, stem = split(name)
         disk = self._outputs.disk
         try:

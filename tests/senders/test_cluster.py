@@ -12,8 +12,7 @@ from pipeline.engine.events import Event, WorkerChanged
 from pipeline.errors import Exit, InputError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault, Usage
 from pipeline.senders import cluster, remote
-from pipeline.senders.cluster import Cluster, refuse_unfit
-from pipeline.senders.dispatch import Dispatch, Worker
+from pipeline.senders.cluster import Cluster, Dispatch, Worker, refuse_unfit
 from pipeline.senders.remote import ClusterSender, opened
 from pipeline.senders.worker import MOST_BYTES, NOT_READY, Report, Sender, packed, unpacked, versions
 from tests.engine.fakes import FakeSender, artifact, failure, task

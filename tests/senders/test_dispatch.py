@@ -1,6 +1,6 @@
 """Who gets the next attempt, and which attempts a death is about."""
 
-from pipeline.senders.dispatch import Dispatch, Worker
+from pipeline.senders.cluster import Dispatch, Worker
 
 
 def dispatch(number: int) -> Dispatch:

@@ -229,5 +229,5 @@ def _settle(outcome: "Future[T]", work: Callable[[], T]) -> None:
     """Do work in this thread; its error is raised where the outcome is asked for."""
     try:
         outcome.set_result(work())
-    except BaseException as error:
+    except BaseException as error:  # seen by the thread that waits for the outcome
         outcome.set_exception(error)
