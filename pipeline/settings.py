@@ -106,4 +106,3 @@ MIN_SIDE: Final = "min_side"
 SAME_AS_INPUT: Final = "same_as_input"
 TWIN: Final = "twin"
 CHECKS: Final = (BLANK, ASPECT, MIN_SIDE, SAME_AS_INPUT, TWIN)
-DEFAULT_CHECKS: Final = (BLANK, ASPECT, SAME_AS_INPUT)

@@ -10,12 +10,13 @@ import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.inputs import InputDigests, InputFiles, InputObjects
+from pipeline.manifest.inputs import InputDigests, InputFiles
 from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.location import Place
+from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow
@@ -83,14 +84,6 @@ class Claims:
         """Note that a task writes into a folder that is called like an image."""
         self._connection.execute("INSERT INTO folder VALUES (?, ?)", (name_key, task_id))
 
-    def shared_ids(self) -> Iterator[Shared]:
-        """Yield ids of more than one task."""
-        return self._shared("id")
-
-    def shared_names(self) -> Iterator[Shared]:
-        """Yield output names of more than one task, as their keys."""
-        return self._shared("name_key")
-
     def outputs_as_inputs(self) -> Iterator[tuple[str, str]]:
         """Yield (writing task, reading task)."""
         self._flush()
@@ -104,7 +97,8 @@ class Claims:
     def close(self) -> None:
         self._connection.close()
 
-    def _shared(self, column: str) -> Iterator[Shared]:
+    def shared(self, column: Literal["id", "name_key"]) -> Iterator[Shared]:
+        """Yield ids, or keys of output names, of more than one task."""
         self._flush()
         for value, first, first_line, last, last_line, tasks in self._connection.execute(_SHARED.format(column=column)):
             yield Shared(value, first, first_line, last, last_line, tasks)
@@ -138,9 +132,8 @@ class Expansion:
     ) -> None:
         self.count = 0
         self._manifest = manifest
-        objects = InputObjects()
-        files = InputFiles(manifest.path.absolute().parent.resolve(), digests, objects=objects, promised=promised)
-        self._sources = Sources(manifest, upstream=upstream, now=now, objects=objects, files=files)
+        files = InputFiles(folder_of(manifest.path), digests, promised=promised)
+        self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
         self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
@@ -252,9 +245,9 @@ class Expansion:
             self._unlisted += 1
 
     def _shared(self, claims: Claims) -> Iterator[Problem]:
-        for shared in claims.shared_ids():
+        for shared in claims.shared("id"):
             yield self._shared_id(shared)
-        for shared in claims.shared_names():
+        for shared in claims.shared("name_key"):
             if shared.first != shared.last:
                 yield self._shared_name(shared)
         for image, inside in claims.folders_as_images():

@@ -16,10 +16,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import PydanticCustomError, core_schema
 
+from pipeline import model, settings
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
 from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
-from pipeline.settings import METRICS_SUFFIX
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
 
@@ -101,9 +101,9 @@ def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[o
 
 def _metrics(value: object) -> str:
     path = _place(path_trouble)(value)
-    if not path.endswith(METRICS_SUFFIX):
-        what = f"metrics are written to a file *{METRICS_SUFFIX} only"
-        raise fault(what, f"write for example metrics/imgpipe{METRICS_SUFFIX}")
+    if not path.endswith(settings.METRICS_SUFFIX):
+        what = f"metrics are written to a file *{settings.METRICS_SUFFIX} only"
+        raise fault(what, f"write for example metrics/imgpipe{settings.METRICS_SUFFIX}")
     return path
 
 
@@ -219,7 +219,7 @@ _KEY_VARIABLE = r"^(?!AWS_|GITHUB_|GH_|SSH_)(?=[A-Za-z0-9_]{1,64}$)[A-Za-z_][A-Z
 _ASPECT_RATIO = re.compile(r"[1-9][0-9]?:[1-9][0-9]?")
 _DELIMITER = r'^[^"\r\nA-Za-z0-9]$'
 SIZES = ("512", "1K", "2K", "4K")
-ASPECTS = ("prompt", "inputs", "params", "model")
+ASPECTS = tuple(aspect.value for aspect in model.Aspect)
 _MANY = 10**9
 
 
@@ -401,9 +401,9 @@ Name = Annotated[str, Checked(_name, {"type": ["string", "number", "boolean"], "
 Address = Annotated[str, Checked(_address, {"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})]
 Url = Annotated[str, Checked(_url, {"type": "string", "pattern": "^https?://"})]
 VariableName = Annotated[str, Checked(_variable, {"type": "string", "pattern": _KEY_VARIABLE})]
-KindKey = Annotated[str, _one_of("cometapi", "google", "simulator")]
+KindKey = Annotated[str, _one_of(*(kind.value for kind in settings.Kind))]
 Thinking = Annotated[str, _one_of("minimal", "medium", "high")]
-Tier = Annotated[str, _one_of("standard", "flex")]
+Tier = Annotated[str, _one_of(*(tier.value for tier in model.Tier))]
 Delimiter = Annotated[str, Checked(_delimiter, {"type": "string", "pattern": _DELIMITER})]
 Encoding = Annotated[str, _one_of(*ENCODINGS)]
 Done = Annotated[str, _one_of("done")]

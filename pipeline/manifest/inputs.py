@@ -84,13 +84,11 @@ class InputObjects:
 class InputFiles:
     """Looks at the input images of one expansion; paths are relative to the manifest's folder."""
 
-    def __init__(
-        self, folder: Path, digests: InputDigests, *, objects: InputObjects, promised: object | None = None
-    ) -> None:
+    def __init__(self, folder: Path, digests: InputDigests, *, promised: object | None = None) -> None:
         """`promised`: a folder or bucket whose images may be missing, because they are yet to be made."""
         self._folder = str(folder)
         self._digests = digests
-        self._objects = objects
+        self.objects = InputObjects()
         self._promised = None if promised is None else f"{promised}/"
         self._known: dict[str, InputImage | BadValue] = {}
         self._sound: set[str] = set()
@@ -123,7 +121,7 @@ class InputFiles:
             return
         try:
             if is_object(image.path):
-                start = self._objects.start(image.path)
+                start = self.objects.start(image.path)
             else:
                 with open_regular(image.path) as stream:
                     start = stream.read(12)
@@ -183,7 +181,7 @@ class InputFiles:
         if self._promised is not None and address.startswith(self._promised):
             return InputImage(path=address, sha256="", size_bytes=0, mtime_ns=0)
         try:
-            found = self._objects.look(address)
+            found = self.objects.look(address)
             if found is None:
                 raise BadValue(f"input image {_shown(address)} is missing", "check the address")
             if found.size_bytes == 0:

@@ -24,7 +24,7 @@ from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile, Matrix
 from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
 from pipeline.model import Aspect, ImageChecks, Tier
-from pipeline.settings import CHECKS, DEFAULT_CHECKS, MIN_SIDE
+from pipeline.settings import CHECKS, MIN_SIDE
 from pipeline.text import did_you_mean
 
 MAX_COMBINATIONS = 1_000_000
@@ -122,7 +122,20 @@ BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
 KeyPath = tuple[str | int, ...]  # of keys
 Layers = tuple[tuple[KeyPath, Keys], ...]  # innermost first, each with its path of keys
 
-_CHECKS = ImageChecks(names=DEFAULT_CHECKS)
+
+def _checks(keys: ChecksKeys) -> ImageChecks:
+    side = keys.min_side
+    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
+    actions |= {} if side is None else {MIN_SIDE: side.action}
+    return ImageChecks(
+        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
+        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
+        most_redos=keys.redo,
+        min_side_px=0 if side is None else side.pixels,
+    )
+
+
+_CHECKS = _checks(ChecksKeys.or_default(None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,18 +176,6 @@ class Scope:
     def for_id(self) -> "Scope":
         """The scope of an `id` template, which cannot use what it makes."""
         return Scope(self.names - {"id", "variant"}, self.keys)
-
-
-def _checks(keys: ChecksKeys) -> ImageChecks:
-    side = keys.min_side
-    actions = {name: getattr(keys, name) for name in CHECKS if name != MIN_SIDE}
-    actions |= {} if side is None else {MIN_SIDE: side.action}
-    return ImageChecks(
-        names=tuple(name for name in CHECKS if actions.get(name, "off") != "off"),
-        redo=tuple(name for name in CHECKS if actions.get(name) == "redo"),
-        most_redos=keys.redo,
-        min_side_px=0 if side is None else side.pixels,
-    )
 
 
 _BUILT_IN = Recipe()

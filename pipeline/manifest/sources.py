@@ -24,10 +24,10 @@ from pipeline.manifest.globbing import (
     own_directories,
     walk,
 )
-from pipeline.manifest.inputs import InputFiles, InputObjects
+from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import Combinations, JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.location import secret_reason, split_bucket
+from pipeline.manifest.location import folder_of, secret_reason, split_bucket
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable
@@ -57,21 +57,14 @@ class Sources:
     """
 
     def __init__(
-        self,
-        manifest: Manifest,
-        *,
-        upstream: Upstream | None,
-        now: Callable[[], float],
-        objects: InputObjects,
-        files: InputFiles,
+        self, manifest: Manifest, *, upstream: Upstream | None, now: Callable[[], float], files: InputFiles
     ) -> None:
         self.waiting: list[str] = []
         self.notes: list[str] = []
         self._manifest = manifest
-        self._folder = manifest.path.absolute().parent.resolve()
+        self._folder = folder_of(manifest.path)
         self._upstream = upstream
         self._now = now
-        self._objects = objects
         self._input_files = files
 
     def rows(self, plan: JobPlan) -> Iterator[SourceRow | Problem]:
@@ -223,7 +216,7 @@ class Sources:
     def _in_bucket(self, plan: JobPlan, each: Each, wanted: Wanted, inside: str) -> Iterator[SourceRow | Problem]:
         """Yield a row for every object that matches. Raises StorageError: the bucket cannot be reached."""
         glob = wanted.glob
-        listed = self._objects.list((glob.bucket + glob.base).rstrip("/"))
+        listed = self._input_files.objects.list((glob.bucket + glob.base).rstrip("/"))
         try:
             for name in matching(wanted, ((found.path, found.size_bytes) for found in listed), self._own_in(glob)):
                 location = glob.location_of(name)
@@ -245,7 +238,7 @@ class Sources:
 
     def _is_young(self, path: str, min_age_s: float) -> bool:
         if is_object(path):
-            found = self._objects.look(path)
+            found = self._input_files.objects.look(path)
             return found is not None and self._now() - found.written_at.timestamp() < min_age_s
         try:
             return self._now() - os.stat(path).st_mtime < min_age_s  # noqa: PTH116 - as above

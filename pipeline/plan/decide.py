@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Digests, Edit, Known, Task, TaskState
+from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Edit, Known, Task, TaskState
 from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
 
@@ -25,7 +25,7 @@ REJECTED: Final = "rejected"
 
 
 class FileView(Protocol):
-    """What `judge` asks of the output directory."""
+    """What `decide` asks of the output directory."""
 
     def compare(self, artifact: Artifact) -> FileComparison: ...
     def in_the_way(self, name: str, own: str | None) -> str | None: ...
@@ -160,7 +160,7 @@ def changed_aspects(task: Task, known: Known) -> list[Aspect]:
     """
     if task.fingerprint == known.fingerprint:
         return []
-    differing = [aspect for aspect in Aspect if _digest(task.digests, aspect) != _digest(known.digests, aspect)]
+    differing = [each for each in Aspect if getattr(task.digests, each.value) != getattr(known.digests, each.value)]
     if Aspect.INPUTS in differing and _has_same_pixels(task, known):
         differing.remove(Aspect.INPUTS)
         return differing
@@ -177,18 +177,6 @@ def _has_new_metadata(task: Task, known: Known) -> bool:
     """Say whether the request is the same but for metadata of its inputs: the ledger learns its fingerprint."""
     is_other = task.fingerprint != known.fingerprint and task.digests.inputs != known.digests.inputs
     return is_other and _has_same_pixels(task, known)
-
-
-def _digest(digests: Digests, aspect: Aspect) -> str:
-    match aspect:
-        case Aspect.PROMPT:
-            return digests.prompt
-        case Aspect.INPUTS:
-            return digests.inputs
-        case Aspect.PARAMS:
-            return digests.params
-        case Aspect.MODEL:
-            return digests.model
 
 
 PART: Final = re.compile(r"\.part-(?:([0-9a-f]{8})-)?\d+-[0-9a-f]{64}")  # its ledger; the older form lacks it

@@ -32,7 +32,7 @@ SETTLED: Final = frozenset({UNCHANGED, RENAMED, ACCEPTED, *Edit})  # done, and n
 
 
 class Key(NamedTuple):
-    """What the tasks of one group have in common. `why`: a reason of `judge` when due, else where they stand."""
+    """What the tasks of one group have in common. `why`: a reason of `decide` when due, else where they stand."""
 
     job: str
     why: str
