@@ -22,7 +22,7 @@ from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
-from pipeline.imaging.provenance import is_signed
+from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
 from pipeline.model import Artifact, BucketUrl, Edit, TaskState
 from pipeline.plan.plan import PlanRow

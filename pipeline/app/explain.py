@@ -16,7 +16,7 @@ from typing import Any, Final
 from pipeline.app.status import Record, attempt_line, flags_text, recorded, records_of
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import InputError, Problem
-from pipeline.imaging.provenance import extract, is_signed
+from pipeline.imaging.metadata import extract, is_signed
 from pipeline.manifest.location import input_trouble
 from pipeline.model import SIDECAR, Artifact, Edit, Known
 from pipeline.store.history import Maker, PastAttempt

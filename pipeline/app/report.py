@@ -18,7 +18,7 @@ from pipeline.app.planning import reading
 from pipeline.app.redo import marks_of
 from pipeline.app.status import CHANGED, flags_text, selected_rows, state_of
 from pipeline.days import zone_of
-from pipeline.imaging.provenance import is_signed
+from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.folder import report_folder, write_report

@@ -1,13 +1,23 @@
-"""Removes private metadata from a whole PNG, JPEG or WebP without touching its pixels.
+"""Metadata in a whole PNG, JPEG or WebP: removes what is private, embeds a record of how the image was made, reads it.
 
-EXIF (places, times, serial numbers), XMP, IPTC and comments go. The colour profile stays, and so does the orientation,
-without which the picture would lie on its side.
+The compressed picture is copied byte for byte. EXIF (places, times, serial numbers), XMP, IPTC and comments can be
+removed; the colour profile stays, and so does the orientation, without which the picture would lie on its side. The
+record is an XMP packet: it marks the picture as made by a trained model (IPTC Digital Source Type) and carries JSON
+beside what others wrote there. A C2PA signature covers a file's bytes and would be invalid afterwards: a signed file is
+left as it is, and its record is written to a file beside it (`sidecar`).
 """
 
+import hashlib
+import json
+import re
+import struct
 import zlib
+from collections.abc import Callable, Iterator
+from html import escape, unescape
 from struct import pack
 
-from pipeline.imaging.formats import jpeg_segments, png_chunks, webp_chunks
+from pipeline.imaging.formats import Bytes, jpeg_segments, png_chunks, webp_chunks
+from pipeline.model import Sidecar
 
 _ORIENTATION = 0x0112
 _EXIF_HEADER = b"Exif\0\0"
@@ -126,3 +136,294 @@ def _strip_webp(data: bytes) -> bytes:
     if flags_at is not None:
         whole[flags_at] = whole[flags_at] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if lies != 1 else 0)
     return bytes(whole)
+
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_OURS = "urn:x-imgpipe:1.0#"
+# IPTC Photo Metadata Standard, Digital Source Type
+_SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+MARK = _OURS.encode()  # stands in whatever carries a record of ours
+_HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
+_TAIL = '<?xpacket end="w"?>'
+_END = "</rdf:RDF>"
+_BLOCK = re.compile(
+    rf'<rdf:Description rdf:about="[^"]*" xmlns:imgpipe="{re.escape(_OURS)}".*?</rdf:Description>', re.S
+)
+_RECORD = re.compile(r'<imgpipe:Record>([^<]*)</imgpipe:Record>|imgpipe:Record="([^"]*)"')
+_ABOUT = re.compile(r'rdf:about="([^"]*)"')
+
+
+def make_packet(record: dict[str, object], existing: bytes | None = None) -> bytes:
+    """Return a packet with the record; the statements of `existing` stay, an earlier record of ours does not."""
+    return _merged(existing, lambda around: _description(around, _record(record)))
+
+
+def note_packet(guid: str, existing: bytes | None = None) -> bytes:
+    """Return a packet that only says where the record is: in the extended XMP of that GUID."""
+    note = f'<xmpNote:HasExtendedXMP xmlns:xmpNote="http://ns.adobe.com/xmp/note/">{guid}</xmpNote:HasExtendedXMP>'
+    return _merged(existing, lambda around: _description(around, note))
+
+
+def extension(record: dict[str, object]) -> bytes:
+    """Return the serialised record for extended XMP: the same tree without the packet's wrapper."""
+    return _tree(_description("", _record(record))).encode()
+
+
+def read_packet(found: bytes) -> dict[str, object] | None:
+    """Return the record of a packet or an extension; None when there is none of ours."""
+    match = _RECORD.search(found.decode("utf-8", "replace"))
+    if match is None:
+        return None
+    try:
+        record = json.loads(unescape(match[1] if match[1] is not None else match[2]))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def is_ours(found: bytes) -> bool:
+    """Tell whether a packet, or the first piece of an extension, has a record of ours."""
+    return MARK in found
+
+
+def _merged(existing: bytes | None, describe: Callable[[str], str]) -> bytes:
+    text = "" if existing is None else existing.decode("utf-8", "replace")
+    text = _BLOCK.sub("", text)
+    place = text.rfind(_END)
+    if place < 0:
+        return (_HEAD + _tree(describe("")) + _TAIL).encode()
+    return (text[:place] + describe(text) + text[place:]).encode()
+
+
+def _description(around: str, body: str) -> str:
+    """Return our block: it speaks of the same picture as the packet around it, and repeats no statement of it."""
+    about = _ABOUT.search(around)
+    is_said = "DigitalSourceType" in around
+    source = f"<Iptc4xmpExt:DigitalSourceType>{_SOURCE}</Iptc4xmpExt:DigitalSourceType>"
+    return (
+        f'<rdf:Description rdf:about="{about[1] if about else ""}" xmlns:imgpipe="{_OURS}" xmlns:Iptc4xmpExt="{_IPTC}">'
+        f"{'' if is_said else source}{body}</rdf:Description>"
+    )
+
+
+def _record(record: dict[str, object]) -> str:
+    """Return the record as ASCII JSON, so that no control character needs XML's consent."""
+    text = json.dumps(record, separators=(",", ":"), sort_keys=True)
+    return f"<imgpipe:Record>{escape(text, quote=False)}</imgpipe:Record>"
+
+
+def _tree(description: str) -> str:
+    return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}">{description}{_END}</x:xmpmeta>'
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_KEY = b"XML:com.adobe.xmp\0"
+_JPEG_KEY = b"http://ns.adobe.com/xap/1.0/\0"
+_JPEG_MORE = b"http://ns.adobe.com/xmp/extension/\0"
+_JPEG_ROOM = 65_533 - len(_JPEG_KEY)  # of one APP1 segment; XMP specification part 3, 1.1.3
+_JPEG_PIECE = 65_400  # of extended XMP in one segment
+_MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
+_XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10  # VP8X; WebP container specification
+
+Chunk = tuple[bytes, bytes]
+
+
+def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
+    """Return the image with the record in it, in place of an earlier one.
+
+    Raises ValueError when the bytes are not a whole image of that type.
+    """
+    try:
+        match mime:
+            case "image/png":
+                return _embed_png(data, record)
+            case "image/jpeg":
+                return _embed_jpeg(data, record)
+            case "image/webp":
+                return _embed_webp(data, record)
+    except (struct.error, IndexError) as error:
+        raise ValueError(f"not a whole {mime}") from error
+    raise ValueError(f"no place for a record in {mime}")
+
+
+def is_signed(data: Bytes) -> bool:
+    """Whether a C2PA manifest stands in the file; whether it fits is for a verifier to say.
+
+    PNG `caBX`, JPEG APP11 with a JUMBF box of kind `c2pa`, WebP `C2PA`: C2PA specification 2.1, appendix A.
+    """
+    try:
+        if data[:8] == _PNG:
+            return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
+        if data[:2] == b"\xff\xd8":
+            apps = (
+                bytes(data[at + 4 : min(end, at + 260)])
+                for code, at, end in jpeg_segments(data, scans=False)
+                if code == 0xEB
+            )
+            return any(head[:2] == b"JP" and b"c2pa" in head for head in apps)
+        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+            return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
+    except (ValueError, struct.error, IndexError):
+        return False
+    return False
+
+
+def sidecar(record: dict[str, object]) -> Sidecar:
+    """Return the record as a file of its own: an XMP packet, as photo programs keep it beside an image."""
+    return Sidecar(data=make_packet(record), mark=MARK)
+
+
+def extract(data: bytes) -> dict[str, object] | None:
+    """Return the record of an image; None when it has none, or is none."""
+    try:
+        packets = list(_packets(data))
+    except (ValueError, struct.error, IndexError):
+        return None
+    if not packets and data.lstrip().startswith(b"<?xpacket"):  # a file beside an image
+        packets = [data]
+    return next((record for found in packets if (record := read_packet(found)) is not None), None)
+
+
+def _packets(data: bytes) -> Iterator[bytes]:
+    if data.startswith(_PNG):
+        found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
+        yield from (text for text in found if text is not None)
+    elif data.startswith(b"\xff\xd8"):
+        yield from _jpeg_packets(data)
+    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        yield from (data[start:end] for kind, start, end in webp_chunks(data) if kind == b"XMP ")
+
+
+def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
+    """Put the packet before the picture's data, where readers look for it first."""
+    if not data.startswith(_PNG):
+        raise ValueError("not a PNG")
+    existing: bytes | None = None
+    out: list[bytes] = [_PNG]
+    place, end = 0, 0
+    for kind, start, end in png_chunks(data, verify=False):
+        found = _png_packet(kind, data[start:end])
+        if found is not None:
+            existing = found
+            continue
+        if kind == b"IDAT" and place == 0:
+            place = len(out)
+        out.append(data[start - 8 : end + 4])
+    if place == 0:
+        raise ValueError("not a whole PNG")
+    out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + make_packet(record, existing)))
+    return b"".join(out) + data[end + 4 :]
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _png_packet(kind: bytes, body: bytes) -> bytes | None:
+    """Return the XMP packet of an iTXt chunk; None when it is another chunk."""
+    if kind != b"iTXt" or not body.startswith(_PNG_KEY):
+        return None
+    is_compressed = body[len(_PNG_KEY)] == 1
+    *_, text = body[len(_PNG_KEY) + 2 :].split(b"\0", 2)
+    if not is_compressed:
+        return text
+    try:
+        return zlib.decompressobj().decompress(text, _MOST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _embed_jpeg(data: bytes, record: dict[str, object]) -> bytes:
+    """Put the packet behind the JFIF and Exif segments; a record that is too long goes into extended XMP."""
+    segments, rest = _jpeg_segments(data)
+    existing = next((body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY)), None)
+    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and is_ours(body)}
+    kept = [(k, body) for k, body in segments if not body.startswith(_JPEG_KEY) and _guid(body) not in stale]
+    made = [make_packet(record, existing)]
+    if len(made[0]) > _JPEG_ROOM:
+        more = extension(record)
+        guid = hashlib.md5(more, usedforsecurity=False).hexdigest().upper()
+        made = [note_packet(guid, existing)]
+        if len(made[0]) > _JPEG_ROOM:
+            raise ValueError("the XMP packet of this JPEG is full")
+        pieces = (more[at : at + _JPEG_PIECE] for at in range(0, len(more), _JPEG_PIECE))
+        head = _JPEG_MORE + guid.encode()
+        made += [
+            head + struct.pack(">II", len(more), number * _JPEG_PIECE) + piece for number, piece in enumerate(pieces)
+        ]
+    place = 0
+    while place < len(kept) and (kept[place][0] == b"\xe0" or kept[place][1].startswith(b"Exif\0")):
+        place += 1
+    kept[place:place] = [(b"\xe1", _JPEG_KEY + made[0]), *((b"\xe1", piece) for piece in made[1:])]
+    return b"\xff\xd8" + b"".join(_jpeg_segment(kind, body) for kind, body in kept) + rest
+
+
+def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
+    """Return the segments before the first that is not application data or a comment, and everything from there on."""
+    if not data.startswith(b"\xff\xd8\xff"):
+        raise ValueError("not a JPEG")
+    segments: list[Chunk] = []
+    for code, start, end in jpeg_segments(data):
+        if not (0xE0 <= code <= 0xEF or code == 0xFE):
+            return segments, data[start:]
+        segments.append((bytes([code]), data[start + 4 : end]))
+    raise ValueError("not a whole JPEG")
+
+
+def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
+    return b"\xff" + kind + struct.pack(">H", len(body) + 2) + body
+
+
+def _jpeg_packets(data: bytes) -> Iterator[bytes]:
+    segments, _ = _jpeg_segments(data)
+    yield from (body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY))
+    pieces: dict[bytes, dict[int, bytes]] = {}
+    head = len(_JPEG_MORE)
+    for _, body in segments:
+        if body.startswith(_JPEG_MORE):
+            (offset,) = struct.unpack_from(">I", body, head + 36)
+            pieces.setdefault(body[head : head + 32], {})[offset] = body[head + 40 :]
+    yield from (b"".join(parts[offset] for offset in sorted(parts)) for parts in pieces.values())
+
+
+def _guid(body: bytes) -> bytes | None:
+    """Return the GUID of a segment of extended XMP; None for another segment."""
+    head = len(_JPEG_MORE)
+    return body[head : head + 32] if body.startswith(_JPEG_MORE) else None
+
+
+def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
+    """Put the packet at the end, as the container wants it, and announce it in the VP8X chunk, made where missing."""
+    if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
+        raise ValueError("not a WebP")
+    chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
+    existing = next((body for kind, body in chunks if kind == b"XMP "), None)
+    kept = [(kind, body) for kind, body in chunks if kind != b"XMP "]
+    if not kept:
+        raise ValueError("not a whole WebP")
+    if kept[0][0] == b"VP8X":
+        flags = kept[0][1]
+        kept[0] = (b"VP8X", bytes([flags[0] | _XMP_FLAG]) + flags[1:])
+    else:
+        kept.insert(0, (b"VP8X", _vp8x(*kept[0])))
+    kept.append((b"XMP ", make_packet(record, existing)))
+    body = b"WEBP" + b"".join(
+        kind + struct.pack("<I", len(chunk)) + chunk + b"\0" * (len(chunk) % 2) for kind, chunk in kept
+    )
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def _vp8x(kind: bytes, body: bytes) -> bytes:
+    """Return the extended header of a simple file: flags, then width - 1 and height - 1 in 24 bits each."""
+    if kind == b"VP8 ":
+        sides: tuple[int, int] = struct.unpack_from("<HH", body, 6)
+        width, height, has_alpha = sides[0] & 0x3FFF, sides[1] & 0x3FFF, False
+    elif kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", body, 1)
+        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+        has_alpha = bool(bits >> 28 & 1)
+    else:
+        raise ValueError("not a whole WebP")
+    flags = _XMP_FLAG | (_ALPHA_FLAG if has_alpha else 0)
+    return b"".join((struct.pack("<I", flags), *((side - 1).to_bytes(3, "little") for side in (width, height))))

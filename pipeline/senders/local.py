@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Final, Protocol, Self
 
 from pipeline import __version__
-from pipeline.imaging.provenance import embed, is_signed, sidecar
+from pipeline.imaging.metadata import embed, is_signed, sidecar
 from pipeline.model import Answer, Artifact, Attempt, Billed, Failure, Fault, Reply, Task
 from pipeline.pools import whole_pool
 from pipeline.senders.checker import ImageChecker

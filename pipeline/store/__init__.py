@@ -1,9 +1,8 @@
 """What must last: the ledger and the images.
 
 files           every file operation of the store; directories that never lead outside
-sqlite          statements by name, time and errors of SQLite (schema.sql, queries.sql)
 lock            one spender per state directory
-ledger_file     the ledger as a file: checked before it is touched, created, migrated
+ledger_file     the ledger as an SQLite file: checked, created, migrated; statements by name, errors translated
 ledger          its one writer thread, with group commit
 rows            tasks, attempts and artifacts to rows and back
 history         past attempts, runs and money as types

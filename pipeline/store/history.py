@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from pipeline.model import Digests, Edit, Fault, Known, TaskState
+from pipeline.store.ledger_file import from_us
 from pipeline.store.rows import artifact_of
-from pipeline.store.sqlite import from_us
 
 _FLAGS = msgspec.json.Decoder(dict[str, str])
 Row = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types

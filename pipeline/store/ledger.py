@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from pipeline.errors import ImgpipeError, StorageError
-from pipeline.store.ledger_file import connect
-from pipeline.store.sqlite import FROM_SQLITE, is_full, primary_code, storage_error_of
+from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_code, storage_error_of
 
 T = TypeVar("T")
 

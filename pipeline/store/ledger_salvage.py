@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pipeline import __version__
 from pipeline.store import ledger_file
-from pipeline.store.sqlite import FROM_SQLITE, query
+from pipeline.store.ledger_file import FROM_SQLITE, query
 
 Row = tuple[Any, ...]
 FARTHEST: Final = 1 << 40  # no row has a greater number; beyond it the search for readable pages ends

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from pipeline.errors import InputError, StorageError, TryLater
-from pipeline.store.sqlite import unusable
+from pipeline.store.ledger_file import unusable
 
 NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"})
 MOUNTINFO: Final = Path("/proc/self/mountinfo")

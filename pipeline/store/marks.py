@@ -23,8 +23,8 @@ import msgspec
 
 from pipeline.errors import LedgerError, StorageError, TryLater
 from pipeline.model import Mark
+from pipeline.store.ledger_file import APPLICATION_ID, FROM_SQLITE, LOCKED, primary_code
 from pipeline.store.rows import text
-from pipeline.store.sqlite import APPLICATION_ID, FROM_SQLITE, LOCKED, primary_code
 
 NAME: Final = "marks.sqlite"
 BUSY_S: Final = 10.0

@@ -21,9 +21,9 @@ from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.files import Disk, FileComparison, Tree, read_all, split, status_of
+from pipeline.store.ledger_file import query, to_us
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
-from pipeline.store.sqlite import query, to_us
 from pipeline.store.writer import PART, Delivery, supersede
 
 _PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")

@@ -31,7 +31,7 @@ from pipeline.store.history import (
     attempt_of,
     known_of,
 )
-from pipeline.store.sqlite import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
+from pipeline.store.ledger_file import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
 from pipeline.text import name_key
 
 A = TypeVar("A")

@@ -20,12 +20,12 @@ from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
 from pipeline.store.files import Tree, read_all, split, status_of
 from pipeline.store.images.bucket import stored
+from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
 from pipeline.store.reader import LedgerReader
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreResources, StoreSettings, open_resources
-from pipeline.store.sqlite import DamagedLedgerError, query, to_us
 from pipeline.store.writer import PART
 
 BATCH: Final = 500

@@ -21,6 +21,7 @@ from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, 
 from pipeline.store.images.bucket import find_object
 from pipeline.store.integrity import compare_files
 from pipeline.store.kept import MARK, collect
+from pipeline.store.ledger_file import query, to_us
 from pipeline.store.parts import (
     LISTED,
     AttemptRecord,
@@ -37,7 +38,6 @@ from pipeline.store.parts import (
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import Rejected, list_rejected
 from pipeline.store.resources import StoreResources, StoreSettings
-from pipeline.store.sqlite import query, to_us
 
 DAY_US: Final = 86_400_000_000
 LOST: Final = "the process ended while this request was in flight; it may have been billed"

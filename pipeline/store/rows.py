@@ -15,7 +15,7 @@ import msgspec
 
 from pipeline import __version__
 from pipeline.model import Artifact, Attempt, Billed, BucketUrl, Failure, Image, Task, TaskState, Usage, is_object
-from pipeline.store.sqlite import query
+from pipeline.store.ledger_file import query
 from pipeline.text import name_key
 
 Row = Mapping[str, object]

@@ -23,11 +23,11 @@ from pipeline.store.files import components
 from pipeline.store.images.stored import StoredImages
 from pipeline.store.kept import collect
 from pipeline.store.ledger import Awaiting
+from pipeline.store.ledger_file import query, to_us
 from pipeline.store.maintenance import Maintenance, Mover
 from pipeline.store.parts import Recovery
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreOptions, StoreResources, StoreSettings, WriterPool, open_resources
-from pipeline.store.sqlite import query, to_us
 
 T = TypeVar("T")
 BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, not for a CPU

@@ -132,7 +132,7 @@ def test_a_body_that_somebody_edited_is_not_published(imgpipe: Imgpipe) -> None:
 
 
 def test_salvage_embeds_where_the_manifest_asks_for_it(imgpipe: Imgpipe) -> None:
-    from pipeline.imaging.provenance import extract
+    from pipeline.imaging.metadata import extract
 
     manifest, kept = broken(imgpipe, "{mugs: {metadata: embed, items: {red: A red mug}}}")
     understand(kept[0], answer())

@@ -10,7 +10,7 @@ import pytest
 from pipeline import failpoint
 from pipeline.app import explain, maintenance, report
 from pipeline.errors import Exit
-from pipeline.imaging.provenance import extract
+from pipeline.imaging.metadata import extract
 from pipeline.view.explain import FileState, explain_json
 from tests.cli.test_rejected import understand
 from tests.e2e.scripted import KEY, Scripted, Shop, ok, serving

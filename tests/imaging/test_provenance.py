@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops, PngImagePlugin
 
-from pipeline.imaging.provenance import embed, extract, is_signed, sidecar
+from pipeline.imaging.metadata import embed, extract, is_signed, sidecar
 
 RECORD: dict[str, object] = {"task": "posters/a@2", "prompt": 'A "poster" <b>&amp; café</b> ]]> \x00\u202e', "n": 1}
 EXIF = Image.Exif()

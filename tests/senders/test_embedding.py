@@ -8,7 +8,7 @@ from io import BytesIO
 import pytest
 from PIL import Image as Picture
 
-from pipeline.imaging.provenance import extract
+from pipeline.imaging.metadata import extract
 from pipeline.model import Answer, Digests, Image, InputImage, Task
 from pipeline.senders.local import embedded
 from tests.imaging.test_provenance import signed

@@ -17,11 +17,11 @@ from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
 from pipeline.store.files import Disk
 from pipeline.store.images.stored import StoredImages
+from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
 from pipeline.store.resources import WriterPool, open_resources
 from pipeline.store.rows import begin, close, finish, receive, record_of, task_row
-from pipeline.store.sqlite import query
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, SHA, FaultyDisk, answer, files, image, publish, recover, settings, task

@@ -15,11 +15,10 @@ import pytest
 from pipeline.errors import InputError, LedgerError, TryLater
 from pipeline.model import TaskState
 from pipeline.store.files import Disk, Tree
-from pipeline.store.ledger_file import check, migrate
+from pipeline.store.ledger_file import MIGRATIONS, check, migrate
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
 from pipeline.store.resources import open_resources
-from pipeline.store.sqlite import MIGRATIONS
 from tests.store.conftest import Bench
 from tests.store.fakes import files, image, recover, settings, task
 from tests.store.test_disk_faults import Room

@@ -12,8 +12,8 @@ import pytest
 from pipeline.errors import LedgerError
 from pipeline.model import Billed, Failure, Fault, TaskState
 from pipeline.store import rows
+from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
-from pipeline.store.sqlite import query
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, close, files, image, task
 
