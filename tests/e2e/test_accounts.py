@@ -83,7 +83,7 @@ async def test_a_cause_that_appears_in_mid_run_stops_it_and_the_same_command_goe
     shop.rows = 24
     summary = await shop.run(concurrency=4)
     assert (summary.exit, summary.failed) == (Exit.ACCOUNT, 0)
-    assert script.posts <= 10 + answers + 4  # and what was in flight; an image of the first ten may be judged late
+    assert script.posts <= 10 + answers + 6  # and what was in flight; images of the first ten may be judged late
     assert shop.states == {"done": summary.images, "pending": 24 - summary.images}
     script.judge = lambda _number, _row: None
     assert (await shop.run(concurrency=4)).exit is Exit.OK
