@@ -46,7 +46,7 @@ def test_every_example_is_listed() -> None:
     assert {path.stem for path in MANIFESTS} == TASKS.keys()
 
 
-def test_the_schema_is_what_called_prints_and_every_example_fits_it(called: Called) -> None:
+def test_the_schema_is_what_imgpipe_prints_and_every_example_fits_it(called: Called) -> None:
     schema = json.loads((JOBS / "manifest.schema.json").read_text(encoding="utf-8"))
     assert json.loads(called("schema").stdout) == schema
     validator = jsonschema.validators.validator_for(schema)(schema)
