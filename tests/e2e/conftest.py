@@ -169,8 +169,10 @@ def server_loop() -> asyncio.AbstractEventLoop:
 @contextmanager
 def entered(server: AbstractAsyncContextManager[T]) -> Iterator[T]:
     """Serve on the loop of the simulators while the command runs here."""
-    yield asyncio.run_coroutine_threadsafe(server.__aenter__(), server_loop()).result(10)
-    asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), server_loop()).result(10)
+    try:
+        yield asyncio.run_coroutine_threadsafe(server.__aenter__(), server_loop()).result(10)
+    finally:
+        asyncio.run_coroutine_threadsafe(server.__aexit__(None, None, None), server_loop()).result(10)
 
 
 class Servers:
