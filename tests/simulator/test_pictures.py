@@ -1,5 +1,7 @@
-"""Pictures: the same order the same bytes, exact sizes, words that are followed, inputs that are kept."""
+"""Pictures: the same order the same bytes, exact sizes, words that are followed, inputs that are kept; tiny ones."""
 
+import base64
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageStat
 
 import pipeline.simulator
-from pipeline.simulator.pictures import Order, UnreadableImage, draw, nearest_ratio
+from pipeline.simulator.pictures import Order, UnreadableImage, draw, nearest_ratio, tiny
 from pipeline.simulator.scenes import index, scene, understand
 
 ASSETS = Path(pipeline.simulator.__path__[0]) / "assets"
@@ -196,3 +198,31 @@ def test_a_photograph_that_was_turned_is_measured_upright():
     out = BytesIO()
     Image.new("L", (640, 480)).save(out, "JPEG", exif=exif)
     assert nearest_ratio(out.getvalue(), RATIOS) == "3:4"
+
+
+# -- tiny pictures: whole, of the right pixels, unique, of the chosen weight -------------------------------------------
+
+MIMES = ["image/png", "image/jpeg"]
+
+
+@pytest.mark.parametrize("mime", MIMES)
+@pytest.mark.parametrize("size_bytes", [0, 9_000, 200_001, 2_700_000])
+def test_it_is_whole_and_its_parts_agree(mime, size_bytes):
+    made = tiny(1264, 848, mime, size_bytes, b"mark")
+    image = Image.open(BytesIO(made.data))
+    image.load()
+    assert (image.size, f"image/{image.format.lower()}") == ((1264, 848), mime)
+    assert base64.b64decode(made.base64, validate=True) == made.data
+    assert sha256(made.data).hexdigest() == made.sha256
+
+
+@pytest.mark.parametrize("mime", MIMES)
+@pytest.mark.parametrize("size_bytes", [50_000, 2_700_000])
+def test_its_weight_is_what_was_asked_for(mime, size_bytes):
+    assert len(tiny(512, 512, mime, size_bytes, b"mark").data) == pytest.approx(size_bytes, abs=60)
+
+
+@pytest.mark.parametrize("mime", MIMES)
+def test_another_mark_is_another_file_and_the_same_mark_the_same(mime):
+    one, other, again = (tiny(512, 512, mime, 0, mark) for mark in (b"a", b"b", b"a"))
+    assert one.data == again.data != other.data
