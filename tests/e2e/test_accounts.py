@@ -84,8 +84,8 @@ async def test_a_cause_that_appears_in_mid_run_stops_it_and_the_same_command_goe
     shop.rows = 24
     summary = await shop.run(concurrency=concurrency)
     assert (summary.exit, summary.failed) == (Exit.ACCOUNT, 0)
-    # `answers` in a row stop it. What is in flight beside the first of them may be images, each of which makes the count
-    # start anew; and beside the last of them are answers too: (answers - 1) * others + answers + others.
+    # `answers` in a row stop it. What is in flight beside the first of them may be images, each of which makes the
+    # count start anew; beside the last one are more such answers: (answers - 1) * others + answers + others.
     assert 10 + answers <= script.posts <= 10 + answers * concurrency
     assert shop.states == {"done": summary.images, "pending": 24 - summary.images}
     script.judge = lambda _number, _row: None
