@@ -95,7 +95,7 @@ REFUSALS: Final = frozenset((
     "SAFETY", "IMAGE_SAFETY", "PROHIBITED_CONTENT", "IMAGE_PROHIBITED_CONTENT", "BLOCKLIST", "SPII", "RECITATION",
     "IMAGE_RECITATION", "MODEL_ARMOR", "JAILBREAK",
 ))  # fmt: skip
-_REFUSAL_CODES = frozenset((
+_ALL_REFUSALS = REFUSALS | frozenset((
     "prompt_blocked", "sensitive_words_detected", "content_policy_violation", "content_filter",
     "moderation_blocked", "ResponsibleAIPolicyViolation",
 ))  # fmt: skip
@@ -197,7 +197,7 @@ _STATUS_OF = {  # Google's names and the gateway's codes, for errors that come i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerError:
-    """What the body of a refusal says; every field may be empty."""
+    """What the body of an error answer says; every field may be empty."""
 
     code: str = ""
     status: str = ""  # Google's name of it
@@ -227,7 +227,7 @@ class ServerError:
 
     @property
     def is_refusal_by_name(self) -> bool:
-        return any(name in REFUSALS or name in _REFUSAL_CODES for name in self.names)
+        return any(name in _ALL_REFUSALS for name in self.names)
 
     @property
     def refusal(self) -> str | None:
@@ -236,7 +236,7 @@ class ServerError:
             return found[0]
         if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", self.message) and "block" in self.message.lower():
             return "SAFETY"
-        named = next((name for name in self.names if name in REFUSALS or name in _REFUSAL_CODES), None)
+        named = next((name for name in self.names if name in _ALL_REFUSALS), None)
         return named or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
 
     @property
@@ -333,7 +333,7 @@ def is_closed_account(name: str) -> bool:
 def failure_of_answer(
     status: int, headers: Headers, error: ServerError, *, redactor: Redactor, now: datetime, is_first: bool = False
 ) -> Failure:
-    """Turn a refusal into a `Failure`, with the delay the server named and its request id.
+    """Turn an error answer into a `Failure`, with the delay the server named and its request id.
 
     status: of the answer, or of the error inside a 200. now: for dates when the answer carries none. is_first: no
     answer came before it in this run.

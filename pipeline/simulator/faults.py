@@ -231,7 +231,7 @@ QUOTA = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """What a refusal speaks about."""
+    """What an error answer names."""
 
     model: str
     request_id: str
