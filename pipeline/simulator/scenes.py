@@ -13,15 +13,9 @@ from random import Random
 from typing import Protocol
 
 import msgspec
-from PIL import (
-    Image,
-    ImageChops,
-    ImageColor,
-    ImageFilter,
-    ImageOps,
-    ImageStat,
-)
+from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps, ImageStat
 
+Picture = Image.Image
 Rgb = tuple[int, int, int]
 MIDDLE = 160  # the grey that layers show until they are coloured
 _ASSETS = files("pipeline.simulator").joinpath("assets")
@@ -93,9 +87,9 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Layer:
     """A room or a thing: its light, how much it covers of what is behind it, and its share of the wished colour."""
 
-    light: Image.Image
-    cover: Image.Image
-    share: Image.Image
+    light: Picture
+    cover: Picture
+    share: Picture
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +113,7 @@ def index() -> Index:
 
 
 @lru_cache(maxsize=12)
-def scene(name: str) -> Image.Image:
+def scene(name: str) -> Picture:
     """Return a view; it is shared, so it is not drawn on."""
     return Image.open(BytesIO(_ASSETS.joinpath("scenes", f"{name}.webp").read_bytes())).convert("RGB")
 
@@ -194,9 +188,6 @@ def _titles(prompt: str) -> tuple[str, str]:
     if names:
         return names[0], " ".join([word for word in words if word not in names[0]][:2])
     return " ".join(words[:2]), " ".join(words[2:4])
-
-
-Picture = Image.Image
 
 
 def relight(picture: Picture, mood: Mood, random: Random) -> Picture:
