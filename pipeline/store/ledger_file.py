@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import ImgpipeError, InputError, LedgerError, StorageError, TryLater
+from pipeline.errors import ImgpipeError, LedgerError, StorageError, TryLater
 from pipeline.store.files import Disk, Tree, rename_without_clobbering
 from pipeline.text import visible
 
@@ -111,15 +111,6 @@ class DamagedLedgerError(LedgerError):
 def damaged(path: Path, what: str) -> DamagedLedgerError:
     """Return the error for a ledger that cannot be trusted."""
     return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
-
-
-def unusable(directory: Path, error: OSError) -> ImgpipeError:
-    """Return the error for a directory that cannot be used at start."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        return StorageError(f"{directory}: {error.strerror}; nothing was sent")
-    return InputError(
-        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
-    )
 
 
 NAME: Final = "ledger.sqlite"
