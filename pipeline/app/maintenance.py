@@ -316,7 +316,7 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     with reading(setup) as reader:
         ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
         rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
-        present, empty = set[str | None](), set(setup.manifest.jobs)
+        present, empty = set[str](), set(setup.manifest.jobs)
         for row in orphans.watch(rows):
             present |= {row.task.id, row.verdict.former}
             empty.discard(row.task.job)
