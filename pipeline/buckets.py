@@ -13,7 +13,6 @@ import re
 import secrets
 import stat
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 MOST_BYTES: Final = 512 * 2**20  # of a picture; what is larger is none
 PAGE: Final = 1000  # objects that one list request brings; what S3 gives at most
-CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
 CONNECT_S: Final = 5
 REQUEST_S: Final = 60
 RETRY_S: Final = 30  # from the first try of a request to the last; then its image is kept in the state directory
@@ -173,7 +171,7 @@ class Bucket:
         url = BucketUrl(self.url.scheme, self.url.bucket, "/".join(each for each in (self.url.prefix, prefix) if each))
         return open_bucket(url) if prefix else self
 
-    def head(self, path: str) -> "Listed | None":
+    def head(self, path: str) -> Listed | None:
         """Return what a listing would say of one object; None: there is none. Raises BucketError."""
         try:
             with self._errors(but=FileNotFoundError):
@@ -399,25 +397,6 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts) -> int:
-    """Put an image under a free name; return its version. An answer that was lost does no harm.
-
-    "It exists" is looked into: the very object of this attempt is a success; nothing there is S3's 409 to writers at
-    once, and means again. Raises ObjectExists: somebody else's object has the name. BucketError.
-    """
-    for tried in range(CREATE_TRIES):
-        try:
-            return bucket.put_new(path, data, facts.attributes(mime))
-        except ObjectExists:
-            found = bucket.look(path)
-            if found is not None and found.facts == facts:
-                return found.version
-            if found is not None:
-                raise
-            time.sleep(0.05 * 2**tried)
-    raise BucketError(f"{bucket.url}: it says that {path} exists, and shows no such object", is_permanent=False)
 
 
 class Locations:

@@ -5,6 +5,10 @@ import sys
 
 import pytest
 
+from tests.cli.conftest import Imgpipe, imgpipe
+
+__all__ = ["imgpipe"]  # a fixture
+
 
 def imported(code: str) -> set[str]:
     """Return the modules that a fresh interpreter has after `code`."""
@@ -27,6 +31,23 @@ def test_a_plan_imports_no_network() -> None:
 def test_a_lock_is_looked_at_before_anything_large_is_imported() -> None:
     large = {"pydantic", "aiohttp", "rich", "asyncio", "jinja2", "PIL", "tenacity"}
     assert not imported("import pipeline.app.locking, pipeline.cli.run") & large
+
+
+def test_a_help_page_of_a_run_waits_for_no_log() -> None:
+    assert not imported("import pipeline.cli.main, pipeline.cli.run") & {"logging", "pipeline.view.logs", "rich"}
+
+
+def test_a_run_with_nothing_due_imports_neither_network_nor_pixels(imgpipe: Imgpipe) -> None:
+    again = f"""
+from pipeline.cli.main import main
+try:
+    main(["run", {str(imgpipe.made())!r}, "-q"])
+except SystemExit as ended:
+    assert ended.code == 0
+"""
+    found = imported(again)
+    assert "pipeline.app.run" in found
+    assert not found & {"aiohttp", "PIL", "pipeline.app.sending"}
 
 
 def test_the_package_itself_imports_nothing() -> None:

@@ -160,9 +160,8 @@ def _place(target: _Target, row: PlanRow, name: str) -> Receipt:
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there == "" or f"{target.place}/{file}" == setup.manifest.location_of(
-        artifact
-    ):  # a link, a folder; the image itself
+    is_image_itself = f"{target.place}/{file}" == setup.manifest.location_of(artifact)
+    if there == "" or is_image_itself:  # "": a link or a folder
         return _left(receipt, before)
     source = source if source is not None else _read(setup, artifact)
     try:

@@ -260,8 +260,8 @@ async def connect(settings: ProviderSettings, environ: Mapping[str, str], *, pat
     started = time.monotonic()
     try:
         async with asyncio.timeout(patience_s):
-            context = ssl.create_default_context() if is_tls else None
-            _, writer = await asyncio.open_connection(host, port, ssl=context)
+            tls = ssl.create_default_context() if is_tls else None
+            _, writer = await asyncio.open_connection(host, port, ssl=tls)
             writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
     except TimeoutError:
         advice = "check the network, a firewall, or the proxy variables"

@@ -309,14 +309,18 @@ def _rejected(setup: Setup) -> Iterator[Prunable]:
 def _orphans(setup: Setup) -> Iterator[Prunable]:
     """Yield the images of tasks that the manifest no longer has, of jobs whose tasks are all known now.
 
-    An image that a renamed task will take over is asked for.
+    An image that a renamed task will take over is asked for. A job that the manifest has and that is empty keeps its
+    images: the drive with its files may not be mounted, its table may be cut.
     """
     locations = Locations()
     with reading(setup) as reader:
         ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
         rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
-        present = {each for row in orphans.watch(rows) for each in (row.task.id, row.verdict.former)}
-        jobs = orphans.counted(*ended)
+        present, empty = set[str](), set(setup.manifest.jobs)
+        for row in orphans.watch(rows):
+            present |= {row.task.id, row.verdict.former}
+            empty.discard(row.task.job)
+        jobs = orphans.counted(*ended).keys() - empty
         for known in reader.orphans(present):
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:

@@ -44,22 +44,21 @@ async def plan_stage(
     *,
     jobs: Collection[str] | None,
     spool: Spool | None = None,
-    passes: int = PASSES,
 ) -> Planned:
     """Plan `jobs` (None: all), and do what costs no request; where images moved out of the way of others, plan again.
 
     Images may move in a row (a to b, b to c): a few times are enough for what people rename, and what is then still
     in the way is a conflict.
     """
-    notes: list[str] = []
+    notes, passes = list[str](), 0
     while True:
         with closing(Spool(setup.manifest.state_dir)) as free:
             planned = await _plan_in_thread(setup, reader, jobs=jobs, spool=spool, free=free)
             await store.remember_digests(planned.digests)
             applied = await apply_free_changes(store, free)
         notes += applied.notes
-        passes -= 1
-        if not (passes and applied.moved and planned.plan.states[TaskState.CONFLICT]):
+        passes += 1
+        if passes == PASSES or not (applied.moved and planned.plan.states[TaskState.CONFLICT]):
             break
         if spool is not None:
             spool.clear()

@@ -22,6 +22,7 @@ from pipeline.app.context import Flags, Setup
 from pipeline.app.sending import fit_for_images
 from pipeline.buckets import Bucket, BucketError, Locations, as_input_error, open_bucket
 from pipeline.errors import ImgpipeError, InputError, StorageError
+from pipeline.manifest.location import folder_of
 from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
@@ -196,7 +197,7 @@ def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrd
         limits=setup.limits,
         prices=manifest.prices,
         manifest=manifest.name,
-        folder=manifest.path.parent,
+        folder=folder_of(manifest.path),
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         token=token,

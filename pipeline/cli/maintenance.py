@@ -336,8 +336,9 @@ def prune(
 ) -> int:
     """Show what of FILE takes room and is no longer needed, with its size; -y removes it.
 
-    Images that were edited since, that somebody else still has or that wait to be published stay. What was spent stays
-    in the ledger, so that budgets go on as they are.
+    Images that were edited since, that somebody else still has or that wait to be published stay; so do those of a job
+    that has no rows now (a drive may not be mounted). What was spent stays in the ledger, so that budgets go on as they
+    are.
 
     \b
     imgpipe prune jobs/catalogue.yaml --superseded --rejected

@@ -5,7 +5,6 @@ well is silent, and one that does not prints one paragraph. A log file gets ever
 """
 
 import gc
-import logging
 import os
 import select
 import sys
@@ -26,6 +25,7 @@ from pipeline.text import clipped
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from logging import Logger
 
     from pipeline.app.context import Setup
     from pipeline.app.redo import Release
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 
 TURN_S: Final = 0.2
+SAMPLES: Final = 3  # tasks named in the last word of a quiet run
 
 
 @verb
@@ -201,8 +202,6 @@ def new_event_loop() -> "AbstractEventLoop":
         import asyncio
 
         return asyncio.new_event_loop()
-    import os
-
     os.environ.setdefault("UV_THREADPOOL_SIZE", "2")  # libuv looks up names in them; each reserves 8 MB of stack
     import uvloop  # 15 ms, which only who spends waits for
 
@@ -220,8 +219,15 @@ def _ask(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-SAMPLES: Final = 3  # tasks named in the last word of a quiet run
-_LOG: Final = logging.getLogger("imgpipe")
+# -- how a run is shown -------------------------------------------------------------------------------------------
+
+
+def _log() -> "Logger":
+    import logging  # 10 ms, which `run --help` does not wait for
+
+    from pipeline.view.logs import LOGGER
+
+    return logging.getLogger(LOGGER)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -235,6 +241,8 @@ class RunDisplay:
 
     def set_up_log(self, *, is_verbose: bool, file: Path | None) -> None:
         """Send the log where it belongs. Raises InputError when the file cannot be opened."""
+        import logging
+
         from pipeline.view import logs  # late, as all views here: `run --help` shows none
 
         least = logging.INFO if self.is_json_log else logging.WARNING
@@ -297,7 +305,7 @@ class RunDisplay:
         )
         if self.is_json_log:
             if not is_well:
-                _LOG.error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
+                _log().error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
             self._say_cautions(summary.cautions)
         elif not self.is_quiet:
             run_view.say(text, terminal.console(is_stderr=True))
@@ -308,15 +316,15 @@ class RunDisplay:
     def _say_cautions(self, cautions: "Sequence[str]") -> None:
         """Log what a quiet run must say all the same; others have logged it as it came."""
         for caution in cautions if self.is_quiet else ():
-            _LOG.error("%s", caution, extra={"event": "caution"})
+            _log().error("%s", caution, extra={"event": "caution"})
 
     def not_begun(self, error: ImgpipeError) -> bool:
         """Log why a run did not begin or broke off; say whether that is enough for stderr too."""
-        level = logging.ERROR if self.is_json_log else logging.INFO
-        _LOG.log(level, "%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
+        log = _log().error if self.is_json_log else _log().info
+        log("%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
         self._say_cautions(getattr(error, "__notes__", ()))
         return self.is_json_log
 
     def note(self, text: str) -> None:
         """Tell something a person may want to know."""
-        _LOG.warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})
+        _log().warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})

@@ -3,9 +3,9 @@
 events     what happens during a run, as values
 wallet     budgets: reserved before an attempt, settled after it
 throttle   when the next request may start: canary, limits, backoff; and the gate that workers wait at
-limit_search   the search for what the server allows: requests in flight, starts in a window
+limit_search   the search for what the server allows: requests in flight, starts a second
 backoff    a time in which nothing is started but one probe at a time, and whether a fast 503 begins one
-starts     which requests were taken, how long answers take, and so many starts in a window
+starts     which requests were taken, how long answers take, and a rate that was given
 retry      may a task be asked again, and when
 halt       when a run must start nothing more, and its exit code
 attempt    one attempt: begin, send, record; the protocols of sender, ledger and prices

@@ -8,11 +8,8 @@ from pipeline.model import Failure, Fault
 
 SPREAD = 0.1  # of a delay, added at random: many clients may have been given the same second
 PROBE_S, PROBE_MOST_S = 0.25, 2.0  # the first gap before a probe: a quarter of an answer's time, within these
-SLOW_S, DOWN_S, CAP_S = (
-    1.0,
-    8.0,
-    25.0,
-)  # gaps grow faster from here where probes are dear; the longest in an outage; and else
+SLOW_S = 1.0  # gaps grow faster from here, where probes are dear
+DOWN_S, CAP_S = 8.0, 25.0  # the longest gap in an outage, and else
 LEAST_S = 0.05  # the second gap grows from this at least
 FEW = 50  # starts that were taken: with fewer, a refused probe is dear
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s

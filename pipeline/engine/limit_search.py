@@ -37,12 +37,8 @@ ROW, RATES = 4, 1.15  # backoffs at one level, at rates that differ so much, sho
 GAP = 1.5  # no two taken starts were closer than so many times the gap that was refused: the gap is counted
 FEW = 3  # starts taken since a window seemed to end: it did not
 
-CUT, EARLY, MOST_CUT, WILD_CUT = (
-    0.03,
-    0.5,
-    0.12,
-    0.4,
-)  # of a refused rate; more before so much of K; most; after a guess
+CUT, MOST_CUT, WILD_CUT = 0.03, 0.12, 0.4  # of a refused rate; the most; the most after a guess
+EARLY = 0.5  # refused before this share of K: cut more
 STARTS, BUSY = 33.0, 14.0  # K for a rate, and for requests in flight
 FASTEST, CLIMB = 0.025, 0.2  # a rate grows by so much a start at most; and while a gap is being searched
 MORE = 0.06  # of requests in flight: what is tried after K starts
@@ -319,10 +315,8 @@ class LimitSearch:
         elif self._is_gap or not (old.is_guess or old.count < EARLY * old.starts):
             rate = (1 - CUT) * old.value
         else:
-            taken, named_s = (
-                max(1, self._history.period - 1),
-                accepted.at - backoff.began_at if backoff.is_named else 0.0,
-            )
+            taken = max(1, self._history.period - 1)
+            named_s = accepted.at - backoff.began_at if backoff.is_named else 0.0
             mean = taken / max(SOON_S, accepted.at - self._history.period_at - named_s)
             rate = self._cut(old.value, mean, WILD_CUT if old.is_guess else MOST_CUT)
         self.rate = self._growth_of_rate(rate, lost)

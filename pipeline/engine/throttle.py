@@ -1,7 +1,7 @@
 """When the next request may start: one flow controller that finds what the server allows, however it counts.
 
 1. One request, the canary, until its answer is judged.
-2. Then as many as `limit_search` allows: so many in flight, so many starts in a window. No window length is assumed.
+2. Then as many as `limit_search` allows: so many in flight, so many starts a second.
 3. A refusal closes the gate (`backoff`). Nobody starts before a named delay is over; where none is named, a probe asks
    after gaps that grow, rather when a window of a usual length would be over, and once when an answer comes. A probe
    that is not refused within twice the time of a refusal opens the gate, and how it opened teaches what is counted.
@@ -34,9 +34,8 @@ LESS, LATELY = 0.8, 100  # of the rate of so many starts is sent to see whether 
 UNREACHED_CAP_S = 5.0  # between probes while nobody was ever reached
 GIVE_UP_S, UNREACHED_S = 600.0, 60.0
 
-SERVED = frozenset(
-    {None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK}
-)  # a whole 200: the server did the work
+# A whole 200: the server did the work.
+SERVED = frozenset({None, Fault.REFUSED, Fault.NO_IMAGE, Fault.BROKEN, Fault.LINK})
 REFUSED = frozenset({Fault.THROTTLED, Fault.QUOTA})
 DOWN = frozenset({Fault.UNREACHABLE, Fault.SILENCE, Fault.OUTAGE})
 NO_VERDICT = frozenset(  # the next one is a canary too: nobody answered, or what came is paid for and no image

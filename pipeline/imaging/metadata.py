@@ -14,9 +14,8 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from html import escape, unescape
-from struct import pack
 
-from pipeline.imaging.formats import Bytes, jpeg_segments, png_chunks, webp_chunks
+from pipeline.imaging.formats import PNG_MAGIC, Bytes, jpeg_segments, png_chunks, webp_chunks
 from pipeline.model import Sidecar
 
 _ORIENTATION = 0x0112
@@ -24,7 +23,10 @@ _EXIF_HEADER = b"Exif\0\0"
 _KEPT_APPS = {0xE0: b"", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}  # JFIF, colour profile, colour transform
 _PNG_DROPPED = frozenset({b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"})
 _WEBP_KEPT = frozenset({b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ICCP"})
-_WEBP_EXIF, _WEBP_XMP = 0x08, 0x04
+_WEBP_EXIF, _WEBP_XMP, _WEBP_ALPHA = 0x08, 0x04, 0x10  # flags of VP8X; WebP container specification
+
+
+# -- removal -----------------------------------------------------------------------------------------------------------
 
 
 def strip(data: bytes, mime: str) -> bytes:
@@ -86,7 +88,7 @@ def orientation(exif: bytes) -> int:
 
 def _only_orientation(value: int) -> bytes:
     """Return the smallest EXIF block that says how the picture lies."""
-    return b"MM\0*" + pack(">IHHHIHHI", 8, 1, _ORIENTATION, 3, 1, value, 0, 0)
+    return b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, _ORIENTATION, 3, 1, value, 0, 0)
 
 
 def _strip_jpeg(data: bytes) -> bytes:
@@ -101,7 +103,7 @@ def _strip_jpeg(data: bytes) -> bytes:
     if lies != 1:
         block = _EXIF_HEADER + _only_orientation(lies)
         after_jfif = 1 if kept and kept[0][1] == 0xE0 else 0
-        kept.insert(after_jfif, memoryview(b"\xff\xe1" + pack(">H", len(block) + 2) + block))
+        kept.insert(after_jfif, memoryview(_jpeg_segment(b"\xe1", block)))
     return b"".join([b"\xff\xd8", *kept])
 
 
@@ -113,9 +115,7 @@ def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
         elif kind not in dropped:
             kept.append(view[start - 8 : end + 4])
     if lies != 1:
-        block = b"eXIf" + _only_orientation(lies)
-        whole = pack(">I", len(block) - 4) + block + pack(">I", zlib.crc32(block))
-        kept.insert(2, memoryview(whole))  # after the header
+        kept.insert(2, memoryview(_png_chunk(b"eXIf", _only_orientation(lies))))  # after the header
     return b"".join(kept)
 
 
@@ -129,21 +129,22 @@ def _strip_webp(data: bytes) -> bytes:
             kept.append(data[start - 8 : end] + b"\0" * (end % 2))
             size += len(kept[-1])
     if lies != 1:
-        block = _only_orientation(lies)
-        kept.append(b"EXIF" + pack("<I", len(block)) + block)
+        kept.append(_webp_chunk(b"EXIF", _only_orientation(lies)))
         size += len(kept[-1])
-    whole = bytearray(b"".join([b"RIFF", pack("<I", size - 8), b"WEBP", *kept]))
+    whole = bytearray(b"".join([b"RIFF", struct.pack("<I", size - 8), b"WEBP", *kept]))
     if flags_at is not None:
         whole[flags_at] = whole[flags_at] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if lies != 1 else 0)
     return bytes(whole)
 
+
+# -- the record as XMP -------------------------------------------------------------------------------------------------
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _OURS = "urn:x-imgpipe:1.0#"
 # IPTC Photo Metadata Standard, Digital Source Type
 _SOURCE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
-MARK = _OURS.encode()  # stands in whatever carries a record of ours
+_MARK = _OURS.encode()  # stands in whatever carries a record of ours
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
 _TAIL = '<?xpacket end="w"?>'
 _END = "</rdf:RDF>"
@@ -154,23 +155,23 @@ _RECORD = re.compile(r'<imgpipe:Record>([^<]*)</imgpipe:Record>|imgpipe:Record="
 _ABOUT = re.compile(r'rdf:about="([^"]*)"')
 
 
-def make_packet(record: dict[str, object], existing: bytes | None = None) -> bytes:
+def _make_packet(record: dict[str, object], existing: bytes | None = None) -> bytes:
     """Return a packet with the record; the statements of `existing` stay, an earlier record of ours does not."""
     return _merged(existing, lambda around: _description(around, _record(record)))
 
 
-def note_packet(guid: str, existing: bytes | None = None) -> bytes:
+def _note_packet(guid: str, existing: bytes | None = None) -> bytes:
     """Return a packet that only says where the record is: in the extended XMP of that GUID."""
     note = f'<xmpNote:HasExtendedXMP xmlns:xmpNote="http://ns.adobe.com/xmp/note/">{guid}</xmpNote:HasExtendedXMP>'
     return _merged(existing, lambda around: _description(around, note))
 
 
-def extension(record: dict[str, object]) -> bytes:
+def _extension(record: dict[str, object]) -> bytes:
     """Return the serialised record for extended XMP: the same tree without the packet's wrapper."""
     return _tree(_description("", _record(record))).encode()
 
 
-def read_packet(found: bytes) -> dict[str, object] | None:
+def _read_packet(found: bytes) -> dict[str, object] | None:
     """Return the record of a packet or an extension; None when there is none of ours."""
     match = _RECORD.search(found.decode("utf-8", "replace"))
     if match is None:
@@ -182,9 +183,9 @@ def read_packet(found: bytes) -> dict[str, object] | None:
     return record if isinstance(record, dict) else None
 
 
-def is_ours(found: bytes) -> bool:
+def _is_ours(found: bytes) -> bool:
     """Tell whether a packet, or the first piece of an extension, has a record of ours."""
-    return MARK in found
+    return _MARK in found
 
 
 def _merged(existing: bytes | None, describe: Callable[[str], str]) -> bytes:
@@ -217,14 +218,14 @@ def _tree(description: str) -> str:
     return f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}">{description}{_END}</x:xmpmeta>'
 
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+# -- the record in a file ----------------------------------------------------------------------------------------------
+
 _PNG_KEY = b"XML:com.adobe.xmp\0"
 _JPEG_KEY = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_MORE = b"http://ns.adobe.com/xmp/extension/\0"
 _JPEG_ROOM = 65_533 - len(_JPEG_KEY)  # of one APP1 segment; XMP specification part 3, 1.1.3
 _JPEG_PIECE = 65_400  # of extended XMP in one segment
 _MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
-_XMP_FLAG, _ALPHA_FLAG = 0x04, 0x10  # VP8X; WebP container specification
 
 Chunk = tuple[bytes, bytes]
 
@@ -253,7 +254,7 @@ def is_signed(data: Bytes) -> bool:
     PNG `caBX`, JPEG APP11 with a JUMBF box of kind `c2pa`, WebP `C2PA`: C2PA specification 2.1, appendix A.
     """
     try:
-        if data[:8] == _PNG:
+        if data[:8] == PNG_MAGIC:
             return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
         if data[:2] == b"\xff\xd8":
             apps = (
@@ -271,7 +272,7 @@ def is_signed(data: Bytes) -> bool:
 
 def sidecar(record: dict[str, object]) -> Sidecar:
     """Return the record as a file of its own: an XMP packet, as photo programs keep it beside an image."""
-    return Sidecar(data=make_packet(record), mark=MARK)
+    return Sidecar(data=_make_packet(record), mark=_MARK)
 
 
 def extract(data: bytes) -> dict[str, object] | None:
@@ -282,11 +283,11 @@ def extract(data: bytes) -> dict[str, object] | None:
         return None
     if not packets and data.lstrip().startswith(b"<?xpacket"):  # a file beside an image
         packets = [data]
-    return next((record for found in packets if (record := read_packet(found)) is not None), None)
+    return next((record for found in packets if (record := _read_packet(found)) is not None), None)
 
 
 def _packets(data: bytes) -> Iterator[bytes]:
-    if data.startswith(_PNG):
+    if data.startswith(PNG_MAGIC):
         found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
         yield from (text for text in found if text is not None)
     elif data.startswith(b"\xff\xd8"):
@@ -297,10 +298,10 @@ def _packets(data: bytes) -> Iterator[bytes]:
 
 def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
     """Put the packet before the picture's data, where readers look for it first."""
-    if not data.startswith(_PNG):
+    if not data.startswith(PNG_MAGIC):
         raise ValueError("not a PNG")
     existing: bytes | None = None
-    out: list[bytes] = [_PNG]
+    out: list[bytes] = [PNG_MAGIC]
     place, end = 0, 0
     for kind, start, end in png_chunks(data, verify=False):
         found = _png_packet(kind, data[start:end])
@@ -312,12 +313,8 @@ def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
         out.append(data[start - 8 : end + 4])
     if place == 0:
         raise ValueError("not a whole PNG")
-    out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + make_packet(record, existing)))
+    out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + _make_packet(record, existing)))
     return b"".join(out) + data[end + 4 :]
-
-
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
 
 
 def _png_packet(kind: bytes, body: bytes) -> bytes | None:
@@ -338,13 +335,13 @@ def _embed_jpeg(data: bytes, record: dict[str, object]) -> bytes:
     """Put the packet behind the JFIF and Exif segments; a record that is too long goes into extended XMP."""
     segments, rest = _jpeg_segments(data)
     existing = next((body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY)), None)
-    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and is_ours(body)}
+    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and _is_ours(body)}
     kept = [(k, body) for k, body in segments if not body.startswith(_JPEG_KEY) and _guid(body) not in stale]
-    made = [make_packet(record, existing)]
+    made = [_make_packet(record, existing)]
     if len(made[0]) > _JPEG_ROOM:
-        more = extension(record)
+        more = _extension(record)
         guid = hashlib.md5(more, usedforsecurity=False).hexdigest().upper()
-        made = [note_packet(guid, existing)]
+        made = [_note_packet(guid, existing)]
         if len(made[0]) > _JPEG_ROOM:
             raise ValueError("the XMP packet of this JPEG is full")
         pieces = (more[at : at + _JPEG_PIECE] for at in range(0, len(more), _JPEG_PIECE))
@@ -369,10 +366,6 @@ def _jpeg_segments(data: bytes) -> tuple[list[Chunk], bytes]:
             return segments, data[start:]
         segments.append((bytes([code]), data[start + 4 : end]))
     raise ValueError("not a whole JPEG")
-
-
-def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
-    return b"\xff" + kind + struct.pack(">H", len(body) + 2) + body
 
 
 def _jpeg_packets(data: bytes) -> Iterator[bytes]:
@@ -404,14 +397,11 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
         raise ValueError("not a whole WebP")
     if kept[0][0] == b"VP8X":
         flags = kept[0][1]
-        kept[0] = (b"VP8X", bytes([flags[0] | _XMP_FLAG]) + flags[1:])
+        kept[0] = (b"VP8X", bytes([flags[0] | _WEBP_XMP]) + flags[1:])
     else:
         kept.insert(0, (b"VP8X", _vp8x(*kept[0])))
-    kept.append((b"XMP ", make_packet(record, existing)))
-    body = b"WEBP" + b"".join(
-        kind + struct.pack("<I", len(chunk)) + chunk + b"\0" * (len(chunk) % 2) for kind, chunk in kept
-    )
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+    kept.append((b"XMP ", _make_packet(record, existing)))
+    return _webp_chunk(b"RIFF", b"WEBP" + b"".join(_webp_chunk(kind, chunk) for kind, chunk in kept))
 
 
 def _vp8x(kind: bytes, body: bytes) -> bytes:
@@ -425,5 +415,20 @@ def _vp8x(kind: bytes, body: bytes) -> bytes:
         has_alpha = bool(bits >> 28 & 1)
     else:
         raise ValueError("not a whole WebP")
-    flags = _XMP_FLAG | (_ALPHA_FLAG if has_alpha else 0)
+    flags = _WEBP_XMP | (_WEBP_ALPHA if has_alpha else 0)
     return b"".join((struct.pack("<I", flags), *((side - 1).to_bytes(3, "little") for side in (width, height))))
+
+
+# -- pieces of containers ----------------------------------------------------------------------------------------------
+
+
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", len(body), kind) + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(kind)))
+
+
+def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
+    return b"\xff" + kind + struct.pack(">H", len(body) + 2) + body
+
+
+def _webp_chunk(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)

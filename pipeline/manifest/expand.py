@@ -84,6 +84,12 @@ class Claims:
         """Note that a task writes into a folder that is called like an image."""
         self._connection.execute("INSERT INTO folder VALUES (?, ?)", (name_key, task_id))
 
+    def shared(self, column: Literal["id", "name_key"]) -> Iterator[Shared]:
+        """Yield ids, or keys of output names, of more than one task."""
+        self._flush()
+        for value, first, first_line, last, last_line, tasks in self._connection.execute(_SHARED.format(column=column)):
+            yield Shared(value, first, first_line, last, last_line, tasks)
+
     def outputs_as_inputs(self) -> Iterator[tuple[str, str]]:
         """Yield (writing task, reading task)."""
         self._flush()
@@ -96,12 +102,6 @@ class Claims:
 
     def close(self) -> None:
         self._connection.close()
-
-    def shared(self, column: Literal["id", "name_key"]) -> Iterator[Shared]:
-        """Yield ids, or keys of output names, of more than one task."""
-        self._flush()
-        for value, first, first_line, last, last_line, tasks in self._connection.execute(_SHARED.format(column=column)):
-            yield Shared(value, first, first_line, last, last_line, tasks)
 
     def _flush(self) -> None:
         self._connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", self._pending)

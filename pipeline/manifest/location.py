@@ -98,6 +98,9 @@ def split_bucket(place: str) -> tuple[str, str]:
     return f"{scheme}://{bucket}", f"/{name}"
 
 
+# -- directories -------------------------------------------------------------------------------------------------------
+
+
 def directories(
     folder: Path, *, name: str, kind: str | None, output_dir: str | None, state_dir: str | None, simulate: bool
 ) -> Directories:
@@ -183,6 +186,8 @@ def _text(tree: Mapping[str, Tree], key: str) -> str | None:
         raise _Doubtful
     return text
 
+
+# -- plain files -------------------------------------------------------------------------------------------------------
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),

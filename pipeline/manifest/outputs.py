@@ -265,7 +265,7 @@ class DeliveryRecipe:
 
 def recipes_of(
     keys: Mapping[str, DeliverKeys],
-    owners: dict[Place, str],
+    taken: Mapping[Place, str],
     *,
     folder: Path,
     is_simulated: bool,
@@ -274,9 +274,9 @@ def recipes_of(
 ) -> tuple[dict[str, DeliveryRecipe], list[Problem]]:
     """Return the recipes, and what is wrong with their templates and places.
 
-    owners: places that no recipe may have, as a delivery withdraws what does not belong to it; those of recipes are
-    added.
+    taken: places that no recipe may have, and whose they are: a delivery withdraws what does not belong to it.
     """
+    owners = dict(taken)
     recipes: dict[str, DeliveryRecipe] = {}
     problems: list[Problem] = []
     for name, each in keys.items():

@@ -104,6 +104,8 @@ def _is_free(out: Path) -> bool:
     return not {path.name for path in out.iterdir()} - {PICKS}
 
 
+# -- picks ------------------------------------------------------------------------------------------------------------
+
 _INSTEAD = "save it again from the report with the button Save picks"
 
 
@@ -167,6 +169,8 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
                 marks[task_id] = mark
     return marks
 
+
+# -- spend over time --------------------------------------------------------------------------------------------------
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 400, 118, 56, 22, 8
 _MOST_POINTS = 200  # about two units each
@@ -233,6 +237,8 @@ def _y(amount: int, top: int) -> float:
 def _moment(when: datetime) -> str:
     return when.strftime("%Y-%m-%d %H:%M")
 
+
+# -- the page ---------------------------------------------------------------------------------------------------------
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
 

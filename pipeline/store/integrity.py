@@ -138,7 +138,7 @@ def _verify_objects(
     done = reader.all_done()
     with ThreadPoolExecutor(READERS, "verify") as threads, Decoder() as decoder:
         while batch := [artifact for _, artifact in itertools.islice(done, 4 * READERS)]:
-            present = [each for each in batch if _is_listed(listed.get(each.path), each, found, check=check)]
+            present = [each for each in batch if _check_listed(listed.get(each.path), each, found, check=check)]
             look = partial(_check_object, bucket, found, decoder=decoder if check == "decode" else None)
             list(threads.map(look, present if check != "quick" else ()))
             found.checked += len(batch)
@@ -147,8 +147,8 @@ def _verify_objects(
     found.unrecorded = [path for path in images if not reader.is_recorded(path)]
 
 
-def _is_listed(listed: Listed | None, artifact: Artifact, found: Verification, *, check: str) -> bool:
-    """Say whether a listing shows an image as it was recorded; else write down what it shows."""
+def _check_listed(listed: Listed | None, artifact: Artifact, found: Verification, *, check: str) -> bool:
+    """Say whether a listing shows an image as it was recorded; what it shows instead goes to `found`."""
     if listed is None:
         found.missing.append(artifact.path)
         return False

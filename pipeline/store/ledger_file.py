@@ -16,9 +16,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import ImgpipeError, InputError, LedgerError, StorageError, TryLater
+from pipeline.errors import ImgpipeError, LedgerError, StorageError, TryLater
 from pipeline.store.files import Disk, Tree, rename_without_clobbering
 from pipeline.text import visible
+
+# -- time --------------------------------------------------------------------------------------------------------------
 
 Clock = Callable[[], datetime]
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -38,7 +40,7 @@ def from_us(microseconds: int) -> datetime:
     return EPOCH + timedelta(microseconds=microseconds)
 
 
-APPLICATION_ID: Final = 0x696D6770  # "imgp", at byte 68 of the ledger
+# -- statements --------------------------------------------------------------------------------------------------------
 
 
 def _read(name: str) -> str:
@@ -65,6 +67,8 @@ def query(name: str) -> str:
     """Return the statement called `name` in queries.sql."""
     return _QUERIES[name]
 
+
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 LOCKED: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_SCHEMA, sqlite3.SQLITE_ERROR})
@@ -113,18 +117,12 @@ def damaged(path: Path, what: str) -> DamagedLedgerError:
     return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
 
 
-def unusable(directory: Path, error: OSError) -> ImgpipeError:
-    """Return the error for a directory that cannot be used at start."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-        return StorageError(f"{directory}: {error.strerror}; nothing was sent")
-    return InputError(
-        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
-    )
-
+# -- the file ----------------------------------------------------------------------------------------------------------
 
 NAME: Final = "ledger.sqlite"
 NEW: Final = "ledger.sqlite.new"
 SIDES: Final = ("-wal", "-shm", "-journal")
+APPLICATION_ID: Final = 0x696D6770  # "imgp", at byte 68 of the ledger
 HEADER_BYTES: Final = 100  # https://www.sqlite.org/fileformat.html#the_database_header
 NO_SHARING: Final = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY})  # a directory nobody may write
 MAGIC: Final = b"SQLite format 3\0"

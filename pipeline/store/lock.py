@@ -17,8 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from pipeline.errors import InputError, StorageError, TryLater
-from pipeline.store.ledger_file import unusable
+from pipeline.errors import ImgpipeError, InputError, StorageError, TryLater
 
 NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"})
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
@@ -236,6 +235,15 @@ def make_private(state_dir: Path) -> list[Path]:
     except OSError as error:
         raise unusable(state_dir, error) from error
     return missing[::-1]
+
+
+def unusable(directory: Path, error: OSError) -> ImgpipeError:
+    """Return the error for a directory that cannot be used at start."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return StorageError(f"{directory}: {error.strerror}; nothing was sent")
+    return InputError(
+        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
+    )
 
 
 def _missing(directory: Path) -> Iterator[Path]:

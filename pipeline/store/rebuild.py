@@ -204,6 +204,7 @@ class _Files:
         return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
 
     def image(self, path: str) -> _FoundImage | None:
+        """Decode a file; its time says when it was written."""
         folder, name = split(path)
         disk = self._outputs.disk
         with self._outputs.directory(folder) as fd:
@@ -226,6 +227,7 @@ class _Objects:
         return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
 
     def image(self, path: str) -> _FoundImage | None:
+        """Decode an object; the listing says when it was written."""
         listed = self._listed[path]
         try:
             image = describe(self._bucket.read(path) or b"", decode=True)

@@ -29,8 +29,8 @@ from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
 from pipeline.store.files import Disk, FileComparison, Tree, Warn
 from pipeline.store.images.bucket import BucketWriter
 from pipeline.store.ledger import Ledger
-from pipeline.store.ledger_file import Clock, query, to_us, unusable, utc_now
-from pipeline.store.lock import make_private, read_mountinfo, refuse_network
+from pipeline.store.ledger_file import Clock, query, to_us, utc_now
+from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
 from pipeline.store.rejected import RejectedFolder
 from pipeline.store.writer import Delivery, Writer
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.app.workers import PROBE, Probe, WorkerOrder, prove_worker, take_rest
+from pipeline.app.context import Flags, prepare
+from pipeline.app.workers import PROBE, Probe, WorkerOrder, order_of, prove_worker, take_rest
 from pipeline.model import InputImage
 from pipeline.settings import Limits, ProviderSettings
 from pipeline.store.kept import MARK, apart_dir
@@ -99,3 +100,11 @@ async def test_what_workers_kept_and_cannot_be_had_at_the_end_is_taken_by_the_ne
     await reopen()
     assert (bench.state / "rejected" / name).exists()
     assert not (bench.state / MARK).exists()
+
+
+def test_a_worker_finds_the_key_beside_a_manifest_that_was_named_relative_to_another_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.yaml").write_text("{version: 1, name: m, jobs: {a: {prompt: A cup}}}")
+    monkeypatch.chdir(tmp_path)
+    assert order_of(prepare(Path("m.yaml"), Flags())).folder == tmp_path

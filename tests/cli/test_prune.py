@@ -109,3 +109,17 @@ def test_images_of_rows_that_cannot_be_read_now_stay(imgpipe: Imgpipe) -> None:
     assert imgpipe("prune", path, "--orphans", "--older", "0s", "--json").json["files"] == []
     (photos / "a.png").unlink()
     assert kinds(imgpipe("prune", path, "--orphans", "--older", "0s", "--json").json["files"]) == ["orphans"]
+
+
+def test_images_of_a_job_without_rows_stay_for_its_drive_may_not_be_mounted(imgpipe: Imgpipe) -> None:
+    photos = imgpipe.folder / "photos"
+    photos.mkdir()
+    PIL.Image.new("L", (64, 64)).save(photos / "a.png")
+    job = "{each: {files: 'photos/*.png', root: photos, allow_empty: true}, prompt: x, images: ['{{ file.path }}']}"
+    path = imgpipe.made(f"{{night: {job}, gone: {{prompt: y}}}}")
+    orphans = ("prune", path, "--orphans", "--older", "0s", "--json")
+    (photos / "a.png").rename(imgpipe.folder / "a.png")
+    assert imgpipe(*orphans).json["files"] == []
+    (imgpipe.folder / "a.png").rename(photos / "b.png")
+    imgpipe.manifest(f"{{night: {job}}}")
+    assert [file["task"].partition("/")[0] for file in imgpipe(*orphans).json["files"]] == ["gone"]

@@ -1,6 +1,7 @@
 """One open page of the report in a headless Chromium, and everything it said and asked for."""
 
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+PATIENCE_S = 10.0
 
 
 class Sheet:
@@ -43,8 +45,10 @@ class Sheet:
             self.page.keyboard.press(key)
 
     def until(self, claim: str) -> None:
-        """Wait for a claim to hold; the page's own policy forbids the driver's way of waiting, which is `eval`."""
+        """Assert that a claim holds within 10 s; the page's policy forbids the driver's way of waiting, `eval`."""
+        end = time.monotonic() + PATIENCE_S
         while not self.page.evaluate(claim):
+            assert time.monotonic() < end, f"does not hold: {claim}"
             self.page.wait_for_timeout(20)
 
     def text(self, selector: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report import folder as gallery
+from pipeline.report import folder
 from pipeline.report.folder import spend_chart, write_report
 from pipeline.report.sheet import packed as pack
 from pipeline.report.sheet import script_json
@@ -117,7 +117,7 @@ def test_an_empty_manifest_has_a_page(tmp_path: Path) -> None:
 
 
 def test_the_page_stops_where_browsers_would_and_the_tables_go_on(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(gallery, "MOST_ROWS", 5)
+    monkeypatch.setattr(folder, "MOST_ROWS", 5)
     page = make_report(tmp_path, 9)
     assert len(Page(page).column("id")) == 5
     assert json.loads(Page(page).scripts[0])["total"] == 9

@@ -193,7 +193,8 @@ def test_a_mark_goes_with_the_image_it_was_for(sheet: Sheet, tmp_path: Path) -> 
     old = {"mugs/r8": "0" * 64}
     path.write_text(json.dumps({"picked": ["mugs/r8"], "rejected": ["mugs/r9"], "images": old}))
     sheet.page.set_input_files("#picksfile", path)
-    sheet.until("document.querySelector('#tally').textContent === '0 picked, 1 rejected, 20 left'")
+    sheet.until("document.querySelector('#tally').textContent !== '0 picked, 0 rejected, 21 left'")
+    assert sheet.text("#tally") == "0 picked, 1 rejected, 20 left"
 
 
 def test_the_theme_follows_the_system_and_the_button(sheet: Sheet) -> None:

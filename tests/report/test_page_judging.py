@@ -231,6 +231,7 @@ def test_dawn_is_compared_with_dusk(sheet: Sheet) -> None:
 def test_row_fields_are_searched(sheet: Sheet) -> None:
     sheet.page.fill("#search", "æbelø navy")
     sheet.until("document.querySelector('#count').textContent.startsWith('2 of')")
+    assert [name.removeprefix(f"cups/{LONG}") for name in sheet.ids()] == ["-navy-dawn", "-navy-dusk"]
 
 
 def test_the_telling_end_of_a_long_id_stays(sheet: Sheet) -> None:

@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from pipeline import buckets
-from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, create, open_bucket, version_of
+from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, open_bucket, version_of
 from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
+from pipeline.store.images.bucket import CREATE_TRIES, create
 from pipeline.store.maintenance import superseded_images
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3
 from tests.store.conftest import Bench
@@ -46,7 +47,7 @@ def test_a_409_that_wrote_nothing_is_tried_again(bucket: Bucket, s3: ScriptedS3)
 
 
 def test_a_409_that_never_ends_is_an_error(bucket: Bucket, s3: ScriptedS3) -> None:
-    s3.tell("PUT", *[Answer(409, "ConditionalRequestConflict")] * buckets.CREATE_TRIES)
+    s3.tell("PUT", *[Answer(409, "ConditionalRequestConflict")] * CREATE_TRIES)
     with pytest.raises(BucketError, match="shows no such object"):
         create(bucket, "a.png", b"image", "image/png", FACTS)
 

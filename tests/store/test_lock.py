@@ -15,6 +15,7 @@ import pytest
 from pipeline.errors import InputError, StorageError, TryLater
 from pipeline.store import lock as lock_module
 from pipeline.store.lock import StateLock
+from tests.test_startup import imported
 
 HOLDER = """
 import sys
@@ -253,3 +254,7 @@ def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(lock_module, "_flock", no_locks)
     with pytest.raises(StorageError, match="No locks available"):
         StateLock(state).acquire()
+
+
+def test_a_lock_is_looked_at_without_sqlite_and_its_statements() -> None:
+    assert not imported("import pipeline.app.locking, pipeline.cli.run") & {"sqlite3", "pipeline.store.ledger_file"}

@@ -7,13 +7,14 @@ by the ledger and attempt in its metadata (P1). Synchronous; thread-safe.
 
 import contextlib
 import hashlib
+import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, InvalidStateError, wait
 from dataclasses import replace
 from threading import Thread
 from typing import Any, Final, TypeVar
 
-from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, StoredObject, create
+from pipeline.buckets import Bucket, BucketError, ObjectExists, ObjectFacts, StoredObject
 from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
@@ -26,6 +27,7 @@ T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
 GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
+CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
 
 
 def stored(image: Image, path: str, version: int) -> Artifact:
@@ -39,6 +41,25 @@ def stored(image: Image, path: str, version: int) -> Artifact:
         size_bytes=len(image.data),
         mtime_ns=version,
     )
+
+
+def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts) -> int:
+    """Put an image under a free name; return its version. An answer that was lost does no harm.
+
+    "It exists" is looked into: the very object of this attempt is a success; nothing there is S3's 409 to writers at
+    once, and means again. Raises ObjectExists: somebody else's object has the name. BucketError.
+    """
+    for tried in range(CREATE_TRIES):
+        try:
+            return bucket.put_new(path, data, facts.attributes(mime))
+        except ObjectExists:
+            found = bucket.look(path)
+            if found is not None and found.facts == facts:
+                return found.version
+            if found is not None:
+                raise
+            time.sleep(0.05 * 2**tried)
+    raise BucketError(f"{bucket.url}: it says that {path} exists, and shows no such object", is_permanent=False)
 
 
 def find_object(
