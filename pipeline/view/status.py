@@ -73,8 +73,12 @@ def status_json(status: Status) -> dict[str, object]:
             "unknown": usd(status.unknown_microusd),
         },
         "unknown": [
-            as_json(one, "task_id", "price_microusd", "request_id")
-            | {"attempt": one.number, "sent_at": moment(one.sent_at)}
+            {
+                "task": one.task_id,
+                "attempt": one.number,
+                "sent_at": moment(one.sent_at),
+                **as_json(one, "price_microusd", "request_id"),
+            }
             for one in status.unknowns
         ],
         "not_before": status.not_before,
