@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from pipeline.app.consent import doubt, prices_of
+from pipeline.app.consent import doubts, prices_of
 from pipeline.app.context import Flags, Setup
 from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
@@ -283,8 +283,7 @@ def make_plan(
 
 
 def _warnings(setup: Setup, reader: LedgerReader, plan: Plan) -> list[str]:
-    found = doubt(setup, reader)
-    return [*([] if found is None else [found]), *setup.warnings(sorted(plan.models))]
+    return [*doubts(setup, reader), *setup.warnings(sorted(plan.models))]
 
 
 def _without_decoder(rows: Iterable[PlanRow], found: dict[str, str]) -> Iterator[PlanRow]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pipeline.app import consent
-from pipeline.app.consent import doubt, wallet_of
+from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, nearest_id, plan_rows, reading
@@ -89,7 +89,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
         holds=[*map(consent.describe_hold, held), *consent.void_holds(reader, now=now)],
         is_play_money=setup.is_play_money,
-        doubt=doubt(setup, reader),
+        doubt=next(iter(doubts(setup, reader)), None),
         budget_left_microusd=wallet.left_microusd,
         exceeded=wallet.exceeded,
     )
