@@ -61,7 +61,8 @@ from pipeline.store.rebuild import find_traces
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.app.workers import ReadyWorkers
+    from pipeline.app.workers import WorkerOrder
+    from pipeline.senders.cluster import Cluster
 
 
 class Watcher(Protocol):
@@ -86,7 +87,7 @@ class ActiveRun:
     whole: Plan = field(default_factory=Plan)  # of all stages, as it was before anything was sent
     pilot: Pilot | None = None
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
-    workers: "ReadyWorkers | None" = None  # that send; None: this process does
+    workers: "tuple[Cluster, WorkerOrder] | None" = None  # that send; None: this process does
     number: int | None = None  # in the ledger; None: nothing is due
     listen: Listener = lambda _event: None
     counts: Counts = field(default_factory=Counts)
