@@ -9,8 +9,7 @@ history         past attempts, runs and money as types
 reader          read-only access to the ledger
 disk_reserve    a file that is deleted on a full disk so that paid images can be saved
 marks           picked, rejected, stars and notes, in a file beside the ledger
-rejected        bodies that were paid for and hold no usable image
-kept            what workers kept in the output, taken into rejected/
+rejected        bodies that were paid for and have no final name; what workers kept elsewhere, collected
 writer          an image in memory to a file under its final name; earlier images moved aside
 images/         where a sender puts images: `stored`, `bucket`
 resources       everything a store is made of, opened and checked in order

@@ -217,24 +217,17 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     )
 
 
-def open_worker_resources(
-    settings: StoreSettings,
-    *,
-    ledger_id: str,
-    sending_on: Callable[[Bucket, Tree, str], Callable[[str], None]] | None = None,
-) -> ImageResources:
+def open_worker_resources(settings: StoreSettings, *, ledger_id: str, is_apart: bool) -> ImageResources:
     """Open what a worker writes images with, for the ledger of another process, which holds the lock.
 
-    `sending_on`: makes what moves a kept file into the bucket, where the state directory is one of this machine alone.
+    `is_apart`: the state directory is not that of the run; what is kept there for a bucket is moved into it.
     """
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
         reserve = DiskReserve(state)
         reserve.share()
-        sent_on: Callable[[str], None] = lambda _: None  # noqa: E731
-        if sending_on is not None and isinstance(outputs, Bucket):
-            sent_on = sending_on(outputs, state, ledger_id)
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, sent_on=sent_on)
+        onward = outputs if is_apart and isinstance(outputs, Bucket) else None
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, onward=onward)
         writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return ImageResources(
