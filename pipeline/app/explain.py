@@ -19,9 +19,9 @@ from pipeline.errors import InputError, Problem
 from pipeline.imaging.metadata import extract, is_signed
 from pipeline.manifest.location import input_trouble
 from pipeline.model import SIDECAR, Artifact, Edit, Known
-from pipeline.store.history import Maker, PastAttempt
 from pipeline.store.ledger_file import NAME
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import Maker, PastAttempt
 from pipeline.text import moment, visible
 from pipeline.view.explain import Explanation, FileState, Request
 

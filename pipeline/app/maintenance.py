@@ -35,13 +35,13 @@ from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity, resources
 from pipeline.store import rebuild as ledger_rebuild
-from pipeline.store.history import Unknown
 from pipeline.store.integrity import Verification
 from pipeline.store.lock import StateLock
 from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import Rebuilt
 from pipeline.store.rejected import FACTS, Rejected, list_rejected
+from pipeline.store.rows import Unknown
 
 if TYPE_CHECKING:
     from pipeline.provider.responses import AnswerReader

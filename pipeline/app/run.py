@@ -44,12 +44,12 @@ from pipeline.model import BucketUrl, Due, TaskState
 from pipeline.plan.decide import Verdict
 from pipeline.plan.plan import Plan, PlanRow, Spool, merged, tally
 from pipeline.pools import is_short_of_memory
-from pipeline.store.history import Hold
 from pipeline.store.lock import StateLock
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
+from pipeline.store.rows import Hold
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:

@@ -17,15 +17,15 @@ from pipeline.app.consent import doubt, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import NEAR, DigestMemory, nearest_id, plan_rows, reading
-from pipeline.days import day_of, month_of, zone_of
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
-from pipeline.store.history import PastAttempt, RunSnapshot
+from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import PastAttempt, RunSnapshot
 from pipeline.text import moment
 from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
 from pipeline.view.status import RunningNow, Status

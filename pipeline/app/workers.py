@@ -27,10 +27,11 @@ from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
+from pipeline.senders.remote import Cluster
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.images.stored import StoredImages
+from pipeline.store.images import StoredImages
 from pipeline.store.rejected import WORKERS_MARK, apart_dir
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from pipeline.store.store import BUCKET_WORKERS, Store

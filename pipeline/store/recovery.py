@@ -17,8 +17,8 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
+from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
-from pipeline.store.images.bucket import find_object
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.parts import (

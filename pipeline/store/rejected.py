@@ -21,8 +21,7 @@ from typing import Final
 import msgspec
 
 from pipeline.buckets import Bucket, BucketError, ObjectExists
-from pipeline.store.disk_reserve import DiskReserve
-from pipeline.store.files import Disk, Tree, read_all, write_all
+from pipeline.store.files import Disk, DiskReserve, Tree, read_all, write_all
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"

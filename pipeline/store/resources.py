@@ -25,9 +25,8 @@ from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
-from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
-from pipeline.store.files import Disk, FileComparison, Tree, Warn
-from pipeline.store.images.bucket import BucketWriter
+from pipeline.store.bucket_writer import BucketWriter
+from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, FileComparison, Tree, Warn
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
@@ -54,7 +53,7 @@ class StoreSettings:
     disk: Disk = field(default_factory=Disk)
     clock: Clock = utc_now
     warn: Warn = _log.warning
-    reserve_bytes: int = SIZE_BYTES
+    reserve_bytes: int = RESERVE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
@@ -64,7 +63,7 @@ class StoreSettings:
 
 
 class Place(Protocol):
-    """How images get, keep and lose their names: `store.writer` in a folder, `store.images.bucket` in a bucket."""
+    """How images get, keep and lose their names: `store.writer` in a folder, `store.bucket_writer` in a bucket."""
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""

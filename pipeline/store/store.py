@@ -20,7 +20,7 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
-from pipeline.store.images.stored import StoredImages
+from pipeline.store.images import StoredImages
 from pipeline.store.ledger import Awaiting
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.maintenance import Maintenance, Mover

@@ -18,8 +18,8 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fault, Image
 from pipeline.store import rows
+from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import Tree
-from pipeline.store.images.bucket import find_object
 from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
 from pipeline.store.resources import ImageResources, StoreSettings, WriterPool

@@ -12,7 +12,7 @@ from obstore.store import MemoryStore
 from pipeline.buckets import Bucket
 from pipeline.errors import StorageError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault, TaskState
-from pipeline.store.images.stored import StoredImages
+from pipeline.store.images import StoredImages
 from pipeline.store.rejected import apart_dir
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from tests.store.conftest import Bench, Reopen
