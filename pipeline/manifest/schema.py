@@ -12,7 +12,7 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, fault
-from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
+from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
 from pipeline.manifest.yaml import is_null
 
 
@@ -25,85 +25,71 @@ class MinSideKeys(Model):
     """The shorter side of an image."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1}
-    expand = staticmethod(scalar_as("pixels"))  # type: ignore[assignment] # as in `ConcurrencyKeys`
+    short_key = "pixels"
     pixels: f.PositiveInt = Field(description="Fewest pixels.", examples=[1000])
-    action: f.Check = Field("flag", description="flag | redo | off")
+    action: f.Check = optional("flag | redo | off", default="flag")
 
 
 class ChecksKeys(Model):
     """What is looked at when an image comes: flag, redo (ask again) or off. A flagged image is done all the same."""
 
-    blank: f.Check = Field("flag", description="Nearly one colour.")
-    aspect: f.Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
-    same_as_input: f.Check = Field("flag", description="Image to image that changed nothing.")
-    twin: f.Check = Field("off", description="Nearly the same picture as another of its job, of this run or earlier.")
-    min_side: MinSideKeys | None = Field(
-        None, description="The shorter side has fewer pixels: a number, or pixels and action.", examples=[1000]
-    )
-    redo: f.Repeats = Field(1, description="How often an image is asked again in its run, within the budget.")
+    blank: f.Check = optional("Nearly one colour.", default="flag")
+    aspect: f.Check = optional("Off the requested aspect ratio by more than 3 %.", default="flag")
+    same_as_input: f.Check = optional("Image to image that changed nothing.", default="flag")
+    twin: f.Check = optional("Nearly the same picture as another of its job, of this run or earlier.", default="off")
+    min_side: MinSideKeys | None = optional("The shorter side has fewer pixels: a number, or pixels and action.", 1000)
+    redo: f.Repeats = optional("How often an image is asked again in its run, within the budget.", default=1)
 
 
 class Keys(Model):
     """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
 
     keeps_nulls = True
-    prompt: f.Text | None = Field(
-        None,
-        description="What to draw. A template: vars, matrix, row, file, job, id, variant.",
-        examples=["A poster of {{ vars.city }}", "Studio photo of {{ row.title }}", "A {{ matrix.colour }} mug"],
+    prompt: f.Text | None = optional(
+        "What to draw. A template: vars, matrix, row, file, job, id, variant.",
+        "A poster of {{ vars.city }}",
+        "Studio photo of {{ row.title }}",
+        "A {{ matrix.colour }} mug",
     )
-    prompt_file: f.PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
-    images: f.TextList | None = Field(
-        None,
-        description="Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
-        examples=[["{{ file.path }}", "refs/palette.png"]],
+    prompt_file: f.PathText | None = optional("File with the prompt.", "prompts/relight.md")
+    images: f.TextList | None = optional(
+        "Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
+        ["{{ file.path }}", "refs/palette.png"],
     )
-    model: f.Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
-    aspect_ratio: f.AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
-    size: f.Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
-    variants: f.Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
-    seed: f.Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
-    temperature: f.Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
-    system: f.Text | None = Field(
-        None, description="System instruction; a template.", examples=["You are a product photographer."]
+    model: f.Text | None = optional("Model of this job.", "gemini-3-pro-image")
+    aspect_ratio: f.AspectRatio | None = optional("Width:height.", "16:9", "1:1", "2:3")
+    size: f.Size | None = optional("512 | 1K | 2K | 4K", "1K")
+    variants: f.Variants | None = optional("Images of each row. Default 1.", 4)
+    seed: f.Seed | None = optional("Variant n uses seed + n - 1.", 42)
+    temperature: f.Temperature | None = optional("0 to 2.", 1.0)
+    system: f.Text | None = optional("System instruction; a template.", "You are a product photographer.")
+    thinking: f.Thinking | None = optional(
+        "minimal | medium | high: how long the model thinks, which is paid for.", "minimal"
     )
-    thinking: f.Thinking | None = Field(
-        None, description="minimal | medium | high: how long the model thinks, which is paid for.", examples=["minimal"]
+    tier: f.Tier | None = optional(
+        "standard | flex. flex (kind google): half price, slower. No change of it buys an image again.", "flex"
     )
-    tier: f.Tier | None = Field(
-        None,
-        description="standard | flex. flex (kind google): half price, slower. No change of it buys an image again.",
-        examples=["flex"],
+    params: dict[str, f.Free] | None = optional("Merged into generationConfig as it is.", {"topP": 0.9})
+    safety: dict[str, f.Text] | None = optional("Category: threshold.", {"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"})
+    output: f.Text | None = optional(
+        "Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
+        "{{ job }}/{{ id }}",
+        "catalogue/{{ row.sku }}",
+        "relit/{{ file.dir }}/{{ file.stem }}",
     )
-    params: dict[str, f.Free] | None = Field(
-        None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
+    tags: f.WrittenList | None = optional("For --select tag:NAME.", ["spring", "hero"])
+    id: f.Text | None = optional("Template of the row's name.", "{{ row.sku }}")
+    rerun_when: f.Aspects | None = optional("Which change makes a done task due again. Default all four.", ["prompt"])
+    metadata: f.Embedding | None = optional(
+        "embed: write provenance into the image file; beside it where the file is signed (C2PA)."
     )
-    safety: dict[str, f.Text] | None = Field(
-        None, description="Category: threshold.", examples=[{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}]
+    keep_metadata: f.Flag | None = optional("Send EXIF data (places!) of input images along. Default false.")
+    checks: ChecksKeys | None = optional(
+        "Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
+        {"blank": "redo", "min_side": 1000},
     )
-    output: f.Text | None = Field(
-        None,
-        description="Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
-        examples=["{{ job }}/{{ id }}", "catalogue/{{ row.sku }}", "relit/{{ file.dir }}/{{ file.stem }}"],
-    )
-    tags: f.WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
-    id: f.Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
-    rerun_when: f.Aspects | None = Field(
-        None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
-    )
-    metadata: f.Embedding | None = Field(
-        None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
-    )
-    keep_metadata: f.Flag | None = Field(
-        None, description="Send EXIF data (places!) of input images along. Default false."
-    )
-    checks: ChecksKeys | None = Field(
-        None,
-        description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
-        examples=[{"blank": "redo", "min_side": 1000}],
-    )
-    skip_broken: f.Flag | None = Field(
-        None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
+    skip_broken: f.Flag | None = optional(
+        "Leave rows out whose input image is missing or no image. Default false: they are an error."
     )
 
     exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
@@ -169,44 +155,30 @@ class Matrix(Model):
 class Each(Model):
     """One row for each line of a table, each file of a folder, or each image of another job."""
 
-    csv: f.PathText | None = Field(
-        None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
+    csv: f.PathText | None = optional("Table with a header row; cells are text.", "data/products.csv")
+    tsv: f.PathText | None = optional("As csv, separated by tabs.", "data/products.tsv")
+    jsonl: f.PathText | None = optional("One JSON object a line.", "data/rows.jsonl")
+    parquet: f.PathText | None = optional("Parquet file (pip install 'imgpipe[parquet]').", "data/rows.parquet")
+    xlsx: f.PathText | None = optional("Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", "data/products.xlsx")
+    sheet: f.Text | None = optional("Sheet of the workbook. Default: the first.", "Spring")
+    delimiter: f.Delimiter | None = optional("What separates cells. Default: found from the file.", ";")
+    encoding: f.Encoding | None = optional("Encoding of the file. Default: found from the file.", "cp1252")
+    files: f.TextList | None = optional(
+        "Pattern of input files, in a folder or a bucket.",
+        "photos/**/*.{jpg,jpeg,png,webp}",
+        "s3://bucket/photos/**/*.jpg",
     )
-    tsv: f.PathText | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
-    jsonl: f.PathText | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
-    parquet: f.PathText | None = Field(
-        None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
+    job: f.Text | None = optional("Name of a job whose images are the rows.", "posters")
+    key: f.Text | None = optional("Column that names the row. Default `id`.", "sku")
+    where: dict[str, f.WrittenList] | None = optional("Only rows whose cells equal these.", {"active": "yes"})
+    root: f.PlaceText | None = optional("Folder ids and file.dir are relative to.", "photos")
+    ignore: f.TextList | None = optional("Patterns to leave out.", ["**/_*"])
+    hidden: f.Flag = optional(
+        "Take files and folders whose name starts with a dot, and folders of systems such as @eaDir.", default=False
     )
-    xlsx: f.PathText | None = Field(
-        None, description="Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", examples=["data/products.xlsx"]
-    )
-    sheet: f.Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
-    delimiter: f.Delimiter | None = Field(
-        None, description="What separates cells. Default: found from the file.", examples=[";"]
-    )
-    encoding: f.Encoding | None = Field(
-        None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
-    )
-    files: f.TextList | None = Field(
-        None,
-        description="Pattern of input files, in a folder or a bucket.",
-        examples=["photos/**/*.{jpg,jpeg,png,webp}", "s3://bucket/photos/**/*.jpg"],
-    )
-    job: f.Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
-    key: f.Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
-    where: dict[str, f.WrittenList] | None = Field(
-        None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
-    )
-    root: f.PlaceText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
-    ignore: f.TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
-    hidden: f.Flag = Field(
-        False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
-    )
-    allow_empty: f.Flag = Field(False, description="No match is not an error.")
-    min_age: f.Duration | None = Field(
-        None, description="Leave files younger than this for a later run.", examples=["10s"]
-    )
-    state: f.Done = Field("done", description="Which images of `job`: done.")
+    allow_empty: f.Flag = optional("No match is not an error.", default=False)
+    min_age: f.Duration | None = optional("Leave files younger than this for a later run.", "10s")
+    state: f.Done = optional("Which images of `job`: done.", default="done")
 
     SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "xlsx", "jsonl", "parquet", "files", "job")
     _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -265,15 +237,14 @@ class Job(Keys):
         description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
         examples=[{"oslo": "A poster of Oslo"}],
     )
-    each: Each | None = Field(
-        None,
-        description="Rows of a table, files of a folder, images of another job.",
-        examples=[{"csv": "data/products.csv", "key": "sku"}, {"files": "photos/**/*.{jpg,png}", "root": "photos"}],
+    each: Each | None = optional(
+        "Rows of a table, files of a folder, images of another job.",
+        {"csv": "data/products.csv", "key": "sku"},
+        {"files": "photos/**/*.{jpg,png}", "root": "photos"},
     )
-    matrix: Matrix | None = Field(
-        None,
-        description="Every combination of these values; include and exclude as in GitHub Actions.",
-        examples=[{"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}}],
+    matrix: Matrix | None = optional(
+        "Every combination of these values; include and exclude as in GitHub Actions.",
+        {"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}},
     )
 
     @model_validator(mode="after")
@@ -292,59 +263,48 @@ class DeliverKeys(Model):
         description="The folder, relative to this file, or a bucket.", examples=["../shop", "s3://bucket/shop"]
     )
     source: f.Chosen = Field("picked", alias="from", description="picked | done: which images.")
-    select: f.WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
-    name: f.Text | None = Field(
-        None,
-        description="Name of the file without suffix. Default: as below output_dir.",
-        examples=["{{ row.sku }}_{{ matrix.shot.key }}"],
+    select: f.WrittenList | None = optional("Patterns as of --select.", ["job:studio"])
+    name: f.Text | None = optional(
+        "Name of the file without suffix. Default: as below output_dir.", "{{ row.sku }}_{{ matrix.shot.key }}"
     )
-    format: f.ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
-    quality: f.Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
-    max_side: f.PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
-    profile: f.Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
-    metadata: f.Metadata = Field("keep", description="keep | strip")
+    format: f.ImageKind | None = optional("jpeg | png | webp. Default: as it is.")
+    quality: f.Quality = optional("Of jpeg and webp, 1 to 100.", default=90)
+    max_side: f.PositiveInt | None = optional("Longer side in pixels at most.", 1200)
+    profile: f.Profile | None = optional("srgb: colours are converted. Default: as they are.")
+    metadata: f.Metadata = optional("keep | strip", default="keep")
 
 
 class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
-    version: f.Version = Field(1, description="Always 1.")
-    name: f.Name | None = Field(
-        None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
+    version: f.Version = optional("Always 1.", default=1)
+    name: f.Name | None = optional("Part of every task's identity. Default: the file's name.", "catalogue")
+    provider: ProviderKeys | None = optional("The API, its model and the name of its key.")
+    vars: dict[str, f.Written] | None = optional(
+        "For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
+        {"brand": "Acme", "season": "${SEASON:-autumn}"},
     )
-    provider: ProviderKeys | None = Field(None, description="The API, its model and the name of its key.")
-    vars: dict[str, f.Written] | None = Field(
-        None,
-        description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
-        examples=[{"brand": "Acme", "season": "${SEASON:-autumn}"}],
+    defaults: Keys | None = optional("Every job inherits these; a job's own key wins; null unsets.")
+    limits: LimitsKeys | None = optional("Ceilings of one run.")
+    retry: RetryKeys | None = optional("How often one task may be asked.")
+    prices: dict[str, f.Price] | None = optional(
+        "USD per image, or per size; overrides the built-in catalogue.", {"my-model": 0.04}
     )
-    defaults: Keys | None = Field(None, description="Every job inherits these; a job's own key wins; null unsets.")
-    limits: LimitsKeys | None = Field(None, description="Ceilings of one run.")
-    retry: RetryKeys | None = Field(None, description="How often one task may be asked.")
-    prices: dict[str, f.Price] | None = Field(
-        None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
+    output_dir: f.PlaceText | None = optional(
+        "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
+        " Default: outputs/NAME, beside jobs/.",
+        "../outputs/catalogue",
+        "s3://bucket/catalogue",
     )
-    output_dir: f.PlaceText | None = Field(
-        None,
-        description=(
-            "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
-            " Default: outputs/NAME, beside jobs/."
-        ),
-        examples=["../outputs/catalogue", "s3://bucket/catalogue"],
+    state_dir: f.PathText | None = optional(
+        "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
+        " this file.",
+        "../outputs/catalogue/.pipeline",
     )
-    state_dir: f.PathText | None = Field(
-        None,
-        description=(
-            "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
-            " this file."
-        ),
-        examples=["../outputs/catalogue/.pipeline"],
-    )
-    notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
-    deliver: dict[f.Name, DeliverKeys] | None = Field(
-        None,
-        description="Recipes of `imgpipe export`: mirrors of picked images.",
-        examples=[{"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}}],
+    notify: NotifyKeys | None = optional("Where runs are reported: webhook, ping, metrics file.")
+    deliver: dict[f.Name, DeliverKeys] | None = optional(
+        "Recipes of `imgpipe export`: mirrors of picked images.",
+        {"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}},
     )
     jobs: dict[f.Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
