@@ -92,7 +92,7 @@ class _Target:
 
 
 def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
-    place = recipe.place_of(is_simulated=setup.flags.simulate)
+    place = recipe.place
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)

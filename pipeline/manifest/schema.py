@@ -1,19 +1,23 @@
-"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, and the JSON Schema for editors.
+"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, which check its tree.
 
 Descriptions are what an editor shows. Which keys were written stays known (`model_fields_set`), because only those win
 over an outer layer; the layers are merged in `jobs`. Nothing is rendered and nothing is read from disk.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails
 
+from pipeline.errors import Problem
 from pipeline.manifest import fields as f
-from pipeline.manifest.fields import NAME_PATTERN, fault
+from pipeline.manifest.fields import NAME_PATTERN, shown
+from pipeline.manifest.problems import BadValue, KeyPath, Problems
 from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
-from pipeline.manifest.yaml import is_null
+from pipeline.manifest.yaml import Tree, is_null
+from pipeline.text import nearest
 
 
 def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
@@ -104,7 +108,7 @@ class Keys(Model):
     @model_validator(mode="after")
     def _one_prompt(self) -> "Keys":
         if self.prompt is not None and self.prompt_file is not None:
-            raise fault("prompt and prompt_file exclude each other", "keep one of them")
+            raise BadValue("prompt and prompt_file exclude each other", "keep one of them")
         return self
 
 
@@ -204,10 +208,10 @@ class Each(Model):
         named = [name for name in self.SOURCES if getattr(self, name) is not None]
         if len(named) != 1:
             what = f"needs one source, this names {len(named)}: {', '.join(named) or 'none'}"
-            raise fault(what, f"write one of {', '.join(self.SOURCES)}")
+            raise BadValue(what, f"write one of {', '.join(self.SOURCES)}")
         for key in sorted(self.model_fields_set & self._ONLY.keys()):
             if named[0] not in self._ONLY[key]:
-                raise fault(
+                raise BadValue(
                     f"{key} does not go with {named[0]}", f"remove it; it belongs to {', '.join(self._ONLY[key])}"
                 )
         return self
@@ -250,9 +254,9 @@ class Job(Keys):
     @model_validator(mode="after")
     def _one_kind_of_row(self) -> "Job":
         if self.items is not None and self.each is not None:
-            raise fault("items and each exclude each other", "keep one of them, or make two jobs")
+            raise BadValue("items and each exclude each other", "keep one of them, or make two jobs")
         if self.items is not None and not self.items:
-            raise fault("items is empty", "write `id: prompt` lines below it")
+            raise BadValue("items is empty", "write `id: prompt` lines below it")
         return self
 
 
@@ -322,3 +326,124 @@ class ManifestFile(Model):
         for path, keys in layers.items():
             if keys is not None and keys.tier is not None:
                 yield (*path, "tier"), keys.tier
+
+
+_ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
+_ELSEWHERE: Mapping[str, type[BaseModel]] = {
+    "jobs.NAME": Job,
+    "jobs.NAME.each": Each,
+    "provider": ProviderKeys,
+    "limits": LimitsKeys,
+    "retry": RetryKeys,
+    "the top level": ManifestFile,
+}
+
+
+def validate(tree: dict[str, Tree], problems: Problems) -> tuple[ManifestFile, set[str]]:
+    """Return what of `tree` is sound, and the names of jobs that something was cut out of.
+
+    Cutting out what is invalid lets the loader go on, so that a wrong number at the top hides no wrong template below.
+    """
+    structural = {(problem.line, problem.column) for problem in problems.found}
+    damaged: set[str] = set()
+    cut: set[KeyPath] = set()
+    for _ in range(_ROUNDS):
+        try:
+            return ManifestFile.model_validate(tree), damaged
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            for detail in [detail for detail in details if detail["loc"] not in cut]:
+                path = detail["loc"]
+                damaged |= _damaged_by(path, tree)
+                cut.update(path[:length] for length in range(1, len(path) + 1))  # what lacks it now is not reported
+                problem = _problem(detail, problems)
+                if (problem.line, problem.column) not in structural:
+                    problems.found.append(problem)
+            for detail in details:
+                _cut_out(tree, detail["loc"])
+    return ManifestFile.model_construct(jobs={}), damaged
+
+
+def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
+    """Return the jobs that lack something once `path` is cut out."""
+    jobs = tree.get("jobs")
+    if path[:1] == ("jobs",) and len(path) > 1:
+        return {str(path[1])}
+    return set(jobs) if path[:1] == ("defaults",) and isinstance(jobs, dict) else set()
+
+
+def _cut_out(tree: dict[str, Tree], path: KeyPath) -> None:
+    """Remove the innermost key of `path`; an item of a list takes its whole list along."""
+    holder: Any = tree
+    owner: dict[str, Any] | None = None
+    last = ""
+    for part in path:
+        if isinstance(holder, dict) and part in holder:
+            owner, last, holder = holder, str(part), holder[part]
+        elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
+            holder = holder[part]
+    if owner is not None:
+        owner.pop(last, None)
+
+
+def _problem(detail: ErrorDetails, problems: Problems) -> Problem:
+    """Return a mistake that pydantic found, at its place."""
+    path = detail["loc"]
+    last = path[-1] if path else ""
+    what, instead = _words(detail)
+    if last == "[key]":
+        return problems.at(path[:-1], what, instead, is_key=True)
+    match detail["type"]:
+        case "extra_forbidden":
+            return problems.at(path, f"unknown key {str(last)!r}", _nearest(path), is_key=True)
+        case "missing":
+            return problems.at(path[:-1], f"{last!r} is missing", f"write `{last}:`", is_key=True)
+    is_named = last and isinstance(last, str) and what.startswith(("must", "is ", "needs"))
+    return problems.at(path, f"{last} {what}" if is_named else what, instead)
+
+
+def _words(detail: ErrorDetails) -> tuple[str, str]:
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, BadValue):
+        return error.what, error.instead
+    is_list = detail["type"] in ("list_type", "tuple_type")
+    if is_list or detail["type"] in ("dict_type", "model_type"):
+        shape, example = ("a list", "write [a, b]") if is_list else ("a mapping", "write `key: value` lines below it")
+        return f"must be {shape}, this is {shown(detail['input'])}", example
+    if detail["type"] in ("too_short", "dict_too_short"):
+        return "is empty", "write at least one entry"
+    return detail["msg"], "see `imgpipe schema`"
+
+
+def _nearest(path: KeyPath) -> str:
+    unknown = str(path[-1])
+    model = _model_at(path[:-1])
+    known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
+    near = nearest(unknown.lower(), known)
+    if near:
+        return f"did you mean {near!r}?"
+    for place, other in _ELSEWHERE.items():
+        near = nearest(unknown.lower(), other.model_fields, cutoff=0.75)
+        if near and other is not model:
+            return f"it belongs in {place}" if near == unknown else f"did you mean {near!r}? it belongs in {place}"
+    return "known here: " + ", ".join(known)
+
+
+def _model_at(path: KeyPath) -> type[BaseModel] | None:
+    kind: Any = ManifestFile
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = _plain(field.annotation) if field is not None else None
+        elif get_origin(kind) in (dict, list):
+            kind = _plain(get_args(kind)[-1])
+        else:
+            return None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _plain(annotation: Any) -> Any:
+    """Drop `| None`."""
+    if get_origin(annotation) is types.UnionType:
+        return next(arg for arg in get_args(annotation) if arg is not types.NoneType)
+    return annotation

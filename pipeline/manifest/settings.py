@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
-from pipeline.manifest.fields import fault, shown
+from pipeline.manifest.fields import shown
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
-from pipeline.manifest.templates import TemplateTrouble, compile_template
+from pipeline.manifest.templates import compile_template
 from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
     DEFAULT_MODELS,
@@ -50,7 +51,7 @@ class Model(BaseModel):
     def _tidy(cls, value: object) -> object:
         mapping = cls.expand(value)
         if not isinstance(mapping, dict):
-            raise fault(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
+            raise BadValue(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
         known = {key: None if is_null(item) else item for key, item in mapping.items() if not key.startswith("x-")}
         if cls.keeps_nulls:
             return known
@@ -153,7 +154,7 @@ class ConcurrencyKeys(Model):
     @model_validator(mode="after")
     def _ordered(self) -> "ConcurrencyKeys":
         if self.start is not None and self.start > self.max:
-            raise fault(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
+            raise BadValue(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
         return self
 
 
@@ -213,7 +214,7 @@ class WaitKeys(Model):
     @model_validator(mode="after")
     def _ordered(self) -> "WaitKeys":
         if self.initial > self.max:
-            raise fault("initial is above max", "lower initial or raise max")
+            raise BadValue("initial is above max", "lower initial or raise max")
         return self
 
 
@@ -246,11 +247,11 @@ class NotifyKeys(Model):
     )
 
     def url(self, key: Literal["webhook", "ping"], variables: Mapping[str, str]) -> str | None:
-        """Return an address with `{{ vars.* }}` filled in. Raises TemplateTrouble, which does not repeat it."""
+        """Return an address with `{{ vars.* }}` filled in. Raises BadValue, which does not repeat it."""
         written: str | None = getattr(self, key)
         if written is None:
             return None
         url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
         if not f.is_url(url):
-            raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
+            raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
         return url
