@@ -103,7 +103,7 @@ async def _open(setup: "Setup") -> "Store":
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
-        force=setup.flags.force,
+        force=setup.rules.force,
         beside=sidecars_of(setup),
         check=checks_of(setup),
     )

@@ -25,10 +25,10 @@ from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.locking import checks_of, open_store, recorded_task, sidecars_of
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading, upstream_of
+from pipeline.app.planning import file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import Exit, InputError, Problem
-from pipeline.manifest.expand import Expansion, expand
+from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.plan import Spool
@@ -314,13 +314,13 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     """
     locations = Locations()
     with reading(setup) as reader:
-        ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
-        rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
+        orphans = Orphans(setup.manifest, reader)
+        rows = plan_rows(setup, reader, on_end=orphans.ended.append)
         present, empty = set[str](), set(setup.manifest.jobs)
         for row in orphans.watch(rows):
             present |= {row.task.id, row.verdict.former}
             empty.discard(row.task.job)
-        jobs = orphans.counted(*ended).keys() - empty
+        jobs = orphans.counted().keys() - empty
         for known in reader.orphans(present):
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:

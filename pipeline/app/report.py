@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pipeline.app.consent import prices_of
 from pipeline.app.context import Setup
-from pipeline.app.planning import reading
+from pipeline.app.planning import reading, selected_rows
 from pipeline.app.redo import marks_of
-from pipeline.app.status import CHANGED, flags_text, selected_rows, state_of
+from pipeline.app.status import CHANGED, flags_text, state_of
 from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow

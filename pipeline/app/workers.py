@@ -204,7 +204,7 @@ def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrd
         token=token,
         ledger_id=ledger_id,
         is_play_money=setup.is_play_money,
-        force=setup.flags.force,
+        force=setup.rules.force,
     )
 
 

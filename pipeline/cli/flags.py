@@ -339,6 +339,8 @@ def compose_flags(
     seed: int = 0,
     rpm: float | None = None,
     budget: int | None = None,
+    force: bool = False,
+    repair: bool = False,
     accept: tuple[str, ...] = (),
     max_duration: float | None = None,
     drain: float = 25.0,
@@ -348,6 +350,7 @@ def compose_flags(
     """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
     from pipeline.model import Aspect, Edit
+    from pipeline.plan.decide import Rules
     from pipeline.plan.selection import Selection
 
     return Flags(
@@ -356,9 +359,13 @@ def compose_flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
         rpm=rpm,
         budget_microusd=budget,
-        accept=frozenset(aspect for aspect in Aspect if aspect in accept),
-        edits=frozenset(edit for edit in Edit if edit in accept),
-        accept_refused="refused" in accept,
+        rules=Rules(
+            force=force,
+            repair=repair,
+            accept=frozenset(aspect for aspect in Aspect if aspect in accept),
+            edits=frozenset(edit for edit in Edit if edit in accept),
+            accept_refused="refused" in accept,
+        ),
         max_duration_s=max_duration,
         drain_s=drain,
         wait_lock_s=wait_lock,

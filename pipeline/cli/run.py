@@ -120,10 +120,10 @@ def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> 
     def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
         from pipeline.app import redo as app_redo
 
-        redo = app_redo.redo_flagged(setup) if flagged else app_redo.redo(setup, picks)
-        for text in redo.notes:
+        changed, notes = app_redo.redo_flagged(setup) if flagged else app_redo.redo(setup, picks)
+        for text in notes:
             note(text)
-        return redo.setup
+        return changed
 
     return _run(change=change, **flags)
 
