@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 
-from pipeline.days import day_of, month_of, zone_of
+from pipeline.settings import day_of, month_of, zone_of
 
 HOUR = timedelta(hours=1)
 YEAR = (datetime(2026, 1, 1, tzinfo=UTC), datetime(2027, 1, 1, tzinfo=UTC))

@@ -31,7 +31,7 @@ from pipeline.app.consent import describe_hold, lasting_holds
 from pipeline.app.context import Flags, Setup, prepare
 from pipeline.app.planning import reading
 from pipeline.buckets import as_input_error, open_bucket
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem
+from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
@@ -333,7 +333,7 @@ async def _listed_models(settings: ProviderSettings, environ: Mapping[str, str])
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
     if why is not None:
-        raise InputError(Problem(what=f"{url} gave no list of models ({why})", instead="try later"))
+        raise InputError(f"{url} gave no list of models ({why}); try later")
     return names
 
 

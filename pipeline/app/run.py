@@ -47,22 +47,22 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.halt import Halt, Halts
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
+from pipeline.errors import Exit, ImgpipeError, InputError, StorageError, TryLater
 from pipeline.model import BucketUrl, Due, TaskState
 from pipeline.plan.decide import Verdict
 from pipeline.plan.plan import Plan, PlanRow, Spool, merged, tally
 from pipeline.pools import is_short_of_memory
-from pipeline.store.history import Hold
 from pipeline.store.lock import StateLock
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
+from pipeline.store.rows import Hold
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import WorkerOrder
-    from pipeline.senders.cluster import Cluster
+    from pipeline.senders.remote import Cluster
 
 
 class Watcher(Protocol):
@@ -205,12 +205,8 @@ def _check_state(setup: Setup) -> None:
     with reading(setup) as reader:
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
-        raise InputError(
-            Problem(
-                what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
-                instead=f"make it anew with: imgpipe rebuild {setup.command}",
-            )
-        )
+        what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
+        raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")
 
 
 def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:

@@ -32,8 +32,7 @@ from pipeline.settings import ProviderSettings
 if TYPE_CHECKING:
     from pipeline.app.run import ActiveRun
     from pipeline.app.workers import WorkerOrder
-    from pipeline.senders.cluster import Cluster
-    from pipeline.senders.remote import ClusterSender
+    from pipeline.senders.remote import Cluster, ClusterSender
 
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html

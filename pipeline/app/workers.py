@@ -3,7 +3,7 @@
 A worker gets its settings as a `WorkerOrder`, which holds no key: it reads its own environment, or the `.env` beside
 the manifest where it sees that. Every worker must see the output directory, where the images of one that died are
 found. The state directory may lie on the machine of the run alone; a worker that does not see it keeps what it cannot
-publish in a folder of the output (`store/kept`).
+publish in a folder of the output (`store/rejected`).
 """
 
 import asyncio
@@ -27,11 +27,12 @@ from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
+from pipeline.senders.remote import Cluster
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.images.stored import StoredImages
-from pipeline.store.kept import MARK, apart_dir, sending_on
+from pipeline.store.images import StoredImages
+from pipeline.store.rejected import WORKERS_MARK, apart_dir
 from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
 from pipeline.store.store import BUCKET_WORKERS, Store
 from pipeline.text import count
@@ -53,7 +54,7 @@ class WorkerOrder:
     folder: Path  # of the manifest
     output_dir: Path | BucketUrl
     state_dir: Path
-    token: str  # stands in its `MARK`
+    token: str  # stands in its `WORKERS_MARK`
     ledger_id: str
     is_play_money: bool
     force: bool
@@ -68,7 +69,7 @@ class WorkerOrder:
     def is_state_seen(self) -> bool:
         """Whether the state directory of the run is seen from here, and not another one under the same path."""
         with suppress(OSError):
-            return (self.state_dir / MARK).read_text() == self.token
+            return (self.state_dir / WORKERS_MARK).read_text() == self.token
         return False
 
     @property
@@ -108,7 +109,7 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         open_worker_resources,
         settings,
         ledger_id=order.ledger_id,
-        sending_on=None if order.is_state_seen else sending_on,
+        is_apart=not order.is_state_seen,
     )
     pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
     try:
@@ -227,7 +228,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
     """Start the workers of a run; each has proved that it can send. Raises InputError, TryLater: nothing was sent."""
     flags, token = setup.flags, secrets.token_hex(16)
     assert flags.ray is not None
-    (setup.manifest.state_dir / MARK).write_text(token)
+    (setup.manifest.state_dir / WORKERS_MARK).write_text(token)
     order = order_of(setup, ledger_id=store.ledger_id, token=token)
     async with _joined(flags.ray, order, due, workers=flags.workers, concurrency=setup.limits.concurrency) as cluster:
         try:
@@ -239,7 +240,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
 async def take_rest(store: Store, *, lost: int) -> None:
     """Take what workers kept, and what lost ones wrote late; what cannot be had now is left to the next start.
 
-    That looks for it in any case, as long as `MARK` is there: a frozen worker may write when the run is long over.
+    That looks for it in any case, as long as `WORKERS_MARK` is there: a frozen worker may write long after the run.
     """
     try:
         await store.collect_kept(are_gone=not lost)

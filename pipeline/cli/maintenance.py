@@ -14,10 +14,10 @@ from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
     from pipeline.app.maintenance import Verified
-    from pipeline.store.history import Unknown
     from pipeline.store.ledger_salvage import SalvagedLedger
     from pipeline.store.rebuild import Rebuilt
     from pipeline.store.rejected import Rejected
+    from pipeline.store.rows import Unknown
 
 
 SHOWN: Final = 50  # paths of one kind; --json has all

@@ -18,14 +18,14 @@ from pipeline.errors import Conflict, StorageError
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
 from pipeline.store import rows
+from pipeline.store.bucket_writer import SUPERSEDED
 from pipeline.store.files import IN_THE_WAY, read_all, split
-from pipeline.store.history import known_of
-from pipeline.store.images.bucket import SUPERSEDED
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.rows import known_of
 from pipeline.store.writer import superseded_files
 from pipeline.text import name_key
 

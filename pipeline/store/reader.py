@@ -16,22 +16,22 @@ from typing import Final, Self, TypeVar
 
 import msgspec
 
-from pipeline.days import day_of
 from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
+from pipeline.settings import day_of
 from pipeline.store import ledger_file, rows
-from pipeline.store.history import (
+from pipeline.store.ledger_file import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
+from pipeline.store.rows import (
+    Columns,
     Cost,
     Hold,
     Maker,
     PastAttempt,
     PastRun,
-    Row,
     RunSnapshot,
     Unknown,
     attempt_of,
     known_of,
 )
-from pipeline.store.ledger_file import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
 from pipeline.text import name_key
 
 A = TypeVar("A")
@@ -366,20 +366,20 @@ class LedgerReader:
 
     # --- rows
 
-    def _known(self, row: Row) -> Known:
+    def _known(self, row: Columns) -> Known:
         return self._decoded(known_of, row)
 
-    def _spend(self, row: Row | None) -> Spend:
+    def _spend(self, row: Columns | None) -> Spend:
         return Spend() if row is None else Spend(spent_microusd=row[0], unknown_microusd=row[1])
 
-    def _one(self, name: str, **values: object) -> Row | None:
+    def _one(self, name: str, **values: object) -> Columns | None:
         if self._connection is None:
             return None
         with self._translated():
-            row: Row | None = self._connection.execute(query(name), values).fetchone()
+            row: Columns | None = self._connection.execute(query(name), values).fetchone()
             return row
 
-    def _rows(self, name: str, **values: object) -> Iterator[Row]:
+    def _rows(self, name: str, **values: object) -> Iterator[Columns]:
         if self._connection is None:
             return
         with self._translated():

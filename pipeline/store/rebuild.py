@@ -18,8 +18,8 @@ from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
+from pipeline.store.bucket_writer import stored
 from pipeline.store.files import Tree, read_all, split, status_of
-from pipeline.store.images.bucket import stored
 from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part

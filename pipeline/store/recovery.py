@@ -17,10 +17,9 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
+from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
-from pipeline.store.images.bucket import find_object
 from pipeline.store.integrity import compare_files
-from pipeline.store.kept import MARK, collect
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.parts import (
     LISTED,
@@ -36,7 +35,7 @@ from pipeline.store.parts import (
     written_by,
 )
 from pipeline.store.reader import LedgerReader
-from pipeline.store.rejected import Rejected, list_rejected
+from pipeline.store.rejected import WORKERS_MARK, Rejected, list_rejected
 from pipeline.store.resources import StoreResources, StoreSettings
 
 DAY_US: Final = 86_400_000_000
@@ -87,14 +86,14 @@ class Recoverer:
                 self._keep_numbers_apart(parts)
                 for part in parts:
                     self._settle_part_unless_closed(part)
-            had_workers = (self._state.root / MARK).exists()
+            had_workers = (self._state.root / WORKERS_MARK).exists()
             if had_workers:
-                collect(self._resources)
+                self._resources.rejected.collect(self._outputs)
             self._settle_rejected()
             self._settle_open_attempts()
             if self._tree is None:
                 self._settle_unknown_attempts(is_late=had_workers)
-            (self._state.root / MARK).unlink(missing_ok=True)
+            (self._state.root / WORKERS_MARK).unlink(missing_ok=True)
             self._compare_files()
         except OSError as error:
             place = error.filename or self._settings.output_dir

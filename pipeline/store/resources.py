@@ -25,9 +25,8 @@ from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.pools import whole_pool
 from pipeline.store import ledger_file
-from pipeline.store.disk_reserve import SIZE_BYTES, DiskReserve
-from pipeline.store.files import Disk, FileComparison, Tree, Warn
-from pipeline.store.images.bucket import BucketWriter
+from pipeline.store.bucket_writer import BucketWriter
+from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, FileComparison, Tree, Warn
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
@@ -54,7 +53,7 @@ class StoreSettings:
     disk: Disk = field(default_factory=Disk)
     clock: Clock = utc_now
     warn: Warn = _log.warning
-    reserve_bytes: int = SIZE_BYTES
+    reserve_bytes: int = RESERVE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
     workers: int = 8  # images written at once
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
@@ -64,7 +63,7 @@ class StoreSettings:
 
 
 class Place(Protocol):
-    """How images get, keep and lose their names: `store.writer` in a folder, `store.images.bucket` in a bucket."""
+    """How images get, keep and lose their names: `store.writer` in a folder, `store.bucket_writer` in a bucket."""
 
     def publish(self, delivery: Delivery) -> Artifact:
         """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
@@ -217,24 +216,17 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     )
 
 
-def open_worker_resources(
-    settings: StoreSettings,
-    *,
-    ledger_id: str,
-    sending_on: Callable[[Bucket, Tree, str], Callable[[str], None]] | None = None,
-) -> ImageResources:
+def open_worker_resources(settings: StoreSettings, *, ledger_id: str, is_apart: bool) -> ImageResources:
     """Open what a worker writes images with, for the ledger of another process, which holds the lock.
 
-    `sending_on`: makes what moves a kept file into the bucket, where the state directory is one of this machine alone.
+    `is_apart`: the state directory is not that of the run; what is kept there for a bucket is moved into it.
     """
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
         reserve = DiskReserve(state)
         reserve.share()
-        sent_on: Callable[[str], None] = lambda _: None  # noqa: E731
-        if sending_on is not None and isinstance(outputs, Bucket):
-            sent_on = sending_on(outputs, state, ledger_id)
-        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, sent_on=sent_on)
+        onward = outputs if is_apart and isinstance(outputs, Bucket) else None
+        rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, onward=onward)
         writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return ImageResources(

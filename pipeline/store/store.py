@@ -20,8 +20,7 @@ from pipeline.failpoint import reach
 from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
-from pipeline.store.images.stored import StoredImages
-from pipeline.store.kept import collect
+from pipeline.store.images import StoredImages
 from pipeline.store.ledger import Awaiting
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.maintenance import Maintenance, Mover
@@ -90,8 +89,8 @@ class Store:
             await asyncio.to_thread(self._resources.close)
 
     async def collect_kept(self, *, are_gone: bool) -> None:
-        """Take what workers kept elsewhere into rejected/; see `kept.collect`. Raises OSError, StorageError."""
-        await self._pool.finish(partial(collect, self._resources, are_gone=are_gone))
+        """See `RejectedFolder.collect`. Raises OSError, StorageError."""
+        await self._pool.finish(partial(self._resources.rejected.collect, self._resources.outputs, are_gone=are_gone))
 
     async def settle_late(self) -> Recovery:
         """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""

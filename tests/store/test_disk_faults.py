@@ -16,7 +16,7 @@ from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
 from pipeline.store.files import Disk
-from pipeline.store.images.stored import StoredImages
+from pipeline.store.images import StoredImages
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected

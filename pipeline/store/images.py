@@ -18,9 +18,8 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fault, Image
 from pipeline.store import rows
+from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import Tree
-from pipeline.store.images.bucket import find_object
-from pipeline.store.kept import collect
 from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
 from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
@@ -124,7 +123,7 @@ class StoredImages:
         rejected = self._resources.rejected
         kept = rejected.find_image(attempt.id)
         if kept is None:  # kept by a worker that does not see the state directory
-            collect(self._resources, attempt=attempt.id)
+            rejected.collect(self._resources.outputs, attempt=attempt.id)
             kept = rejected.find_image(attempt.id)
         if kept is None:
             return replace(failure, storage_error=f"{attempt.task.id}: its image was kept and is not found")

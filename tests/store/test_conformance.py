@@ -13,8 +13,8 @@ from pipeline.buckets import Bucket
 from pipeline.errors import Conflict, InputError
 from pipeline.model import Artifact, BucketUrl, Sidecar, TaskState
 from pipeline.plan.decide import Files, Objects
+from pipeline.store.bucket_writer import SUPERSEDED
 from pipeline.store.files import FileComparison
-from pipeline.store.images.bucket import SUPERSEDED
 from tests.s3 import moto_server, store_of
 from tests.store.conftest import Bench
 from tests.store.fakes import PRICE, answer, files, image, task
