@@ -18,7 +18,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck
+    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -97,8 +97,15 @@ async def _locked(setup: "Setup") -> StateLock:
 async def _open(setup: "Setup") -> "Store":
     from pipeline.store.store import Store
 
+    return await Store.open(store_settings(setup))
+
+
+def store_settings(setup: "Setup") -> "StoreSettings":
+    """Return where the store of a manifest lies and how it behaves."""
+    from pipeline.store.resources import StoreSettings
+
     manifest = setup.manifest
-    return await Store.open(
+    return StoreSettings(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
