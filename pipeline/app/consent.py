@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
@@ -112,9 +112,7 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
         if confirm is None:
-            raise InputError(
-                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
-            )
+            raise InputError(f"{question}; confirm with --yes, or set a budget with --budget USD or limits.budget")
         if not confirm(f"{question}. Go on?"):
             raise InputError("not confirmed; nothing was sent")
         return setup

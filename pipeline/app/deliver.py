@@ -9,7 +9,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +27,7 @@ from pipeline.model import Artifact, BucketUrl, Edit
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
 from pipeline.store.mirror import Mirror, open_mirror
-from pipeline.text import name_key
+from pipeline.text import did_you_mean, name_key
 
 RECEIPT: Final = "deliver.jsonl"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
@@ -73,9 +72,8 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
         raise InputError(Problem(file=str(setup.manifest.path), what=what, instead="write one, or use --picked DIR"))
     for name in names:
         if name not in recipes:
-            near = get_close_matches(name, recipes, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"its recipes: {', '.join(recipes)}"
-            raise InputError(Problem(what=f"`deliver` has no {name!r}", instead=advice))
+            advice = did_you_mean(name, recipes, f"its recipes: {', '.join(recipes)}")
+            raise InputError(f"`deliver` has no {name!r}; {advice}")
     return [_deliver(setup, recipes[name]) for name in names or recipes]
 
 

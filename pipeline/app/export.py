@@ -197,7 +197,7 @@ def _check_extra() -> None:
     from importlib.util import find_spec
 
     if find_spec("arro3") is None:
-        raise InputError(Problem(what="Parquet needs an extra", instead="run: pip install 'imgpipe[parquet]'"))
+        raise InputError("Parquet needs an extra; run: pip install 'imgpipe[parquet]'")
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
@@ -340,6 +340,4 @@ def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
 
 def _refuse_foreign(path: Path, former: dict[str, Shard]) -> None:
     if path.name not in former and os.path.lexists(path):
-        raise InputError(
-            Problem(what=f"{path} was not written by an export that {INDEX} has", instead="name another folder")
-        )
+        raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")

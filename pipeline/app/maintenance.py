@@ -27,7 +27,7 @@ from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
-from pipeline.errors import Exit, InputError, Problem
+from pipeline.errors import Exit, InputError
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
@@ -235,12 +235,10 @@ def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
         found = [each for each in unknowns if each.number == int(name)]
         if len({each.task_id for each in found}) > 1:
             example = f"{found[0].task_id}#{found[0].number}"
-            raise InputError(
-                Problem(what=f"{len(found)} tasks have an unknown attempt {name}", instead=f"write {example}")
-            )
+            raise InputError(f"{len(found)} tasks have an unknown attempt {name}; write {example}")
     if not found:
         instead = "`imgpipe status FILE` lists them; write a request id, a task's id, or ID#N for its attempt N"
-        raise InputError(Problem(what=f"no unknown request is called {name!r}", instead=instead))
+        raise InputError(f"no unknown request is called {name!r}; {instead}")
     return found
 
 

@@ -16,8 +16,8 @@ from pipeline.app import consent
 from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, nearest_id, plan_rows, reading, selected_rows
-from pipeline.errors import InputError, Problem
+from pipeline.app.planning import NEAR, no_task, plan_rows, reading, selected_rows
+from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
@@ -178,9 +178,7 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         row, near = _find(setup, reader, task_id)
         known = reader.known(task_id)
         if row is None and known is None:
-            raise InputError(
-                Problem(what=f"no task has the id {task_id!r}", instead=nearest_id([task_id], near, setup.command))
-            )
+            raise InputError(no_task(task_id, near, setup.command))
         attempts = reader.attempts(task_id)
         records = records_of(reader, task_id, attempts)
         return TaskHistory(

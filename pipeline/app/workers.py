@@ -208,36 +208,31 @@ def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrd
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyWorkers:
-    """The workers of a run, and their order."""
-
-    cluster: Cluster
-    order: WorkerOrder
+@asynccontextmanager
+async def _joined(
+    address: str, order: WorkerOrder | None, due: Iterable[Due] = (), *, workers: int | None, concurrency: int
+) -> AsyncIterator[Cluster]:
+    """Join a cluster and start workers that have proved that they can send; None: one a node, `local`: one a core."""
+    is_rehearsal = order is not None and order.is_keyless
+    cores = workers or os.cpu_count() or 1
+    async with joined(address, cpus=cores, is_rehearsal=is_rehearsal) as cluster:
+        number = cores if address == LOCAL else workers or len(nodes())
+        async with nullcontext() if order is None else _probe(order, due) as probe:
+            functions = (open_worker, prove_worker)
+            await start_workers(cluster, number, concurrency=concurrency, functions=functions, order=order, probe=probe)
+        yield cluster
 
 
 @asynccontextmanager
-async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIterator[ReadyWorkers]:
+async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIterator[tuple[Cluster, WorkerOrder]]:
     """Start the workers of a run; each has proved that it can send. Raises InputError, TryLater: nothing was sent."""
-    address = setup.flags.ray
-    assert address is not None
-    cores = setup.flags.workers or os.cpu_count() or 1
-    token = secrets.token_hex(16)
+    flags, token = setup.flags, secrets.token_hex(16)
+    assert flags.ray is not None
     (setup.manifest.state_dir / WORKERS_MARK).write_text(token)
     order = order_of(setup, ledger_id=store.ledger_id, token=token)
-    async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
-        number = cores if address == LOCAL else setup.flags.workers or len(nodes())
-        async with _probe(order, due) as probe:
-            await start_workers(
-                cluster,
-                number,
-                concurrency=setup.limits.concurrency,
-                functions=(open_worker, prove_worker),
-                order=order,
-                probe=probe,
-            )
+    async with _joined(flags.ray, order, due, workers=flags.workers, concurrency=setup.limits.concurrency) as cluster:
         try:
-            yield ReadyWorkers(cluster=cluster, order=order)
+            yield cluster, order
         finally:
             await take_rest(store, lost=cluster.dispatch.lost)
 
@@ -300,12 +295,8 @@ async def inspect_cluster(setup: Setup | None, flags: Flags) -> list[str]:
     if order is not None and isinstance(order.output_dir, Path):
         folder = order.output_dir
         order = replace(order, output_dir=next(each for each in (folder, *folder.parents) if each.is_dir()))
-    is_rehearsal = order is not None and order.is_keyless
-    async with joined(address, cpus=1, is_rehearsal=is_rehearsal) as cluster:
-        number = 1 if address == LOCAL else len(nodes())
-        async with nullcontext() if order is None else _probe(order, ()) as probe:
-            functions = (open_worker, prove_worker)
-            await start_workers(cluster, number, concurrency=1, functions=functions, order=order, probe=probe)
+    workers = 1 if address == LOCAL else None
+    async with _joined(address, order, workers=workers, concurrency=1) as cluster:
         seen = "the same versions" + (", the output directory and a key" if order is not None else "")
         where = Counter(report.node for report in cluster.reports)
         return [f"{address}: {count(len(where), 'machine')} answered", *(f"{node}: {seen}" for node in sorted(where))]
