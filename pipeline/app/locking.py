@@ -18,7 +18,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck
+    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -94,8 +94,21 @@ async def _open(setup: "Setup") -> "Store":
 
     from pipeline.store.store import Store
 
+    # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited here.
+    task = asyncio.create_task(Store.open(store_settings(setup)), name="open the store")
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await (await task).aclose()
+        raise
+
+
+def store_settings(setup: "Setup") -> "StoreSettings":
+    """Return where the store of a manifest lies and how it behaves."""
+    from pipeline.store.resources import StoreSettings
+
     manifest = setup.manifest
-    opening = Store.open(
+    return StoreSettings(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
@@ -104,13 +117,6 @@ async def _open(setup: "Setup") -> "Store":
         beside=sidecars_of(setup),
         check=checks_of(setup),
     )
-    # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited here.
-    task = asyncio.create_task(opening, name="open the store")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await (await task).aclose()
-        raise
 
 
 def sidecars_of(setup: "Setup") -> "Beside":
