@@ -6,20 +6,20 @@ another key or another model may send. Everything here reads the ledger, and may
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
-from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
-from pipeline.store.history import Hold
+from pipeline.settings import Span, day_of, month_of, zone_of
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import Hold
 from pipeline.text import count, moment, money, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
@@ -50,40 +50,32 @@ def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
     return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
 
 
-def doubt(setup: Setup, reader: LedgerReader) -> str | None:
-    """Say why more of this month's money may be gone than counts now; None: all of it counts."""
-    found = _doubt_since(reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month")
-    texts = [text for text in (found, _dated_later(setup, reader)) if text is not None]
-    return "; ".join(texts) or None
+def doubts(setup: Setup, reader: LedgerReader) -> list[str]:
+    """Say, in one text at most, why more of this month's money may be gone than counts now."""
+    found = "; ".join(_doubts(setup, reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month"))
+    return [found] if found else []
 
 
-def doubt_of_today(setup: Setup, reader: LedgerReader) -> tuple[str, ...]:
+def doubt_of_today(setup: Setup, reader: LedgerReader) -> Iterator[str]:
     """Return the same of today, which a quiet run repeats until a day without it."""
-    found = _doubt_since(reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
-    return tuple(text for text in (found, _dated_later(setup, reader)) if text is not None)
+    return _doubts(setup, reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
 
 
-def _dated_later(setup: Setup, reader: LedgerReader) -> str | None:
-    """Say that money is dated later than now, so that no budget of this day or month counts it."""
-    spend = reader.spend(datetime.now(UTC) + CLOCK_SLACK)
-    microusd = spend.spent_microusd + spend.unknown_microusd
-    if not microusd:
-        return None
-    return (
-        f"{money(microusd, setup.is_play_money)} in the ledger is dated later than now and counts for no budget now:"
-        " the clock was ahead when it was written, or is behind now; check it before you trust a budget for the day"
-    )
-
-
-def _doubt_since(reader: LedgerReader, span: Span, name: str) -> str | None:
+def _doubts(setup: Setup, reader: LedgerReader, span: Span, name: str) -> Iterator[str]:
     found = reader.doubt(span.start)
-    if found is None:
-        return None
-    at, why = found
-    return (
-        f"more may have been spent {name} than is known here: on {at:%Y-%m-%d}, {why}; compare with the provider's"
-        " account before you trust a budget for the day or the month"
-    )
+    if found is not None:
+        at, why = found
+        yield (
+            f"more may have been spent {name} than is known here: on {at:%Y-%m-%d}, {why}; compare with the provider's"
+            " account before you trust a budget for the day or the month"
+        )
+    later = reader.spend(datetime.now(UTC) + CLOCK_SLACK)  # dated later than now: no budget of today counts it
+    if microusd := later.spent_microusd + later.unknown_microusd:
+        yield (
+            f"{money(microusd, setup.is_play_money)} in the ledger is dated later than now and counts for no budget"
+            " now: the clock was ahead when it was written, or is behind now; check it before you trust a budget for"
+            " the day"
+        )
 
 
 def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
@@ -120,9 +112,7 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
         if confirm is None:
-            raise InputError(
-                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
-            )
+            raise InputError(f"{question}; confirm with --yes, or set a budget with --budget USD or limits.budget")
         if not confirm(f"{question}. Go on?"):
             raise InputError("not confirmed; nothing was sent")
         return setup
@@ -142,33 +132,27 @@ def _question(plan: Plan) -> str:
 # -- holds ------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Whose requests a hold binds. `key`: a digest that tells two keys apart and gives neither away."""
+def owner_of(setup: Setup) -> tuple[str, str]:
+    """Return whose requests the holds of this run bind: the provider, and a digest that does not give the key away.
 
-    provider: str
-    key: str | None  # None: no key is set, so that all of them are meant
-
-
-def owner_of(setup: Setup) -> Owner:
-    """Return whose holds are this run's."""
+    The digest is empty where no key is set: the holds of all keys are meant.
+    """
     address = setup.provider.base_url
     provider = setup.provider.kind.value if address is None else f"{setup.provider.kind}:{urlsplit(address).netloc}"
     try:
-        key = hashlib.sha256(f"{provider}\0{setup.key()}".encode()).hexdigest()[:8]
+        return provider, hashlib.sha256(f"{provider}\0{setup.key()}".encode()).hexdigest()[:8]
     except ImgpipeError:
-        return Owner(provider, None)
-    return Owner(provider, key)
+        return provider, ""
 
 
 def lasting_holds(setup: Setup, reader: LedgerReader, *, now: datetime | None = None) -> Mapping[str, Hold]:
     """Return the holds that bind this provider and key now, by model; "" is every model."""
-    now, owner = now or datetime.now(UTC), owner_of(setup)
+    now, (provider, key) = now or datetime.now(UTC), owner_of(setup)
     return {
         hold.model: hold
         for hold in reader.holds()
-        if hold.provider in ("", owner.provider)
-        and (not hold.key or owner.key in (None, hold.key))
+        if hold.provider in ("", provider)
+        and (not hold.key or key in ("", hold.key))
         and hold.set_at <= now + CLOCK_SLACK
         and now < hold.not_before
     }

@@ -9,14 +9,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
+from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
@@ -24,12 +23,11 @@ from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
-from pipeline.model import Artifact, BucketUrl, Edit, TaskState
+from pipeline.model import Artifact, BucketUrl, Edit
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
-from pipeline.store.files import FileComparison
 from pipeline.store.mirror import Mirror, open_mirror
-from pipeline.text import name_key
+from pipeline.text import did_you_mean, name_key
 
 RECEIPT: Final = "deliver.jsonl"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
@@ -74,9 +72,8 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
         raise InputError(Problem(file=str(setup.manifest.path), what=what, instead="write one, or use --picked DIR"))
     for name in names:
         if name not in recipes:
-            near = get_close_matches(name, recipes, n=1)
-            advice = f"did you mean {near[0]!r}?" if near else f"its recipes: {', '.join(recipes)}"
-            raise InputError(Problem(what=f"`deliver` has no {name!r}", instead=advice))
+            advice = did_you_mean(name, recipes, f"its recipes: {', '.join(recipes)}")
+            raise InputError(f"`deliver` has no {name!r}; {advice}")
     return [_deliver(setup, recipes[name]) for name in names or recipes]
 
 
@@ -92,7 +89,7 @@ class _Target:
 
 
 def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
-    place = recipe.place_of(is_simulated=setup.flags.simulate)
+    place = recipe.place
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)
@@ -128,19 +125,12 @@ def _placed(target: _Target) -> Iterator[Receipt]:
 def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
     """Yield the tasks whose images are meant: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
-    selection = replace(Selection(select=recipe.select), marks=marks)
+    chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
     with reading(setup) as reader:
-        files = file_view(setup.manifest.output_dir, reader)
-        for row in selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
-            known, mark = row.known, marks.get(row.task.id)
-            if known is None or known.state is not TaskState.DONE or known.artifact is None:
-                continue
-            is_there = known.edit is Edit.EDITED or files.compare(known.artifact) in (
-                FileComparison.SAME,
-                FileComparison.TOUCHED,
-            )
-            is_picked = mark is not None and mark.kind == "picked" and mark.is_of(known.artifact)
-            if is_there and (is_picked or not recipe.is_picked):
+        for row, artifact, found in done_images(chosen, reader):
+            mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
+            is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
+            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
                 yield row
 
 

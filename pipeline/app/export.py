@@ -26,13 +26,13 @@ from typing import Any, Final
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
+from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, TaskState, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
-from pipeline.store.files import Disk, FileComparison, link_or_rename
+from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
 
@@ -197,29 +197,24 @@ def _check_extra() -> None:
     from importlib.util import find_spec
 
     if find_spec("arro3") is None:
-        raise InputError(Problem(what="Parquet needs an extra", instead="run: pip install 'imgpipe[parquet]'"))
+        raise InputError("Parquet needs an extra; run: pip install 'imgpipe[parquet]'")
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    files = file_view(setup.manifest.output_dir, reader)
-    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
-        artifact = None if row.known is None else row.known.artifact
-        if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
-            continue
+    for row, artifact, found in done_images(setup, reader):
         if row.verdict.edit is Edit.ABSENT:
             continue
-        if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
+        if found not in PRESENT:
             written.left.append((row.task.id, f"{artifact.path} is {found}"))
             continue
         location = setup.manifest.location_of(artifact)
-        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
+        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, artifact, reader))
 
 
-def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
+def _columns(row: PlanRow, artifact: Artifact, reader: LedgerReader) -> dict[str, Any]:
     """Return what is known of one image: of the request that made it, not of what the manifest asks for by now."""
     task, known = row.task, row.known
     assert known is not None
-    assert known.artifact is not None
     made = known.artifact_fingerprint or task.fingerprint
     record = None if made == task.fingerprint else reader.record(known.id, fingerprint=made)
     asked = record or {name: getattr(task, name) for name in ("prompt", "system", "model", "seed")}
@@ -229,10 +224,10 @@ def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
         "row": task.row,
         "variant": task.variant,
         **{name: asked.get(name) for name in ("prompt", "system", "model", "seed")},
-        "mime": known.artifact.mime,
-        "width": known.artifact.width,
-        "height": known.artifact.height,
-        "sha256": known.artifact.sha256,
+        "mime": artifact.mime,
+        "width": artifact.width,
+        "height": artifact.height,
+        "sha256": artifact.sha256,
         "fingerprint": made,
         "price_usd": usd(known.cost_microusd),
         **{f"row.{name}": value for name, value in task.fields.items()},
@@ -345,6 +340,4 @@ def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
 
 def _refuse_foreign(path: Path, former: dict[str, Shard]) -> None:
     if path.name not in former and os.path.lexists(path):
-        raise InputError(
-            Problem(what=f"{path} was not written by an export that {INDEX} has", instead="name another folder")
-        )
+        raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")

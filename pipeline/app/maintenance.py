@@ -23,25 +23,25 @@ from typing import TYPE_CHECKING
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
-from pipeline.app.locking import checks_of, open_store, recorded_task, sidecars_of
+from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading, upstream_of
+from pipeline.app.planning import file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
-from pipeline.errors import Exit, InputError, Problem
-from pipeline.manifest.expand import Expansion, expand
+from pipeline.errors import Exit, InputError
+from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail
-from pipeline.store import integrity, resources
+from pipeline.store import integrity
 from pipeline.store import rebuild as ledger_rebuild
-from pipeline.store.history import Unknown
 from pipeline.store.integrity import Verification
 from pipeline.store.lock import StateLock
 from pipeline.store.maintenance import Maintenance, superseded_images
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import Rebuilt
 from pipeline.store.rejected import FACTS, Rejected, list_rejected
+from pipeline.store.rows import Unknown
 
 if TYPE_CHECKING:
     from pipeline.provider.responses import AnswerReader
@@ -96,14 +96,6 @@ def rebuild(setup: Setup) -> Rebuilt:
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
     manifest = setup.manifest
-    settings = resources.StoreSettings(
-        output_dir=manifest.output_dir,
-        state_dir=manifest.state_dir,
-        manifest=manifest.name,
-        is_play_money=setup.is_play_money,
-        beside=sidecars_of(setup),
-        check=checks_of(setup),
-    )
     whole: Rebuilt | None = None
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
@@ -114,7 +106,8 @@ def rebuild(setup: Setup) -> Rebuilt:
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
-                rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
+                tasks = (due.task for due in spool)
+                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
     return whole
@@ -242,12 +235,10 @@ def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
         found = [each for each in unknowns if each.number == int(name)]
         if len({each.task_id for each in found}) > 1:
             example = f"{found[0].task_id}#{found[0].number}"
-            raise InputError(
-                Problem(what=f"{len(found)} tasks have an unknown attempt {name}", instead=f"write {example}")
-            )
+            raise InputError(f"{len(found)} tasks have an unknown attempt {name}; write {example}")
     if not found:
         instead = "`imgpipe status FILE` lists them; write a request id, a task's id, or ID#N for its attempt N"
-        raise InputError(Problem(what=f"no unknown request is called {name!r}", instead=instead))
+        raise InputError(f"no unknown request is called {name!r}; {instead}")
     return found
 
 
@@ -314,13 +305,13 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     """
     locations = Locations()
     with reading(setup) as reader:
-        ended, orphans = list[Expansion](), Orphans(setup.manifest, reader)
-        rows = plan_rows(setup, reader, DigestMemory(reader), on_end=ended.append)
+        orphans = Orphans(setup.manifest, reader)
+        rows = plan_rows(setup, reader, on_end=orphans.ended.append)
         present, empty = set[str](), set(setup.manifest.jobs)
         for row in orphans.watch(rows):
             present |= {row.task.id, row.verdict.former}
             empty.discard(row.task.job)
-        jobs = orphans.counted(*ended).keys() - empty
+        jobs = orphans.counted().keys() - empty
         for known in reader.orphans(present):
             record = reader.record(known.id)
             if known.artifact is None or record is None or record["job"] not in jobs:

@@ -14,18 +14,18 @@ from pathlib import Path
 
 from pipeline.app.consent import prices_of
 from pipeline.app.context import Setup
-from pipeline.app.planning import reading
+from pipeline.app.planning import reading, selected_rows
 from pipeline.app.redo import marks_of
-from pipeline.app.status import CHANGED, flags_text, selected_rows, state_of
-from pipeline.days import zone_of
+from pipeline.app.status import CHANGED, flags_text, state_of
 from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.folder import report_folder, write_report
 from pipeline.report.sheet import ReportRow, ReportTotals, Version
-from pipeline.store.history import Cost, PastAttempt
+from pipeline.settings import zone_of
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import Cost, PastAttempt
 
 # -- report and money ---------------------------------------------------------------------------------------------
 

@@ -13,18 +13,14 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from pipeline.errors import Exit
 
+if TYPE_CHECKING:
+    from pipeline.engine.run import Engine
+
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class Stoppable(Protocol):
-    """What a signal stops."""
-
-    def halt(self, exit_code: Exit, reason: str) -> None: ...
-    def abandon(self) -> None: ...
 
 
 class Signals:
@@ -37,11 +33,11 @@ class Signals:
         self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
         self._loop = asyncio.get_running_loop()
         self._planner = asyncio.current_task()
-        self._engine: Stoppable | None = None
+        self.engine: Engine | None = None  # what signals stop from here on
         self.exit: Exit | None = None
 
     def __enter__(self) -> Self:
-        self._listen()
+        self.listen()
         return self
 
     def __exit__(
@@ -60,17 +56,10 @@ class Signals:
         try:
             yield
         finally:
-            self._listen()
+            self.listen()
 
-    def renew(self) -> None:
-        """Take the signals again, after a library took them for itself."""
-        self._listen()
-
-    def attend(self, engine: Stoppable) -> None:
-        """From here on signals go to `engine`."""
-        self._engine = engine
-
-    def _listen(self) -> None:
+    def listen(self) -> None:
+        """Take the signals, also from a library that took them for itself."""
         for number in self._former:
             self._loop.add_signal_handler(number, self._on, number)
 
@@ -81,17 +70,17 @@ class Signals:
     def _on(self, number: signal.Signals) -> None:
         is_first = self.exit is None
         self.exit = self.exit or _exit_of(number)
-        if self._engine is None:
+        if self.engine is None:
             if not is_first:
                 os._exit(self.exit)
             if self._planner is not None:
                 self._planner.cancel()
         elif not is_first:
-            self._engine.abandon()
+            self.engine.abandon()
         else:
-            self._engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
+            self.engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
             if number != signal.SIGINT:
-                self._loop.call_later(self._drain_s, self._engine.abandon)
+                self._loop.call_later(self._drain_s, self.engine.abandon)
 
 
 def _exit_of(number: int) -> Exit:

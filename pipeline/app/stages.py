@@ -23,7 +23,6 @@ from pipeline.errors import Conflict, Exit, ImgpipeError
 from pipeline.model import Due, Edit, Task, TaskState
 from pipeline.plan.plan import ACCEPT, MOVE, TAKE_OVER, Plan, Spool
 from pipeline.plan.selection import pilot_ids
-from pipeline.settings import Limits
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
@@ -133,7 +132,7 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
 
 async def _move(store: Store, task: Task, applied: FreeChanges) -> None:
     try:
-        await store.move(task.id, task.name)
+        await store.maintain(partial(Maintenance.move, task_id=task.id, name=task.name))
     except Conflict as conflict:
         applied.conflicts += 1
         if len(applied.notes) < LISTED:
@@ -148,8 +147,10 @@ async def _move(store: Store, task: Task, applied: FreeChanges) -> None:
 class Pilot:
     """A few due tasks over jobs and axes that are asked for first; cost and time of the rest follow from them."""
 
-    def __init__(self, spool: Iterable[Due], number: int) -> None:
+    def __init__(self, spool: Iterable[Due], number: int, setup: Setup) -> None:
         self.ids = pilot_ids(spool, number)
+        self._limits = setup.limits
+        self._is_play_money = setup.is_play_money
         self._spool = spool
         self._tasks: Counter[str] = Counter()  # by job
         self._costs: Counter[str] = Counter()  # micro-dollars by job
@@ -192,12 +193,12 @@ class Pilot:
             total += number * cost / tasks if tasks else 0
         return round(total)
 
-    def seconds_of_rest(self, plan: Plan, limits: Limits) -> float:
+    def seconds_of_rest(self, plan: Plan) -> float:
         """Return how long the other tasks will take: as many requests at a time as the limits allow."""
         left = self._rest_by_job(plan).total()
         each = self._seconds / max(1, self._tasks.total())
-        slots = max(1, min(limits.concurrency, left))
-        pace = limits.requests_per_minute
+        slots = max(1, min(self._limits.concurrency, left))
+        pace = self._limits.requests_per_minute
         return max(each, left * each / slots, left * 60 / pace if pace else 0.0) if left else 0.0
 
     def _rest_by_job(self, plan: Plan) -> Counter[str]:
@@ -209,18 +210,17 @@ class Pilot:
             due[task_id.partition("/")[0]] -= 1
         return +due
 
-    def verdict(self, plan: Plan, limits: Limits, *, is_play_money: bool) -> str:
+    def verdict(self, plan: Plan) -> str:
         """Return `6 of 6 images came for $0.23; the other 194 tasks will cost about $7.60 and take about 3 min`."""
         rest, spent = self._rest_by_job(plan).total(), self._costs.total()
-        cost, seconds = self.cost_of_rest(plan), self.seconds_of_rest(plan, limits)
-        came = f"{self._images} of {count(len(self), 'image')} came for {money(spent, is_play_money)}"
-        expected = f"about {money(cost, is_play_money)} and take about {duration(seconds)}"
+        cost, seconds = self.cost_of_rest(plan), self.seconds_of_rest(plan)
+        came = f"{self._images} of {count(len(self), 'image')} came for {money(spent, self._is_play_money)}"
+        expected = f"about {money(cost, self._is_play_money)} and take about {duration(seconds)}"
         return f"pilot: {came}; by what those did, the other {count(rest, 'task')} will cost {expected}"
 
-    def halt(self, plan: Plan, limits: Limits, *, is_play_money: bool) -> Halt:
+    def halt(self, plan: Plan) -> Halt:
         """Return why the run ends after the pilot."""
-        text = self.verdict(plan, limits, is_play_money=is_play_money)
-        return Halt(Exit.BUDGET, f"{text}. The same command without --pilot asks for them")
+        return Halt(Exit.BUDGET, f"{self.verdict(plan)}. The same command without --pilot asks for them")
 
 
 def both(one: Listener, other: Listener) -> Listener:

@@ -1,78 +1,32 @@
-"""Shows the state of a run at any moment, and sums it up at its end: counts, money, and the one exit code.
+"""Sums up a run at its end: counts, money, and the one exit code.
 
 Imported by every run; what sends is not, for one that finds nothing to do.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+from pipeline.app.consent import doubt_of_today
 from pipeline.app.context import Setup
-from pipeline.engine.events import Counts, Gauge, RunSummary, Workers
-from pipeline.engine.halt import Halts
-from pipeline.engine.wallet import Wallet
+from pipeline.engine.events import Counts, RunSummary
 from pipeline.errors import Exit, most_severe
 from pipeline.model import TaskState
 from pipeline.plan.plan import Plan
 from pipeline.text import count, moment
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SendingOutcome:
-    """What the requests of a run brought, and why it stopped early."""
-
-    counts: Counts = field(default_factory=Counts)
-    halts: Halts = field(default_factory=Halts)
-    workers: Callable[[], Workers | None] = lambda: None
+if TYPE_CHECKING:
+    from pipeline.app.run import ActiveRun
 
 
-class Gauged(Protocol):
-    """Something with a gauge: the engine."""
-
-    def gauge(self) -> Gauge: ...
-
-
-class GaugeOf:
-    """The state of a run at this moment; before the engine stands, only its money."""
-
-    def __init__(self, wallet: Wallet, *, concurrency: int) -> None:
-        self._wallet = wallet
-        self._concurrency = concurrency
-        self.engine: Gauged | None = None
-        self.workers: Callable[[], Workers | None] = lambda: None
-
-    def __call__(self) -> Gauge:
-        if self.engine is not None:
-            return replace(self.engine.gauge(), workers=self.workers())
-        return Gauge(
-            in_flight=0,
-            limit=0,
-            concurrency=self._concurrency,
-            spent_microusd=0,
-            unknown_microusd=0,
-            reserved_microusd=0,
-            budget_left_microusd=self._wallet.left_microusd,
-            pause_reason=None,
-            pause_left_s=0.0,
-        )
-
-
-def summary_of(
-    plan: Plan,
-    outcome: SendingOutcome,
-    wallet: Wallet,
-    *,
-    run: int | None,
-    signalled: Exit | None,
-    seconds: float,
-    is_play_money: bool,
-) -> RunSummary:
+def summary_of(run: "ActiveRun", plan: Plan) -> RunSummary:
     """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
-    counts, halts, states = outcome.counts, outcome.halts, outcome.counts.states
+    counts, halts, wallet, states = run.counts, run.halts, run.wallet, run.counts.states
     both = plan.states + Counter(states)
     summary = RunSummary(
-        run=run,
+        run=run.number,
         exit=Exit.OK,
         total=plan.total,
         done=states[TaskState.DONE],
@@ -86,28 +40,31 @@ def summary_of(
         attempts=counts.attempts,
         images=counts.images,
         bytes=counts.bytes,
-        seconds=seconds,
+        seconds=time.monotonic() - run.started_at,
         spent_microusd=wallet.spent_microusd,
         unknown_microusd=wallet.unknown_microusd,
         overrun_microusd=wallet.overrun_microusd,
         exceeded=wallet.exceeded,
         budget_left_microusd=wallet.left_microusd,
         not_before=None if halts.not_before is None else moment(halts.not_before),
-        is_play_money=is_play_money,
+        is_play_money=run.setup.is_play_money,
         reasons=(*_barred(plan, counts), *(halts.reasons or _trouble(counts))),
-        workers=outcome.workers(),
+        workers=run.worker_counts(),
+        cautions=tuple(doubt_of_today(run.setup, run.reader)),
     )
-    return replace(summary, exit=most_severe([halts.exit, *_exits(summary, plan, outcome, signalled)]))
+    code = most_severe([halts.exit, *_exits(summary, plan, run)])
+    is_pilot = run.pilot is not None and run.pilot.has_ended_run and code is Exit.BUDGET
+    return replace(summary, exit=code, is_pilot=is_pilot)
 
 
-def _exits(summary: RunSummary, plan: Plan, outcome: SendingOutcome, signalled: Exit | None) -> Iterator[Exit]:
-    if signalled is not None:
-        yield signalled
+def _exits(summary: RunSummary, plan: Plan, run: "ActiveRun") -> Iterator[Exit]:
+    if run.signals.exit is not None:
+        yield run.signals.exit
     if summary.failed or summary.refused or summary.unknown or summary.conflict or summary.missing:
         yield Exit.SOME_FAILED
-    if plan.barriers or outcome.counts.closed:
+    if plan.barriers or run.counts.closed:
         yield Exit.STORAGE
-    if summary.pending and not len(outcome.halts):
+    if summary.pending and not len(run.halts):
         yield Exit.TRY_LATER
 
 

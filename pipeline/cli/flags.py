@@ -321,19 +321,26 @@ def compose_flags(
     first: int | None = None,
     sample: int | None = None,
     seed: int = 0,
+    force: bool = False,
+    repair: bool = False,
     accept: frozenset[str] = frozenset(),
     **others: Any,
 ) -> "Flags":
     """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
     from pipeline.app.context import Flags
     from pipeline.model import Aspect, Edit
+    from pipeline.plan.decide import Rules
     from pipeline.plan.selection import Selection
 
     return Flags(
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
-        accept=frozenset(aspect for aspect in Aspect if aspect in accept),
-        edits=frozenset(edit for edit in Edit if edit in accept),
-        accept_refused="refused" in accept,
+        rules=Rules(
+            force=force,
+            repair=repair,
+            accept=frozenset(aspect for aspect in Aspect if aspect in accept),
+            edits=frozenset(edit for edit in Edit if edit in accept),
+            accept_refused="refused" in accept,
+        ),
         simulate=profile is not None,
         profile=profile or None,
         **others,

@@ -156,7 +156,7 @@ def cost(*, file: Path | None, since: str | None, by: list[str], is_json: bool, 
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline.app import report
-    from pipeline.days import zone_of
+    from pipeline.settings import zone_of
     from pipeline.view import status as view
 
     setup = f.prepare(file, **flags)

@@ -121,10 +121,10 @@ def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> 
     def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
         from pipeline.app.redo import redo, redo_flagged
 
-        changed = redo_flagged(setup) if flagged else redo(setup, picks)
-        for text in changed.notes:
+        changed, notes = redo_flagged(setup) if flagged else redo(setup, picks)
+        for text in notes:
             note(text)
-        return changed.setup
+        return changed
 
     return _run(change=change, **flags)
 

@@ -205,15 +205,15 @@ Listener = Callable[[Event], None]
 class Gauge:
     """The state of a run at one moment, for a live view."""
 
-    in_flight: int
-    limit: int
+    in_flight: int = 0
+    limit: int = 0
     concurrency: int
-    spent_microusd: int
-    unknown_microusd: int
-    reserved_microusd: int
+    spent_microusd: int = 0
+    unknown_microusd: int = 0
+    reserved_microusd: int = 0
     budget_left_microusd: int | None
-    pause_reason: str | None
-    pause_left_s: float
+    pause_reason: str | None = None
+    pause_left_s: float = 0.0
     workers: Workers | None = None
 
 

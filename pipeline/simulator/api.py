@@ -8,41 +8,30 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 
 import msgspec
 from aiohttp import web
 
-from pipeline.simulator import responses, rules, validation
+from pipeline.simulator import rules, validation
 from pipeline.simulator.faults import (
-    ERROR_RESPONSES,
     FAULTS,
-    Case,
     Outcome,
     RequestRejected,
-    SimulatedFault,
     Stage,
     WireReply,
     bad_argument,
     comet,
+    error_response,
     html,
+    signed,
 )
-from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.pictures import Renderer, UnreadableImage
 from pipeline.simulator.profile import FaultRule, Profile
-from pipeline.simulator.responses import (
-    PROMPT_SHOWN,
-    Bill,
-    Entry,
-    Rendered,
-    Tokens,
-    count,
-    price_microusd,
-    prompt_only,
-)
+from pipeline.simulator.responses import AnswerWriter, Bill, Entry, Rendered
 from pipeline.simulator.rules import Dice, FaultRules, Limiter
+from pipeline.simulator.validation import SERVED, Ask
 
 Sleep = Callable[[float], Awaitable[None]]
 _STALL_S = 60.0
@@ -50,25 +39,6 @@ _TRICKLE_S = 10.0
 _TRICKLE_STEPS = 40
 _LIMIT_ANSWERS = {"retry_info": "rate_limited_retry_info", "text": "rate_limited_text"}
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-
-
-@dataclass(slots=True, kw_only=True)
-class Exchange:
-    """One request on its way; fields fill as it is understood."""
-
-    number: int
-    request_id: str
-    key: str | None = None
-    model: str | None = None
-    ask: Ask | None = None
-    seed: int | None = None
-    rule: FaultRule | None = None
-    rendered: Rendered | None = None
-    tokens: Tokens | None = None  # None: nothing was executed
-
-    @property
-    def fault(self) -> SimulatedFault | None:
-        return None if self.rule is None else FAULTS[self.rule.name]
 
 
 class Api:
@@ -85,7 +55,7 @@ class Api:
         self._dice = Dice(profile.seed, "api")
         self._limiter = Limiter(profile, clock)
         self._rules = FaultRules(profile)
-        self._exchanges = 0
+        self._requests = 0
         self._under_way: set[asyncio.Task[object]] = set()
 
     def application(self) -> web.Application:
@@ -100,38 +70,34 @@ class Api:
     async def generate(self, request: web.Request) -> web.Response:
         """Answer `generateContent`."""
         self._note_under_way()
-        exchange = self._exchange()
+        entry, rule = self._entry(), None
         try:
-            reply = await self._answered(exchange, request)
+            body, rule = await self._answered(entry, request)
+            reply = WireReply(status=200, body=body)
         except RequestRejected as rejected:
-            is_executed = exchange.fault is not None and exchange.fault.is_billed
-            self._write(exchange, rejected.reply.status, is_executed=is_executed)
-            return respond(_signed(rejected.reply, exchange))
+            reply = rejected.reply
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
-        self._write(exchange, reply.status, is_executed=True)
-        name = exchange.fault.name if exchange.fault is not None else ""
-        return await send(
-            request, _signed(reply, exchange), name, exchange.rule.seconds if exchange.rule else None, self._sleep
-        )
+        entry.status = reply.status
+        self._bill.write(entry)
+        return await send(request, signed(reply, entry.request_id), rule, self._sleep)
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
         try:
-            find_key(request.headers, request.query, self._exchange().request_id)
+            find_key(request.headers, request.query)
         except RequestRejected as rejected:
-            return respond(rejected.reply)
+            return self._respond(rejected.reply)
         data = [{"id": name, "object": "model", "created": 1626777600, "owned_by": "google"} for name in SERVED]
         return respond(WireReply(status=200, body=msgspec.json.encode({"object": "list", "data": data})))
 
     async def generations(self, _: web.Request) -> web.Response:
         """Refuse the OpenAI-compatible route: these models are not served there."""
-        case = Case(model="", request_id=self._exchange().request_id)
-        return respond(ERROR_RESPONSES["convert_request_failed"](case))
+        return self._respond(error_response("convert_request_failed", ""))
 
     async def elsewhere(self, request: web.Request) -> web.Response:
         """Answer every other path."""
-        return respond(wrong_path(request.method, request.path, self._exchange().request_id))
+        return self._respond(wrong_path(request.method, request.path))
 
     async def end(self, timeout_s: float) -> None:
         """Wait for answers that are under way, then drop the rest.
@@ -149,124 +115,92 @@ class Api:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
-    def _exchange(self) -> Exchange:
-        self._exchanges += 1
-        moment = datetime.now(UTC)
-        tail = "".join(self._dice.choice(_ALPHABET, "request id", self._exchanges, place) for place in range(8))
-        return Exchange(number=self._exchanges, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
+    def _respond(self, reply: WireReply) -> web.Response:
+        return respond(signed(reply, self._entry().request_id))
 
-    async def _answered(self, exchange: Exchange, request: web.Request) -> WireReply:
-        """Let one request through the checks and execute it; raises `RequestRejected`."""
-        exchange.key = fingerprint(find_key(request.headers, request.query, exchange.request_id))
-        exchange.model = request.match_info["model"]
-        body = await self._body(exchange, request)
-        delay_s = self._limiter.acquire(exchange.key)
+    def _entry(self) -> Entry:
+        self._requests += 1
+        moment = datetime.now(UTC)
+        tail = "".join(self._dice.choice(_ALPHABET, "request id", self._requests, place) for place in range(8))
+        return Entry(request=self._requests, request_id=f"{moment:%Y%m%d%H%M%S%f}000{tail}")
+
+    async def _answered(self, entry: Entry, request: web.Request) -> tuple[bytes, FaultRule | None]:
+        """Check and execute one request; return the body of its 200 and the rule that applies to its connection.
+
+        Raises `RequestRejected`.
+        """
+        entry.key = fingerprint(find_key(request.headers, request.query))
+        entry.model = model = request.match_info["model"]
+        body = await self._body(request)
+        delay_s = self._limiter.acquire(entry.key)
         if delay_s is not None:
             hint = self._profile.limits.hint
-            named_s = None if hint == "none" else delay_s
-            case = Case(model=exchange.model, request_id=exchange.request_id, delay_s=named_s)
             answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self._profile.limits.status == 429 else "overloaded"
-            raise RequestRejected(ERROR_RESPONSES[answer](case))
+            raise RequestRejected(error_response(answer, model, None if hint == "none" else delay_s))
         try:
-            model = validation.find_model(exchange.model, exchange.request_id)
-            exchange.ask = validation.check(model, body, exchange.request_id)
-            return WireReply(status=200, body=await self._execute(exchange, exchange.ask))
+            ask = validation.check(model, body)
+            entry.understood(ask)
+            return await self._execute(entry, ask)
         finally:
-            self._limiter.release(exchange.key)
+            self._limiter.release(entry.key)
 
-    async def _body(self, exchange: Exchange, request: web.Request) -> bytes:
+    async def _body(self, request: web.Request) -> bytes:
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
             message = f"request body too large, the limit is {self._profile.max_request_bytes} bytes"
-            raise RequestRejected(comet(413, message, exchange.request_id, code="read_request_body_failed")) from None
+            raise RequestRejected(comet(413, message, code="read_request_body_failed")) from None
 
-    async def _execute(self, exchange: Exchange, ask: Ask) -> bytes:
+    async def _execute(self, entry: Entry, ask: Ask) -> tuple[bytes, FaultRule | None]:
         """Wait, draw and return the body; a fault of the stage error is raised as `RequestRejected`."""
         step, asking = self._limiter.step(), self._rules.asking(ask)
-        exchange.rule = self._rules.strike(ask, asking, step)
-        exchange.seed = ask.seed if ask.seed is not None else asking - 1
+        rule = self._rules.strike(ask, asking, step)
+        fault = None if rule is None else FAULTS[rule.name]
+        name = "" if fault is None else fault.name
+        entry.seed = ask.seed if ask.seed is not None else asking - 1
         wait_s = rules.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
-        variation = responses.Variation.of(self._dice, exchange.number)
-        fault = exchange.fault
-        if fault is not None and fault.stage is Stage.ERROR:
-            exchange.tokens = count(ask, self._dice, variation.response_id, images=1) if fault.is_billed else None
+        writer = AnswerWriter.of(ask, self._dice, entry.request)
+        if rule is not None and fault is not None and fault.stage is Stage.ERROR:
+            if fault.is_billed:
+                entry.charge(writer.count(images=1), ask.model)
+            entry.fault = name
             await self._sleep(wait_s if fault.is_billed else wait_s * 0.1)
-            delay_s = exchange.rule.retry_after if exchange.rule is not None else None
-            case = Case(model=ask.model.name, request_id=exchange.request_id, delay_s=delay_s)
-            raise RequestRejected(ERROR_RESPONSES[fault.name](case))
+            raise RequestRejected(error_response(name, ask.model.name, rule.retry_after))
         if fault is not None and fault.stage is Stage.CONTENT:
-            tokens = count(ask, self._dice, variation.response_id, images=0)
-            exchange.tokens = prompt_only(tokens) if fault.name == "prompt_blocked" else tokens
+            tokens = writer.count(images=0, is_blocked=name == "prompt_blocked")
             await self._sleep(wait_s * 0.4)
-            return responses.without_image(ask, variation, exchange.tokens, fault)
-        if not ask.with_image:
-            exchange.tokens = count(ask, self._dice, variation.response_id, images=0)
+            body = writer.without_image(tokens, fault)
+        elif not ask.with_image:
+            tokens = writer.count(images=0)
             await self._sleep(wait_s * 0.4)
-            return responses.words(ask, variation, exchange.tokens)
-        rendered = await self._rendered(exchange, ask, wait_s)
-        exchange.tokens = count(ask, self._dice, variation.response_id, images=len(rendered.images))
-        return responses.answer(ask, rendered, variation, exchange.tokens, fault)
+            body = writer.words(tokens)
+        else:
+            rendered = await self._rendered(entry, ask, wait_s, name)
+            tokens = writer.count(images=len(rendered.images))
+            body = writer.with_images(rendered, tokens, name)
+        entry.charge(tokens, ask.model)
+        entry.fault = name or None
+        entry.outcome = fault.outcome if fault else Outcome.IMAGE if ask.with_image else Outcome.NO_IMAGE
+        return body, rule
 
-    async def _rendered(self, exchange: Exchange, ask: Ask, wait_s: float) -> Rendered:
+    async def _rendered(self, entry: Entry, ask: Ask, wait_s: float, fault: str) -> Rendered:
         began = self._clock()
         try:
-            fault = exchange.fault.name if exchange.fault else ""
-            rendered = await self._renderer.render(ask, exchange.seed or 0, fault)
-        except UnreadableImage:
-            exchange.rule = None  # nothing was made that a fault could spoil
+            rendered = await self._renderer.render(ask, entry.seed or 0, fault)
+        except UnreadableImage:  # nothing was made that a fault could spoil
             raise bad_argument("Provided image is not valid") from None
-        exchange.rendered = rendered
+        entry.ratio, entry.images = rendered.ratio, len(rendered.images)
+        entry.image_sha256 = tuple(picture.sha256 for picture in rendered.images)
         await self._sleep(max(0.0, wait_s - (self._clock() - began)))
         return rendered
 
-    def _write(self, exchange: Exchange, status: int, *, is_executed: bool) -> None:
-        """Put one answer on the bill."""
-        ask, rendered, tokens = exchange.ask, exchange.rendered, exchange.tokens
-        images = () if rendered is None else rendered.images
-        self._bill.write(
-            Entry(
-                time=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-                request=exchange.number,
-                request_id=exchange.request_id,
-                key=exchange.key,
-                status=status,
-                outcome=_outcome(exchange, status),
-                billed=is_executed,
-                price_microusd=0 if ask is None or tokens is None else price_microusd(ask.model, tokens),
-                model=exchange.model,
-                size=None if ask is None else ask.size,
-                ratio=None if ask is None else (ask.ratio if rendered is None else rendered.ratio),
-                prompt_sha256=None if ask is None else sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest(),
-                prompt=None if ask is None else ask.prompt[:PROMPT_SHOWN],
-                input_images=0 if ask is None else len(ask.images),
-                images=len(images),
-                image_sha256=tuple(picture.sha256 for picture in images),
-                seed=exchange.seed,
-                fault=None if exchange.fault is None else exchange.fault.name,
-            )
-        )
 
-
-def _signed(reply: WireReply, exchange: Exchange) -> WireReply:
-    """Return the answer with its request id in a header, as gateways of this family send it."""
-    return replace(reply, headers={**reply.headers, "X-Oneapi-Request-Id": exchange.request_id})
-
-
-def _outcome(exchange: Exchange, status: int) -> Outcome:
-    if status != 200:
-        return Outcome.ERROR
-    if exchange.fault is not None:
-        return exchange.fault.outcome
-    return Outcome.IMAGE if exchange.rendered is not None else Outcome.NO_IMAGE
-
-
-def find_key(headers: Mapping[str, str], query: Mapping[str, str], request_id: str) -> str:
+def find_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
     """Return the key of whichever of the four forms was used: `x-goog-api-key`, then `?key=`, then `Authorization`."""
     shown = headers.get("x-goog-api-key") or query.get("key") or headers.get("Authorization", "")
     key = shown.removeprefix("Bearer ").removeprefix("bearer ").strip()
     if not key or key.casefold() == "bearer":
-        raise RequestRejected(comet(401, "Invalid token", request_id))
+        raise RequestRejected(comet(401, "Invalid token"))
     return key
 
 
@@ -275,7 +209,7 @@ def fingerprint(key: str) -> str:
     return sha256(b"imgpipe simulator\0" + key.encode()).hexdigest()[:12]
 
 
-def wrong_path(method: str, path: str, request_id: str) -> WireReply:
+def wrong_path(method: str, path: str) -> WireReply:
     """Answer a path that is not of the API: under /v1 a JSON 404, slips of the slash a 301, all else a web page."""
     tidy = "/" + "/".join(part for part in path.split("/") if part)
     if tidy != path and path != "/":
@@ -283,17 +217,18 @@ def wrong_path(method: str, path: str, request_id: str) -> WireReply:
     if path.startswith(("/models/", "/v1beta1/")):
         return html(301, "301 Moved Permanently", "", headers={"Location": "/v1beta" + path.removeprefix("/v1beta1")})
     if path.startswith("/v1"):
-        return comet(404, f"Invalid URL ({method} {path})", request_id, kind="invalid_request_error")
+        return comet(404, f"Invalid URL ({method} {path})", kind="invalid_request_error")
     return html(200, "Image API simulator", "This is a web page, not the API. The API begins with /v1beta/models/.")
 
 
-async def send(request: web.Request, reply: WireReply, fault: str, seconds: float | None, sleep: Sleep) -> web.Response:
-    """Send one answer the way `fault` wants; the response that is returned goes nowhere when the connection is gone."""
+async def send(request: web.Request, reply: WireReply, rule: FaultRule | None, sleep: Sleep) -> web.Response:
+    """Send one answer the way `rule` wants; the response that is returned goes nowhere when the connection is gone."""
     transport = request.transport
-    if transport is None or not isinstance(transport, asyncio.Transport):
+    if rule is None or not isinstance(transport, asyncio.Transport):
         return respond(reply)
+    seconds = rule.seconds
     half = len(reply.body) // 2
-    match fault:
+    match rule.name:
         case "hang":
             await sleep(_STALL_S if seconds is None else seconds)
         case "cut_body":

@@ -4,8 +4,8 @@ Profiles and prompts name faults from this table. Faults of the stage error are 
 carried out in `responses` (bodies) and `api` (the connection).
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from enum import StrEnum
@@ -152,17 +152,26 @@ class RequestRejected(Exception):  # noqa: N818 - an answer, carried out of a ch
         self.reply = reply
 
 
+_REQUEST_ID = b"<request id>"  # stands in the gateway's errors until the request is known
+
+
+def signed(reply: WireReply, request_id: str) -> WireReply:
+    """Return the answer with its request id in a header and in the gateway's words, as this family sends it."""
+    body = reply.body if reply.status == 200 else reply.body.replace(_REQUEST_ID, request_id.encode())
+    return replace(reply, body=body, headers={**reply.headers, "X-Oneapi-Request-Id": request_id})
+
+
 def comet(
     status: int,
     message: str,
-    request_id: str,
     *,
     code: str | int = "",
     kind: str = "comet_api_error",
     headers: Mapping[str, str] | None = None,
 ) -> WireReply:
     """Make the gateway's error: the message ends with the request id; 401 and 503 carry no `param`."""
-    error: dict[str, object] = {"code": code, "message": f"{message} (request id: {request_id})", "type": kind}
+    named = f"{message} (request id: {_REQUEST_ID.decode()})"
+    error: dict[str, object] = {"code": code, "message": named, "type": kind}
     if status not in (401, 503):
         error["param"] = ""
     return WireReply(status=status, body=msgspec.json.encode({"error": error}), headers=headers or {})
@@ -218,6 +227,12 @@ INTERNAL = (
     "An internal error has occurred. Please retry or report in "
     "https://developers.generativeai.google/guide/troubleshooting"
 )
+NOT_FOUND = (
+    "is not found for API version v1beta, or is not supported for generateContent. Call ModelService.ListModels to see "
+    "the list of available models and their supported methods."
+)
+ONLY_IMAGEN = "not supported model for image generation, only imagen models are supported"
+NO_CREDIT = "User's credit limit is insufficient, remaining credit limit: $0.000000"
 SATURATED = "当前分组上游负载已饱和，请稍后再试"
 EXHAUSTED = "Resource has been exhausted (e.g. check quota)."
 OVERLOADED = (
@@ -229,97 +244,60 @@ QUOTA = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What an error answer names."""
-
-    model: str
-    request_id: str
-    delay_s: float | None = None
-
-    def headers(self) -> Mapping[str, str]:
-        """Return Retry-After in whole seconds, when a delay is named."""
-        return {} if self.delay_s is None else {"Retry-After": str(ceil(self.delay_s))}
-
-
-def _rate_limited_date(case: Case) -> WireReply:
-    until = datetime.now(UTC) + timedelta(seconds=ceil(case.delay_s or 1))
-    return comet(429, SATURATED, case.request_id, headers={"Retry-After": format_datetime(until, usegmt=True)})
-
-
-def _rate_limited_retry_info(case: Case) -> WireReply:
-    delay = case.delay_s or 1.0
-    details = [quota_failure("GenerateRequestsPerMinutePerProjectPerModel", case.model), retry_info(delay)]
-    return google(429, "RESOURCE_EXHAUSTED", f"{QUOTA} \nPlease retry in {delay:.9f}s.", details=details)
-
-
-def _rate_limited_text(case: Case) -> WireReply:
-    message = f"{EXHAUSTED} Please retry in {case.delay_s or 1.0:.9f}s."
-    return comet(429, message, case.request_id, code=429, kind="upstream_error")
-
-
-def _quota_per_day(case: Case) -> WireReply:
-    details = [quota_failure("GenerateRequestsPerDayPerProjectPerModel", case.model)]
-    if case.delay_s is not None:
-        details.append(retry_info(case.delay_s))
-    return google(429, "RESOURCE_EXHAUSTED", QUOTA, details=details)
-
-
-def _convert(case: Case) -> WireReply:
-    message = "not supported model for image generation, only imagen models are supported"
-    return comet(500, message, case.request_id, code="convert_request_failed")
-
-
-def no_channel(case: Case) -> WireReply:
+def no_channel(model: str) -> WireReply:
     """Answer for a model that nobody serves, or that has no free channel: the gateway's ambiguous 503."""
-    message = f"no available channel for group default and model {case.model} (distributor)"
-    return comet(503, message, case.request_id, code="model_not_found")
+    message = f"no available channel for group default and model {model} (distributor)"
+    return comet(503, message, code="model_not_found")
 
 
-def _no_quota(case: Case) -> WireReply:
-    message = "User's credit limit is insufficient, remaining credit limit: $0.000000"
-    return comet(403, message, case.request_id, code="insufficient_user_quota", kind="new_api_error")
+def error_response(name: str, model: str, delay_s: float | None = None) -> WireReply:
+    """Return the answer of a fault of the stage error; some name a delay."""
+    headers = {} if delay_s is None else {"Retry-After": str(ceil(delay_s))}
+    named_s = delay_s or 1.0
+    details = [] if delay_s is None else [retry_info(delay_s)]
+    match name:
+        case "rate_limited":
+            return comet(429, SATURATED, headers=headers)
+        case "rate_limited_date":
+            until = format_datetime(datetime.now(UTC) + timedelta(seconds=ceil(named_s)), usegmt=True)
+            return comet(429, SATURATED, headers={"Retry-After": until})
+        case "rate_limited_retry_info":
+            quota = quota_failure("GenerateRequestsPerMinutePerProjectPerModel", model)
+            message = f"{QUOTA} \nPlease retry in {named_s:.9f}s."
+            return google(429, "RESOURCE_EXHAUSTED", message, details=[quota, retry_info(named_s)])
+        case "rate_limited_text":
+            return comet(429, f"{EXHAUSTED} Please retry in {named_s:.9f}s.", code=429, kind="upstream_error")
+        case "quota_per_day":
+            quota = quota_failure("GenerateRequestsPerDayPerProjectPerModel", model)
+            return google(429, "RESOURCE_EXHAUSTED", QUOTA, details=[quota, *details])
+        case "overloaded":
+            return google(503, "UNAVAILABLE", OVERLOADED, headers=headers)
+        case "exhausted":
+            return google(503, "RESOURCE_EXHAUSTED", EXHAUSTED, headers=headers)
+        case "model_not_found":
+            return no_channel(model)
+        case "not_found":
+            return google(404, "NOT_FOUND", f"models/{model} {NOT_FOUND}")
+        case _:
+            return _FIXED[name]
 
 
-def _not_found(case: Case) -> WireReply:
-    return google(
-        404,
-        "NOT_FOUND",
-        f"models/{case.model} is not found for API version v1beta, or is not supported for generateContent. "
-        "Call ModelService.ListModels to see the list of available models and their supported methods.",
-    )
-
-
-def _error_in_200(_: Case) -> WireReply:
-    error = {"error": {"code": 503, "message": OVERLOADED, "status": "UNAVAILABLE"}}
-    return WireReply(status=200, body=msgspec.json.encode(error))
-
-
-ERROR_RESPONSES: Mapping[str, Callable[[Case], WireReply]] = {
-    "rate_limited": lambda case: comet(429, SATURATED, case.request_id, headers=case.headers()),
-    "rate_limited_date": _rate_limited_date,
-    "rate_limited_retry_info": _rate_limited_retry_info,
-    "rate_limited_text": _rate_limited_text,
-    "quota_per_day": _quota_per_day,
-    "server_error": lambda case: comet(500, "do request failed", case.request_id, code="do_request_failed"),
-    "internal": lambda _: google(500, "INTERNAL", INTERNAL),
-    "invalid_request": lambda case: comet(500, "field contents is invalid", case.request_id, code="invalid_request"),
-    "convert_request_failed": _convert,
-    "bad_gateway": lambda _: html(502, "502 Bad Gateway", "The web server reported a bad gateway error."),
-    "overloaded": lambda case: google(503, "UNAVAILABLE", OVERLOADED, headers=case.headers()),
-    "exhausted": lambda case: google(503, "RESOURCE_EXHAUSTED", EXHAUSTED, headers=case.headers()),
-    "model_not_found": no_channel,
-    "deadline": lambda _: google(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
-    "gateway_timeout": lambda _: html(524, "524: A timeout occurred", "The origin web server timed out responding."),
-    "request_timeout": lambda case: comet(408, "request timeout", case.request_id),
-    "unauthorized": lambda case: comet(401, "Invalid token", case.request_id),
-    "payment_required": lambda case: comet(402, "payment required", case.request_id),
-    "insufficient_quota": _no_quota,
-    "forbidden": lambda _: html(403, "Attention Required! | Cloudflare", "Sorry, you have been blocked."),
-    "bad_argument": lambda _: google(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
-    "not_found": _not_found,
-    "too_large": lambda case: comet(413, "request body too large", case.request_id, code="read_request_body_failed"),
-    "redirect": lambda _: html(302, "302 Found", "", headers={"Location": "https://example.invalid/elsewhere"}),
-    "html": lambda _: html(200, "Just a moment...", "Checking your browser before accessing the site."),
-    "error_in_200": _error_in_200,
+_FIXED: Mapping[str, WireReply] = {
+    "server_error": comet(500, "do request failed", code="do_request_failed"),
+    "internal": google(500, "INTERNAL", INTERNAL),
+    "invalid_request": comet(500, "field contents is invalid", code="invalid_request"),
+    "convert_request_failed": comet(500, ONLY_IMAGEN, code="convert_request_failed"),
+    "bad_gateway": html(502, "502 Bad Gateway", "The web server reported a bad gateway error."),
+    "deadline": google(504, "DEADLINE_EXCEEDED", "Deadline expired before operation could complete."),
+    "gateway_timeout": html(524, "524: A timeout occurred", "The origin web server timed out responding."),
+    "request_timeout": comet(408, "request timeout"),
+    "unauthorized": comet(401, "Invalid token"),
+    "payment_required": comet(402, "payment required"),
+    "insufficient_quota": comet(403, NO_CREDIT, code="insufficient_user_quota", kind="new_api_error"),
+    "forbidden": html(403, "Attention Required! | Cloudflare", "Sorry, you have been blocked."),
+    "bad_argument": google(400, "INVALID_ARGUMENT", "Request contains an invalid argument."),
+    "too_large": comet(413, "request body too large", code="read_request_body_failed"),
+    "redirect": html(302, "302 Found", "", headers={"Location": "https://example.invalid/elsewhere"}),
+    "html": html(200, "Just a moment...", "Checking your browser before accessing the site."),
+    "error_in_200": replace(google(503, "UNAVAILABLE", OVERLOADED), status=200),
 }

@@ -21,7 +21,7 @@ from typing import Any
 import pybase64
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps, ImageStat, UnidentifiedImageError
 
-from pipeline.simulator.models import Ask
+from pipeline.provider.catalogue import DEFAULT_SIZE
 from pipeline.simulator.profile import Profile
 from pipeline.simulator.responses import EncodedImage, Rendered
 from pipeline.simulator.rules import Dice, without_words
@@ -41,6 +41,7 @@ from pipeline.simulator.scenes import (
     toned,
     understand,
 )
+from pipeline.simulator.validation import Ask
 
 _MOST_PIXELS = 1_500_000  # larger pictures are made at this size and scaled up
 _PLACES = {1: ((0.5, 1.0),), 2: ((0.35, 0.92), (0.66, 1.0)), 3: ((0.27, 0.84), (0.73, 0.86), (0.5, 1.0))}
@@ -327,18 +328,18 @@ class Renderer:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _ratio_of(self, ask: Ask) -> str:
-        return nearest_ratio(ask.images[0].data, ask.model.ratios) if ask.images else "1:1"
+        return nearest_ratio(ask.images[0], ask.model.family.ratios) if ask.images else "1:1"
 
     def _orders(self, ask: Ask, seed: int, ratio: str, fault: str) -> list[Order]:
-        width, height = ask.model.pixels(ask.size, ratio)
+        width, height = ask.model.family.pixels[ask.size or DEFAULT_SIZE][ratio]
         if fault == "wrong_size":
             width, height = width // 2, height // 2
         mime = self._dice.choice(ask.model.mimes, ask.digest, seed)
         count = self._dice.whole(2, 3, "several", ask.digest) if fault == "several_images" else 1
-        inputs = tuple(image.data for image in ask.images)
+
         prompt = without_words(ask.prompt)
         return [
-            Order(prompt=prompt, seed=seed + 1000 * earlier, width=width, height=height, mime=mime, inputs=inputs)
+            Order(prompt=prompt, seed=seed + 1000 * earlier, width=width, height=height, mime=mime, inputs=ask.images)
             for earlier in reversed(range(count))
         ]
 

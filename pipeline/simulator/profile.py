@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 
 from pipeline.errors import InputError, Problem
 from pipeline.simulator.faults import FAULTS
-from pipeline.simulator.models import Ask
+from pipeline.simulator.validation import Ask
 from pipeline.text import nearest, parse_duration
 
 

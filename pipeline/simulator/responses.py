@@ -8,14 +8,17 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pybase64
 
-from pipeline.simulator.faults import SimulatedFault
-from pipeline.simulator.models import Ask, ServedModel
+from pipeline.provider.catalogue import DEFAULT_SIZE
+from pipeline.simulator.faults import Outcome, SimulatedFault
 from pipeline.simulator.rules import Dice
+from pipeline.simulator.validation import Ask, ServedModel
 
 Json = dict[str, object]
 
@@ -35,73 +38,44 @@ class Tokens:
     def prompt(self) -> int:
         return self.text + self.inputs
 
+    def price_microusd(self, model: ServedModel) -> int:
+        """Return what these tokens cost by the list, rounded up."""
+        text = self.said + self.thoughts
+        return model.family.cost(self.tier or "standard", image=self.made, text=text, prompt=self.prompt)
 
-def count(ask: Ask, dice: Dice, response_id: str, *, images: int) -> Tokens:
-    """Count the tokens of an answer with so many images.
+    def metadata(self) -> Json:
+        """Return `usageMetadata`: total = prompt + candidates + thoughts.
 
-    The arithmetic follows public measurements of the real API: the images' tokens are a table's, and what is said
-    beside them takes 88 to 630 with models that think, up to 14 with the others.
-    """
-    model, about = ask.model, (ask.digest, response_id)
-    least, most = model.thought_tokens.get(ask.thinking or "", (0, 0))
-    little, much = (88, 630) if model.thinks else (0, 14)
-    return Tokens(
-        text=max(1, (len(ask.prompt) + len(ask.system)) // 4),
-        inputs=len(ask.images) * model.family.input_tokens,
-        made=images * model.image_tokens(ask.size),
-        said=dice.whole(little, much, "said", *about) if images else 0,
-        thoughts=dice.whole(least, most, "thoughts", *about),
-        tier=ask.tier,
-    )
-
-
-def prompt_only(tokens: Tokens) -> Tokens:
-    """Return the tokens of a request that was blocked before anything was made."""
-    return Tokens(text=tokens.text, inputs=tokens.inputs, tier=tokens.tier)
-
-
-def metadata(tokens: Tokens) -> Json:
-    """Return `usageMetadata`: total = prompt + candidates + thoughts.
-
-    Without an image candidates are the thoughts, counted once; of a blocked prompt there are none.
-    """
-    usage: Json = {"promptTokenCount": tokens.prompt}
-    if tokens.made:
-        out = tokens.made + tokens.said
-        usage |= {"candidatesTokenCount": out, "totalTokenCount": tokens.prompt + out + tokens.thoughts}
-        usage["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": tokens.made}]
-    elif tokens.thoughts:
-        usage |= {"candidatesTokenCount": tokens.thoughts}
-    usage.setdefault("totalTokenCount", tokens.prompt + tokens.thoughts)
-    if tokens.thoughts:
-        usage["thoughtsTokenCount"] = tokens.thoughts
-    details = (("TEXT", tokens.text), ("IMAGE", tokens.inputs))
-    usage["promptTokensDetails"] = [{"modality": name, "tokenCount": number} for name, number in details if number]
-    if tokens.tier is not None:
-        usage["serviceTier"] = tokens.tier
-    return usage
+        Without an image candidates are the thoughts, counted once; of a blocked prompt there are none.
+        """
+        usage: Json = {"promptTokenCount": self.prompt}
+        if self.made:
+            out = self.made + self.said
+            usage |= {"candidatesTokenCount": out, "totalTokenCount": self.prompt + out + self.thoughts}
+            usage["candidatesTokensDetails"] = [{"modality": "IMAGE", "tokenCount": self.made}]
+        elif self.thoughts:
+            usage |= {"candidatesTokenCount": self.thoughts}
+        usage.setdefault("totalTokenCount", self.prompt + self.thoughts)
+        if self.thoughts:
+            usage["thoughtsTokenCount"] = self.thoughts
+        details = (("TEXT", self.text), ("IMAGE", self.inputs))
+        usage["promptTokensDetails"] = [{"modality": name, "tokenCount": number} for name, number in details if number]
+        if self.tier is not None:
+            usage["serviceTier"] = self.tier
+        return usage
 
 
-def price_microusd(model: ServedModel, tokens: Tokens) -> int:
-    """Return what these tokens cost by the list, rounded up."""
-    text = tokens.said + tokens.thoughts
-    return model.family.cost(tokens.tier or "standard", image=tokens.made, text=text, prompt=tokens.prompt)
+class Entry(msgspec.Struct, kw_only=True):
+    """One request on the bill; its fields are filled as it is understood, and those of the request may stay None."""
 
-
-PROMPT_SHOWN = 80
-
-
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One answer. Fields of the request are None when it was rejected before it was understood."""
-
-    time: str  # RFC 3339, UTC
+    time: str = ""  # RFC 3339, UTC
     request: int  # counted from 1 over all requests of this server
     request_id: str
-    key: str | None  # fingerprint
-    status: int
-    outcome: str  # image | refused | no_image | error | cut
-    billed: bool
-    price_microusd: int  # of its tokens, by the list; 0: nothing was executed
+    key: str | None = None  # fingerprint
+    status: int = 0
+    outcome: Outcome = Outcome.ERROR
+    billed: bool = False
+    price_microusd: int = 0  # of its tokens, by the list; 0: nothing was executed
     model: str | None = None
     size: str | None = None
     ratio: str | None = None
@@ -113,6 +87,20 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None = None  # the one asked for, else the one that was chosen
     fault: str | None = None
 
+    def understood(self, ask: Ask) -> None:
+        """Note what was asked for."""
+        self.size, self.ratio = ask.size, ask.ratio
+        self.prompt = ask.prompt[:_PROMPT_SHOWN]
+        self.prompt_sha256 = sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest()
+        self.input_images = len(ask.images)
+
+    def charge(self, tokens: Tokens, model: ServedModel) -> None:
+        """Note that it was executed, and for how much."""
+        self.billed, self.price_microusd = True, tokens.price_microusd(model)
+
+
+_PROMPT_SHOWN = 80
+
 
 class Bill:
     """The open log; without a path nothing is kept."""
@@ -121,9 +109,10 @@ class Bill:
         self._fd = None if path is None else os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def write(self, entry: Entry) -> None:
-        """Append one line; it is in the system's hands when this returns."""
+        """Append one line, with the time of now; it is in the system's hands when this returns."""
         if self._fd is None:
             return
+        entry.time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         line = memoryview(msgspec.json.encode(entry) + b"\n")
         while line:
             line = line[os.write(self._fd, line) :]
@@ -161,99 +150,110 @@ class Rendered:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Variation:
-    """What is decided by chance in one answer, and its names."""
+class AnswerWriter:
+    """Writes the answer to one request."""
 
+    ask: Ask
     dice: Dice
     response_id: str
 
     @classmethod
-    def of(cls, dice: Dice, request: int) -> "Variation":
-        """Make the variation of the n-th request."""
+    def of(cls, ask: Ask, dice: Dice, request: int) -> "AnswerWriter":
+        """Make the writer of the n-th request."""
         digits = b"".join(dice.number("id", request, part).to_bytes(8) for part in (0, 1))
-        return cls(dice=dice, response_id=pybase64.urlsafe_b64encode(digits).decode().rstrip("="))
+        return cls(ask=ask, dice=dice, response_id=pybase64.urlsafe_b64encode(digits).decode().rstrip("="))
+
+    def count(self, images: int, *, is_blocked: bool = False) -> Tokens:
+        """Count the tokens of an answer with so many images; of a blocked prompt nothing is made.
+
+        The arithmetic follows public measurements of the real API: the images' tokens are a table's, and what is said
+        beside them takes 88 to 630 with models that think, up to 14 with the others.
+        """
+        ask, model, about = self.ask, self.ask.model, (self.ask.digest, self.response_id)
+        least, most = (0, 0) if is_blocked else model.thought_tokens.get(ask.thinking or "", (0, 0))
+        little, much = (88, 630) if model.thinks else (0, 14)
+        return Tokens(
+            text=max(1, (len(ask.prompt) + len(ask.system)) // 4),
+            inputs=len(ask.images) * model.family.input_tokens,
+            made=images * model.family.tokens.get(ask.size or DEFAULT_SIZE, 0),
+            said=self.dice.whole(little, much, "said", *about) if images else 0,
+            thoughts=self.dice.whole(least, most, "thoughts", *about),
+            tier=ask.tier,
+        )
+
+    def with_images(self, rendered: Rendered, tokens: Tokens, fault: str) -> bytes:
+        """Wrap the final images and the thought drafts; a `fault` of encoding or damage spoils it."""
+        parts = self._thoughts(rendered.drafts)
+        parts += [{"text": f"Here is your image: {self.ask.prompt[:60]}"}] if self.ask.with_text else []
+        parts += [self._image(picture, fault, place) for place, picture in enumerate(rendered.images)]
+        return dress(self._body(tokens, _candidate(parts)), fault)
+
+    def without_image(self, tokens: Tokens, fault: SimulatedFault) -> bytes:
+        """Make the 200 of a fault of the stage content: blocked, failed, or words only."""
+        candidate: Json = {"content": {}, "finishReason": fault.finish or "STOP", "index": 0}
+        match fault.name:
+            case "prompt_blocked":
+                return self._encoded({"promptFeedback": {"blockReason": fault.finish}}, tokens)
+            case "no_candidates":
+                return self._body(tokens, None)
+            case "text_only" | "max_tokens":
+                text = "Here is an image of what you asked for:" if fault.name == "text_only" else "I would like to"
+                candidate = _candidate([{"text": text}], candidate["finishReason"])
+            case "empty":
+                candidate = _candidate([])
+            case "null_parts" | "no_image":
+                candidate["content"] = {"parts": None}
+            case "empty_data":
+                candidate = _candidate([_inline("image/png", b"")])
+            case "file_uri":
+                uri = {"mimeType": "image/png", "fileUri": "https://example.invalid/image.png"}
+                candidate = _candidate([{"fileData": uri}])
+            case "malformed" | "other":
+                candidate["content"] = {"role": "model"}
+            case _:
+                candidate["finishMessage"] = _NOT_SHOWN
+        return self._body(tokens, candidate)
+
+    def words(self, tokens: Tokens) -> bytes:
+        """Make the answer to a request that wants no image: `responseModalities` is TEXT alone."""
+        return self._body(
+            tokens, _candidate([{"text": "I can draw this: ask with responseModalities that hold IMAGE."}])
+        )
+
+    def _thoughts(self, drafts: Sequence[EncodedImage]) -> list[Json]:
+        if not drafts and not self.ask.show_thoughts:
+            return []
+        words: Json = {"text": "Composing: what stands where, the light, then the details.", "thought": True}
+        return [words, *(_inline(draft.mime, draft.base64) | {"thought": True} for draft in drafts)]
+
+    def _image(self, picture: EncodedImage, fault: str, place: int) -> Json:
+        mime = picture.mime
+        if fault == "wrong_mime":
+            mime = "image/png" if mime != "image/png" else "image/jpeg"
+        part = _inline(mime, picture.base64)
+        if fault == "only_thought":
+            return part | {"thought": True}
+        return part | {"thoughtSignature": self._signature(place)} if self.ask.model.thinks else part
+
+    def _signature(self, place: int) -> str:
+        """Return an opaque text of 172 characters."""
+        blob = b"".join(self.dice.number("signature", self.response_id, place, n).to_bytes(8) for n in range(16))
+        return pybase64.b64encode(b"\x12" + blob).decode()
+
+    def _body(self, tokens: Tokens, candidate: Json | None) -> bytes:
+        return self._encoded({"candidates": None if candidate is None else [candidate]}, tokens)
+
+    def _encoded(self, body: Json, tokens: Tokens) -> bytes:
+        names = {"modelVersion": self.ask.model.name, "responseId": self.response_id}
+        return msgspec.json.encode(body | {"usageMetadata": tokens.metadata()} | names)
 
 
-def answer(ask: Ask, rendered: Rendered, variation: Variation, tokens: Tokens, fault: SimulatedFault | None) -> bytes:
-    """Wrap the final images of one answer and its thought drafts; a `fault` of encoding or damage spoils it."""
-    name = "" if fault is None else fault.name
-    parts = _thoughts(ask, rendered.drafts)
-    parts += [{"text": f"Here is your image: {ask.prompt[:60]}"}] if ask.with_text else []
-    parts += [_image(ask, picture, variation, name, place) for place, picture in enumerate(rendered.images)]
-    candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
-    return dress(msgspec.json.encode(_frame(ask, variation, [candidate], tokens)), name)
-
-
-def _thoughts(ask: Ask, drafts: Sequence[EncodedImage]) -> list[Json]:
-    if not drafts and not ask.show_thoughts:
-        return []
-    words: Json = {"text": "Composing: what stands where, the light, then the details.", "thought": True}
-    return [words, *(_inline(draft.mime, draft.base64) | {"thought": True} for draft in drafts)]
-
-
-def _image(ask: Ask, picture: EncodedImage, variation: Variation, fault: str, place: int) -> Json:
-    mime = picture.mime
-    if fault == "wrong_mime":
-        mime = "image/png" if mime != "image/png" else "image/jpeg"
-    part = _inline(mime, picture.base64)
-    if ask.model.thinks:
-        part["thoughtSignature"] = _signature(variation, place)
-    if fault == "only_thought":
-        part = _inline(mime, picture.base64) | {"thought": True}
-    return part
+def _candidate(parts: list[Json], finish: object = "STOP") -> Json:
+    return {"content": {"parts": parts, "role": "model"}, "finishReason": finish, "index": 0}
 
 
 def _inline(mime: str, base64: bytes) -> Json:
     return {"inlineData": {"mimeType": mime, "data": msgspec.Raw(b'"' + base64 + b'"')}}
-
-
-def _signature(variation: Variation, place: int) -> str:
-    """Return an opaque text of 172 characters."""
-    blob = b"".join(variation.dice.number("signature", variation.response_id, place, n).to_bytes(8) for n in range(16))
-    return pybase64.b64encode(b"\x12" + blob).decode()
-
-
-def without_image(ask: Ask, variation: Variation, tokens: Tokens, fault: SimulatedFault) -> bytes:
-    """Make the 200 of a fault of the stage content: blocked, failed, or words only."""
-    candidate: Json = {"content": {}, "finishReason": fault.finish or "STOP", "index": 0}
-    match fault.name:
-        case "prompt_blocked":
-            body: Json = {"promptFeedback": {"blockReason": fault.finish}, "usageMetadata": metadata(tokens)}
-            return msgspec.json.encode(body | _names(ask, variation))
-        case "no_candidates":
-            return msgspec.json.encode(_frame(ask, variation, None, tokens))
-        case "text_only" | "max_tokens":
-            text = "Here is an image of what you asked for:" if fault.name == "text_only" else "I would like to"
-            candidate["content"] = {"parts": [{"text": text}], "role": "model"}
-        case "empty":
-            candidate["content"] = {"parts": [], "role": "model"}
-        case "null_parts" | "no_image":
-            candidate["content"] = {"parts": None}
-        case "empty_data":
-            candidate["content"] = {"parts": [_inline("image/png", b"")], "role": "model"}
-        case "file_uri":
-            uri = {"fileData": {"mimeType": "image/png", "fileUri": "https://example.invalid/image.png"}}
-            candidate["content"] = {"parts": [uri], "role": "model"}
-        case "malformed" | "other":
-            candidate["content"] = {"role": "model"}
-        case _:
-            candidate["finishMessage"] = _NOT_SHOWN
-    return msgspec.json.encode(_frame(ask, variation, [candidate], tokens))
-
-
-def words(ask: Ask, variation: Variation, tokens: Tokens) -> bytes:
-    """Make the answer to a request that wants no image: `responseModalities` is TEXT alone."""
-    parts = [{"text": "I can draw this: ask with responseModalities that hold IMAGE."}]
-    candidate = {"content": {"parts": parts, "role": "model"}, "finishReason": "STOP", "index": 0}
-    return msgspec.json.encode(_frame(ask, variation, [candidate], tokens))
-
-
-def _frame(ask: Ask, variation: Variation, candidates: list[Json] | None, tokens: Tokens) -> Json:
-    return {"candidates": candidates, "usageMetadata": metadata(tokens)} | _names(ask, variation)
-
-
-def _names(ask: Ask, variation: Variation) -> Json:
-    return {"modelVersion": ask.model.name, "responseId": variation.response_id}
 
 
 _DATA = re.compile(rb'("data":")([A-Za-z0-9+/=]*)(")')

@@ -14,8 +14,8 @@ from statistics import NormalDist
 from typing import TypeVar
 
 from pipeline.simulator.faults import ALIASES, FAULTS
-from pipeline.simulator.models import Ask
 from pipeline.simulator.profile import CapacityStep, FaultRule, Latency, Profile
+from pipeline.simulator.validation import Ask
 
 T = TypeVar("T")
 _SPAN = 2.0**64

@@ -1,19 +1,86 @@
 """Validates a `generateContent` body, in the order in which gateway and model owner check it.
 
-A valid body becomes an `Ask`; for any other `RequestRejected` carries the answer of the real API, word for word. Names
-are read in both casings, as proto-JSON has them.
+A valid body becomes an `Ask` of a served model; for any other `RequestRejected` carries the answer of the real API,
+word for word. Names are read in both casings, as proto-JSON has them. Sizes, pixels, tokens, prices, most images and
+thinking levels of the models are the catalogue's; here stands only what a client never decides by.
 """
 
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 import msgspec
 import pybase64
 
 from pipeline.imaging.formats import sniff
-from pipeline.simulator.faults import INTERNAL, Case, RequestRejected, bad_argument, comet, google, no_channel
-from pipeline.simulator.models import SERVED, Ask, InputPicture, ServedModel
+from pipeline.provider.catalogue import Catalogue, Family
+from pipeline.simulator.faults import INTERNAL, RequestRejected, bad_argument, comet, google, no_channel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedModel:
+    """One served model, with its tables."""
+
+    name: str
+    family: Family
+    mimes: tuple[str, ...]  # one of them is drawn for every answer, the first most often
+    thought_tokens: Mapping[str, tuple[int, int]]  # level -> least and most; a level that is missing reports none
+
+    @property
+    def thinks(self) -> bool:
+        """Whether answers carry thought signatures, drafts are sent on demand, and `imageSize` may be asked for."""
+        return self.family.thinking.default is not None
+
+
+_PNG = ("image/png",)
+_MIXED = ("image/jpeg", "image/jpeg", "image/jpeg", "image/png")
+_FLASH_THOUGHTS = {"high": (700, 800)}
+_PRO_THOUGHTS = {"minimal": (50, 350), "medium": (50, 350), "high": (50, 350)}
+_BANANA_THOUGHTS = {"minimal": (40, 120), "medium": (180, 420), "high": (600, 900)}
+
+
+SERVED: Mapping[str, ServedModel] = {
+    name: ServedModel(name=name, family=family, mimes=mimes, thought_tokens=thoughts)
+    for name, mimes, thoughts in (
+        ("gemini-2.5-flash-image-preview", _PNG, {}),
+        ("gemini-2.5-flash-image", _PNG, {}),
+        ("gemini-3-pro-image-preview", _MIXED, _PRO_THOUGHTS),
+        ("gemini-3-pro-image", _MIXED, _PRO_THOUGHTS),
+        ("gemini-3.1-flash-image-preview", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-3.1-flash-image", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-3.1-flash-lite-image", _MIXED, _FLASH_THOUGHTS),
+        ("gemini-nano-banana-2.1", (*_MIXED, "image/webp"), _BANANA_THOUGHTS),
+    )
+    if (family := Catalogue().family(name)) is not None  # a test asks for each of them
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request that passed every check. `ratio` and `size` are None where the request left them open."""
+
+    model: ServedModel
+    prompt: str
+    system: str = ""
+    images: tuple[bytes, ...] = ()
+    ratio: str | None = None
+    size: str | None = None
+    seed: int | None = None
+    with_text: bool = True  # responseModalities holds TEXT
+    with_image: bool = True
+    thinking: str | None = None
+    show_thoughts: bool = False
+    tier: str | None = None  # as it was asked for
+
+    @property
+    def digest(self) -> str:
+        """Return what makes two requests the same one, hex; the seed counts, the key does not."""
+        parts = (self.model.name, self.prompt, self.system, self.ratio, self.size, self.seed, self.thinking)
+        hasher = sha256(repr(parts).encode("utf-8", "surrogatepass"))
+        for image in self.images:
+            hasher.update(sha256(image).digest())
+        return hasher.hexdigest()
 
 
 def camel(name: str) -> str:
@@ -120,17 +187,12 @@ _HOTTEST = 2.0
 Fields = Mapping[str, Node]
 
 
-def find_model(name: str, request_id: str) -> ServedModel:
-    """Return a served model; an unknown name gets the gateway's ambiguous 503."""
+def check(name: str, body: bytes) -> Ask:
+    """Read one `generateContent` body for a model; an unknown name gets the gateway's ambiguous 503."""
     if name not in SERVED:
-        raise RequestRejected(no_channel(Case(model=name, request_id=request_id)))
-    return SERVED[name]
-
-
-def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
-    """Read one `generateContent` body for `model`."""
-    root = _root(body, request_id)
-    fields = Node(root).fields(ROOT)
+        raise RequestRejected(no_channel(name))
+    model = SERVED[name]
+    fields = Node(_root(body)).fields(ROOT)
     said, system = _read(fields["contents"], fields.get("systemInstruction"))
     if len(said.images) > model.family.most_images:
         raise bad_argument(
@@ -159,13 +221,13 @@ def check(model: ServedModel, body: bytes, request_id: str) -> Ask:
     )
 
 
-def _root(body: bytes, request_id: str) -> dict[str, object]:
+def _root(body: bytes) -> dict[str, object]:
     try:
         root = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise RequestRejected(comet(500, f"invalid JSON: {error}", request_id, code="invalid_request")) from None
+        raise RequestRejected(comet(500, f"invalid JSON: {error}", code="invalid_request")) from None
     if not isinstance(root, dict) or not root.get("contents"):
-        raise RequestRejected(comet(500, "contents is required", request_id, code="invalid_request"))
+        raise RequestRejected(comet(500, "contents is required", code="invalid_request"))
     return root
 
 
@@ -198,8 +260,8 @@ def _image_config(model: ServedModel, config: Fields) -> tuple[str | None, str |
     if size is not None and not model.thinks:
         raise RequestRejected(google(500, "INTERNAL", INTERNAL))
     return (
-        None if ratio is None else ratio.one_of(model.ratios, "TYPE_STRING"),
-        None if size is None else size.one_of(model.sizes, "TYPE_STRING"),
+        None if ratio is None else ratio.one_of(model.family.ratios, "TYPE_STRING"),
+        None if size is None else size.one_of(model.family.sizes, "TYPE_STRING"),
     )
 
 
@@ -240,7 +302,7 @@ class Said:
     """What the user's turns hold, in their order."""
 
     texts: list[str] = field(default_factory=list)
-    images: list[InputPicture] = field(default_factory=list)
+    images: list[bytes] = field(default_factory=list)
 
 
 def decode(node: Node) -> bytes:
@@ -255,7 +317,7 @@ def decode(node: Node) -> bytes:
         ) from None
 
 
-def _inline(node: Node) -> InputPicture:
+def _inline(node: Node) -> bytes:
     fields = node.fields(("mimeType", "data", "displayName"))
     if "mimeType" not in fields or "data" not in fields:
         raise bad_argument(f"{node.path}: both mime_type and data must be set.")
@@ -267,7 +329,7 @@ def _inline(node: Node) -> InputPicture:
         raise bad_argument("Provided image is not valid")
     if found != mime and {found, mime} != _HEIF:
         raise bad_argument(f"Unhandled generated data mime type: {found}")
-    return InputPicture(mime=mime, data=data)
+    return data
 
 
 def _part(node: Node, said: Said, *, is_users: bool) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.history import Cost, Unknown
+    from pipeline.store.rows import Cost, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
 
@@ -42,10 +42,10 @@ class Status:
     """Money is that of the last run, and of today and this month in the budget's time zone."""
 
     states: Mapping[TaskState, int]
-    run_microusd: int
-    day_microusd: int
-    month_microusd: int
-    unknown_microusd: int
+    run_microusd: int = 0
+    day_microusd: int = 0
+    month_microusd: int = 0
+    unknown_microusd: int = 0
     unknowns: "Sequence[Unknown]" = ()
     not_before: str | None = None  # RFC 3339, UTC
     holds: Sequence[str] = ()  # who asked to wait, until when, why

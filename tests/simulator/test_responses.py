@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from pipeline.simulator.models import CATALOGUE, SERVED
+from pipeline.provider.catalogue import Catalogue
+from pipeline.simulator.validation import SERVED
 
 FLASH = "gemini-2.5-flash-image"
 NEW = "gemini-3.1-flash-image-preview"
@@ -13,8 +14,8 @@ PRO = "gemini-3-pro-image"
 COMBINATIONS = [
     (name, size, ratio)
     for name, model in SERVED.items()
-    for ratio in model.ratios
-    for size in (model.sizes if ratio in ("1:1", "21:9") else ("1K",))
+    for ratio in model.family.ratios
+    for size in (model.family.sizes if ratio in ("1:1", "21:9") else ("1K",))
     if size != "4K" or ratio == "21:9"
 ]
 
@@ -25,7 +26,7 @@ async def test_every_size_and_ratio_has_the_pixels_of_the_table(start):
         sent = size if SERVED[name].thinks else None
         wished = {"aspectRatio": ratio} | ({"imageSize": sent} if sent else {})
         heard = await asker.ask(model=name, config={"imageConfig": wished})
-        assert heard.image.size == CATALOGUE.pixels(name, size, ratio), (name, size, ratio)
+        assert heard.image.size == Catalogue().pixels(name, size, ratio), (name, size, ratio)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ async def test_tokens_follow_the_arithmetic_of_the_real_api(start, make_photo, m
     usage = heard.json["usageMetadata"]
     prompt, made = usage["promptTokenCount"], usage["candidatesTokenCount"]
     images = usage["candidatesTokensDetails"][0]["tokenCount"]
-    assert images == CATALOGUE.tokens(model, size)
+    assert images == Catalogue().tokens(model, size)
     assert (
         prompt
         == sum(part["tokenCount"] for part in usage["promptTokensDetails"])
@@ -76,7 +77,7 @@ async def test_the_bill_is_that_of_the_tokens_and_of_the_tier_that_was_asked_for
     heard = await asker.ask("x" * 400, model=PRO, images=[(make_photo(), "image/jpeg")], **asked)
     usage = heard.json["usageMetadata"]
     (entry,) = (json.loads(line) for line in bill.read_text().splitlines())
-    rates = CATALOGUE.family(PRO).per_million
+    rates = Catalogue().family(PRO).per_million
     image, text = usage["candidatesTokensDetails"][0]["tokenCount"], usage["thoughtsTokenCount"]
     text += usage["candidatesTokenCount"] - image
     whole = image * rates.image + text * rates.text + usage["promptTokenCount"] * rates.prompt
@@ -91,7 +92,7 @@ async def test_an_unknown_tier_is_refused(start):
 
 @pytest.mark.parametrize("name", SERVED)
 async def test_what_a_model_takes_stands_in_the_catalogue(start, make_photo, name):
-    asker, family = await start(), CATALOGUE.family(name)
+    asker, family = await start(), Catalogue().family(name)
     too_many = [(make_photo((32, 32)), "image/jpeg")] * (family.most_images + 1)
     assert (await asker.ask(model=name, images=too_many)).status == 400
     assert (await asker.ask(model=name, images=too_many[1:])).status == 200

@@ -5,9 +5,9 @@ from statistics import quantiles
 
 import pytest
 
-from pipeline.simulator.models import SERVED, Ask
 from pipeline.simulator.profile import CapacityStep, Latency, Profile
 from pipeline.simulator.rules import Dice, FaultRules, Limiter, wait_s, without_words
+from pipeline.simulator.validation import SERVED, Ask
 
 NOW = CapacityStep(after=0)
 
