@@ -18,7 +18,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck
+    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -60,12 +60,14 @@ async def open_store(
     """
     import asyncio
 
+    from pipeline.store.store import Store
+
     if lock is None or lock.state_dir != setup.manifest.state_dir or not lock.is_standing:
         lock = await _locked(setup)
     try:
         check(setup)
         # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited.
-        opening = asyncio.create_task(_open(setup), name="open the store")
+        opening = asyncio.create_task(Store.open(store_settings(setup)), name="open the store")
         try:
             yield await asyncio.shield(opening)
         finally:  # also when cancelled while it was being opened: until it is closed, its lock must be held
@@ -91,11 +93,12 @@ async def _locked(setup: "Setup") -> StateLock:
             return lock
 
 
-async def _open(setup: "Setup") -> "Store":
-    from pipeline.store.store import Store
+def store_settings(setup: "Setup") -> "StoreSettings":
+    """Return where the store of a manifest lies and how it behaves."""
+    from pipeline.store.resources import StoreSettings
 
     manifest = setup.manifest
-    return await Store.open(
+    return StoreSettings(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
-from pipeline.app.locking import checks_of, open_store, recorded_task, sidecars_of
+from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
 from pipeline.app.planning import PRESENT, file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
@@ -34,7 +34,7 @@ from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Im
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail
-from pipeline.store import integrity, resources
+from pipeline.store import integrity
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store.integrity import Verification
 from pipeline.store.lock import StateLock
@@ -84,14 +84,6 @@ def rebuild(setup: Setup) -> Rebuilt:
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
     manifest = setup.manifest
-    settings = resources.StoreSettings(
-        output_dir=manifest.output_dir,
-        state_dir=manifest.state_dir,
-        manifest=manifest.name,
-        is_play_money=setup.is_play_money,
-        beside=sidecars_of(setup),
-        check=checks_of(setup),
-    )
     whole: Rebuilt | None = None
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
@@ -102,7 +94,8 @@ def rebuild(setup: Setup) -> Rebuilt:
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
-                rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
+                tasks = (due.task for due in spool)
+                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
     return whole

@@ -132,7 +132,7 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
 
 async def _move(store: Store, task: Task, applied: FreeChanges) -> None:
     try:
-        await store.move(task.id, task.name)
+        await store.maintain(partial(Maintenance.move, task_id=task.id, name=task.name))
     except Conflict as conflict:
         applied.conflicts += 1
         if len(applied.notes) < LISTED:

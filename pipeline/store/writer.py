@@ -159,7 +159,7 @@ def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
     return f"{PART}{ledger_id}-{attempt}-{sha256}"
 
 
-def kept(rejected: RejectedFolder, delivery: Delivery) -> str:
+def keep(rejected: RejectedFolder, delivery: Delivery) -> str:
     """Keep an image in rejected/; return its path there. Raises StorageError."""
     try:
         return rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
@@ -207,13 +207,6 @@ class Writer:
         except OSError as second:
             error = second
         raise self._kept_aside(delivery, error) from error
-
-    def keep(self, delivery: Delivery) -> str:
-        """Keep an image in rejected/. Raises StorageError."""
-        return kept(self._rejected, delivery)
-
-    def abandon(self) -> None:
-        """Do nothing: a disk is waited for."""
 
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
@@ -281,7 +274,7 @@ class Writer:
             reach("link")
             self._outputs.sync(fd)
             reach("dirsync")
-            return rows.artifact(delivery.image, delivery.path, self._disk.stat(name, dir_fd=fd))
+            return rows.artifact(delivery.image, delivery.path, self._disk.stat(name, dir_fd=fd).st_mtime_ns)
 
     def _write_part(self, dir_fd: int, delivery: Delivery) -> None:
         """Steps 5 and 6. A descriptor whose sync failed is never synced again: its file is given up."""
