@@ -19,7 +19,7 @@ import msgspec
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
-from pipeline.app.report import command_of, money_of, report_rows
+from pipeline.app.report import money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.formats import sniff
@@ -89,7 +89,7 @@ class JudgeSession:
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
             what = "there is nothing to judge: no image exists yet"
-            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
+            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {setup.command}"))
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -133,7 +133,7 @@ class JudgeSession:
             states=states,
             is_play_money=setup.is_play_money,
             written_s=int(time.time()),
-            command=command_of(setup),
+            command=setup.command,
         )
         data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pipeline.app.consent import (
     CLOCK_SLACK,
@@ -65,10 +65,8 @@ if TYPE_CHECKING:
     from pipeline.senders.remote import Cluster
 
 
-class Watcher(Protocol):
-    """Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end."""
-
-    def __call__(self, started: RunStarted, gauge: Callable[[], Gauge]) -> AbstractContextManager[Listener]: ...
+# Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end.
+Watcher = Callable[[RunStarted, Callable[[], Gauge]], AbstractContextManager[Listener]]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from pipeline.text import as_json, count, money, size, visible
 from pipeline.view.console import open_console
 
 if TYPE_CHECKING:
-    from pipeline.app.maintenance import Verified
+    from pipeline.store.integrity import Verification
     from pipeline.store.rebuild import Rebuilt
     from pipeline.store.rejected import Rejected
 
@@ -45,18 +45,17 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
     setup = f.prepare(file, **flags)
-    verified = maintenance.verify(setup, decode=decode, is_quick=quick)
-    found = verified.found
+    found, exit_code = maintenance.verify(setup, decode=decode, is_quick=quick)
     if is_json:
-        f.print_json(as_json(found) | {"has_ledger": verified.has_ledger, "exit": verified.exit})
-        return verified.exit
+        f.print_json(as_json(found) | {"exit": exit_code})
+        return exit_code
     _list("missing", found.missing)
     _list("changed", found.changed)
     _list("unreadable", found.unreadable)
     _list("not an image", found.undecodable)
     _list("unrecorded", found.unrecorded)
-    print(_verdict(verified, setup.command), file=sys.stderr)
-    return verified.exit
+    print(_verdict(found, setup.command), file=sys.stderr)
+    return exit_code
 
 
 def _list(kind: str, paths: list[str]) -> None:
@@ -66,9 +65,8 @@ def _list(kind: str, paths: list[str]) -> None:
         print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
 
 
-def _verdict(verified: "Verified", path: str) -> str:
-    found = verified.found
-    if not verified.has_ledger:
+def _verdict(found: "Verification", path: str) -> str:
+    if not found.has_ledger:
         if not found.unrecorded:
             return f"Nothing was made yet: imgpipe run {path}"
         return (
