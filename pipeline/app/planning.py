@@ -23,7 +23,7 @@ from pipeline.app.context import Flags, Setup
 from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.expand import Expansion, expand
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.inputs import InputDigests, read_digest
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.sources import UpstreamImage
@@ -42,7 +42,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
 
     Their names and prompts are final, their fingerprints are not. Raises InputError at the end.
     """
-    yield from expand(
+    yield from Expansion(
         manifest,
         digests=_unread,
         upstream=lambda job: _promised(manifest, job),
@@ -207,7 +207,7 @@ def plan_rows(
     seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
-        expansion = expand(
+        expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
         for task in expansion:
@@ -391,7 +391,7 @@ def upstream_of(
     was taken out takes what follows from it along. What is wrong with `job` is reported where its own rows are read.
     """
     manifest = setup.manifest
-    tasks = expand(
+    tasks = Expansion(
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above, files), jobs=[job]
     )
     with suppress(InputError):

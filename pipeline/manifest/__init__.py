@@ -17,6 +17,6 @@ inputs        input images, files or objects: size, time and digest
 sources       the rows of a job: items, a table, files, another job's images
 outputs       output names: made portable, checked against what is on disk; recipes of `deliver:`
 tasks         one row and combination to tasks: rendered, named, fingerprinted
-expand        a manifest to its tasks; duplicate ids and names are errors
+expand        `Expansion`: the tasks of a manifest; duplicate ids and names are errors
 reference     jobs/README.md and the JSON Schema, from the models; the commented manifests of `init`
 """
