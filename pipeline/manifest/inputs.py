@@ -91,30 +91,21 @@ class InputFiles:
         self._digests = digests
         self.objects = InputObjects()
         self._promised = None if promised is None else f"{promised}/"
-        self._known: dict[str, InputImage | BadValue] = {}
+        self._known: dict[str, InputImage] = {}
         self._sound: set[str] = set()
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
     def learn(self, rendered: str, image: InputImage) -> None:
-        """Take an input image as somebody else has looked at it."""
+        """Remember an input image that was looked at."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[rendered] = image
 
     def image(self, rendered: str) -> InputImage:
         """Return one input image. Raises BadValue, StorageError: a bucket cannot be reached."""
-        known = self._known.get(rendered)
-        if known is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            try:
-                known = self._look(rendered)
-            except BadValue as error:
-                known = error
-            self._known[rendered] = known
-        if isinstance(known, BadValue):
-            raise BadValue(known.what, known.instead)  # anew: the same one may have been raised before
-        return known
+        if rendered not in self._known:
+            self.learn(rendered, self._look(rendered))
+        return self._known[rendered]
 
     def check_header(self, rendered: str, image: InputImage) -> None:
         """Pass when a file begins as an image does. Raises BadValue. What is yet to be made passes."""
@@ -152,26 +143,20 @@ class InputFiles:
             raise BadValue(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
-            kind = kind_of(status.st_mode)
-            if kind is not None:
-                raise BadValue(f"input image {_shown(rendered)} is {kind}", "name an image file")
-            if status.st_size == 0:
-                raise BadValue(f"input image {_shown(rendered)} is empty (0 bytes)", "fix or remove the file")
-            digest = self._digests(path, status.st_size, status.st_mtime_ns)
+            kind = kind_of(status.st_mode) or ("empty (0 bytes)" if status.st_size == 0 else None)
+            digest = "" if kind is not None else self._digests(path, status.st_size, status.st_mtime_ns)
         except FileNotFoundError:
             if self._promised is not None and path.startswith(self._promised):
                 return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
-            what = f"input image {_shown(rendered)} is missing"
-            if os.path.islink(path):  # noqa: PTH114 - as above
-                what = f"input image {_shown(rendered)} is a symlink to nothing"
-            raise BadValue(what, "paths are relative to the manifest") from None
-        except BadValue:
-            raise
+            state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
+            raise BadValue(f"input image {_shown(rendered)} is {state}", "paths are relative to the manifest") from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
-            raise BadValue(
-                f"input image {_shown(rendered)} cannot be read: {why}", "fix it or its permissions"
-            ) from None
+            what = f"input image {_shown(rendered)} cannot be read: {why}"
+            raise BadValue(what, "fix it or its permissions") from None
+        if kind is not None:
+            instead = "fix or remove the file" if kind.startswith("empty") else "name an image file"
+            raise BadValue(f"input image {_shown(rendered)} is {kind}", instead)
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def _look_at_object(self, address: str) -> InputImage:
