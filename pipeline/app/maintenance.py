@@ -29,7 +29,7 @@ from pipeline.app.planning import file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import Exit, InputError, Problem
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail

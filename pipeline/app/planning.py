@@ -24,9 +24,8 @@ from pipeline.app.orphans import Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import InputDigests, read_digest
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.sources import InputDigests, UpstreamImage, read_digest
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects

@@ -8,7 +8,7 @@ from pipeline.app import context
 from pipeline.app.consent import wallet_of
 from pipeline.app.planning import reading
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import read_digest
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 

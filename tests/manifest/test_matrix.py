@@ -3,8 +3,7 @@
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import read_digest
-from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.sources import UpstreamImage, read_digest
 
 DOCUMENTED = """\
 jobs:

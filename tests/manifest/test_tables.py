@@ -6,7 +6,7 @@ import zipfile
 import pytest
 
 from pipeline.manifest.expand import Expansion
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import read_digest
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
