@@ -327,7 +327,7 @@ def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
         f"{flag} {each!r} matches no task" for flag, all_ in patterns.items() for each in all_ if each not in matched
     ]
     if unmatched and flags.is_strict_select:
-        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
+        raise InputError(*(f"{text}; mend the pattern" for text in unmatched))
     return unmatched
 
 
@@ -342,6 +342,11 @@ def nearest_id(written: Iterable[str], ids: Sequence[str], command: str) -> str:
     """Say which id was meant by the first that resembles one, or what lists them."""
     near = next((found for each in written if (found := nearest(each, ids, cutoff=0.5, most=NEAR))), None)
     return f"did you mean {near}?" if near else f"`imgpipe status {command} --tasks` lists the ids"
+
+
+def no_task(task_id: str, ids: Sequence[str], command: str) -> str:
+    """Say that no task has an id, and which one was meant."""
+    return f"no task has the id {task_id!r}; {nearest_id([task_id], ids, command)}"
 
 
 def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Event | None) -> None:

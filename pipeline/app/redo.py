@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import nearest_id, reading, selected_rows
+from pipeline.app.planning import no_task, reading, selected_rows
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
@@ -173,10 +173,5 @@ def _ids_of(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]
         if is_named and row.known is not None and (row.known.state in what.states or is_absent):
             ids.add(task_id)
     if missing:
-        raise InputError(
-            *(
-                Problem(what=f"no task has the id {each!r}", instead=nearest_id([each], seen, setup.command))
-                for each in sorted(missing)
-            )
-        )
+        raise InputError(*(no_task(each, seen, setup.command) for each in sorted(missing)))
     return frozenset(ids)

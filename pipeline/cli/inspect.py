@@ -132,7 +132,7 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, **flag
     imgpipe cost jobs/nightly.yaml --since 30d --by day,model
     """
     from pipeline.app import report
-    from pipeline.days import zone_of
+    from pipeline.settings import zone_of
     from pipeline.view import status as view
 
     setup = f.prepare(file, **flags)

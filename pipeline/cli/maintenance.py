@@ -13,11 +13,11 @@ from pipeline.errors import Exit
 from pipeline.text import count, money, size, usd, visible
 
 if TYPE_CHECKING:
-    from pipeline.app.maintenance import Verified
-    from pipeline.store.history import Unknown
+    from pipeline.store.integrity import Verification
     from pipeline.store.ledger_salvage import SalvagedLedger
     from pipeline.store.rebuild import Rebuilt
     from pipeline.store.rejected import Rejected
+    from pipeline.store.rows import Unknown
 
 
 SHOWN: Final = 50  # paths of one kind; --json has all
@@ -47,11 +47,10 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
     setup = f.prepare(file, **flags)
-    verified = maintenance.verify(setup, decode=decode, is_quick=quick)
-    found = verified.found
+    found, exit_code = maintenance.verify(setup, decode=decode, is_quick=quick)
     if is_json:
-        f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})
-        return verified.exit
+        f.print_json({**f.plain(found), "exit": int(exit_code)})
+        return exit_code
     kinds = (
         ("missing", found.missing),
         ("changed", found.changed),
@@ -61,8 +60,8 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     )
     for kind, paths in kinds:
         _list(kind, paths)
-    print(_verdict(verified, setup.command), file=sys.stderr)
-    return verified.exit
+    print(_verdict(found, setup.command), file=sys.stderr)
+    return exit_code
 
 
 def _list(kind: str, paths: list[str]) -> None:
@@ -72,9 +71,8 @@ def _list(kind: str, paths: list[str]) -> None:
         print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
 
 
-def _verdict(verified: "Verified", path: str) -> str:
-    found = verified.found
-    if not verified.has_ledger:
+def _verdict(found: "Verification", path: str) -> str:
+    if not found.has_ledger:
         if not found.unrecorded:
             return f"Nothing was made yet: imgpipe run {path}"
         return (

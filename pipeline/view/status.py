@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.history import Cost, Unknown
+    from pipeline.store.rows import Cost, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
 
