@@ -1,8 +1,8 @@
 """imgpipe: images in bulk through a paid API, each bought once.
 
 In data-flow order:
-  errors, model, settings   errors by what to do next; types shared by packages; settings and their defaults
-  text, days                numbers, escaping and name matching; days and months of a time zone
+  errors, model, settings   errors by what to do next; types shared by packages; settings, their defaults, budget days
+  text                      numbers, escaping and name matching
   pools, failpoint          thread and process pools; where tests stop the process
   buckets                   objects in S3, Google Cloud Storage and Azure
   imaging    image bytes            manifest  YAML to tasks

@@ -125,13 +125,13 @@ async def run_manifest(
     """
     from pipeline.app import context
     from pipeline.app import run as app_run
+    from pipeline.plan.decide import Rules
 
     flags = replace(
         _flags(variables, select=select, exclude=exclude, budget_usd=budget_usd, simulate=simulate),
         max_duration_s=max_duration_s,
         pilot=pilot,
-        force=force,
-        repair=repair,
+        rules=Rules(force=force, repair=repair),
     )
     setup = context.prepare(Path(path), flags)
     return await app_run.run(setup, watch=_display(listen or (lambda _event: None)), is_main=False)
@@ -301,11 +301,11 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
 
 def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
     """Yield the images that are there and are what is asked for."""
-    from pipeline.app.planning import DigestMemory, plan_rows, reading
+    from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
     with reading(setup) as reader:
-        for row in plan_rows(setup, reader, DigestMemory(reader)):
+        for row in plan_rows(setup, reader):
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:

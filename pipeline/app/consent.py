@@ -12,14 +12,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
-from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
-from pipeline.store.history import Hold
+from pipeline.settings import Span, day_of, month_of, zone_of
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import Hold
 from pipeline.text import count, moment, money, usd
 
 CONSENT_MICROUSD: Final = 5_000_000  # spending above it in one run wants a yes, or a budget
@@ -112,9 +112,7 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
         if confirm is None:
-            raise InputError(
-                Problem(what=question, instead="confirm with --yes, or set a budget with --budget USD or limits.budget")
-            )
+            raise InputError(f"{question}; confirm with --yes, or set a budget with --budget USD or limits.budget")
         if not confirm(f"{question}. Go on?"):
             raise InputError("not confirmed; nothing was sent")
         return setup

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest, load
-from pipeline.model import Aspect, Edit, Task
+from pipeline.model import Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
@@ -77,12 +77,8 @@ class Flags:
     drain_s: float = 25.0
     pilot: int | None = None  # so many tasks first, then the run ends
     is_strict_select: bool = False  # a pattern that matches nothing is an error
-    force: bool = False
-    repair: bool = False
+    rules: Rules = field(default_factory=Rules)  # all but `unknown_repeats`, which the manifest says
     is_now: bool = False  # send although a hold lasts
-    accept: frozenset[Aspect] = frozenset()
-    edits: frozenset[Edit] = frozenset()  # what a person did to images is taken as it is
-    accept_refused: bool = False  # refusals are taken as they are
     simulate: bool = False
     profile: str | None = None  # of the simulator: a path or a built-in name
     is_yes: bool = False  # spending above the threshold was agreed to
@@ -195,14 +191,7 @@ def prepare(path: Path, flags: Flags) -> Setup:
         limits=_limits(manifest.limits, flags),
         retry=manifest.retry,
         catalogue=Catalogue(manifest.prices),
-        rules=Rules(
-            repair=flags.repair,
-            force=flags.force,
-            unknown_repeats=manifest.retry.unknown,
-            accept=flags.accept,
-            edits=flags.edits,
-            accept_refused=flags.accept_refused,
-        ),
+        rules=replace(flags.rules, unknown_repeats=manifest.retry.unknown),
     )
     if setup.is_play_money and setup.provider.base_url is None and setup.profile is not None:
         from pipeline.simulator.profile import load_profile  # late: few runs name a profile

@@ -18,13 +18,12 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.app import context
@@ -32,7 +31,7 @@ from pipeline.app.consent import describe_hold, lasting_holds
 from pipeline.app.context import Flags, Setup, prepare
 from pipeline.app.planning import reading
 from pipeline.buckets import as_input_error, open_bucket
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem
+from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
@@ -40,9 +39,6 @@ from pipeline.provider.credentials import check_address, find_key, find_proxy
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
-
-if TYPE_CHECKING:
-    from aiohttp import StreamReader
 
 PATIENCE_S: Final = 10.0
 TLS_ADVICE: Final = "is a proxy in between? SSL_CERT_FILE names its certificate; a wrong clock makes this too"
@@ -111,38 +107,19 @@ def doctor(
             yield _ok("manifest", f"{path}: {count(len(setup.manifest.jobs), 'job')}")
         except InputError as error:
             yield _bad("manifest", str(error), f"fix it: imgpipe validate {path}")
-    if setup is not None or path is None:
+    is_known = setup is not None or path is None  # what is asked for can be looked at
+    if is_known:
         yield _key(setup, environ)
         yield _address(setup, environ)
     if setup is not None:
         yield from _models(setup)
-    if with_models and (setup is not None or path is None):
+    if with_models and is_known:
         yield from _offers(setup, environ)
-    output_dir = Path.cwd() if setup is None else setup.manifest.output_dir
-    if isinstance(output_dir, Path):
-        yield from _disk(output_dir)
-    elif setup is not None:
-        yield from _disk(setup.manifest.state_dir)
-        yield _bucket(output_dir)
-    if setup is not None:
-        yield from _state(setup)
+    yield from _places(setup)
     yield from _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
-    if flags.ray is not None and (setup is not None or path is None):
+    if flags.ray is not None and is_known:
         yield from _cluster(setup, flags)
-
-
-def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
-    """Join the cluster and have a worker on each node look at what it needs; nothing is sent."""
-    from pipeline.app.workers import inspect_cluster  # late: it imports everything that sends
-
-    try:
-        for text in asyncio.run(inspect_cluster(setup, flags)):
-            yield _ok("ray", text)
-    except ImgpipeError as error:
-        for line in str(error).splitlines():
-            what, _, instead = line.partition("; ")
-            yield _bad("ray", what, instead)
 
 
 def doctor_exit_code(checks: list[Check]) -> Exit:
@@ -155,9 +132,8 @@ def verdict(checks: list[Check]) -> str:
     """Return the whole in one sentence: `Not ready: 2 of 16 checks are bad (key, address).`"""
     bad, warn = ([c.name for c in checks if c.level is level] for level in (Level.BAD, Level.WARN))
     if bad:
-        return (
-            f"Not ready: {len(bad)} of {len(checks)} checks {'is' if len(bad) == 1 else 'are'} bad ({', '.join(bad)})."
-        )
+        verb = "is" if len(bad) == 1 else "are"
+        return f"Not ready: {len(bad)} of {len(checks)} checks {verb} bad ({', '.join(bad)})."
     return f"Ready, but look at {', '.join(warn)}." if warn else f"Ready: {count(len(checks), 'check')}, all well."
 
 
@@ -171,8 +147,7 @@ def _programs() -> Iterator[Check]:
     else:
         yield _ok("sqlite", sqlite3.sqlite_version)
     versions = {name: _version(name) for name in _dependencies()}
-    missing = [name for name, version in versions.items() if version is None]
-    if missing:
+    if missing := [name for name, version in versions.items() if version is None]:
         yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
     yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
     for name, (extra, what) in EXTRAS.items():
@@ -192,6 +167,15 @@ def _version(name: str) -> str | None:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def _clock(setup: Setup | None) -> Iterator[Check]:
+    now = datetime.now(UTC)
+    if now < RELEASED:
+        yield _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
+        return
+    zone = "UTC" if setup is None else setup.limits.tz
+    yield _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")
 
 
 def _limits(limits: Limits) -> Iterator[Check]:
@@ -219,7 +203,24 @@ def _available_bytes() -> int | None:
     return None if match is None else int(match[1]) * 1024
 
 
-# -- key and address ----------------------------------------------------------------------------------------------
+def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
+    """Join the cluster and have a worker on each node look at what it needs; nothing is sent."""
+    from pipeline.app.workers import inspect_cluster  # late: it imports everything that sends
+
+    try:
+        for text in asyncio.run(inspect_cluster(setup, flags)):
+            yield _ok("ray", text)
+    except ImgpipeError as error:
+        yield from (_failed("ray", line) for line in str(error).splitlines())
+
+
+def _failed(name: str, text: str) -> Check:
+    """Return an error as a check: what is wrong, behind the semicolon what to do."""
+    what, _, instead = text.partition("; ")
+    return _bad(name, what, instead)
+
+
+# -- key, address and models --------------------------------------------------------------------------------------
 
 
 def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
@@ -239,41 +240,39 @@ def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
 
 
 def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+    """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
     if setup is not None and setup.is_play_money and setup.provider.base_url is None:
         return _ok("address", "the built-in simulator: no network is needed")
-    provider = ProviderSettings() if setup is None else setup.provider
-    return asyncio.run(connect(provider, environ))
-
-
-async def connect(settings: ProviderSettings, environ: Mapping[str, str], *, patience_s: float = PATIENCE_S) -> Check:
-    """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
-    bad = partial(_bad, "address", exit_code=Exit.ACCOUNT)
     try:
-        address = check_address(settings)
+        address = check_address(ProviderSettings() if setup is None else setup.provider)
         proxy = find_proxy(address, environ)
     except InputError as error:
-        return bad(str(error))
+        return _bad("address", str(error), exit_code=Exit.ACCOUNT)
     parts = urlsplit(address if proxy is None else proxy.url)
-    is_tls = parts.scheme == "https"
-    host, port = parts.hostname or "", parts.port or (443 if is_tls else 80)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
     where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
     started = time.monotonic()
     try:
-        async with asyncio.timeout(patience_s):
-            tls = ssl.create_default_context() if is_tls else None
-            _, writer = await asyncio.open_connection(host, port, ssl=tls)
-            writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
+        asyncio.run(_connect(host, port, tls))
     except TimeoutError:
-        advice = "check the network, a firewall, or the proxy variables"
-        return bad(f"{where}: no answer within {patience_s:g} s", advice)
+        what, advice = f"no answer within {PATIENCE_S:g} s", "check the network, a firewall, or the proxy variables"
     except socket.gaierror:
-        return bad(f"{where}: the name is not known", "check provider.base_url and DNS")
+        what, advice = "the name is not known", "check provider.base_url and DNS"
     except ssl.SSLError as error:
-        return bad(f"{where}: TLS failed ({error.reason or error})", TLS_ADVICE)
+        what, advice = f"TLS failed ({error.reason or error})", TLS_ADVICE
     except OSError as error:
-        return bad(f"{where}: {error.strerror or error}", "check provider.base_url, the network and HTTPS_PROXY")
-    took = f"{(time.monotonic() - started) * 1000:.0f} ms"
-    return _ok("address", f"{where} answers{' over TLS' if is_tls else ''} in {took}")
+        what, advice = str(error.strerror or error), "check provider.base_url, the network and HTTPS_PROXY"
+    else:
+        took = f"{(time.monotonic() - started) * 1000:.0f} ms"
+        return _ok("address", f"{where} answers{'' if tls is None else ' over TLS'} in {took}")
+    return _bad("address", f"{where}: {what}", advice, exit_code=Exit.ACCOUNT)
+
+
+async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> None:
+    async with asyncio.timeout(PATIENCE_S):
+        _, writer = await asyncio.open_connection(host, port, ssl=tls)
+        writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
 
 
 def _models(setup: Setup) -> Iterator[Check]:
@@ -292,7 +291,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         yield _ok("models", f"kind {provider.kind} has no list that is read without a key; only cometapi has")
         return
     try:
-        listed = asyncio.run(listed_models(provider, environ))
+        listed = asyncio.run(_listed_models(provider, environ))
     except InputError as error:
         yield _warn("models", str(error), "the catalogue is used as it is")
         return
@@ -311,49 +310,57 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
 
 
-async def listed_models(settings: ProviderSettings, environ: Mapping[str, str]) -> frozenset[str]:
+async def _listed_models(settings: ProviderSettings, environ: Mapping[str, str]) -> frozenset[str]:
     """Return the names of the Gemini models in the list. Raises InputError: there is no list to be had."""
     import aiohttp  # takes 0.3 s to import: only for who asks
 
     address = check_address(settings)
     url, proxy = f"{address}/api/models", find_proxy(address, environ)
+    way = None if proxy is None else proxy.url
     credentials = None if proxy is None or proxy.credentials is None else aiohttp.BasicAuth(*proxy.credentials)
-    names: frozenset[str] = frozenset()
+    timeout, body, names = aiohttp.ClientTimeout(total=LIST_PATIENCE_S), bytearray(), frozenset[str]()
     try:
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIST_PATIENCE_S)) as session,
-            session.get(
-                url, proxy=None if proxy is None else proxy.url, proxy_auth=credentials, allow_redirects=False
-            ) as reply,
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(url, proxy=way, proxy_auth=credentials, allow_redirects=False) as reply,
         ):
-            status, body = reply.status, await _whole(reply.content)
+            async for chunk in reply.content.iter_chunked(2**16):
+                body += chunk
+                if len(body) > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES // 2**20} MB")
         names = frozenset(_names(json.loads(body)))
-        why = None if status == 200 and names else f"HTTP {status}, {len(names)} Gemini models"
+        why = None if reply.status == 200 and names else f"HTTP {reply.status}, {len(names)} Gemini models"
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RecursionError) as error:
         why = f"{type(error).__name__}: {error}"
     if why is not None:
-        raise InputError(Problem(what=f"{url} gave no list of models ({why})", instead="try later"))
+        raise InputError(f"{url} gave no list of models ({why}); try later")
     return names
-
-
-async def _whole(content: "StreamReader") -> bytes:
-    data = bytearray()
-    async for chunk in content.iter_chunked(2**16):
-        data += chunk
-        if len(data) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES // 2**20} MB")
-    return bytes(data)
 
 
 def _names(node: object) -> Iterator[str]:
     """Yield every text of a tree of JSON, keys included, that is the name of a Gemini model."""
     if isinstance(node, str) and _NAME.fullmatch(node):
         yield node
-    for child in (*node, *node.values()) if isinstance(node, dict) else node if isinstance(node, list) else ():
+    children: Iterable[object] = (*node, *node.values()) if isinstance(node, dict) else ()
+    for child in node if isinstance(node, list) else children:
         yield from _names(child)
 
 
-# -- disk and clock -----------------------------------------------------------------------------------------------
+# -- disk, bucket and ledger --------------------------------------------------------------------------------------
+
+
+def _places(setup: Setup | None) -> Iterator[Check]:
+    """Look at where images and the ledger go."""
+    if setup is None:
+        yield from _disk(Path.cwd())
+        return
+    output_dir = setup.manifest.output_dir
+    if isinstance(output_dir, Path):
+        yield from _disk(output_dir)
+    else:
+        yield from _disk(setup.manifest.state_dir)
+        yield _bucket(output_dir)
+    yield from _ledger(setup)
 
 
 def _disk(output_dir: Path) -> Iterator[Check]:
@@ -368,19 +375,6 @@ def _disk(output_dir: Path) -> Iterator[Check]:
             yield from _abilities(Path(probe))
     except OSError as error:
         yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or fix its permissions")
-
-
-def _bucket(url: BucketUrl) -> Check:
-    """Try what an image needs in a bucket: list, put, put again, delete."""
-    try:
-        bucket = open_bucket(url)
-        with as_input_error(url):
-            next(bucket.listing(), None)
-        bucket.prove()
-    except ImgpipeError as error:
-        what, _, instead = str(error).partition("; ")
-        return _bad("bucket", what, instead)
-    return _ok("bucket", f"{url}: reachable; list, put and delete are allowed, and put-if-absent is honoured")
 
 
 def _free(where: str, free: int) -> Check:
@@ -401,29 +395,40 @@ def _abilities(probe: Path) -> Iterator[Check]:
         os.fsync(stream.fileno())
     skew = file.stat().st_mtime - time.time()
     try:
-        os.link(file, probe / "link")
+        (probe / "link").hardlink_to(file)
         yield _ok("links", "hard links work")
     except OSError as error:
         yield _warn("links", f"no hard links here ({error.strerror})", "images are renamed instead, which is safe too")
+    fd = os.open(probe, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fd = os.open(probe, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        os.fsync(fd)
         yield _ok("sync", "files and directories can be synced")
     except OSError as error:
         text = f"directories cannot be synced ({error.strerror})"
         yield _warn("sync", text, "a power loss may undo the newest names; use a local disk")
+    finally:
+        os.close(fd)
     if abs(skew) > SKEW_S:
         yield _warn("clock", f"the disk's clock is {skew:+.0f} s off", "set the clocks of both machines (NTP)")
 
 
-def _state(setup: Setup) -> Iterator[Check]:
-    """Look at the ledger's place, at the ledger itself, and at an order to wait."""
-    manifest = setup.manifest
+def _bucket(url: BucketUrl) -> Check:
+    """Try what an image needs in a bucket: list, put, put again, delete."""
     try:
-        refuse_network(manifest.state_dir)
+        bucket = open_bucket(url)
+        with as_input_error(url):
+            next(bucket.listing(), None)
+        bucket.prove()
+    except ImgpipeError as error:
+        return _failed("bucket", str(error))
+    return _ok("bucket", f"{url}: reachable; list, put and delete are allowed, and put-if-absent is honoured")
+
+
+def _ledger(setup: Setup) -> Iterator[Check]:
+    """Look at the ledger's place, at the ledger itself, and at an order to wait."""
+    state_dir = setup.manifest.state_dir
+    try:
+        refuse_network(state_dir)
         with reading(setup) as reader:
             if reader.is_missing:
                 yield _ok("ledger", "none yet; the first run makes it")
@@ -432,18 +437,8 @@ def _state(setup: Setup) -> Iterator[Check]:
     except ImgpipeError as error:
         yield _bad("ledger", str(error))
         return
-    yield _ok("ledger", f"{manifest.state_dir}: {count(len(runs), 'run')}")
-    now = datetime.now(UTC)
+    yield _ok("ledger", f"{state_dir}: {count(len(runs), 'run')}")
     for hold in held:
         yield _warn("quota", describe_hold(hold), "the same command works after that; `run --now` sends all the same")
-    if runs and runs[-1].started_at > now:
+    if runs and runs[-1].started_at > datetime.now(UTC):
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")
-
-
-def _clock(setup: Setup | None) -> Iterator[Check]:
-    now = datetime.now(UTC)
-    if now < RELEASED:
-        yield _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
-        return
-    zone = "UTC" if setup is None else setup.limits.tz
-    yield _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")

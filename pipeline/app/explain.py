@@ -19,9 +19,9 @@ from pipeline.errors import InputError, Problem
 from pipeline.imaging.metadata import extract, is_signed
 from pipeline.manifest.location import input_trouble
 from pipeline.model import SIDECAR, Artifact, Edit, Known
-from pipeline.store.history import Maker, PastAttempt
 from pipeline.store.ledger_file import NAME
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import Maker, PastAttempt
 from pipeline.text import moment, visible
 from pipeline.view.explain import Explanation, FileState, Request
 
@@ -46,11 +46,9 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
     Raises InputError when nobody knows it, LedgerError for a ledger that cannot be read, StorageError: the bucket.
     """
     if state_dir is not None and not (state_dir / NAME).is_file():
-        raise InputError(
-            Problem(what=f"there is no ledger in {state_dir}", instead=f"name the folder with {NAME} in it")
-        )
+        raise InputError(f"there is no ledger in {state_dir}; name the folder with {NAME} in it")
     if isinstance(path, Path) and path.is_dir():
-        raise InputError(Problem(what=f"{path} is a folder", instead="name one image"))
+        raise InputError(f"{path} is a folder; name one image")
     place = PurePosixPath(path if isinstance(path, str) else os.path.normpath(path.absolute()))
     sha256, embedded, signed = _look(path)
     for folder in _state_dirs(path, place) if state_dir is None else [state_dir.absolute()]:
@@ -99,7 +97,7 @@ def _beside(path: Path) -> Mapping[str, Any] | None:
 def _look_at_object(address: str) -> tuple[str | None, Mapping[str, Any] | None, bool]:
     trouble = input_trouble(address)
     if trouble is not None:
-        raise InputError(Problem(what=f"PATH {trouble[0]}", instead=trouble[1]))
+        raise InputError(f"PATH {trouble[0]}; {trouble[1]}")
     bucket, name = Locations().find(address)
     with as_input_error(bucket.url):
         data = bucket.read(name, most_bytes=MOST_BYTES)

@@ -21,20 +21,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, file_view, plan_rows, reading
+from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, Problem, StorageError
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, TaskState, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
-from pipeline.store.files import Disk, FileComparison, link_or_rename
+from pipeline.store.files import Disk, link_or_rename
+from pipeline.store.mirror import open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
+
+T = TypeVar("T")
 
 # -- picked images ----------------------------------------------------------------------------------------------------
 
@@ -170,8 +173,9 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
         _check_extra()
     written = Written()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        former = {shard.file: shard for shard in _index(folder / INDEX)}
+        mirror = open_mirror(folder)
+        listed = mirror.read(INDEX) or b""
+        former = {shard.file: shard for shard in read_lines(str(folder / INDEX), listed, Shard, "shards")}
         with reading(setup) as reader:
             names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
             for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
@@ -184,10 +188,10 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
                     _write_shard(folder / file, kind, samples, names)
                 written.shards.append(shard)
                 written.images += shard.images
-                _write_index(folder / INDEX, [*written.shards, *_later(former, written.shards)])
+                mirror.write(INDEX, lines_of([*written.shards, *_later(former, written.shards)]), "", before=None)
         for shard in _later(former, written.shards):
             (folder / shard.file).unlink(missing_ok=True)
-        _write_index(folder / INDEX, written.shards)
+        mirror.write(INDEX, lines_of(written.shards), "", before=None)
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror}; the same command continues") from error
     return written
@@ -197,29 +201,24 @@ def _check_extra() -> None:
     from importlib.util import find_spec
 
     if find_spec("arro3") is None:
-        raise InputError(Problem(what="Parquet needs an extra", instead="run: pip install 'imgpipe[parquet]'"))
+        raise InputError("Parquet needs an extra; run: pip install 'imgpipe[parquet]'")
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    files = file_view(setup.manifest.output_dir, reader)
-    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files)):
-        artifact = None if row.known is None else row.known.artifact
-        if artifact is None or row.known is None or row.known.state is not TaskState.DONE:
-            continue
+    for row, artifact, found in done_images(setup, reader):
         if row.verdict.edit is Edit.ABSENT:
             continue
-        if (found := files.compare(artifact)) not in (FileComparison.SAME, FileComparison.TOUCHED):
+        if found not in PRESENT:
             written.left.append((row.task.id, f"{artifact.path} is {found}"))
             continue
         location = setup.manifest.location_of(artifact)
-        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, reader))
+        yield _Sample(location=location, size_bytes=artifact.size_bytes, columns=_columns(row, artifact, reader))
 
 
-def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
+def _columns(row: PlanRow, artifact: Artifact, reader: LedgerReader) -> dict[str, Any]:
     """Return what is known of one image: of the request that made it, not of what the manifest asks for by now."""
     task, known = row.task, row.known
     assert known is not None
-    assert known.artifact is not None
     made = known.artifact_fingerprint or task.fingerprint
     record = None if made == task.fingerprint else reader.record(known.id, fingerprint=made)
     asked = record or {name: getattr(task, name) for name in ("prompt", "system", "model", "seed")}
@@ -229,10 +228,10 @@ def _columns(row: PlanRow, reader: LedgerReader) -> dict[str, Any]:
         "row": task.row,
         "variant": task.variant,
         **{name: asked.get(name) for name in ("prompt", "system", "model", "seed")},
-        "mime": known.artifact.mime,
-        "width": known.artifact.width,
-        "height": known.artifact.height,
-        "sha256": known.artifact.sha256,
+        "mime": artifact.mime,
+        "width": artifact.width,
+        "height": artifact.height,
+        "sha256": artifact.sha256,
         "fingerprint": made,
         "price_usd": usd(known.cost_microusd),
         **{f"row.{name}": value for name, value in task.fields.items()},
@@ -275,7 +274,7 @@ def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> 
             key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
             about = {name: sample.columns.get(name) for name in names}
             for suffix, data in (
-                (Path(sample.location).suffix, _read(locations, sample)),
+                (Path(sample.location).suffix, read_whole(locations, sample.location)),
                 (".json", msgspec.json.encode(about)),
             ):
                 member = tarfile.TarInfo(key + suffix)
@@ -283,10 +282,11 @@ def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> 
                 tar.addfile(member, io.BytesIO(data))
 
 
-def _read(locations: Locations, sample: _Sample) -> bytes:
-    data = locations.read(sample.location)
+def read_whole(locations: Locations, location: str) -> bytes:
+    """Return an image. Raises OSError, StorageError: it is gone."""
+    data = locations.read(location)
     if data is None:
-        raise StorageError(f"{sample.location} is gone; the same command continues")
+        raise StorageError(f"{location} is gone; run the same command again")
     return data
 
 
@@ -296,9 +296,8 @@ def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str])
 
     types = {"int64": DataType.int64(), "float64": DataType.float64(), "string": DataType.string()}
     parts = [("bytes", DataType.binary()), ("path", DataType.string())]
-    read = partial(_read, Locations())
     with ThreadPoolExecutor(READERS) as readers:
-        data = list(readers.map(read, samples))
+        data = list(readers.map(partial(read_whole, Locations()), [sample.location for sample in samples]))
     images = struct_array(
         [
             Array(data, type=DataType.binary()),
@@ -321,20 +320,18 @@ def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str])
     write_parquet(Table.from_batches([batch], schema=schema), path, compression="UNCOMPRESSED", max_row_group_size=100)
 
 
-def _index(path: Path) -> list[Shard]:
+def read_lines(path: str, data: bytes, kind: type[T], what: str) -> list[T]:
+    """Read what an earlier export wrote down. Raises InputError: it is something else."""
+    decode = msgspec.json.Decoder(kind).decode
     try:
-        return [msgspec.json.decode(line, type=Shard) for line in path.read_bytes().splitlines()]
-    except FileNotFoundError:
-        return []
+        return [decode(line) for line in data.splitlines()]
     except msgspec.DecodeError as error:
-        what = f"is no list of shards: {error}"
-        raise InputError(Problem(file=str(path), what=what, instead="move it away")) from error
+        raise InputError(Problem(file=path, what=f"is no list of {what}: {error}", instead="move it away")) from error
 
 
-def _write_index(path: Path, shards: Iterable[Shard]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(b"".join(msgspec.json.encode(shard) + b"\n" for shard in shards))
-    part.replace(path)
+def lines_of(items: Iterable[msgspec.Struct]) -> bytes:
+    """Return them as JSON lines."""
+    return b"".join(msgspec.json.encode(each) + b"\n" for each in items)
 
 
 def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
@@ -345,6 +342,4 @@ def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:
 
 def _refuse_foreign(path: Path, former: dict[str, Shard]) -> None:
     if path.name not in former and os.path.lexists(path):
-        raise InputError(
-            Problem(what=f"{path} was not written by an export that {INDEX} has", instead="name another folder")
-        )
+        raise InputError(f"{path} was not written by an export that {INDEX} has; name another folder")

@@ -19,9 +19,10 @@ import msgspec
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
-from pipeline.app.report import command_of, money_of, report_rows
+from pipeline.app.report import money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
+from pipeline.imaging.formats import sniff
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
 from pipeline.report.folder import (
@@ -36,21 +37,15 @@ from pipeline.report.folder import (
     thumb_link,
     wanted_thumbs,
 )
-from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
-from pipeline.report.tables import ReportRow
+from pipeline.report.sheet import Addresses, Heading, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
 from pipeline.store.reader import LedgerReader
 
 MOST_BYTES: Final = 64 * 2**20  # of one picture: as of every answer (P13)
 COUNT_EVERY_S: Final = 3.0  # how often images are counted while a run goes on
-RASTERS: Final = (  # first bytes -> the media type that is served; SVG and HTML, which run scripts, are none
-    (b"\x89PNG\r\n\x1a\n", 0, "image/png"),
-    (b"\xff\xd8\xff", 0, "image/jpeg"),
-    (b"WEBP", 8, "image/webp"),
-    (b"GIF8", 0, "image/gif"),
-    (b"ftypavif", 4, "image/avif"),
-    (b"BM", 0, "image/bmp"),
+RASTERS: Final = frozenset(  # what is served; SVG and HTML, which run scripts, are none
+    f"image/{kind}" for kind in ("png", "jpeg", "webp", "gif", "avif", "bmp")
 )
 
 
@@ -94,7 +89,7 @@ class JudgeSession:
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
             what = "there is nothing to judge: no image exists yet"
-            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
+            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {setup.command}"))
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -124,7 +119,7 @@ class JudgeSession:
         setup, manifest = self._setup, self._setup.manifest
         out = self._folder
         with reading(setup) as reader:
-            totals, spend = money_of(self._setup, reader)
+            totals, spend = money_of(setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
@@ -138,7 +133,7 @@ class JudgeSession:
             states=states,
             is_play_money=setup.is_play_money,
             written_s=int(time.time()),
-            command=command_of(setup),
+            command=setup.command,
         )
         data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
@@ -194,10 +189,10 @@ class JudgeSession:
             data = self._locations.read(location, most_bytes=MOST_BYTES, may_be_link=may_be_link)
         except (OSError, StorageError, InputError):
             return None
-        if data is None:
-            return None
-        mime = next((mime for magic, at, mime in RASTERS if data[at : at + len(magic)] == magic), None)
-        return None if mime is None else Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
+        mime = "" if data is None else sniff(data)[0]
+        return (
+            None if data is None or mime not in RASTERS else Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
+        )
 
     # --- marks
 

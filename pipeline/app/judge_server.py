@@ -30,7 +30,7 @@ from aiohttp import web
 
 from pipeline.app.context import Setup
 from pipeline.app.judge import JudgeSession, MarkChange, Picture
-from pipeline.errors import ImgpipeError, InputError, Problem
+from pipeline.errors import ImgpipeError, InputError
 from pipeline.report.sheet import SERVED_POLICY, asset, script
 from pipeline.settings import KEY_NAMES
 
@@ -274,4 +274,4 @@ async def _listen(runner: web.AppRunner, port: int) -> None:
         await web.TCPSite(runner, HOST, port).start()
     except OSError as error:
         what = f"cannot listen on {HOST}:{port}: {error.strerror or error}"
-        raise InputError(Problem(what=what, instead="leave --port out to use any free port")) from error
+        raise InputError(f"{what}; leave --port out to use any free port") from error

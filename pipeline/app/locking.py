@@ -5,7 +5,7 @@ CPU each, where imports and manifest would take each of them 0.4 s. So this modu
 """
 
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck
+    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -31,28 +31,22 @@ def early_lock(path: Path, *, simulate: bool, wait_lock_s: float) -> Iterator[St
     None: it is not known yet where the lock lies, as something may be wrong with the manifest or the directory; or
     somebody has it who is waited for. The run finds out, and takes it by itself. Raises TryLater: another run has it.
     """
-    lock = _taken(path, simulate=simulate, is_patient=wait_lock_s > 0)
+    lock, where = None, peek(path, simulate=simulate)
+    if where is not None:
+        try:
+            lock = StateLock(where[1])
+            lock.acquire()
+        except TryLater:
+            if not wait_lock_s:
+                raise
+            lock = None
+        except (InputError, StorageError):  # reported by the run, after what is wrong with the manifest
+            lock = None
     try:
         yield lock
     finally:
         if lock is not None:
             lock.release()
-
-
-def _taken(path: Path, *, simulate: bool, is_patient: bool) -> StateLock | None:
-    where = peek(path, simulate=simulate)
-    if where is None:
-        return None
-    lock = StateLock(where[1])
-    try:
-        lock.acquire()
-    except TryLater:
-        if is_patient:
-            return None
-        raise
-    except (InputError, StorageError):  # reported by the run, after what is wrong with the manifest
-        return None
-    return lock
 
 
 @asynccontextmanager
@@ -64,15 +58,20 @@ async def open_store(
     `lock`: one that was taken before; it is let go of as well. If its directory was removed since, it is worth nothing.
     Raises TryLater: another run has the lock. InputError, StorageError, LedgerError.
     """
+    import asyncio
+
+    from pipeline.store.store import Store
+
     if lock is None or lock.state_dir != setup.manifest.state_dir or not lock.is_standing:
         lock = await _locked(setup)
     try:
         check(setup)
-        store = await _finished(_open(setup))
+        # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited.
+        opening = asyncio.create_task(Store.open(store_settings(setup)), name="open the store")
         try:
-            yield store
-        finally:
-            await store.aclose()
+            yield await asyncio.shield(opening)
+        finally:  # also when cancelled while it was being opened: until it is closed, its lock must be held
+            await (await opening).aclose()
     finally:
         lock.release()
 
@@ -94,33 +93,20 @@ async def _locked(setup: "Setup") -> StateLock:
             return lock
 
 
-async def _open(setup: "Setup") -> "Store":
-    from pipeline.store.store import Store
+def store_settings(setup: "Setup") -> "StoreSettings":
+    """Return where the store of a manifest lies and how it behaves."""
+    from pipeline.store.resources import StoreSettings
 
     manifest = setup.manifest
-    return await Store.open(
+    return StoreSettings(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
         is_play_money=setup.is_play_money,
-        force=setup.flags.force,
+        force=setup.rules.force,
         beside=sidecars_of(setup),
         check=checks_of(setup),
     )
-
-
-async def _finished(opening: "Coroutine[object, object, Store]") -> "Store":
-    """Await the store; when cancelled, only after it has been opened and closed: until then its lock must be held."""
-    import asyncio
-
-    # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited here.
-    task = asyncio.create_task(opening, name="open the store")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        store = await task
-        await store.aclose()
-        raise
 
 
 def sidecars_of(setup: "Setup") -> "Beside":

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
@@ -26,10 +26,6 @@ from pipeline.settings import METRICS_SUFFIX, Notify
 from pipeline.text import count, money, usd, visible
 from pipeline.view.logs import LOGGER
 from pipeline.view.run import paragraph, run_json
-
-if TYPE_CHECKING:
-    from aiohttp import ClientSession
-
 
 _METRICS_HEAD: Final = b"# HELP imgpipe_"
 _STATES = ("done", "skipped", "failed", "refused", "unknown", "pending", "conflict")
@@ -151,9 +147,7 @@ def address_problem(url: str) -> str | None:
     return None
 
 
-async def post(
-    url: str, body: object = None, *, timeout_s: float, session: "ClientSession | None" = None
-) -> str | None:
+async def post(url: str, body: object = None, *, timeout_s: float) -> str | None:
     """POST `body` as JSON (nothing: an empty ping); return a warning, or None when the other side took it.
 
     No redirects. Cancellation propagates.
@@ -164,15 +158,12 @@ async def post(
     if problem is not None:
         return f"notify: the address {problem}"
     host = urlsplit(url).hostname or ""
-    if session is None:
-        async with aiohttp.ClientSession() as own:
-            return await post(url, body, timeout_s=timeout_s, session=own)
     whom = f"notify: the {'ping' if body is None else 'webhook'} at {visible(host)}"
     try:
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with session.post(
-            url, json=body, timeout=timeout, allow_redirects=False, proxy=_proxy(url, host)
-        ) as answer:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.post(url, json=body, allow_redirects=False, proxy=_proxy(url, host)) as answer,
+        ):
             return None if answer.status < 300 else f"{whom} answered {answer.status}"
     except TimeoutError:
         return f"{whom} did not answer within {timeout_s:g} s"
@@ -206,13 +197,11 @@ class Notifier:
         manifest: str,
         file: str,
         warn: Callable[[str], None] = _warn,
-        now: Callable[[], float] = time.time,
     ) -> None:
         self._notify = notify if notify is not None else Notify()
         self._manifest = manifest
         self._file = file
         self._log = warn
-        self._now = now
         self.failures: list[str] = []  # who could not be reached, and why
 
     async def started(self) -> None:
@@ -250,10 +239,8 @@ class Notifier:
             self._log(text)
 
     def _write(self, summary: RunSummary) -> None:
-        path = self._notify.prometheus
-        if path is None:
-            return
-        try:
-            write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=self._now()))
-        except OSError as error:
-            self._warn(f"notify: {visible(str(path))} was not written ({error.strerror})")
+        if (path := self._notify.prometheus) is not None:
+            try:
+                write_metrics(path, metrics_text(summary, manifest=self._manifest, finished_at=time.time()))
+            except OSError as error:
+                self._warn(f"notify: {visible(str(path))} was not written ({error.strerror})")

@@ -36,13 +36,14 @@ NEIGHBOURS: Final = 200  # directories beside this manifest's own, whose name fo
 
 
 class Orphans:
-    """Counts while a whole manifest streams through `watch`."""
+    """Counts while a whole manifest streams through `watch`. `ended`: the expansions behind the stream, at its end."""
 
     def __init__(self, manifest: Manifest, reader: LedgerReader) -> None:
         self._upstream = manifest.upstream
         self._patient = manifest.patient
         self._left = reader.jobs()  # before the stream begins: a run that goes on meanwhile adds no orphans
         self._unmade: set[str] = set()
+        self.ended: list[Expansion] = []
 
     def watch(self, rows: Iterable[PlanRow]) -> Iterator[PlanRow]:
         """Pass every row on."""
@@ -56,10 +57,10 @@ class Orphans:
                 self._unmade.add(job)
             yield row
 
-    def counted(self, *ended: Expansion) -> Counter[str]:
-        """Return the orphans of each job, when the stream has ended with these expansions."""
-        unseen = set(self._patient) if any(each.waiting for each in ended) else set()
-        unsure = self._unsure(unseen.union(*(each.incomplete for each in ended)))
+    def counted(self) -> Counter[str]:
+        """Return the orphans of each job, when the stream has ended."""
+        unseen = set(self._patient) if any(each.waiting for each in self.ended) else set()
+        unsure = self._unsure(unseen.union(*(each.incomplete for each in self.ended)))
         return Counter({job: number for job, number in self._left.items() if number > 0 and job not in unsure})
 
     @property

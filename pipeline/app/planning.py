@@ -10,7 +10,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -70,15 +70,14 @@ def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG0
 
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
+PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
 NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
 
-@contextmanager
-def reading(setup: Setup) -> Iterator[LedgerReader]:
+def reading(setup: Setup) -> LedgerReader:
     """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
     manifest = setup.manifest
-    with LedgerReader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir) as reader:
-        yield reader
+    return LedgerReader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir)
 
 
 def _with_words(task: Task, words: Mapping[str, str]) -> Task:
@@ -97,19 +96,11 @@ class Planned:
 
     plan: Plan
     orphans: Counter[str] = field(default_factory=Counter)  # by job: tasks the manifest no longer has
-    waiting: tuple[str, ...] = ()  # input files too young to be read
-    said: tuple[str, ...] = ()  # of tables and folders, such as an encoding that was guessed
     behind: tuple[str, ...] = ()  # jobs whose rows follow from images that this plan would make first
     digests: list[tuple[str, int, int, str, str]] = field(default_factory=list)  # learned, see `DigestMemory`
     warnings: list[str] = field(default_factory=list)
-    is_play_money: bool = False
-    unmatched: str = ""  # why nothing is selected
-
-    @property
-    def notes(self) -> list[str]:
-        """What a person should know of the plan as a whole."""
-        unmatched = [self.unmatched] if self.unmatched else []
-        return [*unmatched, *_alike(self.plan, self.is_play_money), *_waiting(self.waiting), *self.said]
+    said: list[str] = field(default_factory=list)  # such as an encoding that was guessed
+    notes: list[str] = field(default_factory=list)  # what a person should know of the plan as a whole, `said` included
 
 
 def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
@@ -122,10 +113,10 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
 
 
-def _waiting(waiting: tuple[str, ...]) -> Iterator[str]:
-    if waiting:
-        verb = "is" if len(waiting) == 1 else "are"
-        yield f"{count(len(waiting), 'input file')} {verb} younger than min_age, left for a later run"
+def _waiting(number: int) -> Iterator[str]:
+    if number:
+        verb = "is" if number == 1 else "are"
+        yield f"{count(number, 'input file')} {verb} younger than min_age, left for a later run"
 
 
 class DigestMemory:
@@ -200,7 +191,7 @@ def file_view(output_dir: Path | BucketUrl, reader: LedgerReader) -> FileView:
 def plan_rows(
     setup: Setup,
     reader: LedgerReader,
-    digests: DigestMemory,
+    digests: DigestMemory | None = None,
     *,
     jobs: Collection[str] | None = None,
     on_end: Callable[[Expansion], None] = lambda _expansion: None,
@@ -212,28 +203,36 @@ def plan_rows(
 
     `files` None: the output directory as it is now.
     """
-    manifest = setup.manifest
+    manifest, memory = setup.manifest, digests or DigestMemory(reader)
+    seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
         expansion = expand(
-            manifest, digests=digests, upstream=lambda job: upstream_of(setup, reader, digests, job, seen), jobs=jobs
+            manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
         for task in expansion:
             _check_cancelled(is_cancelled)
-            yield digests.with_pixels(_with_words(task, setup.rules.redo))
+            yield memory.with_pixels(_with_words(task, setup.rules.redo))
         on_end(expansion)
 
-    seen = files if files is not None else file_view(manifest.output_dir, reader)
-
     def present() -> Iterator[PlanRow]:
-        return plan_rows(setup, reader, digests, is_cancelled=is_cancelled, has_renames=False, files=seen)
+        return plan_rows(setup, reader, memory, is_cancelled=is_cancelled, has_renames=False, files=seen)
 
-    former = Renames(manifest, reader, present) if has_renames else _no_one
+    former = Renames(manifest, reader, present) if has_renames else lambda _task: None
     return survey(tasks(), reader, seen, setup.rules, former=former)
 
 
-def _no_one(_task: Task) -> None:
-    return None
+def selected_rows(setup: Setup, reader: LedgerReader, *, files: FileView | None = None) -> Iterator[PlanRow]:
+    """Stream the selected tasks beside what is known of them."""
+    return setup.flags.selection.apply(plan_rows(setup, reader, files=files))
+
+
+def done_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
+    """Stream the selected tasks that have an image, and how its file stands to the record."""
+    files = file_view(setup.manifest.output_dir, reader)
+    for row in selected_rows(setup, reader, files=files):
+        if row.known is not None and row.known.artifact is not None and row.known.state is TaskState.DONE:
+            yield row, row.known.artifact, files.compare(row.known.artifact)
 
 
 def _check_cancelled(is_cancelled: threading.Event | None) -> None:
@@ -257,7 +256,8 @@ def make_plan(
     """
     if len(setup.manifest.stages) > 1 and (jobs is None or setup.manifest.stages[0][0] in jobs):
         _check_chain(setup, reader, is_cancelled)
-    digests, orphans, ended = DigestMemory(reader), Orphans(setup.manifest, reader), list[Expansion]()
+    digests, orphans = DigestMemory(reader), Orphans(setup.manifest, reader)
+    ended = orphans.ended
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
     asked, matched, unreadable = list[tuple[str, str]](), set[str](), dict[str, str]()
     selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
@@ -265,20 +265,21 @@ def make_plan(
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
     check_name(setup, reader, asked)
     _check_plan(setup, plan)
-    unmatched = _unmatched_patterns(setup.flags, matched) if jobs is None else []
     said = [text for expansion in ended for text in expansion.notes]
+    if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
+        said = unmatched + said
     planned = Planned(
         plan=plan,
-        waiting=tuple(name for expansion in ended for name in expansion.waiting),
-        said=(*unmatched, *said) if plan.total else tuple(said),
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
         warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
-        is_play_money=setup.is_play_money,
+        said=said,
     )
     if jobs is None:
-        planned.orphans = orphans.counted(*ended)
-        planned.unmatched = "" if plan.total else _unmatched(setup, [task_id for task_id, _ in asked])
+        planned.orphans = orphans.counted()
+        planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in asked])
+    waiting = sum(len(expansion.waiting) for expansion in ended)
+    planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(waiting), *said]
     return planned
 
 
@@ -322,28 +323,31 @@ def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterat
 
 def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
     """Say which patterns match no task today. Raises InputError where each of them has to."""
-    patterns = [
-        *(("--select", each) for each in flags.selection.select),
-        *(("--exclude", each) for each in flags.selection.exclude),
+    patterns = {"--select": flags.selection.select, "--exclude": flags.selection.exclude}
+    unmatched = [
+        f"{flag} {each!r} matches no task" for flag, all_ in patterns.items() for each in all_ if each not in matched
     ]
-    unmatched = [f"{flag} {each!r} matches no task" for flag, each in patterns if each not in matched]
     if unmatched and flags.is_strict_select:
-        raise InputError(*(Problem(what=text, instead="mend the pattern") for text in unmatched))
+        raise InputError(*(f"{text}; mend the pattern" for text in unmatched))
     return unmatched
 
 
-def _unmatched(setup: Setup, ids: Sequence[str]) -> str:
-    """Say that a selection selects nothing, with the nearest id where it names one; empty: there is no task at all."""
+def _unmatched(setup: Setup, ids: Sequence[str]) -> Iterator[str]:
+    """Say that a selection selects nothing, with the nearest id where it names one."""
     selection = setup.flags.selection
-    if selection.is_everything or not ids:
-        return ""
-    return f"nothing is selected; {nearest_id(selection.select, ids, setup.command)}"
+    if not selection.is_everything and ids:
+        yield f"nothing is selected; {nearest_id(selection.select, ids, setup.command)}"
 
 
 def nearest_id(written: Iterable[str], ids: Sequence[str], command: str) -> str:
     """Say which id was meant by the first that resembles one, or what lists them."""
     near = next((found for each in written if (found := nearest(each, ids, cutoff=0.5, most=NEAR))), None)
     return f"did you mean {near}?" if near else f"`imgpipe status {command} --tasks` lists the ids"
+
+
+def no_task(task_id: str, ids: Sequence[str], command: str) -> str:
+    """Say that no task has an id, and which one was meant."""
+    return f"no task has the id {task_id!r}; {nearest_id([task_id], ids, command)}"
 
 
 def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Event | None) -> None:
@@ -366,27 +370,21 @@ def _check_chain(setup: Setup, reader: LedgerReader, is_cancelled: threading.Eve
 
 
 def _check_plan(setup: Setup, plan: Plan) -> None:
-    """Refuse what a model cannot do, and a budget that cannot be kept."""
+    """Refuse what a model cannot do, and a budget that cannot be kept: a ceiling needs a price."""
     if plan.problems:
         raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
-    _check_budget(setup, plan)
-
-
-def _check_budget(setup: Setup, plan: Plan) -> None:
-    """Refuse a budget that cannot be kept: a ceiling needs a price."""
     budget = setup.limits.budget
-    if not plan.unpriced or (budget.run is None and budget.day is None and budget.month is None):
-        return
-    raise InputError(
-        *(
-            Problem(
-                what=f"a budget is set, but the price of {model} is not known",
-                file=str(setup.manifest.path),
-                instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+    if plan.unpriced and (budget.run, budget.day, budget.month) != (None, None, None):
+        raise InputError(
+            *(
+                Problem(
+                    what=f"a budget is set, but the price of {model} is not known",
+                    file=str(setup.manifest.path),
+                    instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+                )
+                for model in plan.unpriced
             )
-            for model in plan.unpriced
         )
-    )
 
 
 def upstream_of(

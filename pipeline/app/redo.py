@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import DigestMemory, nearest_id, plan_rows, reading
+from pipeline.app.planning import no_task, reading, selected_rows
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
@@ -75,20 +75,11 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
 # -- redo -------------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Redo:
-    """What will be asked for anew. `notes`: what a person should know."""
+def redo(setup: Setup, picks_path: Path | None) -> tuple[Setup, list[str]]:
+    """Return the set-up of a run that makes rejected images anew, and notes. Raises InputError: nothing is rejected.
 
-    setup: Setup
-    ids: frozenset[str]
-    notes: tuple[str, ...]
-
-
-def redo(setup: Setup, picks_path: Path | None) -> Redo:
-    """Return the set-up of a run that makes rejected images anew. Raises InputError when nothing is rejected.
-
-    A note that begins with `+` is added to the prompt of that one request. The task stays what the manifest says: its
-    fingerprint is not touched, so the next run does not take the image for one with another prompt.
+    A note of a person that begins with `+` is added to the prompt of that one request. The task stays what the manifest
+    says: its fingerprint is not touched, so the next run does not take the image for one with another prompt.
     """
     words: dict[str, str] = {}
     notes: list[str] = []
@@ -100,22 +91,23 @@ def redo(setup: Setup, picks_path: Path | None) -> Redo:
                 notes += [] if mark.words else _seeded(reader, task_id)
             else:
                 notes.append(f"{visible(task_id)}: {why_not}")
-    wanted = frozenset(words)
-    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
-    changed = replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
-    return Redo(setup=changed, ids=wanted, notes=tuple(notes))
+    return _made_anew(setup, words), notes
 
 
-def redo_flagged(setup: Setup) -> Redo:
-    """Return the set-up of a run that makes flagged images anew. Raises InputError when nothing is flagged."""
+def redo_flagged(setup: Setup) -> tuple[Setup, list[str]]:
+    """Return the set-up of a run that makes flagged images anew, and notes. Raises InputError: nothing is flagged."""
     with reading(setup) as reader:
-        wanted = frozenset(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
-        notes = [note for task_id in sorted(wanted) for note in _seeded(reader, task_id)]
+        wanted = sorted(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
+        notes = [note for task_id in wanted for note in _seeded(reader, task_id)]
     if not wanted:
         raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
-    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=wanted))
-    rules = replace(setup.rules, redo=dict.fromkeys(wanted, ""))
-    return Redo(setup=replace(setup, flags=flags, rules=rules), ids=wanted, notes=tuple(notes))
+    return _made_anew(setup, dict.fromkeys(wanted, "")), notes
+
+
+def _made_anew(setup: Setup, words: Mapping[str, str]) -> Setup:
+    """Select these tasks, and add words to their prompts."""
+    flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=frozenset(words)))
+    return replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
 
 
 def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:
@@ -172,7 +164,7 @@ def _ids_of(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]
     ids: set[str] = set()
     missing = set(what.ids)
     seen: list[str] = []
-    for row in setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader))):
+    for row in selected_rows(setup, reader):
         task_id = row.task.id
         missing.discard(task_id)
         seen.append(task_id)
@@ -181,10 +173,5 @@ def _ids_of(setup: Setup, reader: LedgerReader, what: Release) -> frozenset[str]
         if is_named and row.known is not None and (row.known.state in what.states or is_absent):
             ids.add(task_id)
     if missing:
-        raise InputError(
-            *(
-                Problem(what=f"no task has the id {each!r}", instead=nearest_id([each], seen, setup.command))
-                for each in sorted(missing)
-            )
-        )
+        raise InputError(*(no_task(each, seen, setup.command) for each in sorted(missing)))
     return frozenset(ids)

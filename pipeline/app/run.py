@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection,
 from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pipeline.app.consent import (
     CLOCK_SLACK,
@@ -47,27 +47,26 @@ from pipeline.engine.events import (
 )
 from pipeline.engine.halt import Halt, Halts
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import Exit, ImgpipeError, InputError, Problem, StorageError, TryLater
+from pipeline.errors import Exit, ImgpipeError, InputError, StorageError, TryLater
 from pipeline.model import BucketUrl, Due, TaskState
 from pipeline.plan.decide import Verdict
 from pipeline.plan.plan import Plan, PlanRow, Spool, merged, tally
 from pipeline.pools import is_short_of_memory
-from pipeline.store.history import Hold
 from pipeline.store.lock import StateLock
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rebuild import find_traces
+from pipeline.store.rows import Hold
 from pipeline.store.store import Store
 
 if TYPE_CHECKING:
-    from pipeline.app.workers import ReadyWorkers
+    from pipeline.app.workers import WorkerOrder
+    from pipeline.senders.remote import Cluster
 
 
-class Watcher(Protocol):
-    """Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end."""
-
-    def __call__(self, started: RunStarted, gauge: Callable[[], Gauge]) -> AbstractContextManager[Listener]: ...
+# Shows a run: called with its start and its gauge, it gives the listener and hides it again at the end.
+Watcher = Callable[[RunStarted, Callable[[], Gauge]], AbstractContextManager[Listener]]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -86,7 +85,7 @@ class ActiveRun:
     whole: Plan = field(default_factory=Plan)  # of all stages, as it was before anything was sent
     pilot: Pilot | None = None
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
-    workers: "ReadyWorkers | None" = None  # that send; None: this process does
+    workers: "tuple[Cluster, WorkerOrder] | None" = None  # that send; None: this process does
     number: int | None = None  # in the ledger; None: nothing is due
     listen: Listener = lambda _event: None
     counts: Counts = field(default_factory=Counts)
@@ -204,12 +203,8 @@ def _check_state(setup: Setup) -> None:
     with reading(setup) as reader:
         traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
     if traces:
-        raise InputError(
-            Problem(
-                what=f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}",
-                instead=f"make it anew with: imgpipe rebuild {setup.command}",
-            )
-        )
+        what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
+        raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")
 
 
 def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:

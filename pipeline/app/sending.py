@@ -31,8 +31,8 @@ from pipeline.settings import ProviderSettings
 
 if TYPE_CHECKING:
     from pipeline.app.run import ActiveRun
-    from pipeline.app.workers import ReadyWorkers
-    from pipeline.senders.remote import ClusterSender
+    from pipeline.app.workers import WorkerOrder
+    from pipeline.senders.remote import Cluster, ClusterSender
 
 
 # glibc's malloc.h; https://sourceware.org/glibc/manual/latest/html_node/Malloc-Tunable-Parameters.html
@@ -131,18 +131,19 @@ async def _provider(setup: Setup, stack: AsyncExitStack) -> ProviderSettings:
 async def _sender(run: "ActiveRun", stack: AsyncExitStack, provider: ProviderSettings) -> "LocalSender | ClusterSender":
     setup = run.setup
     if run.workers is not None:
-        return await _cluster_sender(run, stack, provider, run.workers)
+        cluster, order = run.workers
+        return await _cluster_sender(run, stack, cluster, replace(order, provider=provider))
     client = Client(provider, key=run.key, limits=setup.limits, catalogue=setup.catalogue)
     sender = LocalSender(await stack.enter_async_context(client), run.store.images, manifest=setup.manifest.name)
     return await stack.enter_async_context(sender)
 
 
 async def _cluster_sender(
-    run: "ActiveRun", stack: AsyncExitStack, provider: ProviderSettings, workers: "ReadyWorkers"
+    run: "ActiveRun", stack: AsyncExitStack, cluster: "Cluster", order: "WorkerOrder"
 ) -> "ClusterSender":
     from pipeline.senders.remote import ClusterSender, opened
 
-    dispatch = workers.cluster.dispatch
+    dispatch = cluster.dispatch
 
     def count() -> Workers:
         return Workers(started=len(dispatch.workers), lost=dispatch.lost, ready=dispatch.ready_now)
@@ -152,8 +153,9 @@ async def _cluster_sender(
         run.listen(event)
 
     run.worker_counts = count
-    sender = ClusterSender(workers.cluster, outputs=run.store.images, listen=listen)
-    return await stack.enter_async_context(opened(sender, replace(workers.order, provider=provider)))
+    return await stack.enter_async_context(
+        opened(ClusterSender(cluster, outputs=run.store.images, listen=listen), order)
+    )
 
 
 def _engine(

@@ -7,25 +7,26 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from pipeline.app import consent
 from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, DigestMemory, nearest_id, plan_rows, reading
-from pipeline.days import day_of, month_of, zone_of
-from pipeline.errors import InputError, Problem
-from pipeline.manifest.expand import Expansion
+from pipeline.app.planning import NEAR, no_task, plan_rows, reading, selected_rows
+from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
 from pipeline.plan.plan import PlanRow
-from pipeline.store.history import PastAttempt, RunSnapshot
+from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
+from pipeline.store.rows import PastAttempt, RunSnapshot, record_of
 from pipeline.text import moment
 from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
 from pipeline.view.status import RunningNow, Status
@@ -36,49 +37,40 @@ CHANGED: Final = "the manifest asks for something else now"
 # -- status -------------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _snapshot(setup: Setup) -> Iterator[tuple[LedgerReader, RunSnapshot | None]]:
-    """Open the ledger at one moment; give the run that goes on too, if there is one."""
-    with reading(setup) as reader, reader.snapshot():
-        yield reader, _going(setup, reader)
-
-
 def status(setup: Setup) -> Status:
-    """Count tasks by state and sum up money, all of one moment.
-
-    Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
-    """
-    with _snapshot(setup) as (reader, going):
-        return _status(setup, reader, going)
+    """Count tasks by state and sum up money, all of one moment."""
+    with status_with_tasks(setup) as (found, _):
+        return found
 
 
 @contextmanager
 def status_with_tasks(setup: Setup) -> Iterator[tuple[Status, Iterator[StatusTask]]]:
-    """Give both, of one moment."""
-    with _snapshot(setup) as (reader, going):
-        yield _status(setup, reader, going), _tasks(setup, reader, going)
+    """Give the state of a manifest and its tasks, of one moment.
+
+    Beside a run everything comes from the ledger: what that has in hand is neither a conflict nor unknown.
+    """
+    with reading(setup) as reader, reader.snapshot():
+        going = reader.run_that_goes_on()
+        if is_held(setup.manifest.state_dir) is False:  # its process died
+            going = None
+        yield _status(setup, reader, going), _tasks(setup, reader, is_running=going is not None)
 
 
 def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Status:
-    is_everything = setup.flags.selection.is_everything
-    if going is not None and is_everything and going.manifest == setup.manifest.name:
-        counts = _Counts(states=Counter(going.found) + Counter(going.asked), flags=reader.flags())
-        counts.states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
+    if going is not None and setup.flags.selection.is_everything and going.manifest == setup.manifest.name:
+        states = Counter(going.found) + Counter(going.asked)
+        states[TaskState.PENDING] += max(0, going.due - sum(going.asked.values()))
+        counted = Status(states={state: states[state] for state in TaskState}, flags=reader.flags())
     else:
-        counts = _counted(setup, reader, is_running=going is not None)
+        counted = _counted(setup, reader, is_running=going is not None)
     now, zone = datetime.now(UTC), zone_of(setup.limits.tz)
     last = reader.last_run()
     unknowns = [*reader.unknowns(), *reader.unknowns(of_nobody=True)]
     unknowns = [each for each in unknowns if not (each.is_open and going is not None)]
     wallet = wallet_of(setup, reader)
     held = list(consent.lasting_holds(setup, reader, now=now).values())
-    return Status(
-        states={state: counts.states[state] for state in TaskState},
-        missing=counts.missing,
-        to_come=counts.to_come,
-        edits=counts.edits,
-        flags=counts.flags,
-        orphaned=counts.orphaned,
+    return replace(
+        counted,
         going=None if going is None else _running_now(going, now),
         command=setup.command,
         run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
@@ -95,46 +87,31 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     )
 
 
-@dataclass(slots=True, kw_only=True)
-class _Counts:
-    """Tasks by state, and what a person should know of those that are done."""
-
-    states: Counter[TaskState] = field(default_factory=Counter)
-    missing: int = 0
-    to_come: Counter[str] = field(default_factory=Counter)
-    edits: Counter[Edit] = field(default_factory=Counter)
-    flags: Counter[str] = field(default_factory=Counter)
-    orphaned: int = 0
-
-
-def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> _Counts:
-    counts, ended, orphans = _Counts(), list[Expansion](), Orphans(setup.manifest, reader)
-    rows = plan_rows(
-        setup,
-        reader,
-        DigestMemory(reader),
-        on_end=ended.append,
-        files=UncheckedFiles() if is_running else None,
-    )
+def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Status:
+    """Count the selected tasks; money is not looked at."""
+    states, flags, to_come, edits = Counter[TaskState](), Counter[str](), Counter[str](), Counter[Edit]()
+    missing, orphans = 0, Orphans(setup.manifest, reader)
+    rows = plan_rows(setup, reader, on_end=orphans.ended.append, files=UncheckedFiles() if is_running else None)
     selection = setup.flags.selection
     for row in selection.apply(orphans.watch(rows)):
-        counts.states[state_of(row)] += 1
-        counts.missing += row.verdict.is_missing
+        state = state_of(row)
+        states[state] += 1
+        missing += row.verdict.is_missing
         if row.known is not None and row.verdict.state is TaskState.DONE:
-            counts.flags.update(row.known.flags.keys())
+            flags.update(row.known.flags.keys())
         if row.verdict.edit is not None and not row.verdict.is_edit_new:
-            counts.edits[row.verdict.edit] += 1
-        if state_of(row) is TaskState.DONE and row.verdict.reason is not None:
-            counts.to_come[row.verdict.reason] += 1
-    if selection.is_everything or selection.wants_orphans:
-        counts.orphaned = orphans.counted(*ended).total()
-    return counts
-
-
-def _going(setup: Setup, reader: LedgerReader) -> RunSnapshot | None:
-    """Return the run that goes on in this state directory; None: there is none, or its process died."""
-    going = reader.run_that_goes_on()
-    return None if going is None or is_held(setup.manifest.state_dir) is False else going
+            edits[row.verdict.edit] += 1
+        if state is TaskState.DONE and row.verdict.reason is not None:
+            to_come[row.verdict.reason] += 1
+    has_orphans = selection.is_everything or selection.wants_orphans
+    return Status(
+        states={state: states[state] for state in TaskState},
+        missing=missing,
+        to_come=to_come,
+        edits=edits,
+        flags=flags,
+        orphaned=orphans.counted().total() if has_orphans else 0,
+    )
 
 
 def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
@@ -151,8 +128,8 @@ def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
     )
 
 
-def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Iterator[StatusTask]:
-    yield from map(status_task, selected_rows(setup, reader, is_running=going is not None))
+def _tasks(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Iterator[StatusTask]:
+    yield from map(status_task, selected_rows(setup, reader, files=UncheckedFiles() if is_running else None))
     if setup.flags.selection.wants_orphans:
         yield from _orphaned(setup, reader)
 
@@ -160,16 +137,10 @@ def _tasks(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> Ite
 def _orphaned(setup: Setup, reader: LedgerReader) -> Iterator[StatusTask]:
     """Yield the tasks that the manifest no longer has, as far as that is known."""
     orphans = Orphans(setup.manifest, reader)
-    rows = orphans.watch(plan_rows(setup, reader, DigestMemory(reader)))
+    rows = orphans.watch(plan_rows(setup, reader))
     for known in reader.orphans(each for row in rows for each in (row.task.id, row.verdict.former)):
         if known.id.partition("/")[0] not in orphans.unsure:
             yield _orphan(known, reader.record(known.id))
-
-
-def selected_rows(setup: Setup, reader: LedgerReader, *, is_running: bool = False) -> Iterator[PlanRow]:
-    """Stream the selected tasks beside what is known of them. `is_running`: the files of a run are not looked at."""
-    files = UncheckedFiles() if is_running else None
-    return setup.flags.selection.apply(plan_rows(setup, reader, DigestMemory(reader), files=files))
 
 
 def state_of(row: PlanRow) -> TaskState:
@@ -187,14 +158,19 @@ def flags_text(flags: Mapping[str, str]) -> str:
 def status_task(row: PlanRow) -> StatusTask:
     """Return one task as lists show it."""
     known = row.known
+    reason = row.verdict.note or (known.reason or flags_text(known.flags) if known else "")
+    return _task(row.task.id, row.task.job, state_of(row), known, reason)
+
+
+def _task(task_id: str, job: str, state: TaskState, known: Known | None, reason: str) -> StatusTask:
     return StatusTask(
-        id=row.task.id,
-        job=row.task.job,
-        state=state_of(row),
+        id=task_id,
+        job=job,
+        state=state,
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,
-        reason=row.verdict.note or (known.reason or flags_text(known.flags) if known else ""),
+        reason=reason,
     )
 
 
@@ -209,22 +185,20 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         row, near = _find(setup, reader, task_id)
         known = reader.known(task_id)
         if row is None and known is None:
-            raise InputError(
-                Problem(what=f"no task has the id {task_id!r}", instead=nearest_id([task_id], near, setup.command))
-            )
+            raise InputError(no_task(task_id, near, setup.command))
         attempts = reader.attempts(task_id)
-        records = records_of(reader, task_id, attempts)
+        records, state_dir = records_of(reader, task_id, attempts), setup.manifest.state_dir
         return TaskHistory(
             task=status_task(row) if row is not None else _orphan(known, reader.record(task_id)),
             attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
-            asked=[*_asked(attempts, records, setup.manifest.state_dir), *_next(row, records)],
+            asked=[*_asked(attempts, records, state_dir), *_next(row, records, state_dir)],
         )
 
 
 def _find(setup: Setup, reader: LedgerReader, task_id: str) -> tuple[PlanRow | None, list[str]]:
     """Return the task's row; where there is none, the ids to look for the nearest among."""
     near: list[str] = []
-    for row in plan_rows(setup, reader, DigestMemory(reader)):
+    for row in plan_rows(setup, reader):
         if row.task.id == task_id:
             return row, near
         if len(near) < NEAR:
@@ -235,15 +209,8 @@ def _find(setup: Setup, reader: LedgerReader, task_id: str) -> tuple[PlanRow | N
 def _orphan(known: Known | None, record: Record | None) -> StatusTask:
     """Return a task that only the ledger knows."""
     assert known is not None
-    return StatusTask(
-        id=known.id,
-        job=str((record or {}).get("job", "")),
-        state=known.state,
-        artifact=known.artifact,
-        attempts=known.attempts,
-        cost_microusd=known.cost_microusd,
-        reason="orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else ""),
-    )
+    reason = "orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else "")
+    return _task(known.id, str((record or {}).get("job", "")), known.state, known, reason)
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:
@@ -262,14 +229,11 @@ def _asked(
         yield f"{attempts_are} asked for", recorded(record, state_dir)
 
 
-def _next(row: PlanRow | None, records: Mapping[str, Record]) -> Iterator[tuple[str, Request]]:
+def _next(row: PlanRow | None, records: Mapping[str, Record], state_dir: Path) -> Iterator[tuple[str, Request]]:
     """Yield what the manifest asks for now, where that was never sent."""
     if row is not None and (task := row.task).fingerprint not in records:
         when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
-        images = [{"path": str(image.path), "sha256": image.sha256} for image in task.images]
-        record = {name: getattr(task, name) for name in ("prompt", "system", "model", *PARAMETERS)}
-        request = recorded({**record, "images": images, "matrix": task.matrix, "fields": task.fields}, Path("/"))
-        yield when, request
+        yield when, recorded(msgspec.json.decode(record_of(task, state_dir)), state_dir)
 
 
 def recorded(record: Record, state_dir: Path) -> Request:

@@ -3,7 +3,7 @@
 A worker gets its settings as a `WorkerOrder`, which holds no key: it reads its own environment, or the `.env` beside
 the manifest where it sees that. Every worker must see the output directory, where the images of one that died are
 found. The state directory may lie on the machine of the run alone; a worker that does not see it keeps what it cannot
-publish in a folder of the output (`store/kept`).
+publish in a folder of the output (`store/rejected`).
 """
 
 import asyncio
@@ -27,13 +27,14 @@ from pipeline.model import BucketUrl, Due, InputImage, is_object
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.client import Client
 from pipeline.provider.credentials import find_key
-from pipeline.senders.cluster import LOCAL, Cluster, joined, nodes, start_workers
+from pipeline.senders.cluster import LOCAL, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
+from pipeline.senders.remote import Cluster
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.images.stored import StoredImages
-from pipeline.store.kept import MARK, apart_dir, sending_on
-from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
-from pipeline.store.store import BUCKET_WORKERS, Store
+from pipeline.store.images import StoredImages, WriterPool
+from pipeline.store.rejected import WORKERS_MARK, apart_dir
+from pipeline.store.resources import StoreSettings, open_worker_resources
+from pipeline.store.store import Store
 from pipeline.text import count
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
@@ -53,7 +54,7 @@ class WorkerOrder:
     folder: Path  # of the manifest
     output_dir: Path | BucketUrl
     state_dir: Path
-    token: str  # stands in its `MARK`
+    token: str  # stands in its `WORKERS_MARK`
     ledger_id: str
     is_play_money: bool
     force: bool
@@ -68,7 +69,7 @@ class WorkerOrder:
     def is_state_seen(self) -> bool:
         """Whether the state directory of the run is seen from here, and not another one under the same path."""
         with suppress(OSError):
-            return (self.state_dir / MARK).read_text() == self.token
+            return (self.state_dir / WORKERS_MARK).read_text() == self.token
         return False
 
     @property
@@ -108,12 +109,12 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         open_worker_resources,
         settings,
         ledger_id=order.ledger_id,
-        sending_on=None if order.is_state_seen else sending_on,
+        is_apart=not order.is_state_seen,
     )
-    pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
+    pool = WriterPool(settings.threads)
     try:
         client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue(order.prices))
-        images = StoredImages(settings, resources, pool)
+        images = StoredImages(resources, pool)
         async with client, LocalSender(client, images, manifest=order.manifest) as sender:
             yield sender
     finally:
@@ -203,40 +204,35 @@ def order_of(setup: Setup, *, ledger_id: str = "", token: str = "") -> WorkerOrd
         token=token,
         ledger_id=ledger_id,
         is_play_money=setup.is_play_money,
-        force=setup.flags.force,
+        force=setup.rules.force,
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadyWorkers:
-    """The workers of a run, and their order."""
-
-    cluster: Cluster
-    order: WorkerOrder
+@asynccontextmanager
+async def _joined(
+    address: str, order: WorkerOrder | None, due: Iterable[Due] = (), *, workers: int | None, concurrency: int
+) -> AsyncIterator[Cluster]:
+    """Join a cluster and start workers that have proved that they can send; None: one a node, `local`: one a core."""
+    is_rehearsal = order is not None and order.is_keyless
+    cores = workers or os.cpu_count() or 1
+    async with joined(address, cpus=cores, is_rehearsal=is_rehearsal) as cluster:
+        number = cores if address == LOCAL else workers or len(nodes())
+        async with nullcontext() if order is None else _probe(order, due) as probe:
+            functions = (open_worker, prove_worker)
+            await start_workers(cluster, number, concurrency=concurrency, functions=functions, order=order, probe=probe)
+        yield cluster
 
 
 @asynccontextmanager
-async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIterator[ReadyWorkers]:
+async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIterator[tuple[Cluster, WorkerOrder]]:
     """Start the workers of a run; each has proved that it can send. Raises InputError, TryLater: nothing was sent."""
-    address = setup.flags.ray
-    assert address is not None
-    cores = setup.flags.workers or os.cpu_count() or 1
-    token = secrets.token_hex(16)
-    (setup.manifest.state_dir / MARK).write_text(token)
+    flags, token = setup.flags, secrets.token_hex(16)
+    assert flags.ray is not None
+    (setup.manifest.state_dir / WORKERS_MARK).write_text(token)
     order = order_of(setup, ledger_id=store.ledger_id, token=token)
-    async with joined(address, cpus=cores, is_rehearsal=order.is_keyless) as cluster:
-        number = cores if address == LOCAL else setup.flags.workers or len(nodes())
-        async with _probe(order, due) as probe:
-            await start_workers(
-                cluster,
-                number,
-                concurrency=setup.limits.concurrency,
-                functions=(open_worker, prove_worker),
-                order=order,
-                probe=probe,
-            )
+    async with _joined(flags.ray, order, due, workers=flags.workers, concurrency=setup.limits.concurrency) as cluster:
         try:
-            yield ReadyWorkers(cluster=cluster, order=order)
+            yield cluster, order
         finally:
             await take_rest(store, lost=cluster.dispatch.lost)
 
@@ -244,7 +240,7 @@ async def workers_of(setup: Setup, store: Store, due: Iterable[Due]) -> AsyncIte
 async def take_rest(store: Store, *, lost: int) -> None:
     """Take what workers kept, and what lost ones wrote late; what cannot be had now is left to the next start.
 
-    That looks for it in any case, as long as `MARK` is there: a frozen worker may write when the run is long over.
+    That looks for it in any case, as long as `WORKERS_MARK` is there: a frozen worker may write long after the run.
     """
     try:
         await store.collect_kept(are_gone=not lost)
@@ -299,12 +295,8 @@ async def inspect_cluster(setup: Setup | None, flags: Flags) -> list[str]:
     if order is not None and isinstance(order.output_dir, Path):
         folder = order.output_dir
         order = replace(order, output_dir=next(each for each in (folder, *folder.parents) if each.is_dir()))
-    is_rehearsal = order is not None and order.is_keyless
-    async with joined(address, cpus=1, is_rehearsal=is_rehearsal) as cluster:
-        number = 1 if address == LOCAL else len(nodes())
-        async with nullcontext() if order is None else _probe(order, ()) as probe:
-            functions = (open_worker, prove_worker)
-            await start_workers(cluster, number, concurrency=1, functions=functions, order=order, probe=probe)
+    workers = 1 if address == LOCAL else None
+    async with _joined(address, order, workers=workers, concurrency=1) as cluster:
         seen = "the same versions" + (", the output directory and a key" if order is not None else "")
         where = Counter(report.node for report in cluster.reports)
         return [f"{address}: {count(len(where), 'machine')} answered", *(f"{node}: {seen}" for node in sorted(where))]

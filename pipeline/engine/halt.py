@@ -10,10 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from pipeline.days import next_midnight, quota_zone
 from pipeline.errors import SEVERITY, Exit, most_severe
 from pipeline.model import UNSENT, Artifact, Billed, Failure, Fault, TaskState
-from pipeline.settings import StopOn
+from pipeline.settings import StopOn, next_midnight, quota_zone
 
 FIRST = 5  # results all of one mistake: it is the manifest's, not a task's
 IN_A_ROW = 5  # 403, 404

@@ -10,9 +10,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from pipeline.days import Span, day_of, month_of, zone_of
 from pipeline.model import Spend
-from pipeline.settings import Budget
+from pipeline.settings import Budget, Span, day_of, month_of, zone_of
 from pipeline.text import money
 
 

@@ -18,10 +18,10 @@ from pipeline.manifest.jobs import MAX_TASKS, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sources import Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
-from pipeline.manifest.templates import TemplateTrouble
 from pipeline.model import Task
 
 _BATCH = 5000
@@ -205,7 +205,7 @@ class Expansion:
         for combination in plan.combinations if plan.combinations is not None else (None,):
             try:
                 yield from self._maker.tasks(plan, row, combination)
-            except TemplateTrouble as first:
+            except BadValue as first:
                 label = combination.label if combination is not None else ""
                 recipe = plan.recipe if plan.items is None else plan.items[row.key]
                 if recipe.skip_broken and all(trouble.is_input for trouble in (first, *first.others)):
@@ -214,22 +214,22 @@ class Expansion:
                 for trouble in (first, *first.others):
                     self._note(self._located(plan, row, label, trouble))
 
-    def _leave_out(self, plan: JobPlan, row: SourceRow, label: str, trouble: TemplateTrouble) -> None:
+    def _leave_out(self, plan: JobPlan, row: SourceRow, label: str, trouble: BadValue) -> None:
         self._left_out += 1
         self.incomplete.add(plan.name)
         if self._left_out <= MAX_PROBLEMS:
             name = "-".join(part for part in (row.key, label) if part)
             self._broken.append(f"{plan.name}/{name} is left out: {trouble.what}")
 
-    def _located(self, plan: JobPlan, row: SourceRow, label: str, trouble: TemplateTrouble) -> Problem:
+    def _located(self, plan: JobPlan, row: SourceRow, label: str, trouble: BadValue) -> Problem:
         name = "-".join(part for part in (row.key, label) if part)[:120]
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
         if trouble.origin is None or not trouble.origin.path:
             return self._at_job(plan.name, f"{of}: {trouble.what}" if of else trouble.what, trouble.instead)
-        return self._manifest.places.trouble(trouble.origin, trouble, of=of)
+        return self._manifest.problems.of_template(trouble, of=of)
 
     def _at_job(self, job: str, what: str, instead: str) -> Problem:
-        return self._manifest.places.problem(("jobs", job), what, instead, is_key=True)
+        return self._manifest.problems.at(("jobs", job), what, instead, is_key=True)
 
     def _note(self, problem: Problem) -> None:
         """Keep a problem without a key in it: the first 100, of one place the first 3."""

@@ -14,18 +14,14 @@ from dataclasses import dataclass
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import PydanticCustomError, core_schema
+from pydantic_core import core_schema
 
 from pipeline import model, settings
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.spreadsheets import ENCODINGS
 from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
-
-
-def fault(what: str, instead: str) -> PydanticCustomError:
-    """Build the error a validator raises: both halves of `what is wrong; what to write instead`."""
-    return PydanticCustomError("imgpipe", "{what}; {instead}", {"what": what, "instead": instead})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,14 +63,14 @@ def _text(value: object) -> str:
     if isinstance(resolved, str):
         return resolved
     if isinstance(value, PlainText):
-        raise fault(f"must be text, this is {shown(value)}", f'put it in quotes: "{value}"')
-    raise fault(f"must be text, this is {shown(value)}", "write one text")
+        raise BadValue(f"must be text, this is {shown(value)}", f'put it in quotes: "{value}"')
+    raise BadValue(f"must be text, this is {shown(value)}", "write one text")
 
 
 def _filled(value: object) -> str:
     text = _text(value)
     if not text.strip():
-        raise fault("is empty", "write a name, or remove the key")
+        raise BadValue("is empty", "write a name, or remove the key")
     return text.strip()
 
 
@@ -82,7 +78,7 @@ def written(value: object) -> str:
     """Accept any scalar as the text that was written: `0123`, `3.10`, `no`, `2026-11-22`."""
     if isinstance(value, str):
         return str(value)
-    raise fault(f"must be one value, this is {shown(value)}", "write one text or number")
+    raise BadValue(f"must be one value, this is {shown(value)}", "write one text or number")
 
 
 def _listed(read: Callable[[object], str]) -> Callable[[object], tuple[str, ...]]:
@@ -93,7 +89,7 @@ def _place(find_trouble: Callable[[str], tuple[str, str] | None]) -> Callable[[o
     def read(value: object) -> str:
         place = _text(value)
         if (trouble := find_trouble(place)) is not None:
-            raise fault(*trouble)
+            raise BadValue(*trouble)
         return place
 
     return read
@@ -103,7 +99,7 @@ def _metrics(value: object) -> str:
     path = _place(path_trouble)(value)
     if not path.endswith(settings.METRICS_SUFFIX):
         what = f"metrics are written to a file *{settings.METRICS_SUFFIX} only"
-        raise fault(what, f"write for example metrics/imgpipe{settings.METRICS_SUFFIX}")
+        raise BadValue(what, f"write for example metrics/imgpipe{settings.METRICS_SUFFIX}")
     return path
 
 
@@ -113,7 +109,7 @@ def _zone(value: object) -> str:
         zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         what = f"the time zone {name!r} is not known on this system"
-        raise fault(what, "write UTC, or a name such as Europe/Lisbon") from None
+        raise BadValue(what, "write UTC, or a name such as Europe/Lisbon") from None
     return name
 
 
@@ -121,15 +117,15 @@ def _flag(value: object) -> bool:
     resolved = resolve(value)
     if isinstance(resolved, bool):
         return resolved
-    raise fault(f"must be true or false, this is {shown(value)}", "write true or false, without quotes")
+    raise BadValue(f"must be true or false, this is {shown(value)}", "write true or false, without quotes")
 
 
 def _number(value: object, *, at_least: float = -math.inf, at_most: float = math.inf) -> float:
     resolved = resolve(value)
     if isinstance(resolved, bool) or not isinstance(resolved, int | float):
-        raise fault(f"must be a number, this is {shown(value)}", "write a number, without quotes")
+        raise BadValue(f"must be a number, this is {shown(value)}", "write a number, without quotes")
     if not math.isfinite(resolved) or not at_least <= resolved <= at_most:
-        raise fault(f"{value} is out of range", f"write a number {_range(at_least, at_most)}")
+        raise BadValue(f"{value} is out of range", f"write a number {_range(at_least, at_most)}")
     return float(resolved)
 
 
@@ -143,9 +139,9 @@ def _whole(value: object, *, at_least: int, at_most: int) -> int:
     resolved = resolve(value)
     if isinstance(resolved, bool) or not isinstance(resolved, int):
         example = f"write a whole number {_range(at_least, at_most)}, without quotes"
-        raise fault(f"must be a whole number, this is {shown(value)}", example)
+        raise BadValue(f"must be a whole number, this is {shown(value)}", example)
     if not at_least <= resolved <= at_most:
-        raise fault(f"{value} is out of range", f"write a whole number {_range(at_least, at_most)}")
+        raise BadValue(f"{value} is out of range", f"write a whole number {_range(at_least, at_most)}")
     return resolved
 
 
@@ -154,20 +150,22 @@ def _duration(value: object) -> float:
     if seconds is None:
         is_number = isinstance(resolve(value), int | float) and not isinstance(resolve(value), bool)
         unit = f"{value}s" if is_number else "300s"
-        raise fault(f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d w")
+        raise BadValue(
+            f"must be a duration with its unit, this is {shown(value)}", f"write {unit}; units: ms s m h d w"
+        )
     if not 0 < seconds <= 366 * 86400:
-        raise fault(f"{value} is out of range", "write a duration above 0, at most 366d")
+        raise BadValue(f"{value} is out of range", "write a duration above 0, at most 366d")
     return seconds
 
 
 def _usd(value: object) -> int:
     resolved = resolve(value)
     if isinstance(resolved, bool) or not isinstance(resolved, int | float):
-        raise fault(f"must be an amount in USD, this is {shown(value)}", "write a plain number: 20.00")
+        raise BadValue(f"must be an amount in USD, this is {shown(value)}", "write a plain number: 20.00")
     try:
         return parse_usd(str(value) if FLOAT.fullmatch(str(value)) else repr(resolved))
     except ValueError as error:
-        raise fault(*error.args) from None
+        raise BadValue(*error.args) from None
 
 
 def _percentage(value: object) -> float:
@@ -178,7 +176,7 @@ def _percentage(value: object) -> float:
     resolved = resolve(value)
     if isinstance(resolved, float) and 0 < resolved <= 1:
         return resolved
-    raise fault(f"must be a percentage above 0%, at most 100%, this is {shown(value)}", "write 30%")
+    raise BadValue(f"must be a percentage above 0%, at most 100%, this is {shown(value)}", "write 30%")
 
 
 _SCALAR: dict[str, Any] = {"type": ["string", "number", "boolean", "null"]}
@@ -252,7 +250,7 @@ def check_aspect_ratio(value: str) -> str:
     """Return `16:9` and the like. Raises for anything else; which ratios a model can do is the catalogue's to say."""
     if _ASPECT_RATIO.fullmatch(value):
         return value
-    raise fault(f"{value[:40]!r} is not an aspect ratio", "write width:height in whole numbers: 16:9")
+    raise BadValue(f"{value[:40]!r} is not an aspect ratio", "write width:height in whole numbers: 16:9")
 
 
 def check_size(value: str) -> str:
@@ -260,7 +258,7 @@ def check_size(value: str) -> str:
     if value in SIZES:
         return value
     near = value.upper() if value.upper() in SIZES else "512, 1K, 2K or 4K"
-    raise fault(f"{value[:40]!r} is not a size", f"write {near}")
+    raise BadValue(f"{value[:40]!r} is not a size", f"write {near}")
 
 
 def _unless_template(check: Callable[[str], str]) -> Callable[[object], str]:
@@ -274,7 +272,7 @@ def one_of(*names: str) -> Callable[[object], str]:
         if isinstance(value, str) and value in names:
             return str(value)
         near = nearest(value, names) if isinstance(value, str) else None
-        raise fault(f"{shown(value)} is not known here", f"write {near or ', '.join(names)}")
+        raise BadValue(f"{shown(value)} is not known here", f"write {near or ', '.join(names)}")
 
     return check
 
@@ -282,7 +280,7 @@ def one_of(*names: str) -> Callable[[object], str]:
 def _name(value: object) -> str:
     name = written(value)
     if not is_name(name):
-        raise fault(f"the name {name[:40]!r} is not usable in paths", "use letters, digits, - _ . and inner spaces")
+        raise BadValue(f"the name {name[:40]!r} is not usable in paths", "use letters, digits, - _ . and inner spaces")
     return name
 
 
@@ -290,10 +288,10 @@ def _variable(value: object) -> str:
     resolved = resolve(value)
     name = resolved if isinstance(resolved, str) else ""
     if not _VARIABLE.fullmatch(name) or len(name) > 64:  # what stands here may be a key by mistake: it is not repeated
-        raise fault("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
+        raise BadValue("must be the NAME of an environment variable, never the key itself", "write COMETAPI_KEY")
     if not re.fullmatch(_KEY_VARIABLE, name):
         what = "must be a name that ends with _KEY or _TOKEN, and none of AWS_, GITHUB_, GH_ or SSH_"
-        raise fault(what, "write COMETAPI_KEY: what it holds is sent to the provider")
+        raise BadValue(what, "write COMETAPI_KEY: what it holds is sent to the provider")
     return str(name)
 
 
@@ -304,25 +302,25 @@ def is_url(value: object) -> bool:
 
 def _url(value: object) -> str:
     if not is_url(value):
-        raise fault("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
+        raise BadValue("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
     return str(value)
 
 
 def _address(value: object) -> str:
     if not isinstance(value, str) or not ("{{" in value or is_url(value)):
-        raise fault("must be an address that starts with https:// or http://", "write https://host/path")
+        raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
     return str(value)
 
 
 def _delimiter(value: object) -> str:
     if isinstance(value, str) and re.fullmatch(_DELIMITER, value):
         return str(value)
-    raise fault(f"must be one character, this is {shown(value)}", 'write ";" or "," or "\\t" in double quotes')
+    raise BadValue(f"must be one character, this is {shown(value)}", 'write ";" or "," or "\\t" in double quotes')
 
 
 def _aspects(value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(item, str) and item in ASPECTS for item in value):
-        raise fault("must be a list of prompt, inputs, params, model", "write [prompt, inputs, params, model]")
+        raise BadValue("must be a list of prompt, inputs, params, model", "write [prompt, inputs, params, model]")
     return tuple(dict.fromkeys(str(item) for item in value))
 
 
@@ -332,12 +330,12 @@ def _axis(value: object) -> tuple[Choice, ...]:
     elif isinstance(value, list):
         choices = tuple(Choice(written(item), written(item)) for item in value)
     else:
-        raise fault(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
+        raise BadValue(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
     names = [choice.name for choice in choices]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if not names or "" in names or twice is not None:
         what = "is empty" if not names else "holds an empty value" if "" in names else f"holds {twice!r} twice"
-        raise fault(f"the axis {what}", "write each value once: [a, b]")
+        raise BadValue(f"the axis {what}", "write each value once: [a, b]")
     return choices
 
 
@@ -345,7 +343,7 @@ def _version(value: object) -> int:
     version = resolve(value)
     if version == 1 and not isinstance(version, bool | float):
         return 1
-    raise fault(f"version must be 1, this is {shown(value)}", "write version: 1")
+    raise BadValue(f"version must be 1, this is {shown(value)}", "write version: 1")
 
 
 def _price(value: object) -> int | dict[str, int]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
 from pipeline.manifest.outputs import PART_PREFIX
+from pipeline.manifest.problems import BadValue
 
 MAX_BRACES = 1000
 MAX_WALKED = 5_000_000  # names that a pattern looks at: half a minute
@@ -30,10 +31,6 @@ _WILD = re.compile(r"[*?\[{]")
 _STARS = re.compile(r"[*?]")
 _ONE_OF_ONE = re.compile(r"\[([^!/])\]")  # a choice of one character: how [ itself is written
 _BRACES = re.compile(r"\{([^{}]*)\}")
-
-
-class BadPattern(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """A pattern that cannot be used; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +52,18 @@ class Glob:
 
 
 def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable[[str], bool]) -> Glob:
-    """Return one Glob for all patterns, relative to `folder`. BadPattern when one is malformed.
+    """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 
     is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
     """
     if not patterns:
-        raise BadPattern("no pattern is written")
+        raise BadValue("no pattern is written")
     for pattern in patterns:
         if is_address(pattern) and (trouble := input_trouble(pattern)) is not None:
-            raise BadPattern(f"the pattern {trouble[0]}")  # the address is not repeated
+            raise BadValue(f"the pattern {trouble[0]}")  # the address is not repeated
     buckets = {split_bucket(pattern)[0] for pattern in patterns}
     if len(buckets) > 1:
-        raise BadPattern("the patterns lie in several buckets, or in a folder and a bucket: write a job for each")
+        raise BadValue("the patterns lie in several buckets, or in a folder and a bucket: write a job for each")
     (bucket,) = buckets
     if bucket:
         patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
@@ -77,7 +74,7 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
         for rest in _expand(whole)
     ]
     if len(split) > MAX_BRACES:
-        raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
+        raise BadValue(f"braces make more than {MAX_BRACES} patterns")
     base = posixpath.commonpath([prefix for prefix, _ in split])
     rests = [
         posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
@@ -99,11 +96,11 @@ def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
 def _expand(pattern: str) -> list[str]:
     """Write out `{a,b}`; nested braces too."""
     if not pattern.strip() or "\0" in pattern:
-        raise BadPattern("the pattern is empty")
+        raise BadValue("the pattern is empty")
     if is_address(pattern):
-        raise BadPattern("what is left out is written without the address of the bucket, such as **/_*")
+        raise BadValue("what is left out is written without the address of the bucket, such as **/_*")
     if "\\" in pattern:
-        raise BadPattern(f"{pattern!r} holds a backslash: folders are separated by /")
+        raise BadValue(f"{pattern!r} holds a backslash: folders are separated by /")
     pending, done = [pattern], []
     while pending:
         text = pending.pop()
@@ -115,7 +112,7 @@ def _expand(pattern: str) -> list[str]:
                 text[: found.start()] + choice + text[found.end() :] for choice in reversed(found[1].split(","))
             ]
         if len(pending) + len(done) > MAX_BRACES:
-            raise BadPattern(f"braces make more than {MAX_BRACES} patterns")
+            raise BadValue(f"braces make more than {MAX_BRACES} patterns")
     return done
 
 
@@ -147,7 +144,7 @@ def _split(prefix: str, pattern: str) -> tuple[str, str]:
 def _regex(pattern: str) -> str:
     segments = [segment for segment, _ in itertools.groupby(pattern.split("/"), key=lambda part: part)]
     if segments.count("**") > MAX_STARS:
-        raise BadPattern(f"{pattern!r} holds more than {MAX_STARS} **")
+        raise BadValue(f"{pattern!r} holds more than {MAX_STARS} **")
     *folders, last = segments
     parts = [r"(?:[^/]+/)*" if segment == "**" else _segment(segment) + "/" for segment in folders]
     if last == "**":
@@ -184,7 +181,7 @@ def _fixed(text: str) -> str:
     try:
         re.compile("".join(pieces))
     except re.error as error:
-        raise BadPattern(f"{text!r} is malformed: {error}") from None
+        raise BadValue(f"{text!r} is malformed: {error}") from None
     return "".join(pieces)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Protocol
 
 from pipeline.buckets import BucketError, Listed, Locations
-from pipeline.manifest.location import BadValue, input_trouble, kind_of, open_regular, reason, secret_reason
+from pipeline.manifest.location import input_trouble, kind_of, open_regular, reason, secret_reason
+from pipeline.manifest.problems import BadValue
 from pipeline.model import InputImage, is_object
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
@@ -112,7 +113,7 @@ class InputFiles:
                 known = error
             self._known[rendered] = known
         if isinstance(known, BadValue):
-            raise known
+            raise BadValue(known.what, known.instead)  # anew: the same one may have been raised before
         return known
 
     def check_header(self, rendered: str, image: InputImage) -> None:
@@ -164,6 +165,8 @@ class InputFiles:
             if os.path.islink(path):  # noqa: PTH114 - as above
                 what = f"input image {_shown(rendered)} is a symlink to nothing"
             raise BadValue(what, "paths are relative to the manifest") from None
+        except BadValue:
+            raise
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise BadValue(

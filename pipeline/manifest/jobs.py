@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.manifest.fields import Choice, MatrixValue
 from pipeline.manifest.location import decode_utf8, read_bytes
-from pipeline.manifest.problems import Origin, Places
+from pipeline.manifest.problems import BadValue, KeyPath, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile, Matrix
-from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
+from pipeline.manifest.templates import Template, compile_template
 from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, MIN_SIDE
 from pipeline.text import did_you_mean
@@ -64,7 +64,7 @@ class Combinations:
             self._kept = tuple(self._each())
         return iter(self._kept)
 
-    def problems(self) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    def problems(self) -> Iterator[tuple[KeyPath, str, str]]:
         """Yield (path inside the matrix, what, instead) of every mistake."""
         if self.at_most == 0:
             yield (), "the matrix is empty", "write an axis: colour: [red, navy]"
@@ -79,9 +79,7 @@ class Combinations:
         if 0 < self.at_most <= MAX_COMBINATIONS and next(iter(self), None) is None:
             yield ("exclude",), "the matrix leaves no combination: every one is excluded", "remove an exclude"
 
-    def _exclude_problems(
-        self, index: int, excluded: dict[str, str]
-    ) -> Iterator[tuple[tuple[str | int, ...], str, str]]:
+    def _exclude_problems(self, index: int, excluded: dict[str, str]) -> Iterator[tuple[KeyPath, str, str]]:
         if not excluded:
             yield ("exclude", index), "an empty exclude would take everything out", "write {axis: value}"
         for key, value in excluded.items():
@@ -119,8 +117,24 @@ class Combinations:
 
 MAX_PROMPT_FILE_BYTES = 2**20
 BUILT_IN_OUTPUT = "{{ job }}/{{ id }}"
-KeyPath = tuple[str | int, ...]  # of keys
-Layers = tuple[tuple[KeyPath, Keys], ...]  # innermost first, each with its path of keys
+Written = dict[str, tuple[KeyPath, Any]]  # key -> its path in the manifest, and its value; null is a value: it unsets
+_PROMPTS = frozenset(("prompt", "prompt_file"))
+
+
+def _written(keys: Keys | None, path: KeyPath) -> Written:
+    """Return the keys that one layer sets."""
+    own = keys.model_fields_set & Keys.model_fields.keys() if keys is not None else ()
+    return {key: ((*path, key), getattr(keys, key)) for key in own}
+
+
+def _over(outer: Written, inner: Written) -> Written:
+    """Lay `inner` over `outer`: each of prompt and prompt_file takes the other one's place."""
+    replaced = _PROMPTS if _PROMPTS & inner.keys() else ()
+    return {key: value for key, value in outer.items() if key not in replaced} | inner
+
+
+def _has_prompt(written: Written) -> bool:
+    return any(written[key][1] is not None for key in _PROMPTS & written.keys())
 
 
 def _checks(keys: ChecksKeys) -> ImageChecks:
@@ -181,18 +195,12 @@ class Scope:
 _BUILT_IN = Recipe()
 
 
-def _unknown_key(root: str, key: str, known: Iterable[str]) -> TemplateTrouble:
+def _unknown_key(origin: Origin, root: str, key: str, known: Iterable[str]) -> BadValue:
     known = sorted(known)
     instead = did_you_mean(key, known, "known: " + (", ".join(known[:8]) or "none"))
-    return TemplateTrouble(f"{root} has no {key!r}", instead, needle=key)
-
-
-def _pick(layers: Layers, key: str) -> tuple[KeyPath, Any]:
-    """Return the innermost layer's value of `key`, with its path; null is a value here: it unsets."""
-    for path, layer in layers:
-        if key in layer.model_fields_set:
-            return (*path, key), getattr(layer, key)
-    return (), None
+    bad = BadValue(f"{root} has no {key!r}", instead, needle=key)
+    bad.origin = origin
+    return bad
 
 
 MAX_TASKS = 10_000_000
@@ -211,14 +219,13 @@ class JobPlan:
 
 
 class Planner:
-    """Turns the jobs of one manifest into plans; what is wrong goes to `problems`."""
+    """Turns the jobs of one manifest into plans; what is wrong is added to `problems`."""
 
-    def __init__(self, folder: Path, places: Places, *, variables: Collection[str]) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, folder: Path, problems: Problems, *, variables: Collection[str]) -> None:
         self.used_variables: set[str] = set()
         self.sandbox = Sandbox()
         self._folder = folder
-        self._places = places
+        self._problems = problems
         self._variables = frozenset(variables)
         self._upstream: Mapping[str, str] = {}
         self._axes: Mapping[str, frozenset[str]] = {}
@@ -227,59 +234,58 @@ class Planner:
         """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
         self._upstream = _upstreams(file.jobs)
         self._axes = {name: _keys(job) for name, job in file.jobs.items()}
-        return {name: self._plan(name, job, file.defaults, name in damaged) for name, job in file.jobs.items()}
+        defaults = {"output": ((), None)} | _written(file.defaults, ("defaults",))
+        return {name: self._plan(name, job, defaults, name in damaged) for name, job in file.jobs.items()}
 
-    def _plan(self, name: str, job: Job, defaults: Keys | None, is_damaged: bool) -> JobPlan:
+    def _plan(self, name: str, job: Job, defaults: Written, is_damaged: bool) -> JobPlan:
+        path: KeyPath = ("jobs", name)
         combinations = Combinations(job.matrix) if job.matrix is not None else None
         if combinations is not None and not is_damaged:
-            for path, what, instead in combinations.problems():
-                self.problems.append(self._places.problem(("jobs", name, "matrix", *path), what, instead))
-        outer: Layers = ((("jobs", name), job),)
-        outer += () if defaults is None else ((("defaults",), defaults),)
-        scope = self._scope(name, job)
-        recipe = self._fill(Recipe(), outer, set(Keys.model_fields), scope)
-        items = None
-        if job.items is not None:
-            items = {
-                key: self._item(key, item, recipe, outer, scope=scope, is_damaged=is_damaged)
-                for key, item in job.items.items()
-            }
-        elif not is_damaged and _prompt_of(outer) is None:
-            what, instead = f"the job {name!r} has no prompt", "write `prompt:` or `prompt_file:`"
-            self._problem(("jobs", name), what, instead)
-        self._check_size(name, recipe, items, combinations)
-        return JobPlan(name, recipe, items, job.each, combinations)
+            for inside, what, instead in combinations.problems():
+                self._problems.add((*path, "matrix", *inside), what, instead)
+        written, scope = _over(defaults, _written(job, path)), self._scope(name, job)
+        recipe, has_prompt = self._fill(Recipe(), written, scope), is_damaged or _has_prompt(written)
+        if job.items is None and not has_prompt:
+            what = f"the job {name!r} has no prompt"
+            self._problems.add(path, what, "write `prompt:` or `prompt_file:`", is_key=True)
+        items = {
+            key: self._item((*path, "items", key), item, recipe, scope, has_prompt=has_prompt)
+            for key, item in (job.items or {}).items()
+        }
+        plan = JobPlan(name, recipe, None if job.items is None else items, job.each, combinations)
+        self._check_size(plan)
+        return plan
 
-    def _item(self, key: str, item: Item, base: Recipe, outer: Layers, *, scope: Scope, is_damaged: bool) -> Recipe:
-        path = (*outer[0][0], "items", key)
-        layers: Layers = ((path, item), *outer)
-        if not is_damaged and _prompt_of(layers) is None:
-            what, instead = f"the item {key!r} has no prompt", f"write `{key}: the prompt`"
-            self._problem(path, what, instead)
-        return self._fill(base, layers, set(item.model_fields_set), scope)
+    def _item(self, path: KeyPath, item: Item, base: Recipe, scope: Scope, *, has_prompt: bool) -> Recipe:
+        written = _written(item, path)
+        if not (_has_prompt(written) if _PROMPTS & written.keys() else has_prompt):
+            what, instead = f"the item {path[-1]!r} has no prompt", f"write `{path[-1]}: the prompt`"
+            self._problems.add(path, what, instead, is_key=True)
+        return self._fill(base, written, scope)
 
-    def _fill(self, base: Recipe, layers: Layers, keys: set[str], scope: Scope) -> Recipe:
+    def _fill(self, base: Recipe, written: Written, scope: Scope) -> Recipe:
+        """Return `base` with what is written; null first, as one of prompt and prompt_file may be null."""
         changes: dict[str, Any] = {}
-        for key in keys - {"prompt", "prompt_file"}:
-            path, value = _pick(layers, key)
+        for key, (path, value) in sorted(written.items(), key=lambda item: item[1][1] is not None):
             changes |= self._change(key, path, value, scope)
-        if keys & {"prompt", "prompt_file"}:
-            changes["prompt"] = self._prompt(layers, scope)
-        return replace(base, **changes) if changes else base
+        return replace(base, **changes)
 
     def _change(self, key: str, path: KeyPath, value: Any, scope: Scope) -> dict[str, Any]:
         if key == "metadata":
             return {"embed": value == "embed"}
-        if value is None and key != "output":
+        if key == "output" and value is None:
+            value = BUILT_IN_OUTPUT
+        if value is None:
+            key = "prompt" if key in _PROMPTS else key
             return {key: getattr(_BUILT_IN, key)}
         match key:
             case "images" | "tags":
                 made = (self._template(text, Origin((*path, index)), scope) for index, text in enumerate(value))
                 return {key: tuple(template for template in made if template is not None)}
-            case "system" | "model" | "aspect_ratio" | "size":
+            case "prompt" | "system" | "model" | "aspect_ratio" | "size" | "output":
                 return {key: self._template(value, Origin(path), scope)}
-            case "output":
-                return {key: self._template(BUILT_IN_OUTPUT if value is None else value, Origin(path), scope)}
+            case "prompt_file":
+                return {"prompt": self._prompt_file(path, value, scope)}
             case "id":
                 return {key: self._template(value, Origin(path), scope.for_id)}
             case "rerun_when":
@@ -291,15 +297,6 @@ class Planner:
             case _:
                 return {key: value}
 
-    def _prompt(self, layers: Layers, scope: Scope) -> Template | None:
-        match _prompt_of(layers):
-            case (path, "prompt", text):
-                return self._template(text, Origin(path), scope)
-            case (path, _, name):
-                return self._prompt_file(path, name, scope)
-            case _:
-                return None
-
     def _prompt_file(self, path: KeyPath, name: str, scope: Scope) -> Template | None:
         file = self._folder / name
         try:
@@ -307,7 +304,7 @@ class Planner:
             text = decode_utf8(data, file=str(file)).replace("\r\n", "\n").rstrip()
         except InputError as error:
             what = f"prompt_file {name!r}: {error.problems[0].what}"
-            self.problems.append(self._places.problem(path, what, "the path is relative to this file"))
+            self._problems.add(path, what, "the path is relative to this file")
             return None
         return self._template(text, Origin(path, str(file), text), scope)
 
@@ -316,15 +313,12 @@ class Planner:
             template = compile_template(self.sandbox, text, names=scope.names, origin=origin)
             for root, key in sorted(template.refs):
                 if key not in scope.keys.get(root, (key,)):
-                    raise _unknown_key(root, key, scope.keys[root])
-        except TemplateTrouble as trouble:
-            self.problems.append(self._places.trouble(origin, trouble))
+                    raise _unknown_key(origin, root, key, scope.keys[root])
+        except BadValue as bad:
+            self._problems.found.append(self._problems.of_template(bad))
             return None
         self.used_variables |= {key for root, key in template.refs if root == "vars"}
         return template
-
-    def _problem(self, path: KeyPath, what: str, instead: str) -> None:
-        self.problems.append(self._places.problem(path, what, instead, is_key=True))
 
     def _scope(self, name: str, job: Job) -> Scope:
         names = {"vars", "job", "id", "variant"}
@@ -341,48 +335,33 @@ class Planner:
             names.add("file")
         return Scope(frozenset(names), keys)
 
-    def _check_size(
-        self, name: str, recipe: Recipe, items: Mapping[str, Recipe] | None, combinations: Combinations | None
-    ) -> None:
-        rows = sum(item.variants for item in items.values()) if items is not None else recipe.variants
-        combined = combinations.at_most if combinations is not None else 1
+    def _check_size(self, plan: JobPlan) -> None:
+        rows = plan.recipe.variants if plan.items is None else sum(item.variants for item in plan.items.values())
+        combined = 1 if plan.combinations is None else plan.combinations.at_most
         tasks = rows * combined
         if tasks > MAX_TASKS and combined <= MAX_COMBINATIONS:  # more are reported for the matrix itself
-            what = f"the job {name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
-            instead = "remove matrix values or variants"
-            self._problem(("jobs", name), what, instead)
+            what = f"the job {plan.name!r} multiplies to {tasks:,} tasks, at most {MAX_TASKS:,} are allowed"
+            self._problems.add(("jobs", plan.name), what, "remove matrix values or variants", is_key=True)
 
 
-def _prompt_of(layers: Layers) -> tuple[KeyPath, str, str] | None:
-    """Return path, key and value of the innermost `prompt` or `prompt_file`; null unsets what is further out."""
-    for path, layer in layers:
-        for key in ("prompt_file", "prompt"):
-            if (value := getattr(layer, key)) is not None:
-                return (*path, key), key, value
-        if layer.model_fields_set & {"prompt", "prompt_file"}:
-            return None
-    return None
-
-
-def stages_of(jobs: Mapping[str, Job], places: Places) -> tuple[tuple[tuple[str, ...], ...], list[Problem]]:
-    """Return job names in stages, upstream first, and what is wrong with `each: {job: ...}`."""
-    upstream = _upstreams(jobs)
-    problems = []
+def stages_of(jobs: Mapping[str, Job], problems: Problems) -> tuple[tuple[str, ...], ...]:
+    """Return job names in stages, upstream first; what is wrong with `each: {job: ...}` is added to `problems`."""
+    upstream, is_sound = _upstreams(jobs), True
     for name, wanted in upstream.items():
-        path = ("jobs", name, "each", "job")
-        if wanted not in jobs:
-            instead = did_you_mean(wanted, jobs, "known: " + ", ".join(list(jobs)[:8]))
-            problems.append(places.problem(path, f"there is no job {wanted!r}", instead))
-        elif name in (chain := [*upstream_of(name, upstream)]):
+        chain = [*upstream_of(name, upstream)]
+        if wanted in jobs and name not in chain:
+            continue
+        is_sound = False
+        what, instead = f"there is no job {wanted!r}", did_you_mean(wanted, jobs, f"known: {', '.join([*jobs][:8])}")
+        if wanted in jobs:
             circle = " -> ".join((name, *chain[: chain.index(name) + 1]))
-            problems.append(
-                places.problem(path, f"jobs depend on each other in a cycle: {circle}", "remove one `each: {job: ...}`")
-            )
-    if problems:
-        return (tuple(jobs),), problems
+            what, instead = f"jobs depend on each other in a cycle: {circle}", "remove one `each: {job: ...}`"
+        problems.add(("jobs", name, "each", "job"), what, instead)
+    if not is_sound:
+        return (tuple(jobs),)
     depth = {name: len([*upstream_of(name, upstream)]) for name in jobs}
     levels = range(max(depth.values(), default=0) + 1)
-    return tuple(tuple(name for name in jobs if depth[name] == level) for level in levels), []
+    return tuple(tuple(name for name in jobs if depth[name] == level) for level in levels)
 
 
 def _upstreams(jobs: Mapping[str, Job]) -> dict[str, str]:

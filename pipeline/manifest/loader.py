@@ -13,13 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 
-from pydantic import ValidationError
-
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.jobs import JobPlan, KeyPath, Planner, stages_of
+from pipeline.manifest.jobs import JobPlan, Planner, stages_of
 from pipeline.manifest.location import (
-    BadValue,
     Directories,
     Place,
     decode_utf8,
@@ -31,12 +28,12 @@ from pipeline.manifest.location import (
     secret_reason,
 )
 from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
-from pipeline.manifest.problems import Places, problems_of, prune
-from pipeline.manifest.sandbox import Names, RenderBudget, Sandbox
-from pipeline.manifest.schema import ManifestFile
+from pipeline.manifest.problems import BadValue, Problems
+from pipeline.manifest.sandbox import Names, RenderBudget
+from pipeline.manifest.schema import ManifestFile, validate
 from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
-from pipeline.manifest.templates import Context, TemplateTrouble
-from pipeline.manifest.yaml import Tree, parse
+from pipeline.manifest.templates import Context
+from pipeline.manifest.yaml import parse
 from pipeline.model import Artifact, Task, Tier
 from pipeline.settings import KEY_NAMES, Kind, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import did_you_mean
@@ -92,8 +89,6 @@ def _value(match: re.Match[str], environ: Mapping[str, str], keys: Collection[st
 
 
 MAX_BYTES = 64 * 2**20
-_ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
-_TOO_BIG = "move long lists into a CSV, JSONL or Parquet file and use `each`"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,10 +109,10 @@ class Manifest:
     notify: Notify | None
     stages: tuple[tuple[str, ...], ...]  # job names, upstream first
     variables: Mapping[str, str]
-    jobs: Mapping[str, JobPlan]  # private to this room
+    jobs: Mapping[str, JobPlan]  # private to this package
     deliveries: Mapping[str, DeliveryRecipe]
-    places: Places  # private to this room
-    budget: RenderBudget = field(repr=False, compare=False)  # private to this room: of its templates
+    problems: Problems  # private to this package
+    budget: RenderBudget = field(repr=False, compare=False)  # private to this package: of its templates
     secrets: tuple[str, ...] = field(default=(), repr=False)  # keys that must stand in no request and no name
 
     @property
@@ -150,7 +145,7 @@ class Manifest:
 
     def problem_of(self, job: str, what: str) -> Problem:
         """Return what is wrong with a task of `job`, with the place of the job."""
-        return self.places.problem(("jobs", job), what, is_key=True)
+        return self.problems.at(("jobs", job), what, is_key=True)
 
     @property
     def patient(self) -> frozenset[str]:
@@ -174,83 +169,63 @@ def load(
     `check` says what else is wrong with the address, by raising InputError.
     Raises InputError with every problem, each as `file:line:column: what; what to write instead`.
     """
-    data = read_bytes(path, max_bytes=MAX_BYTES, too_big=_TOO_BIG)
+    too_big = "move long lists into a CSV, JSONL or Parquet file and use `each`"
+    data = read_bytes(path, max_bytes=MAX_BYTES, too_big=too_big)
     text = decode_utf8(data, file=str(path))
-    tree, problems = parse(text, file=str(path))
-    places = Places(text, str(path))
-    file, damaged, found = _validate(tree, places)
-    known = {(problem.line, problem.column) for problem in problems}
-    problems += [problem for problem in found if (problem.line, problem.column) not in known]
-    reader = _Reader(path, file, places, simulate=simulate, allow_env=allow_env)
-    manifest = reader.manifest(variables, environ, sha256=hashlib.sha256(data).hexdigest(), damaged=damaged)
-    problems += reader.problems
+    tree, structural = parse(text, file=str(path))
+    problems = Problems(text, str(path), structural)
+    file, damaged = validate(tree, problems)
+    reader = _Reader(path, file, problems, simulate=simulate)
+    manifest = reader.manifest(
+        reader.variables(variables, environ, allow_env), damaged=damaged, sha256=hashlib.sha256(data).hexdigest()
+    )
     try:
         check(manifest.provider)
     except InputError as error:
-        problems += [places.problem(("provider", "base_url"), each.what, each.instead) for each in error.problems]
-    if problems:
-        by_place = sorted(dict.fromkeys(problems), key=lambda each: (each.file, each.line or 0, each.column or 0))
+        for each in error.problems:
+            problems.add(("provider", "base_url"), each.what, each.instead)
+    if problems.found:
+        by_place = sorted(dict.fromkeys(problems.found), key=lambda each: (each.file, each.line or 0, each.column or 0))
         raise InputError(*by_place)
     return manifest
-
-
-def _validate(tree: dict[str, Tree], places: Places) -> tuple[ManifestFile, set[str], list[Problem]]:
-    """Return what of the tree is sound, the names of jobs something was cut out of, and what was wrong."""
-    problems: list[Problem] = []
-    damaged: set[str] = set()
-    cut: set[KeyPath] = set()
-    for _ in range(_ROUNDS):
-        try:
-            return ManifestFile.model_validate(tree), damaged, problems
-        except ValidationError as error:
-            details = [detail for detail in error.errors(include_url=False) if detail["loc"] not in cut]
-            problems += problems_of(details, places)
-            for detail in details:
-                path = detail["loc"]
-                damaged |= _damaged_by(path, tree)
-                cut.update(
-                    path[:length] for length in range(1, len(path) + 1)
-                )  # what lacks it now is not reported again
-            prune(tree, error)
-    return ManifestFile.model_construct(jobs={}), damaged, problems
-
-
-def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
-    """Return the jobs that lack something once `path` is cut out."""
-    jobs = tree.get("jobs")
-    if path[:1] == ("jobs",) and len(path) > 1:
-        return {str(path[1])}
-    return set(jobs) if path[:1] == ("defaults",) and isinstance(jobs, dict) else set()
 
 
 class _Reader:
     """Takes what the models let through; everything else that is wrong goes to `problems`."""
 
-    def __init__(
-        self, path: Path, file: ManifestFile, places: Places, *, simulate: bool, allow_env: Collection[str]
-    ) -> None:
-        self.problems: list[Problem] = []
+    def __init__(self, path: Path, file: ManifestFile, problems: Problems, *, simulate: bool) -> None:
         self._path = path
         self._folder = folder_of(path)
         self._file = file
-        self._places = places
+        self._problems = problems
         self._simulate = simulate
-        self._allow_env = allow_env
         self._provider = ProviderKeys.or_default(file.provider)
+        self._given: Mapping[str, str] = {}
 
-    def manifest(
-        self, variables: Mapping[str, str], environ: Mapping[str, str], *, sha256: str, damaged: Collection[str]
-    ) -> Manifest:
+    def variables(
+        self, given: Mapping[str, str], environ: Mapping[str, str], allowed: Collection[str]
+    ) -> dict[str, str]:
+        """Return `vars` with the environment filled in; `given` ones win and need no environment."""
+        self._given = given
+        known: dict[str, str] = {}
+        keys = {name for names in KEY_NAMES.values() for name in names} | {self._provider.api_key_env or ""}
+        for name, text in (self._file.vars or {}).items():
+            try:
+                known[name] = given[name] if name in given else interpolate(text, environ, keys=keys, allowed=allowed)
+            except BadValue as missing:
+                known[name] = ""
+                self._problems.add(("vars", name), missing.what, missing.instead)
+        return known | dict(given)
+
+    def manifest(self, variables: Mapping[str, str], *, damaged: Collection[str], sha256: str) -> Manifest:
         """Build the manifest; meaningful only when no problem was found."""
-        file, places = self._file, self._places
-        name = self._name()
-        known = self._variables(variables, environ)
-        planner = Planner(self._folder, places, variables=known)
+        file, problems = self._file, self._problems
+        planner = Planner(self._folder, problems, variables=variables)
         plans = planner.plans(file, damaged=damaged)
-        stages, found = stages_of(file.jobs, places)
-        self.problems += planner.problems + found
-        self._check_unused(variables, planner.used_variables)
+        self._check_unused(planner.used_variables)
+        name = self._name()
         output_dir, state_dir = self._directories(name)
+        taken: dict[Place, str] = {output_dir: "the output directory", state_dir: "the state directory"}
         return Manifest(
             path=self._path,
             name=name,
@@ -263,23 +238,27 @@ class _Reader:
             output_dir=output_dir,
             is_for_bucket=file.output_dir is not None and is_address(file.output_dir),
             state_dir=state_dir,
-            notify=self._notify(known),
-            stages=stages,
-            variables=known,
+            notify=self._notify(variables),
+            stages=stages_of(file.jobs, problems),
+            variables=variables,
             jobs=plans,
-            deliveries=self._deliveries(output_dir, state_dir, planner.sandbox),
-            places=places,
+            deliveries=recipes_of(
+                file.deliver or {},
+                taken,
+                folder=self._folder,
+                is_simulated=self._simulate,
+                sandbox=planner.sandbox,
+                problems=problems,
+            ),
+            problems=problems,
             budget=planner.sandbox.budget,
         )
-
-    def _problem(self, path: KeyPath, what: str, instead: str) -> None:
-        self.problems.append(self._places.problem(path, what, instead))
 
     def _name(self) -> str:
         name = self._file.name if self._file.name is not None else self._path.stem
         if not is_name(name):
             what = f"the file's name {name[:40]!r} is not usable as the manifest's name"
-            self._problem((), what, "write `name:` with letters, digits, - and _")
+            self._problems.add((), what, "write `name:` with letters, digits, - and _")
         return name
 
     def _directories(self, name: str) -> Directories:
@@ -292,7 +271,8 @@ class _Reader:
             simulate=self._simulate,
         )
         if state_dir == output_dir:
-            self._problem(("state_dir",), "is the output directory itself", "leave it out, or name another directory")
+            what = "is the output directory itself"
+            self._problems.add(("state_dir",), what, "leave it out, or name another directory")
         existing = {
             next(parent for parent in (path, *path.parents) if parent.exists()): key
             for key, path in (("state_dir", state_dir), ("output_dir", output_dir))
@@ -300,21 +280,20 @@ class _Reader:
         }
         for path, key in existing.items():
             if not path.is_dir():
-                self._problem((key,), f"{path} is a file", "name a directory")
+                self._problems.add((key,), f"{path} is a file", "name a directory")
         return output_dir, state_dir
 
     def _provider_settings(self) -> ProviderSettings:
-        is_flex = False
-        for path, tier in self._file.tiers():
-            is_flex = is_flex or tier == Tier.FLEX
-            if tier == Tier.FLEX and self._provider.vendor is not Kind.GOOGLE:
+        flex = [path for path, tier in self._file.tiers() if tier == Tier.FLEX]
+        if self._provider.vendor is not Kind.GOOGLE:
+            for path in flex:
                 what = "tier: flex is offered by kind google alone"
-                self._problem(path, what, "write tier: standard, or provider.kind: google")
+                self._problems.add(path, what, "write tier: standard, or provider.kind: google")
         profile = self._provider.profile
         refused = None if profile is None else secret_reason(str(self._folder / profile))
         if refused is not None:
-            self._problem(("provider", "profile"), f"the profile is refused: {refused}", "name a profile")
-        return self._provider.settings(self._folder, simulate=self._simulate, is_flex=is_flex)
+            self._problems.add(("provider", "profile"), f"the profile is refused: {refused}", "name a profile")
+        return self._provider.settings(self._folder, simulate=self._simulate, is_flex=bool(flex))
 
     def _notify(self, variables: Mapping[str, str]) -> Notify | None:
         keys = self._file.notify
@@ -324,40 +303,12 @@ class _Reader:
         for key in ("webhook", "ping"):
             try:
                 urls[key] = keys.url(key, variables)
-            except TemplateTrouble as trouble:
-                self._problem(("notify", key), trouble.what, trouble.instead)
+            except BadValue as bad:
+                self._problems.add(("notify", key), bad.what, bad.instead)
         return Notify(**urls, prometheus=None if keys.prometheus is None else self._folder / keys.prometheus)
 
-    def _deliveries(self, output_dir: Place, state_dir: Path, sandbox: Sandbox) -> dict[str, DeliveryRecipe]:
-        deliveries, problems = recipes_of(
-            self._file.deliver or {},
-            {output_dir: "the output directory", state_dir: "the state directory"},
-            folder=self._folder,
-            is_simulated=self._simulate,
-            sandbox=sandbox,
-            places=self._places,
-        )
-        self.problems += problems
-        return deliveries
-
-    def _variables(self, given: Mapping[str, str], environ: Mapping[str, str]) -> dict[str, str]:
-        """Return `vars` with the environment filled in; `given` ones win and need no environment."""
-        known: dict[str, str] = {}
-        keys = {name for names in KEY_NAMES.values() for name in names}
-        if self._provider.api_key_env is not None:
-            keys.add(self._provider.api_key_env)
-        for name, text in (self._file.vars or {}).items():
-            try:
-                known[name] = (
-                    given[name] if name in given else interpolate(text, environ, keys=keys, allowed=self._allow_env)
-                )
-            except BadValue as missing:
-                known[name] = ""
-                self._problem(("vars", name), missing.what, missing.instead)
-        return known | dict(given)
-
-    def _check_unused(self, given: Mapping[str, str], used: set[str]) -> None:
+    def _check_unused(self, used: set[str]) -> None:
         declared = [*(self._file.vars or {}), *sorted(used)]
-        for name in sorted(set(given).difference(declared)):
+        for name in sorted(set(self._given).difference(declared)):
             instead = did_you_mean(name, declared, "write it under `vars:` or remove the flag")
-            self.problems.append(Problem(what=f"--var {name}: no template uses it", instead=instead))
+            self._problems.found.append(Problem(what=f"--var {name}: no template uses it", instead=instead))

@@ -310,11 +310,3 @@ def decode_utf8(data: bytes, *, file: str) -> str:
 def _problem(file: str, before: str, what: str, instead: str) -> Problem:
     line = before.count("\n") + 1
     return Problem(file=file, line=line, column=len(before) - (before.rfind("\n") + 1) + 1, what=what, instead=instead)
-
-
-class BadValue(Exception):  # noqa: N818 - becomes a Problem where the place is known
-    """A value or file that cannot be used (an input image, a name, a variable, a table from `line` on), with advice."""
-
-    def __init__(self, what: str, instead: str = "", line: int | None = None) -> None:
-        super().__init__(what)
-        self.what, self.instead, self.line = what, instead, line

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.location import BadValue, Place, is_address, kind_of, split_bucket
-from pipeline.manifest.problems import Origin, Places
+from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
+from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
-from pipeline.manifest.templates import Context, Template, TemplateTrouble, compile_template
+from pipeline.manifest.templates import Context, Template, compile_template
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
@@ -149,7 +149,7 @@ class OutputNames:
             folder, _, last = name.rpartition("/")
             in_the_way = self._directory(folder)
             if isinstance(in_the_way, BadValue):
-                raise in_the_way
+                raise BadValue(in_the_way.what, in_the_way.instead)  # anew: the same one may have been raised before
             if in_the_way and last in in_the_way:
                 raise BadValue(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
 
@@ -225,8 +225,7 @@ class DeliveryRecipe:
     """One delivery."""
 
     name: str
-    place: Place  # a folder is absolute
-    rehearsed: Path  # where a rehearsal puts what belongs in a bucket
+    place: Place  # a folder is absolute; a rehearsal has a folder of its own
     is_picked: bool  # else every done image
     select: tuple[str, ...]
     template: Template | None  # of the file's name, without suffix; None: as below the output directory
@@ -247,20 +246,15 @@ class DeliveryRecipe:
         asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
         return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
 
-    def place_of(self, *, is_simulated: bool) -> Place:
-        """Return where files go; those of a rehearsal go to a folder of their own."""
-        folder = self.place if isinstance(self.place, Path) else self.rehearsed
-        return folder.with_name(f"{folder.name}-simulated") if is_simulated else self.place
-
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""
         if self.template is None:
             return image_name
         try:
             return output_name(self.template.render(context), task_id=task_id)
-        except (TemplateTrouble, BadValue) as trouble:
-            what = f"{task_id}: deliver.{self.name}.name: {trouble.what}"
-            raise InputError(Problem(what=what, instead=trouble.instead)) from trouble
+        except BadValue as bad:
+            what = f"{task_id}: deliver.{self.name}.name: {bad.what}"
+            raise InputError(Problem(what=what, instead=bad.instead)) from bad
 
 
 def recipes_of(
@@ -270,25 +264,25 @@ def recipes_of(
     folder: Path,
     is_simulated: bool,
     sandbox: Sandbox,
-    places: Places,
-) -> tuple[dict[str, DeliveryRecipe], list[Problem]]:
-    """Return the recipes, and what is wrong with their templates and places.
+    problems: Problems,
+) -> dict[str, DeliveryRecipe]:
+    """Return the recipes; what is wrong with their templates and places is added to `problems`.
 
     taken: places that no recipe may have, and whose they are: a delivery withdraws what does not belong to it.
     """
     owners = dict(taken)
     recipes: dict[str, DeliveryRecipe] = {}
-    problems: list[Problem] = []
     for name, each in keys.items():
-        origin, template = Origin(("deliver", name, "name")), None
+        template = None
         try:
-            template = None if each.name is None else compile_template(sandbox, each.name, names=NAMES, origin=origin)
-        except TemplateTrouble as trouble:
-            problems.append(places.trouble(origin, trouble))
-        recipe = recipes[name] = DeliveryRecipe(
+            if each.name is not None:
+                template = compile_template(sandbox, each.name, names=NAMES, origin=Origin(("deliver", name, "name")))
+        except BadValue as bad:
+            problems.found.append(problems.of_template(bad))
+        place = _delivery_place(folder, name, each.to, is_simulated)
+        recipes[name] = DeliveryRecipe(
             name=name,
-            place=BucketUrl.of(each.to) if is_address(each.to) else Path(os.path.normpath(folder / each.to)),
-            rehearsed=folder / name,
+            place=place,
             is_picked=each.source == "picked",
             select=() if each.select is None else tuple(each.select),
             template=template,
@@ -298,9 +292,16 @@ def recipes_of(
             is_srgb=each.profile == "srgb",
             is_stripped=each.metadata == "strip",
         )
-        place = recipe.place_of(is_simulated=is_simulated)
         if place in owners:
-            what = f"deliver.{name}.to is {owners[place]}"
-            problems.append(places.problem(("deliver", name, "to"), what, "name a directory of its own"))
+            problems.add(
+                ("deliver", name, "to"), f"deliver.{name}.to is {owners[place]}", "name a directory of its own"
+            )
         owners.setdefault(place, f"that of {name}")
-    return recipes, problems
+    return recipes
+
+
+def _delivery_place(folder: Path, name: str, to: str, is_simulated: bool) -> Place:
+    if is_address(to):
+        return folder / f"{name}-simulated" if is_simulated else BucketUrl.of(to)
+    place = Path(os.path.normpath(folder / to))
+    return place.with_name(f"{place.name}-simulated") if is_simulated else place

@@ -1,19 +1,23 @@
-"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, and the JSON Schema for editors.
+"""Models of a job, of `defaults`, of an `items` entry and of the whole manifest, which check its tree.
 
 Descriptions are what an editor shows. Which keys were written stays known (`model_fields_set`), because only those win
 over an outer layer; the layers are merged in `jobs`. Nothing is rendered and nothing is read from disk.
 """
 
-from collections.abc import Iterator
-from typing import Any, ClassVar
+import types
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, get_args, get_origin
 
-from pydantic import Field, GetJsonSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, ValidationError, model_validator
+from pydantic_core import CoreSchema, ErrorDetails
 
+from pipeline.errors import Problem
 from pipeline.manifest import fields as f
-from pipeline.manifest.fields import NAME_PATTERN, fault
-from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, or_null, scalar_as
-from pipeline.manifest.yaml import is_null
+from pipeline.manifest.fields import NAME_PATTERN, shown
+from pipeline.manifest.problems import BadValue, KeyPath, Problems
+from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
+from pipeline.manifest.yaml import Tree, is_null
+from pipeline.text import nearest
 
 
 def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
@@ -25,85 +29,71 @@ class MinSideKeys(Model):
     """The shorter side of an image."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1}
-    expand = staticmethod(scalar_as("pixels"))  # type: ignore[assignment] # as in `ConcurrencyKeys`
+    short_key = "pixels"
     pixels: f.PositiveInt = Field(description="Fewest pixels.", examples=[1000])
-    action: f.Check = Field("flag", description="flag | redo | off")
+    action: f.Check = optional("flag | redo | off", default="flag")
 
 
 class ChecksKeys(Model):
     """What is looked at when an image comes: flag, redo (ask again) or off. A flagged image is done all the same."""
 
-    blank: f.Check = Field("flag", description="Nearly one colour.")
-    aspect: f.Check = Field("flag", description="Off the requested aspect ratio by more than 3 %.")
-    same_as_input: f.Check = Field("flag", description="Image to image that changed nothing.")
-    twin: f.Check = Field("off", description="Nearly the same picture as another of its job, of this run or earlier.")
-    min_side: MinSideKeys | None = Field(
-        None, description="The shorter side has fewer pixels: a number, or pixels and action.", examples=[1000]
-    )
-    redo: f.Repeats = Field(1, description="How often an image is asked again in its run, within the budget.")
+    blank: f.Check = optional("Nearly one colour.", default="flag")
+    aspect: f.Check = optional("Off the requested aspect ratio by more than 3 %.", default="flag")
+    same_as_input: f.Check = optional("Image to image that changed nothing.", default="flag")
+    twin: f.Check = optional("Nearly the same picture as another of its job, of this run or earlier.", default="off")
+    min_side: MinSideKeys | None = optional("The shorter side has fewer pixels: a number, or pixels and action.", 1000)
+    redo: f.Repeats = optional("How often an image is asked again in its run, within the budget.", default=1)
 
 
 class Keys(Model):
     """Keys of a job, of `defaults` and of an `items` entry; the innermost wins, null unsets."""
 
     keeps_nulls = True
-    prompt: f.Text | None = Field(
-        None,
-        description="What to draw. A template: vars, matrix, row, file, job, id, variant.",
-        examples=["A poster of {{ vars.city }}", "Studio photo of {{ row.title }}", "A {{ matrix.colour }} mug"],
+    prompt: f.Text | None = optional(
+        "What to draw. A template: vars, matrix, row, file, job, id, variant.",
+        "A poster of {{ vars.city }}",
+        "Studio photo of {{ row.title }}",
+        "A {{ matrix.colour }} mug",
     )
-    prompt_file: f.PathText | None = Field(None, description="File with the prompt.", examples=["prompts/relight.md"])
-    images: f.TextList | None = Field(
-        None,
-        description="Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
-        examples=[["{{ file.path }}", "refs/palette.png"]],
+    prompt_file: f.PathText | None = optional("File with the prompt.", "prompts/relight.md")
+    images: f.TextList | None = optional(
+        "Input images in order: paths relative to this file, objects (s3://, gs://, az://), or templates.",
+        ["{{ file.path }}", "refs/palette.png"],
     )
-    model: f.Text | None = Field(None, description="Model of this job.", examples=["gemini-3-pro-image"])
-    aspect_ratio: f.AspectRatio | None = Field(None, description="Width:height.", examples=["16:9", "1:1", "2:3"])
-    size: f.Size | None = Field(None, description="512 | 1K | 2K | 4K", examples=["1K"])
-    variants: f.Variants | None = Field(None, description="Images of each row. Default 1.", examples=[4])
-    seed: f.Seed | None = Field(None, description="Variant n uses seed + n - 1.", examples=[42])
-    temperature: f.Temperature | None = Field(None, description="0 to 2.", examples=[1.0])
-    system: f.Text | None = Field(
-        None, description="System instruction; a template.", examples=["You are a product photographer."]
+    model: f.Text | None = optional("Model of this job.", "gemini-3-pro-image")
+    aspect_ratio: f.AspectRatio | None = optional("Width:height.", "16:9", "1:1", "2:3")
+    size: f.Size | None = optional("512 | 1K | 2K | 4K", "1K")
+    variants: f.Variants | None = optional("Images of each row. Default 1.", 4)
+    seed: f.Seed | None = optional("Variant n uses seed + n - 1.", 42)
+    temperature: f.Temperature | None = optional("0 to 2.", 1.0)
+    system: f.Text | None = optional("System instruction; a template.", "You are a product photographer.")
+    thinking: f.Thinking | None = optional(
+        "minimal | medium | high: how long the model thinks, which is paid for.", "minimal"
     )
-    thinking: f.Thinking | None = Field(
-        None, description="minimal | medium | high: how long the model thinks, which is paid for.", examples=["minimal"]
+    tier: f.Tier | None = optional(
+        "standard | flex. flex (kind google): half price, slower. No change of it buys an image again.", "flex"
     )
-    tier: f.Tier | None = Field(
-        None,
-        description="standard | flex. flex (kind google): half price, slower. No change of it buys an image again.",
-        examples=["flex"],
+    params: dict[str, f.Free] | None = optional("Merged into generationConfig as it is.", {"topP": 0.9})
+    safety: dict[str, f.Text] | None = optional("Category: threshold.", {"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"})
+    output: f.Text | None = optional(
+        "Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
+        "{{ job }}/{{ id }}",
+        "catalogue/{{ row.sku }}",
+        "relit/{{ file.dir }}/{{ file.stem }}",
     )
-    params: dict[str, f.Free] | None = Field(
-        None, description="Merged into generationConfig as it is.", examples=[{"topP": 0.9}]
+    tags: f.WrittenList | None = optional("For --select tag:NAME.", ["spring", "hero"])
+    id: f.Text | None = optional("Template of the row's name.", "{{ row.sku }}")
+    rerun_when: f.Aspects | None = optional("Which change makes a done task due again. Default all four.", ["prompt"])
+    metadata: f.Embedding | None = optional(
+        "embed: write provenance into the image file; beside it where the file is signed (C2PA)."
     )
-    safety: dict[str, f.Text] | None = Field(
-        None, description="Category: threshold.", examples=[{"HARM_CATEGORY_HARASSMENT": "BLOCK_ONLY_HIGH"}]
+    keep_metadata: f.Flag | None = optional("Send EXIF data (places!) of input images along. Default false.")
+    checks: ChecksKeys | None = optional(
+        "Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
+        {"blank": "redo", "min_side": 1000},
     )
-    output: f.Text | None = Field(
-        None,
-        description="Name of the image under output_dir, without extension. Default {{ job }}/{{ id }}.",
-        examples=["{{ job }}/{{ id }}", "catalogue/{{ row.sku }}", "relit/{{ file.dir }}/{{ file.stem }}"],
-    )
-    tags: f.WrittenList | None = Field(None, description="For --select tag:NAME.", examples=[["spring", "hero"]])
-    id: f.Text | None = Field(None, description="Template of the row's name.", examples=["{{ row.sku }}"])
-    rerun_when: f.Aspects | None = Field(
-        None, description="Which change makes a done task due again. Default all four.", examples=[["prompt"]]
-    )
-    metadata: f.Embedding | None = Field(
-        None, description="embed: write provenance into the image file; beside it where the file is signed (C2PA)."
-    )
-    keep_metadata: f.Flag | None = Field(
-        None, description="Send EXIF data (places!) of input images along. Default false."
-    )
-    checks: ChecksKeys | None = Field(
-        None,
-        description="Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
-        examples=[{"blank": "redo", "min_side": 1000}],
-    )
-    skip_broken: f.Flag | None = Field(
-        None, description="Leave rows out whose input image is missing or no image. Default false: they are an error."
+    skip_broken: f.Flag | None = optional(
+        "Leave rows out whose input image is missing or no image. Default false: they are an error."
     )
 
     exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
@@ -118,7 +108,7 @@ class Keys(Model):
     @model_validator(mode="after")
     def _one_prompt(self) -> "Keys":
         if self.prompt is not None and self.prompt_file is not None:
-            raise fault("prompt and prompt_file exclude each other", "keep one of them")
+            raise BadValue("prompt and prompt_file exclude each other", "keep one of them")
         return self
 
 
@@ -169,44 +159,30 @@ class Matrix(Model):
 class Each(Model):
     """One row for each line of a table, each file of a folder, or each image of another job."""
 
-    csv: f.PathText | None = Field(
-        None, description="Table with a header row; cells are text.", examples=["data/products.csv"]
+    csv: f.PathText | None = optional("Table with a header row; cells are text.", "data/products.csv")
+    tsv: f.PathText | None = optional("As csv, separated by tabs.", "data/products.tsv")
+    jsonl: f.PathText | None = optional("One JSON object a line.", "data/rows.jsonl")
+    parquet: f.PathText | None = optional("Parquet file (pip install 'imgpipe[parquet]').", "data/rows.parquet")
+    xlsx: f.PathText | None = optional("Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", "data/products.xlsx")
+    sheet: f.Text | None = optional("Sheet of the workbook. Default: the first.", "Spring")
+    delimiter: f.Delimiter | None = optional("What separates cells. Default: found from the file.", ";")
+    encoding: f.Encoding | None = optional("Encoding of the file. Default: found from the file.", "cp1252")
+    files: f.TextList | None = optional(
+        "Pattern of input files, in a folder or a bucket.",
+        "photos/**/*.{jpg,jpeg,png,webp}",
+        "s3://bucket/photos/**/*.jpg",
     )
-    tsv: f.PathText | None = Field(None, description="As csv, separated by tabs.", examples=["data/products.tsv"])
-    jsonl: f.PathText | None = Field(None, description="One JSON object a line.", examples=["data/rows.jsonl"])
-    parquet: f.PathText | None = Field(
-        None, description="Parquet file (pip install 'imgpipe[parquet]').", examples=["data/rows.parquet"]
+    job: f.Text | None = optional("Name of a job whose images are the rows.", "posters")
+    key: f.Text | None = optional("Column that names the row. Default `id`.", "sku")
+    where: dict[str, f.WrittenList] | None = optional("Only rows whose cells equal these.", {"active": "yes"})
+    root: f.PlaceText | None = optional("Folder ids and file.dir are relative to.", "photos")
+    ignore: f.TextList | None = optional("Patterns to leave out.", ["**/_*"])
+    hidden: f.Flag = optional(
+        "Take files and folders whose name starts with a dot, and folders of systems such as @eaDir.", default=False
     )
-    xlsx: f.PathText | None = Field(
-        None, description="Workbook: xlsx, xls, ods (pip install 'imgpipe[excel]').", examples=["data/products.xlsx"]
-    )
-    sheet: f.Text | None = Field(None, description="Sheet of the workbook. Default: the first.", examples=["Spring"])
-    delimiter: f.Delimiter | None = Field(
-        None, description="What separates cells. Default: found from the file.", examples=[";"]
-    )
-    encoding: f.Encoding | None = Field(
-        None, description="Encoding of the file. Default: found from the file.", examples=["cp1252"]
-    )
-    files: f.TextList | None = Field(
-        None,
-        description="Pattern of input files, in a folder or a bucket.",
-        examples=["photos/**/*.{jpg,jpeg,png,webp}", "s3://bucket/photos/**/*.jpg"],
-    )
-    job: f.Text | None = Field(None, description="Name of a job whose images are the rows.", examples=["posters"])
-    key: f.Text | None = Field(None, description="Column that names the row. Default `id`.", examples=["sku"])
-    where: dict[str, f.WrittenList] | None = Field(
-        None, description="Only rows whose cells equal these.", examples=[{"active": "yes"}]
-    )
-    root: f.PlaceText | None = Field(None, description="Folder ids and file.dir are relative to.", examples=["photos"])
-    ignore: f.TextList | None = Field(None, description="Patterns to leave out.", examples=[["**/_*"]])
-    hidden: f.Flag = Field(
-        False, description="Take files and folders whose name starts with a dot, and folders of systems such as @eaDir."
-    )
-    allow_empty: f.Flag = Field(False, description="No match is not an error.")
-    min_age: f.Duration | None = Field(
-        None, description="Leave files younger than this for a later run.", examples=["10s"]
-    )
-    state: f.Done = Field("done", description="Which images of `job`: done.")
+    allow_empty: f.Flag = optional("No match is not an error.", default=False)
+    min_age: f.Duration | None = optional("Leave files younger than this for a later run.", "10s")
+    state: f.Done = optional("Which images of `job`: done.", default="done")
 
     SOURCES: ClassVar[tuple[str, ...]] = ("csv", "tsv", "xlsx", "jsonl", "parquet", "files", "job")
     _ONLY: ClassVar[dict[str, tuple[str, ...]]] = {
@@ -232,10 +208,10 @@ class Each(Model):
         named = [name for name in self.SOURCES if getattr(self, name) is not None]
         if len(named) != 1:
             what = f"needs one source, this names {len(named)}: {', '.join(named) or 'none'}"
-            raise fault(what, f"write one of {', '.join(self.SOURCES)}")
+            raise BadValue(what, f"write one of {', '.join(self.SOURCES)}")
         for key in sorted(self.model_fields_set & self._ONLY.keys()):
             if named[0] not in self._ONLY[key]:
-                raise fault(
+                raise BadValue(
                     f"{key} does not go with {named[0]}", f"remove it; it belongs to {', '.join(self._ONLY[key])}"
                 )
         return self
@@ -265,23 +241,22 @@ class Job(Keys):
         description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
         examples=[{"oslo": "A poster of Oslo"}],
     )
-    each: Each | None = Field(
-        None,
-        description="Rows of a table, files of a folder, images of another job.",
-        examples=[{"csv": "data/products.csv", "key": "sku"}, {"files": "photos/**/*.{jpg,png}", "root": "photos"}],
+    each: Each | None = optional(
+        "Rows of a table, files of a folder, images of another job.",
+        {"csv": "data/products.csv", "key": "sku"},
+        {"files": "photos/**/*.{jpg,png}", "root": "photos"},
     )
-    matrix: Matrix | None = Field(
-        None,
-        description="Every combination of these values; include and exclude as in GitHub Actions.",
-        examples=[{"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}}],
+    matrix: Matrix | None = optional(
+        "Every combination of these values; include and exclude as in GitHub Actions.",
+        {"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}},
     )
 
     @model_validator(mode="after")
     def _one_kind_of_row(self) -> "Job":
         if self.items is not None and self.each is not None:
-            raise fault("items and each exclude each other", "keep one of them, or make two jobs")
+            raise BadValue("items and each exclude each other", "keep one of them, or make two jobs")
         if self.items is not None and not self.items:
-            raise fault("items is empty", "write `id: prompt` lines below it")
+            raise BadValue("items is empty", "write `id: prompt` lines below it")
         return self
 
 
@@ -292,59 +267,48 @@ class DeliverKeys(Model):
         description="The folder, relative to this file, or a bucket.", examples=["../shop", "s3://bucket/shop"]
     )
     source: f.Chosen = Field("picked", alias="from", description="picked | done: which images.")
-    select: f.WrittenList | None = Field(None, description="Patterns as of --select.", examples=[["job:studio"]])
-    name: f.Text | None = Field(
-        None,
-        description="Name of the file without suffix. Default: as below output_dir.",
-        examples=["{{ row.sku }}_{{ matrix.shot.key }}"],
+    select: f.WrittenList | None = optional("Patterns as of --select.", ["job:studio"])
+    name: f.Text | None = optional(
+        "Name of the file without suffix. Default: as below output_dir.", "{{ row.sku }}_{{ matrix.shot.key }}"
     )
-    format: f.ImageKind | None = Field(None, description="jpeg | png | webp. Default: as it is.")
-    quality: f.Quality = Field(90, description="Of jpeg and webp, 1 to 100.")
-    max_side: f.PositiveInt | None = Field(None, description="Longer side in pixels at most.", examples=[1200])
-    profile: f.Profile | None = Field(None, description="srgb: colours are converted. Default: as they are.")
-    metadata: f.Metadata = Field("keep", description="keep | strip")
+    format: f.ImageKind | None = optional("jpeg | png | webp. Default: as it is.")
+    quality: f.Quality = optional("Of jpeg and webp, 1 to 100.", default=90)
+    max_side: f.PositiveInt | None = optional("Longer side in pixels at most.", 1200)
+    profile: f.Profile | None = optional("srgb: colours are converted. Default: as they are.")
+    metadata: f.Metadata = optional("keep | strip", default="keep")
 
 
 class ManifestFile(Model):
     """What images should exist. Running it makes them exist."""
 
-    version: f.Version = Field(1, description="Always 1.")
-    name: f.Name | None = Field(
-        None, description="Part of every task's identity. Default: the file's name.", examples=["catalogue"]
+    version: f.Version = optional("Always 1.", default=1)
+    name: f.Name | None = optional("Part of every task's identity. Default: the file's name.", "catalogue")
+    provider: ProviderKeys | None = optional("The API, its model and the name of its key.")
+    vars: dict[str, f.Written] | None = optional(
+        "For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
+        {"brand": "Acme", "season": "${SEASON:-autumn}"},
     )
-    provider: ProviderKeys | None = Field(None, description="The API, its model and the name of its key.")
-    vars: dict[str, f.Written] | None = Field(
-        None,
-        description="For templates: {{ vars.brand }}. Values may hold ${ENV}, ${ENV:-default}, ${ENV:?why}.",
-        examples=[{"brand": "Acme", "season": "${SEASON:-autumn}"}],
+    defaults: Keys | None = optional("Every job inherits these; a job's own key wins; null unsets.")
+    limits: LimitsKeys | None = optional("Ceilings of one run.")
+    retry: RetryKeys | None = optional("How often one task may be asked.")
+    prices: dict[str, f.Price] | None = optional(
+        "USD per image, or per size; overrides the built-in catalogue.", {"my-model": 0.04}
     )
-    defaults: Keys | None = Field(None, description="Every job inherits these; a job's own key wins; null unsets.")
-    limits: LimitsKeys | None = Field(None, description="Ceilings of one run.")
-    retry: RetryKeys | None = Field(None, description="How often one task may be asked.")
-    prices: dict[str, f.Price] | None = Field(
-        None, description="USD per image, or per size; overrides the built-in catalogue.", examples=[{"my-model": 0.04}]
+    output_dir: f.PlaceText | None = optional(
+        "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
+        " Default: outputs/NAME, beside jobs/.",
+        "../outputs/catalogue",
+        "s3://bucket/catalogue",
     )
-    output_dir: f.PlaceText | None = Field(
-        None,
-        description=(
-            "Where images are written: a folder, relative to this file, or a bucket (s3://, gs://, az://)."
-            " Default: outputs/NAME, beside jobs/."
-        ),
-        examples=["../outputs/catalogue", "s3://bucket/catalogue"],
+    state_dir: f.PathText | None = optional(
+        "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
+        " this file.",
+        "../outputs/catalogue/.pipeline",
     )
-    state_dir: f.PathText | None = Field(
-        None,
-        description=(
-            "Where ledger and state are. Default: .pipeline below output_dir; with a bucket, .pipeline/NAME beside"
-            " this file."
-        ),
-        examples=["../outputs/catalogue/.pipeline"],
-    )
-    notify: NotifyKeys | None = Field(None, description="Where runs are reported: webhook, ping, metrics file.")
-    deliver: dict[f.Name, DeliverKeys] | None = Field(
-        None,
-        description="Recipes of `imgpipe export`: mirrors of picked images.",
-        examples=[{"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}}],
+    notify: NotifyKeys | None = optional("Where runs are reported: webhook, ping, metrics file.")
+    deliver: dict[f.Name, DeliverKeys] | None = optional(
+        "Recipes of `imgpipe export`: mirrors of picked images.",
+        {"shop": {"to": "../shop", "format": "jpeg", "max_side": 1200}},
     )
     jobs: dict[f.Name, Job] = Field(
         description="Named entries: a prompt and what multiplies it.",
@@ -362,3 +326,124 @@ class ManifestFile(Model):
         for path, keys in layers.items():
             if keys is not None and keys.tier is not None:
                 yield (*path, "tier"), keys.tier
+
+
+_ROUNDS = 6  # of validation: a model's own rules are judged only when its keys are sound
+_ELSEWHERE: Mapping[str, type[BaseModel]] = {
+    "jobs.NAME": Job,
+    "jobs.NAME.each": Each,
+    "provider": ProviderKeys,
+    "limits": LimitsKeys,
+    "retry": RetryKeys,
+    "the top level": ManifestFile,
+}
+
+
+def validate(tree: dict[str, Tree], problems: Problems) -> tuple[ManifestFile, set[str]]:
+    """Return what of `tree` is sound, and the names of jobs that something was cut out of.
+
+    Cutting out what is invalid lets the loader go on, so that a wrong number at the top hides no wrong template below.
+    """
+    structural = {(problem.line, problem.column) for problem in problems.found}
+    damaged: set[str] = set()
+    cut: set[KeyPath] = set()
+    for _ in range(_ROUNDS):
+        try:
+            return ManifestFile.model_validate(tree), damaged
+        except ValidationError as error:
+            details = error.errors(include_url=False)
+            for detail in [detail for detail in details if detail["loc"] not in cut]:
+                path = detail["loc"]
+                damaged |= _damaged_by(path, tree)
+                cut.update(path[:length] for length in range(1, len(path) + 1))  # what lacks it now is not reported
+                problem = _problem(detail, problems)
+                if (problem.line, problem.column) not in structural:
+                    problems.found.append(problem)
+            for detail in details:
+                _cut_out(tree, detail["loc"])
+    return ManifestFile.model_construct(jobs={}), damaged
+
+
+def _damaged_by(path: KeyPath, tree: dict[str, Tree]) -> set[str]:
+    """Return the jobs that lack something once `path` is cut out."""
+    jobs = tree.get("jobs")
+    if path[:1] == ("jobs",) and len(path) > 1:
+        return {str(path[1])}
+    return set(jobs) if path[:1] == ("defaults",) and isinstance(jobs, dict) else set()
+
+
+def _cut_out(tree: dict[str, Tree], path: KeyPath) -> None:
+    """Remove the innermost key of `path`; an item of a list takes its whole list along."""
+    holder: Any = tree
+    owner: dict[str, Any] | None = None
+    last = ""
+    for part in path:
+        if isinstance(holder, dict) and part in holder:
+            owner, last, holder = holder, str(part), holder[part]
+        elif isinstance(holder, list) and isinstance(part, int) and part < len(holder):
+            holder = holder[part]
+    if owner is not None:
+        owner.pop(last, None)
+
+
+def _problem(detail: ErrorDetails, problems: Problems) -> Problem:
+    """Return a mistake that pydantic found, at its place."""
+    path = detail["loc"]
+    last = path[-1] if path else ""
+    what, instead = _words(detail)
+    if last == "[key]":
+        return problems.at(path[:-1], what, instead, is_key=True)
+    match detail["type"]:
+        case "extra_forbidden":
+            return problems.at(path, f"unknown key {str(last)!r}", _nearest(path), is_key=True)
+        case "missing":
+            return problems.at(path[:-1], f"{last!r} is missing", f"write `{last}:`", is_key=True)
+    is_named = last and isinstance(last, str) and what.startswith(("must", "is ", "needs"))
+    return problems.at(path, f"{last} {what}" if is_named else what, instead)
+
+
+def _words(detail: ErrorDetails) -> tuple[str, str]:
+    error = detail.get("ctx", {}).get("error")
+    if isinstance(error, BadValue):
+        return error.what, error.instead
+    is_list = detail["type"] in ("list_type", "tuple_type")
+    if is_list or detail["type"] in ("dict_type", "model_type"):
+        shape, example = ("a list", "write [a, b]") if is_list else ("a mapping", "write `key: value` lines below it")
+        return f"must be {shape}, this is {shown(detail['input'])}", example
+    if detail["type"] in ("too_short", "dict_too_short"):
+        return "is empty", "write at least one entry"
+    return detail["msg"], "see `imgpipe schema`"
+
+
+def _nearest(path: KeyPath) -> str:
+    unknown = str(path[-1])
+    model = _model_at(path[:-1])
+    known = sorted(model.model_fields.keys() - {"axes"}) if model is not None else []
+    near = nearest(unknown.lower(), known)
+    if near:
+        return f"did you mean {near!r}?"
+    for place, other in _ELSEWHERE.items():
+        near = nearest(unknown.lower(), other.model_fields, cutoff=0.75)
+        if near and other is not model:
+            return f"it belongs in {place}" if near == unknown else f"did you mean {near!r}? it belongs in {place}"
+    return "known here: " + ", ".join(known)
+
+
+def _model_at(path: KeyPath) -> type[BaseModel] | None:
+    kind: Any = ManifestFile
+    for part in path:
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            field = kind.model_fields.get(str(part))
+            kind = _plain(field.annotation) if field is not None else None
+        elif get_origin(kind) in (dict, list):
+            kind = _plain(get_args(kind)[-1])
+        else:
+            return None
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _plain(annotation: Any) -> Any:
+    """Drop `| None`."""
+    if get_origin(annotation) is types.UnionType:
+        return next(arg for arg in get_args(annotation) if arg is not types.NoneType)
+    return annotation

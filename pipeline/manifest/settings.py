@@ -4,7 +4,7 @@ Every mapping of a manifest has the base model here: known keys only, `x-` keys 
 one. `problems` adds line and column to errors. Descriptions of fields are what an editor shows. No file is opened.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler, model_v
 from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
-from pipeline.manifest.fields import fault, shown
+from pipeline.manifest.fields import shown
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
-from pipeline.manifest.templates import TemplateTrouble, compile_template
+from pipeline.manifest.templates import compile_template
 from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
     DEFAULT_MODEL,
@@ -37,19 +38,20 @@ class Model(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     keeps_nulls: ClassVar[bool] = False
-    short_schema: ClassVar[dict[str, Any] | None] = None  # of the one value that may stand for the mapping
+    short_key: ClassVar[str | None] = None  # of the mapping that one value stands for
+    short_schema: ClassVar[dict[str, Any] | None] = None  # of that value
 
     @classmethod
     def expand(cls, value: object) -> object:
         """Turn the short form into the mapping it stands for."""
-        return value
+        return {cls.short_key: value} if cls.short_key is not None and isinstance(value, str) else value
 
     @model_validator(mode="before")
     @classmethod
     def _tidy(cls, value: object) -> object:
         mapping = cls.expand(value)
         if not isinstance(mapping, dict):
-            raise fault(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
+            raise BadValue(f"must be a mapping, this is {shown(value)}", "write `key: value` lines below it")
         known = {key: None if is_null(item) else item for key, item in mapping.items() if not key.startswith("x-")}
         if cls.keeps_nulls:
             return known
@@ -79,36 +81,35 @@ def or_null(schema: dict[str, Any]) -> None:
             schema["properties"][key] = {"anyOf": [value, {"type": "null"}]} | about
 
 
-def scalar_as(key: str) -> Callable[[object], object]:
-    """Return an `expand` that reads one value as `{key: value}`."""
-    return lambda value: {key: value} if isinstance(value, str) else value
+def optional(description: str, *examples: object, default: object = None) -> Any:
+    """Declare a key that may be left out, with what editors and the reference say of it."""
+    return Field(default, description=description, examples=[*examples] or None)
 
 
 class ProviderKeys(Model):
     """The API, its model and the name of its key."""
 
-    kind: f.KindKey = Field(_PROVIDER.kind.value, description="cometapi | google | simulator")
-    model: f.Filled | None = Field(
-        None,
-        description=f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
-        examples=["gemini-nano-banana-2.1", "gemini-3-pro-image", "gemini-3.1-flash-lite-image"],
+    kind: f.KindKey = optional("cometapi | google | simulator", default=_PROVIDER.kind.value)
+    model: f.Filled | None = optional(
+        f"The model of every job that names none; free text. Default {_PROVIDER.model}.",
+        "gemini-nano-banana-2.1",
+        "gemini-3-pro-image",
+        "gemini-3.1-flash-lite-image",
     )
-    base_url: f.Url | None = Field(
-        None, description="Where requests go. Default: the address of the kind.", examples=["https://api.cometapi.com"]
+    base_url: f.Url | None = optional(
+        "Where requests go. Default: the address of the kind.", "https://api.cometapi.com"
     )
-    api_key_env: f.VariableName | None = Field(
-        None,
-        description="The NAME of the environment variable with the key; never the key. Default: that of the kind.",
-        examples=["COMETAPI_KEY"],
+    api_key_env: f.VariableName | None = optional(
+        "The NAME of the environment variable with the key; never the key. Default: that of the kind.", "COMETAPI_KEY"
     )
-    timeout: f.Duration | None = Field(
-        None,
-        description=f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
+    timeout: f.Duration | None = optional(
+        f"One attempt, whole exchange. Default {_PROVIDER.timeout_s:g} s; "
         f"{FLEX_TIMEOUT_S / 60:g} min where a job is of `tier: flex`.",
-        examples=["300s", "5m"],
+        "300s",
+        "5m",
     )
-    profile: f.PathText | None = Field(
-        None, description="The simulator's profile: a file, or calm, busy, stormy, quick.", examples=["calm", "busy"]
+    profile: f.PathText | None = optional(
+        "The simulator's profile: a file, or calm, busy, stormy, quick.", "calm", "busy"
     )
 
     @property
@@ -143,19 +144,17 @@ class ConcurrencyKeys(Model):
     """Requests in flight."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "integer", "minimum": 1, "maximum": 10_000}
-    expand = staticmethod(scalar_as("max"))  # type: ignore[assignment] # same shape, without the class
-    start: f.Parallel | None = Field(
-        None,
-        description="Where slow start begins, after the first answer; else at 32, or `max` below that.",
-        examples=[4],
+    short_key = "max"
+    start: f.Parallel | None = optional(
+        "Where slow start begins, after the first answer; else at 32, or `max` below that.", 4
     )
-    max: f.Parallel = Field(_LIMITS.concurrency, description="Ceiling of requests in flight.")
-    adaptive: f.Flag = Field(_LIMITS.adaptive, description="Adapt to what the server refuses, below `max`.")
+    max: f.Parallel = optional("Ceiling of requests in flight.", default=_LIMITS.concurrency)
+    adaptive: f.Flag = optional("Adapt to what the server refuses, below `max`.", default=_LIMITS.adaptive)
 
     @model_validator(mode="after")
     def _ordered(self) -> "ConcurrencyKeys":
         if self.start is not None and self.start > self.max:
-            raise fault(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
+            raise BadValue(f"start ({self.start}) is above max ({self.max})", "lower start or raise max")
         return self
 
 
@@ -163,38 +162,32 @@ class BudgetKeys(Model):
     """Ceilings of money, in USD."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
-    expand = staticmethod(scalar_as("run"))  # type: ignore[assignment] # same shape, without the class
-    run: f.Usd | None = Field(None, description="USD of one run.", examples=[20.0])
-    day: f.Usd | None = Field(None, description="USD of one day in `tz`.", examples=[40.0])
-    month: f.Usd | None = Field(None, description="USD of one month in `tz`.", examples=[500.0])
+    short_key = "run"
+    run: f.Usd | None = optional("USD of one run.", 20.0)
+    day: f.Usd | None = optional("USD of one day in `tz`.", 40.0)
+    month: f.Usd | None = optional("USD of one month in `tz`.", 500.0)
 
 
 class StopOnKeys(Model):
     """When to stop a run whose tasks fail for good."""
 
-    consecutive_failures: f.PositiveInt | None = Field(
-        None, description="Tasks in a row that failed, or were paid for without an image. Default 5.", examples=[15]
+    consecutive_failures: f.PositiveInt | None = optional(
+        "Tasks in a row that failed, or were paid for without an image. Default 5.", 15
     )
-    failure_rate: f.Percentage | None = Field(None, description="Share of failed tasks.", examples=["30%"])
-    after: f.PositiveInt = Field(_STOP_ON.after, description="Tasks after which `failure_rate` is judged.")
+    failure_rate: f.Percentage | None = optional("Share of failed tasks.", "30%")
+    after: f.PositiveInt = optional("Tasks after which `failure_rate` is judged.", default=_STOP_ON.after)
 
 
 class LimitsKeys(Model):
     """Ceilings of one run."""
 
-    concurrency: ConcurrencyKeys | None = Field(
-        None, description="Requests in flight: a number, or start, max, adaptive."
-    )
-    requests_per_minute: f.Rate | None = Field(None, description="Exact over any 60 seconds.", examples=[500])
-    budget: BudgetKeys | None = Field(
-        None, description="USD: a number for one run, or run, day, month.", examples=[20.0]
-    )
-    max_tasks: f.PositiveInt | None = Field(None, description="Tasks of one run.", examples=[100_000])
-    max_duration: f.Duration | None = Field(None, description="Of one run; the rest stays pending.", examples=["50m"])
-    stop_on: StopOnKeys | None = Field(None, description="When to stop a run whose tasks fail for good.")
-    tz: f.Zone = Field(
-        _LIMITS.tz, description="Time zone in which a budget's day and month begin.", examples=["Europe/Lisbon"]
-    )
+    concurrency: ConcurrencyKeys | None = optional("Requests in flight: a number, or start, max, adaptive.")
+    requests_per_minute: f.Rate | None = optional("Exact over any 60 seconds.", 500)
+    budget: BudgetKeys | None = optional("USD: a number for one run, or run, day, month.", 20.0)
+    max_tasks: f.PositiveInt | None = optional("Tasks of one run.", 100_000)
+    max_duration: f.Duration | None = optional("Of one run; the rest stays pending.", "50m")
+    stop_on: StopOnKeys | None = optional("When to stop a run whose tasks fail for good.")
+    tz: f.Zone = optional("Time zone in which a budget's day and month begin.", "Europe/Lisbon", default=_LIMITS.tz)
 
     def settings(self) -> Limits:
         """Return the ceilings of one run."""
@@ -215,23 +208,23 @@ class LimitsKeys(Model):
 class WaitKeys(Model):
     """Base and cap of the wait between two attempts."""
 
-    initial: f.Duration = Field(_RETRY.wait_initial_s, description="First wait.", examples=["1s"])
-    max: f.Duration = Field(_RETRY.wait_max_s, description="Longest wait.", examples=["60s"])
+    initial: f.Duration = optional("First wait.", "1s", default=_RETRY.wait_initial_s)
+    max: f.Duration = optional("Longest wait.", "60s", default=_RETRY.wait_max_s)
 
     @model_validator(mode="after")
     def _ordered(self) -> "WaitKeys":
         if self.initial > self.max:
-            raise fault("initial is above max", "lower initial or raise max")
+            raise BadValue("initial is above max", "lower initial or raise max")
         return self
 
 
 class RetryKeys(Model):
     """How often one task may be asked."""
 
-    attempts: f.Attempts = Field(_RETRY.attempts, description="Attempts of one task, the first one included.")
-    wait: WaitKeys | None = Field(None, description="Wait between attempts.")
-    unknown: f.Repeats = Field(
-        _RETRY.unknown, description="Repeats when the outcome of a paid request is unknown. 0: never pay twice."
+    attempts: f.Attempts = optional("Attempts of one task, the first one included.", default=_RETRY.attempts)
+    wait: WaitKeys | None = optional("Wait between attempts.")
+    unknown: f.Repeats = optional(
+        "Repeats when the outcome of a paid request is unknown. 0: never pay twice.", default=_RETRY.unknown
     )
 
     def settings(self) -> Retry:
@@ -243,26 +236,22 @@ class RetryKeys(Model):
 class NotifyKeys(Model):
     """Where runs are reported: webhook, ping, metrics file."""
 
-    webhook: f.Address | None = Field(
-        None,
-        description="URL that gets the run's summary as JSON; may use {{ vars.* }}.",
-        examples=["https://example.com/hooks/{{ vars.hook }}"],
+    webhook: f.Address | None = optional(
+        "URL that gets the run's summary as JSON; may use {{ vars.* }}.", "https://example.com/hooks/{{ vars.hook }}"
     )
-    ping: f.Address | None = Field(
-        None,
-        description="URL of a dead man's switch; may use {{ vars.* }}.",
-        examples=["https://example.com/ping/{{ vars.check }}"],
+    ping: f.Address | None = optional(
+        "URL of a dead man's switch; may use {{ vars.* }}.", "https://example.com/ping/{{ vars.check }}"
     )
-    prometheus: f.MetricsPath | None = Field(
-        None, description="Text file for a node exporter, named *.prom.", examples=["/var/lib/x/imgpipe.prom"]
+    prometheus: f.MetricsPath | None = optional(
+        "Text file for a node exporter, named *.prom.", "/var/lib/x/imgpipe.prom"
     )
 
     def url(self, key: Literal["webhook", "ping"], variables: Mapping[str, str]) -> str | None:
-        """Return an address with `{{ vars.* }}` filled in. Raises TemplateTrouble, which does not repeat it."""
+        """Return an address with `{{ vars.* }}` filled in. Raises BadValue, which does not repeat it."""
         written: str | None = getattr(self, key)
         if written is None:
             return None
         url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
         if not f.is_url(url):
-            raise TemplateTrouble("must be an address that starts with https:// or http://", "write https://host/path")
+            raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
         return url

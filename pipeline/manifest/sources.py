@@ -15,7 +15,6 @@ from pipeline.errors import Problem
 from pipeline.manifest import tables
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.globbing import (
-    BadPattern,
     Glob,
     Wanted,
     compile_globs,
@@ -28,6 +27,7 @@ from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import Combinations, JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import folder_of, secret_reason, split_bucket
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, fields_of, printable
@@ -82,7 +82,7 @@ class Sources:
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
-                with suppress(BadPattern):  # reported when the job's rows are asked for
+                with suppress(BadValue):  # reported when the job's rows are asked for
                     wanted = self._wanted(plan.each)
                     base = wanted.glob.base
                     glob = replace(wanted.glob, base=base if wanted.glob.bucket else os.path.realpath(base))
@@ -90,7 +90,7 @@ class Sources:
         return found
 
     def _wanted(self, each: Each) -> Wanted:
-        """Return which files a job takes. Raises BadPattern."""
+        """Return which files a job takes. Raises BadValue."""
         folder = str(self._folder)
         glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
         is_absolute = glob.bucket or all(pattern.startswith("/") for pattern in each.files or ())
@@ -167,7 +167,7 @@ class Sources:
         return os.path.isdir(posixpath.join(str(self._folder), pattern))  # noqa: PTH112 - False for whatever is no path
 
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
-        return self._manifest.places.problem(("jobs", plan.name, "each", key), what, instead)
+        return self._manifest.problems.at(("jobs", plan.name, "each", key), what, instead)
 
     def _at_key(self, plan: JobPlan, kind: str, row: SourceRow | Problem) -> SourceRow | Problem:
         """Return a row as it is; what is wrong with a table as a whole is reported where the manifest names it."""
@@ -179,7 +179,7 @@ class Sources:
         folder = str(self._folder)
         try:
             wanted = self._wanted(each)
-        except BadPattern as error:
+        except BadValue as error:
             yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
             return
         glob, base = wanted.glob, wanted.written_base

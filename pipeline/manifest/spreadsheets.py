@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.manifest.location import BadValue, open_regular
+from pipeline.manifest.location import open_regular
+from pipeline.manifest.problems import BadValue
 from pipeline.text import did_you_mean, is_plain
 
 DELIMITERS = (",", ";", "\t")

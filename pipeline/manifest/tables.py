@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 
 from pipeline.errors import Problem
-from pipeline.manifest.location import BadValue, open_regular, reason
+from pipeline.manifest.location import open_regular, reason
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names

@@ -1,6 +1,6 @@
 """One row and one combination to tasks: rendered, named, fingerprinted, one for each variant.
 
-What cannot become a task raises TemplateTrouble with the origin of the key at fault and the other errors of the same
+What cannot become a task raises BadValue with the origin of the key at fault and the other errors of the same
 row.
 
 The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
@@ -16,17 +16,16 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from pydantic_core import PydanticCustomError
 
 from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.inputs import InputFiles
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.location import BadValue
 from pipeline.manifest.outputs import OutputNames, output_name
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.tables import SourceRow, printable
-from pipeline.manifest.templates import Template, TemplateTrouble, compile_template
+from pipeline.manifest.templates import Template, compile_template
 from pipeline.model import Digests, InputImage, Task
 from pipeline.text import name_key
 
@@ -115,7 +114,7 @@ class TaskMaker:
         self._heads: dict[str, Template] = {}
 
     def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination | None) -> Iterator[tuple[Task, str]]:
-        """Yield each variant's task with the key of its name. Raises TemplateTrouble."""
+        """Yield each variant's task with the key of its name. Raises BadValue."""
         recipe = plan.recipe if plan.items is None else plan.items[row.key]
         context: Context = {"vars": self._variables, "job": plan.name}
         if row.data is not None:
@@ -130,7 +129,7 @@ class TaskMaker:
             context["variant"] = variant
             try:
                 task = self._task(row, recipe, combination, context)
-            except TemplateTrouble as first:
+            except BadValue as first:
                 first.others = tuple(self._troubles(recipe, context))[1:]
                 raise
             yield task
@@ -138,7 +137,7 @@ class TaskMaker:
     def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination | None, context: Context) -> str:
         key, label = row.key, combination.label if combination is not None else ""
         if recipe.id is not None:
-            key = _render(recipe.id, context)
+            key = recipe.id.render(context)
             if "matrix" in recipe.id.roots:
                 label = ""
         row_id = f"{key}-{label}" if key and label else key or label
@@ -195,7 +194,7 @@ class TaskMaker:
         images = tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
         return RequestContent(prompt, system, model, params, [image.sha256 for image in images]), images
 
-    def _troubles(self, recipe: Recipe, context: Context) -> Iterator[TemplateTrouble]:
+    def _troubles(self, recipe: Recipe, context: Context) -> Iterator[BadValue]:
         """Yield everything that is wrong in a row that cannot become a task, in the order of `_request`."""
         ratio, size = recipe.aspect_ratio, recipe.size
         steps: list[Callable[[], object]] = [lambda: _prompt(recipe.prompt, context)]
@@ -208,8 +207,8 @@ class TaskMaker:
         for step in steps:
             try:
                 step()
-            except TemplateTrouble as trouble:
-                yield trouble
+            except BadValue as bad:
+                yield bad
 
     def _check_secrets(self, recipe: Recipe, asked: RequestContent, names: str) -> None:
         """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
@@ -223,21 +222,20 @@ class TaskMaker:
 
     def _image(self, template: Template, context: Context, is_opened: bool) -> InputImage:
         """Return an input image. is_opened: its first bytes are looked at, too."""
-        rendered = _render(template, context)
+        rendered = template.render(context)
         try:
             image = self._inputs.image(rendered)
             if is_opened:
                 self._inputs.check_header(rendered, image)
-        except BadValue as error:
-            trouble = _located(template, error.what, error.instead)
-            trouble.is_input = True
-            raise trouble from None
+        except BadValue as bad:
+            bad.origin, bad.is_input = template.origin, True
+            raise
         return image
 
     def _name(self, recipe: Recipe, context: Context, task_id: str) -> tuple[str, str]:
         template = recipe.output
         assert template is not None
-        rendered = _render(template, context)
+        rendered = template.render(context)
         if rendered.startswith("/") and self._starts_empty(template, context):
             rendered = rendered.lstrip("/")
         ending = f"-{context['variant']}" if recipe.variants > 1 and "variant" not in template.roots else ""
@@ -245,8 +243,9 @@ class TaskMaker:
             name = output_name(rendered, task_id=task_id, ending=ending)
             key = name_key(name)
             self._outputs.check(name, key)
-        except BadValue as error:
-            raise _located(template, error.what, error.instead) from None
+        except BadValue as bad:
+            bad.origin = template.origin
+            raise
         return name, key
 
     def _starts_empty(self, template: Template, context: Context) -> bool:
@@ -286,18 +285,10 @@ def _matrix(row: SourceRow, combination: Combination | None) -> dict[str, str]:
     return own if row.matrix is None else {**row.matrix, **own}
 
 
-def _located(template: Template | None, what: str, instead: str) -> TemplateTrouble:
-    trouble = TemplateTrouble(what, instead)
+def _located(template: Template | None, what: str, instead: str) -> BadValue:
+    trouble = BadValue(what, instead)
     trouble.origin = template.origin if template is not None else None
     return trouble
-
-
-def _render(template: Template, context: Context) -> str:
-    try:
-        return template.render(context)
-    except TemplateTrouble as trouble:
-        trouble.origin = template.origin
-        raise
 
 
 def _prompt(template: Template | None, context: Context) -> str:
@@ -315,7 +306,7 @@ def _system(template: Template, context: Context) -> str | None:
 
 
 def _text(template: Template, context: Context, kind: str) -> str:
-    text = _render(template, context)
+    text = template.render(context)
     if len(text) > MAX_TEXT:
         raise _located(template, f"the {kind} has {len(text):,} characters, at most {MAX_TEXT:,}", "make it shorter")
     bad = _BAD_TEXT.search(text)
@@ -325,7 +316,7 @@ def _text(template: Template, context: Context, kind: str) -> str:
 
 
 def _filled(template: Template, context: Context) -> str:
-    text = _render(template, context).strip()
+    text = template.render(context).strip()
     if not text:
         raise _located(template, "the model is empty", "write the name of a model")
     return text
@@ -333,14 +324,14 @@ def _filled(template: Template, context: Context) -> str:
 
 def _checked(template: Template, context: Context, check: Callable[[str], str]) -> str | None:
     """Return a rendered value once it is checked; empty is as if it were not set."""
-    text = _render(template, context).strip()
+    text = template.render(context).strip()
     try:
         return check(text) if text else None
-    except PydanticCustomError as error:
-        words = error.context or {}
-        raise _located(template, words["what"], words["instead"]) from None
+    except BadValue as bad:
+        bad.origin = template.origin
+        raise
 
 
 def _tags(recipe: Recipe, context: Context) -> tuple[str, ...]:
-    rendered = (_render(template, context).strip() for template in recipe.tags)
+    rendered = (template.render(context).strip() for template in recipe.tags)
     return tuple(dict.fromkeys(tag for tag in rendered if tag))

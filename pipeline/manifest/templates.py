@@ -12,6 +12,7 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
+from pipeline.manifest.problems import BadValue, Origin
 from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
 from pipeline.text import did_you_mean
 
@@ -39,52 +40,56 @@ _WHERE_NAMES_LIVE = {
 }
 
 
-class TemplateTrouble(Exception):  # noqa: N818 - becomes a Problem where the file is known
-    """A template that cannot be compiled or rendered. `line` counts from 1 inside the template."""
-
-    def __init__(self, what: str, instead: str = "", *, line: int = 1, needle: str | None = None) -> None:
-        super().__init__(what)
-        self.what, self.instead, self.line, self.needle = what, instead, line, needle
-        self.is_input = False  # an input image that cannot be used, which `skip_broken` may leave out
-        self.origin: Any = None  # the template's, once it is known
-        self.others: tuple[TemplateTrouble, ...] = ()  # what is wrong beside it, in the same row
-
-
 class Template:
     """One text with its names resolved at `render`. `roots` are the names it uses, `refs` their fixed keys."""
 
-    __slots__ = ("literal", "origin", "refs", "render", "roots", "source")
+    __slots__ = ("_fill", "literal", "origin", "refs", "roots", "source")
 
-    def __init__(self, source: str, origin: Any, render: Callable[[Context], str]) -> None:
+    def __init__(self, source: str, origin: Origin | None, fill: Callable[[Context], str] | None) -> None:
+        """`fill` None: the text is what it renders to."""
         self.source = source
-        self.origin = origin  # where it was written; only `places` can read it
-        self.render = render
-        self.literal: str | None = None
+        self.origin = origin
+        self._fill = fill
+        self.literal = source if fill is None else None
         self.roots: frozenset[str] = frozenset()
         self.refs: frozenset[tuple[str, str]] = frozenset()
 
+    def render(self, context: Context) -> str:
+        """Return the text for one task. Raises BadValue."""
+        if self._fill is None:
+            return self.source
+        try:
+            return self._fill(context)
+        except BadValue as bad:
+            bad.origin = self.origin
+            raise
 
-def compile_template(sandbox: Sandbox, source: str, *, names: Collection[str], origin: Any = None) -> Template:
-    """Return the template of `source`, in which `names` may be used. TemplateTrouble when it is not one."""
+
+def compile_template(
+    sandbox: Sandbox, source: str, *, names: Collection[str], origin: Origin | None = None
+) -> Template:
+    """Return the template of `source`, in which `names` may be used. BadValue when it is not one."""
+    if "{{" not in source and not _STATEMENT.search(source) and not ("{#" in source and "#}" in source):
+        return Template(source, origin, None)
     try:
         return _compile(sandbox, source, names, origin)
     except (RecursionError, SyntaxError, MemoryError):  # limits of Jinja's parser and of Python's compiler
-        raise TemplateTrouble("the template is nested too deeply", "reduce the nesting") from None
+        bad = BadValue("the template is nested too deeply", "reduce the nesting", 1)
+    except BadValue as error:
+        bad = error
+    bad.origin = origin
+    raise bad
 
 
-def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Any) -> Template:
-    if "{{" not in source and not _STATEMENT.search(source) and not ("{#" in source and "#}" in source):
-        literal = Template(source, origin, lambda _: source)
-        literal.literal = source
-        return literal
+def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Origin | None) -> Template:
     if len(source) > MAX_TEXT:
-        what = f"the template has {len(source):,} characters, at most {MAX_TEXT:,}"
-        raise TemplateTrouble(what, "make it shorter")
+        raise BadValue(f"the template has {len(source):,} characters, at most {MAX_TEXT:,}", "make it shorter")
     tree = _parse(sandbox, source)
     parts = _simple_parts(tree)
-    roots = (
-        _roots(sandbox, tree) if parts is None else frozenset(part[0] for part in parts if not isinstance(part, str))
-    )
+    if parts is None:
+        roots = _roots(sandbox, tree)
+    else:
+        roots = frozenset(part[0] for part in parts if not isinstance(part, str))
     for name in sorted(roots.difference(names)):
         line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
         raise _unknown_name(name, names, line)
@@ -98,34 +103,34 @@ def _parse(sandbox: Sandbox, source: str) -> nodes.Template:
     try:
         tree = sandbox.parse(_keep_lone_braces(source))
     except TemplateSyntaxError as error:
-        raise TemplateTrouble(f"not a template: {error.message}", _syntax_advice(error), line=error.lineno) from None
+        raise BadValue(f"not a template: {error.message}", _syntax_advice(error), line=error.lineno) from None
     if not sandbox.budget.take_parts(sum(1 for _ in tree.find_all(nodes.Node))):
         what = f"the templates of this manifest have more than {MAX_PARTS:,} names, texts and operators"
-        raise TemplateTrouble(what, "write one template, and its rows in a CSV or JSONL file")
+        raise BadValue(what, "write one template, and its rows in a CSV or JSONL file")
     for node in tree.find_all(tuple(_REFUSED)):
         what = f"{{% {_REFUSED[type(node)]} %}} is not available"
-        raise TemplateTrouble(what, "write the text out", line=node.lineno)
+        raise BadValue(what, "write the text out", line=node.lineno)
     for loop in tree.find_all(nodes.For):
         if loop.recursive:
-            raise TemplateTrouble("recursive loops are not available", "write a plain loop", line=loop.lineno)
+            raise BadValue("recursive loops are not available", "write a plain loop", line=loop.lineno)
     for access in tree.find_all(_ACCESSES):
         key = _key_of(access)
         if key is not None and key.startswith("__"):
             what, instead = f"access to {key!r} is refused", "use the names of the manifest"
-            raise TemplateTrouble(what, instead, line=access.lineno, needle=key)
+            raise BadValue(what, instead, line=access.lineno, needle=key)
     for name in tree.find_all(nodes.Name):
         if name.name == "self":  # Jinja's own object, which would print itself into a prompt
-            raise TemplateTrouble("unknown name 'self' in the template", "remove it", line=name.lineno, needle="self")
+            raise BadValue("unknown name 'self' in the template", "remove it", line=name.lineno, needle="self")
     return tree
 
 
 def _roots(sandbox: Sandbox, tree: nodes.Template) -> frozenset[str]:
-    """Return the names the template takes from outside. TemplateTrouble for an unknown filter or test."""
+    """Return the names the template takes from outside. BadValue for an unknown filter or test."""
     try:
         return frozenset(meta.find_undeclared_variables(tree)) - sandbox.globals.keys()
     except TemplateSyntaxError as error:
         known = "filters: " + ", ".join(sorted(sandbox.filters.keys() - {*FENCES}))
-        raise TemplateTrouble(f"not a template: {error.message}", known, line=error.lineno) from None
+        raise BadValue(f"not a template: {error.message}", known, line=error.lineno) from None
 
 
 def _keep_lone_braces(source: str) -> str:
@@ -151,11 +156,11 @@ def _key_of(node: Any) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _unknown_name(name: str, names: Collection[str], line: int) -> TemplateTrouble:
+def _unknown_name(name: str, names: Collection[str], line: int) -> BadValue:
     if name in _WHERE_NAMES_LIVE:
-        return TemplateTrouble(f"{name!r} has no value here", _WHERE_NAMES_LIVE[name], line=line, needle=name)
+        return BadValue(f"{name!r} has no value here", _WHERE_NAMES_LIVE[name], line=line, needle=name)
     instead = did_you_mean(name, names, "known here: " + ", ".join(sorted(names)))
-    return TemplateTrouble(f"unknown name {name!r} in the template", instead, line=line, needle=name)
+    return BadValue(f"unknown name {name!r} in the template", instead, line=line, needle=name)
 
 
 def _fixed_refs(tree: nodes.Template, roots: frozenset[str]) -> set[tuple[str, str]]:
@@ -212,7 +217,7 @@ def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
     refs = tuple(part for part in parts if not isinstance(part, str))
 
     def render(context: Context) -> str:
-        """Fill the pattern. TemplateTrouble for a key that is not there."""
+        """Fill the pattern. BadValue for a key that is not there."""
         values = []
         for root, key, is_key in refs:
             names = context[root]
@@ -225,15 +230,15 @@ def _quick(parts: list[str | Ref]) -> Callable[[Context], str]:
             values.append(value if value.__class__ is str else text_of(value))
         text = pattern % tuple(values)
         if len(text) > MAX_TEXT:
-            raise TemplateTrouble(f"makes a text of more than {MAX_TEXT:,} characters", "make it shorter")
+            raise BadValue(f"makes a text of more than {MAX_TEXT:,} characters", "make it shorter")
         return text
 
     return render
 
 
-def _missing(names: Names, key: str) -> TemplateTrouble:
+def _missing(names: Names, key: str) -> BadValue:
     what, _, instead = names.unknown(key).partition("; ")
-    return TemplateTrouble(what, instead, needle=key)
+    return BadValue(what, instead, needle=key)
 
 
 class _Fences(NodeTransformer):
@@ -292,12 +297,12 @@ def _size(node: nodes.Node) -> int:
 
 
 def _jinja(sandbox: Sandbox, tree: nodes.Template) -> Callable[[Context], str]:
-    """Return a renderer that runs in the sandbox. Trouble of any kind becomes TemplateTrouble with its line."""
+    """Return a renderer that runs in the sandbox. Trouble of any kind becomes BadValue with its line."""
     sandbox.budget.reset()
     compiled = sandbox.from_string(_Fences().visit(tree))
 
     def render(context: Context) -> str:
-        """Run the code Jinja wrote. TemplateTrouble for whatever it raises."""
+        """Run the code Jinja wrote. BadValue for whatever it raises."""
         sandbox.budget.reset()
         pieces: list[str] = []
         length = 0
@@ -313,7 +318,7 @@ def _jinja(sandbox: Sandbox, tree: nodes.Template) -> Callable[[Context], str]:
     return render
 
 
-def _trouble(error: Exception, compiled: Any) -> TemplateTrouble:
+def _trouble(error: Exception, compiled: Any) -> BadValue:
     line, step = 1, error.__traceback__
     while step is not None:
         if step.tb_frame.f_code.co_filename == compiled.filename or step.tb_frame.f_code.co_filename == "<template>":
@@ -322,5 +327,5 @@ def _trouble(error: Exception, compiled: Any) -> TemplateTrouble:
     what, _, instead = str(error).partition("; ")
     if isinstance(error, SecurityError | UndefinedError):
         quoted = re.search(r"'([^']+)'", what)
-        return TemplateTrouble(what, instead or "use the names of the manifest", line=line, needle=quoted and quoted[1])
-    return TemplateTrouble(f"the expression fails: {type(error).__name__}: {error}", "fix the expression", line=line)
+        return BadValue(what, instead or "use the names of the manifest", line=line, needle=quoted and quoted[1])
+    return BadValue(f"the expression fails: {type(error).__name__}: {error}", "fix the expression", line=line)

@@ -20,10 +20,10 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
-from pipeline.days import next_midnight, quota_zone
 from pipeline.model import Billed, Failure, Fault
 from pipeline.provider.decoding import NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
+from pipeline.settings import next_midnight, quota_zone
 from pipeline.text import UNITS_S
 
 LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out

@@ -14,91 +14,34 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from pipeline.errors import ImgpipeError, InputError, TryLater
-from pipeline.senders.worker import Report, Sender, versions
+from pipeline.senders.remote import (
+    AGAIN_S,
+    PATIENCE_S,
+    Cluster,
+    Dispatch,
+    Report,
+    Sender,
+    Worker,
+    refuse_unfit,
+    versions,
+)
 
 LOCAL: Final = "local"
 AUTO: Final = "auto"
-PATIENCE_S: Final = 60.0  # for the first worker
 REST_S: Final = 15.0  # for another one, once some are there
 CONNECT_S: Final = 5.0
 REMOVALS: Final = 10  # tries to remove Ray's folder
-AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
 STORE_BYTES: Final = 80 * 2**20  # of Ray's object store, which nothing is put into; about the least it takes
 CALLS: Final = 16  # at once to one worker, beside those in flight
 ASK: Final = (
     "import sys; from ray._raylet import GcsClient; GcsClient(address=sys.argv[1]).get_all_node_info(timeout=9)"
 )
 _log: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class Worker:
-    """One sender process, and those that replace it. Attempts are given to it between `ready` and `lose`.
-
-    The generation tells one process from the next: an error of a dead one that is heard late takes nothing from the
-    one that came after.
-    """
-
-    number: int  # from 1
-    node: str = ""  # where its present process is
-    generation: int = 0
-    is_ready: bool = False
-    in_flight: set[int] = field(default_factory=set)  # numbers of attempts that its present process was given
-
-    def __str__(self) -> str:
-        return f"{self.number}@{self.node}" if self.node else str(self.number)
-
-
-@dataclass(slots=True, kw_only=True)
-class Dispatch:
-    """Which worker of a run gets the next attempt: decisions only, no Ray, no clock."""
-
-    workers: Sequence[Worker]
-    lost: int = 0  # processes that died, each counted once
-
-    def __repr__(self) -> str:
-        loads = ", ".join(f"{worker}: {len(worker.in_flight)}" for worker in self.workers if worker.is_ready)
-        return f"<Dispatch {self.ready_now} of {len(self.workers)} ready ({loads}), {self.lost} lost>"
-
-    @property
-    def ready_now(self) -> int:
-        return sum(worker.is_ready for worker in self.workers)
-
-    def pick(self) -> Worker | None:
-        """Return the worker with the fewest attempts in flight; None: none is ready."""
-        return min((each for each in self.workers if each.is_ready), key=lambda each: len(each.in_flight), default=None)
-
-    def ready(self, worker: Worker, node: str) -> None:
-        """Give a new process of a worker attempts from here on; what an earlier one had is not its own."""
-        worker.generation += 1
-        worker.node = node
-        worker.in_flight = set()
-        worker.is_ready = True
-
-    def lose(self, worker: Worker, generation: int) -> bool:
-        """Give a process of a worker nothing more, because it died; say whether this is heard for the first time."""
-        if worker.generation != generation or not worker.is_ready:
-            return False
-        worker.is_ready = False
-        self.lost += 1
-        return True
-
-
-@dataclass(slots=True, kw_only=True)
-class Cluster:
-    """A joined cluster and the actors of one run, each of which has proved that it can send."""
-
-    address: str
-    death: type[Exception]  # what a call raises whose process died
-    actors: "list[Any]" = field(default_factory=list)  # of `senders.worker.Sender`
-    dispatch: Dispatch = field(default_factory=lambda: Dispatch(workers=()))
-    reports: list[Report] = field(default_factory=list)
 
 
 # -- joining ------------------------------------------------------------------------------------------------------
@@ -377,17 +320,3 @@ async def _report(actor: Any, order: object, probe: object) -> Report:
                 what = "a node cannot import imgpipe; install it, with the extra ray, in the Python of its `ray start`"
                 return Report(node="", versions=versions(), problem=what)
             await asyncio.sleep(AGAIN_S)
-
-
-def refuse_unfit(reports: Collection[Report]) -> None:
-    """Raise InputError for workers that cannot send, or whose programs are others than here."""
-    ours, texts = versions(), []
-    for report in reports:
-        other = [f"{name} {found}, here {ours[name]}" for name, found in report.versions.items() if found != ours[name]]
-        where = f"node {report.node}: " if report.node else ""
-        if report.problem:
-            texts.append(f"{where}{report.problem}")
-        elif other:
-            texts.append(f"{where}it has {'; '.join(other)}; install the same versions everywhere")
-    if texts:
-        raise InputError("\n".join(dict.fromkeys(texts)))

@@ -1,21 +1,204 @@
-"""Sends attempts through the workers of a cluster: this process only dispatches to them.
+"""Sends attempts through the workers of a cluster: what runs in a worker (`Sender`), and what dispatches to them.
+
+A worker is an actor of Ray. Nothing but small records passes between it and the process that dispatches: an attempt in,
+`Artifact | Failure` out. It is opened by `ready`; a process that Ray has started anew refuses attempts until then, so
+they were never sent. The key comes from its own environment and is in no message.
 
 When a worker dies, what it had been given is looked for in the output by its attempt number; what is not there is
 unknown. Nothing is given to it again before a call of `ready` has come back.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
-from typing import Final, Protocol
+import importlib.metadata
+import json
+import platform
+import socket
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import msgspec
+
+from pipeline import __version__
 from pipeline.engine.events import Listener, Warned, WorkerChanged
-from pipeline.errors import Exit, InputError
+from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault
-from pipeline.senders.cluster import AGAIN_S, PATIENCE_S, Cluster, Worker, refuse_unfit
 from pipeline.senders.local import STOPPED
-from pipeline.senders.worker import NOT_READY, Report, unpacked
+
+if TYPE_CHECKING:  # a worker runs no engine
+    from pipeline.engine.attempt import AttemptSender
+
+MOST_BYTES: Final = 64 * 1024  # of one result; a worker that sends more is not believed
+NOT_READY: Final = b""  # instead of a result: nothing was sent
+LONG: Final = 2000  # characters of a reason or a note in a result that would be too large
+_KINDS: Final[dict[bytes, type[Artifact] | type[Failure]]] = {b"A": Artifact, b"F": Failure}
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker says of itself before anything is sent. `problem`: why it cannot send, and what to do."""
+
+    node: str
+    versions: dict[str, str]
+    problem: str = ""
+
+
+def versions() -> dict[str, str]:
+    """Return what must be the same everywhere."""
+    return {"imgpipe": __version__, "Python": platform.python_version(), "Ray": importlib.metadata.version("ray")}
+
+
+def packed(result: Artifact | Failure) -> bytes:
+    """Return a result as one small record."""
+    data = _encoded(result)
+    if len(data) <= MOST_BYTES:
+        return data
+    if isinstance(result, Failure):
+        return _encoded(replace(result, reason=result.reason[:LONG], body=None))
+    return _encoded(replace(result, notes=(), doubts=tuple(doubt[:LONG] for doubt in result.doubts[:5]), flags={}))
+
+
+def _encoded(result: Artifact | Failure) -> bytes:
+    """Return JSON, with lone surrogates too: a server's words may have them, and msgspec's own encoders refuse them."""
+    text = json.dumps(msgspec.to_builtins(result), ensure_ascii=False)
+    return (b"A" if isinstance(result, Artifact) else b"F") + text.encode("utf-8", "surrogatepass")
+
+
+def unpacked(data: bytes) -> Artifact | Failure:
+    """Read a record back. Raises ValueError for what no worker of ours sends."""
+    if len(data) > MOST_BYTES or data[:1] not in _KINDS:
+        raise ValueError(f"a worker answered with {len(data):,} bytes that are no result")
+    return msgspec.convert(json.loads(data[1:].decode("utf-8", "surrogatepass")), type=_KINDS[data[:1]])
+
+
+class Sender:
+    """One worker. Its methods are called through Ray, many at once, on the event loop of its process."""
+
+    def __init__(
+        self,
+        open_sender: Callable[[Any], "AbstractAsyncContextManager[AttemptSender]"],
+        prove: Callable[[Any, Any], str],
+    ) -> None:
+        """Both functions take an order; neither is called here, so that a process always comes up."""
+        self._open = open_sender
+        self._prove = prove
+        self._stack = AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._sender: AttemptSender | None = None
+
+    async def prove(self, order: object, probe: object) -> Report:
+        """Look at everything that sending needs here; nothing is sent."""
+        problem = await asyncio.to_thread(self._prove, order, probe)
+        return Report(node=socket.gethostname(), versions=versions(), problem=problem)
+
+    async def ready(self, order: object) -> Report:
+        """Open what sends, once in each process."""
+        problem = ""
+        async with self._opening:
+            if self._sender is None:
+                try:
+                    self._sender = await self._stack.enter_async_context(self._open(order))
+                except ImgpipeError as error:
+                    problem = str(error)
+        return Report(node=socket.gethostname(), versions=versions(), problem=problem)
+
+    async def watch(self) -> None:
+        """End with the process; return at once where it was not opened, because Ray has started it anew."""
+        if self._sender is not None:
+            await asyncio.Event().wait()
+
+    async def send(self, attempt: Attempt) -> bytes:
+        """Perform one attempt."""
+        return NOT_READY if self._sender is None else packed(await self._sender.send(attempt))
+
+    async def abandon(self) -> None:
+        """Stop waiting for answers."""
+        if self._sender is not None:
+            self._sender.abandon()
+
+
+PATIENCE_S: Final = 60.0  # for the first worker
+
+AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Worker:
+    """One sender process, and those that replace it. Attempts are given to it between `ready` and `lose`.
+
+    The generation tells one process from the next: an error of a dead one that is heard late takes nothing from the
+    one that came after.
+    """
+
+    number: int  # from 1
+    node: str = ""  # where its present process is
+    generation: int = 0
+    is_ready: bool = False
+    in_flight: set[int] = field(default_factory=set)  # numbers of attempts that its present process was given
+
+    def __str__(self) -> str:
+        return f"{self.number}@{self.node}" if self.node else str(self.number)
+
+
+@dataclass(slots=True, kw_only=True)
+class Dispatch:
+    """Which worker of a run gets the next attempt: decisions only, no Ray, no clock."""
+
+    workers: Sequence[Worker]
+    lost: int = 0  # processes that died, each counted once
+
+    def __repr__(self) -> str:
+        loads = ", ".join(f"{worker}: {len(worker.in_flight)}" for worker in self.workers if worker.is_ready)
+        return f"<Dispatch {self.ready_now} of {len(self.workers)} ready ({loads}), {self.lost} lost>"
+
+    @property
+    def ready_now(self) -> int:
+        return sum(worker.is_ready for worker in self.workers)
+
+    def pick(self) -> Worker | None:
+        """Return the worker with the fewest attempts in flight; None: none is ready."""
+        return min((each for each in self.workers if each.is_ready), key=lambda each: len(each.in_flight), default=None)
+
+    def ready(self, worker: Worker, node: str) -> None:
+        """Give a new process of a worker attempts from here on; what an earlier one had is not its own."""
+        worker.generation += 1
+        worker.node = node
+        worker.in_flight = set()
+        worker.is_ready = True
+
+    def lose(self, worker: Worker, generation: int) -> bool:
+        """Give a process of a worker nothing more, because it died; say whether this is heard for the first time."""
+        if worker.generation != generation or not worker.is_ready:
+            return False
+        worker.is_ready = False
+        self.lost += 1
+        return True
+
+
+@dataclass(slots=True, kw_only=True)
+class Cluster:
+    """A joined cluster and the actors of one run, each of which has proved that it can send."""
+
+    address: str
+    death: type[Exception]  # what a call raises whose process died
+    actors: "list[Any]" = field(default_factory=list)  # of `senders.worker.Sender`
+    dispatch: Dispatch = field(default_factory=lambda: Dispatch(workers=()))
+    reports: list[Report] = field(default_factory=list)
+
+
+def refuse_unfit(reports: Collection[Report]) -> None:
+    """Raise InputError for workers that cannot send, or whose programs are others than here."""
+    ours, texts = versions(), []
+    for report in reports:
+        other = [f"{name} {found}, here {ours[name]}" for name, found in report.versions.items() if found != ours[name]]
+        where = f"node {report.node}: " if report.node else ""
+        if report.problem:
+            texts.append(f"{where}{report.problem}")
+        elif other:
+            texts.append(f"{where}it has {'; '.join(other)}; install the same versions everywhere")
+    if texts:
+        raise InputError("\n".join(dict.fromkeys(texts)))
+
 
 GRACE_S: Final = 1.5  # of the 2 s that a second signal leaves
 LOST: Final = Failure(
@@ -30,7 +213,7 @@ NOBODY: Final = Failure(
 
 
 class Outputs(Protocol):
-    """The images of a run, as the process with the ledger sees them: `store.images.stored`."""
+    """The images of a run, as the process with the ledger sees them: `store.images`."""
 
     async def find(self, attempt: Attempt) -> Artifact | Failure | None:
         """Find the image of an attempt whose sender died."""

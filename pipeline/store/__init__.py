@@ -1,18 +1,16 @@
 """What must last: the ledger and the images.
 
-files           every file operation of the store; directories that never lead outside
+files           every file operation of the store; directories that never lead outside; the disk reserve
 lock            one spender per state directory
 ledger_file     the ledger as an SQLite file: checked, created, migrated; statements by name, errors translated
 ledger          its one writer thread, with group commit
-rows            tasks, attempts and artifacts to rows and back
-history         past attempts, runs and money as types
+rows            tasks, attempts, artifacts and runs to rows and back
 reader          read-only access to the ledger
-disk_reserve    a file that is deleted on a full disk so that paid images can be saved
 marks           picked, rejected, stars and notes, in a file beside the ledger
-rejected        bodies that were paid for and hold no usable image
-kept            what workers kept in the output, taken into rejected/
+rejected        bodies that were paid for and have no final name; what workers kept elsewhere, collected
 writer          an image in memory to a file under its final name; earlier images moved aside
-images/         where a sender puts images: `stored`, `bucket`
+bucket_writer   the same in a bucket: images as objects of S3, Google Cloud Storage or Azure
+images          the images of a sender stored, or a failure that says where their bytes were kept
 resources       everything a store is made of, opened and checked in order
 store           records the attempts, images and money of a run
 maintenance     moves, accepted changes and salvaged bodies, between requests

@@ -70,6 +70,7 @@ class Verification:
     undecodable: list[str] = field(default_factory=list)  # the right bytes, but their pixels cannot be read
     unreadable: list[str] = field(default_factory=list)  # with the reason
     unrecorded: list[str] = field(default_factory=list)  # images no task of this directory has
+    has_ledger: bool = True
 
     @property
     def is_sound(self) -> bool:
@@ -91,8 +92,8 @@ def verify_images(
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
     """
-    found = Verification()
     with LedgerReader(state_dir, manifest=manifest, output_dir=output_dir) as reader:
+        found = Verification(has_ledger=not reader.is_missing)
         if isinstance(output_dir, BucketUrl):
             with as_input_error(output_dir):
                 check = "quick" if is_quick else "decode" if decode else "hash"

@@ -1,26 +1,40 @@
 """`rejected/` in the state directory: bytes that were paid for and could not be published (P2).
 
 `<ledger>-<attempt>-<sha256>.<ext>` and `<same>.facts.json`, mode 0600; the facts contain no secrets.
+
+A worker that does not see the state directory has a `rejected/` of its own: in a shared output directory, from where
+`collect` moves it; or on its machine, from where each file is put into the bucket at once. A file `workers` in the
+state directory says that there may be something: it stays when a run ends, and the next start collects and removes it.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator
+import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from pipeline.store.disk_reserve import DiskReserve
-from pipeline.store.files import Disk, Tree, read_all, write_all
+from pipeline.buckets import Bucket, BucketError, ObjectExists
+from pipeline.store.files import Disk, DiskReserve, Tree, read_all, write_all
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"
 _NAME: Final = re.compile(r"(?:([0-9a-f]{8})-)?(\d+)-([0-9a-f]{64})(\.[a-z0-9]+)")
 _SUFFIX: Final = re.compile(r"\.[a-z0-9]{1,8}")
+WORKERS_MARK: Final = "workers"  # in the state directory: workers of a run may have kept something
+APART: Final = ".kept-"  # how the folder of a ledger in the output begins
+_APART_NAME: Final = re.compile(r"[0-9a-f]{8}-\d{1,18}-[0-9a-f]{64}\.[a-z0-9]{1,8}(" + re.escape(FACTS) + ")?")
+
+
+def apart_dir(output_dir: Path, ledger_id: str) -> Path:
+    """Return where workers that do not see the state directory keep what they cannot publish."""
+    return output_dir / f"{APART}{ledger_id}"
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,19 +71,12 @@ class Rejected:
 class RejectedFolder:
     """Keeps bytes, hands them out, lets them go."""
 
-    def __init__(
-        self,
-        state: Tree,
-        reserve: DiskReserve,
-        *,
-        ledger_id: str,
-        sent_on: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        """`sent_on` is told each name that was written; where this folder is not the last place of its bytes."""
-        self._sent_on = sent_on
+    def __init__(self, state: Tree, reserve: DiskReserve, *, ledger_id: str, onward: Bucket | None = None) -> None:
+        """`onward`: where each file is moved to at once, as the state directory is one of this machine alone."""
         self._state = state
         self._reserve = reserve
         self._ledger_id = ledger_id
+        self._onward = onward
 
     def keep(self, data: bytes, suffix: str, facts: Facts) -> str:
         """Write bytes durably; return `rejected/<name>`. Once more with freed space. Raises OSError."""
@@ -80,10 +87,61 @@ class RejectedFolder:
         except OSError:
             self._reserve.give_up()
             self._keep_once(name, data, facts)
-        self._sent_on(name)
+        if self._onward is not None:
+            self._send_on(name, self._onward)
         return f"{FOLDER}/{name}"
 
-    def adopt(self, name: str, data: bytes) -> None:
+    def _send_on(self, name: str, bucket: Bucket) -> None:
+        """Move a file and its facts into the bucket; its bytes stay here where that does not take them."""
+        with self._state.directory(FOLDER) as fd:
+            for each in (name + FACTS, name):  # a body never comes without its facts
+                path = f"{APART}{self._ledger_id}/{each}"
+                try:
+                    with contextlib.suppress(ObjectExists):
+                        bucket.put_new(path, read_all(self._state.disk, each, dir_fd=fd), {})
+                except BucketError as error:
+                    where = f"{error}; it is on {socket.gethostname()} in {self._state.root}/{FOLDER}/{name}"
+                    raise OSError(errno.EIO, where) from error
+                self._state.disk.unlink(each, dir_fd=fd)
+
+    def collect(self, outputs: Tree | Bucket, *, attempt: int | None = None, are_gone: bool = False) -> None:
+        """Take in what workers kept in the output. Raises OSError, BucketError.
+
+        `attempt`: only that of one, whose call has come back: others are being written. `are_gone`: no worker is left
+        that could write to the folder, so it goes too.
+        """
+        begin = "" if attempt is None else f"{self._ledger_id}-{attempt}-"
+        if isinstance(outputs, Bucket):
+            self._collect_objects(outputs, begin)
+            return
+        self._collect_files(outputs, begin)
+        if are_gone:
+            folder = apart_dir(outputs.root, self._ledger_id)
+            for each in (folder / FOLDER, folder):
+                with contextlib.suppress(OSError):  # it is not there, or somebody uses it
+                    each.rmdir()
+
+    def _collect_objects(self, bucket: Bucket, begin: str) -> None:
+        for found in list(bucket.listing(f"{APART}{self._ledger_id}")):
+            name = found.path.rpartition("/")[2]
+            is_named = name.startswith(begin) and _APART_NAME.fullmatch(name) is not None
+            data = bucket.read(found.path) if is_named else None
+            if data is not None:
+                self._take_in(name, data)
+                bucket.delete(found.path)
+
+    def _collect_files(self, outputs: Tree, begin: str) -> None:
+        folder = f"{APART}{self._ledger_id}/{FOLDER}"
+        with contextlib.suppress(FileNotFoundError), outputs.directory(folder) as fd:
+            for name in os.listdir(fd):  # noqa: PTH208 - of a descriptor
+                if not name.startswith(begin) or not _APART_NAME.fullmatch(name):
+                    continue
+                data = read_all(outputs.disk, name, dir_fd=fd)
+                if name.endswith(FACTS) or hashlib.sha256(data).hexdigest() in name:  # else it is torn
+                    self._take_in(name, data)
+                    outputs.disk.unlink(name, dir_fd=fd)
+
+    def _take_in(self, name: str, data: bytes) -> None:
         """Write a file that a worker kept elsewhere, under its name there."""
         with self._state.directory(FOLDER, create=True) as fd:
             self._write(fd, name, data)

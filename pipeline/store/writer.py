@@ -11,7 +11,9 @@ import itertools
 import os
 import re
 import stat
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -20,10 +22,10 @@ from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.model import SIDECAR, Artifact, Image, Sidecar
 from pipeline.store import rows
-from pipeline.store.disk_reserve import DiskReserve, ReadWriteLock
 from pipeline.store.files import (
     IN_THE_WAY,
     NO_LINKS,
+    DiskReserve,
     FileComparison,
     Tree,
     closed_folder,
@@ -157,7 +159,7 @@ def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
     return f"{PART}{ledger_id}-{attempt}-{sha256}"
 
 
-def kept(rejected: RejectedFolder, delivery: Delivery) -> str:
+def keep(rejected: RejectedFolder, delivery: Delivery) -> str:
     """Keep an image in rejected/; return its path there. Raises StorageError."""
     try:
         return rejected.keep(delivery.image.data, delivery.image.suffix, delivery.facts)
@@ -205,13 +207,6 @@ class Writer:
         except OSError as second:
             error = second
         raise self._kept_aside(delivery, error) from error
-
-    def keep(self, delivery: Delivery) -> str:
-        """Keep an image in rejected/. Raises StorageError."""
-        return kept(self._rejected, delivery)
-
-    def abandon(self) -> None:
-        """Do nothing: a disk is waited for."""
 
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
@@ -279,7 +274,7 @@ class Writer:
             reach("link")
             self._outputs.sync(fd)
             reach("dirsync")
-            return rows.artifact(delivery.image, delivery.path, self._disk.stat(name, dir_fd=fd))
+            return rows.artifact(delivery.image, delivery.path, self._disk.stat(name, dir_fd=fd).st_mtime_ns)
 
     def _write_part(self, dir_fd: int, delivery: Delivery) -> None:
         """Steps 5 and 6. A descriptor whose sync failed is never synced again: its file is given up."""
@@ -360,3 +355,45 @@ class Writer:
         if not closed or closed == ".":
             return StorageError(what)
         return ClosedFolder(what, folder=closed)
+
+
+class ReadWriteLock:
+    """Who waits to be alone goes before those who would join the many."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._many = 0
+        self._waiting = 0
+        self._is_alone = False
+
+    def __repr__(self) -> str:
+        holders = "one alone" if self._is_alone else f"{self._many} at once"
+        return f"<ReadWriteLock {holders}, {self._waiting} waiting to be alone>"
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Work beside others."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._is_alone and self._waiting == 0)
+            self._many += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._many -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Work when nobody else does; never from inside `together`."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._is_alone and self._many == 0)
+            self._waiting -= 1
+            self._is_alone = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._is_alone = False
+                self._changed.notify_all()

@@ -10,7 +10,7 @@ from pipeline.app.context import Flags, prepare
 from pipeline.app.workers import PROBE, Probe, WorkerOrder, order_of, prove_worker, take_rest
 from pipeline.model import InputImage
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.kept import MARK, apart_dir
+from pipeline.store.rejected import WORKERS_MARK, apart_dir
 from tests.store.conftest import Bench, Reopen, bench, reopen
 
 __all__ = ["bench", "reopen"]  # fixtures
@@ -79,16 +79,16 @@ def test_an_order_holds_no_key(order: WorkerOrder) -> None:
 
 def test_a_state_directory_is_told_from_another_one_under_the_same_path(order: WorkerOrder, tmp_path: Path) -> None:
     assert order.kept_dir == tmp_path / "out/.kept-0a1b2c3d"
-    (tmp_path / "state" / MARK).write_text("of another run")
+    (tmp_path / "state" / WORKERS_MARK).write_text("of another run")
     assert order.kept_dir == tmp_path / "out/.kept-0a1b2c3d"
-    (tmp_path / "state" / MARK).write_text("t")
+    (tmp_path / "state" / WORKERS_MARK).write_text("t")
     assert order.kept_dir == tmp_path / "state"
 
 
 async def test_what_workers_kept_and_cannot_be_had_at_the_end_is_taken_by_the_next_start(
     bench: Bench, reopen: Reopen, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (bench.state / MARK).write_text("t")
+    (bench.state / WORKERS_MARK).write_text("t")
     folder = apart_dir(bench.out, bench.store.ledger_id)
     folder.write_text("in the way")
     await take_rest(bench.store, lost=0)  # raises nothing: the run has a summary to show
@@ -99,7 +99,7 @@ async def test_what_workers_kept_and_cannot_be_had_at_the_end_is_taken_by_the_ne
     (folder / "rejected" / name).write_text("{}")
     await reopen()
     assert (bench.state / "rejected" / name).exists()
-    assert not (bench.state / MARK).exists()
+    assert not (bench.state / WORKERS_MARK).exists()
 
 
 def test_a_worker_finds_the_key_beside_a_manifest_that_was_named_relative_to_another_folder(

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.model import TaskState
 from pipeline.store.lock import StateLock, is_held
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 from tests.store.fakes import PRICE, SHA, answer, publish, task
@@ -64,7 +65,9 @@ async def going(imgpipe: Imgpipe) -> AsyncIterator[Path]:
     path = imgpipe.manifest("{cats: {items: {1: A, 2: B, 3: C}}}")
     with StateLock(imgpipe.state):
         store = await Store.open(
-            output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, reserve_bytes=0
+            StoreSettings(
+                output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, reserve_bytes=0
+            )
         )
         run = await store.begin_run(manifest_sha256=SHA, found={"due": 3, "done": 4})
         first, *_ = [await store.begin(task(number), run=run, reserved_microusd=PRICE) for number in (1, 2)]

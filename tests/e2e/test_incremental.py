@@ -9,6 +9,7 @@ import pytest
 from pipeline.app import plan as app_plan
 from pipeline.app import status as app_status
 from pipeline.model import TaskState
+from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from tests.e2e.album import Album, Opened
 from tests.provider.conftest import png
@@ -136,7 +137,7 @@ async def test_a_missing_image_is_told_without_repair_and_bought_with_it(album: 
     assert any("2 images missing or changed since" in note and "--repair" in note for note in bill.notes)
     summary = await album.run()
     assert (summary.exit, summary.attempts) == (3, 0)
-    summary = await album.run(repair=True, force=True)
+    summary = await album.run(rules=Rules(repair=True, force=True))
     assert (summary.exit, summary.attempts) == (0, 2)
 
 

@@ -9,11 +9,10 @@ from zoneinfo import ZoneInfoNotFoundError
 
 import pytest
 
-from pipeline.days import next_midnight, quota_zone
 from pipeline.engine.halt import Halt, HaltPolicy, Halts
 from pipeline.errors import Exit
 from pipeline.model import Billed, Failure, Fault, TaskState
-from pipeline.settings import StopOn
+from pipeline.settings import StopOn, next_midnight, quota_zone
 from tests.engine.fakes import artifact
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -277,7 +276,7 @@ def test_without_zone_data_pacific_is_winter_time(monkeypatch: pytest.MonkeyPatc
     def no_data(key: str) -> None:
         raise ZoneInfoNotFoundError(key)
 
-    monkeypatch.setattr("pipeline.days.ZoneInfo", no_data)
+    monkeypatch.setattr("zoneinfo.ZoneInfo", no_data)
     assert quota_zone().utcoffset(NOW) == timedelta(hours=-8)
 
 

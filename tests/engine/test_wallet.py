@@ -19,10 +19,9 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pipeline.days import day_of, month_of, zone_of
 from pipeline.engine.wallet import Period, Refusal, Reservation, Wallet
 from pipeline.model import Spend
-from pipeline.settings import Budget
+from pipeline.settings import Budget, day_of, month_of, zone_of
 from tests.test_days import HOUR, YEAR
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -303,7 +302,7 @@ def test_a_year_of_hours_spends_each_day_once(name: str) -> None:
 
 
 def test_utc_needs_no_time_zone_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.days.ZoneInfo", lambda _: pytest.fail("asked for zone data"))
+    monkeypatch.setattr("zoneinfo.ZoneInfo", lambda _: pytest.fail("asked for zone data"))
     assert Wallet(Budget(run=5)).left_microusd == 5
 
 

@@ -11,8 +11,8 @@ from pipeline.errors import InputError
 from pipeline.manifest.expand import expand
 from pipeline.manifest.inputs import read_digest
 from pipeline.manifest.loader import load
-from pipeline.manifest.location import BadValue
 from pipeline.manifest.outputs import output_name
+from pipeline.manifest.problems import BadValue
 from pipeline.text import name_key
 
 

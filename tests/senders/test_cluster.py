@@ -12,9 +12,21 @@ from pipeline.engine.events import Event, WorkerChanged
 from pipeline.errors import Exit, InputError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault, Usage
 from pipeline.senders import cluster, remote
-from pipeline.senders.cluster import Cluster, Dispatch, Worker, refuse_unfit
-from pipeline.senders.remote import ClusterSender, opened
-from pipeline.senders.worker import MOST_BYTES, NOT_READY, Report, Sender, packed, unpacked, versions
+from pipeline.senders.remote import (
+    MOST_BYTES,
+    NOT_READY,
+    Cluster,
+    ClusterSender,
+    Dispatch,
+    Report,
+    Sender,
+    Worker,
+    opened,
+    packed,
+    refuse_unfit,
+    unpacked,
+    versions,
+)
 from tests.engine.fakes import FakeSender, artifact, failure, task
 
 

@@ -1,6 +1,6 @@
 """Who gets the next attempt, and which attempts a death is about."""
 
-from pipeline.senders.cluster import Dispatch, Worker
+from pipeline.senders.remote import Dispatch, Worker
 
 
 def dispatch(number: int) -> Dispatch:

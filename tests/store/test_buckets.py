@@ -11,7 +11,7 @@ from pipeline import buckets
 from pipeline.buckets import Bucket, BucketError, ObjectFacts, as_input_error, open_bucket, version_of
 from pipeline.errors import InputError, StorageError
 from pipeline.model import Artifact, BucketUrl, Fault, TaskState
-from pipeline.store.images.bucket import CREATE_TRIES, create
+from pipeline.store.bucket_writer import CREATE_TRIES, create
 from pipeline.store.maintenance import superseded_images
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, s3
 from tests.store.conftest import Bench

@@ -2,7 +2,7 @@
 
 import threading
 
-from pipeline.store.disk_reserve import ReadWriteLock
+from pipeline.store.writer import ReadWriteLock
 
 
 def test_one_alone_waits_for_the_many_and_goes_before_newcomers() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from pipeline.store.history import Cost
+from pipeline.store.rows import Cost
 from pipeline.view.status import costs_json, costs_sentence, show_costs
 
 LINE = Cost(

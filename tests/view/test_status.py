@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.model import Artifact, TaskState
-from pipeline.store.history import Unknown
+from pipeline.store.rows import Unknown
 from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory, show_history
 from pipeline.view.status import Status, show_status, show_tasks, status_json, status_lines
 

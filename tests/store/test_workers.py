@@ -12,9 +12,9 @@ from obstore.store import MemoryStore
 from pipeline.buckets import Bucket
 from pipeline.errors import StorageError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault, TaskState
-from pipeline.store.images.stored import StoredImages
-from pipeline.store.kept import apart_dir, sending_on
-from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
+from pipeline.store.images import StoredImages, WriterPool
+from pipeline.store.rejected import apart_dir
+from pipeline.store.resources import StoreSettings, open_worker_resources
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, answer, close, files, image, task
 
@@ -36,10 +36,10 @@ class Scene:
         apart = self.bench.root / "node" if self.options else apart_dir(bench.out, ledger_id)
         fixed: dict[str, Any] = {"output_dir": bench.out, "manifest": "m", "is_play_money": False}
         settings = StoreSettings(**{**fixed, "state_dir": apart if is_apart else bench.state, **self.options})
-        resources = open_worker_resources(settings, ledger_id=ledger_id, sending_on=sending_on if is_apart else None)
+        resources = open_worker_resources(settings, ledger_id=ledger_id, is_apart=is_apart)
         pool = WriterPool(1)
         try:
-            yield StoredImages(settings, resources, pool)
+            yield StoredImages(resources, pool)
         finally:
             await pool.aclose()
             resources.close_directories()
