@@ -11,11 +11,12 @@ halts, because an image that was paid for must be stored.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
-from pipeline.engine.halt import RELEASED
+from pipeline.engine.halt import RELEASED, failure_of
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Gate, Stopped
@@ -93,50 +94,53 @@ PATIENCE_S: Final = 60.0
 
 
 class DiskSpaceGuard:
-    """Asks for the free bytes and remembers them for a second."""
+    """Asks for the free bytes and remembers them for a second; lets wait who needs more."""
 
     def __init__(
-        self, free_bytes: Callable[[], Awaitable[int]], *, clock: Callable[[], float] = time.monotonic
+        self,
+        free_bytes: Callable[[], Awaitable[int]],
+        *,
+        sleep: Callable[[float], Awaitable[None]],
+        listen: Listener,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._free_bytes = free_bytes
+        self._sleep = sleep
+        self._emit = listen
         self._clock = clock
-        self._looked_at = float("-inf")
-        self._reported_at = float("-inf")
+        self._looked_at = self._reported_at = float("-inf")
         self._free = 0
         self._looking = asyncio.Lock()
 
     async def lacking_bytes(self, size: str | None, in_flight: int) -> int:
         """Return how many bytes are missing for one more image beside those in flight; 0: there is room."""
-        if self._is_due():
-            async with self._looking:  # one look serves all who ask meanwhile
-                if self._is_due():
-                    self._free = await self._free_bytes()
-                    self._looked_at = self._clock()
+        async with self._looking:  # one look serves all who ask meanwhile
+            if self._clock() - self._looked_at >= LOOK_S:
+                self._free = await self._free_bytes()
+                self._looked_at = self._clock()
         wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
         return max(0, wanted - self._free)
 
-    def _is_due(self) -> bool:
-        return self._clock() - self._looked_at >= LOOK_S
-
-    async def wait(
-        self,
-        size: str | None,
-        in_flight: Callable[[], int],
-        *,
-        sleep: Callable[[float], Awaitable[None]],
-        report: Callable[[str, float], None],
-        is_over: Callable[[], bool],
-    ) -> None:
+    async def wait(self, size: str | None, in_flight: Callable[[], int], is_over: Callable[[], bool]) -> None:
         """Return when there is room, or at once when the run is over. Raises StorageError after a minute without."""
         deadline = self._clock() + PATIENCE_S
         while not is_over() and (lacking := await self.lacking_bytes(size, in_flight())):
             reason = f"the disk is nearly full: {lacking / 2**20:,.0f} MB more are needed for what is in flight"
             if self._clock() >= deadline:
                 raise StorageError(f"{reason}; free some space and run again")
-            if self._clock() - self._reported_at >= LOOK_S:
-                self._reported_at = self._clock()
-                report(reason, LOOK_S)
-            await sleep(LOOK_S)
+            self._report(reason)
+            await self._sleep(LOOK_S)
+
+    def _report(self, reason: str) -> None:
+        """Warn once a run; report a pause each time."""
+        if self._clock() - self._reported_at < LOOK_S:
+            return
+        if self._reported_at == float("-inf"):
+            self._emit(
+                Warned(text=f"{reason}; nothing new is sent until there is room, for {PATIENCE_S:.0f} s at most")
+            )
+        self._reported_at = self._clock()
+        self._emit(Paused(reason=reason, seconds=LOOK_S))
 
 
 WITHDRAWN: Final = Failure(
@@ -155,8 +159,6 @@ class Step:
     state: TaskState  # what holds if the task is never asked again
     failure: Failure | None = None
     artifact: Artifact | None = None
-    reason: str = ""
-    cost_microusd: int = 0
 
     @property
     def is_suspended(self) -> bool:
@@ -202,10 +204,8 @@ class Attempts:
         self._wallet = wallet
         self._retry = retry
         self._emit = listen
-        self._sleep = sleep
-        self._room = DiskSpaceGuard(ledger.free_bytes)
+        self._room = DiskSpaceGuard(ledger.free_bytes, sleep=sleep, listen=listen)
         self._money_moved = asyncio.Condition()
-        self._has_warned_of_room = False
         self._sent: set[Begun] = set()  # with the sender
 
     @property
@@ -220,11 +220,11 @@ class Attempts:
 
         Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
         """
-        begun = await self._begin(task)
-        while isinstance(begun, Begun) and self._is_held_back(begun):
-            await self.withdraw(begun, tally)
-            begun = await self._begin(task)
-        return begun
+        with suppress(Stopped):
+            while isinstance(begun := await self._begin(task), Begun) and self._is_held_back(begun):
+                await self.withdraw(begun, tally)
+            return begun
+        return None
 
     async def withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
         """Take back an attempt that was not sent."""
@@ -266,22 +266,17 @@ class Attempts:
 
         Raises StorageError: the ledger, or what the sender could not write, after all else is recorded.
         """
-        attempt, reservation, cost = begun.attempt, begun.reservation, begun.cost_microusd
-        unknown = reservation.price_microusd if _is_maybe(result) else 0
-        if _is_maybe(result):
-            await self._moved(self._wallet.keep_unknown, reservation)
+        attempt, cost, unknown = begun.attempt, begun.cost_microusd, 0
+        if isinstance(result, Failure) and result.billed is Billed.MAYBE:
+            unknown = begun.reservation.price_microusd
+            await self._moved(self._wallet.keep_unknown, begun.reservation)
         else:
-            await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
+            await self._moved(lambda r: self._wallet.settle(r, cost), begun.reservation)
         if isinstance(result, Artifact):
+            step = Step(state=TaskState.DONE, artifact=result)
             await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
-            step = Step(state=TaskState.DONE, artifact=result, cost_microusd=cost)
         else:
-            step = Step(
-                state=state_after(result.fault, tally, self._retry),
-                failure=result,
-                reason=result.reason,
-                cost_microusd=cost,
-            )
+            step = Step(state=state_after(result.fault, tally, self._retry), failure=result)
             await self._ledger.close(
                 attempt,
                 result,
@@ -292,57 +287,38 @@ class Attempts:
             )
             if result.storage_error is not None:
                 raise StorageError(result.storage_error)
-        self._emit(_ended(begun, result, cost_microusd=cost, unknown_microusd=unknown))
+        self._emit(_ended(begun, result, unknown_microusd=unknown))
         return step
 
     # -- the gates ------------------------------------------------------------------------------------------------
 
     async def _begin(self, task: Task) -> Begun | Refusal | None:
-        admitted = await self._admit(task)
-        if not isinstance(admitted, tuple):
-            return admitted
-        reservation, ticket = admitted
-        try:
-            attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=self._price(task, reservation))
-        except BaseException:  # the worker sees it; nothing was sent
-            self._gate.abandoned(ticket)
-            await self._moved(self._wallet.release, reservation)
-            raise
-        return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
-
-    async def _admit(self, task: Task) -> tuple[Reservation, Ticket] | Refusal | None:
-        """Reserve money, then take a slot; None when the run stopped.
+        """Reserve money, take a slot and commit the attempt; what was taken is given back where that fails.
 
         Money is reserved again when an answer that came in the wait was dearer, or midnight has passed.
         """
         while isinstance(reservation := await self._reserve(task), Reservation):
-            try:
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(self._moved, self._wallet.release, reservation)
                 ticket = await self._enter(task)
-            except Stopped:
-                await self._moved(self._wallet.release, reservation)
-                return None
-            except BaseException:  # the worker sees it; nothing was sent
-                await self._moved(self._wallet.release, reservation)
-                raise
-            if self._is_covered(task, reservation):
-                return reservation, ticket
-            self._gate.abandoned(ticket)
-            await self._moved(self._wallet.release, reservation)
+                undo.callback(self._gate.abandoned, ticket)
+                if self._is_covered(task, reservation):
+                    price = self._price(task, reservation)
+                    attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=price)
+                    undo.pop_all()
+                    return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
         return reservation
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
         while True:
-            await self._wait_for_room(task)
+            await self._room.wait(task.size, lambda: self.in_flight, lambda: self._gate.is_stopped)
             ticket = await self._gate.wait()
-            try:
-                lacking = await self._room.lacking_bytes(task.size, self.in_flight)
-            except BaseException:  # the worker sees it; nothing was sent
-                self._gate.abandoned(ticket)
-                raise
-            if not lacking:
-                return ticket
-            self._gate.abandoned(ticket)
+            with ExitStack() as undo:
+                undo.callback(self._gate.abandoned, ticket)
+                if not await self._room.lacking_bytes(task.size, self.in_flight):
+                    undo.pop_all()
+                    return ticket
 
     def _is_held_back(self, begun: Begun) -> bool:
         """Whether a halt, a pause, another day or a higher price began while the attempt was being committed.
@@ -378,24 +354,6 @@ class Attempts:
         """Return what was reserved; None where the price is not known."""
         return None if self._prices.reserve(task) is None else reservation.price_microusd
 
-    async def _wait_for_room(self, task: Task) -> None:
-        await self._room.wait(
-            task.size,
-            lambda: self.in_flight,
-            sleep=self._sleep,
-            report=self._report_room,
-            is_over=lambda: self._gate.is_stopped,
-        )
-
-    def _report_room(self, reason: str, seconds: float) -> None:
-        """Warn once a run; report a pause each time."""
-        if not self._has_warned_of_room:
-            self._has_warned_of_room = True
-            self._emit(
-                Warned(text=f"{reason}; nothing new is sent until there is room, for {PATIENCE_S:.0f} s at most")
-            )
-        self._emit(Paused(reason=reason, seconds=seconds))
-
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""
         move(reservation)
@@ -410,16 +368,7 @@ class Attempts:
         return reservation.price_microusd if cost is None else cost
 
 
-def failure_of(result: Artifact | Failure) -> Failure | None:
-    """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
-    return result if isinstance(result, Failure) and result.image_sha256 is None else None
-
-
-def _is_maybe(result: Artifact | Failure) -> bool:
-    return isinstance(result, Failure) and result.billed is Billed.MAYBE
-
-
-def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unknown_microusd: int) -> AttemptEnded:
+def _ended(begun: Begun, result: Artifact | Failure, *, unknown_microusd: int) -> AttemptEnded:
     failure = result if isinstance(result, Failure) else None
     return AttemptEnded(
         task_id=begun.attempt.task.id,
@@ -430,7 +379,7 @@ def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unkn
         reason=failure.reason if failure else "; ".join(result.notes) if isinstance(result, Artifact) else "",
         status=failure.status if failure else 200,
         request_id=result.request_id,
-        cost_microusd=cost_microusd,
+        cost_microusd=begun.cost_microusd,
         unknown_microusd=unknown_microusd,
         worker=result.worker,
     )

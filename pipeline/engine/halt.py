@@ -6,7 +6,6 @@ paid and starts nothing; carrying it out is the engine's work.
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -84,6 +83,11 @@ class Halts:
         return max((h.not_before for h in self._halts if h.not_before is not None), default=None)
 
 
+def failure_of(result: Artifact | Failure) -> Failure | None:
+    """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
+    return result if isinstance(result, Failure) and result.image_sha256 is None else None
+
+
 class HaltPolicy:
     """Sees the results of one run and says when it must stop.
 
@@ -111,7 +115,8 @@ class HaltPolicy:
         self._push_backs = 0
         self._pushed_back_since = -math.inf
         self._first: list[Fault | None] = []
-        self._in_a_row: Counter[Fault] = Counter()
+        self._last: Fault | None = None  # None: an image
+        self._in_a_row = 0
         self._barren: dict[str, int] = {}  # task -> what its answers without an image cost, since the last image
         self._has_stopped = False  # for them
         self._has_image = False
@@ -138,7 +143,7 @@ class HaltPolicy:
         `model`: what was asked for, where a manifest names several. `tries`: how often this task met this fault by now.
         `seconds`: how long ago its request was sent.
         """
-        failure = result if isinstance(result, Failure) and result.image_sha256 is None else None
+        failure = failure_of(result)
         fault = failure.fault if failure is not None else None
         self._count(fault, model)
         if failure is None or failure.billed is Billed.YES:
@@ -161,7 +166,7 @@ class HaltPolicy:
                 return self._is_closed(failure.reason)
             case Fault.QUOTA:
                 return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
-            case Fault.FORBIDDEN if self._in_a_row[Fault.FORBIDDEN] >= IN_A_ROW:
+            case Fault.FORBIDDEN if self._in_a_row >= IN_A_ROW:
                 reason = f"{IN_A_ROW} requests in a row were forbidden: {failure.reason}"
                 return Halt(Exit.ACCOUNT, reason, fault=failure.fault)
             case Fault.NOT_FOUND | Fault.BAD_REQUEST:
@@ -196,12 +201,10 @@ class HaltPolicy:
         self._push_backs = 0
         if len(self._first) < FIRST:
             self._first.append(fault)
-        in_a_row = 0 if fault is None else self._in_a_row[fault] + 1
-        self._in_a_row.clear()
+        self._in_a_row = self._in_a_row + 1 if fault is self._last else 1
+        self._last = fault
         if fault is None:
             self._missing.pop(model, None)
-        else:
-            self._in_a_row[fault] = in_a_row
 
     def _was_served(self, seconds: float, *, is_image: bool) -> None:
         self._has_other_accounts |= self._clock() - seconds > self._closed_at
@@ -239,7 +242,8 @@ class HaltPolicy:
         if len(self._first) >= FIRST and all(fault is Fault.NOT_FOUND for fault in self._first):
             reason = f"the first {FIRST} requests all failed: {failure.reason}"
             return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
-        if failure.code is not None and self._in_a_row[Fault.NOT_FOUND] >= IN_A_ROW:  # it names what is not there
+        is_named = failure.fault is Fault.NOT_FOUND and failure.code is not None  # it names what is not there
+        if is_named and self._in_a_row >= IN_A_ROW:
             reason = f"{IN_A_ROW} requests in a row were not found: {failure.reason}"
             return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
         if len(self._first) >= FIRST and MISTAKES.issuperset(self._first):
