@@ -175,6 +175,35 @@ def read_all(disk: Disk, name: str, *, dir_fd: int) -> bytes:
         disk.close(fd)
 
 
+def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
+    """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
+    fd = disk.create(name, dir_fd=dir_fd, mode=mode)
+    try:
+        try:
+            write_all(disk, fd, data)
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(name, dir_fd=dir_fd)
+        raise
+
+
+def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
+    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Say whether two names are of one file; a name that is not there (None) is of none."""
+    return one is not None and other is not None and os.path.samestat(one, other)
+
+
 def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     """Return the hex digest of a file's bytes; memory stays at one chunk."""
     digest = hashlib.sha256()
@@ -282,6 +311,13 @@ class Tree:
             yield fd
         finally:
             self._leave(fd)
+
+    @contextmanager
+    def at(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the directory of a file; yield it with the file's name."""
+        folder, name = split(path)
+        with self.directory(folder, create=create) as fd:
+            yield fd, name
 
     def _leave(self, fd: int) -> None:
         if fd != self._fd:

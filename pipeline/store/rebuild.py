@@ -18,7 +18,7 @@ from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.files import Tree, read_all, status_of
 from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
@@ -160,10 +160,9 @@ class _Files:
 
     def paths(self, name: str) -> list[str]:
         """Look at the names one by one, so that memory stays flat."""
-        folder, stem = split(name)
         disk = self._outputs.disk
         try:
-            with self._outputs.directory(folder) as fd:
+            with self._outputs.at(name) as (fd, stem):
                 found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -171,9 +170,8 @@ class _Files:
 
     def image(self, path: str) -> _Found | None:
         """Decode a file; its time says when it was written."""
-        folder, name = split(path)
         disk = self._outputs.disk
-        with self._outputs.directory(folder) as fd:
+        with self._outputs.at(path) as (fd, name):
             try:
                 image = describe(read_all(disk, name, dir_fd=fd), decode=True)
             except NotAnImageError:
