@@ -324,8 +324,8 @@ def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locati
     """Yield an image that is as it was recorded."""
     if is_object(location):
         bucket, name = locations.find(location)
-        found = bucket.head(name)
-        if found is not None and (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns):
+        found = bucket.look(name)
+        if found is not None and found.is_as_recorded(artifact):
             yield Prunable(
                 kind=PrunableKind.ORPHANS,
                 location=location,
