@@ -34,6 +34,13 @@ NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errn
 class Disk:
     """The operating system's file calls. `dir_fd` is an open directory; names are single components."""
 
+    write = staticmethod(os.write)  # some of the bytes; the count may be short
+    read = staticmethod(os.read)
+    fsync = staticmethod(os.fsync)
+    fsync_dir = staticmethod(os.fsync)
+    close = staticmethod(os.close)
+    statvfs = staticmethod(os.statvfs)
+
     def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
         """Open a directory; below another one a symbolic link is refused (ENOTDIR or ELOOP)."""
         no_follow = os.O_NOFOLLOW if dir_fd is not None else 0
@@ -50,22 +57,6 @@ class Disk:
     def open(self, name: str, *, dir_fd: int) -> int:
         """Open a file for reading. O_NONBLOCK: a fifo in its place must not hang a start."""
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        """Write some of `data`; the count may be short."""
-        return os.write(fd, data)
-
-    def read(self, fd: int, size_bytes: int) -> bytes:
-        return os.read(fd, size_bytes)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def fsync_dir(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
 
     def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
         """Give a file a second name; EEXIST where that name is taken."""
@@ -89,12 +80,6 @@ class Disk:
     def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
         """Look at a name itself, not at what a link points to."""
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-
-    def stat_open(self, fd: int) -> os.stat_result:
-        return os.fstat(fd)
-
-    def statvfs(self, fd: int) -> os.statvfs_result:
-        return os.statvfs(fd)
 
     def allocate(self, fd: int, size_bytes: int) -> None:
         """Give an open file real blocks."""

@@ -241,20 +241,14 @@ class _Adopter:
         )
 
 
-def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
-    """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
+def find_traces(output_dir: Path, state_dir: Path) -> Iterator[str]:
+    """Yield what an earlier run left where no ledger is: a damaged one, kept images, parts.
 
-    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
-    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
+    Some and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its ledger
+    is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
     """
-    return list(islice(_traces(output_dir, state_dir, names), most))
-
-
-def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator[str]:
-    yield from (str(path) for path in sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
-    yield from (str(path) for path in ledger_file.sides_of(state_dir / ledger_file.NAME))
+    yield from map(str, sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
+    yield from map(str, ledger_file.sides_of(state_dir / ledger_file.NAME))
     for folder in ("rejected", "superseded"):
-        yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
-    for name in names:
-        yield from (str(path) for suffix in OUTPUT_SUFFIXES if (path := output_dir / (name + suffix)).exists())
+        yield from map(str, sorted((state_dir / folder).glob("*")))
     yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))
