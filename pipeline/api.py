@@ -249,11 +249,12 @@ def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[st
 
 
 def _prompts_of(setup: "Setup") -> dict[str, str]:
-    from pipeline.manifest.expand import expand
-    from pipeline.manifest.inputs import read_digest
+    from pipeline.manifest.expand import Expansion
+    from pipeline.manifest.sources import read_digest
 
     return {
-        task.id.partition("/")[2].partition("@")[0]: task.prompt for task in expand(setup.manifest, digests=read_digest)
+        task.id.partition("/")[2].partition("@")[0]: task.prompt
+        for task in Expansion(setup.manifest, digests=read_digest)
     }
 
 
