@@ -293,7 +293,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         return
     catalogue = Catalogue() if setup is None else setup.catalogue
     offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
-    gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
+    gone, back = offered - listed, {model for model in listed - offered if catalogue.family(model) is not None}
     new = {model for model in listed - offered - back if _IMAGE.search(model)}
     for names, text, advice in (
         (gone, "offered by the catalogue, not in the list", "ask for another model, or see whether a run gets one"),

@@ -37,8 +37,7 @@ from pipeline.report.folder import (
     thumb_link,
     wanted_thumbs,
 )
-from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
-from pipeline.report.tables import ReportRow
+from pipeline.report.sheet import Addresses, Heading, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
 from pipeline.store.reader import LedgerReader

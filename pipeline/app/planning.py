@@ -23,10 +23,9 @@ from pipeline.app.context import Flags, Setup
 from pipeline.app.orphans import NEAR, Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.expand import Expansion, expand
-from pipeline.manifest.inputs import InputDigests, read_digest
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.sources import InputDigests, UpstreamImage, read_digest
 from pipeline.manifest.tasks import digest
 from pipeline.model import Artifact, BucketUrl, InputImage, Task, TaskState, is_object
 from pipeline.plan.decide import Files, FileView, Objects
@@ -42,7 +41,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
 
     Their names and prompts are final, their fingerprints are not. Raises InputError at the end.
     """
-    yield from expand(
+    yield from Expansion(
         manifest,
         digests=_unread,
         upstream=lambda job: _promised(manifest, job),
@@ -206,7 +205,7 @@ def plan_rows(
     seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
-        expansion = expand(
+        expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
         for task in expansion:
@@ -383,7 +382,7 @@ def upstream_of(
     was taken out takes what follows from it along. What is wrong with `job` is reported where its own rows are read.
     """
     manifest = setup.manifest
-    tasks = expand(
+    tasks = Expansion(
         manifest, digests=digests, upstream=lambda above: upstream_of(setup, reader, digests, above, files), jobs=[job]
     )
     with suppress(InputError):

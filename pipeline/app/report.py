@@ -19,7 +19,7 @@ from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.folder import report_folder, write_report
-from pipeline.report.tables import ReportRow, ReportTotals, Version
+from pipeline.report.sheet import ReportRow, ReportTotals, Version
 from pipeline.settings import zone_of
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader

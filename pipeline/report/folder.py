@@ -30,8 +30,7 @@ import msgspec
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import BucketUrl, Mark, is_object
-from pipeline.report.sheet import Addresses, Heading, sheet_data, static_page
-from pipeline.report.tables import ReportRow, ReportTotals, replaced, tables
+from pipeline.report.sheet import Addresses, Heading, ReportRow, ReportTotals, replaced, sheet_data, static_page, tables
 from pipeline.text import money, visible
 
 MARK: Final = ".imgpipe-report"

@@ -19,7 +19,6 @@ import pytest
 
 from pipeline.app import context, judge_server
 from pipeline.app.judge import JudgeSession
-from pipeline.cli.flags import compose_flags
 from pipeline.imaging.thumbnails import thumb_of
 from pipeline.store.lock import StateLock
 from pipeline.store.marks import Marks, read_marks
@@ -88,7 +87,7 @@ def made(imgpipe: Imgpipe) -> Path:
 
 
 def setup_of(manifest: Path) -> context.Setup:
-    return context.prepare(manifest, compose_flags(variables=(), profile=None))
+    return context.prepare(manifest, context.Flags())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.model import Mark, TaskState
 from pipeline.report.folder import write_report
-from pipeline.report.tables import ReportRow, ReportTotals, Version
+from pipeline.report.sheet import ReportRow, ReportTotals, Version
 from tests.report.reports import START, make_report, picture, report_rows
 from tests.report.sheets import Sheet
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import TaskState
-from pipeline.report.tables import ReportRow, Tables, tables, task_record
+from pipeline.report.sheet import ReportRow, Tables, tables, task_record
 
 ROW = ReportRow(
     id="posters/lisbon@2",
