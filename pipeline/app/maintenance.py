@@ -28,8 +28,8 @@ from pipeline.app.orphans import Orphans
 from pipeline.app.planning import PRESENT, file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import Exit, InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool
@@ -104,10 +104,10 @@ def rebuild(setup: Setup) -> Rebuilt:
 def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
     """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
     if is_first:
-        yield from expand(setup.manifest, digests=read_digest, jobs=names)
+        yield from Expansion(setup.manifest, digests=read_digest, jobs=names)
         return
     with reading(setup) as reader:
-        yield from expand(
+        yield from Expansion(
             setup.manifest,
             digests=read_digest,
             jobs=names,

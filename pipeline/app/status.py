@@ -17,8 +17,8 @@ import msgspec
 from pipeline.app import consent
 from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, no_task, plan_rows, reading, selected_rows
+from pipeline.app.orphans import NEAR, Orphans
+from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
