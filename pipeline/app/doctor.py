@@ -100,7 +100,7 @@ def doctor(
     `with_models`: the gateway's public list of models is fetched and compared, without a key.
     """
     yield from _programs()
-    setup: Setup | None = None
+    setup = None
     if path is not None:
         try:
             setup = prepare(path, flags)
@@ -116,7 +116,7 @@ def doctor(
     if with_models and is_known:
         yield from _offers(setup, environ)
     yield from _places(setup)
-    yield from _clock(setup)
+    yield _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
     if flags.ray is not None and is_known:
         yield from _cluster(setup, flags)
@@ -142,10 +142,8 @@ def verdict(checks: list[Check]) -> str:
 
 def _programs() -> Iterator[Check]:
     yield _ok("python", f"{platform.python_version()}, {sys.executable}")
-    if sqlite3.sqlite_version_info < LEAST_SQLITE:
-        yield _bad("sqlite", sqlite3.sqlite_version, "use a Python that comes with SQLite 3.37 or newer")
-    else:
-        yield _ok("sqlite", sqlite3.sqlite_version)
+    is_old, advice = sqlite3.sqlite_version_info < LEAST_SQLITE, "use a Python that comes with SQLite 3.37 or newer"
+    yield _bad("sqlite", sqlite3.sqlite_version, advice) if is_old else _ok("sqlite", sqlite3.sqlite_version)
     versions = {name: _version(name) for name in _dependencies()}
     if missing := [name for name, version in versions.items() if version is None]:
         yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
@@ -169,13 +167,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _clock(setup: Setup | None) -> Iterator[Check]:
-    now = datetime.now(UTC)
+def _clock(setup: Setup | None) -> Check:
+    now, zone = datetime.now(UTC), "UTC" if setup is None else setup.limits.tz
     if now < RELEASED:
-        yield _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
-        return
-    zone = "UTC" if setup is None else setup.limits.tz
-    yield _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")
+        return _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
+    return _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")
 
 
 def _limits(limits: Limits) -> Iterator[Check]:
@@ -297,7 +293,7 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         return
     catalogue = Catalogue() if setup is None else setup.catalogue
     offered = set(catalogue.current_models(datetime.now(UTC).date(), kind=provider.kind))
-    gone, back = offered - listed, {model for model in listed - offered if catalogue.is_known(model)}
+    gone, back = offered - listed, {model for model in listed - offered if catalogue.family(model) is not None}
     new = {model for model in listed - offered - back if _IMAGE.search(model)}
     for names, text, advice in (
         (gone, "offered by the catalogue, not in the list", "ask for another model, or see whether a run gets one"),

@@ -21,12 +21,9 @@ import threading
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import TYPE_CHECKING, Final, Literal, NoReturn, TextIO
+from typing import Final, NoReturn, TextIO
 
 from pipeline.errors import Exit
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 
 def ensure_utf8() -> None:
@@ -156,18 +153,3 @@ def end_process(code: int) -> NoReturn:
         sys.modules["logging"].shutdown()
     sys.stderr.flush()
     os._exit(code)
-
-
-def console(*, is_stderr: bool = False) -> "Console":
-    """Return a console. NO_COLOR (https://no-color.org) takes bold and dim away too, not only colours."""
-    from rich.console import Console
-
-    color_system: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
-    if is_stderr:
-        return Console(stderr=True, color_system=color_system)
-    return Console(file=sys.stdout, color_system=color_system)
-
-
-def is_lively() -> bool:
-    """Say whether lines may be drawn over on stderr: a terminal, not a pipe that FORCE_COLOR takes for one."""
-    return sys.stderr is not None and sys.stderr.isatty() and not os.environ.get("NO_COLOR")

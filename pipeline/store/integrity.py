@@ -71,6 +71,7 @@ class Verification:
     undecodable: list[str] = field(default_factory=list)  # the right bytes, but their pixels cannot be read
     unreadable: list[str] = field(default_factory=list)  # with the reason
     unrecorded: list[str] = field(default_factory=list)  # images no task of this directory has
+    has_ledger: bool = True
 
     @property
     def is_sound(self) -> bool:
@@ -107,9 +108,9 @@ def verify_images(
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
     """
-    found = Verification()
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
+        found = Verification(has_ledger=not reader.is_missing)
         decoder = stack.enter_context(Decoder())  # its process starts with the first image
         place: _Files | _Objects
         if isinstance(output_dir, BucketUrl):

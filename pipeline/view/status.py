@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import Edit, TaskState
-from pipeline.text import count, duration, moment, money, usd, visible
-from pipeline.view.explain import StatusTask, table_of, task_json
-from pipeline.view.run import exceeded_lines, say
+from pipeline.text import as_json, count, duration, moment, money, usd, visible
+from pipeline.view.console import say, show_line, table_of
+from pipeline.view.explain import StatusTask, task_json
+from pipeline.view.run import exceeded_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,7 +65,7 @@ class Status:
 def status_json(status: Status) -> dict[str, object]:
     """Return the object of `status --json`."""
     return {
-        "tasks": {state.value: number for state, number in status.states.items()},
+        "tasks": status.states,
         "cost_usd": {
             "run": usd(status.run_microusd),
             "day": usd(status.day_microusd),
@@ -76,15 +77,14 @@ def status_json(status: Status) -> dict[str, object]:
                 "task": one.task_id,
                 "attempt": one.number,
                 "sent_at": moment(one.sent_at),
-                "price_usd": usd(one.price_microusd),
-                "request_id": one.request_id,
+                **as_json(one, "price_microusd", "request_id"),
             }
             for one in status.unknowns
         ],
         "not_before": status.not_before,
         "running": None if status.going is None else _running_json(status.going),
         "missing": status.missing,
-        "flagged": dict(status.flags),
+        "flagged": status.flags,
         **{edit.value: status.edits.get(edit, 0) for edit in Edit},
         "orphaned": status.orphaned,
     }
@@ -93,10 +93,7 @@ def status_json(status: Status) -> dict[str, object]:
 def _running_json(going: RunningNow) -> dict[str, object]:
     seconds = going.seconds_left
     return {
-        "run": going.run,
-        "in_flight": going.in_flight,
-        "images": going.images,
-        "left": going.left,
+        **as_json(going, "run", "in_flight", "images", "left"),
         "images_per_s": going.per_s and round(going.per_s, 3),
         "seconds_left": None if seconds is None else round(seconds, 1),
         **({"workers": {"started": going.workers, "lost": going.workers_lost}} if going.workers else {}),
@@ -133,17 +130,15 @@ def show_status(status: Status, console: "Console") -> None:
         say(text, console)
     for one in status.unknowns[:_MOST_UNKNOWN]:
         price = money(one.price_microusd, status.is_play_money)
-        text = f"unknown: {visible(one.task_id)}, attempt {one.number} sent {moment(one.sent_at)}, {price}"
-        text += f", request id {visible(one.request_id)}" if one.request_id is not None else ""
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        text = f"unknown: {one.task_id}, attempt {one.number} sent {moment(one.sent_at)}, {price}"
+        show_line(text + (f", request id {one.request_id}" if one.request_id is not None else ""), console)
     if len(status.unknowns) > _MOST_UNKNOWN:
-        console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
+        show_line(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", console)
     for hold in status.holds:
         say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
-        command = f"`imgpipe run {visible(status.command)} --now`"
-        text = f"Nothing is sent before {status.not_before}; {command} sends all the same."
-        console.print(text, highlight=False, markup=False)
+        command = f"`imgpipe run {status.command} --now`"
+        show_line(f"Nothing is sent before {status.not_before}; {command} sends all the same.", console)
 
 
 def status_sentence(status: Status) -> str:
@@ -189,8 +184,7 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
     for task in tasks:
         what = task.artifact.path if task.artifact is not None else task.reason
         price = money(task.cost_microusd, is_play_money)
-        text = f"{task.state.value:<8} {price:>8}  {visible(task.id)}  {visible(what)}"
-        console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+        show_line(f"{task.state:<8} {price:>8}  {task.id}  {what}".rstrip(), console)
 
 
 def _states(status: Status) -> "Table":
@@ -216,16 +210,8 @@ def _spend(status: Status) -> "Table":
 
 def costs_json(names: Sequence[str], lines: "Sequence[Cost]") -> list[dict[str, object]]:
     """Return the array of `cost --json`."""
-    return [
-        {
-            **dict(zip(names, line.key, strict=True)),
-            "attempts": line.attempts,
-            "images": line.images,
-            "spent_usd": usd(line.spent_microusd),
-            "unknown_usd": usd(line.unknown_microusd),
-        }
-        for line in lines
-    ]
+    sums = ("attempts", "images", "spent_microusd", "unknown_microusd")
+    return [{**dict(zip(names, line.key, strict=True)), **as_json(line, *sums)} for line in lines]
 
 
 def show_costs(names: Sequence[str], lines: "Sequence[Cost]", console: "Console", *, is_play_money: bool) -> None:
@@ -252,18 +238,16 @@ def costs_sentence(lines: "Sequence[Cost]", *, is_play_money: bool) -> str:
 
 def _cost_table(names: Sequence[str], lines: "Sequence[Cost]", *, is_play_money: bool) -> "Table":
     """Return a line for each group; what may have been billed has a column only where there is any."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    is_any_unknown = any(line.unknown_microusd for line in lines)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold", min_width=len("2026-11-22") if name == "day" else None)
-    for name in ("attempts", "images", "spent", *(["maybe billed"] if is_any_unknown else [])):
-        table.add_column(name, justify="right", no_wrap=True)
+    sums = ["attempts", "images", "spent"]
+    if is_any_unknown := any(line.unknown_microusd for line in lines):
+        sums.append("maybe billed")
+    table = table_of(*((name, False) for name in names), *((name, True) for name in sums), padding=(0, 1, 0, 0))
+    for name, column in zip(names, table.columns, strict=False):
+        column.min_width = len("2026-11-22") if name == "day" else None
     for line in lines:
-        sums = [line.spent_microusd, *([line.unknown_microusd] if is_any_unknown else [])]
-        cells = [f"{line.attempts:,}", f"{line.images:,}", *(money(amount, is_play_money) for amount in sums)]
+        amounts = [line.spent_microusd, line.unknown_microusd][: 1 + is_any_unknown]
+        cells = [f"{line.attempts:,}", f"{line.images:,}", *(money(each, is_play_money) for each in amounts)]
         table.add_row(*(Text(visible(each)) for each in line.key), *cells)
     return table

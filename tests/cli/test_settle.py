@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import context
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
@@ -30,7 +30,7 @@ async def _send(setup: context.Setup) -> None:
         )
     )
     run = await store.begin_run(manifest_sha256="0" * 64)
-    for task in expand(manifest, digests=read_digest):
+    for task in Expansion(manifest, digests=read_digest):
         await store.begin(task, run=run, reserved_microusd=40_000)
     await store.aclose()
 

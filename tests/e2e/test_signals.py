@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.store.lock import StateLock
-from tests.e2e.conftest import Called, Imgpipe, Servers, at_once, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Forked, Imgpipe, Servers, at_once, images, wait_until, write_manifest
 from tests.soak.signals import KINDS, Moments
 
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
@@ -42,12 +42,13 @@ def write_big_manifest(folder: Path, base_url: str, side: int = 150) -> Path:
 
 
 @pytest.mark.timeout(180)
-def test_R14_R15_R16_R18_a_moment_of_each_kind_loses_nothing(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_R14_R15_R16_R18_a_moment_of_each_kind_loses_nothing(imgpipe: Imgpipe, forked: Forked, tmp_path: Path) -> None:
     def loop(half: int, servers: Servers, folder: Path) -> Counter[str]:
         seed = 2 * SEED + half
         moments = Moments(
-            imgpipe=imgpipe, servers=servers, folder=folder, seed=seed, tasks=40, latencies=(5, 40, 120), first=5 * half
-        )
+            imgpipe=imgpipe, at_work=forked, servers=servers, folder=folder, seed=seed, tasks=40,
+            latencies=(5, 40, 120), first=5 * half,
+        )  # fmt: skip
         return moments.run(5)
 
     done = sum(at_once(loop, tmp_path), Counter())

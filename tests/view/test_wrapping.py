@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from pipeline.view.run import say, wrapped
+from pipeline.view.console import say, wrapped
 
 TEXT = "2 refused: reword the prompts, or ask again: imgpipe retry /srv/shop/jobs/many.yaml --refused."
 
