@@ -280,6 +280,7 @@ class LedgerReader:
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
             images=attempts["ok"],
+            seen_at=datetime.now(UTC),
         )
 
     def last_run(self) -> int | None:
