@@ -40,6 +40,9 @@ class Combination:
     texts: dict[str, str]
 
 
+NO_COMBINATION = Combination("", {}, {})  # of a job without a matrix
+
+
 class Combinations:
     """All combinations of one matrix; iterate as often as needed."""
 

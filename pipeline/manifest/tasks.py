@@ -113,7 +113,7 @@ class TaskMaker:
         self._secrets = manifest.secrets
         self._params = lru_cache(_REMEMBERED)(Params.of)  # most tasks of a job share them
 
-    def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination | None) -> Iterator[tuple[Task, str]]:
+    def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination) -> Iterator[tuple[Task, str]]:
         """Yield each variant's task with the key of its name. Raises BadValue."""
         recipe = plan.recipe if plan.items is None else plan.items[row.key]
         context: Context = {"vars": self._variables, "job": plan.name}
@@ -121,16 +121,15 @@ class TaskMaker:
             context["row"] = row.data
         if row.file is not None:
             context["file"] = row.file
-        if combination is not None or row.matrix is not None:
-            own = {} if combination is None else combination.texts
-            context["matrix"] = Names("matrix", {**row.texts, **own})
+        if combination.names or row.matrix is not None:
+            context["matrix"] = Names("matrix", {**row.texts, **combination.texts})
         context["id"] = self._row_id(recipe, row, combination, context)
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
             yield self._task(row, recipe, combination, context)
 
-    def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination | None, context: Context) -> str:
-        key, label = row.key, combination.label if combination is not None else ""
+    def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
+        key, label = row.key, combination.label
         if recipe.id is not None:
             key = recipe.id.render(context)
             if "matrix" in recipe.id.roots:
@@ -140,9 +139,7 @@ class TaskMaker:
             raise _located(recipe.id, "the id of the row is empty", "give every row its own id")
         return row_id if row_id.isprintable() else printable(row_id)
 
-    def _task(
-        self, row: SourceRow, recipe: Recipe, combination: Combination | None, context: Context
-    ) -> tuple[Task, str]:
+    def _task(self, row: SourceRow, recipe: Recipe, combination: Combination, context: Context) -> tuple[Task, str]:
         task_id = f"{context['job']}/{context['id']}" + (f"@{context['variant']}" if recipe.variants > 1 else "")
         steps = _Steps()
         asked, images = self._request(steps, recipe, context)
@@ -178,7 +175,7 @@ class TaskMaker:
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
             checks=recipe.checks,
-            matrix=_matrix(row, combination),
+            matrix={**(row.matrix or {}), **combination.names},
             fields=row.fields,
         )
         return task, key
@@ -272,11 +269,6 @@ class _Steps:
 @lru_cache(maxsize=64)
 def _template(source: str) -> Template:
     return compile_template(Sandbox(), source, names=NAMES)
-
-
-def _matrix(row: SourceRow, combination: Combination | None) -> dict[str, str]:
-    own = combination.names if combination is not None else {}
-    return own if row.matrix is None else {**row.matrix, **own}
 
 
 def _located(template: Template | None, what: str, instead: str) -> BadValue:
