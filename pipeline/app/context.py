@@ -8,7 +8,7 @@ errors: on a machine with one user nothing is wrong with them.
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,7 +141,7 @@ class Setup:
             return "simulator"
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
-    def warnings(self, models: Sequence[str]) -> list[str]:
+    def warnings(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
         warnings: list[str | None] = [*self.retired(models)]
         if not self.is_play_money:

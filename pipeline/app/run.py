@@ -5,20 +5,23 @@ ending is a RunSummary.
 """
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from itertools import islice
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from pipeline.app.consent import (
     CLOCK_SLACK,
     at_most,
     begun_beside,
-    describe_hold,
     doubts,
-    lasting_holds,
+    held_models,
     owner_of,
     prices_of,
     void_holds,
@@ -30,7 +33,6 @@ from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
 from pipeline.app.planning import Planned, reading
 from pipeline.app.redo import Release, release
-from pipeline.app.signals import Signals
 from pipeline.app.stages import Pilot, both, pilot_first, plan_stage
 from pipeline.app.summary import nothing_done, summary_of
 from pipeline.engine.events import (
@@ -62,6 +64,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import WorkerOrder
+    from pipeline.engine.run import Engine
     from pipeline.senders.remote import Cluster
 
 
@@ -77,7 +80,7 @@ class ActiveRun:
     key: str
     store: Store
     reader: LedgerReader
-    signals: Signals
+    signals: "Signals"
     watch: Watcher
     confirm: Callable[[str], bool] | None  # None: there is nobody to ask
     recovery: Recovery
@@ -201,20 +204,10 @@ def _check_state(setup: Setup) -> None:
     if isinstance(manifest.output_dir, BucketUrl):
         return  # an image there becomes a conflict
     with reading(setup) as reader:
-        traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
+        traces = list(islice(find_traces(manifest.output_dir, manifest.state_dir), 3)) if reader.is_missing else []
     if traces:
         what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
         raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")
-
-
-def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:
-    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
-    held = {} if setup.flags.is_now else lasting_holds(setup, reader)
-    if held and models and ("" in held or held.keys() >= set(models)):
-        hold = max(held.values(), key=lambda hold: hold.not_before)
-        instead = f"`imgpipe run {setup.command_of_selection} --now` sends all the same"
-        raise TryLater(f"{describe_hold(hold)}; nothing was sent. {instead}", not_before=hold.not_before)
-    return held
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
@@ -232,7 +225,7 @@ async def _plan_and_go(run: ActiveRun) -> RunSummary:
         if (reason := begun_beside(run.reader, run.whole)) is not None:
             await run.store.write_doubt(reason)
             planned.warnings += doubts(run.setup, run.reader)
-        run.held = _held(run.setup, run.reader, run.whole.models)
+        run.held = held_models(run.setup, run.reader, run.whole.models)
         number = run.setup.flags.pilot
         run.pilot = Pilot(spool, number, run.setup) if number is not None and number < planned.plan.due else None
         with run.signals.asking():
@@ -349,3 +342,80 @@ def _agreed(run: ActiveRun, plan: Plan, pilot: Pilot) -> bool:
             return False
     run.listen(StagePlanned(total=plan.total, due=plan.due))
     return True
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signals:
+    """Turns INT, TERM and HUP into the two stop orders of a run. `exit` is the code of the first signal that came.
+
+    The first signal: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
+    The second: what has arrived is saved, what is in flight becomes unknown. Before sending begins, the first signal
+    stops the run in order and the second at once: nothing was sent, and that work may be killed at any moment. While a
+    question is open on the terminal, the first one ends the question. A signal that the parent had ignored (`nohup`, a
+    shell's background job) stays ignored.
+    """
+
+    def __init__(self, *, drain_s: float, is_listening: bool = True) -> None:
+        """`is_listening` False: the caller's own loop keeps its signals (a notebook, a service)."""
+        self._drain_s = drain_s
+        former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if is_listening}
+        self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
+        self._loop = asyncio.get_running_loop()
+        self._planner = asyncio.current_task()
+        self.engine: Engine | None = None  # what signals stop from here on
+        self.exit: Exit | None = None
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let a signal end what waits for a person, as a CancelledError: the loop does not turn meanwhile."""
+        for number in self._former:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, self._end_question)
+        try:
+            yield
+        finally:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take the signals, also from a library that took them for itself."""
+        for number in self._former:
+            self._loop.add_signal_handler(number, self._on, number)
+
+    def _end_question(self, number: int, _frame: FrameType | None) -> None:
+        self.exit = self.exit or _exit_of(number)
+        raise asyncio.CancelledError
+
+    def _on(self, number: signal.Signals) -> None:
+        is_first = self.exit is None
+        self.exit = self.exit or _exit_of(number)
+        if self.engine is None:
+            if not is_first:
+                os._exit(self.exit)
+            if self._planner is not None:
+                self._planner.cancel()
+        elif not is_first:
+            self.engine.abandon()
+        else:
+            self.engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
+            if number != signal.SIGINT:
+                self._loop.call_later(self._drain_s, self.engine.abandon)
+
+
+def _exit_of(number: int) -> Exit:
+    return Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED

@@ -164,7 +164,7 @@ def _engine(
     """Return the engine of one stage: signals, and the end of `max_duration`, halt it from here on."""
     looks = partial(run.reader.looks, most=REMEMBERED)
     engine = Engine(
-        run=run.number or 0,
+        number=run.number or 0,
         sender=TwinFinder(sender.send, sender.abandon, known=looks),
         ledger=run.store,
         prices=prices,

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import AsyncRetrying, retry_if_result
 
 from pipeline.engine.attempt import AttemptLedger, Attempts, AttemptSender, Begun, Prices, Step
 from pipeline.engine.events import (
@@ -52,47 +52,36 @@ class _Turn:
     last: Step = field(default_factory=lambda: Step(state=TaskState.PENDING))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Engine:
     """Runs due tasks once. Build a new one for each run, and for each stage of one."""
 
-    def __init__(
-        self,
-        *,
-        run: int,
-        sender: AttemptSender,
-        ledger: AttemptLedger,
-        prices: Prices,
-        gate: Gate,
-        wallet: Wallet,
-        policy: HaltPolicy,
-        limits: Limits,
-        retry: Retry,
-        listen: Listener,
-        counts: Counts | None = None,  # of the stages before this one, to go on with
-        halts: Halts | None = None,
-    ) -> None:
+    number: int  # of the run
+    sender: AttemptSender
+    ledger: AttemptLedger
+    prices: Prices
+    gate: Gate
+    wallet: Wallet
+    policy: HaltPolicy
+    limits: Limits
+    retry: Retry
+    listen: Listener
+    counts: Counts = field(default_factory=Counts)  # of the stages before this one, to go on with
+    halts: Halts = field(default_factory=Halts)
+
+    def __post_init__(self) -> None:
         self._attempts = Attempts(
-            run=run,
-            sender=sender,
-            ledger=ledger,
-            prices=prices,
-            gate=gate,
-            wallet=wallet,
-            retry=retry,
-            listen=self._emit,
+            run=self.number,
+            sender=self.sender,
+            ledger=self.ledger,
+            prices=self.prices,
+            gate=self.gate,
+            wallet=self.wallet,
+            retry=self.retry,
+            emit=self._emit,
             sleep=self._sleep,
         )
-        self._sender = sender
-        self._ledger = ledger
-        self._gate = gate
-        self._wallet = wallet
-        self._policy = policy
-        self._limits = limits
-        self._retry = retry
-        self._listen = listen
-        self.counts = counts if counts is not None else Counts()
-        self.halts = halts if halts is not None else Halts()
-        workers = limits.concurrency + max(2, limits.concurrency // BEYOND)
+        workers = self.limits.concurrency + max(2, self.limits.concurrency // BEYOND)
         self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=workers)
         self._busy = 0  # turns that are queued or in a worker's hands
         self._turn_over = asyncio.Condition()
@@ -113,15 +102,15 @@ class Engine:
 
     def abandon(self) -> None:
         """Stop waiting for answers: what has arrived is saved, what is in flight becomes unknown."""
-        self._sender.abandon()
+        self.sender.abandon()
 
     def gauge(self) -> Gauge:
         """Return the state of the run at this moment."""
-        throttle, wallet = self._gate.throttle, self._wallet
+        throttle, wallet = self.gate.throttle, self.wallet
         return Gauge(
             in_flight=self._attempts.in_flight,
             limit=throttle.limit,
-            concurrency=self._limits.concurrency,
+            concurrency=self.limits.concurrency,
             spent_microusd=wallet.spent_microusd,
             unknown_microusd=wallet.unknown_microusd,
             reserved_microusd=wallet.reserved_microusd,
@@ -167,11 +156,13 @@ class Engine:
     async def _feed(self, due: Iterator[Due]) -> None:
         fed = 0
         while not self._is_halted.is_set() and (item := next(due, None)) is not None:
-            if fed == self._limits.max_tasks:
+            if fed == self.limits.max_tasks:
                 self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
-            await self._put(_Turn(due=item, tally=AttemptHistory(unknowns=item.unknowns, faults=Counter(item.faults))))
+            tally = AttemptHistory(unknowns=item.unknowns, faults=Counter(item.faults))
+            self._busy += 1
+            await self._queue.put(_Turn(due=item, tally=tally))
 
     async def _feed_deferred(self) -> None:
         """Give deferred tasks another turn, as long as images have come since their last one began."""
@@ -192,10 +183,6 @@ class Engine:
         """Whether the oldest deferred task may be asked now: an image came since, and the queue has room."""
         return bool(self._deferred) and self.counts.images > self._deferred[0].images_seen and not self._queue.full()
 
-    async def _put(self, turn: _Turn) -> None:
-        self._busy += 1
-        await self._queue.put(turn)
-
     async def _work(self) -> None:
         while (turn := await self._queue.get()) is not None:
             try:
@@ -214,7 +201,7 @@ class Engine:
     async def _take_turn(self, turn: _Turn) -> None:
         if not self._is_halted.is_set() and self._closed_folder(turn) is None:
             turn.images_seen = self.counts.images
-            if (fault := exhausted(turn.tally, self._retry)) is not None:
+            if (fault := exhausted(turn.tally, self.retry)) is not None:
                 await self._give_up(turn, fault)
             else:
                 await self._ask(turn)
@@ -235,7 +222,7 @@ class Engine:
 
     async def _give_up(self, turn: _Turn, fault: Fault) -> None:
         """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
-        await self._ledger.fail([turn.due.task.id])
+        await self.ledger.fail([turn.due.task.id])
         reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
         turn.last = Step(state=TaskState.FAILED, failure=Failure(fault=fault, billed=Billed.NO, reason=reason))
         self._emit(Warned(text=reason, task_id=turn.due.task.id))
@@ -257,7 +244,7 @@ class Engine:
                 failed.append(turn.due.task.id)
         try:
             if failed:
-                await self._ledger.fail(failed)
+                await self.ledger.fail(failed)
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
         for turn in self._suspended:
@@ -293,14 +280,14 @@ class Engine:
 
         def has_more(step: Step | None) -> bool:
             failure = step.failure if step else None
-            return failure is not None and may_repeat(failure.fault, turn.tally, self._retry)
+            return failure is not None and may_repeat(failure.fault, turn.tally, self.retry)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(has_more),
             stop=lambda _state: self._is_halted.is_set(),
             wait=lambda _state: self._wait(turn),
             sleep=self._sleep,
-            retry_error_callback=_result,
+            retry_error_callback=lambda _state: None,
         )
         await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
@@ -347,7 +334,7 @@ class Engine:
     def _wait(self, turn: _Turn) -> float:
         failure = turn.last.failure
         assert failure is not None
-        seconds = wait_s(failure.fault, turn.tally, self._retry, hint_s=failure.hint_s, random=random.random)
+        seconds = wait_s(failure.fault, turn.tally, self.retry, hint_s=failure.hint_s, random=random.random)
         self._emit(
             RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=seconds, reason=failure.reason)
         )
@@ -369,7 +356,7 @@ class Engine:
             for text in self._warnings.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._policy.judged(
+        if halt := self.policy.judged(
             result,
             model=task.model,
             tries=tries,
@@ -378,7 +365,7 @@ class Engine:
             cost_microusd=begun.cost_microusd,
         ):
             self._halt(halt)
-        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED
+        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self.retry) is TaskState.FAILED
         if is_lost and turn.last.artifact is None:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
         if isinstance(result, Failure) and result.closed_folder is not None:
@@ -388,12 +375,12 @@ class Engine:
             self._look_at_throttle(failure)
 
     def _task_ended(self, state: TaskState) -> None:
-        if halt := self._policy.task_ended(state):
+        if halt := self.policy.task_ended(state):
             self._halt(halt)
 
     def _look_at_throttle(self, failure: Failure) -> None:
         """Give up when the throttle does, saying what was seen last; else report what it waits for."""
-        verdict = self._gate.throttle.verdict
+        verdict = self.gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
         else:
@@ -401,17 +388,17 @@ class Engine:
 
     def _report_pause(self, failure: Failure) -> None:
         """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
-        now, left_s = asyncio.get_running_loop().time(), self._gate.throttle.pause_left_s
+        now, left_s = asyncio.get_running_loop().time(), self.gate.throttle.pause_left_s
         if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
         self._paused_until = now + left_s
-        self._emit(Paused(reason=f"{self._gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
+        self._emit(Paused(reason=f"{self.gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
         self._is_halted.set()
         if halt.fault is not None:
             self._released.add(halt.fault)
-        self._gate.stop()
+        self.gate.stop()
         if self.halts.add(halt):
             self._emit(Halted(exit=halt.exit, reason=halt.reason))
 
@@ -423,7 +410,7 @@ class Engine:
     def _emit(self, event: Event) -> None:
         """Report an event. A listener that fails stops the run in order, as any bug does."""
         try:
-            self._listen(event)
+            self.listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
 
@@ -431,9 +418,3 @@ class Engine:
 def _found(image: Artifact, checks: Collection[str]) -> str:
     """Return what these checks found in an image; empty: nothing."""
     return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)
-
-
-def _result(state: RetryCallState) -> Step | None:
-    assert state.outcome is not None
-    step: Step | None = state.outcome.result()
-    return step

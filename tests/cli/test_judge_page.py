@@ -99,7 +99,8 @@ def test_two_windows_share_their_marks_and_undo_is_kept(context: Any, address: s
     assert one.ids() == ["mugs/blue", "mugs/red"]
     origin = address.partition("#")[0]
     assert "#" not in one.page.url  # the token is in no history
-    two = open_at(context, origin)  # the same browser finds the desk again
+    assert one.page.locator("#tables").is_hidden()  # they are files beside the static page
+    two = open_at(context, origin)  # the same browser finds the page again
     assert two.page.url == one.page.url
     one.press("Home", "p", "4")  # goes on after the mark: the stars are the second one's
     two.until("document.querySelector('#tally').textContent === '1 picked, 0 rejected, 1 left'")

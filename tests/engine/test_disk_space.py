@@ -30,7 +30,7 @@ class Disk:
         await self.guard(self.free_bytes).wait("1K", lambda: in_flight, lambda: is_over)
 
     def guard(self, free_bytes: Callable[[], Awaitable[int]]) -> DiskSpaceGuard:
-        return DiskSpaceGuard(free_bytes, sleep=self.sleep, listen=self.events.append, clock=lambda: self.now)
+        return DiskSpaceGuard(free_bytes=free_bytes, sleep=self.sleep, emit=self.events.append, clock=lambda: self.now)
 
 
 ONE = IMAGE_BYTES["1K"] + MARGIN_BYTES
