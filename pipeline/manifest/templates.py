@@ -74,10 +74,10 @@ def compile_template(sandbox: Sandbox, source: str, scope: Scope, *, origin: Ori
     try:
         return _compile(sandbox, source, scope, origin)
     except (RecursionError, SyntaxError, MemoryError):  # limits of Jinja's parser and of Python's compiler
-        bad = BadValue("the template is nested too deeply", "reduce the nesting", 1)
+        bad = BadValue("the template is nested too deeply", "reduce the nesting")
     except BadValue as error:
         bad = error
-    bad.origin = origin
+    bad.origin, bad.line = origin, bad.line or 1
     raise bad
 
 
