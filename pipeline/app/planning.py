@@ -54,13 +54,11 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
     """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
-            yield UpstreamImage(
-                task_id=task.id,
-                row=task.row,
-                path=f"{manifest.output_dir}/{task.name}.png",  # which kind it will be does not matter here
-                matrix=task.matrix,
-                fields=task.fields,
-            )
+            yield _upstream(task, f"{manifest.output_dir}/{task.name}.png")  # which kind it will be does not matter
+
+
+def _upstream(task: Task, path: str, image: InputImage | None = None) -> UpstreamImage:
+    return UpstreamImage(task_id=task.id, row=task.row, path=path, matrix=task.matrix, fields=task.fields, image=image)
 
 
 def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
@@ -105,7 +103,7 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
     number, price = plan.alike.tasks, plan.alike.known_price
     if number:
         verb = "asks" if number == 1 else "ask"
-        pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
+        pair = f" (such as {' and '.join(plan.alike_examples[0])})" if plan.alike_examples else ""
         paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
         what = f"{count(number, 'task')} {verb} for the same image as another task{pair}"
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
@@ -394,14 +392,8 @@ def upstream_of(
             if standing is FileComparison.MISSING:
                 continue  # its own task is told as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)
-            yield UpstreamImage(
-                task_id=row.task.id,
-                row=row.task.row,
-                path=path,
-                matrix=row.task.matrix,
-                fields=row.task.fields,
-                image=_as_recorded(path, artifact) if is_object(path) and standing is FileComparison.SAME else None,
-            )
+            is_unread = is_object(path) and standing is FileComparison.SAME
+            yield _upstream(row.task, path, _as_recorded(path, artifact) if is_unread else None)
 
 
 def _as_recorded(location: str, artifact: Artifact) -> InputImage:

@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, I
 from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import islice
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
@@ -203,7 +204,7 @@ def _check_state(setup: Setup) -> None:
     if isinstance(manifest.output_dir, BucketUrl):
         return  # an image there becomes a conflict
     with reading(setup) as reader:
-        traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
+        traces = list(islice(find_traces(manifest.output_dir, manifest.state_dir), 3)) if reader.is_missing else []
     if traces:
         what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
         raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")

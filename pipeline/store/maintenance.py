@@ -19,7 +19,7 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
 from pipeline.store import rows
 from pipeline.store.bucket_writer import SUPERSEDED
-from pipeline.store.files import IN_THE_WAY, read_all, split
+from pipeline.store.files import IN_THE_WAY, read_all
 from pipeline.store.ledger_file import query
 from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, attempt_record_of, kept_by
@@ -153,9 +153,8 @@ class Maintenance:
         if isinstance(outputs, Bucket):
             found, content = outputs.look(artifact.path), outputs.read(artifact.path)
             return None if found is None or content is None else _described(artifact, content, found.version)
-        folder, name = split(artifact.path)
         try:
-            with outputs.directory(folder) as fd:
+            with outputs.at(artifact.path) as (fd, name):
                 status = outputs.disk.stat(name, dir_fd=fd)
                 data = read_all(outputs.disk, name, dir_fd=fd)
         except OSError:

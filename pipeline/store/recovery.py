@@ -18,7 +18,7 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.bucket_writer import find_object
-from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query
 from pipeline.store.parts import (
@@ -29,7 +29,6 @@ from pipeline.store.parts import (
     attempt_record_of,
     find_parts,
     kept_by,
-    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
@@ -172,7 +171,7 @@ class Recoverer:
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            make_durable(disk, part.name, fd)
+            make_durable(disk, part.name, dir_fd=fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
@@ -262,15 +261,14 @@ class Recoverer:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
-        folder, name = split(record.kept)
         assert self._tree is not None
         disk = self._tree.disk
         try:
-            with self._tree.directory(folder) as fd:
+            with self._tree.at(record.kept) as (fd, name):
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                make_durable(disk, name, fd)
+                make_durable(disk, name, dir_fd=fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:
@@ -312,7 +310,6 @@ class Recoverer:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
 
     def _mtime_ns(self, artifact: Artifact) -> int:
-        folder, name = split(artifact.path)
         assert self._tree is not None
-        with self._tree.directory(folder) as fd:
+        with self._tree.at(artifact.path) as (fd, name):
             return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns

@@ -15,26 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.rows import Cost, Unknown
+    from pipeline.store.rows import Cost, RunSnapshot, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningNow:
-    """A run that goes on, at one moment."""
-
-    run: int
-    in_flight: int
-    images: int
-    left: int  # tasks it will still ask for, those in flight included
-    per_s: float | None  # images a second since it began; None: none yet
-    workers: int = 0  # sender processes; 0: it sends itself
-    workers_lost: int = 0
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if not self.per_s else self.left / self.per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +34,7 @@ class Status:
     holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
-    going: RunningNow | None = None  # a run that goes on beside this
+    going: "RunSnapshot | None" = None  # a run that goes on beside this
     command: str = "FILE"  # what is typed behind `imgpipe VERB` to mean the same manifest
     flags: Mapping[str, int] = field(default_factory=dict)  # done images in which a check found something
     edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
@@ -90,7 +73,7 @@ def status_json(status: Status) -> dict[str, object]:
     }
 
 
-def _running_json(going: RunningNow) -> dict[str, object]:
+def _running_json(going: "RunSnapshot") -> dict[str, object]:
     seconds = going.seconds_left
     return {
         **as_json(going, "run", "in_flight", "images", "left"),
@@ -100,7 +83,7 @@ def _running_json(going: RunningNow) -> dict[str, object]:
     }
 
 
-def running_sentence(going: RunningNow) -> str:
+def running_sentence(going: "RunSnapshot") -> str:
     """Return `Run 3 is in progress: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
     text = f"Run {going.run} is in progress: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
     text += f" at {going.per_s:.2g} a second" if going.per_s else ""
