@@ -9,7 +9,8 @@ LOCK := .ci/requirements.lock
 DEMO_STAMP := $(VENV)/.installed-without-tools
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHONUTF8 := 1
-WORKERS ?= 2
+# For two cores: in many tests a process, a browser or a timer is waited for.
+WORKERS ?= 3
 # Compiled tests are kept, also where containers forbid it: to compile them takes each worker 13 s of CPU.
 PYTEST := env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest
 define CHECK_PYTHON
@@ -45,7 +46,8 @@ demo: $(DEMO_STAMP)  ## pictures in half a minute: run jobs/demo.yaml against th
 test: $(STAMP)  ## the whole test suite
 	$(PYTEST) -n $(WORKERS)
 
-check: fmt lint type imports test  ## what CI runs: format, lint, types, import contracts, tests
+check: fmt lint imports  ## what CI runs: format, lint, import contracts, types beside the tests
+	@$(MAKE) --no-print-directory --jobs=2 type test
 
 fmt: $(STAMP)  ## is the code formatted? (to format it: make fmt FIX=1)
 	$(BIN)/ruff format $(if $(FIX),,--check) .

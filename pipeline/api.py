@@ -30,7 +30,6 @@ from pipeline.engine.events import StagePlanned as StagePlanned
 from pipeline.engine.events import TaskEnded as TaskEnded
 from pipeline.engine.events import Warned as Warned
 from pipeline.errors import ImgpipeError, InputError, Problem
-from pipeline.text import usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
 
 ROWS: Final = "rows.jsonl"
 KEY: Final = "_id"  # of rows that name none
-Listen = Callable[["Event"], None]
+Listen = Callable[[Event], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class Generated:
 class RunFailed(ImgpipeError):  # noqa: N818 - reads as what happened
     """The run ended early or some tasks failed; `summary` has the numbers. Raised after every image was yielded."""
 
-    def __init__(self, summary: "RunSummary") -> None:
+    def __init__(self, summary: RunSummary) -> None:
         self.summary = summary
         self.exit_code = summary.exit
         reasons = "; ".join(summary.reasons) or f"{summary.failed} failed, {summary.refused} refused"
@@ -115,7 +114,7 @@ async def run_manifest(
     repair: bool = False,
     simulate: bool = False,
     listen: Listen | None = None,
-) -> "RunSummary":
+) -> RunSummary:
     """Run a manifest like `imgpipe run`, with consent given by the call itself; `listen` is called with every event.
 
     select, exclude, max_duration_s, pilot, force and repair mean what the flags of those names mean.
@@ -194,9 +193,9 @@ async def generate(
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
-    def arrived(event: "Event") -> None:
-        if (image := _generated(event, setup, items)) is not None:
-            arrivals.put_nowait(image)
+    def arrived(event: Event) -> None:
+        if isinstance(event, TaskEnded) and event.artifact is not None:
+            arrivals.put_nowait(_of(setup, items, event.task_id, event.artifact, cost_usd=event.cost_usd))
 
     # not born in a TaskGroup, because a generator cannot hold one open while the caller has the image; it is awaited
     # below in every case, also when the caller leaves the loop
@@ -250,11 +249,12 @@ def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[st
 
 
 def _prompts_of(setup: "Setup") -> dict[str, str]:
-    from pipeline.manifest.expand import expand
-    from pipeline.manifest.inputs import read_digest
+    from pipeline.manifest.expand import Expansion
+    from pipeline.manifest.sources import read_digest
 
     return {
-        task.id.partition("/")[2].partition("@")[0]: task.prompt for task in expand(setup.manifest, digests=read_digest)
+        task.id.partition("/")[2].partition("@")[0]: task.prompt
+        for task in Expansion(setup.manifest, digests=read_digest)
     }
 
 
@@ -324,12 +324,6 @@ def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artif
         mime=artifact.mime,
         cost_usd=cost_usd,
     )
-
-
-def _generated(event: "Event", setup: "Setup", items: Mapping[str, str]) -> Generated | None:
-    if not isinstance(event, TaskEnded) or event.artifact is None:
-        return None
-    return _of(setup, items, event.task_id, event.artifact, cost_usd=usd(event.cost_microusd))
 
 
 def _display(listen: Listen) -> "Watcher":

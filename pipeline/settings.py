@@ -31,8 +31,7 @@ KEY_NAMES: Final[Mapping[Kind, Sequence[str]]] = {  # environment variables, whe
 }
 
 
-# Where a person names no model: the one that the catalogue marks as `default`, held together by a test.
-DEFAULT_MODELS: Final[Mapping[Kind, str]] = dict.fromkeys(Kind, "gemini-nano-banana-2.1")
+DEFAULT_MODEL: Final = "gemini-nano-banana-2.1"  # where a person names none
 FLEX_TIMEOUT_S: Final = 1200.0  # instead of `timeout_s` where a job is of `tier: flex`: answers take 1 to 15 minutes
 FORMER_DEFAULTS: Final = frozenset({"gemini-2.5-flash-image"})  # their images are not bought again
 
@@ -42,7 +41,7 @@ class ProviderSettings:
     """Where requests go, and the name of the API key."""
 
     kind: Kind = Kind.COMETAPI
-    model: str = DEFAULT_MODELS[Kind.COMETAPI]
+    model: str = DEFAULT_MODEL
     is_default_model: bool = True  # nobody wrote it
     vendor: Kind = Kind.COMETAPI  # whose models and prices are meant: the kind, or the one that a rehearsal stands for
     base_url: str | None = None  # None: the kind's own

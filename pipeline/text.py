@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal, InvalidOperation
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 _FINEST = Decimal("0.0001")
 MAX_USD: Final = 10**9
@@ -43,6 +43,21 @@ def usd(microusd: int) -> float:
 def usd_or_none(microusd: int | None) -> float | None:
     """Return dollars for a machine, None where there is no amount."""
     return None if microusd is None else usd(microusd)
+
+
+def as_json(noun: Any, *names: str) -> dict[str, Any]:
+    """Return the named attributes of a value (none named: all fields of the dataclass), for a JSON object.
+
+    An amount is in dollars there: `price_usd` of the field `price_microusd`. `task_id` is `task`. Of None all are None.
+    """
+    shown: dict[str, Any] = {}
+    for name in names or noun.__dataclass_fields__:
+        value = None if noun is None else getattr(noun, name)
+        if name.endswith("microusd"):
+            shown[name.removesuffix("microusd") + "usd"] = usd_or_none(value)
+        else:
+            shown["task" if name == "task_id" else name] = value
+    return shown
 
 
 class InUsd:

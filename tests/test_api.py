@@ -10,8 +10,15 @@ import pipeline
 from pipeline.api import Generated, RunFailed, explain, generate, plan_manifest, run_manifest
 from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
+from pipeline.simulator import profile
 
 PROMPTS = {"red": "A red mug", "blue": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
+
+
+@pytest.fixture(autouse=True)
+def _answers_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the simulator be its quick self where nothing names a profile: `generate` has no argument for one."""
+    monkeypatch.setattr(profile, "DEFAULT", "quick")
 
 
 async def collect(prompts: dict[str, str], folder: Path, budget_usd: float = 1.0) -> dict[str, Generated]:

@@ -19,17 +19,17 @@ def unlike_zones() -> list[str]:
     return list(unlike.values())
 
 
-def moments(zone: ZoneInfo, since: datetime, until: datetime) -> list[datetime]:
-    """Return the hours around each change of a zone's offset, and every day's change of date elsewhere."""
+def moments(zone: ZoneInfo, since: datetime, until: datetime, *, every: int = 1) -> list[datetime]:
+    """Return the hours around each change of a zone's offset, and of the days elsewhere each, or one of `every`."""
     days = [since + n * 24 * HOUR for n in range((until - since).days + 1)]
     changed = [
         day for day in days if day.astimezone(zone).utcoffset() != (day + 24 * HOUR).astimezone(zone).utcoffset()
     ]
     near = {change + n * HOUR / 2 for change in changed for n in range(-6, 104)}
-    return sorted({*days, *near})
+    return sorted({*days[::every], *near})
 
 
-@pytest.mark.parametrize("name", ["Pacific/Apia", "America/Havana", "Africa/Cairo", "Asia/Beirut", "Atlantic/Azores"])
+@pytest.mark.parametrize("name", ["Pacific/Apia", "America/Havana"])
 def test_every_hour_of_a_year_is_in_the_day_it_is_said_to_be_in(name: str) -> None:
     _check_hours(zone_of(name), [YEAR[0] + n * HOUR for n in range(365 * 24)])
 
@@ -43,7 +43,7 @@ def test_spans_follow_each_other_in_every_zone() -> None:
 @pytest.mark.parametrize("name", ["America/St_Johns", "Pacific/Apia", "Pacific/Kwajalein", "America/Sao_Paulo"])
 def test_spans_follow_each_other_through_history(name: str) -> None:
     zone = ZoneInfo(name)
-    _check_hours(zone, moments(zone, datetime(1992, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)))
+    _check_hours(zone, moments(zone, datetime(1992, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC), every=7))
 
 
 def _check_hours(zone: object, hours: list[datetime]) -> None:

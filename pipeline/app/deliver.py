@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from pipeline.app.context import Setup
+from pipeline.app.export import lines_of, read_lines, read_whole
 from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
@@ -99,8 +100,7 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
-        lines = b"".join(msgspec.json.encode(each) + b"\n" for each in delivered.receipts)
-        mirror.write(RECEIPT, lines, "application/jsonl", before=mirror.mark(RECEIPT))
+        mirror.write(RECEIPT, lines_of(delivered.receipts), "application/jsonl", before=mirror.mark(RECEIPT))
     except OSError as error:
         raise StorageError(
             f"{error.filename or place}: {error.strerror or error}; mend it, then run it again"
@@ -112,18 +112,18 @@ def _placed(target: _Target) -> Iterator[Receipt]:
     """Write the chosen images; of two tasks with the same file name the first one has it."""
     setup, recipe = target.setup, target.recipe
     seen: dict[str, str] = {}
-    for row in _chosen(setup, recipe):
+    for row, artifact in _chosen(setup, recipe):
         context = setup.manifest.context_of(row.task)
         name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
         other = seen.setdefault(name_key(name), row.task.id)
         if other == row.task.id:
-            yield _place(target, row, name)
+            yield _place(target, row, artifact, name)
         else:
             yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
-    """Yield the tasks whose images are meant: done, whole, and picked where the recipe says so."""
+def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact]]:
+    """Yield the tasks whose images are meant, and the images: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
     chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
     with reading(setup) as reader:
@@ -131,16 +131,14 @@ def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[PlanRow]:
             mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
             is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
             if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
-                yield row
+                yield row, artifact
 
 
-def _place(target: _Target, row: PlanRow, name: str) -> Receipt:
-    setup, recipe, mirror = target.setup, target.recipe, target.mirror
-    assert row.known is not None
-    assert row.known.artifact is not None
-    artifact, source = row.known.artifact, None
-    if row.known.edit is Edit.EDITED:  # it may have been edited again
-        source = _read(setup, artifact)
+def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Receipt:
+    """Bring one file up to date; what is not ours stays as it is."""
+    recipe, mirror, location = target.recipe, target.mirror, target.setup.manifest.location_of(artifact)
+    is_edited = row.known is not None and row.known.edit is Edit.EDITED  # and maybe again since
+    source = read_whole(Locations(), location) if is_edited else None
     source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
     file = name + (recipe.suffix or Path(artifact.path).suffix)
     before, there = target.former.get(file), mirror.mark(file)
@@ -150,10 +148,9 @@ def _place(target: _Target, row: PlanRow, name: str) -> Receipt:
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    is_image_itself = f"{target.place}/{file}" == setup.manifest.location_of(artifact)
-    if there == "" or is_image_itself:  # "": a link or a folder
+    if there == "" or f"{target.place}/{file}" == location:  # a link or a folder; the image itself
         return _left(receipt, before)
-    source = source if source is not None else _read(setup, artifact)
+    source = source if source is not None else read_whole(Locations(), location)
     try:
         data = _rendered(recipe, source, artifact.mime)
     except NotAnImageError as error:
@@ -213,14 +210,6 @@ def _left(receipt: Receipt, before: Receipt | None) -> Receipt:
     return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept, mark=mark)
 
 
-def _read(setup: Setup, artifact: Artifact) -> bytes:
-    location = setup.manifest.location_of(artifact)
-    data = Locations().read(location)
-    if data is None:
-        raise StorageError(f"{location} is gone; run the same command again")
-    return data
-
-
 def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
     """Move a file that is no longer meant out of the way; one that was changed stays."""
     there = mirror.mark(receipt.file)
@@ -234,10 +223,5 @@ def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
 
 def _receipts(mirror: Mirror, place: Path | BucketUrl) -> dict[str, Receipt]:
     """Return what we wrote there before, by file; what was withdrawn is not there any more."""
-    decode = msgspec.json.Decoder(Receipt).decode
-    try:
-        known = [decode(line) for line in (mirror.read(RECEIPT) or b"").splitlines()]
-    except msgspec.DecodeError as error:
-        what = f"is no list of deliveries: {error}"
-        raise InputError(Problem(file=f"{place}/{RECEIPT}", what=what, instead="move it away")) from error
+    known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
     return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}

@@ -21,7 +21,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -33,8 +33,11 @@ from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
+from pipeline.store.mirror import open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
+
+T = TypeVar("T")
 
 # -- picked images ----------------------------------------------------------------------------------------------------
 
@@ -170,8 +173,9 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
         _check_extra()
     written = Written()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        former = {shard.file: shard for shard in _index(folder / INDEX)}
+        mirror = open_mirror(folder)
+        listed = mirror.read(INDEX) or b""
+        former = {shard.file: shard for shard in read_lines(str(folder / INDEX), listed, Shard, "shards")}
         with reading(setup) as reader:
             names = sorted({name for sample in _samples(setup, reader, Written()) for name in sample.columns})
             for number, samples in enumerate(_shards(_samples(setup, reader, written), shard_size)):
@@ -184,10 +188,10 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
                     _write_shard(folder / file, kind, samples, names)
                 written.shards.append(shard)
                 written.images += shard.images
-                _write_index(folder / INDEX, [*written.shards, *_later(former, written.shards)])
+                mirror.write(INDEX, lines_of([*written.shards, *_later(former, written.shards)]), "", before=None)
         for shard in _later(former, written.shards):
             (folder / shard.file).unlink(missing_ok=True)
-        _write_index(folder / INDEX, written.shards)
+        mirror.write(INDEX, lines_of(written.shards), "", before=None)
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror}; the same command continues") from error
     return written
@@ -270,7 +274,7 @@ def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> 
             key = f"{number:06d}-{hashlib.sha256(sample.columns['id'].encode(errors='replace')).hexdigest()[:8]}"
             about = {name: sample.columns.get(name) for name in names}
             for suffix, data in (
-                (Path(sample.location).suffix, _read(locations, sample)),
+                (Path(sample.location).suffix, read_whole(locations, sample.location)),
                 (".json", msgspec.json.encode(about)),
             ):
                 member = tarfile.TarInfo(key + suffix)
@@ -278,58 +282,51 @@ def _write_tar(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> 
                 tar.addfile(member, io.BytesIO(data))
 
 
-def _read(locations: Locations, sample: _Sample) -> bytes:
-    data = locations.read(sample.location)
+def read_whole(locations: Locations, location: str) -> bytes:
+    """Return an image. Raises OSError, StorageError: it is gone."""
+    data = locations.read(location)
     if data is None:
-        raise StorageError(f"{sample.location} is gone; the same command continues")
+        raise StorageError(f"{location} is gone; run the same command again")
     return data
 
 
 def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
-    from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table, struct_array
+    from arro3.core import Array, DataType, Field, Table, struct_array
     from arro3.io import write_parquet
 
     types = {"int64": DataType.int64(), "float64": DataType.float64(), "string": DataType.string()}
-    parts = [("bytes", DataType.binary()), ("path", DataType.string())]
-    read = partial(_read, Locations())
     with ThreadPoolExecutor(READERS) as readers:
-        data = list(readers.map(read, samples))
+        data = list(readers.map(partial(read_whole, Locations()), [sample.location for sample in samples]))
+    paths = [Path(sample.location).name for sample in samples]
     images = struct_array(
-        [
-            Array(data, type=DataType.binary()),
-            Array([Path(sample.location).name for sample in samples], type=DataType.string()),
-        ],
-        fields=[Field(name, kind, nullable=True) for name, kind in parts],
+        [Array(data, type=DataType.binary()), Array(paths, type=DataType.string())],
+        fields=[Field("bytes", DataType.binary(), nullable=True), Field("path", DataType.string(), nullable=True)],
     )
-    fields, arrays = [Field("image", images.type, nullable=True)], [images]
+    columns: dict[str, Any] = {"image": images}
     for name in names:
         kind = NUMBERS.get(name, "string")
         values = [sample.columns.get(name) for sample in samples]
         texts = [None if value is None else str(value) for value in values]
-        arrays.append(Array(texts if kind == "string" else values, type=types[kind]))
-        fields.append(Field(name, types[kind], nullable=True))
+        columns[name] = Array(texts if kind == "string" else values, type=types[kind])
     features = {"image": {"_type": "Image"}}
     features |= {name: {"dtype": NUMBERS.get(name, "string"), "_type": "Value"} for name in names}
     about = msgspec.json.encode({"info": {"features": features}})
-    schema = Schema(fields, metadata={b"huggingface": about})
-    batch = RecordBatch.from_arrays(arrays, schema=schema)
-    write_parquet(Table.from_batches([batch], schema=schema), path, compression="UNCOMPRESSED", max_row_group_size=100)
+    table = Table.from_pydict(columns, metadata={b"huggingface": about})
+    write_parquet(table, path, compression="UNCOMPRESSED", max_row_group_size=100)
 
 
-def _index(path: Path) -> list[Shard]:
+def read_lines(path: str, data: bytes, kind: type[T], what: str) -> list[T]:
+    """Read what an earlier export wrote down. Raises InputError: it is something else."""
+    decode = msgspec.json.Decoder(kind).decode
     try:
-        return [msgspec.json.decode(line, type=Shard) for line in path.read_bytes().splitlines()]
-    except FileNotFoundError:
-        return []
+        return [decode(line) for line in data.splitlines()]
     except msgspec.DecodeError as error:
-        what = f"is no list of shards: {error}"
-        raise InputError(Problem(file=str(path), what=what, instead="move it away")) from error
+        raise InputError(Problem(file=path, what=f"is no list of {what}: {error}", instead="move it away")) from error
 
 
-def _write_index(path: Path, shards: Iterable[Shard]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(b"".join(msgspec.json.encode(shard) + b"\n" for shard in shards))
-    part.replace(path)
+def lines_of(items: Iterable[msgspec.Struct]) -> bytes:
+    """Return them as JSON lines."""
+    return b"".join(msgspec.json.encode(each) + b"\n" for each in items)
 
 
 def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:

@@ -19,7 +19,7 @@ import msgspec
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
-from pipeline.app.report import command_of, money_of, report_rows
+from pipeline.app.report import money_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.formats import sniff
@@ -37,8 +37,7 @@ from pipeline.report.folder import (
     thumb_link,
     wanted_thumbs,
 )
-from pipeline.report.sheet import Addresses, Heading, served_page, sheet_data
-from pipeline.report.tables import ReportRow
+from pipeline.report.sheet import Addresses, Heading, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
 from pipeline.store.reader import LedgerReader
@@ -90,7 +89,7 @@ class JudgeSession:
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
             what = "there is nothing to judge: no image exists yet"
-            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {command_of(setup)}"))
+            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {setup.command}"))
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -134,11 +133,11 @@ class JudgeSession:
             states=states,
             is_play_money=setup.is_play_money,
             written_s=int(time.time()),
-            command=command_of(setup),
+            command=setup.command,
         )
         data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
-        served = {**data, "desk": {"secret": self._secret, "change": change}}
+        served = {**data, "judge": {"secret": self._secret, "change": change}}
         chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
         return served_page(manifest.name, served, chart)
 

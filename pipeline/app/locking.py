@@ -18,7 +18,7 @@ from pipeline.store.lock import StateLock
 if TYPE_CHECKING:
     from pipeline.app.context import Setup
     from pipeline.model import Image, Sidecar, Task
-    from pipeline.store.resources import Beside, ImageCheck
+    from pipeline.store.resources import Beside, ImageCheck, StoreSettings
     from pipeline.store.store import Store
 
 POLL_S: Final = 0.1
@@ -58,15 +58,20 @@ async def open_store(
     `lock`: one that was taken before; it is let go of as well. If its directory was removed since, it is worth nothing.
     Raises TryLater: another run has the lock. InputError, StorageError, LedgerError.
     """
+    import asyncio
+
+    from pipeline.store.store import Store
+
     if lock is None or lock.state_dir != setup.manifest.state_dir or not lock.is_standing:
         lock = await _locked(setup)
     try:
         check(setup)
-        store = await _open(setup)
+        # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited.
+        opening = asyncio.create_task(Store.open(store_settings(setup)), name="open the store")
         try:
-            yield store
-        finally:
-            await store.aclose()
+            yield await asyncio.shield(opening)
+        finally:  # also when cancelled while it was being opened: until it is closed, its lock must be held
+            await (await opening).aclose()
     finally:
         lock.release()
 
@@ -88,14 +93,12 @@ async def _locked(setup: "Setup") -> StateLock:
             return lock
 
 
-async def _open(setup: "Setup") -> "Store":
-    """Open the store; when cancelled, only after it has been opened and closed: until then its lock must be held."""
-    import asyncio
-
-    from pipeline.store.store import Store
+def store_settings(setup: "Setup") -> "StoreSettings":
+    """Return where the store of a manifest lies and how it behaves."""
+    from pipeline.store.resources import StoreSettings
 
     manifest = setup.manifest
-    opening = Store.open(
+    return StoreSettings(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
         manifest=manifest.name,
@@ -104,13 +107,6 @@ async def _open(setup: "Setup") -> "Store":
         beside=sidecars_of(setup),
         check=checks_of(setup),
     )
-    # No TaskGroup: one would cancel the task it waits for, and an opened store must not be lost. It is awaited here.
-    task = asyncio.create_task(opening, name="open the store")
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await (await task).aclose()
-        raise
 
 
 def sidecars_of(setup: "Setup") -> "Beside":

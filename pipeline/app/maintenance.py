@@ -23,17 +23,18 @@ from typing import TYPE_CHECKING
 
 from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
-from pipeline.app.locking import checks_of, open_store, recorded_task, sidecars_of
+from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
-from pipeline.app.planning import file_view, plan_rows, reading, upstream_of
+from pipeline.app.planning import PRESENT, file_view, plan_rows, reading, upstream_of
 from pipeline.buckets import Locations, as_input_error
 from pipeline.errors import Exit, InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail
-from pipeline.store import integrity, resources
+from pipeline.store import integrity
 from pipeline.store import rebuild as ledger_rebuild
 from pipeline.store.integrity import Verification
 from pipeline.store.lock import StateLock
@@ -50,30 +51,16 @@ if TYPE_CHECKING:
 # -- verify -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verified:
-    """Every image of a manifest against the ledger."""
-
-    found: Verification
-    has_ledger: bool
-
-    @property
-    def exit(self) -> Exit:
-        """All well, or something for a person to do; images without any ledger are one such thing."""
-        is_well = self.found.is_sound and (self.has_ledger or not self.found.unrecorded)
-        return Exit.OK if is_well else Exit.SOME_FAILED
-
-
 def verify(
     setup: Setup, *, decode: bool = False, is_quick: bool = False, progress: Callable[[int], None] = lambda _: None
-) -> Verified:
+) -> tuple[Verification, Exit]:
     """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
+
+    The exit code: all well, or something for a person to do; images without any ledger are one such thing.
 
     Raises LedgerError, TryLater; of a bucket InputError, StorageError.
     """
     manifest = setup.manifest
-    with reading(setup) as reader:
-        has_ledger = not reader.is_missing
     found = integrity.verify_images(
         output_dir=manifest.output_dir,
         state_dir=manifest.state_dir,
@@ -83,7 +70,8 @@ def verify(
         progress=progress,
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
-    return Verified(found=found, has_ledger=has_ledger)
+    is_well = found.is_sound and (found.has_ledger or not found.unrecorded)
+    return found, Exit.OK if is_well else Exit.SOME_FAILED
 
 
 # -- rebuild ----------------------------------------------------------------------------------------------------------
@@ -96,14 +84,6 @@ def rebuild(setup: Setup) -> Rebuilt:
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
     manifest = setup.manifest
-    settings = resources.StoreSettings(
-        output_dir=manifest.output_dir,
-        state_dir=manifest.state_dir,
-        manifest=manifest.name,
-        is_play_money=setup.is_play_money,
-        beside=sidecars_of(setup),
-        check=checks_of(setup),
-    )
     whole: Rebuilt | None = None
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
@@ -114,7 +94,8 @@ def rebuild(setup: Setup) -> Rebuilt:
             with closing(Spool(manifest.state_dir)) as spool:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
-                rebuilt = ledger_rebuild.rebuild_ledger(settings, (due.task for due in spool), price=list_price(setup))
+                tasks = (due.task for due in spool)
+                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
             whole = rebuilt if whole is None else _joined(whole, rebuilt)
     assert whole is not None  # a manifest has a job
     return whole
@@ -123,10 +104,10 @@ def rebuild(setup: Setup) -> Rebuilt:
 def _tasks(setup: Setup, names: tuple[str, ...], *, is_first: bool) -> Iterator[Task]:
     """Read the tasks of one stage; the ledger is asked only from the second one on, when it can be trusted again."""
     if is_first:
-        yield from expand(setup.manifest, digests=read_digest, jobs=names)
+        yield from Expansion(setup.manifest, digests=read_digest, jobs=names)
         return
     with reading(setup) as reader:
-        yield from expand(
+        yield from Expansion(
             setup.manifest,
             digests=read_digest,
             jobs=names,
@@ -301,7 +282,7 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
 def _rejected(setup: Setup) -> Iterator[Prunable]:
     for kept in rejected(setup):
         if kept.facts is not None and not kept.facts.is_image:
-            yield _prunable(PrunableKind.REJECTED, kept.path)
+            yield _prunable(PrunableKind.REJECTED, str(kept.path))
 
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
@@ -310,49 +291,41 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     An image that a renamed task will take over is asked for. A job that the manifest has and that is empty keeps its
     images: the drive with its files may not be mounted, its table may be cut.
     """
-    locations = Locations()
     with reading(setup) as reader:
-        orphans = Orphans(setup.manifest, reader)
-        rows = plan_rows(setup, reader, on_end=orphans.ended.append)
+        orphans, files = Orphans(setup.manifest, reader), file_view(setup.manifest.output_dir, reader)
         present, empty = set[str](), set(setup.manifest.jobs)
-        for row in orphans.watch(rows):
+        for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
             present |= {row.task.id, row.verdict.former}
             empty.discard(row.task.job)
         jobs = orphans.counted().keys() - empty
         for known in reader.orphans(present):
-            record = reader.record(known.id)
-            if known.artifact is None or record is None or record["job"] not in jobs:
+            record, artifact = reader.record(known.id), known.artifact
+            if artifact is None or record is None or record["job"] not in jobs:
                 continue
-            if len(reader.makers(path=known.artifact.path)) == 1:
-                yield from _as_recorded(known.id, known.artifact, setup.manifest.location_of(known.artifact), locations)
+            location = setup.manifest.location_of(artifact)
+            if len(reader.makers(path=artifact.path)) == 1 and _is_as_recorded(location, artifact, files):
+                yield _prunable(PrunableKind.ORPHANS, location, task=known.id)
 
 
-def _as_recorded(task: str, artifact: Artifact, location: str, locations: Locations) -> Iterator[Prunable]:
-    """Yield an image that is as it was recorded."""
+def _is_as_recorded(location: str, artifact: Artifact, files: FileView) -> bool:
+    """Say whether an image is what was written; a file is read to its end, because it will be gone."""
+    if files.compare(artifact) not in PRESENT:
+        return False
     if is_object(location):
-        bucket, name = locations.find(location)
-        found = bucket.head(name)
-        if found is not None and (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns):
-            yield Prunable(
-                kind=PrunableKind.ORPHANS,
-                location=location,
-                size_bytes=found.size_bytes,
-                at=found.written_at,
-                task=task,
-            )
-        return
-    path = Path(location)
-    if path.is_file() and not path.is_symlink():
-        with path.open("rb") as file:
-            is_same = hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
-        if is_same:
-            yield _prunable(PrunableKind.ORPHANS, path, task=task)
+        return True
+    with Path(location).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
 
 
-def _prunable(kind: PrunableKind, path: Path, *, task: str | None = None) -> Prunable:
-    status = path.lstat()
-    at = datetime.fromtimestamp(status.st_mtime, UTC)
-    return Prunable(kind=kind, location=str(path), size_bytes=status.st_size, at=at, task=task)
+def _prunable(kind: PrunableKind, location: str, *, task: str | None = None) -> Prunable:
+    if is_object(location):
+        bucket, name = Locations().find(location)
+        found = bucket.look(name)
+        size_bytes, at = (0, datetime.now(UTC)) if found is None else (found.size_bytes, found.written_at)
+    else:
+        status = Path(location).lstat()
+        size_bytes, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
+    return Prunable(kind=kind, location=location, size_bytes=size_bytes, at=at, task=task)
 
 
 def _remove(each: Prunable, maintenance: Maintenance) -> None:

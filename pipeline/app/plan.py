@@ -11,7 +11,7 @@ from pipeline.app.context import Setup
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.model import BucketUrl
 from pipeline.plan.decide import MISSING, UncheckedFiles
-from pipeline.plan.plan import Plan
+from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
 from pipeline.view.plan import Forecast, PlanBill, PlanLine
@@ -27,6 +27,7 @@ def plan(setup: Setup) -> Planned:
         return make_plan(setup, reader, files=UncheckedFiles() if is_bucket else None)
 
 
+BEHIND: Final = "more tasks follow from images that are made first; they are not in this plan yet"
 FEWEST: Final = 5  # images of a run, below which its pace says nothing
 
 
@@ -49,15 +50,12 @@ def bill(setup: Setup) -> PlanBill:
             samples=plan.samples,
             notes=(
                 *planned.warnings,
-                *_ratio(setup, plan),
-                *_begun_beside(reader, plan),
-                *_holds(setup, reader),
-                *_ceilings(setup, plan, left, forecast),
+                *_doubtful(setup, reader, plan),
+                *_ends(setup, reader, plan, left=left, forecast=forecast),
                 *planned.notes,
-                *_behind(planned),
+                *(f"{job}: {BEHIND}" for job in planned.behind),
                 *_left_alone(setup, plan),
-                *_flagged(setup, plan),
-                *_free(plan),
+                *_changed(setup, plan),
                 *plan.notes,
             ),
         )
@@ -95,28 +93,23 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
 # -- what a person should know ------------------------------------------------------------------------------------
 
 
-def _begun_beside(reader: LedgerReader, plan: Plan) -> Iterator[str]:
-    reason = begun_beside(reader, plan)
-    if reason is not None:
-        yield f"more may have been spent than is known here: {reason}"
-
-
-def _holds(setup: Setup, reader: LedgerReader) -> Iterator[str]:
-    for hold in lasting_holds(setup, reader).values():
-        yield f"{describe_hold(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
-    yield from void_holds(reader)
-
-
-def _ratio(setup: Setup, plan: Plan) -> Iterator[str]:
-    """Say what a gateway bills of the list price; prices that a person wrote are not list prices."""
+def _doubtful(setup: Setup, reader: LedgerReader, plan: Plan) -> Iterator[str]:
+    """Say what a gateway bills of the list price (what a person wrote is none), and what nobody accounted for."""
     ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
     if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
         least = money(round(plan.least_microusd * ratio), setup.is_play_money)
         yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"
+    if (reason := begun_beside(reader, plan)) is not None:
+        yield f"more may have been spent than is known here: {reason}"
 
 
-def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | None) -> Iterator[str]:
-    """Say what ends the run before everything that is due is done."""
+def _ends(
+    setup: Setup, reader: LedgerReader, plan: Plan, *, left: int | None, forecast: Forecast | None
+) -> Iterator[str]:
+    """Say what keeps the run from beginning, or ends it before everything that is due is done."""
+    for hold in lasting_holds(setup, reader).values():
+        yield f"{describe_hold(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+    yield from void_holds(reader)
     limits, price = setup.limits, plan.most_microusd
     if left is not None and price is not None and price > left:
         yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
@@ -126,46 +119,36 @@ def _ceilings(setup: Setup, plan: Plan, left: int | None, forecast: Forecast | N
         yield f"the run ends after {duration(limits.max_duration_s)} (max_duration); the rest stays pending"
 
 
-def _behind(planned: Planned) -> Iterator[str]:
-    for job in planned.behind:
-        yield f"{job}: more tasks follow from images that are made first; they are not in this plan yet"
-
-
 def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say what is wrong and not due, and which command would pay for it."""
     file = setup.command_of_selection
     missing = plan.sum_of(MISSING)
     if missing.tasks:
-        price = _price(setup, missing.known_price)
         what = f"{count(missing.tasks, 'image')} missing or changed since; put them back"
-        accept = f"imgpipe run {file} --accept edited,absent"
-        yield f"{what}, accept that ({accept}), or buy them again, {price}: imgpipe run {file} --repair"
+        again = f"buy them again, {_price(setup, missing)}: imgpipe run {file} --repair"
+        yield f"{what}, accept that (imgpipe run {file} --accept edited,absent), or {again}"
     states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
     if states:
         group = plan.sum_of(*states)
         what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, left alone"
         flags = " ".join(f"--{state}" for state in states)
-        yield f"{what}; asked again, {_price(setup, group.known_price)}, by: imgpipe retry {file} {flags}"
+        yield f"{what}; asked again, {_price(setup, group)}, by: imgpipe retry {file} {flags}"
 
 
-def _flagged(setup: Setup, plan: Plan) -> Iterator[str]:
-    """Say how many images a check found fault with, and what new ones cost."""
+def _changed(setup: Setup, plan: Plan) -> Iterator[str]:
+    """Say what checks may cost, which images they found fault with, and what a run does without a request."""
     if plan.redos.tasks:
-        price = _price(setup, plan.redos.known_price)
-        yield f"checks may ask again for {count(plan.redos.tasks, 'image')}, at most {price.removeprefix('for ')} more"
-    if number := plan.flagged.tasks:
-        price = _price(setup, plan.flagged.known_price)
-        yield f"{count(number, 'image')} flagged; made anew, {price}, by: imgpipe redo {setup.command} --flagged"
+        price = _price(setup, plan.redos).removeprefix("for ")
+        yield f"checks may ask again for {count(plan.redos.tasks, 'image')}, at most {price} more"
+    if plan.flagged.tasks:
+        redo = f"imgpipe redo {setup.command} --flagged"
+        yield f"{count(plan.flagged.tasks, 'image')} flagged; made anew, {_price(setup, plan.flagged)}, by: {redo}"
+    if plan.moves:
+        yield f"{count(plan.moves, 'image')}: a new name or id, no request"
+    if plan.accepted:
+        yield f"{count(plan.accepted, 'image')}: taken as good for what is asked now, no request"
 
 
-def _price(setup: Setup, microusd: int | None) -> str:
-    return "at an unknown price" if microusd is None else f"for {money(microusd, setup.is_play_money)}"
-
-
-def _free(plan: Plan) -> list[str]:
-    """Say what a run does without a request."""
-    texts = {
-        "a new name or id, no request": plan.moves,
-        "taken as good for what is asked now, no request": plan.accepted,
-    }
-    return [f"{count(number, 'image')}: {text}" for text, number in texts.items() if number]
+def _price(setup: Setup, group: Group) -> str:
+    price = group.known_price
+    return "at an unknown price" if price is None else f"for {money(price, setup.is_play_money)}"

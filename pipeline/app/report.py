@@ -3,8 +3,6 @@
 Never locks, never sends; writes only the report's own folder.
 """
 
-import os
-import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +19,7 @@ from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
 from pipeline.report.folder import report_folder, write_report
-from pipeline.report.tables import ReportRow, ReportTotals, Version
+from pipeline.report.sheet import ReportRow, ReportTotals, Version
 from pipeline.settings import zone_of
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
@@ -43,7 +41,7 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
             spend=spend,
             is_play_money=setup.is_play_money,
             output_dir=manifest.output_dir,
-            command=command_of(setup),
+            command=setup.command,
             on_progress=progress,
         )
 
@@ -57,11 +55,6 @@ def money_of(setup: Setup, reader: LedgerReader) -> tuple[ReportTotals, list[tup
         attempts=sum(cost.attempts for cost in by_day),
     )
     return totals, [(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day]
-
-
-def command_of(setup: Setup) -> str:
-    """Return what is typed behind `imgpipe VERB` to mean this manifest, with the flags that make it mean the same."""
-    return shlex.join([os.path.relpath(setup.manifest.path), *setup.flags.words()])
 
 
 def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:

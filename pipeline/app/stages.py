@@ -121,18 +121,18 @@ async def apply_free_changes(store: Store, free: Iterable[Due]) -> FreeChanges:
         for due in batch:
             if due.reason == MOVE:
                 await _move(store, due.task, applied)
-    if applied.renamed:
-        applied.notes.append(f"{count(applied.renamed, 'image')}: kept for the new id of its task, no request")
-    if applied.moved:
-        applied.notes.append(f"{count(applied.moved, 'image')}: moved to a new name, no request")
-    if applied.accepted:
-        applied.notes.append(f"{count(applied.accepted, 'image')}: accepted as it is, no request")
+    for number, what in (
+        (applied.renamed, "kept for the new id of its task"),
+        (applied.moved, "moved to a new name"),
+        (applied.accepted, "accepted as it is"),
+    ):
+        applied.notes += [f"{count(number, 'image')}: {what}, no request"] if number else []
     return applied
 
 
 async def _move(store: Store, task: Task, applied: FreeChanges) -> None:
     try:
-        await store.move(task.id, task.name)
+        await store.maintain(partial(Maintenance.move, task_id=task.id, name=task.name))
     except Conflict as conflict:
         applied.conflicts += 1
         if len(applied.notes) < LISTED:

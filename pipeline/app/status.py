@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
+
 from pipeline.app import consent
 from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, no_task, plan_rows, reading, selected_rows
+from pipeline.app.orphans import NEAR, Orphans
+from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
@@ -24,10 +26,10 @@ from pipeline.plan.plan import PlanRow
 from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.lock import is_held
 from pipeline.store.reader import LedgerReader
-from pipeline.store.rows import PastAttempt, RunSnapshot
+from pipeline.store.rows import PastAttempt, RunSnapshot, record_of
 from pipeline.text import moment
 from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
-from pipeline.view.status import RunningNow, Status
+from pipeline.view.status import Status
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -69,7 +71,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     held = list(consent.lasting_holds(setup, reader, now=now).values())
     return replace(
         counted,
-        going=None if going is None else _running_now(going, now),
+        going=going,
         command=setup.command,
         run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
         day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
@@ -112,20 +114,6 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Status:
     )
 
 
-def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
-    seconds = (now - going.started_at).total_seconds()
-    asked = sum(going.asked.values()) - going.in_flight
-    return RunningNow(
-        run=going.run,
-        in_flight=going.in_flight,
-        images=going.images,
-        left=max(0, going.due - asked),
-        per_s=going.images / seconds if going.images and seconds > 0 else None,
-        workers=going.workers,
-        workers_lost=going.workers_lost,
-    )
-
-
 def _tasks(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Iterator[StatusTask]:
     yield from map(status_task, selected_rows(setup, reader, files=UncheckedFiles() if is_running else None))
     if setup.flags.selection.wants_orphans:
@@ -156,14 +144,19 @@ def flags_text(flags: Mapping[str, str]) -> str:
 def status_task(row: PlanRow) -> StatusTask:
     """Return one task as lists show it."""
     known = row.known
+    reason = row.verdict.note or (known.reason or flags_text(known.flags) if known else "")
+    return _task(row.task.id, row.task.job, state_of(row), known, reason)
+
+
+def _task(task_id: str, job: str, state: TaskState, known: Known | None, reason: str) -> StatusTask:
     return StatusTask(
-        id=row.task.id,
-        job=row.task.job,
-        state=state_of(row),
+        id=task_id,
+        job=job,
+        state=state,
         artifact=known.artifact if known else None,
         attempts=known.attempts if known else 0,
         cost_microusd=known.cost_microusd if known else 0,
-        reason=row.verdict.note or (known.reason or flags_text(known.flags) if known else ""),
+        reason=reason,
     )
 
 
@@ -180,11 +173,11 @@ def task_history(setup: Setup, task_id: str) -> TaskHistory:
         if row is None and known is None:
             raise InputError(no_task(task_id, near, setup.command))
         attempts = reader.attempts(task_id)
-        records = records_of(reader, task_id, attempts)
+        records, state_dir = records_of(reader, task_id, attempts), setup.manifest.state_dir
         return TaskHistory(
             task=status_task(row) if row is not None else _orphan(known, reader.record(task_id)),
             attempts=[attempt_line(attempt, records.get(attempt.fingerprint)) for attempt in attempts],
-            asked=[*_asked(attempts, records, setup.manifest.state_dir), *_next(row, records)],
+            asked=[*_asked(attempts, records, state_dir), *_next(row, records, state_dir)],
         )
 
 
@@ -202,15 +195,8 @@ def _find(setup: Setup, reader: LedgerReader, task_id: str) -> tuple[PlanRow | N
 def _orphan(known: Known | None, record: Record | None) -> StatusTask:
     """Return a task that only the ledger knows."""
     assert known is not None
-    return StatusTask(
-        id=known.id,
-        job=str((record or {}).get("job", "")),
-        state=known.state,
-        artifact=known.artifact,
-        attempts=known.attempts,
-        cost_microusd=known.cost_microusd,
-        reason="orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else ""),
-    )
+    reason = "orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else "")
+    return _task(known.id, str((record or {}).get("job", "")), known.state, known, reason)
 
 
 def records_of(reader: LedgerReader, task_id: str, attempts: Sequence[PastAttempt]) -> dict[str, Record]:
@@ -229,14 +215,11 @@ def _asked(
         yield f"{attempts_are} asked for", recorded(record, state_dir)
 
 
-def _next(row: PlanRow | None, records: Mapping[str, Record]) -> Iterator[tuple[str, Request]]:
+def _next(row: PlanRow | None, records: Mapping[str, Record], state_dir: Path) -> Iterator[tuple[str, Request]]:
     """Yield what the manifest asks for now, where that was never sent."""
     if row is not None and (task := row.task).fingerprint not in records:
         when = "the manifest asks now for" if row.verdict.reason is None else "a run asks next for"
-        images = [{"path": str(image.path), "sha256": image.sha256} for image in task.images]
-        record = {name: getattr(task, name) for name in ("prompt", "system", "model", *PARAMETERS)}
-        request = recorded({**record, "images": images, "matrix": task.matrix, "fields": task.fields}, Path("/"))
-        yield when, request
+        yield when, recorded(msgspec.json.decode(record_of(task, state_dir)), state_dir)
 
 
 def recorded(record: Record, state_dir: Path) -> Request:

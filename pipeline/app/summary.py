@@ -25,6 +25,7 @@ def summary_of(run: "ActiveRun", plan: Plan) -> RunSummary:
     """Sum up one run: what it did, what was so before it, and the most severe of all exit codes."""
     counts, halts, wallet, states = run.counts, run.halts, run.wallet, run.counts.states
     both = plan.states + Counter(states)
+    trouble = [f"no more repeats in this run; seen last: {counts.trouble}"] if counts.trouble else []
     summary = RunSummary(
         run=run.number,
         exit=Exit.OK,
@@ -48,7 +49,7 @@ def summary_of(run: "ActiveRun", plan: Plan) -> RunSummary:
         budget_left_microusd=wallet.left_microusd,
         not_before=None if halts.not_before is None else moment(halts.not_before),
         is_play_money=run.setup.is_play_money,
-        reasons=(*_barred(plan, counts), *(halts.reasons or _trouble(counts))),
+        reasons=(*_barred(plan, counts), *(halts.reasons or trouble)),
         workers=run.worker_counts(),
         cautions=tuple(doubt_of_today(run.setup, run.reader)),
     )
@@ -66,11 +67,6 @@ def _exits(summary: RunSummary, plan: Plan, run: "ActiveRun") -> Iterator[Exit]:
         yield Exit.STORAGE
     if summary.pending and not len(run.halts):
         yield Exit.TRY_LATER
-
-
-def _trouble(counts: Counts) -> Iterator[str]:
-    if counts.trouble:
-        yield f"no more repeats in this run; seen last: {counts.trouble}"
 
 
 def _barred(plan: Plan, counts: Counts) -> Iterator[str]:

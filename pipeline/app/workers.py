@@ -31,10 +31,10 @@ from pipeline.senders.cluster import LOCAL, joined, nodes, start_workers
 from pipeline.senders.local import LocalSender
 from pipeline.senders.remote import Cluster
 from pipeline.settings import Limits, ProviderSettings
-from pipeline.store.images import StoredImages
+from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.rejected import WORKERS_MARK, apart_dir
-from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
-from pipeline.store.store import BUCKET_WORKERS, Store
+from pipeline.store.resources import StoreSettings, open_worker_resources
+from pipeline.store.store import Store
 from pipeline.text import count
 
 FOLDERS: Final = 200  # of input images, of each of which one is looked at
@@ -111,10 +111,10 @@ async def open_worker(order: WorkerOrder) -> AsyncIterator[LocalSender]:
         ledger_id=order.ledger_id,
         is_apart=not order.is_state_seen,
     )
-    pool = WriterPool(BUCKET_WORKERS if isinstance(order.output_dir, BucketUrl) else settings.workers)
+    pool = WriterPool(settings.threads)
     try:
         client = Client(order.provider, key=order.key(), limits=order.limits, catalogue=Catalogue(order.prices))
-        images = StoredImages(settings, resources, pool)
+        images = StoredImages(resources, pool)
         async with client, LocalSender(client, images, manifest=order.manifest) as sender:
             yield sender
     finally:
@@ -182,7 +182,7 @@ def _size_bytes(path: str, locations: Locations) -> int | None:
     if not is_object(path):
         return os.stat(path).st_size  # noqa: PTH116 - names that are not UTF-8 stay strings
     bucket, name = locations.find(path)
-    found = bucket.head(name)
+    found = bucket.look(name)
     return None if found is None else found.size_bytes
 
 

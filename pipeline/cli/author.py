@@ -21,7 +21,7 @@ from pipeline.errors import Exit, InputError
     help="Rows written in place, a folder of images, a table, or every combination of some values.",
 )
 def init(file: Path, example: Any) -> int:
-    """Write a commented manifest to FILE, and the small data its example needs beside it. Nothing is overwritten.
+    """Write a commented manifest to FILE, and the data files of the example beside it. Nothing is overwritten.
 
     \b
     imgpipe init jobs/first.yaml
@@ -38,10 +38,10 @@ def init(file: Path, example: Any) -> int:
 @verb
 @click.argument("files", type=f.FILE, nargs=-1, required=True)
 @f.variables
-def validate(files: tuple[Path, ...], variables: tuple[str, ...], allow_env: tuple[str, ...]) -> int:
+def validate(files: tuple[Path, ...], **flags: Any) -> int:
     """Check each FILE and all its rows, inputs and output names; list every problem as file:line:column.
 
-    Exit code 0: all are well, and how many tasks each makes. 2: what is wrong, and what to write instead.
+    Exit code 0: all are valid; prints how many tasks each makes. 2: prints what is wrong, and what to write instead.
 
     \b
     imgpipe validate jobs/*.yaml
@@ -49,11 +49,10 @@ def validate(files: tuple[Path, ...], variables: tuple[str, ...], allow_env: tup
     from pipeline.app import context, plan
     from pipeline.text import count, visible
 
-    flags = f.compose_flags(variables=variables, allow_env=allow_env, profile=None)
     is_bad = False
     for file in files:
         try:
-            setup = context.prepare(file, flags)
+            setup = context.prepare(file, f.compose_flags(**flags))
             planned = plan.plan(setup)
         except InputError as error:
             is_bad = True
@@ -103,16 +102,16 @@ def completion(shell: str) -> int:
 
 
 @verb
-@click.option("--port", type=click.IntRange(0, 65_535), default=8787, show_default=True, help="0: any free port.")
+@click.option("--port", type=f.PORT, default=8787, show_default=True, metavar="N", help="0: any free port.")
 @click.option(
     "--profile",
     type=f.FILE,
     metavar="FILE",
     help="Latency, limits and faults: a YAML file, or busy, calm, quick or stormy.",
 )
-@click.option("--bill", type=f.FILE, help="Append one JSON line per answer to this file.")
+@click.option("--bill", type=f.FILE, metavar="FILE", help="Append one JSON line per answer to FILE.")
 def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
-    """Serve the API on this machine, for rehearsal: the same wire, play money, pictures drawn from the prompt.
+    """Serve the API on this machine, for rehearsal: the same protocol, play money, pictures drawn from the prompt.
 
     \b
     imgpipe simulate --port 8787 --bill bill.jsonl
@@ -126,7 +125,7 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
     def announce(simulator: Simulator) -> None:
         """Print the address."""
         print(simulator.base_url, flush=True)
-        print("serving; Ctrl-C stops it. Any API key is accepted, every image costs play money.", file=sys.stderr)
+        print("Serving until Ctrl-C. Any API key is accepted, every image costs play money.", file=sys.stderr)
 
     asyncio.run(serve(load_profile(profile), port=port, bill=bill, announce=announce))
     return Exit.OK

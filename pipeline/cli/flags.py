@@ -6,17 +6,17 @@ click alone: with rich, a page took five times as long to appear.
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from pipeline.text import parse_duration, parse_usd
+from pipeline.text import parse_duration, parse_usd, visible
 
 if TYPE_CHECKING:
-    from datetime import datetime, tzinfo
-
     from pipeline.app.context import Flags, Setup
 
 
@@ -27,13 +27,13 @@ TOPICS: Final = {  # options by topic, in the order of a page; what is in none c
     "Which images are made again": ("force", "repair", "accept"),
     "Budget, rate and time": (
         "pilot",
-        "budget",
+        "budget_microusd",
         "is_yes",
         "concurrency",
         "rpm",
-        "max_duration",
-        "drain",
-        "wait_lock",
+        "max_duration_s",
+        "drain_s",
+        "wait_lock_s",
         "is_now",
     ),
     "Many machines": ("ray", "workers"),
@@ -170,11 +170,38 @@ def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return wrap
 
 
+ACCEPTED: Final = ("prompt", "inputs", "params", "model", "edited", "absent", "refused")
+
+
+def _accepted(_context: click.Context, _param: click.Parameter, values: tuple[str, ...]) -> frozenset[str]:
+    """Split `--accept edited,absent`."""
+    words = [word.strip() for value in values for word in value.split(",")]
+    for word in words:
+        if word not in ACCEPTED:
+            raise click.UsageError(f"--accept {word!r} is not known; write any of {', '.join(ACCEPTED)}")
+    return frozenset(words)
+
+
+def _variables(_context: click.Context, _param: click.Parameter, pairs: tuple[str, ...]) -> dict[str, str]:
+    """Split `K=V` pairs."""
+    for pair in pairs:
+        if "=" not in pair:
+            raise click.UsageError(f"--var {pair} has no value; write --var {pair}=VALUE")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
+# An option's parameter has the name of the field of `app.context.Flags` or `plan.selection.Selection` that it sets.
+COUNT: Final = click.IntRange(min=1)
+MANY: Final = click.IntRange(1, 10_000)
+PORT: Final = click.IntRange(0, 65_535)
+switch: Final = partial(click.option, is_flag=True)
+repeated: Final = partial(click.option, multiple=True)
+number: Final = partial(click.option, type=COUNT, metavar="N")
+span: Final = partial(click.option, type=Duration(), metavar="TIME")
+
 manifest = click.argument("file", type=FILE, required=False, metavar="FILE")  # see `file_and_profile`
-wait_lock = click.option(
-    "--wait-lock", type=Duration(), default=0.0, metavar="TIME", help="Wait this long for another run to end."
-)
-as_json = click.option("--json", "is_json", is_flag=True, help="One JSON document on stdout, for programs.")
+wait_lock = span("--wait-lock", "wait_lock_s", default=0.0, help="Wait up to this long for another run to end.")
+as_json = switch("--json", "is_json", help="Print the result as JSON on stdout.")
 picks = click.option(
     "--picks",
     type=FILE,
@@ -182,12 +209,12 @@ picks = click.option(
     help="Picks file, merged with the marks of judge; default: report/picks.json beside the images.",
 )
 variables = _apply(
-    click.option("--var", "variables", multiple=True, metavar="K=V", help="Set vars.K; repeat it for more than one."),
-    click.option(
+    repeated("--var", "variables", metavar="K=V", callback=_variables, help="Set vars.K; may be repeated."),
+    repeated(
         "--allow-env",
-        multiple=True,
         metavar="NAME",
-        help="Let `vars` read this environment variable although its name looks like a secret's.",
+        callback=lambda _context, _param, names: frozenset(names),
+        help="Let vars read this environment variable although its name looks like that of a secret.",
     ),
 )
 locating = _apply(
@@ -198,90 +225,69 @@ locating = _apply(
         flag_value="",
         default=None,
         metavar="[PROFILE]",
-        help="Use the built-in simulator, play money, and directories of its own (-simulated). PROFILE: a file or a"
-        " built-in name.",
+        help="Rehearse on the built-in simulator: play money, directories of its own (-simulated). PROFILE: a file,"
+        " or busy, calm, quick or stormy.",
     ),
 )
 selecting = _apply(
-    click.option(
+    repeated(
         "--select",
-        multiple=True,
         metavar="PATTERN",
-        help="Only tasks that match: an id such as 'mugs/*', job:NAME, tag:NAME, state:NAME (also"
-        " missing, orphaned), mark:picked (or rejected,"
-        " none). Repeat it for more.",
+        help="Only tasks that match: an id or a pattern such as 'mugs/*', job:NAME, tag:NAME, state:NAME (also"
+        " missing, orphaned), flag:NAME, mark:picked (or rejected, none). May be repeated.",
     ),
-    click.option("--exclude", multiple=True, metavar="PATTERN", help="All tasks but those that match."),
-    click.option(
-        "--strict-select", "is_strict_select", is_flag=True, help="A pattern that matches nothing is an error."
-    ),
-    click.option("--first", type=click.IntRange(min=1), metavar="N", help="Only the first N of them."),
-    click.option("--sample", type=click.IntRange(min=1), metavar="N", help="N of them, chosen at random."),
-    click.option(
-        "--seed",
-        type=int,
-        default=0,
-        metavar="S",
-        help="Seed of the random choice: the same seed chooses the same tasks.",
-    ),
+    repeated("--exclude", metavar="PATTERN", help="Leave out tasks that match."),
+    switch("--strict-select", "is_strict_select", help="A pattern that matches nothing is an error."),
+    number("--first", help="Only the first N selected tasks."),
+    number("--sample", help="N of the selected tasks, chosen at random."),
+    click.option("--seed", type=int, default=0, metavar="S", help="Seed of --sample: the same seed, the same tasks."),
     locating,
 )
 deciding = _apply(
-    click.option(
-        "--force", is_flag=True, help="Replace images that were edited since; the edited ones go to superseded/."
-    ),
-    click.option("--repair", is_flag=True, help="Buy images again that are missing or were changed."),
-    click.option(
+    switch("--force", help="Replace edited images too; the edited files move to superseded/."),
+    switch("--repair", help="Buy images again that are missing or were changed."),
+    repeated(
         "--accept",
-        multiple=True,
-        callback=lambda _context, _param, values: accepted_words(values),
+        callback=_accepted,
         metavar="WHAT",
-        help="Take present images as good although prompt, inputs, params or model changed; images that a person"
-        " changed (edited) or removed (absent), and refusals (refused), as they are. Several with commas; nothing is"
-        " paid. plan only shows it, run remembers.",
-    ),
-    click.option("--budget", type=Dollars(), metavar="USD", help="Spend at most this in the run, such as 20 or 0.50."),
-    click.option(
-        "-j", "--concurrency", type=click.IntRange(1, 10_000), metavar="N", help="At most N requests in flight."
+        help="Keep images although the manifest changed (prompt, inputs, params, model), a person edited or removed"
+        " them (edited, absent), or keep refusals (refused). Several with commas. Nothing is bought; plan shows the"
+        " effect, run records it.",
     ),
     click.option(
-        "--rpm", type=click.FloatRange(min=0, min_open=True), metavar="N", help="At most N requests in any minute."
+        "--budget",
+        "budget_microusd",
+        type=Dollars(),
+        metavar="USD",
+        help="Spend at most this in the run, such as 20 or 0.50.",
     ),
+    number("-j", "--concurrency", type=MANY, help="At most N requests in flight."),
+    number("--rpm", type=click.FloatRange(min=0, min_open=True), help="At most N requests in any minute."),
 )
 cluster = click.option(
     "--ray",
     metavar="ADDRESS",
-    help="Send from the machines of a Ray cluster: auto or HOST:PORT, or local for one on this machine alone.",
+    help="Send from a Ray cluster: auto or HOST:PORT; local starts Ray on this machine.",
 )
 running = _apply(
-    click.option(
+    number(
         "--pilot",
-        type=click.IntRange(min=1),
-        metavar="N",
         help="Buy N tasks spread over jobs and axes, say what the rest will cost and take, and end with exit code 8.",
     ),
-    click.option("--now", "is_now", is_flag=True, help="Send although the provider asked to wait (`status` says why)."),
-    click.option(
-        "--max-duration", type=Duration(), metavar="TIME", help="Send nothing new after this (50m); exit code 10."
-    ),
-    click.option(
+    switch("--now", "is_now", help="Send although the provider asked to wait (status shows why)."),
+    span("--max-duration", "max_duration_s", help="Send nothing new after this time (50m); exit code 10."),
+    span(
         "--drain",
-        type=Duration(),
+        "drain_s",
         default=25.0,
-        metavar="TIME",
-        help="On TERM, wait this long for what is in flight (default 25s).",
+        help="After SIGTERM, wait up to this long for requests in flight (default 25s).",
     ),
-    click.option("-y", "--yes", "is_yes", is_flag=True, help="Agree to spending above $5 without being asked."),
+    switch("-y", "--yes", "is_yes", help="Do not ask before spending more than $5."),
     wait_lock,
     cluster,
-    click.option(
-        "--workers",
-        type=click.IntRange(1, 10_000),
-        metavar="N",
-        help="Sender processes on it (default: one a node; local: one a core).",
-    ),
-    click.option("-q", "--quiet", is_flag=True, help="No output when all is well: for cron."),
-    click.option("-v", "--verbose", is_flag=True, help="Log every attempt."),
+    number("--workers", type=MANY, help="Number of sender processes (default: one per node; local: one per core)."),
+    switch("-q", "--quiet", help="Print nothing when all is well: for cron."),
+    switch("-v", "--verbose", help="Log every attempt."),
     click.option(
         "--progress",
         type=click.Choice(["auto", "rich", "plain", "none"]),
@@ -292,22 +298,10 @@ running = _apply(
         "--log-format",
         type=click.Choice(["text", "json"]),
         default="text",
-        help="Log lines for people or, every event as an object, for programs.",
+        help="text: lines for people; json: every event as an object, for programs.",
     ),
     click.option("--log-file", type=FILE, metavar="FILE", help="Append the log to FILE too."),
 )
-
-
-ACCEPTED: Final = ("prompt", "inputs", "params", "model", "edited", "absent", "refused")
-
-
-def accepted_words(values: tuple[str, ...]) -> tuple[str, ...]:
-    """Split `--accept edited,absent`."""
-    words = [word.strip() for value in values for word in value.split(",")]
-    for word in words:
-        if word not in ACCEPTED:
-            raise click.UsageError(f"--accept {word!r} is not known; write any of {', '.join(ACCEPTED)}")
-    return tuple(words)
 
 
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
@@ -319,32 +313,17 @@ def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str
     return file, simulate
 
 
-def variables_of(pairs: tuple[str, ...]) -> dict[str, str]:
-    """Split `K=V` pairs."""
-    for pair in pairs:
-        if "=" not in pair:
-            raise click.UsageError(f"--var {pair} has no value; write --var {pair}=VALUE")
-    return dict(pair.split("=", 1) for pair in pairs)
-
-
 def compose_flags(
     *,
-    variables: tuple[str, ...],
-    allow_env: tuple[str, ...] = (),
-    profile: str | None,
+    profile: str | None = None,
     select: tuple[str, ...] = (),
     exclude: tuple[str, ...] = (),
     first: int | None = None,
     sample: int | None = None,
     seed: int = 0,
-    rpm: float | None = None,
-    budget: int | None = None,
     force: bool = False,
     repair: bool = False,
-    accept: tuple[str, ...] = (),
-    max_duration: float | None = None,
-    drain: float = 25.0,
-    wait_lock: float = 0.0,
+    accept: frozenset[str] = frozenset(),
     **others: Any,
 ) -> "Flags":
     """Return the flags as `app` takes them; `profile` is the value of `--simulate`, None when it was not given."""
@@ -354,11 +333,7 @@ def compose_flags(
     from pipeline.plan.selection import Selection
 
     return Flags(
-        variables=variables_of(variables),
-        allow_env=frozenset(allow_env),
         selection=Selection(select=select, exclude=exclude, first=first, sample=sample, seed=seed),
-        rpm=rpm,
-        budget_microusd=budget,
         rules=Rules(
             force=force,
             repair=repair,
@@ -366,9 +341,6 @@ def compose_flags(
             edits=frozenset(edit for edit in Edit if edit in accept),
             accept_refused="refused" in accept,
         ),
-        max_duration_s=max_duration,
-        drain_s=drain,
-        wait_lock_s=wait_lock,
         simulate=profile is not None,
         profile=profile or None,
         **others,
@@ -383,48 +355,23 @@ def prepare(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup"
     return context.prepare(path, compose_flags(profile=profile, **flags))
 
 
+# -- what several verbs print -------------------------------------------------------------------------------------
+
+
 def print_json(document: object) -> None:
-    """Write one JSON document on one line to stdout."""
+    """Write one JSON document on one line to stdout; what JSON does not have (a path) as text."""
     import msgspec
 
     try:
-        text = msgspec.json.encode(document).decode()
+        text = msgspec.json.encode(document, enc_hook=str).decode()
     except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, as JSON may
         import json
 
-        text = json.dumps(document, default=msgspec.to_builtins, separators=(",", ":"))
+        text = json.dumps(document, default=partial(msgspec.to_builtins, enc_hook=str), separators=(",", ":"))
     print(text)
 
 
-def plain(noun: Any) -> dict[str, object]:
-    """Return the fields of a dataclass, for JSON."""
-    import dataclasses
-
-    return dataclasses.asdict(noun)
-
-
-def groups(text: str, known: tuple[str, ...]) -> list[str]:
-    """Split `--by job,day`."""
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
-        if name not in known:
-            raise click.UsageError(f"--by {name!r} is not known; write any of {', '.join(known)}")
-    return list(dict.fromkeys(names)) or [known[0]]
-
-
-def moment_option(text: str | None, zone: "tzinfo") -> "datetime | None":
-    """Read `--since`: a date, which begins where its zone says, or an age such as 30d."""
-    if text is None:
-        return None
-    from datetime import UTC, datetime, timedelta
-
-    age_s = parse_duration(text)
-    if age_s is not None:
-        return datetime.now(UTC) - timedelta(seconds=age_s)
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise click.UsageError(
-            f"--since {text!r} is not a date; write a date (2026-11-01) or an age (30d, 12h)"
-        ) from None
-    return found if found.tzinfo else found.replace(tzinfo=zone)
+def print_left(left: Iterable[tuple[str, str]]) -> None:
+    """Write what was left undone, each with its reason, to stderr."""
+    for name, reason in left:
+        print(f"left: {visible(name)}: {visible(reason)}", file=sys.stderr)

@@ -1,25 +1,32 @@
 """The verbs that only read: plan, status, report, judge, explain, cost, export."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli import terminal
 from pipeline.cli.flags import verb
 from pipeline.errors import Exit, InputError
+from pipeline.text import as_json, count, parse_duration, visible
+from pipeline.view.console import is_redrawable, open_console
+
+if TYPE_CHECKING:
+    from datetime import datetime, tzinfo
+
+    from pipeline.app.context import Setup
 
 
 @verb
 @f.manifest
-@click.option("--detailed-exitcode", is_flag=True, help="0 nothing to do, 20 work, 2 invalid.")
+@f.switch("--detailed-exitcode", help="Exit with 0 when nothing is due, 20 when something is, 2 when FILE is invalid.")
 @f.selecting
 @f.deciding
 @f.as_json
 def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: Any) -> int:
-    """Show what a run of FILE would do, why, and for how much. Reads only; of the network only buckets in FILE.
+    """Show what a run of FILE would do, why, and for how much. Read-only; it connects to nothing but buckets in FILE.
 
     \b
     imgpipe plan jobs/catalogue.yaml
@@ -38,20 +45,20 @@ def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: 
     if is_json:
         f.print_json(plan_json(bill))
     else:
-        show_plan(bill, terminal.console())
+        show_plan(bill, open_console())
     return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
 
 
 @verb
 @f.manifest
 @click.argument("task_id", metavar="[ID]", required=False)
-@click.option("--tasks", is_flag=True, help="One line per task as well.")
+@f.switch("--tasks", help="Show one line per task as well.")
 @f.selecting
 @f.as_json
 def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, **flags: Any) -> int:
     """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
 
-    It only looks, also while a run writes.
+    Read-only, also beside a run.
 
     \b
     imgpipe status jobs/demo.yaml
@@ -63,11 +70,11 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
     from pipeline.view import status as view
 
     setup = f.prepare(file, **flags)
-    console = terminal.console()
+    console = open_console()
     if task_id is not None:
         history = status.task_history(setup, task_id)
         if is_json:
-            f.print_json({**explain.task_json(history.task), "history": [f.plain(one) for one in history.attempts]})
+            f.print_json({**explain.task_json(history.task), "history": [asdict(one) for one in history.attempts]})
         else:
             explain.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
@@ -84,21 +91,20 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
 
 @verb
 @f.manifest
-@click.option("--open", "is_open", is_flag=True, help="Open the page in a browser.")
+@f.switch("--open", "is_open", help="Open the page in a browser.")
 @f.selecting
 def report(*, file: Path | None, is_open: bool, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
 
-    Of images in a bucket it is in the state directory. The page filters by job and state, compares before and after,
-    and saves picks for `export` and `redo`.
+    With images in a bucket, report/ is in the state directory. The page filters by job and state, compares before and
+    after, and saves picks for `export` and `redo`.
 
     \b
     imgpipe report jobs/demo.yaml --open
     """
     from pipeline.app import report
-    from pipeline.text import visible
 
-    progress = _count_thumbnails if terminal.is_lively() else None
+    progress = _count_thumbnails if is_redrawable() else None
     page = report.report(f.prepare(file, **flags), progress=progress)
     print(visible(str(page)))
     if is_open:
@@ -115,17 +121,35 @@ def _count_thumbnails(number: int, total: int) -> None:
         print(f"\rthumbnails: {number:,} of {total:,}", end=end, file=sys.stderr, flush=True)
 
 
+GROUPS: Final = ("job", "model", "day")
+
+
+def _groups(_context: click.Context, _param: click.Parameter, text: str) -> list[str]:
+    """Split `--by job,day`."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    for name in names:
+        if name not in GROUPS:
+            raise click.UsageError(f"--by {name!r} is not known; write any of {', '.join(GROUPS)}")
+    return list(dict.fromkeys(names)) or [GROUPS[0]]
+
+
 @verb
 @f.manifest
-@click.option("--since", metavar="TIME", help="A date (2026-11-01) or an age (30d, 12h).")
-@click.option("--by", default="job", show_default=True, metavar="job,model,day", help="Group by any of these.")
+@click.option("--since", metavar="TIME", help="Only requests since a date (2026-11-01) or an age (30d, 12h).")
+@click.option(
+    "--by",
+    default="job",
+    show_default=True,
+    metavar="job,model,day",
+    callback=_groups,
+    help="Group by one or several of these.",
+)
 @f.locating
 @f.as_json
-def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, **flags: Any) -> int:
-    """Sum up what the tasks of FILE did cost, by job, model, day or any of these together.
+def cost(*, file: Path | None, since: str | None, by: list[str], is_json: bool, **flags: Any) -> int:
+    """Sum what the tasks of FILE have cost, by job, model, day or several of them.
 
-    What may have been billed (an answer that never came) is a column of its own. Days are those of
-    limits.tz, as for budgets.
+    What may have been billed (no answer came) is a column of its own. Days are those of limits.tz, as for budgets.
 
     \b
     imgpipe cost jobs/nightly.yaml
@@ -136,26 +160,45 @@ def cost(*, file: Path | None, since: str | None, by: str, is_json: bool, **flag
     from pipeline.view import status as view
 
     setup = f.prepare(file, **flags)
-    groups = f.groups(by, ("job", "model", "day"))
-    lines = report.costs(setup, by=groups, since=f.moment_option(since, zone_of(setup.limits.tz)))
+    lines = report.costs(setup, by=by, since=_since(since, zone_of(setup.limits.tz)))
     if is_json:
-        f.print_json(view.costs_json(groups, lines))
+        f.print_json(view.costs_json(by, lines))
     else:
-        view.show_costs(groups, lines, terminal.console(), is_play_money=setup.is_play_money)
+        view.show_costs(by, lines, open_console(), is_play_money=setup.is_play_money)
     return Exit.OK
+
+
+def _since(text: str | None, zone: "tzinfo") -> "datetime | None":
+    """Read a date, which begins where its zone says, or an age such as 30d."""
+    if text is None:
+        return None
+    from datetime import UTC, datetime, timedelta
+
+    age_s = parse_duration(text)
+    if age_s is not None:
+        return datetime.now(UTC) - timedelta(seconds=age_s)
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(
+            f"--since {text!r} is not a date; write a date (2026-11-01) or an age (30d, 12h)"
+        ) from None
+    return found if found.tzinfo else found.replace(tzinfo=zone)
 
 
 @verb
 @click.argument("path", type=f.Location())
-@click.option("--state-dir", type=f.FILE, metavar="DIR", help="Whose ledger to ask, for an image that was moved away.")
+@click.option(
+    "--state-dir", type=f.FILE, metavar="DIR", help="The ledger's directory, for an image that was moved away."
+)
 @f.as_json
 def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
-    """Tell where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
+    """Show where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
 
-    It needs no manifest: the ledger is looked for in the folders above the image, which is known there by its place
-    and by its bytes, moved and superseded images too. An image that no ledger knows tells what it carries itself, if
-    its manifest said `metadata: embed`. Of an object (s3://bucket/...) the ledger is looked for in .pipeline/ of the
-    working directory, of those above it, and of their jobs/.
+    It needs no manifest: the ledger is looked for in the folders above the image, and the image in the ledger, by its
+    path and by its bytes, so moved and superseded images are found too. Of an image that is in no ledger the record in
+    the file itself is shown, if its manifest said `metadata: embed`. For an object (s3://bucket/...) the ledger is
+    looked for in .pipeline/ of the working directory, of the folders above it, and of their jobs/.
 
     \b
     imgpipe explain outputs/demo/posters/lisbon.png
@@ -168,9 +211,8 @@ def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
     explanation = explain.explain(path, state_dir=state_dir)
     if is_json:
         f.print_json(view.explain_json(explanation))
-        return Exit.OK
-
-    view.show_explanation(explanation, terminal.console())
+    else:
+        view.show_explanation(explanation, open_console())
     return Exit.OK
 
 
@@ -178,12 +220,8 @@ def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
 @f.manifest
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("--picked", "folder", type=f.FILE, metavar="DIR", help="Copy the picked images here, as they are.")
-@click.option(
-    "--as", "kind", type=click.Choice(["parquet", "webdataset"]), help="Write done images as a training set into DIR."
-)
-@click.option(
-    "--shard-size", type=click.IntRange(min=1), default=1000, metavar="N", help="Images a shard at most (1000)."
-)
+@click.option("--as", "kind", type=click.Choice(["parquet", "webdataset"]), help="Write a training set into DIR.")
+@f.number("--shard-size", default=1000, help="At most N images per shard (default 1000).")
 @f.picks
 @f.selecting
 @f.as_json
@@ -198,11 +236,12 @@ def export(
     is_json: bool,
     **flags: Any,
 ) -> int:
-    """Hand over the images of FILE that were picked, with `judge` or on the static page.
+    """Export the images of FILE that were picked, with `judge` or on the static page.
 
-    A RECIPE of `deliver:` (none named: all) makes its folder or bucket a mirror, with names, kinds and sizes as the
-    recipe says; what is no longer meant moves to .withdrawn/ there. --picked DIR copies the images as they are. A file
-    that is not ours, or was changed since, is never replaced. Exit code 3: some stay behind, each with its reason.
+    A RECIPE of `deliver:` (none named: all) makes its folder or bucket a mirror, with names, formats and sizes as the
+    recipe says; files that no longer belong there move to .withdrawn/. --picked DIR copies the images as they are. A
+    file that imgpipe did not write, or that was changed since, is never replaced. Exit code 3: some images were left
+    out, each with its reason.
 
     --as parquet|webdataset DIR writes every done image with its prompt, row fields, seed, hashes and price, in shards;
     the same command continues.
@@ -215,85 +254,73 @@ def export(
     imgpipe export jobs/demo.yaml --picked ~/Pictures/chosen --picks ~/Downloads/picks.json
     """
     from pipeline.app import export
-    from pipeline.text import count, visible
 
     setup = f.prepare(file, **flags)
     if kind is not None:
         return _write_training_set(setup, kind, recipes, shard_size=shard_size, is_json=is_json)
     if not setup.flags.selection.is_everything:
-        raise click.UsageError("a selection goes with --as; a recipe has a `select` of its own")
+        raise click.UsageError("--select and the like go with --as; a recipe has a `select` of its own")
     if folder is None:
         return _deliver(setup, recipes, is_json=is_json)
     exported = export.export(setup, folder, picks)
     if is_json:
-        f.print_json(
-            {
-                "copied": [str(path) for path in exported.copied],
-                "present": [str(path) for path in exported.present],
-                "left": [{"task": task_id, "reason": reason} for task_id, reason in exported.left],
-                "exit": int(exported.exit),
-            }
-        )
+        document = as_json(exported, "copied", "present") | {"left": _left_json(exported.left)}
+        f.print_json(document | {"exit": exported.exit})
         return exported.exit
     for target in exported.copied:
         print(visible(str(target)))
-    for task_id, reason in exported.left:
-        print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
+    f.print_left(exported.left)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
     return exported.exit
 
 
-def _write_training_set(setup: Any, kind: str, words: tuple[str, ...], *, shard_size: int, is_json: bool) -> int:
+def _write_training_set(setup: "Setup", kind: str, words: tuple[str, ...], *, shard_size: int, is_json: bool) -> int:
     from pipeline.app.export import write_training_set
-    from pipeline.text import count, visible
 
     if len(words) != 1:
         raise click.UsageError(f"name one folder; write --as {kind} DIR")
     written = write_training_set(setup, kind, f.FILE.convert(words[0], None, None), shard_size=shard_size)
     if is_json:
-        left = [{"task": task_id, "reason": reason} for task_id, reason in written.left]
         shards = [shard.file for shard in written.shards]
+        left = _left_json(written.left)
         f.print_json({"images": written.images, "shards": shards, "kept": written.kept, "left": left})
         return written.exit
-    for task_id, reason in written.left:
-        print(f"left: {visible(task_id)}: {visible(reason)}", file=sys.stderr)
+    f.print_left(written.left)
     print(f"{count(written.images, 'image')} in {count(len(written.shards), 'shard')}, {written.kept:,} there already.")
     return written.exit
 
 
-def _deliver(setup: Any, recipes: tuple[str, ...], *, is_json: bool) -> int:
-    import msgspec
+def _left_json(left: list[tuple[str, str]]) -> list[dict[str, str]]:
+    return [{"task": task_id, "reason": reason} for task_id, reason in left]
 
+
+def _deliver(setup: "Setup", recipes: tuple[str, ...], *, is_json: bool) -> int:
     from pipeline.app import deliver
-    from pipeline.text import visible
 
-    exit_code = Exit.OK
-    for each in deliver.deliver(setup, recipes):
-        exit_code = max(exit_code, each.exit)
-        counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
+    delivered = deliver.deliver(setup, recipes)
+    for each in delivered:
         if is_json:
-            receipts = [msgspec.to_builtins(receipt) for receipt in each.receipts]
-            f.print_json({"recipe": each.recipe, "to": str(each.place), "counts": dict(each.counts), "files": receipts})
+            place = {"recipe": each.recipe, "to": str(each.place)}
+            f.print_json(place | {"counts": each.counts, "files": each.receipts})
             continue
-        for receipt in each.receipts:
-            if receipt.happened == deliver.LEFT:
-                print(f"left: {visible(receipt.file)}: {visible(receipt.reason)}", file=sys.stderr)
+        f.print_left((one.file, one.reason) for one in each.receipts if one.happened == deliver.LEFT)
+        counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
         print(visible(f"{each.recipe}: {each.place}: {counts}"))
-    return exit_code
+    return max((each.exit for each in delivered), default=Exit.OK)
 
 
 @verb
 @f.manifest
-@click.option("--port", type=click.IntRange(0, 65_535), default=0, metavar="N", help="Default: any free one.")
-@click.option("--no-open", "is_silent", is_flag=True, help="Only print the address.")
+@click.option("--port", type=f.PORT, default=0, metavar="N", help="Port to listen on (default: any free port).")
+@f.switch("--no-open", "is_silent", help="Only print the address.")
 @f.locating
 def judge(*, file: Path | None, port: int, is_silent: bool, **flags: Any) -> int:
-    """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate: the marks are kept at once.
+    """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate; marks are saved at once.
 
-    It serves this machine alone; the address works once, in one browser. A run may go on beside it, and several windows
-    see each other's marks. It buys nothing: `redo` does, and adds a note that begins with + to the prompt. It ends with
-    Ctrl-C, or when no window was open for half an hour. On another machine: --port N --no-open there, and
-    ssh -L N:127.0.0.1:N here.
+    It serves this machine only; the address works once, in one browser. A run may go on beside it, and several windows
+    show each other's marks. It buys nothing: `redo` does, and adds a note that begins with + to the prompt. It ends
+    with Ctrl-C, or when no window was open for half an hour. To judge images on another machine: start it there with
+    --port N --no-open, and run ssh -L N:127.0.0.1:N HOST here.
 
     \b
     imgpipe judge jobs/demo.yaml
@@ -313,7 +340,7 @@ def judge(*, file: Path | None, port: int, is_silent: bool, **flags: Any) -> int
     def announce(address: str) -> None:
         """Print the address, and open it in a browser unless --no-open was written."""
         print(address, flush=True)
-        print("serving this machine; the address works once. Ctrl-C ends it.", file=sys.stderr)
+        print("Serving this machine until Ctrl-C. The address works once.", file=sys.stderr)
         if not is_silent:
             import threading
             import webbrowser

@@ -103,36 +103,40 @@ def _bug() -> int:
     return Exit.BUG
 
 
-VERBS: Final = {  # verb -> (module, what it does)
-    "init": ("author", "Write a commented manifest to start from."),
-    "validate": ("author", "Check manifests; list every problem with its place."),
-    "plan": ("inspect", "Show what a run would do, why, and for how much."),
-    "run": ("run", "Make the images that are missing or changed."),
-    "retry": ("run", "Retry failed, refused or unknown tasks."),
-    "redo": ("run", "Buy new images in place of rejected ones."),
-    "status": ("inspect", "Show tasks by state, money spent, unknowns."),
-    "report": ("inspect", "Write the contact sheet: one static page."),
-    "judge": ("inspect", "Pick, reject and annotate images in a browser."),
-    "explain": ("inspect", "Show where an image comes from."),
-    "cost": ("inspect", "Sum costs by job, model or day."),
-    "export": ("inspect", "Copy the images that were picked."),
-    "verify": ("maintenance", "Hash every image and compare it with the ledger."),
-    "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
-    "rejected": ("maintenance", "List answers that could not be published; read them again."),
-    "prune": ("maintenance", "Show what takes room and is no longer needed; remove it with -y."),
-    "settle": ("maintenance", "Record unknown requests as billed or free."),
-    "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
-    "simulate": ("author", "Serve a simulator of the API on this machine."),
-    "schema": ("author", "Print the manifest's JSON Schema."),
-    "completion": ("author", "Print the completion script for a shell."),
+TOPICS: Final = {  # in the order people meet them; verb -> (module, what it does)
+    "Write": {
+        "init": ("author", "Write a commented manifest to start from."),
+        "validate": ("author", "Check manifests; list every problem with its place."),
+    },
+    "Make": {
+        "plan": ("inspect", "Show what a run would do, why, and for how much."),
+        "run": ("run", "Make the images that are missing or changed."),
+        "retry": ("run", "Retry failed, refused or unknown tasks."),
+        "redo": ("run", "Buy new images in place of rejected ones."),
+    },
+    "Inspect": {
+        "status": ("inspect", "Show tasks by state, money spent, unknowns."),
+        "report": ("inspect", "Write the contact sheet: one static page."),
+        "judge": ("inspect", "Pick, reject and annotate images in a browser."),
+        "explain": ("inspect", "Show where an image comes from."),
+        "cost": ("inspect", "Sum costs by job, model or day."),
+        "export": ("inspect", "Copy the images that were picked."),
+    },
+    "Maintain": {
+        "verify": ("maintenance", "Hash every image and compare it with the ledger."),
+        "rebuild": ("maintenance", "Rebuild the ledger from the files on disk."),
+        "rejected": ("maintenance", "List answers that could not be published; parse them again."),
+        "settle": ("maintenance", "Record unknown requests as billed or free."),
+        "prune": ("maintenance", "List files that are no longer needed; remove them with -y."),
+    },
+    "Tools": {
+        "doctor": ("maintenance", "Check Python, key, address, disk and clock."),
+        "simulate": ("author", "Serve a simulator of the API on this machine."),
+        "schema": ("author", "Print the manifest's JSON Schema."),
+        "completion": ("author", "Print the completion script for a shell."),
+    },
 }
-TOPICS: Final = {  # in the order people meet them
-    "Write": ("init", "validate"),
-    "Make": ("plan", "run", "retry", "redo"),
-    "Look": ("status", "report", "judge", "explain", "cost", "export"),
-    "Keep": ("verify", "rebuild", "rejected", "settle", "prune"),
-    "Around": ("doctor", "simulate", "schema", "completion"),
-}
+VERBS: Final = {name: verb for verbs in TOPICS.values() for name, verb in verbs.items()}
 EXAMPLES: Final = (
     "imgpipe init jobs/first.yaml             a manifest to start from",
     "imgpipe plan jobs/first.yaml             what a run would do, and for how much",
@@ -167,14 +171,14 @@ class Verbs(click.Group):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the verbs by topic, then what is the same for all of them."""
         width = max(map(len, VERBS))
-        for topic, names in TOPICS.items():
+        for topic, verbs in TOPICS.items():
             with formatter.section(topic):
-                formatter.write_dl([(f"{name:<{width}}", VERBS[name][1]) for name in names])
+                formatter.write_dl([(f"{name:<{width}}", text) for name, (_, text) in verbs.items()])
         records = [record for param in self.get_params(ctx) if (record := param.get_help_record(ctx)) is not None]
         with formatter.section("Options"):
             formatter.write_dl([("VERB --help", "What a verb does, its options, examples."), *records])
         if isinstance(formatter, Page):
-            formatter.write_lines("Begin with", EXAMPLES)
+            formatter.write_lines("Getting started", EXAMPLES)
             formatter.write_lines("Exit codes", EXITS)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[click.shell_completion.CompletionItem]":

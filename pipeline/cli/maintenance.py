@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli import terminal
 from pipeline.cli.flags import verb
 from pipeline.errors import Exit
-from pipeline.text import count, money, size, usd, visible
+from pipeline.text import as_json, count, money, size, visible
+from pipeline.view.console import open_console
 
 if TYPE_CHECKING:
-    from pipeline.app.maintenance import Verified
-    from pipeline.store.ledger_salvage import SalvagedLedger
+    from pipeline.store.integrity import Verification
     from pipeline.store.rebuild import Rebuilt
     from pipeline.store.rejected import Rejected
-    from pipeline.store.rows import Unknown
 
 
 SHOWN: Final = 50  # paths of one kind; --json has all
@@ -29,14 +27,14 @@ STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 @verb
 @f.manifest
-@click.option("--decode", is_flag=True, help="Read every pixel too, not only the bytes: slower, finds more.")
-@click.option("--quick", is_flag=True, help="Compare sizes and times (ETags in a bucket); read only what differs.")
+@f.switch("--decode", help="Decode the pixels too, not only hash the bytes: slower, finds more.")
+@f.switch("--quick", help="Compare sizes and times (ETags in a bucket); read only what differs.")
 @f.locating
 @f.as_json
 def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **flags: Any) -> int:
-    """Hash every image of FILE again and compare it with the ledger. Reads only, also while a run writes.
+    """Hash every image of FILE again and compare it with the ledger. Read-only, also beside a run.
 
-    Exit code 0: every image is there, byte for byte. 3: something is missing or changed; what to do is said.
+    Exit code 0: every image is there, byte for byte. 3: something is missing or changed; the output says what to do.
 
     \b
     imgpipe verify jobs/catalogue.yaml
@@ -47,22 +45,17 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     if quick and decode:
         raise click.UsageError("--quick reads no pixels and --decode reads all: give one of them")
     setup = f.prepare(file, **flags)
-    verified = maintenance.verify(setup, decode=decode, is_quick=quick)
-    found = verified.found
+    found, exit_code = maintenance.verify(setup, decode=decode, is_quick=quick)
     if is_json:
-        f.print_json({**f.plain(found), "has_ledger": verified.has_ledger, "exit": int(verified.exit)})
-        return verified.exit
-    kinds = (
-        ("missing", found.missing),
-        ("changed", found.changed),
-        ("unreadable", found.unreadable),
-        ("not an image", found.undecodable),
-        ("unrecorded", found.unrecorded),
-    )
-    for kind, paths in kinds:
-        _list(kind, paths)
-    print(_verdict(verified, setup.command), file=sys.stderr)
-    return verified.exit
+        f.print_json(as_json(found) | {"exit": exit_code})
+        return exit_code
+    _list("missing", found.missing)
+    _list("changed", found.changed)
+    _list("unreadable", found.unreadable)
+    _list("not an image", found.undecodable)
+    _list("unrecorded", found.unrecorded)
+    print(_verdict(found, setup.command), file=sys.stderr)
+    return exit_code
 
 
 def _list(kind: str, paths: list[str]) -> None:
@@ -72,9 +65,8 @@ def _list(kind: str, paths: list[str]) -> None:
         print(f"{kind}: and {len(paths) - SHOWN:,} more; --json lists all")
 
 
-def _verdict(verified: "Verified", path: str) -> str:
-    found = verified.found
-    if not verified.has_ledger:
+def _verdict(found: "Verification", path: str) -> str:
+    if not found.has_ledger:
         if not found.unrecorded:
             return f"Nothing was made yet: imgpipe run {path}"
         return (
@@ -90,7 +82,7 @@ def _verdict(verified: "Verified", path: str) -> str:
             f" keep the edited ones in superseded/: imgpipe run {path} --repair --force"
         )
     if found.undecodable:
-        lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
+        lines.append(f"{len(found.undecodable):,} cannot be decoded: remove them, then: imgpipe run {path} --repair")
     if found.unreadable:
         lines.append(f"{len(found.unreadable):,} cannot be read: fix the disk or the permissions.")
     if found.unrecorded:
@@ -107,12 +99,12 @@ def _verdict(verified: "Verified", path: str) -> str:
 @f.locating
 @f.as_json
 def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
-    """Make a ledger for FILE from the images on disk, or complete the one there is. No image is touched.
+    """Make a ledger for FILE from the images on disk, or complete the one there is. No image is changed.
 
-    An image that stands under a task's output name is taken as that task's: it is not bought again. A damaged ledger is
-    moved aside, never deleted, and what can still be read of it is carried over: requests, money, what is unknown or
-    refused. An image of which no request is known is counted at its list price, on the day of its file. A ledger of
-    another program or of a newer imgpipe is left alone (exit code 5).
+    An image under a task's output name is recorded as that task's, and not bought again. A damaged ledger is moved
+    aside, never deleted, and what can still be read of it is carried over: requests, money, what is unknown or refused.
+    An image without a known request is counted at its list price, on the day of its file. A ledger of another program
+    or of a newer imgpipe is left as it is (exit code 5).
 
     \b
     imgpipe rebuild jobs/catalogue.yaml
@@ -123,19 +115,14 @@ def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     rebuilt = maintenance.rebuild(setup)
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
-        aside = rebuilt.set_aside
+        salvaged = ("attempts", "spent_microusd", "unknown_microusd", "is_complete")
         f.print_json(
             {
-                "adopted": rebuilt.adopted,
-                "kept": rebuilt.kept,
-                "absent": rebuilt.absent,
-                "doubtful": rebuilt.doubtful,
-                "set_aside": None if aside is None else str(aside),
+                **as_json(rebuilt, "adopted", "kept", "absent", "doubtful", "set_aside"),
                 "recovered": rebuilt.recovery.recovered,
-                "carried": _salvaged_json(rebuilt.salvaged),
-                "counted_usd": usd(rebuilt.counted_microusd),
-                "doubt": rebuilt.doubt,
-                "exit": int(exit_code),
+                "carried": rebuilt.salvaged and as_json(rebuilt.salvaged, *salvaged),
+                **as_json(rebuilt, "counted_microusd", "doubt"),
+                "exit": exit_code,
             }
         )
         return exit_code
@@ -144,21 +131,8 @@ def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     return exit_code
 
 
-def _salvaged_json(salvaged: "SalvagedLedger | None") -> dict[str, object] | None:
-    if salvaged is None:
-        return None
-    return {
-        "attempts": salvaged.attempts,
-        "spent_usd": usd(salvaged.spent_microusd),
-        "unknown_usd": usd(salvaged.unknown_microusd),
-        "is_complete": salvaged.is_complete,
-    }
-
-
 def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
-    lines = [
-        f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
-    ]
+    lines = [f"{count(rebuilt.adopted, 'image')} recorded, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."]
     if rebuilt.set_aside is not None:
         lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
     if (salvaged := rebuilt.salvaged) is not None:
@@ -169,15 +143,15 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
         lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
     if rebuilt.doubt is not None:
         lines.append(
-            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Look at the provider's own account before you"
+            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Check the provider's own account before you"
             " trust a budget for this day or month."
         )
     if rebuilt.recovery.recovered:
         lines.append(f"{count(rebuilt.recovery.recovered, 'image')} of an interrupted run published.")
     if rebuilt.doubtful:
-        lines.append("Doubtful ones were left alone: sort them out, then run this again.")
+        lines.append("Doubtful ones were left as they are: resolve them, then run this again.")
     elif rebuilt.absent:
-        lines.append(f"What is absent is bought by: imgpipe run {path}")
+        lines.append(f"To buy what is absent: imgpipe run {path}")
     return "\n".join(lines)
 
 
@@ -186,15 +160,15 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
 
 @verb
 @f.manifest
-@click.option("--salvage", is_flag=True, help="Read them again with today's parser; publish what is whole now.")
+@f.switch("--salvage", help="Parse them again with this version; publish images that are whole.")
 @f.wait_lock
 @f.locating
 @f.as_json
 def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -> int:
     """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
 
-    --salvage reads them again, without a request: a newer imgpipe may understand what an older one did not. An image
-    that is whole is published under its task's name, and its answer goes; everything else stays as it is.
+    --salvage parses them again, without a request: a newer imgpipe may understand what an older one did not. An image
+    that is whole is published under its task's name, and its answer is removed; everything else stays as it is.
 
     \b
     imgpipe rejected jobs/catalogue.yaml
@@ -228,18 +202,12 @@ def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -
 def _kept_json(kept: "Rejected") -> dict[str, object]:
     facts = kept.facts
     return {
-        "path": str(kept.path),
-        "task": facts and facts.task,
+        "path": kept.path,
+        **as_json(facts, "task"),
         "attempt": kept.attempt,
-        "at": facts and facts.at,
-        "reason": facts and facts.reason,
-        "fault": facts and facts.fault,
-        "status": facts and facts.status,
-        "code": facts and facts.code,
-        "request_id": facts and facts.request_id,
+        **as_json(facts, "at", "reason", "fault", "status", "code", "request_id"),
         "is_image": facts is not None and facts.is_image,
-        "size_bytes": kept.size_bytes,
-        "sha256": kept.sha256,
+        **as_json(kept, "size_bytes", "sha256"),
     }
 
 
@@ -260,9 +228,9 @@ def _kept_line(kept: "Rejected") -> str:
 @verb
 @f.manifest
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
-@click.option("--all", "is_all", is_flag=True, help="All unknown requests of FILE.")
-@click.option("--billed", "is_billed", is_flag=True, help="The provider's support said that they were billed.")
-@click.option("--free", "is_free", is_flag=True, help="It said that they were not.")
+@f.switch("--all", "is_all", help="All unknown requests of FILE.")
+@f.switch("--billed", "is_billed", help="They were billed.")
+@f.switch("--free", "is_free", help="They were not billed.")
 @f.wait_lock
 @f.locating
 @f.as_json
@@ -276,10 +244,10 @@ def settle(
     is_json: bool,
     **flags: Any,
 ) -> int:
-    """Write down what the provider's support said of FILE's unknown requests: billed, or free.
+    """Record what the provider's support said about unknown requests of FILE: that they were billed, or free.
 
-    ATTEMPT is what `status` shows: a request id, a task's id, or ID#N for its attempt N. A free one gives its money
-    back to the budgets, and its task is due again. A billed one counts as spent, and its task waits for `retry`.
+    ATTEMPT is a request id as `status` shows it, a task's id, or ID#N for attempt N of task ID. The price of a free one
+    goes back to the budgets, and its task is due again. A billed one counts as spent; its task waits for `retry`.
 
     \b
     imgpipe settle jobs/nightly.yaml posters/oslo#2 --free
@@ -297,15 +265,12 @@ def settle(
     found = asyncio.run(maintenance.settle(setup, attempts, is_billed=is_billed))
     price = sum(each.price_microusd for each in found)
     if is_json:
-        f.print_json({"settled": [_settled_json(each) for each in found], "as": "billed" if is_billed else "free"})
+        settled = [as_json(each, "task_id", "price_microusd") | {"attempt": each.number} for each in found]
+        f.print_json({"settled": settled, "as": "billed" if is_billed else "free"})
         return Exit.OK
     what = "counted as spent" if is_billed else "given back to the budgets"
     print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
     return Exit.OK
-
-
-def _settled_json(unknown: "Unknown") -> dict[str, object]:
-    return {"task": unknown.task_id, "attempt": unknown.number, "price_usd": usd(unknown.price_microusd)}
 
 
 # -- prune ---------------------------------------------------------------------------------------------------------
@@ -313,13 +278,11 @@ def _settled_json(unknown: "Unknown") -> dict[str, object]:
 
 @verb
 @f.manifest
-@click.option("--superseded", is_flag=True, help="Images that a newer one has replaced.")
-@click.option("--rejected", is_flag=True, help="Answers without a usable image.")
-@click.option("--orphans", is_flag=True, help="Images of tasks that FILE no longer has.")
-@click.option(
-    "--older", type=f.Duration(), default="30d", show_default=True, metavar="TIME", help="Only what is older."
-)
-@click.option("-y", "--yes", "is_done", is_flag=True, help="Remove them; without it they are only shown.")
+@f.switch("--superseded", help="Images that a newer one has replaced.")
+@f.switch("--rejected", help="Answers without a usable image.")
+@f.switch("--orphans", help="Images of tasks that FILE no longer has.")
+@f.span("--older", default="30d", show_default=True, help="Only what is older.")
+@f.switch("-y", "--yes", "is_done", help="Remove them; without it they are only listed.")
 @f.wait_lock
 @f.locating
 @f.as_json
@@ -334,11 +297,10 @@ def prune(
     is_json: bool,
     **flags: Any,
 ) -> int:
-    """Show what of FILE takes room and is no longer needed, with its size; -y removes it.
+    """List files of FILE that are no longer needed, with their size; -y removes them.
 
-    Images that were edited since, that somebody else still has or that wait to be published stay; so do those of a job
-    that has no rows now (a drive may not be mounted). What was spent stays in the ledger, so that budgets go on as they
-    are.
+    Images that were edited since, that another manifest uses or that wait to be published are kept; so are those of a
+    job that has no rows now (a drive may not be mounted). What was spent stays in the ledger and in the budgets.
 
     \b
     imgpipe prune jobs/catalogue.yaml --superseded --rejected
@@ -351,11 +313,11 @@ def prune(
     named = {PrunableKind.SUPERSEDED: superseded, PrunableKind.REJECTED: rejected, PrunableKind.ORPHANS: orphans}
     kinds = [kind for kind, is_named in named.items() if is_named]
     if not kinds:
-        raise click.UsageError("what is to go? write --superseded, --rejected or --orphans")
+        raise click.UsageError("nothing to remove was named; write --superseded, --rejected or --orphans")
     found = asyncio.run(prune(f.prepare(file, **flags), kinds, older_s=older, is_done=is_done))
     total = sum(each.size_bytes for each in found)
     if is_json:
-        lines = [{"kind": e.kind.value, "path": e.location, "size_bytes": e.size_bytes, "task": e.task} for e in found]
+        lines = [{"kind": e.kind, "path": e.location, **as_json(e, "size_bytes", "task")} for e in found]
         f.print_json({"files": lines, "size_bytes": total, "removed": is_done})
         return Exit.OK
     for each in found:
@@ -370,22 +332,17 @@ def prune(
 
 @verb
 @click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
-@click.option(
-    "--models",
-    "with_models",
-    is_flag=True,
-    help="Compare the catalogue with the gateway's public list; no key is sent.",
-)
+@f.switch("--models", "with_models", help="Compare the catalogue with the gateway's public list; no key is sent.")
 @f.cluster
 @f.locating
 @f.as_json
 def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
-    """Check what a run needs: Python, packages, key, address, disk, clock and limits. FILE: for that manifest.
+    """Check what a run needs: Python, packages, key, address, disk, clock and limits; with FILE, for that manifest.
 
-    The key is looked for and never shown; the address is connected to, and nothing is asked of it: no request is paid.
-    --ray: a worker on each node of the cluster looks for the same there; with FILE, for its output directory and key.
+    The key is never shown. A connection to the address is opened, but no request is sent, so nothing is paid. With
+    --ray a worker on each node of the cluster checks the same there; with FILE, also its output directory and key.
 
-    Exit code 0: nothing is bad. 2: something here is. 7: the key is missing, or the address is not reached.
+    Exit code 0: no check failed. 2: one failed on this machine. 7: the key is missing, or the address not reachable.
 
     \b
     imgpipe doctor
@@ -397,12 +354,11 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
     checks = list(app.doctor(path, f.compose_flags(profile=profile, **flags), with_models=with_models))
     code = app.doctor_exit_code(checks)
     if is_json:
-        lines = [{"name": c.name, "level": c.level.value, "text": c.text, "advice": c.advice} for c in checks]
-        f.print_json({"checks": lines, "exit": int(code)})
+        f.print_json({"checks": [as_json(each, "name", "level", "text", "advice") for each in checks], "exit": code})
         return code
     print(app.verdict(checks))
     for check in checks:
-        _show(check.level.value, check.name, check.text, check.advice)
+        _show(check.level, check.name, check.text, check.advice)
     return code
 
 
@@ -412,4 +368,4 @@ def _show(level: str, name: str, text: str, advice: str) -> None:
     line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
     if advice:
         line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
-    terminal.console().print(line, soft_wrap=True, highlight=False)
+    open_console().print(line, soft_wrap=True, highlight=False)

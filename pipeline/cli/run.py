@@ -8,20 +8,20 @@ import gc
 import os
 import select
 import sys
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli import terminal
 from pipeline.cli.flags import verb
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
+from pipeline.view.console import is_redrawable, open_console, say
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from pipeline.view.progress import Mode
 
 
-TURN_S: Final = 0.2
-SAMPLES: Final = 3  # tasks named in the last word of a quiet run
+POLL_S: Final = 0.2
+SAMPLES: Final = 3  # tasks named in the summary of a quiet run
 
 
 @verb
@@ -46,11 +46,12 @@ SAMPLES: Final = 3  # tasks named in the last word of a quiet run
 def run(**flags: Any) -> int:
     """Make the images of the manifest FILE that are missing or changed. The same command again continues.
 
-    Every request is written down before it is sent. An image that is there is never bought again; what an interrupted
-    run had paid for is found and published by the next one. Ctrl-C once: nothing new is sent, what is in flight is
-    awaited and saved. Twice: it leaves at once, and what was in flight is shown as unknown, with its price.
+    Every request is recorded before it is sent. An image that exists is never bought again; what an interrupted run
+    had paid for is found and published by the next one. Ctrl-C once: nothing new is sent, requests in flight are
+    awaited and their images saved. Twice: the run ends at once, and requests in flight become unknown, with their
+    price.
 
-    Spending above $5 asks on a terminal; elsewhere it needs --yes, --budget or a budget in the manifest.
+    Before it spends more than $5 it asks on a terminal; elsewhere it needs --yes, --budget or a budget in the manifest.
 
     Exit code 0: everything asked for exists. 3: some tasks failed or were refused. 8, 10: a budget or --max-duration
     was reached, the rest is pending. 75: try later. 7: a person must act on key, credit or address.
@@ -58,7 +59,7 @@ def run(**flags: Any) -> int:
     \b
     imgpipe run jobs/demo.yaml
     imgpipe run jobs/demo.yaml --simulate                              a rehearsal, for play money
-    imgpipe run jobs/catalogue.yaml --select 'tag:summer' --first 3    a first taste
+    imgpipe run jobs/catalogue.yaml --select 'tag:summer' --first 3    three images first
     imgpipe run jobs/nightly.yaml -q --budget 20 --max-duration 50m    from cron
     """
     return _run(**flags)
@@ -67,9 +68,9 @@ def run(**flags: Any) -> int:
 @verb
 @f.manifest
 @click.argument("ids", nargs=-1)
-@click.option("--failed", is_flag=True, help="Tasks that failed.")
-@click.option("--refused", is_flag=True, help="Tasks the provider refused.")
-@click.option("--unknown", is_flag=True, help="Tasks that may have been billed already: this may buy them twice.")
+@f.switch("--failed", help="Tasks that failed.")
+@f.switch("--refused", help="Tasks that the provider refused.")
+@f.switch("--unknown", help="Tasks that may have been billed already: this may buy them twice.")
 @f.selecting
 @f.deciding
 @f.running
@@ -93,21 +94,21 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
 
 @verb
 @f.manifest
-@click.option("--rejected", is_flag=True, help="The images rejected on the contact sheet.")
-@click.option("--flagged", is_flag=True, help="The images in which a check found something (`checks:`).")
+@f.switch("--rejected", help="Images rejected on the contact sheet.")
+@f.switch("--flagged", help="Images that a check flagged (`checks:`).")
 @f.picks
 @f.selecting
 @f.deciding
 @f.running
 @f.as_json
 def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
-    """Buy new images in place of those that were rejected with `judge` or on the static page, and nothing else.
+    """Buy new images in place of rejected or flagged ones, and nothing else. `judge` or the static page rejects.
 
     A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
 
-    A new image takes the place of the rejected one, which moves to superseded/ in the state directory. If none comes,
-    the old one stays. Each is a purchase like any other: it asks, counts against every budget and can be interrupted;
-    the same command continues. An image that was made anew already is not bought a third time.
+    A new image replaces the old one, which moves to superseded/ in the state directory. If none comes, the old one
+    stays. Each is a purchase like any other: it asks, counts against every budget and can be interrupted; the same
+    command continues. An image that was replaced since it was rejected is not bought again.
 
     \b
     imgpipe judge jobs/demo.yaml                mark with r
@@ -118,18 +119,14 @@ def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> 
         raise click.UsageError("name what to redo; write --rejected or --flagged")
 
     def change(setup: "Setup", note: Callable[[str], None]) -> "Setup":
-        from pipeline.app import redo as app_redo
+        from pipeline.app.redo import redo, redo_flagged
 
-        changed, notes = app_redo.redo_flagged(setup) if flagged else app_redo.redo(setup, picks)
+        changed, notes = redo_flagged(setup) if flagged else redo(setup, picks)
         for text in notes:
             note(text)
         return changed
 
     return _run(change=change, **flags)
-
-
-def _same(setup: "Setup", _note: Callable[[str], None]) -> "Setup":
-    return setup
 
 
 def _run(
@@ -138,36 +135,36 @@ def _run(
     is_json: bool,
     quiet: bool,
     retry: "Release | None" = None,
-    change: "Callable[[Setup, Callable[[str], None]], Setup]" = _same,
+    change: "Callable[[Setup, Callable[[str], None]], Setup]" = lambda setup, _note: setup,
     **flags: Any,
 ) -> int:
     from pipeline.app.locking import early_lock
     from pipeline.view import run as run_view
 
     if flags["workers"] is not None and flags["ray"] is None:
-        raise click.UsageError("--workers are those of a cluster; write --ray local, --ray auto or --ray HOST:PORT too")
+        raise click.UsageError("--workers needs a cluster; write --ray local, --ray auto or --ray HOST:PORT too")
     path, profile = f.file_and_profile(file, flags.pop("simulate"))
     display = RunDisplay(mode=flags.pop("progress"), is_quiet=quiet, is_json_log=flags.pop("log_format") == "json")
     display.set_up_log(is_verbose=flags.pop("verbose"), file=flags.pop("log_file"))
     confirm = _ask if sys.stdin and sys.stdin.isatty() and sys.stderr.isatty() else None
     gc.disable()  # until the run begins: what is made before stays, and to look through it again and again takes 30 ms
     try:
-        with early_lock(path, simulate=profile is not None, wait_lock_s=flags["wait_lock"]) as lock:
+        with early_lock(path, simulate=profile is not None, wait_lock_s=flags["wait_lock_s"]) as lock:
             from pipeline.app import context  # the lock comes before what takes long to import
             from pipeline.app import run as app
 
             setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), display.note)
             summary = _driven(app.run(setup, watch=partial(_begun, display), confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
-        is_told = display.not_begun(error)
+        display.log_not_run(error)
         if is_json:
             f.print_json(run_view.unrun_json(error))
-        if not is_told:
+        if not display.is_json_log:  # stderr has it already
             raise
         return error.exit_code
     finally:
         gc.enable()
-    display.last_word(summary, setup)
+    display.show_summary(summary, setup)
     if is_json:
         f.print_json(run_view.run_json(summary))
     return summary.exit
@@ -197,11 +194,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
 
 
 def new_event_loop() -> "AbstractEventLoop":
-    """Return an event loop of uvloop; on Windows, where there is none, of Python."""
-    if sys.platform == "win32":
-        import asyncio
-
-        return asyncio.new_event_loop()
+    """Return an event loop of uvloop."""
     os.environ.setdefault("UV_THREADPOOL_SIZE", "2")  # libuv looks up names in them; each reserves 8 MB of stack
     import uvloop  # 15 ms, which only who spends waits for
 
@@ -211,10 +204,10 @@ def new_event_loop() -> "AbstractEventLoop":
 def _ask(question: str) -> bool:
     """Ask on the terminal; only a yes is one.
 
-    It waits in turns: a signal that comes between the question and the read would else wait for a key.
+    It polls: a signal between the question and the read would otherwise wait for a key.
     """
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
-    while not select.select([sys.stdin], [], [], TURN_S)[0]:
+    while not select.select([sys.stdin], [], [], POLL_S)[0]:
         pass
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
@@ -234,7 +227,7 @@ def _log() -> "Logger":
 class RunDisplay:
     """What a person asked to see of a run."""
 
-    mode: "Mode"
+    mode: 'Literal["auto"] | Mode'
     is_quiet: bool
     is_json_log: bool
     samples: list[str] = field(default_factory=list)  # the first tasks that ended without an image
@@ -255,32 +248,28 @@ class RunDisplay:
     @contextmanager
     def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
         """Show one run."""
-        from pipeline.view import logs, progress
-        from pipeline.view import run as run_view
+        from pipeline.view import logs
+        from pipeline.view.progress import progress
 
+        console, journal = open_console(is_stderr=True), logs.Journal()
         if not (self.is_quiet or self.is_json_log):
-            run_view.say(logs.resume_line(started), terminal.console(is_stderr=True))
-        view = progress.progress(
-            self._mode(is_idle=not started.due),
-            total=started.due,
-            gauge=gauge,
-            console=terminal.console(is_stderr=True),
-            is_quiet=self.is_quiet,
-        )
-        journal = logs.Journal()
+            say(logs.resume_line(started), console)
+        mode = self._mode(is_idle=not started.due)
+        with progress(mode, total=started.due, gauge=gauge, console=console) as view:
 
-        def listen(event: "Event") -> None:
-            journal(event)
-            view(event)
-            self._remember(event)
+            def listen(event: "Event") -> None:
+                journal(event)
+                view(event)
+                self._remember(event)
 
-        with view:
             yield listen
 
     def _mode(self, *, is_idle: bool) -> "Mode":
-        if is_idle or (self.is_json_log and self.mode == "auto"):
+        if self.is_quiet or is_idle or (self.is_json_log and self.mode == "auto"):
             return "none"
-        return "plain" if self.mode == "auto" and not terminal.is_lively() else self.mode
+        if self.mode != "auto":
+            return self.mode
+        return "rich" if is_redrawable() else "plain"
 
     def _remember(self, event: "Event") -> None:
         from pipeline.engine.events import TaskEnded
@@ -291,13 +280,13 @@ class RunDisplay:
         if len(self.samples) < SAMPLES:
             self.samples.append(f"  {clipped(event.task_id, 100)} {event.state}: {clipped(event.reason, 200)}")
 
-    def last_word(self, summary: "RunSummary", setup: "Setup") -> None:
+    def show_summary(self, summary: "RunSummary", setup: "Setup") -> None:
         """Say what the run did, and what to do now."""
-        from pipeline.view import run as run_view
+        from pipeline.view.run import paragraph
 
         is_well = summary.exit is Exit.OK
         place = setup.manifest.output_dir
-        text = run_view.paragraph(
+        text = paragraph(
             summary,
             manifest=setup.command,
             selected=setup.command_of_selection,
@@ -306,25 +295,24 @@ class RunDisplay:
         if self.is_json_log:
             if not is_well:
                 _log().error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
-            self._say_cautions(summary.cautions)
-        elif not self.is_quiet:
-            run_view.say(text, terminal.console(is_stderr=True))
-        elif not is_well or summary.cautions:
-            cautions = [clipped(caution, 400) for caution in summary.cautions]
-            run_view.say("\n".join([text, *self.samples, *cautions]), terminal.console(is_stderr=True))
+            self._log_cautions(summary.cautions)
+            return
+        if self.is_quiet:
+            text = "\n".join([text, *self.samples, *(clipped(caution, 400) for caution in summary.cautions)])
+        if not self.is_quiet or not is_well or summary.cautions:
+            say(text, open_console(is_stderr=True))
 
-    def _say_cautions(self, cautions: "Sequence[str]") -> None:
+    def _log_cautions(self, cautions: "Iterable[str]") -> None:
         """Log what a quiet run must say all the same; others have logged it as it came."""
         for caution in cautions if self.is_quiet else ():
             _log().error("%s", caution, extra={"event": "caution"})
 
-    def not_begun(self, error: ImgpipeError) -> bool:
-        """Log why a run did not begin or broke off; say whether that is enough for stderr too."""
+    def log_not_run(self, error: ImgpipeError) -> None:
+        """Log why a run did not begin or broke off."""
         log = _log().error if self.is_json_log else _log().info
         log("%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
-        self._say_cautions(getattr(error, "__notes__", ()))
-        return self.is_json_log
+        self._log_cautions(getattr(error, "__notes__", ()))
 
     def note(self, text: str) -> None:
-        """Tell something a person may want to know."""
+        """Log something a person may want to know."""
         _log().warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})

@@ -11,11 +11,12 @@ halts, because an image that was paid for must be stored.
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pipeline.engine.events import AttemptEnded, AttemptStarted, Listener, Paused, Warned
-from pipeline.engine.halt import RELEASED
+from pipeline.engine.halt import RELEASED, failure_of
 from pipeline.engine.retry import AttemptHistory, state_after
 from pipeline.engine.starts import Ticket
 from pipeline.engine.throttle import Gate, Stopped
@@ -34,11 +35,9 @@ class AttemptSender(Protocol):
         Returns a few hundred bytes, never the image. Everything that can be expected is a `Failure`; only bugs raise.
         Not to be cancelled: `abandon` ends the wait and keeps what has arrived.
         """
-        ...
 
     def abandon(self) -> None:
         """Stop waiting for answers: what has arrived is kept, what is in flight ends as maybe billed."""
-        ...
 
 
 class AttemptLedger(Protocol):
@@ -46,11 +45,9 @@ class AttemptLedger(Protocol):
 
     async def begin(self, task: Task, *, run: int, reserved_microusd: int | None) -> Attempt:
         """Record an attempt as sent, before it is (B0)."""
-        ...
 
     async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
         """Record an attempt whose image stands under its final name (B5)."""
-        ...
 
     async def close(
         self,
@@ -63,15 +60,12 @@ class AttemptLedger(Protocol):
         seconds: float,
     ) -> None:
         """Record an attempt that left no image under a final name; `state` is that of its task from now on."""
-        ...
 
     async def fail(self, ids: Collection[str]) -> int:
         """Record these tasks as failed where they are pending; return how many."""
-        ...
 
     async def free_bytes(self) -> int:
         """Return what can still be written."""
-        ...
 
 
 class Prices(Protocol):
@@ -79,11 +73,9 @@ class Prices(Protocol):
 
     def reserve(self, task: Task) -> int | None:
         """Return the most that one attempt can cost, in micro-dollars; None: not known. It may rise during a run."""
-        ...
 
     def settle(self, task: Task, usage: Usage | None) -> int | None:
         """Return what an answer cost, from its tokens; None: unknown, what was reserved stands."""
-        ...
 
 
 IMAGE_BYTES: Final = {"512": 2 * 2**20, "1K": 4 * 2**20, "2K": 10 * 2**20, "4K": 28 * 2**20}  # twice the usual PNG
@@ -92,51 +84,47 @@ LOOK_S: Final = 1.0
 PATIENCE_S: Final = 60.0
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class DiskSpaceGuard:
-    """Asks for the free bytes and remembers them for a second."""
+    """Asks for the free bytes and remembers them for a second; lets wait who needs more."""
 
-    def __init__(
-        self, free_bytes: Callable[[], Awaitable[int]], *, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._free_bytes = free_bytes
-        self._clock = clock
-        self._looked_at = float("-inf")
-        self._reported_at = float("-inf")
+    free_bytes: Callable[[], Awaitable[int]]
+    sleep: Callable[[float], Awaitable[None]]
+    emit: Listener
+    clock: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self._looked_at = self._reported_at = float("-inf")
         self._free = 0
         self._looking = asyncio.Lock()
 
     async def lacking_bytes(self, size: str | None, in_flight: int) -> int:
         """Return how many bytes are missing for one more image beside those in flight; 0: there is room."""
-        if self._is_due():
-            async with self._looking:  # one look serves all who ask meanwhile
-                if self._is_due():
-                    self._free = await self._free_bytes()
-                    self._looked_at = self._clock()
+        async with self._looking:  # one look serves all who ask meanwhile
+            if self.clock() - self._looked_at >= LOOK_S:
+                self._free = await self.free_bytes()
+                self._looked_at = self.clock()
         wanted = (in_flight + 1) * IMAGE_BYTES.get(size or "1K", IMAGE_BYTES["4K"]) + MARGIN_BYTES
         return max(0, wanted - self._free)
 
-    def _is_due(self) -> bool:
-        return self._clock() - self._looked_at >= LOOK_S
-
-    async def wait(
-        self,
-        size: str | None,
-        in_flight: Callable[[], int],
-        *,
-        sleep: Callable[[float], Awaitable[None]],
-        report: Callable[[str, float], None],
-        is_over: Callable[[], bool],
-    ) -> None:
+    async def wait(self, size: str | None, in_flight: Callable[[], int], is_over: Callable[[], bool]) -> None:
         """Return when there is room, or at once when the run is over. Raises StorageError after a minute without."""
-        deadline = self._clock() + PATIENCE_S
+        deadline = self.clock() + PATIENCE_S
         while not is_over() and (lacking := await self.lacking_bytes(size, in_flight())):
             reason = f"the disk is nearly full: {lacking / 2**20:,.0f} MB more are needed for what is in flight"
-            if self._clock() >= deadline:
+            if self.clock() >= deadline:
                 raise StorageError(f"{reason}; free some space and run again")
-            if self._clock() - self._reported_at >= LOOK_S:
-                self._reported_at = self._clock()
-                report(reason, LOOK_S)
-            await sleep(LOOK_S)
+            self._report(reason)
+            await self.sleep(LOOK_S)
+
+    def _report(self, reason: str) -> None:
+        """Warn once a run; report a pause each time."""
+        if self.clock() - self._reported_at < LOOK_S:
+            return
+        if self._reported_at == float("-inf"):
+            self.emit(Warned(text=f"{reason}; nothing new is sent until there is room, for {PATIENCE_S:.0f} s at most"))
+        self._reported_at = self.clock()
+        self.emit(Paused(reason=reason, seconds=LOOK_S))
 
 
 WITHDRAWN: Final = Failure(
@@ -155,8 +143,6 @@ class Step:
     state: TaskState  # what holds if the task is never asked again
     failure: Failure | None = None
     artifact: Artifact | None = None
-    reason: str = ""
-    cost_microusd: int = 0
 
     @property
     def is_suspended(self) -> bool:
@@ -178,34 +164,23 @@ class Begun:
     cost_microusd: int = 0  # what its answer cost
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Attempts:
     """Makes attempts with one sender, ledger and wallet; counts those in flight."""
 
-    def __init__(
-        self,
-        *,
-        run: int,
-        sender: AttemptSender,
-        ledger: AttemptLedger,
-        prices: Prices,
-        gate: Gate,
-        wallet: Wallet,
-        retry: Retry,
-        listen: Listener,
-        sleep: Callable[[float], Awaitable[None]],
-    ) -> None:
-        self._run = run
-        self._sender = sender
-        self._ledger = ledger
-        self._prices = prices
-        self._gate = gate
-        self._wallet = wallet
-        self._retry = retry
-        self._emit = listen
-        self._sleep = sleep
-        self._room = DiskSpaceGuard(ledger.free_bytes)
+    run: int
+    sender: AttemptSender
+    ledger: AttemptLedger
+    prices: Prices
+    gate: Gate
+    wallet: Wallet
+    retry: Retry
+    emit: Listener
+    sleep: Callable[[float], Awaitable[None]]
+
+    def __post_init__(self) -> None:
+        self._room = DiskSpaceGuard(free_bytes=self.ledger.free_bytes, sleep=self.sleep, emit=self.emit)
         self._money_moved = asyncio.Condition()
-        self._has_warned_of_room = False
         self._sent: set[Begun] = set()  # with the sender
 
     @property
@@ -220,41 +195,39 @@ class Attempts:
 
         Returns a Refusal when no budget is left, None when the run stopped; nothing was sent then. Raises StorageError.
         """
-        begun = await self._begin(task)
-        while isinstance(begun, Begun) and self._is_held_back(begun):
-            await self.withdraw(begun, tally)
-            begun = await self._begin(task)
-        return begun
+        with suppress(Stopped):
+            while isinstance(begun := await self._begin(task), Begun) and self._is_held_back(begun):
+                await self.withdraw(begun, tally)
+            return begun
+        return None
 
     async def withdraw(self, begun: Begun, tally: AttemptHistory) -> None:
         """Take back an attempt that was not sent."""
         state = TaskState.UNKNOWN if tally.unknowns else TaskState.PENDING
-        self._gate.abandoned(begun.ticket)
-        await self._moved(self._wallet.release, begun.reservation)
-        await self._ledger.close(
-            begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0
-        )
+        self.gate.abandoned(begun.ticket)
+        await self._moved(self.wallet.release, begun.reservation)
+        await self.ledger.close(begun.attempt, WITHDRAWN, state=state, cost_microusd=0, unknown_microusd=0, seconds=0.0)
 
     async def send(self, begun: Begun) -> Artifact | Failure:
         """Have the attempt sent; give its slot back with how it ended."""
         attempt, price = begun.attempt, self._price(begun.attempt.task, begun.reservation)
-        self._emit(
+        self.emit(
             AttemptStarted(task_id=attempt.task.id, attempt=attempt.id, number=attempt.number, price_microusd=price)
         )
         failure: Failure | None = BUG  # of the sender; raised, once the slot is free
         started = time.monotonic()
         self._sent.add(begun)
-        self._gate.throttle.sent(begun.ticket)
+        self.gate.throttle.sent(begun.ticket)
         try:
-            result = await self._sender.send(attempt)
+            result = await self.sender.send(attempt)
             failure = failure_of(result)
         except BaseException:  # the worker sees it; the next start finds the attempt as sent, so maybe billed
-            await self._moved(self._wallet.keep_unknown, begun.reservation)
+            await self._moved(self.wallet.keep_unknown, begun.reservation)
             raise
         finally:
             self._sent.discard(begun)
             begun.seconds = time.monotonic() - started
-            failure = self._gate.finished(begun.ticket, failure)
+            failure = self.gate.finished(begun.ticket, failure)
         if failure is not None:
             result = failure  # as the throttle names it: an outage may have been a refusal
         begun.cost_microusd = self._cost(attempt.task, result, begun.reservation)
@@ -266,23 +239,18 @@ class Attempts:
 
         Raises StorageError: the ledger, or what the sender could not write, after all else is recorded.
         """
-        attempt, reservation, cost = begun.attempt, begun.reservation, begun.cost_microusd
-        unknown = reservation.price_microusd if _is_maybe(result) else 0
-        if _is_maybe(result):
-            await self._moved(self._wallet.keep_unknown, reservation)
+        attempt, cost, unknown = begun.attempt, begun.cost_microusd, 0
+        if isinstance(result, Failure) and result.billed is Billed.MAYBE:
+            unknown = begun.reservation.price_microusd
+            await self._moved(self.wallet.keep_unknown, begun.reservation)
         else:
-            await self._moved(lambda r: self._wallet.settle(r, cost), reservation)
+            await self._moved(lambda r: self.wallet.settle(r, cost), begun.reservation)
         if isinstance(result, Artifact):
-            await self._ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
-            step = Step(state=TaskState.DONE, artifact=result, cost_microusd=cost)
+            step = Step(state=TaskState.DONE, artifact=result)
+            await self.ledger.finish(attempt, result, cost_microusd=cost, seconds=begun.seconds)
         else:
-            step = Step(
-                state=state_after(result.fault, tally, self._retry),
-                failure=result,
-                reason=result.reason,
-                cost_microusd=cost,
-            )
-            await self._ledger.close(
+            step = Step(state=state_after(result.fault, tally, self.retry), failure=result)
+            await self.ledger.close(
                 attempt,
                 result,
                 state=TaskState.PENDING if step.is_suspended else step.state,
@@ -292,57 +260,38 @@ class Attempts:
             )
             if result.storage_error is not None:
                 raise StorageError(result.storage_error)
-        self._emit(_ended(begun, result, cost_microusd=cost, unknown_microusd=unknown))
+        self.emit(_ended(begun, result, unknown_microusd=unknown))
         return step
 
     # -- the gates ------------------------------------------------------------------------------------------------
 
     async def _begin(self, task: Task) -> Begun | Refusal | None:
-        admitted = await self._admit(task)
-        if not isinstance(admitted, tuple):
-            return admitted
-        reservation, ticket = admitted
-        try:
-            attempt = await self._ledger.begin(task, run=self._run, reserved_microusd=self._price(task, reservation))
-        except BaseException:  # the worker sees it; nothing was sent
-            self._gate.abandoned(ticket)
-            await self._moved(self._wallet.release, reservation)
-            raise
-        return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
-
-    async def _admit(self, task: Task) -> tuple[Reservation, Ticket] | Refusal | None:
-        """Reserve money, then take a slot; None when the run stopped.
+        """Reserve money, take a slot and commit the attempt; what was taken is given back where that fails.
 
         Money is reserved again when an answer that came in the wait was dearer, or midnight has passed.
         """
         while isinstance(reservation := await self._reserve(task), Reservation):
-            try:
+            async with AsyncExitStack() as undo:
+                undo.push_async_callback(self._moved, self.wallet.release, reservation)
                 ticket = await self._enter(task)
-            except Stopped:
-                await self._moved(self._wallet.release, reservation)
-                return None
-            except BaseException:  # the worker sees it; nothing was sent
-                await self._moved(self._wallet.release, reservation)
-                raise
-            if self._is_covered(task, reservation):
-                return reservation, ticket
-            self._gate.abandoned(ticket)
-            await self._moved(self._wallet.release, reservation)
+                undo.callback(self.gate.abandoned, ticket)
+                if self._is_covered(task, reservation):
+                    price = self._price(task, reservation)
+                    attempt = await self.ledger.begin(task, run=self.run, reserved_microusd=price)
+                    undo.pop_all()
+                    return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
         return reservation
 
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
         while True:
-            await self._wait_for_room(task)
-            ticket = await self._gate.wait()
-            try:
-                lacking = await self._room.lacking_bytes(task.size, self.in_flight)
-            except BaseException:  # the worker sees it; nothing was sent
-                self._gate.abandoned(ticket)
-                raise
-            if not lacking:
-                return ticket
-            self._gate.abandoned(ticket)
+            await self._room.wait(task.size, lambda: self.in_flight, lambda: self.gate.is_stopped)
+            ticket = await self.gate.wait()
+            with ExitStack() as undo:
+                undo.callback(self.gate.abandoned, ticket)
+                if not await self._room.lacking_bytes(task.size, self.in_flight):
+                    undo.pop_all()
+                    return ticket
 
     def _is_held_back(self, begun: Begun) -> bool:
         """Whether a halt, a pause, another day or a higher price began while the attempt was being committed.
@@ -350,7 +299,7 @@ class Attempts:
         Then it is not sent.
         """
         is_short = not self._is_covered(begun.attempt.task, begun.reservation)
-        return is_short or self._gate.is_stopped or self._gate.throttle.is_held_back(begun.ticket)
+        return is_short or self.gate.is_stopped or self.gate.throttle.is_held_back(begun.ticket)
 
     async def _reserve(self, task: Task) -> Reservation | Refusal | None:
         """Reserve the most that the attempt can cost; wait while what others have reserved may still come free.
@@ -358,43 +307,25 @@ class Attempts:
         None: the run stopped.
         """
         async with self._money_moved:
-            while not self._gate.is_stopped:
-                reserved = self._wallet.reserve(self._prices.reserve(task) or 0)
+            while not self.gate.is_stopped:
+                reserved = self.wallet.reserve(self.prices.reserve(task) or 0)
                 if isinstance(reserved, Reservation) or reserved.is_final:
                     return reserved
                 await self._money_moved.wait()
         return None
 
     def _is_covered(self, task: Task, reservation: Reservation) -> bool:
-        return self._wallet.covers(reservation, self._prices.reserve(task) or 0)
+        return self.wallet.covers(reservation, self.prices.reserve(task) or 0)
 
     def _top_up_dearer(self, cost_microusd: int) -> None:
         """Set more aside for requests in flight whose like has cost more than was reserved for them."""
         for begun in self._sent:
             if begun.reservation.price_microusd < cost_microusd:  # cheap: most answers cost less than any reservation
-                self._wallet.top_up(begun.reservation, self._prices.reserve(begun.attempt.task) or 0)
+                self.wallet.top_up(begun.reservation, self.prices.reserve(begun.attempt.task) or 0)
 
     def _price(self, task: Task, reservation: Reservation) -> int | None:
         """Return what was reserved; None where the price is not known."""
-        return None if self._prices.reserve(task) is None else reservation.price_microusd
-
-    async def _wait_for_room(self, task: Task) -> None:
-        await self._room.wait(
-            task.size,
-            lambda: self.in_flight,
-            sleep=self._sleep,
-            report=self._report_room,
-            is_over=lambda: self._gate.is_stopped,
-        )
-
-    def _report_room(self, reason: str, seconds: float) -> None:
-        """Warn once a run; report a pause each time."""
-        if not self._has_warned_of_room:
-            self._has_warned_of_room = True
-            self._emit(
-                Warned(text=f"{reason}; nothing new is sent until there is room, for {PATIENCE_S:.0f} s at most")
-            )
-        self._emit(Paused(reason=reason, seconds=seconds))
+        return None if self.prices.reserve(task) is None else reservation.price_microusd
 
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""
@@ -406,20 +337,11 @@ class Attempts:
         """Return what the attempt cost: from its tokens where the catalogue can, else what was reserved."""
         if isinstance(result, Failure) and result.billed is not Billed.YES:
             return 0
-        cost = self._prices.settle(task, result.usage)
+        cost = self.prices.settle(task, result.usage)
         return reservation.price_microusd if cost is None else cost
 
 
-def failure_of(result: Artifact | Failure) -> Failure | None:
-    """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
-    return result if isinstance(result, Failure) and result.image_sha256 is None else None
-
-
-def _is_maybe(result: Artifact | Failure) -> bool:
-    return isinstance(result, Failure) and result.billed is Billed.MAYBE
-
-
-def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unknown_microusd: int) -> AttemptEnded:
+def _ended(begun: Begun, result: Artifact | Failure, *, unknown_microusd: int) -> AttemptEnded:
     failure = result if isinstance(result, Failure) else None
     return AttemptEnded(
         task_id=begun.attempt.task.id,
@@ -430,7 +352,7 @@ def _ended(begun: Begun, result: Artifact | Failure, *, cost_microusd: int, unkn
         reason=failure.reason if failure else "; ".join(result.notes) if isinstance(result, Artifact) else "",
         status=failure.status if failure else 200,
         request_id=result.request_id,
-        cost_microusd=cost_microusd,
+        cost_microusd=begun.cost_microusd,
         unknown_microusd=unknown_microusd,
         worker=result.worker,
     )

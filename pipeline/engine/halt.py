@@ -6,9 +6,8 @@ paid and starts nothing; carrying it out is the engine's work.
 
 import math
 import time
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from pipeline.errors import SEVERITY, Exit, most_severe
@@ -84,34 +83,29 @@ class Halts:
         return max((h.not_before for h in self._halts if h.not_before is not None), default=None)
 
 
+def failure_of(result: Artifact | Failure) -> Failure | None:
+    """Return why the provider brought no image; None: it did, whatever became of it on the disk."""
+    return result if isinstance(result, Failure) and result.image_sha256 is None else None
+
+
+@dataclass(eq=False, repr=False)
 class HaltPolicy:
-    """Sees the results of one run and says when it must stop.
+    """Sees the results of one run and says when it must stop."""
 
-    `models` names the models that exist now, in words: `gemini-nano-banana-2.1, gemini-3-pro-image`.
-    `spaced_s`: answers that do not find the model and come nearer to each other than this are one try.
-    `patience_s`: how long a server may do nothing but push back; longer than a window of five minutes lasts.
-    """
+    stop_on: StopOn = field(default_factory=StopOn)
+    _: KW_ONLY
+    models: str = ""  # that exist now, in words: `gemini-nano-banana-2.1, gemini-3-pro-image`
+    spaced_s: float = SPACED_SHARE  # answers that do not find the model and come nearer to each other are one try
+    patience_s: float = 600.0  # how long a server may do nothing but push back; longer than a window of five minutes
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    clock: Callable[[], float] = time.monotonic
 
-    def __init__(
-        self,
-        stop_on: StopOn = StopOn(),  # noqa: B008 - frozen
-        *,
-        models: str = "",
-        spaced_s: float = SPACED_SHARE,
-        patience_s: float = 600.0,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._stop_on = stop_on
-        self._models = models
-        self._spaced_s = spaced_s
-        self._patience_s = patience_s
-        self._now = now
-        self._clock = clock
+    def __post_init__(self) -> None:
         self._push_backs = 0
         self._pushed_back_since = -math.inf
         self._first: list[Fault | None] = []
-        self._in_a_row: Counter[Fault] = Counter()
+        self._last: Fault | None = None  # None: an image
+        self._in_a_row = 0
         self._barren: dict[str, int] = {}  # task -> what its answers without an image cost, since the last image
         self._has_stopped = False  # for them
         self._has_image = False
@@ -138,7 +132,7 @@ class HaltPolicy:
         `model`: what was asked for, where a manifest names several. `tries`: how often this task met this fault by now.
         `seconds`: how long ago its request was sent.
         """
-        failure = result if isinstance(result, Failure) and result.image_sha256 is None else None
+        failure = failure_of(result)
         fault = failure.fault if failure is not None else None
         self._count(fault, model)
         if failure is None or failure.billed is Billed.YES:
@@ -161,7 +155,7 @@ class HaltPolicy:
                 return self._is_closed(failure.reason)
             case Fault.QUOTA:
                 return Halt(Exit.TRY_LATER, failure.reason, self._not_before(failure.hint_s))
-            case Fault.FORBIDDEN if self._in_a_row[Fault.FORBIDDEN] >= IN_A_ROW:
+            case Fault.FORBIDDEN if self._in_a_row >= IN_A_ROW:
                 reason = f"{IN_A_ROW} requests in a row were forbidden: {failure.reason}"
                 return Halt(Exit.ACCOUNT, reason, fault=failure.fault)
             case Fault.NOT_FOUND | Fault.BAD_REQUEST:
@@ -183,10 +177,10 @@ class HaltPolicy:
         self._ended += 1
         self._failed += is_failed
         self._failures_in_a_row = self._failures_in_a_row + 1 if is_failed else 0
-        most, rate = self._stop_on.consecutive_failures, self._stop_on.failure_rate
+        most, rate = self.stop_on.consecutive_failures, self.stop_on.failure_rate
         if is_failed and most is not None and self._failures_in_a_row >= most:
             return Halt(Exit.SOME_FAILED, f"{self._failures_in_a_row} tasks failed in a row (stop_on)")
-        if is_failed and rate is not None and self._ended >= self._stop_on.after and self._failed >= rate * self._ended:
+        if is_failed and rate is not None and self._ended >= self.stop_on.after and self._failed >= rate * self._ended:
             return Halt(Exit.SOME_FAILED, f"{self._failed} of {self._ended} tasks failed (stop_on)")
         return None
 
@@ -196,15 +190,13 @@ class HaltPolicy:
         self._push_backs = 0
         if len(self._first) < FIRST:
             self._first.append(fault)
-        in_a_row = 0 if fault is None else self._in_a_row[fault] + 1
-        self._in_a_row.clear()
+        self._in_a_row = self._in_a_row + 1 if fault is self._last else 1
+        self._last = fault
         if fault is None:
             self._missing.pop(model, None)
-        else:
-            self._in_a_row[fault] = in_a_row
 
     def _was_served(self, seconds: float, *, is_image: bool) -> None:
-        self._has_other_accounts |= self._clock() - seconds > self._closed_at
+        self._has_other_accounts |= self.clock() - seconds > self._closed_at
         self._closed = 0
         if is_image:
             self._has_image = True
@@ -217,13 +209,13 @@ class HaltPolicy:
         accounts. They cost nothing; a run that is stopped by mistake costs a night.
         """
         self._closed += 1
-        self._closed_at = min(self._closed_at, self._clock())
+        self._closed_at = min(self._closed_at, self.clock())
         most = CLOSED_OF_SEVERAL if self._has_other_accounts else CLOSED_LATER if self._has_image else CLOSED
         return Halt(Exit.ACCOUNT, reason) if self._closed >= most else None
 
     def _without_image(self, reason: str) -> Halt | None:
         """Stop when tasks in a row are paid for and none of them has an image."""
-        named = self._stop_on.consecutive_failures
+        named = self.stop_on.consecutive_failures
         if self._has_stopped or len(self._barren) < (BARREN if named is None else named):
             return None
         self._has_stopped = True  # what was in flight says the same again
@@ -239,7 +231,8 @@ class HaltPolicy:
         if len(self._first) >= FIRST and all(fault is Fault.NOT_FOUND for fault in self._first):
             reason = f"the first {FIRST} requests all failed: {failure.reason}"
             return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
-        if failure.code is not None and self._in_a_row[Fault.NOT_FOUND] >= IN_A_ROW:  # it names what is not there
+        is_named = failure.fault is Fault.NOT_FOUND and failure.code is not None  # it names what is not there
+        if is_named and self._in_a_row >= IN_A_ROW:
             reason = f"{IN_A_ROW} requests in a row were not found: {failure.reason}"
             return Halt(Exit.ACCOUNT, reason, fault=Fault.NOT_FOUND)
         if len(self._first) >= FIRST and MISTAKES.issuperset(self._first):
@@ -248,11 +241,11 @@ class HaltPolicy:
 
     def _pushed_back(self, reason: str) -> Halt | None:
         """Stop when the server has done nothing else for long."""
-        now = self._clock()
+        now = self.clock()
         if self._push_backs == 0:
             self._pushed_back_since = now
         self._push_backs += 1
-        if self._push_backs < PUSH_BACKS or now - self._pushed_back_since < self._patience_s:
+        if self._push_backs < PUSH_BACKS or now - self._pushed_back_since < self.patience_s:
             return None
         return Halt(
             Exit.TRY_LATER,
@@ -261,18 +254,18 @@ class HaltPolicy:
         )
 
     def _model_missing(self, reason: str, model: str, tries: int) -> Halt | None:
-        now = self._now()
+        now = self.now()
         spaced, last = self._missing.get(model, (0, datetime.min.replace(tzinfo=UTC)))
-        if now - last >= timedelta(seconds=self._spaced_s):
+        if now - last >= timedelta(seconds=self.spaced_s):
             spaced += 1
             self._missing[model] = (spaced, now)
         if max(spaced, tries) < TRIES:
             return None
-        return Halt(Exit.ACCOUNT, f"{reason}; models that exist now: {self._models}" if self._models else reason)
+        return Halt(Exit.ACCOUNT, f"{reason}; models that exist now: {self.models}" if self.models else reason)
 
     def _not_before(self, hint_s: float | None) -> datetime:
         """Return when the quota is free again: the delay named, else the provider's next midnight."""
-        now = self._now()
+        now = self.now()
         if hint_s is None or hint_s <= LONG_S:
             return next_midnight(now, quota_zone())
         return now + timedelta(seconds=min(hint_s, LONGEST.total_seconds()))

@@ -13,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+from tenacity import AsyncRetrying, retry_if_result
 
-from pipeline.engine.attempt import AttemptLedger, Attempts, AttemptSender, Begun, Prices, Step, failure_of
+from pipeline.engine.attempt import AttemptLedger, Attempts, AttemptSender, Begun, Prices, Step
 from pipeline.engine.events import (
     Counts,
     Event,
@@ -28,12 +28,12 @@ from pipeline.engine.events import (
     TaskEnded,
     Warned,
 )
-from pipeline.engine.halt import Halt, HaltPolicy, Halts
+from pipeline.engine.halt import Halt, HaltPolicy, Halts, failure_of
 from pipeline.engine.retry import DEFERRABLE, AttemptHistory, exhausted, may_repeat, state_after, wait_s
 from pipeline.engine.throttle import Gate
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.model import UNSENT, Artifact, Due, Failure, Fault, TaskState
+from pipeline.model import UNSENT, Artifact, Billed, Due, Failure, Fault, TaskState
 from pipeline.settings import Limits, Retry
 
 BEYOND: Final = 4  # one worker more for every so many: it keeps the wire busy while others write to disk
@@ -52,65 +52,47 @@ class _Turn:
     last: Step = field(default_factory=lambda: Step(state=TaskState.PENDING))
 
 
-@dataclass(slots=True, kw_only=True)
-class _RunState:
-    """What changes while the engine runs."""
-
-    is_halted: asyncio.Event = field(default_factory=asyncio.Event)
-    deferred: deque[_Turn] = field(default_factory=deque)
-    suspended: list[_Turn] = field(default_factory=list)  # failed by what may prove to be no fault of theirs
-    released: set[Fault] = field(default_factory=set)  # what proved to be so
-    busy: int = 0  # turns that are queued or in a worker's hands
-    turn_over: asyncio.Condition = field(default_factory=asyncio.Condition)
-    fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
-    paused_until: float = -math.inf  # as last reported, on the loop's clock
-    bug: Exception | None = None
-    warnings: ImageWarnings = field(default_factory=ImageWarnings)
-
-
+@dataclass(kw_only=True, eq=False, repr=False)
 class Engine:
     """Runs due tasks once. Build a new one for each run, and for each stage of one."""
 
-    def __init__(
-        self,
-        *,
-        run: int,
-        sender: AttemptSender,
-        ledger: AttemptLedger,
-        prices: Prices,
-        gate: Gate,
-        wallet: Wallet,
-        policy: HaltPolicy,
-        limits: Limits,
-        retry: Retry,
-        listen: Listener,
-        counts: Counts | None = None,  # of the stages before this one, to go on with
-        halts: Halts | None = None,
-    ) -> None:
-        self._state = _RunState()
+    number: int  # of the run
+    sender: AttemptSender
+    ledger: AttemptLedger
+    prices: Prices
+    gate: Gate
+    wallet: Wallet
+    policy: HaltPolicy
+    limits: Limits
+    retry: Retry
+    listen: Listener
+    counts: Counts = field(default_factory=Counts)  # of the stages before this one, to go on with
+    halts: Halts = field(default_factory=Halts)
+
+    def __post_init__(self) -> None:
         self._attempts = Attempts(
-            run=run,
-            sender=sender,
-            ledger=ledger,
-            prices=prices,
-            gate=gate,
-            wallet=wallet,
-            retry=retry,
-            listen=self._emit,
+            run=self.number,
+            sender=self.sender,
+            ledger=self.ledger,
+            prices=self.prices,
+            gate=self.gate,
+            wallet=self.wallet,
+            retry=self.retry,
+            emit=self._emit,
             sleep=self._sleep,
         )
-        self._sender = sender
-        self._ledger = ledger
-        self._gate = gate
-        self._wallet = wallet
-        self._policy = policy
-        self._limits = limits
-        self._retry = retry
-        self._listen = listen
-        self.counts = counts if counts is not None else Counts()
-        self.halts = halts if halts is not None else Halts()
-        workers = limits.concurrency + max(2, limits.concurrency // BEYOND)
+        workers = self.limits.concurrency + max(2, self.limits.concurrency // BEYOND)
         self._queue: asyncio.Queue[_Turn | None] = asyncio.Queue(maxsize=workers)
+        self._busy = 0  # turns that are queued or in a worker's hands
+        self._turn_over = asyncio.Condition()
+        self._deferred: deque[_Turn] = deque()
+        self._suspended: list[_Turn] = []  # failed by what may prove to be no fault of theirs
+        self._released: set[Fault] = set()  # what proved to be so
+        self._is_halted = asyncio.Event()
+        self._fed_out: Halt | None = None  # max_tasks were fed: they are finished, and the run ends with it
+        self._bug: Exception | None = None
+        self._paused_until = -math.inf  # as last reported, on the loop's clock
+        self._warnings = ImageWarnings()
 
     # -- from outside ---------------------------------------------------------------------------------------------
 
@@ -120,15 +102,15 @@ class Engine:
 
     def abandon(self) -> None:
         """Stop waiting for answers: what has arrived is saved, what is in flight becomes unknown."""
-        self._sender.abandon()
+        self.sender.abandon()
 
     def gauge(self) -> Gauge:
         """Return the state of the run at this moment."""
-        throttle, wallet = self._gate.throttle, self._wallet
+        throttle, wallet = self.gate.throttle, self.wallet
         return Gauge(
             in_flight=self._attempts.in_flight,
             limit=throttle.limit,
-            concurrency=self._limits.concurrency,
+            concurrency=self.limits.concurrency,
             spent_microusd=wallet.spent_microusd,
             unknown_microusd=wallet.unknown_microusd,
             reserved_microusd=wallet.reserved_microusd,
@@ -153,8 +135,8 @@ class Engine:
             self.abandon()
             await workers
             raise
-        if self._state.bug is not None:
-            raise self._state.bug
+        if self._bug is not None:
+            raise self._bug
         return self.counts
 
     # -- queue and workers ----------------------------------------------------------------------------------------
@@ -168,44 +150,38 @@ class Engine:
             for _ in range(self._queue.maxsize):
                 await self._queue.put(None)
         await self._end_suspended()
-        if self._state.fed_out is not None:
-            self._halt(self._state.fed_out)
+        if self._fed_out is not None:
+            self._halt(self._fed_out)
 
     async def _feed(self, due: Iterator[Due]) -> None:
         fed = 0
-        while not self._state.is_halted.is_set() and (item := next(due, None)) is not None:
-            if fed == self._limits.max_tasks:
-                self._state.fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
+        while not self._is_halted.is_set() and (item := next(due, None)) is not None:
+            if fed == self.limits.max_tasks:
+                self._fed_out = Halt(Exit.BUDGET, f"limits.max_tasks ({fed}) was reached; the rest is pending")
                 return
             fed += 1
-            await self._put(_Turn(due=item, tally=AttemptHistory(unknowns=item.unknowns, faults=Counter(item.faults))))
+            tally = AttemptHistory(unknowns=item.unknowns, faults=Counter(item.faults))
+            self._busy += 1
+            await self._queue.put(_Turn(due=item, tally=tally))
 
     async def _feed_deferred(self) -> None:
         """Give deferred tasks another turn, as long as images have come since their last one began."""
-        async with self._state.turn_over:
+        async with self._turn_over:
             while True:
-                await self._state.turn_over.wait_for(lambda: self._state.busy == 0 or self._came_image())
-                if not self._state.deferred:
+                await self._turn_over.wait_for(lambda: self._busy == 0 or self._came_image())
+                if not self._deferred:
                     return
-                turn = self._state.deferred.popleft()
-                if self._state.is_halted.is_set() or self.counts.images == turn.images_seen:
+                turn = self._deferred.popleft()
+                if self._is_halted.is_set() or self.counts.images == turn.images_seen:
                     self._end(turn)
                 else:
                     turn.tally.fresh_turn()
-                    self._state.busy += 1
+                    self._busy += 1
                     self._queue.put_nowait(turn)
 
     def _came_image(self) -> bool:
         """Whether the oldest deferred task may be asked now: an image came since, and the queue has room."""
-        return (
-            bool(self._state.deferred)
-            and self.counts.images > self._state.deferred[0].images_seen
-            and not self._queue.full()
-        )
-
-    async def _put(self, turn: _Turn) -> None:
-        self._state.busy += 1
-        await self._queue.put(turn)
+        return bool(self._deferred) and self.counts.images > self._deferred[0].images_seen and not self._queue.full()
 
     async def _work(self) -> None:
         while (turn := await self._queue.get()) is not None:
@@ -218,14 +194,14 @@ class Engine:
                 self._caught(bug)
                 self._end(turn)
             finally:
-                self._state.busy -= 1
-                async with self._state.turn_over:
-                    self._state.turn_over.notify_all()
+                self._busy -= 1
+                async with self._turn_over:
+                    self._turn_over.notify_all()
 
     async def _take_turn(self, turn: _Turn) -> None:
-        if not self._state.is_halted.is_set() and self._closed_folder(turn) is None:
+        if not self._is_halted.is_set() and self._closed_folder(turn) is None:
             turn.images_seen = self.counts.images
-            if (fault := exhausted(turn.tally, self._retry)) is not None:
+            if (fault := exhausted(turn.tally, self.retry)) is not None:
                 await self._give_up(turn, fault)
             else:
                 await self._ask(turn)
@@ -234,8 +210,8 @@ class Engine:
         if (folder := self._closed_folder(turn)) is not None:
             self.counts.closed[folder] += turn.last.state is TaskState.PENDING
             self._end(turn)
-        elif failure is not None and failure.fault in DEFERRABLE and not self._state.is_halted.is_set():
-            self._state.deferred.append(turn)
+        elif failure is not None and failure.fault in DEFERRABLE and not self._is_halted.is_set():
+            self._deferred.append(turn)
         else:
             self._end(turn)
 
@@ -246,48 +222,49 @@ class Engine:
 
     async def _give_up(self, turn: _Turn, fault: Fault) -> None:
         """Fail a task that earlier runs have asked as often as it may be; nothing is sent."""
-        await self._ledger.fail([turn.due.task.id])
+        await self.ledger.fail([turn.due.task.id])
         reason = f"{turn.tally.faults[fault]} paid answers without an image ({fault}) in earlier runs; it has failed"
-        turn.last = Step(state=TaskState.FAILED, reason=reason)
+        turn.last = Step(state=TaskState.FAILED, failure=Failure(fault=fault, billed=Billed.NO, reason=reason))
         self._emit(Warned(text=reason, task_id=turn.due.task.id))
 
     def _end(self, turn: _Turn) -> None:
         """Count and report a task whose last turn is over; later, where a halt may yet clear it of a failure."""
         if turn.last.is_suspended:
-            self._state.suspended.append(turn)
+            self._suspended.append(turn)
         else:
             self._report_end(turn)
 
     async def _end_suspended(self) -> None:
         """Fail the tasks whose failure ordered no halt; the others stay pending, for it was not their fault."""
         failed: list[str] = []
-        for turn in self._state.suspended:
-            if turn.last.failure is not None and turn.last.failure.fault in self._state.released:
+        for turn in self._suspended:
+            if turn.last.failure is not None and turn.last.failure.fault in self._released:
                 turn.last = replace(turn.last, state=TaskState.PENDING)
             else:
                 failed.append(turn.due.task.id)
         try:
             if failed:
-                await self._ledger.fail(failed)
+                await self.ledger.fail(failed)
         except ImgpipeError as error:
             self.halt(error.exit_code, str(error))
-        for turn in self._state.suspended:
+        for turn in self._suspended:
             self._report_end(turn)
-        self._state.suspended.clear()
+        self._suspended.clear()
 
     def _report_end(self, turn: _Turn) -> None:
         step, task = turn.last, turn.due.task
         self.counts.states[step.state] += 1
         if not turn.attempts:
             return
+        reason = "" if step.failure is None else step.failure.reason
         if step.state is TaskState.PENDING and self._closed_folder(turn) is None:
-            self.counts.trouble = step.reason
+            self.counts.trouble = reason
         self._emit(
             TaskEnded(
                 task_id=task.id,
                 job=task.job,
                 state=step.state,
-                reason=step.reason,
+                reason=reason,
                 artifact=step.artifact,
                 attempts=turn.attempts,
                 cost_microusd=turn.cost_microusd,
@@ -303,14 +280,14 @@ class Engine:
 
         def has_more(step: Step | None) -> bool:
             failure = step.failure if step else None
-            return failure is not None and may_repeat(failure.fault, turn.tally, self._retry)
+            return failure is not None and may_repeat(failure.fault, turn.tally, self.retry)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(has_more),
-            stop=lambda _state: self._state.is_halted.is_set(),
+            stop=lambda _state: self._is_halted.is_set(),
             wait=lambda _state: self._wait(turn),
             sleep=self._sleep,
-            retry_error_callback=_result,
+            retry_error_callback=lambda _state: None,
         )
         await retrying(self._attempt, turn)
         retrying.iter_state.reset()  # it refers to itself: only the garbage collector would find it, and what it holds
@@ -321,7 +298,7 @@ class Engine:
         for _ in range(checks.most_redos):
             flagged = turn.last
             found = "" if flagged.artifact is None else _found(flagged.artifact, checks.redo)
-            if not found or self._state.is_halted.is_set():
+            if not found or self._is_halted.is_set():
                 return
             self._emit(RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
             await self._ask(turn)
@@ -348,7 +325,7 @@ class Engine:
             step = await self._attempts.record(begun, result, turn.tally)
         turn.last = step
         turn.attempts += 1
-        turn.cost_microusd += step.cost_microusd
+        turn.cost_microusd += begun.cost_microusd
         if step.artifact is not None:
             self.counts.images += 1
             self.counts.bytes += step.artifact.size_bytes
@@ -357,7 +334,7 @@ class Engine:
     def _wait(self, turn: _Turn) -> float:
         failure = turn.last.failure
         assert failure is not None
-        seconds = wait_s(failure.fault, turn.tally, self._retry, hint_s=failure.hint_s, random=random.random)
+        seconds = wait_s(failure.fault, turn.tally, self.retry, hint_s=failure.hint_s, random=random.random)
         self._emit(
             RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=seconds, reason=failure.reason)
         )
@@ -367,7 +344,7 @@ class Engine:
         """Wait, or less when a halt is ordered."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._state.is_halted.wait()
+                await self._is_halted.wait()
 
     # -- halts ----------------------------------------------------------------------------------------------------
 
@@ -376,10 +353,10 @@ class Engine:
         was_sent = not (isinstance(result, Failure) and result.fault in UNSENT)
         self.counts.attempts += was_sent  # here: the disk may not take what came
         if isinstance(result, Artifact):
-            for text in self._state.warnings.of(task.id, result):
+            for text in self._warnings.of(task.id, result):
                 self._emit(Warned(text=text, task_id=task.id))
         tries = tally.faults[result.fault] if isinstance(result, Failure) else 0
-        if halt := self._policy.judged(
+        if halt := self.policy.judged(
             result,
             model=task.model,
             tries=tries,
@@ -388,22 +365,22 @@ class Engine:
             cost_microusd=begun.cost_microusd,
         ):
             self._halt(halt)
-        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self._retry) is TaskState.FAILED
+        is_lost = isinstance(result, Failure) and state_after(result.fault, tally, self.retry) is TaskState.FAILED
         if is_lost and turn.last.artifact is None:
             self._task_ended(TaskState.FAILED)  # now: until it is written down, others would have been sent
         if isinstance(result, Failure) and result.closed_folder is not None:
             self.counts.closed.setdefault(result.closed_folder, 0)
         failure = failure_of(result)
-        if failure is not None and not self._state.is_halted.is_set():
+        if failure is not None and not self._is_halted.is_set():
             self._look_at_throttle(failure)
 
     def _task_ended(self, state: TaskState) -> None:
-        if halt := self._policy.task_ended(state):
+        if halt := self.policy.task_ended(state):
             self._halt(halt)
 
     def _look_at_throttle(self, failure: Failure) -> None:
         """Give up when the throttle does, saying what was seen last; else report what it waits for."""
-        verdict = self._gate.throttle.verdict
+        verdict = self.gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
         else:
@@ -411,29 +388,29 @@ class Engine:
 
     def _report_pause(self, failure: Failure) -> None:
         """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
-        now, left_s = asyncio.get_running_loop().time(), self._gate.throttle.pause_left_s
-        if left_s < SHORTEST_S or left_s < 2 * (self._state.paused_until - now):
+        now, left_s = asyncio.get_running_loop().time(), self.gate.throttle.pause_left_s
+        if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
-        self._state.paused_until = now + left_s
-        self._emit(Paused(reason=f"{self._gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
+        self._paused_until = now + left_s
+        self._emit(Paused(reason=f"{self.gate.throttle.pause_reason} ({failure.reason})", seconds=left_s))
 
     def _halt(self, halt: Halt) -> None:
-        self._state.is_halted.set()
+        self._is_halted.set()
         if halt.fault is not None:
-            self._state.released.add(halt.fault)
-        self._gate.stop()
+            self._released.add(halt.fault)
+        self.gate.stop()
         if self.halts.add(halt):
             self._emit(Halted(exit=halt.exit, reason=halt.reason))
 
     def _caught(self, bug: Exception) -> None:
         """Order a halt for a bug; `run` raises the first one, once everything in flight is saved."""
-        self._state.bug = self._state.bug or bug
-        self.halt(Exit.BUG, f"{type(self._state.bug).__name__}: {self._state.bug}")
+        self._bug = self._bug or bug
+        self.halt(Exit.BUG, f"{type(self._bug).__name__}: {self._bug}")
 
     def _emit(self, event: Event) -> None:
         """Report an event. A listener that fails stops the run in order, as any bug does."""
         try:
-            self._listen(event)
+            self.listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
 
@@ -441,9 +418,3 @@ class Engine:
 def _found(image: Artifact, checks: Collection[str]) -> str:
     """Return what these checks found in an image; empty: nothing."""
     return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)
-
-
-def _result(state: RetryCallState) -> Step | None:
-    assert state.outcome is not None
-    step: Step | None = state.outcome.result()
-    return step

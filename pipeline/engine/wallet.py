@@ -97,7 +97,7 @@ class Wallet:
     """The budgets of one run. `spent` sums what other runs spent from a moment up to another, both included.
 
     A reservation counts in the day and month in which it was made, also when it is settled later; it may be sent only
-    while it `is_current`. A clock that goes back returns to the earlier day's account, and the later one still binds:
+    in those. A clock that goes back returns to the earlier day's account, and the later one still binds:
     nobody can say which of the two the clock was wrong about.
     """
 
@@ -181,8 +181,12 @@ class Wallet:
             account.reserved += more
 
     def covers(self, reservation: Reservation, price_microusd: int) -> bool:
-        """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month."""
-        return reservation.price_microusd >= price_microusd and self.is_current(reservation)
+        """Tell whether a reservation is still enough for `price_microusd`, and of the present day and month.
+
+        If not, release it and make another one.
+        """
+        self._turn_page()
+        return reservation.price_microusd >= price_microusd and reservation.accounts == self._accounts
 
     def settle(self, reservation: Reservation, cost_microusd: int) -> None:
         """Replace the reservation by what it did cost; more than was reserved is possible and counts."""
@@ -200,11 +204,6 @@ class Wallet:
     def release(self, reservation: Reservation) -> None:
         """It was provably not billed: its price is free again."""
         self._take(reservation)
-
-    def is_current(self, reservation: Reservation) -> bool:
-        """Say whether it would be made in the same periods now; if not, release it and make another one."""
-        self._turn_page()
-        return reservation.accounts == self._accounts
 
     def _take(self, reservation: Reservation) -> "tuple[_PeriodBudget, ...]":
         """Close the reservation. Raises KeyError when it was closed before."""

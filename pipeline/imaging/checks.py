@@ -4,12 +4,11 @@ By its header and size in bytes; only where those make it suspicious by its pixe
 flag has its reason and is an opinion: the image stays what it is.
 """
 
-import warnings
-from io import BytesIO
 from pathlib import Path
 from struct import Struct
 from typing import Final, NamedTuple
 
+from pipeline.imaging.formats import FORMATS, opened
 from pipeline.model import ImageChecks
 from pipeline.settings import ASPECT, BLANK, MIN_SIDE
 
@@ -82,14 +81,9 @@ def may_be_input(header: Header, given: Header) -> bool:
 
 def input_header(path: str) -> Header | None:
     """Read the header of an input image; None where it has none that is known. 0.1 ms."""
-    from PIL import Image
-
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-                mime = f"image/{(image.format or '').lower()}"
-                return Header(mime, image.width, image.height, Path(path).stat().st_size)
+        with opened(path) as image:
+            return Header(FORMATS[image.format or ""][0], image.width, image.height, Path(path).stat().st_size)
     except Exception:  # no opinion: decoders raise anything
         return None
 
@@ -108,13 +102,11 @@ def unpacked_pixels(packed: bytes) -> Pixels:
 
 def pixels_of(data: bytes) -> Pixels:
     """Decode an image. Raises whatever its decoder raises."""
-    from PIL import Image, ImageStat
+    from PIL import ImageStat
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as image:
-            image.draft("RGB", (256, 256))  # JPEG only: decodes at an eighth
-            picture = image.convert("RGB")
+    with opened(data) as image:
+        image.draft("RGB", (256, 256))  # JPEG only: decodes at an eighth
+        picture = image.convert("RGB")
     deviation = max(ImageStat.Stat(picture.reduce(max(1, min(picture.size) // 256))).stddev)
     return Pixels(deviation, picture.convert("L").resize((SIDE, SIDE)).tobytes())
 

@@ -11,11 +11,11 @@ import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from math import sqrt
-from typing import Any, Final
+from typing import Any
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
-from pipeline.imaging.formats import BrokenImageError, NotAnImageError
+from pipeline.imaging.formats import FORMATS, BrokenImageError, NotAnImageError, opened
 from pipeline.imaging.metadata import bare_png, strip
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF")  # never EPS: it runs programs
@@ -127,7 +127,8 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
             is_opaque = picture.mode == "P" and "transparency" not in picture.info
             return picture.convert("RGB" if is_opaque else "RGBA")
         case "CMYK":
-            return _from_cmyk(picture)
+            profile = picture.info.pop("icc_profile", None)
+            return _in_srgb(picture, profile) if profile else picture.convert("RGB")
         case mode if mode.startswith("I") or mode == "F":
             return _scaled(picture)
         case _:
@@ -147,17 +148,6 @@ def _scaled(picture: Image.Image) -> Image.Image:
         low, high = 0.0, 255.0
     factor = 255.0 / (high - low) if high > low else 0.0
     return wide.point(lambda value: value * factor + (-low * factor + 0.5)).convert("L")
-
-
-def _from_cmyk(picture: Image.Image) -> Image.Image:
-    profile = picture.info.pop("icc_profile", None)
-    if profile:
-        with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            screen = ImageCms.profileToProfile(picture, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-            if screen is not None:
-                return screen
-    return picture.convert("RGB")
 
 
 def _encode(picture: Image.Image, kind: str, most_bytes: int, kept: dict[str, Any]) -> tuple[str, bytes]:
@@ -188,46 +178,39 @@ def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-SUFFIXES: Final = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
-MIMES: Final = {"image/jpeg": "jpeg", "image/png": "png", "image/webp": "webp"}
-
-
 def rendition(
     data: bytes, mime: str, *, kind: str | None, quality: int, max_side: int | None, is_srgb: bool, is_stripped: bool
 ) -> tuple[bytes, str]:
     """Return the image as asked, upright, and its suffix; `kind` None: the one it has. Raises NotAnImageError."""
-    wanted = kind or MIMES[mime]
+    wanted = (kind or mime.removeprefix("image/")).upper()
+    wanted_mime, suffix = FORMATS[wanted]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP")) as source:
-                profile = source.info.get("icc_profile")
-                is_small = max_side is None or max(source.size) <= max_side
-                if wanted == MIMES[mime] and is_small and not (is_srgb and profile):
-                    return (strip(data, mime) if is_stripped else data), SUFFIXES[wanted]
-                picture = ImageOps.exif_transpose(source)
-                if is_srgb and profile:
-                    picture, profile = _in_srgb(picture, profile), None
-                if not is_small and max_side is not None:
-                    picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-                return _encoded(picture, wanted, quality, profile, is_stripped), SUFFIXES[wanted]
+        with opened(data) as source:
+            profile = source.info.get("icc_profile")
+            is_small = max_side is None or max(source.size) <= max_side
+            if wanted_mime == mime and is_small and not (is_srgb and profile):
+                return (strip(data, mime) if is_stripped else data), suffix
+            picture = ImageOps.exif_transpose(source)
+            if is_srgb and profile:
+                picture, profile = _in_srgb(picture, profile), None
+                picture.info.pop("icc_profile", None)
+            if not is_small and max_side is not None:
+                picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
+            return _encoded(picture, wanted, quality, profile, is_stripped), suffix
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
         raise NotAnImageError(str(error)) from error
 
 
 def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Return the picture in the colours of screens; with a profile that cannot be used as browsers show it."""
     if picture.mode not in ("RGB", "RGBA", "L", "CMYK"):
         picture = picture.convert("RGB")
     mode = "RGBA" if picture.mode == "RGBA" else "RGB"
-    try:
-        converted = ImageCms.profileToProfile(
-            picture, io.BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode=mode
-        )
-    except ImageCms.PyCMSError:  # a profile that cannot be used: the values are taken for sRGB, as browsers do
-        return picture.convert(mode)
-    assert converted is not None  # only a conversion in place returns nothing
-    converted.info.pop("icc_profile", None)
-    return converted
+    converted = None
+    with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
+        screen = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, io.BytesIO(profile), screen, outputMode=mode)
+    return picture.convert(mode) if converted is None else converted
 
 
 def _encoded(picture: Image.Image, kind: str, quality: int, profile: bytes | None, is_stripped: bool) -> bytes:
@@ -235,12 +218,12 @@ def _encoded(picture: Image.Image, kind: str, quality: int, profile: bytes | Non
     exif = picture.getexif()
     if exif and not is_stripped:
         options["exif"] = exif
-    if kind == "jpeg":
+    if kind == "JPEG":
         picture = _on_white(picture)
         options |= {"quality": quality, "subsampling": 0 if quality >= 90 else 2, "optimize": True}
-    elif kind == "webp":
+    elif kind == "WEBP":
         options |= {"quality": quality}
-    return _saved(picture, kind.upper(), options)
+    return _saved(picture, kind, options)
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -12,10 +12,10 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import escape, unescape
 
-from pipeline.imaging.formats import PNG_MAGIC, Bytes, jpeg_segments, png_chunks, webp_chunks
+from pipeline.imaging.formats import PNG_MAGIC, Bytes, jpeg_segments, png_chunks, sniff, webp_chunks
 from pipeline.model import Sidecar
 
 _ORIENTATION = 0x0112
@@ -148,6 +148,8 @@ _MARK = _OURS.encode()  # stands in whatever carries a record of ours
 _HEAD = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'  # XMP specification part 1, 7.3.2
 _TAIL = '<?xpacket end="w"?>'
 _END = "</rdf:RDF>"
+# where the record is: in the extended XMP of that GUID
+_NOTE = '<xmpNote:HasExtendedXMP xmlns:xmpNote="http://ns.adobe.com/xmp/note/">{}</xmpNote:HasExtendedXMP>'
 _BLOCK = re.compile(
     rf'<rdf:Description rdf:about="[^"]*" xmlns:imgpipe="{re.escape(_OURS)}".*?</rdf:Description>', re.S
 )
@@ -155,20 +157,13 @@ _RECORD = re.compile(r'<imgpipe:Record>([^<]*)</imgpipe:Record>|imgpipe:Record="
 _ABOUT = re.compile(r'rdf:about="([^"]*)"')
 
 
-def _make_packet(record: dict[str, object], existing: bytes | None = None) -> bytes:
-    """Return a packet with the record; the statements of `existing` stay, an earlier record of ours does not."""
-    return _merged(existing, lambda around: _description(around, _record(record)))
-
-
-def _note_packet(guid: str, existing: bytes | None = None) -> bytes:
-    """Return a packet that only says where the record is: in the extended XMP of that GUID."""
-    note = f'<xmpNote:HasExtendedXMP xmlns:xmpNote="http://ns.adobe.com/xmp/note/">{guid}</xmpNote:HasExtendedXMP>'
-    return _merged(existing, lambda around: _description(around, note))
-
-
-def _extension(record: dict[str, object]) -> bytes:
-    """Return the serialised record for extended XMP: the same tree without the packet's wrapper."""
-    return _tree(_description("", _record(record))).encode()
+def _packet(body: str, existing: bytes | None = None) -> bytes:
+    """Return a packet with our block; the statements of `existing` stay, an earlier block of ours does not."""
+    text = "" if existing is None else _BLOCK.sub("", existing.decode("utf-8", "replace"))
+    place = text.rfind(_END)
+    if place < 0:
+        return (_HEAD + _tree(_description("", body)) + _TAIL).encode()
+    return (text[:place] + _description(text, body) + text[place:]).encode()
 
 
 def _read_packet(found: bytes) -> dict[str, object] | None:
@@ -181,20 +176,6 @@ def _read_packet(found: bytes) -> dict[str, object] | None:
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
-
-
-def _is_ours(found: bytes) -> bool:
-    """Tell whether a packet, or the first piece of an extension, has a record of ours."""
-    return _MARK in found
-
-
-def _merged(existing: bytes | None, describe: Callable[[str], str]) -> bytes:
-    text = "" if existing is None else existing.decode("utf-8", "replace")
-    text = _BLOCK.sub("", text)
-    place = text.rfind(_END)
-    if place < 0:
-        return (_HEAD + _tree(describe("")) + _TAIL).encode()
-    return (text[:place] + describe(text) + text[place:]).encode()
 
 
 def _description(around: str, body: str) -> str:
@@ -254,25 +235,23 @@ def is_signed(data: Bytes) -> bool:
     PNG `caBX`, JPEG APP11 with a JUMBF box of kind `c2pa`, WebP `C2PA`: C2PA specification 2.1, appendix A.
     """
     try:
-        if data[:8] == PNG_MAGIC:
-            return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
-        if data[:2] == b"\xff\xd8":
-            apps = (
-                bytes(data[at + 4 : min(end, at + 260)])
-                for code, at, end in jpeg_segments(data, scans=False)
-                if code == 0xEB
-            )
-            return any(head[:2] == b"JP" and b"c2pa" in head for head in apps)
-        if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-            return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
+        match sniff(bytes(data[:12]))[0]:
+            case "image/png":
+                return any(kind == b"caBX" for kind, _, _ in png_chunks(data, verify=False))
+            case "image/jpeg":
+                segments = jpeg_segments(data, scans=False)
+                apps = (bytes(data[at + 4 : min(end, at + 260)]) for code, at, end in segments if code == 0xEB)
+                return any(head[:2] == b"JP" and b"c2pa" in head for head in apps)
+            case "image/webp":
+                return any(kind == b"C2PA" for kind, _, _ in webp_chunks(data))
     except (ValueError, struct.error, IndexError):
-        return False
+        pass
     return False
 
 
 def sidecar(record: dict[str, object]) -> Sidecar:
     """Return the record as a file of its own: an XMP packet, as photo programs keep it beside an image."""
-    return Sidecar(data=_make_packet(record), mark=_MARK)
+    return Sidecar(data=_packet(_record(record)), mark=_MARK)
 
 
 def extract(data: bytes) -> dict[str, object] | None:
@@ -287,13 +266,14 @@ def extract(data: bytes) -> dict[str, object] | None:
 
 
 def _packets(data: bytes) -> Iterator[bytes]:
-    if data.startswith(PNG_MAGIC):
-        found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
-        yield from (text for text in found if text is not None)
-    elif data.startswith(b"\xff\xd8"):
-        yield from _jpeg_packets(data)
-    elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        yield from (data[start:end] for kind, start, end in webp_chunks(data) if kind == b"XMP ")
+    match sniff(data)[0]:
+        case "image/png":
+            found = (_png_packet(kind, data[start:end]) for kind, start, end in png_chunks(data, verify=False))
+            yield from (text for text in found if text is not None)
+        case "image/jpeg":
+            yield from _jpeg_packets(data)
+        case "image/webp":
+            yield from (data[start:end] for kind, start, end in webp_chunks(data) if kind == b"XMP ")
 
 
 def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
@@ -313,7 +293,7 @@ def _embed_png(data: bytes, record: dict[str, object]) -> bytes:
         out.append(data[start - 8 : end + 4])
     if place == 0:
         raise ValueError("not a whole PNG")
-    out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + _make_packet(record, existing)))
+    out.insert(place, _png_chunk(b"iTXt", _PNG_KEY + b"\0\0\0\0" + _packet(_record(record), existing)))
     return b"".join(out) + data[end + 4 :]
 
 
@@ -335,13 +315,13 @@ def _embed_jpeg(data: bytes, record: dict[str, object]) -> bytes:
     """Put the packet behind the JFIF and Exif segments; a record that is too long goes into extended XMP."""
     segments, rest = _jpeg_segments(data)
     existing = next((body[len(_JPEG_KEY) :] for _, body in segments if body.startswith(_JPEG_KEY)), None)
-    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and _is_ours(body)}
+    stale = {_guid(body) for _, body in segments if body.startswith(_JPEG_MORE) and _MARK in body}
     kept = [(k, body) for k, body in segments if not body.startswith(_JPEG_KEY) and _guid(body) not in stale]
-    made = [_make_packet(record, existing)]
+    made = [_packet(_record(record), existing)]
     if len(made[0]) > _JPEG_ROOM:
-        more = _extension(record)
+        more = _tree(_description("", _record(record))).encode()  # the same without the packet's wrapper
         guid = hashlib.md5(more, usedforsecurity=False).hexdigest().upper()
-        made = [_note_packet(guid, existing)]
+        made = [_packet(_NOTE.format(guid), existing)]
         if len(made[0]) > _JPEG_ROOM:
             raise ValueError("the XMP packet of this JPEG is full")
         pieces = (more[at : at + _JPEG_PIECE] for at in range(0, len(more), _JPEG_PIECE))
@@ -400,7 +380,7 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
         kept[0] = (b"VP8X", bytes([flags[0] | _WEBP_XMP]) + flags[1:])
     else:
         kept.insert(0, (b"VP8X", _vp8x(*kept[0])))
-    kept.append((b"XMP ", _make_packet(record, existing)))
+    kept.append((b"XMP ", _packet(_record(record), existing)))
     return _webp_chunk(b"RIFF", b"WEBP" + b"".join(_webp_chunk(kind, chunk) for kind, chunk in kept))
 
 

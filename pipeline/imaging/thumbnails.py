@@ -11,7 +11,6 @@ import os
 import re
 import secrets
 import stat
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,7 +20,7 @@ from typing import Final
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, StorageError
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
-from pipeline.imaging.formats import UNKNOWN, costly, sniff
+from pipeline.imaging.formats import MAX_PIXELS, UNKNOWN, costly, opened, sniff
 from pipeline.model import IMAGE_SUFFIXES
 from pipeline.text import visible
 
@@ -31,7 +30,6 @@ _PREVIEW = (1600, 1600)
 _SHOWN = (*IMAGE_SUFFIXES, ".gif", ".avif", ".bmp")  # what every browser draws
 _RASTERS = (*_SHOWN, ".jpe", ".jfif", ".tif", ".tiff", ".heic", ".heif")
 _SNIFFED = 4096  # bytes; the brands of an AVIF stand at its beginning
-_MOST_PIXELS = 64_000_000  # as for every image: behaviour, "which image"
 _FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "MPO")
 _READERS = 8  # objects read at once; each is one picture in memory
 _FEW = 16  # below this more processes cost more than they save: 0.4 s to start against 28 ms an image
@@ -153,15 +151,34 @@ class ThumbMaker:
 
     def make(self, thumb: Thumb, target: Path) -> bool:
         """Make one under a temporary name and move it into place; False when there can be none."""
+        part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
         try:
-            data = self._locations.read(str(thumb.source))
+            small = self._shrunk(thumb)
+            if small is None:
+                return False
+            with part.open("xb") as file:
+                file.write(small)
+            part.replace(target)
+        except DecoderError as error:
+            if error.kind == CostlyError.__name__:
+                _log.warning("no thumbnail of %s: it is %s", visible(str(thumb.source)), visible(str(error)))
+            return False
+        except DecoderDiedError:
+            _log.warning("no thumbnail of %s: it takes too much time or memory", visible(str(thumb.source)))
+            return False
         except (OSError, StorageError, InputError):  # the caller shows the original
             return False
+        finally:
+            part.unlink(missing_ok=True)
+        return True
+
+    def _shrunk(self, thumb: Thumb) -> bytes | None:
+        data = self._locations.read(str(thumb.source))
         if data is None:
-            return False
+            return None
         decoder = self._idle.get()
         try:
-            return _make(thumb, target, data, decoder)
+            return decoder.call(shrunk, data, *thumb.box)[1]
         finally:
             self._idle.put(decoder)
 
@@ -170,43 +187,20 @@ class ThumbMaker:
             decoder.close()
 
 
-def _make(thumb: Thumb, target: Path, data: bytes, decoder: Decoder) -> bool:
-    part = target.with_name(f".{target.name}.{secrets.token_hex(8)}.part")
-    try:
-        _, small = decoder.call(shrunk, data, *thumb.box)
-        with part.open("xb") as file:
-            file.write(small)
-        part.replace(target)
-    except DecoderError as error:
-        if error.kind == CostlyError.__name__:
-            _log.warning("no thumbnail of %s: it is %s", visible(str(thumb.source)), visible(str(error)))
-        return False
-    except DecoderDiedError:
-        _log.warning("no thumbnail of %s: it takes too much time or memory", visible(str(thumb.source)))
-        return False
-    except OSError:  # the caller shows the original
-        return False
-    finally:
-        part.unlink(missing_ok=True)
-    return True
-
-
 def shrunk(data: bytes, width: int, height: int) -> tuple[str, bytes]:
     """Decode, turn upright, shrink and encode. Raises CostlyError, and whatever decoders raise."""
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     if (reason := costly(data)) is not None:
         raise CostlyError(reason)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise CostlyError(f"a picture of more than {_MOST_PIXELS:,} pixels")
-            image.draft("RGB", (2 * width, 2 * height))  # JPEG only: decodes at a half, a quarter or an eighth
-            ImageOps.exif_transpose(image, in_place=True)
-            image.thumbnail((width, height), reducing_gap=2.0)
-            has_alpha = "A" in image.getbands() or "transparency" in image.info
-            buffer = io.BytesIO()
-            # Quality and method: 28 ms and 15 kB for a photograph of 1344 x 768; method 4: 34 ms for the same size.
-            image.convert("RGBA" if has_alpha else "RGB").save(buffer, "WEBP", quality=80, method=2)
+    with opened(data, _FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise CostlyError(f"a picture of more than {MAX_PIXELS:,} pixels")
+        image.draft("RGB", (2 * width, 2 * height))  # JPEG only: decodes at a half, a quarter or an eighth
+        ImageOps.exif_transpose(image, in_place=True)
+        image.thumbnail((width, height), reducing_gap=2.0)
+        has_alpha = "A" in image.getbands() or "transparency" in image.info
+        buffer = io.BytesIO()
+        # Quality and method: 28 ms and 15 kB for a photograph of 1344 x 768; method 4: 34 ms for the same size.
+        image.convert("RGBA" if has_alpha else "RGB").save(buffer, "WEBP", quality=80, method=2)
     return "image/webp", buffer.getvalue()

@@ -13,10 +13,9 @@ jobs          the layers of keys, merged into one recipe a job; its matrix; the 
 spreadsheets  the records of CSV and TSV files and of workbooks (extra `excel`)
 tables        CSV, TSV, JSON lines, Parquet and workbooks, row by row
 globbing      patterns, and the files of a folder or objects of a bucket that match
-inputs        input images, files or objects: size, time and digest
-sources       the rows of a job: items, a table, files, another job's images
+sources       the rows of a job: items, a table, files, another job's images; input images, files or objects
 outputs       output names: made portable, checked against what is on disk; recipes of `deliver:`
 tasks         one row and combination to tasks: rendered, named, fingerprinted
-expand        a manifest to its tasks; duplicate ids and names are errors
+expand        `Expansion`: the tasks of a manifest; duplicate ids and names are errors
 reference     jobs/README.md and the JSON Schema, from the models; the commented manifests of `init`
 """

@@ -8,18 +8,19 @@ where two sets of texts took 300 MB.
 
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from contextlib import closing
+from dataclasses import replace
+from typing import Any, Literal
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.inputs import InputDigests, InputFiles
-from pipeline.manifest.jobs import MAX_TASKS, JobPlan
+from pipeline.manifest.jobs import MAX_TASKS, NO_COMBINATION, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
 from pipeline.manifest.problems import BadValue
-from pipeline.manifest.sources import Sources, Upstream
+from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
 from pipeline.model import Task
@@ -30,40 +31,29 @@ PRAGMA journal_mode = OFF;
 PRAGMA synchronous = OFF;
 PRAGMA cache_size = -8192;
 PRAGMA temp_store = FILE;
-CREATE TABLE claim (id TEXT NOT NULL, name_key TEXT NOT NULL, line INTEGER);
-CREATE TABLE input (name_key TEXT NOT NULL, id TEXT NOT NULL);
-CREATE TABLE folder (name_key TEXT NOT NULL, id TEXT NOT NULL);
+CREATE TABLE task (id TEXT NOT NULL, name_key TEXT NOT NULL, line INTEGER);
+CREATE TABLE use (kind TEXT NOT NULL, name_key TEXT NOT NULL, id TEXT NOT NULL);
 BEGIN;
 """
+# What several tasks share, how many they are, and id and line of the first and the last one.
 _SHARED = """
-SELECT shared.value, first.id, first.line, second.id, second.line, shared.tasks
+SELECT shared.value, shared.tasks, first.id, first.line, last.id, last.line
 FROM (SELECT {column} AS value, min(rowid) AS low, max(rowid) AS high, count(*) AS tasks
-      FROM claim GROUP BY {column} HAVING count(*) > 1) AS shared
-JOIN claim AS first ON first.rowid = shared.low
-JOIN claim AS second ON second.rowid = shared.high
+      FROM task GROUP BY {column} HAVING count(*) > 1) AS shared
+JOIN task AS first ON first.rowid = shared.low
+JOIN task AS last ON last.rowid = shared.high
 """
 _OUTPUTS_AS_INPUTS = """
-SELECT DISTINCT claim.id, input.id FROM input JOIN claim ON claim.name_key = input.name_key
+SELECT DISTINCT task.id, use.id FROM use JOIN task ON task.name_key = use.name_key WHERE use.kind = 'input'
 """
 _FOLDERS_AS_IMAGES = """
-SELECT claim.id, min(folder.id) FROM folder JOIN claim ON claim.name_key = folder.name_key GROUP BY claim.id
+SELECT task.id, min(use.id) FROM use JOIN task ON task.name_key = use.name_key
+WHERE use.kind = 'folder' GROUP BY task.id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """One text several tasks claim; the first and the last of them, each with the line of its row in a table."""
-
-    value: str
-    first: str
-    first_line: int | None
-    last: str
-    last_line: int | None
-    tasks: int
-
-
-class Claims:
-    """What the tasks of one expansion are called."""
+class TaskNames:
+    """Ids and output names of the tasks of one expansion, in a private SQLite file."""
 
     def __init__(self) -> None:
         self._connection = sqlite3.connect("", isolation_level=None)
@@ -71,40 +61,25 @@ class Claims:
         self._pending: list[tuple[str, str, int | None]] = []
 
     def add(self, task_id: str, name_key: str, line: int | None) -> None:
-        """Note one task."""
+        """Note one task, with the line of its row in a table."""
         self._pending.append((task_id, name_key, line))
         if len(self._pending) >= _BATCH:
             self._flush()
 
-    def add_input(self, name_key: str, task_id: str) -> None:
-        """Note that a task reads a file that has the place and name of an output."""
-        self._connection.execute("INSERT INTO input VALUES (?, ?)", (name_key, task_id))
+    def add_use(self, kind: Literal["input", "folder"], name_key: str, task_id: str) -> None:
+        """Note that a task reads a file, or writes into a folder, that has the place and name of an image."""
+        self._connection.execute("INSERT INTO use VALUES (?, ?, ?)", (kind, name_key, task_id))
 
-    def add_folder(self, name_key: str, task_id: str) -> None:
-        """Note that a task writes into a folder that is called like an image."""
-        self._connection.execute("INSERT INTO folder VALUES (?, ?)", (name_key, task_id))
-
-    def shared(self, column: Literal["id", "name_key"]) -> Iterator[Shared]:
-        """Yield ids, or keys of output names, of more than one task."""
+    def ask(self, query: str) -> Iterator[tuple[Any, ...]]:
+        """Yield what one of the queries above finds."""
         self._flush()
-        for value, first, first_line, last, last_line, tasks in self._connection.execute(_SHARED.format(column=column)):
-            yield Shared(value, first, first_line, last, last_line, tasks)
-
-    def outputs_as_inputs(self) -> Iterator[tuple[str, str]]:
-        """Yield (writing task, reading task)."""
-        self._flush()
-        yield from self._connection.execute(_OUTPUTS_AS_INPUTS)
-
-    def folders_as_images(self) -> Iterator[tuple[str, str]]:
-        """Yield (task whose image is called like a folder, a task that writes into it)."""
-        self._flush()
-        yield from self._connection.execute(_FOLDERS_AS_IMAGES)
+        yield from self._connection.execute(query)
 
     def close(self) -> None:
         self._connection.close()
 
     def _flush(self) -> None:
-        self._connection.executemany("INSERT INTO claim VALUES (?, ?, ?)", self._pending)
+        self._connection.executemany("INSERT INTO task VALUES (?, ?, ?)", self._pending)
         self._pending.clear()
 
 
@@ -125,12 +100,18 @@ class Expansion:
         manifest: Manifest,
         *,
         digests: InputDigests,
-        upstream: Upstream | None,
-        jobs: Collection[str] | None,
-        now: Callable[[], float],
-        promised: Place | None,
+        upstream: Upstream | None = None,
+        jobs: Collection[str] | None = None,
+        now: Callable[[], float] = time.time,
+        promised: Place | None = None,
     ) -> None:
+        """Prepare the tasks of `jobs`, None: of all; without `upstream`, jobs that wait for others have none.
+
+        `promised`: a folder or bucket whose input images may be missing, because they are yet to be made; such tasks
+        have no digest of them, so they are for looking at only.
+        """
         self.count = 0
+        self.incomplete: set[str] = set()
         self._manifest = manifest
         files = InputFiles(folder_of(manifest.path), digests, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
@@ -138,11 +119,10 @@ class Expansion:
         self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
-        self._alike: dict[tuple[str, int | None, int | None], int] = {}
+        self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
         self._unlisted = 0
         self._broken: list[str] = []
         self._left_out = 0
-        self.incomplete: set[str] = set()
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -156,21 +136,19 @@ class Expansion:
         return (*self._sources.notes, *self._broken, *([f"and {unlisted:,} more are left out"] if unlisted else []))
 
     def __iter__(self) -> Iterator[Task]:
-        claims = Claims()
         self._manifest.budget.begin()
         try:
-            yield from self._tasks(claims)
-            for problem in self._shared(claims):
-                self._note(problem)
+            with closing(TaskNames()) as names:
+                yield from self._tasks(names)
+                for problem in self._shared(names):
+                    self._note(problem)
         except sqlite3.Error as error:
             raise StorageError(f"the scratch file for checking names failed: {error}; free space in $TMPDIR") from None
-        finally:
-            claims.close()
         if self._problems:
             more = [Problem(what=f"and {self._unlisted:,} more problems")] if self._unlisted else []
             raise InputError(*self._problems, *more)
 
-    def _tasks(self, claims: Claims) -> Iterator[Task]:
+    def _tasks(self, names: TaskNames) -> Iterator[Task]:
         for plan, row in self._rows():
             for task, key in self._row_tasks(plan, row):
                 self.count += 1
@@ -178,11 +156,13 @@ class Expansion:
                     what = f"the manifest makes more than {MAX_TASKS:,} tasks"
                     self._note(self._at_job(plan.name, what, "split it into several manifests"))
                     return
-                claims.add(task.id, key, row.line)
-                for name_key in images_in_the_way(key):
-                    claims.add_folder(name_key, task.id)
+                names.add(task.id, key, row.line)
+                for folder in images_in_the_way(key):
+                    names.add_use("folder", folder, task.id)
                 if task.images and not row.is_upstream:
-                    self._claim_inputs(claims, task)
+                    for image in task.images:
+                        if (input_key := self._outputs.key_of(image.path)) is not None:
+                            names.add_use("input", input_key, task.id)
                 yield task
 
     def _rows(self) -> Iterator[tuple[JobPlan, SourceRow]]:
@@ -195,38 +175,31 @@ class Expansion:
                 else:
                     yield plan, row
 
-    def _claim_inputs(self, claims: Claims, task: Task) -> None:
-        for image in task.images:
-            key = self._outputs.key_of(image.path)
-            if key is not None:
-                claims.add_input(key, task.id)
-
     def _row_tasks(self, plan: JobPlan, row: SourceRow) -> Iterator[tuple[Task, str]]:
-        for combination in plan.combinations if plan.combinations is not None else (None,):
+        for combination in plan.combinations if plan.combinations is not None else (NO_COMBINATION,):
             try:
                 yield from self._maker.tasks(plan, row, combination)
             except BadValue as first:
-                label = combination.label if combination is not None else ""
+                name = "-".join(part for part in (row.key, combination.label) if part)
+                bad = (first, *first.others)
                 recipe = plan.recipe if plan.items is None else plan.items[row.key]
-                if recipe.skip_broken and all(trouble.is_input for trouble in (first, *first.others)):
-                    self._leave_out(plan, row, label, first)
+                if recipe.skip_broken and all(each.is_input for each in bad):
+                    self._leave_out(plan.name, f"{plan.name}/{name} is left out: {first.what}")
                     continue
-                for trouble in (first, *first.others):
-                    self._note(self._located(plan, row, label, trouble))
+                for each in bad:
+                    self._note(self._located(plan, row, name[:120], each))
 
-    def _leave_out(self, plan: JobPlan, row: SourceRow, label: str, trouble: BadValue) -> None:
+    def _leave_out(self, job: str, note: str) -> None:
         self._left_out += 1
-        self.incomplete.add(plan.name)
+        self.incomplete.add(job)
         if self._left_out <= MAX_PROBLEMS:
-            name = "-".join(part for part in (row.key, label) if part)
-            self._broken.append(f"{plan.name}/{name} is left out: {trouble.what}")
+            self._broken.append(note)
 
-    def _located(self, plan: JobPlan, row: SourceRow, label: str, trouble: BadValue) -> Problem:
-        name = "-".join(part for part in (row.key, label) if part)[:120]
+    def _located(self, plan: JobPlan, row: SourceRow, name: str, bad: BadValue) -> Problem:
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""
-        if trouble.origin is None or not trouble.origin.path:
-            return self._at_job(plan.name, f"{of}: {trouble.what}" if of else trouble.what, trouble.instead)
-        return self._manifest.problems.of_template(trouble, of=of)
+        if bad.origin is None or not bad.origin.path:
+            return self._at_job(plan.name, f"{of}: {bad.what}" if of else bad.what, bad.instead)
+        return self._manifest.problems.of_template(bad, of=of)
 
     def _at_job(self, job: str, what: str, instead: str) -> Problem:
         return self._manifest.problems.at(("jobs", job), what, instead, is_key=True)
@@ -238,57 +211,33 @@ class Expansion:
                 what, instead = problem.what.replace(secret, "[key]"), problem.instead.replace(secret, "[key]")
                 problem = replace(problem, what=what, instead=instead)
         place = (problem.file, problem.line, problem.column)
-        self._alike[place] = self._alike.get(place, 0) + 1
+        self._alike[place] += 1
         if len(self._problems) < MAX_PROBLEMS and self._alike[place] <= _ALIKE:
             self._problems.append(problem)
         else:
             self._unlisted += 1
 
-    def _shared(self, claims: Claims) -> Iterator[Problem]:
-        for shared in claims.shared("id"):
-            yield self._shared_id(shared)
-        for shared in claims.shared("name_key"):
-            if shared.first != shared.last:
-                yield self._shared_name(shared)
-        for image, inside in claims.folders_as_images():
+    def _shared(self, names: TaskNames) -> Iterator[Problem]:
+        """Yield what is wrong between tasks."""
+        for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):
+            job = task_id.partition("/")[0]
+            lines = [self._line_of(job, each) for each in (line, last_line) if each is not None]
+            what = f"{tasks} rows of the job {job!r} have the id {value!r}" + f": {' and '.join(lines)}" * bool(lines)
+            yield self._at_job(job, what, "give every row its own key, or write an `id:` that tells them apart")
+        for value, _, first, line, last, last_line in names.ask(_SHARED.format(column="name_key")):
+            if first != last:
+                what = f"{self._with_line(first, line)} and {self._with_line(last, last_line)}"
+                instead = "put what tells them apart into `output:`"
+                yield self._at_job(last.partition("/")[0], f"{what} have one output name {value!r}", instead)
+        for image, inside in names.ask(_FOLDERS_AS_IMAGES):
             what = f"{inside} lies in a folder that is called like the image of {image}"
             yield self._at_job(inside.partition("/")[0], what, "write another `output:`")
-        for writer, reader in claims.outputs_as_inputs():
+        for writer, reader in names.ask(_OUTPUTS_AS_INPUTS):
             what = f"{reader} reads the file that {writer} writes"
             yield self._at_job(writer.partition("/")[0], what, "use `each: {job: ...}`, or write another output")
 
-    def _shared_id(self, shared: Shared) -> Problem:
-        job = shared.first.partition("/")[0]
-        lines = [self._line_of(job, line) for line in (shared.first_line, shared.last_line) if line is not None]
-        where = f": {' and '.join(lines)}" if lines else ""
-        what = f"{shared.tasks} rows of the job {job!r} have the id {shared.value!r}{where}"
-        return self._at_job(job, what, "give every row its own key, or write an `id:` that tells them apart")
-
-    def _shared_name(self, shared: Shared) -> Problem:
-        first, last = shared.first.partition("/")[0], shared.last.partition("/")[0]
-        tasks = [
-            task + (f" ({self._line_of(job, line)})" if line is not None else "")
-            for task, job, line in ((shared.first, first, shared.first_line), (shared.last, last, shared.last_line))
-        ]
-        what = f"{' and '.join(tasks)} have one output name {shared.value!r}"
-        return self._at_job(last, what, "put what tells them apart into `output:`")
+    def _with_line(self, task_id: str, line: int | None) -> str:
+        return task_id + ("" if line is None else f" ({self._line_of(task_id.partition('/')[0], line)})")
 
     def _line_of(self, job: str, line: int) -> str:
         return f"{self._sources.file_of(job) or job}:{line}"
-
-
-def expand(
-    manifest: Manifest,
-    *,
-    digests: InputDigests,
-    upstream: Upstream | None = None,
-    jobs: Collection[str] | None = None,
-    now: Callable[[], float] = time.time,
-    promised: Place | None = None,
-) -> Expansion:
-    """Return the tasks of `manifest`, or of some `jobs`; without `upstream`, jobs that wait for others have none.
-
-    `promised`: a folder or bucket whose input images may be missing, because they are yet to be made; such tasks have
-    no digest of them, so they are for looking at only.
-    """
-    return Expansion(manifest, digests=digests, upstream=upstream, jobs=jobs, now=now, promised=promised)

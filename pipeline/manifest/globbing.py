@@ -17,7 +17,8 @@ import os
 import posixpath
 import re
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
@@ -33,14 +34,17 @@ _ONE_OF_ONE = re.compile(r"\[([^!/])\]")  # a choice of one character: how [ its
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Glob:
-    """Patterns below one folder. `base` is absolute; `depth` is how many folders deep a match can lie, None for any."""
+    """Patterns below one folder, and what is left out. `depth`: how many folders deep a match can lie, None for any."""
 
-    base: str
+    base: str  # absolute
     depth: int | None
-    _matcher: re.Pattern[str]
-    bucket: str = ""  # `s3://bucket`; then `base` is `/` and what stands before all matches in it
+    matcher: re.Pattern[str]
+    bucket: str  # `s3://bucket`, or empty; then `base` is `/` and what stands before all matches in it
+    ignore: re.Pattern[str] | None
+    hidden: bool
+    written_base: str  # the base as it was written, for paths people see
 
     def location_of(self, relative: str) -> str:
         """Return where a match lies, as it is opened."""
@@ -48,10 +52,32 @@ class Glob:
 
     def matches(self, relative: str) -> bool:
         """True when a path relative to `base` fits."""
-        return self._matcher.fullmatch(relative) is not None
+        return self.matcher.fullmatch(relative) is not None
+
+    def takes(self, relative: str) -> bool:
+        """True when a walk would yield this path, if it were there."""
+        segments = relative.split("/")
+        paths = ["/".join(segments[: length + 1]) for length in range(len(segments))]
+        if not self.hidden and any(segment.startswith(".") for segment in segments):
+            return False
+        return self.matches(relative) and not any(self.ignores(path) for path in paths)
+
+    def ignores(self, relative: str) -> bool:
+        """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
+        if self.ignore is None:
+            return False
+        written = posixpath.normpath(posixpath.join(self.written_base, relative))
+        return self.ignore.fullmatch(relative) is not None or self.ignore.fullmatch(written) is not None
 
 
-def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable[[str], bool]) -> Glob:
+def compile_globs(
+    patterns: tuple[str, ...],
+    folder: str,
+    *,
+    is_folder: Callable[[str], bool],
+    ignore: tuple[str, ...] = (),
+    hidden: bool = False,
+) -> Glob:
     """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 
     is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
@@ -67,6 +93,22 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     (bucket,) = buckets
     if bucket:
         patterns, folder = tuple(split_bucket(pattern)[1] for pattern in patterns), "/"
+    base, rests = _common_base(patterns, folder, is_folder)
+    depths = [rest.count("/") + 1 for rest in rests]
+    is_absolute = all(pattern.startswith("/") for pattern in patterns)
+    return Glob(
+        base=base,
+        depth=None if any("**" in rest.split("/") for rest in rests) else max(depths),
+        matcher=re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL),
+        bucket=bucket,
+        ignore=_compile_ignores(ignore),
+        hidden=hidden,
+        written_base=base.lstrip("/" if bucket else "") if is_absolute else posixpath.relpath(base, folder),
+    )
+
+
+def _common_base(patterns: tuple[str, ...], folder: str, is_folder: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """Return the folder that all patterns lie below, and what is left of each, without braces."""
     split = [
         _split(prefix, rest)
         for pattern in patterns
@@ -76,15 +118,12 @@ def compile_globs(patterns: tuple[str, ...], folder: str, *, is_folder: Callable
     if len(split) > MAX_BRACES:
         raise BadValue(f"braces make more than {MAX_BRACES} patterns")
     base = posixpath.commonpath([prefix for prefix, _ in split])
-    rests = [
+    return base, [
         posixpath.join(posixpath.relpath(prefix, base), rest) if prefix != base else rest for prefix, rest in split
     ]
-    depths = [None if "**" in rest.split("/") else rest.count("/") + 1 for rest in rests]
-    deepest = None if None in depths else max(depth for depth in depths if depth is not None)
-    return Glob(base, deepest, re.compile("|".join(f"(?:{_regex(rest)})" for rest in rests), re.DOTALL), bucket)
 
 
-def compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
+def _compile_ignores(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
     """Return one expression for all `ignore` patterns; None when there are none. Without a / they fit at any depth."""
     if not patterns:
         return None
@@ -186,6 +225,7 @@ def _fixed(text: str) -> str:
 
 
 Inode = tuple[int, int]
+_OF_THE_KERNEL = ("/proc", "/sys", "/dev")
 # What NAS and desktop systems keep beside people's files: thumbnails, recycle bins, recovered bits.
 _SYSTEM_FOLDERS = frozenset((
     "@eadir", "#recycle", "@recycle", "@recently-snapshot", "#snapshot", "$recycle.bin", "recycler",
@@ -193,43 +233,7 @@ _SYSTEM_FOLDERS = frozenset((
 ))  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which files of a folder are wanted."""
-
-    glob: Glob
-    ignore: re.Pattern[str] | None
-    hidden: bool
-    written_base: str  # the folder as it was written, for paths people see
-    own: frozenset[Inode] = field(default_factory=frozenset)  # output and state directories
-
-    def takes(self, relative: str) -> bool:
-        """True when a walk would yield this path, if it were there."""
-        segments = relative.split("/")
-        paths = ["/".join(segments[: length + 1]) for length in range(len(segments))]
-        if not self.hidden and any(segment.startswith(".") for segment in segments):
-            return False
-        return self.glob.matches(relative) and not any(self.ignores(path) for path in paths)
-
-    def ignores(self, relative: str) -> bool:
-        """True when `ignore` leaves a file or folder out, by its path below the base or as it is written."""
-        if self.ignore is None:
-            return False
-        written = posixpath.normpath(posixpath.join(self.written_base, relative))
-        return self.ignore.fullmatch(relative) is not None or self.ignore.fullmatch(written) is not None
-
-
-def own_directories(base: str, directories: Collection[str]) -> frozenset[Inode]:
-    """Return the directories a walk of `base` must not enter: ours and the kernel's; not those `base` lies in."""
-    found = set()
-    for directory in (*directories, "/proc", "/sys", "/dev"):
-        is_inside = posixpath.commonpath([base, directory]) == directory
-        if not is_inside:
-            found.add(_inode(directory))
-    return frozenset(inode for inode in found if inode is not None)
-
-
-def matching(wanted: Wanted, names: Iterable[tuple[str, int]], own: str | None) -> Iterator[str]:
+def matching(glob: Glob, names: Iterable[tuple[str, int]], own: str | None) -> Iterator[str]:
     """Yield which objects are wanted, as `walk` does. `names`: relative to the base, with their size in bytes.
 
     `own`: the prefix of our outputs, relative to the base; None: they lie elsewhere.
@@ -238,20 +242,23 @@ def matching(wanted: Wanted, names: Iterable[tuple[str, int]], own: str | None) 
         *folders, last = name.split("/")
         is_marker = size_bytes == 0 and "." not in last  # what consoles put where a person makes a folder
         is_ours = last.startswith(PART_PREFIX) or (own is not None and name.startswith(f"{own}/"))
-        is_of_system = not wanted.hidden and not _SYSTEM_FOLDERS.isdisjoint(folder.lower() for folder in folders)
-        if not (is_marker or is_ours or is_of_system) and wanted.takes(name):
+        is_of_system = not glob.hidden and not _SYSTEM_FOLDERS.isdisjoint(folder.lower() for folder in folders)
+        if not (is_marker or is_ours or is_of_system) and glob.takes(name):
             yield name
 
 
-def walk(wanted: Wanted) -> Iterator[str | Problem]:
+def walk(glob: Glob, own: Collection[Path]) -> Iterator[str | Problem]:
     """Yield the paths of matching files, relative to the base, sorted; a Problem for a folder that cannot be read.
 
-    A Problem, and the end, for a tree of more than `MAX_WALKED` names.
+    `own`: directories that are not entered, unless the base lies in them. A Problem, and the end, for a tree of more
+    than `MAX_WALKED` names.
     """
+    real = os.path.realpath(glob.base)
+    closed = {_inode(each) for each in (*map(str, own), *_OF_THE_KERNEL) if posixpath.commonpath([real, each]) != each}
     followed: set[Inode] = set()
     walked = 0
-    root = _inode(wanted.glob.base)
-    stack = [(_entries(wanted, ""), frozenset((root,) if root is not None else ()))]
+    root = _inode(glob.base)
+    stack = [(_entries(glob, ""), frozenset((root,) if root is not None else ()))]
     while stack:
         entries, chain = stack[-1]
         entry = next(entries, None)
@@ -261,42 +268,36 @@ def walk(wanted: Wanted) -> Iterator[str | Problem]:
             return
         if entry is None:
             stack.pop()
-        elif isinstance(entry, Problem) or (not entry.endswith("/") and wanted.glob.matches(entry)):
+        elif isinstance(entry, Problem) or (not entry.endswith("/") and glob.matches(entry)):
             yield entry
         elif entry.endswith("/"):
-            entered = _enter(wanted, entry[:-1], chain, followed)
-            stack += [(_entries(wanted, entry[:-1]), entered)] if entered is not None else []
+            path = glob.location_of(entry[:-1])
+            inode = _inode(path)
+            if inode is None or inode in closed or inode in chain:
+                continue
+            if os.path.islink(path):  # noqa: PTH114 - strings, as scandir gave them
+                if inode in followed:
+                    continue
+                followed.add(inode)
+            stack.append((_entries(glob, entry[:-1]), chain | {inode}))
 
 
-def _enter(wanted: Wanted, relative: str, chain: frozenset[Inode], followed: set[Inode]) -> frozenset[Inode] | None:
-    """Return the folders one is inside of after entering `relative`; None when it must not be entered."""
-    path = wanted.glob.location_of(relative)
-    inode = _inode(path)
-    if inode is None or inode in wanted.own or inode in chain:
-        return None
-    if os.path.islink(path):  # noqa: PTH114 - strings, as scandir gave them
-        if inode in followed:
-            return None
-        followed.add(inode)
-    return chain | {inode}
-
-
-def _entries(wanted: Wanted, relative: str) -> Iterator[str | Problem]:
+def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:
     """Yield the relative paths of what one folder holds, folders with a `/` behind, in the order of whole paths."""
-    path = wanted.glob.location_of(relative) if relative else wanted.glob.base
+    path = glob.location_of(relative) if relative else glob.base
     depth = relative.count("/") + 2 if relative else 1
-    can_go_deeper = wanted.glob.depth is None or depth < wanted.glob.depth
+    can_go_deeper = glob.depth is None or depth < glob.depth
     found = []
     try:
         with os.scandir(path) as entries:
             for entry in entries:
-                if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not wanted.hidden):
+                if entry.name.startswith(PART_PREFIX) or (entry.name.startswith(".") and not glob.hidden):
                     continue
                 below = f"{relative}/{entry.name}" if relative else entry.name
                 is_folder = entry.is_dir()
-                if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not wanted.hidden:
+                if is_folder and entry.name.lower() in _SYSTEM_FOLDERS and not glob.hidden:
                     continue
-                if (is_folder and not can_go_deeper) or wanted.ignores(below):
+                if (is_folder and not can_go_deeper) or glob.ignores(below):
                     continue
                 found.append(f"{below}/" if is_folder else below)
     except OSError as error:

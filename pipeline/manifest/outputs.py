@@ -13,6 +13,7 @@ import stat
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,7 +27,7 @@ from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
 if TYPE_CHECKING:
-    from pipeline.manifest.globbing import Wanted
+    from pipeline.manifest.globbing import Glob
 
 
 MAX_SEGMENT_BYTES = 200
@@ -123,16 +124,14 @@ _RECEIVED = (".png", ".jpg", ".webp")
 class OutputNames:
     """What may stand under the output directory; in a bucket every name may, as far as can be said without it."""
 
-    def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Wanted]") -> None:
+    def __init__(self, output_dir: Place, state_dir: Path, inputs: "Sequence[Glob]") -> None:
         self._root = str(output_dir)
         bucket, below = split_bucket(self._root)
-        self._known: dict[str, dict[str, str] | BadValue] = {}
+        self._in_the_way = lru_cache(_REMEMBERED)(self._look)
         self._state: str | None = None
         self._exists = False
         self._below = below.rstrip("/") or "/"
-        self._inputs = [
-            each for each in inputs if each.glob.bucket == bucket and _is_below(each.glob.base, self._below)
-        ]
+        self._inputs = [each for each in inputs if each.bucket == bucket and _is_below(each.base, self._below)]
         if isinstance(output_dir, BucketUrl):
             return
         self._exists = output_dir.is_dir()
@@ -147,10 +146,8 @@ class OutputNames:
             self._check_inputs(name)
         if self._exists:
             folder, _, last = name.rpartition("/")
-            in_the_way = self._directory(folder)
-            if isinstance(in_the_way, BadValue):
-                raise BadValue(in_the_way.what, in_the_way.instead)  # anew: the same one may have been raised before
-            if in_the_way and last in in_the_way:
+            in_the_way = self._in_the_way(folder)
+            if last in in_the_way:
                 raise BadValue(f"{in_the_way[last]} stands where {name!r} would go", "remove it, or write another name")
 
     def key_of(self, path: str) -> str | None:
@@ -161,26 +158,14 @@ class OutputNames:
         return name_key(stem) if suffix.lower() in INPUT_SUFFIXES else None
 
     def _check_inputs(self, name: str) -> None:
-        for wanted in self._inputs:
+        for glob in self._inputs:
             for suffix in _RECEIVED:
-                if wanted.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", wanted.glob.base)):
+                if glob.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
                     raise BadValue(what, "write outputs to another directory, or leave them out with `ignore`")
 
-    def _directory(self, folder: str) -> dict[str, str] | BadValue:
-        """Return what stands in the way in a directory: name without extension -> what it is."""
-        known = self._known.get(folder)
-        if known is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            try:
-                known = self._look(folder)
-            except BadValue as error:
-                known = error
-            self._known[folder] = known
-        return known
-
     def _look(self, folder: str) -> dict[str, str]:
+        """Return what stands in the way in a directory: name without extension -> what it is. Raises BadValue."""
         path = self._root
         for segment in folder.split("/") if folder else ():
             path = f"{path}/{segment}"

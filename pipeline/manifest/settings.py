@@ -18,7 +18,7 @@ from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
 from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
-    DEFAULT_MODELS,
+    DEFAULT_MODEL,
     FLEX_TIMEOUT_S,
     Budget,
     Kind,
@@ -124,7 +124,7 @@ class ProviderKeys(Model):
         timeout_s = FLEX_TIMEOUT_S if is_flex else _PROVIDER.timeout_s
         return ProviderSettings(
             kind=kind,
-            model=DEFAULT_MODELS[self.vendor] if self.model is None else self.model,
+            model=DEFAULT_MODEL if self.model is None else self.model,
             is_default_model=self.model is None,
             vendor=self.vendor,
             base_url=None if is_other else self.base_url,
@@ -251,7 +251,6 @@ class NotifyKeys(Model):
         written: str | None = getattr(self, key)
         if written is None:
             return None
-        url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
-        if not f.is_url(url):
-            raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
-        return url
+        return f.check_url(
+            compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
+        )

@@ -1,38 +1,210 @@
-"""The rows of a job, one by one: items, a table, a folder, or another job's images.
+"""The rows of a job, one by one (items, a table, a folder, another job's images), and the input images they name.
 
 Nothing is multiplied and nothing rendered here. A source that cannot be read is a Problem, and so is one without rows.
+Images are hashed, not decoded: whether the API takes the bytes is checked by the provider. Known digests are passed in,
+so that what is unchanged is not read again. Objects are listed by the folder, not asked for one by one.
 """
 
+import hashlib
 import os
 import posixpath
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
-from pipeline.buckets import BucketError, remedy
+from pipeline.buckets import BucketError, Locations, StoredObject, remedy
 from pipeline.errors import Problem
-from pipeline.manifest import tables
 from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.globbing import (
-    Glob,
-    Wanted,
-    compile_globs,
-    compile_ignores,
-    matching,
-    own_directories,
-    walk,
-)
-from pipeline.manifest.inputs import InputFiles
+from pipeline.manifest.globbing import Glob, compile_globs, matching, walk
 from pipeline.manifest.jobs import Combinations, JobPlan, upstream_of
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.location import folder_of, secret_reason, split_bucket
+from pipeline.manifest.location import (
+    folder_of,
+    input_trouble,
+    kind_of,
+    open_regular,
+    reason,
+    secret_reason,
+    split_bucket,
+)
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
-from pipeline.manifest.tables import SourceRow, fields_of, printable
+from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, InputImage, is_object
 from pipeline.text import did_you_mean
+
+_REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
+_LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
+_FEW = 32  # objects of one folder that are asked for one by one; then the folder is listed
+
+# PNG, JPEG, GIF, BMP, TIFF; HEIC and AVIF have `ftyp`, WebP its name further in.
+_MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
+
+
+class InputDigests(Protocol):
+    """Returns the hex SHA-256 of what stands at a location; may remember it by location, size and time (version).
+
+    OSError, BucketError when it cannot be read.
+    """
+
+    def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str: ...
+
+
+def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+    """Hash the bytes: the InputDigests that remembers nothing. OSError, BucketError when they cannot be read."""
+    if is_object(location):
+        bucket, name = Locations().find(location)
+        return bucket.sha256(name) or ""
+    with open_regular(location) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class InputObjects:
+    """What listings said of the objects that rows name."""
+
+    def __init__(self) -> None:
+        self._locations = Locations()
+        self._seen: dict[str, StoredObject] = {}
+        self._asked: Counter[str] = Counter()
+
+    def list(self, folder: str) -> Iterator[StoredObject]:
+        """Walk the objects below `s3://bucket/folder`, a page a request; paths are relative. Raises BucketError."""
+        bucket, prefix = self._locations.find(folder)
+        for each in bucket.below(prefix).listing():
+            if len(self._seen) >= _LISTED:
+                self._seen.clear()
+            self._seen[f"{folder}/{each.path}"] = each
+            yield each
+
+    def look(self, address: str) -> StoredObject | None:
+        """Return what stands at an address; None: nothing. Raises BucketError."""
+        folder = address.rpartition("/")[0]
+        if address not in self._seen:
+            self._asked[folder] += 1
+            if self._asked[folder] == _FEW:
+                for _ in islice(self.list(folder), _LISTED):
+                    pass
+        if address not in self._seen:
+            bucket, name = self._locations.find(address)
+            found = bucket.look(name)
+            if found is not None:
+                self._seen[address] = found
+        return self._seen.get(address)
+
+    def start(self, address: str) -> bytes:
+        """Return the first bytes of an object. Raises BucketError."""
+        bucket, name = self._locations.find(address)
+        return bucket.start(name)
+
+
+class InputFiles:
+    """Looks at the input images of one expansion; paths are relative to the manifest's folder."""
+
+    def __init__(self, folder: Path, digests: InputDigests, *, promised: object | None = None) -> None:
+        """`promised`: a folder or bucket whose images may be missing, because they are yet to be made."""
+        self._folder = str(folder)
+        self._digests = digests
+        self.objects = InputObjects()
+        self._promised = None if promised is None else f"{promised}/"
+        self._known: dict[str, InputImage] = {}
+        self._sound: set[str] = set()
+        self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
+
+    def learn(self, rendered: str, image: InputImage) -> None:
+        """Remember an input image that was looked at."""
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        self._known[rendered] = image
+
+    def image(self, rendered: str) -> InputImage:
+        """Return one input image. Raises BadValue, StorageError: a bucket cannot be reached."""
+        if rendered not in self._known:
+            self.learn(rendered, self._look(rendered))
+        return self._known[rendered]
+
+    def check_header(self, rendered: str, image: InputImage) -> None:
+        """Pass when a file begins as an image does. Raises BadValue. What is yet to be made passes."""
+        if not image.sha256 or rendered in self._sound:
+            return
+        try:
+            if is_object(image.path):
+                start = self.objects.start(image.path)
+            else:
+                with open_regular(image.path) as stream:
+                    start = stream.read(12)
+        except OSError as error:
+            raise BadValue(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
+        if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
+            raise BadValue(f"input image {_shown(rendered)} is no image", "name an image file")
+        if len(self._sound) >= _REMEMBERED:
+            self._sound.clear()
+        self._sound.add(rendered)
+
+    def _look(self, rendered: str) -> InputImage:
+        if not rendered.strip():
+            raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
+        if is_object(rendered):
+            return self._look_at_object(rendered)
+        if "://" in rendered:
+            what = f"input image {_shown(rendered)} is an address, not a file"
+            raise BadValue(what, "download it first; of buckets s3://, gs:// and az:// are read")
+        if rendered.startswith("~") or "\0" in rendered:
+            raise BadValue(
+                f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
+            )
+        path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+        refused = secret_reason(path, real_folder=self._real_folder)
+        if refused is not None:
+            raise BadValue(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
+        try:
+            status = os.stat(path)  # noqa: PTH116 - as above
+            kind = kind_of(status.st_mode) or ("empty (0 bytes)" if status.st_size == 0 else None)
+            digest = "" if kind is not None else self._digests(path, status.st_size, status.st_mtime_ns)
+        except FileNotFoundError:
+            if self._promised is not None and path.startswith(self._promised):
+                return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
+            state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
+            raise BadValue(f"input image {_shown(rendered)} is {state}", "paths are relative to the manifest") from None
+        except (OSError, ValueError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            what = f"input image {_shown(rendered)} cannot be read: {why}"
+            raise BadValue(what, "fix it or its permissions") from None
+        if kind is not None:
+            instead = "fix or remove the file" if kind.startswith("empty") else "name an image file"
+            raise BadValue(f"input image {_shown(rendered)} is {kind}", instead)
+        return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    def _look_at_object(self, address: str) -> InputImage:
+        trouble = input_trouble(address)
+        if trouble is not None:
+            raise BadValue(f"an input image {trouble[0]}", trouble[1])
+        refused = secret_reason("/bucket/" + address.partition("://")[2], real_folder=str)
+        if refused is not None:
+            raise BadValue(f"input image {_shown(address)} is refused: {refused}", "name an image file")
+        if self._promised is not None and address.startswith(self._promised):
+            return InputImage(path=address, sha256="", size_bytes=0, mtime_ns=0)
+        try:
+            found = self.objects.look(address)
+            if found is None:
+                raise BadValue(f"input image {_shown(address)} is missing", "check the address")
+            if found.size_bytes == 0:
+                raise BadValue(f"input image {_shown(address)} is empty (0 bytes)", "fix or remove it")
+            digest = self._digests(address, found.size_bytes, found.version)
+        except BucketError as error:
+            if not error.is_permanent:
+                raise
+            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "mend that") from None
+        return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
+
+
+def _shown(path: str) -> str:
+    return repr(path[:200]) if path.isprintable() else ascii(path[:200])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +237,7 @@ class Sources:
         self._folder = folder_of(manifest.path)
         self._upstream = upstream
         self._now = now
-        self._input_files = files
+        self._inputs = files
 
     def rows(self, plan: JobPlan) -> Iterator[SourceRow | Problem]:
         """Yield the rows of one job, and what is wrong between them."""
@@ -77,83 +249,65 @@ class Sources:
         else:
             yield from self._each(plan, plan.each)
 
-    def inputs(self) -> list[Wanted]:
+    def inputs(self) -> list[Glob]:
         """Return which files every job takes, for outputs to keep clear of."""
         found = []
         for plan in self._manifest.jobs.values():
             if plan.each is not None and plan.each.files is not None:
                 with suppress(BadValue):  # reported when the job's rows are asked for
-                    wanted = self._wanted(plan.each)
-                    base = wanted.glob.base
-                    glob = replace(wanted.glob, base=base if wanted.glob.bucket else os.path.realpath(base))
-                    found.append(replace(wanted, glob=glob))
+                    glob = self._glob(plan.each)
+                    found.append(glob if glob.bucket else replace(glob, base=os.path.realpath(glob.base)))
         return found
 
-    def _wanted(self, each: Each) -> Wanted:
+    def _glob(self, each: Each) -> Glob:
         """Return which files a job takes. Raises BadValue."""
-        folder = str(self._folder)
-        glob = compile_globs(each.files or (), folder, is_folder=os.path.isdir)
-        is_absolute = glob.bucket or all(pattern.startswith("/") for pattern in each.files or ())
-        own = own_directories(
-            os.path.realpath(glob.base),
-            [str(each) for each in (self._manifest.output_dir, self._manifest.state_dir) if isinstance(each, Path)],
-        )
-        return Wanted(
-            glob=glob,
-            ignore=compile_ignores(each.ignore or ()),
+        return compile_globs(
+            each.files or (),
+            str(self._folder),
+            is_folder=os.path.isdir,
+            ignore=each.ignore or (),
             hidden=each.hidden,
-            written_base=glob.base.lstrip("/" if glob.bucket else "")
-            if is_absolute
-            else posixpath.relpath(glob.base, folder),
-            own=frozenset() if glob.bucket else own,
         )
 
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
         each = self._manifest.jobs[job].each
-        if each is None or each.kind in ("files", "job"):
-            return None
-        return str(self._manifest.path.parent / getattr(each, each.kind))
+        return None if each is None or each.kind in ("files", "job") else str(self._table_path(each))
+
+    def _table_path(self, each: Each) -> Path:
+        path: Path = self._manifest.path.parent / getattr(each, each.kind)
+        return path
 
     def _each(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
-        where: tables.Where | None = None
-        match each.kind:
-            case "files":
-                rows: Iterator[SourceRow | Problem] = self._files(plan, each)
-            case "job":
-                yield from self._images(each)
-                return
-            case kind:
-                where = tables.Where(each.where or {})
-                rows = (self._at_key(plan, kind, row) for row in self._table(plan, each, kind, where))
+        if each.job is not None:
+            yield from self._images(each, each.job)
+            return
+        table = None if each.files is not None else Table(self._table_path(each), each, plan.recipe.id is None)
         is_empty = True
-        for row in rows:
+        for row in self._files(plan, each) if table is None else self._rows(plan, table):
             is_empty = False
             yield row
         if is_empty and not each.allow_empty:
-            yield self._no_rows(plan, each, where)
+            yield self._no_rows(plan, each, "" if table is None else table.where.seen())
 
-    def _table(self, plan: JobPlan, each: Each, kind: str, where: tables.Where) -> Iterator[SourceRow | Problem]:
-        table = tables.Table(
-            path=self._manifest.path.parent / getattr(each, kind),
-            kind=kind,
-            key=each.key,
-            needs_key=plan.recipe.id is None,
-            delimiter=each.delimiter,
-            encoding=each.encoding,
-            sheet=each.sheet,
-            where=where,
-        )
-        return tables.table_rows(table, note=self._note)
+    def _rows(self, plan: JobPlan, table: Table) -> Iterator[SourceRow | Problem]:
+        """Yield the rows of a table; what is wrong with it as a whole is reported where the manifest names it."""
+        for row in table.rows(self._note):
+            if isinstance(row, Problem) and row.line is None:
+                kind = table.each.kind
+                yield self._problem(plan, kind, f"{getattr(table.each, kind)!r} {row.what}", row.instead)
+            else:
+                yield row
 
     def _note(self, text: str) -> None:
         if text not in self.notes:  # a table may serve several jobs
             self.notes.append(text)
 
-    def _no_rows(self, plan: JobPlan, each: Each, where: tables.Where | None) -> Problem:
+    def _no_rows(self, plan: JobPlan, each: Each, seen: str) -> Problem:
+        """Say why there is no row. seen: what the columns that `where` asks for hold."""
         what, instead = "the table has no rows" + " that fit `where`" * bool(each.where), "check it"
-        if where is not None and where.seen():
-            instead = f"{where.seen()}; write one of these"
+        if seen:
+            instead = f"{seen}; write one of these"
         if each.files is not None:
             bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
             what = "no file matches"
@@ -169,20 +323,14 @@ class Sources:
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.problems.at(("jobs", plan.name, "each", key), what, instead)
 
-    def _at_key(self, plan: JobPlan, kind: str, row: SourceRow | Problem) -> SourceRow | Problem:
-        """Return a row as it is; what is wrong with a table as a whole is reported where the manifest names it."""
-        if isinstance(row, SourceRow) or row.line is not None:
-            return row
-        return self._problem(plan, kind, f"{getattr(plan.each, kind)!r} {row.what}", row.instead)
-
     def _files(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
-        folder = str(self._folder)
+        """Yield a row for every file or object that matches; young ones are noted in `waiting`."""
         try:
-            wanted = self._wanted(each)
-        except BadValue as error:
-            yield self._problem(plan, "files", str(error), "write a pattern such as photos/**/*.{jpg,png}")
+            glob = self._glob(each)
+        except BadValue as bad:
+            yield self._problem(plan, "files", bad.what, "write a pattern such as photos/**/*.{jpg,png}")
             return
-        glob, base = wanted.glob, wanted.written_base
+        folder = str(self._folder)
         bucket, below = ("", "") if each.root is None else split_bucket(each.root)
         root = glob.base if each.root is None else posixpath.normpath(posixpath.join(folder, below))
         if (each.root is not None and bucket != glob.bucket) or posixpath.commonpath([root, glob.base]) != root:
@@ -190,83 +338,73 @@ class Sources:
             there = glob.bucket + glob.base if glob.bucket else posixpath.relpath(glob.base, folder)
             yield self._problem(plan, "root", what, f"write {there!r} or a folder above it")
             return
-        inside = posixpath.relpath(glob.base, root)
-        inside = "" if inside == "." else f"{inside}/"
-        if glob.bucket:
-            yield from self._in_bucket(plan, each, wanted, inside)
-            return
+        inside = "" if glob.base == root else f"{posixpath.relpath(glob.base, root)}/"
+        for name in self._objects(plan, glob) if glob.bucket else self._walk(plan, each, glob):
+            if isinstance(name, Problem):
+                yield name
+                continue
+            location = glob.location_of(name)
+            path = location if glob.bucket else posixpath.normpath(f"{glob.written_base}/{name}")
+            if each.min_age is not None and self._is_young(location, each.min_age):
+                self.waiting.append(path)
+            else:
+                yield SourceRow(printable(inside + name), file=_names_of(path, inside + name), place=printable(path))
+
+    def _walk(self, plan: JobPlan, each: Each, glob: Glob) -> Iterator[str | Problem]:
         refused = secret_reason(f"{glob.base}/x")
         if refused is not None:
             yield self._problem(plan, "files", f"the folder is refused: {refused}", "name a folder of images")
-            return
-        if not os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
-            if each.allow_empty and not os.path.lexists(glob.base):
-                return
-            what = f"there is no folder {posixpath.relpath(glob.base, folder)!r}"
+        elif os.path.isdir(glob.base):  # noqa: PTH112 - a string, like every path of the walk
+            own = (self._manifest.output_dir, self._manifest.state_dir)
+            yield from walk(glob, [place for place in own if isinstance(place, Path)])
+        elif os.path.lexists(glob.base) or not each.allow_empty:
+            what = f"there is no folder {posixpath.relpath(glob.base, str(self._folder))!r}"
             yield self._problem(plan, "files", what, _nearest_folder(glob.base))
-            return
-        for found in walk(wanted):
-            if isinstance(found, Problem):
-                yield found
-            elif each.min_age is not None and self._is_young(f"{glob.base}/{found}", each.min_age):
-                self.waiting.append(posixpath.normpath(f"{base}/{found}"))
-            else:
-                yield _file_row(posixpath.normpath(f"{base}/{found}"), inside + found)
 
-    def _in_bucket(self, plan: JobPlan, each: Each, wanted: Wanted, inside: str) -> Iterator[SourceRow | Problem]:
-        """Yield a row for every object that matches. Raises StorageError: the bucket cannot be reached."""
-        glob = wanted.glob
-        listed = self._input_files.objects.list((glob.bucket + glob.base).rstrip("/"))
+    def _objects(self, plan: JobPlan, glob: Glob) -> Iterator[str | Problem]:
+        """Yield the objects that match. Raises StorageError: the bucket cannot be reached."""
+        listed = self._inputs.objects.list((glob.bucket + glob.base).rstrip("/"))
+        own, base = str(self._manifest.output_dir), glob.location_of("")
+        own_below = own.removeprefix(base) if own.startswith(base) else None  # else the base may lie in our outputs
         try:
-            for name in matching(wanted, ((found.path, found.size_bytes) for found in listed), self._own_in(glob)):
-                location = glob.location_of(name)
-                if each.min_age is not None and self._is_young(location, each.min_age):
-                    self.waiting.append(location)
-                else:
-                    yield _file_row(location, inside + name)
+            yield from matching(glob, ((found.path, found.size_bytes) for found in listed), own_below)
         except BucketError as error:
             if not error.is_permanent:
                 raise
             yield self._problem(plan, "files", str(error), remedy(BucketUrl.of(glob.bucket)))
 
-    def _own_in(self, glob: Glob) -> str | None:
-        """Return where our outputs lie below the base of a pattern; None: elsewhere, or the base lies in them."""
-        place = self._manifest.output_dir
-        if not isinstance(place, BucketUrl) or not str(place).startswith(glob.location_of("")):
-            return None
-        return str(place)[len(glob.location_of("")) :]
-
-    def _is_young(self, path: str, min_age_s: float) -> bool:
-        if is_object(path):
-            found = self._input_files.objects.look(path)
+    def _is_young(self, location: str, min_age_s: float) -> bool:
+        if is_object(location):
+            found = self._inputs.objects.look(location)
             return found is not None and self._now() - found.written_at.timestamp() < min_age_s
         try:
-            return self._now() - os.stat(path).st_mtime < min_age_s  # noqa: PTH116 - as above
+            return self._now() - os.stat(location).st_mtime < min_age_s  # noqa: PTH116 - as above
         except OSError:
             return False  # reported when the image is looked at
 
-    def _images(self, each: Each) -> Iterator[SourceRow]:
+    def _images(self, each: Each, job: str) -> Iterator[SourceRow]:
         """Yield a row for every done image of another job; none while nobody knows them."""
-        if self._upstream is None or each.job is None:
+        if self._upstream is None:
             return
-        plans = [self._manifest.jobs[job] for job in (each.job, *upstream_of(each.job, self._manifest.upstream))]
+        plans = [self._manifest.jobs[name] for name in (job, *upstream_of(job, self._manifest.upstream))]
         chosen = [plan.combinations for plan in reversed(plans) if plan.combinations is not None]
-        for image in self._upstream(each.job):
+        where = Where(each.where or {})
+        for image in self._upstream(job):
             inside = image.path[len(str(self._manifest.output_dir)) :].lstrip("/")
             path = image.path if is_object(image.path) else os.path.relpath(image.path, self._folder)
             if image.image is not None:
-                self._input_files.learn(path, image.image)
-            values = {**image.fields, **image.matrix, "id": image.row}
-            if each.where and any(str(values.get(key, "")) not in wanted for key, wanted in each.where.items()):
-                continue
-            row = _file_row(path, inside)
-            row.key = image.task_id.partition("/")[2].replace("@", "-")
-            row.data = Names("row", values)
-            row.fields = fields_of(row.data)
-            row.is_upstream = True
-            row.matrix = dict(image.matrix)
-            row.texts = _texts(chosen, row.matrix)
-            yield row
+                self._inputs.learn(path, image.image)
+            data = Names("row", {**image.fields, **image.matrix, "id": image.row})
+            if where.fits(data):
+                yield SourceRow(
+                    key=image.task_id.partition("/")[2].replace("@", "-"),
+                    data=data,
+                    file=_names_of(path, inside),
+                    place=printable(path),
+                    is_upstream=True,
+                    matrix=dict(image.matrix),
+                    texts=_texts(chosen, image.matrix),
+                )
 
 
 def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
@@ -287,10 +425,8 @@ def _nearest_folder(path: str) -> str:
     return did_you_mean(name, same or folders, "patterns are relative to the manifest", cutoff=0.0 if same else 0.6)
 
 
-def _file_row(path: str, inside: str) -> SourceRow:
-    """Return the row of one file. path: relative to the manifest or an address, as it opens; inside: to `root`."""
+def _names_of(path: str, inside: str) -> Names:
+    """Return `file` of a template. path: relative to the manifest or an address, as it opens; inside: to `root`."""
     folder, _, name = inside.rpartition("/")
     stem, suffix = posixpath.splitext(name)
-    names = Names("file", {"path": path, "dir": folder, "stem": stem, "name": name, "suffix": suffix})
-    fields = {key: value if value.isprintable() else printable(value) for key, value in names.items()}
-    return SourceRow(printable(inside), None, names, fields["path"], None, False, fields)
+    return Names("file", {"path": path, "dir": folder, "stem": stem, "name": name, "suffix": suffix})

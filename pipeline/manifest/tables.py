@@ -19,6 +19,7 @@ from pipeline.errors import Problem
 from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
+from pipeline.manifest.schema import Each
 from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names
 
@@ -33,14 +34,19 @@ class SourceRow:
     place: str = ""  # `data/products.csv:8`
     line: int | None = None
     is_upstream: bool = False  # its image is another task's output
-    fields: dict[str, str] = field(default_factory=dict)
     matrix: Mapping[str, str] | None = None  # that of the task whose image it takes; a job's own axes win
     texts: Mapping[str, str] = field(default_factory=dict)  # what the names in `matrix` stand for in prompts
+    fields: dict[str, str] = field(init=False)  # its cells as text, for reports and selections
+
+    def __post_init__(self) -> None:
+        if self.data is not None:
+            self.fields = {name: _as_text(cell) for name, cell in self.data.items()}
+        else:
+            self.fields = {name: printable(text) for name, text in (self.file or {}).items()}
 
 
-def fields_of(values: Names) -> dict[str, str]:
-    """Return a row's own cells as text, for reports and selections."""
-    return {key: value if value.__class__ is str else str(text_of(value)) for key, value in values.items()}
+def _as_text(cell: Any) -> str:
+    return cell if cell.__class__ is str else str(text_of(cell))
 
 
 def printable(text: str) -> str:
@@ -78,7 +84,7 @@ class Where:
         return " and ".join(parts)
 
     def _holds(self, name: str, value: Any) -> bool:
-        text = value if value.__class__ is str else str(text_of(value))
+        text = _as_text(value)
         if len(self._seen[name]) < _SEEN:
             self._seen[name][text] = None
         return _folded(text) in self._wanted[name]
@@ -89,53 +95,44 @@ def _folded(text: str) -> str:
     return text.lower() if text.lower() in ("true", "false") else text
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as `each` names it. None: `key` is `id`, the others are found from the file or the first sheet."""
+    """A table as `each` names it."""
 
-    path: Path
-    kind: str
-    key: str | None = None
-    needs_key: bool = True  # False when a template names the rows, so that the column may be absent
-    delimiter: str | None = None
-    encoding: str | None = None
-    sheet: str | None = None
-    where: Where = field(default_factory=lambda: Where({}))
+    def __init__(self, path: Path, each: Each, needs_key: bool) -> None:
+        """`needs_key` False: a template names the rows, so that the column may be absent."""
+        self.path = path
+        self.each = each
+        self.where = Where(each.where or {})
+        self._key = DEFAULT_KEY if each.key is None else each.key
+        self._needs_key = needs_key
+        self.columns = (
+            *self.where.columns,
+            *((self._key,) if needs_key or each.key is not None else ()),
+        )  # it must have
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that must be there."""
-        key = (DEFAULT_KEY if self.key is None else self.key,) if self.needs_key or self.key is not None else ()
-        return (*self.where.columns, *key)
+    def rows(self, note: Callable[[str], None]) -> Iterator[SourceRow | Problem]:
+        """Yield the rows that are wanted, and a Problem for each that is none; tell `note` what was guessed."""
+        file = str(self.path)
+        try:
+            for line, cells in _READERS[self.each.kind](self, note):
+                if isinstance(cells, Problem):
+                    yield cells
+                elif self.where.fits(cells):
+                    yield self._row(cells, line, file)
+        except BadValue as bad:
+            yield Problem(file=file, line=bad.line, what=bad.what, instead=bad.instead)
+        except OSError as error:
+            instead = "paths are relative to the manifest"
+            yield Problem(file=file, what=f"cannot be read: {reason(error)}", instead=instead)
 
-
-def table_rows(table: Table, note: Callable[[str], None] = lambda _text: None) -> Iterator[SourceRow | Problem]:
-    """Yield the rows of a table, and a Problem for each that is not one; tell `note` what was guessed."""
-    column = DEFAULT_KEY if table.key is None else table.key
-    file = str(table.path)
-    try:
-        for line, cells in _READERS[table.kind](table, note):
-            if isinstance(cells, Problem):
-                yield cells
-            elif table.where.fits(cells):
-                yield _row(cells, line, column, file, table.needs_key)
-    except BadValue as error:
-        yield Problem(file=file, line=error.line, what=error.what, instead=error.instead)
-    except OSError as error:
-        yield Problem(file=file, what=f"cannot be read: {reason(error)}", instead="paths are relative to the manifest")
-
-
-def _row(cells: Mapping[str, Any], line: int, column: str, file: str, needs_key: bool) -> SourceRow | Problem:
-    lacking = {name: str(cell) for name, cell in cells.items() if cell.__class__ is Valueless}
-    if lacking:
-        cells = {name: cell for name, cell in cells.items() if name not in lacking}
-    value = cells.get(column)
-    name = value if value.__class__ is str else str(text_of(value))
-    if needs_key and not name.strip():
-        what = f"the key {column!r} is " + lacking.get(column, "empty" if column in cells else "missing")
-        return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
-    data = Names("row", cells, lacking)
-    return SourceRow(name, data, None, f"{file}:{line}", line, False, fields_of(data))
+    def _row(self, cells: Mapping[str, Any], line: int, file: str) -> SourceRow | Problem:
+        lacking = {name: str(cell) for name, cell in cells.items() if cell.__class__ is Valueless}
+        cells = {name: cell for name, cell in cells.items() if name not in lacking} if lacking else cells
+        name = _as_text(cells.get(self._key))
+        if self._needs_key and not name.strip():
+            what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
+            return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")
+        return SourceRow(name, data=Names("row", cells, lacking), place=f"{file}:{line}", line=line)
 
 
 def _check_columns(table: Table, header: Collection[str], line: int | None) -> None:
@@ -149,8 +146,9 @@ def _check_columns(table: Table, header: Collection[str], line: int | None) -> N
 
 
 def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
-    delimiter = "\t" if table.kind == "tsv" else table.delimiter
-    dialect = dialect_of(table.path, delimiter=delimiter, encoding=table.encoding, columns=table.columns)
+    each = table.each
+    delimiter = "\t" if each.kind == "tsv" else each.delimiter
+    dialect = dialect_of(table.path, delimiter=delimiter, encoding=each.encoding, columns=table.columns)
     if dialect.is_guessed:
         note(f"{table.path.name} is not UTF-8 and is read as {dialect.encoding}; write `encoding:` if that is wrong")
     return _records(table, records(table.path, dialect))
@@ -198,7 +196,7 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.sheet)))
+    return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.each.sheet)))
 
 
 def _number(text: str) -> Decimal | float:

@@ -47,11 +47,6 @@ class Thinking(msgspec.Struct, frozen=True):
         return self.levels.get(level or self.default or "", max(self.levels.values(), default=self.otherwise))
 
 
-class _Kind(msgspec.Struct, frozen=True):
-    default: str  # the model where a person names none
-    ratio: float  # what is billed of the list price
-
-
 class _Offer(msgspec.Struct, frozen=True):
     until: date | None = None
 
@@ -87,7 +82,7 @@ class _Model(msgspec.Struct, frozen=True):
 
 
 class _Tables(msgspec.Struct, frozen=True):
-    kinds: dict[Kind, _Kind]
+    ratios: dict[Kind, float]  # what is billed of the list price
     families: dict[str, Family]
     models: dict[str, _Model]
 
@@ -116,9 +111,6 @@ class Catalogue:
 
     def price(self, model: str, size: str | None) -> int | None:
         """Return the list price of one image in micro-USD; None when nobody knows it."""
-        own = self.own_price(model, size)
-        if own is not None:
-            return own
         family = self.family(model)
         usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
         return None if usd is None else _microusd(usd)
@@ -133,13 +125,9 @@ class Catalogue:
         known = self._models.get(model)
         return None if known is None else _tables().families[known.family]
 
-    def default_model(self, kind: Kind) -> str:
-        """Return the model that `kind` is asked for where a person names none."""
-        return _tables().kinds[kind].default
-
     def ratio(self, kind: Kind) -> float:
         """Return what `kind` bills of the list price, such as 0.8."""
-        return _tables().kinds[kind].ratio
+        return _tables().ratios[kind]
 
     def warning(self, model: str, today: date, *, kind: Kind = Kind.COMETAPI) -> str | None:
         """Say that `kind` stopped or soon stops to offer a model, and name what it offers; None: nothing to say."""
@@ -151,31 +139,23 @@ class Catalogue:
         names = ", ".join(self.current_models(today, kind=kind))
         return f"model {model} {verb} by {kind} on {offer.until}; current models: {names}"
 
-    def problem(self, model: str, size: str | None, aspect_ratio: str | None) -> str | None:
-        """Say why a known model cannot make this size or ratio; None: it can, or the model is not known."""
-        family = self.family(model)
+    def unfit(self, task: Task) -> str | None:
+        """Say why a known model cannot do what a task asks; None: it can, or the model is not known."""
+        model, size, ratio, family = task.model, task.size, task.aspect_ratio, self.family(task.model)
         if family is None:
             return None
         if size is not None and size not in family.sizes:
             return f"model {model} cannot make size {size}; it makes {', '.join(family.sizes)}"
-        if aspect_ratio is not None and aspect_ratio not in family.ratios:
-            return f"model {model} cannot make aspect_ratio {aspect_ratio}; it makes {', '.join(family.ratios)}"
-        return None
-
-    def unfit(self, task: Task) -> str | None:
-        """Say why a known model cannot do what a task asks; None: it can, or the model is not known."""
-        wrong = self.problem(task.model, task.size, task.aspect_ratio)
-        family = self.family(task.model)
-        if wrong is not None or family is None:
-            return wrong
+        if ratio is not None and ratio not in family.ratios:
+            return f"model {model} cannot make aspect_ratio {ratio}; it makes {', '.join(family.ratios)}"
         levels = family.thinking.levels
         if task.thinking is not None and task.thinking not in levels:
             takes = f"it takes {', '.join(levels)}" if levels else "it has no thinking; remove `thinking`"
-            return f"model {task.model} cannot think at level {task.thinking}; {takes}"
+            return f"model {model} cannot think at level {task.thinking}; {takes}"
         if len(task.images) > family.most_images:
-            return f"model {task.model} takes {family.most_images} input images, this task has {len(task.images)}"
+            return f"model {model} takes {family.most_images} input images, this task has {len(task.images)}"
         if task.tier is not Tier.STANDARD and task.tier not in family.tiers:
-            return f"model {task.model} is not offered at tier {task.tier}; write tier: standard"
+            return f"model {model} is not offered at tier {task.tier}; write tier: standard"
         return None
 
     def current_models(self, today: date | None = None, *, kind: Kind = Kind.COMETAPI) -> tuple[str, ...]:
@@ -187,36 +167,17 @@ class Catalogue:
             if offer is not None and (offer.until is None or (today is not None and today < offer.until))
         )
 
-    def is_known(self, model: str) -> bool:
-        """Tell whether the tables hold this model."""
-        return model in self._models
-
     def image_size(self, model: str, size: str | None) -> str | None:
         """Return what to send as `imageSize`; None: send none, for models that make one size and fail when asked."""
         family = self.family(model)
         return None if family is not None and family.sizes == (DEFAULT_SIZE,) else size
 
-    def sizes(self, model: str) -> tuple[str, ...]:
-        """Return the sizes a known model makes; empty for an unknown one."""
-        family = self.family(model)
-        return () if family is None else family.sizes
-
-    def ratios(self, model: str) -> tuple[str, ...]:
-        """Return the aspect ratios a known model makes; empty for an unknown one."""
-        family = self.family(model)
-        return () if family is None else family.ratios
-
-    def pixels(self, model: str, size: str | None, aspect_ratio: str | None) -> tuple[int, int] | None:
+    def pixels(self, model: str, size: str | None, ratio: str | None) -> tuple[int, int] | None:
         """Return width and height of what a known model makes; None when it does not make that."""
-        if self.problem(model, size, aspect_ratio) is not None:
+        family = self.family(model)
+        if family is None or size not in (None, *family.sizes) or ratio not in (None, *family.ratios):
             return None
-        family = self.family(model)
-        return None if family is None else family.pixels[size or DEFAULT_SIZE].get(aspect_ratio or "1:1")
-
-    def tokens(self, model: str, size: str | None) -> int | None:
-        """Return the output tokens of one image; None when the model does not make that size."""
-        family = self.family(model)
-        return None if family is None else family.tokens.get(size or DEFAULT_SIZE)
+        return family.pixels[size or DEFAULT_SIZE].get(ratio or "1:1")
 
 
 BYTES_A_TOKEN: Final = 3  # of UTF-8: English has about 4, so that this estimates high
@@ -284,7 +245,8 @@ class PriceList:
 
     def _most(self, task: Task, tier: Tier) -> int | None:
         """Return what an attempt can cost by the catalogue: image, prompt, input images, thoughts."""
-        family, image = self._catalogue.family(task.model), self._catalogue.tokens(task.model, _size(task))
+        family = self._catalogue.family(task.model)
+        image = None if family is None else family.tokens.get(_size(task))
         if family is None or image is None:
             return None
         return family.cost(

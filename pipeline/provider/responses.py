@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from pipeline.imaging.formats import UNKNOWN, BrokenImageError, inspect, sniff
-from pipeline.model import Answer, Billed, Failure, Fault, Reply, Task, Tier, Usage
+from pipeline.model import Answer, Billed, Failure, Fault, Image, Reply, Task, Tier, Usage
 from pipeline.provider import decoding, errors
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.decoding import Document, NotJsonError, decode_answer
@@ -30,6 +30,9 @@ class Inline(NamedTuple):
     mime: str
     data: str
     is_thought: bool
+
+
+_UNLABELLED = Inline("", "", False)
 
 
 @dataclass(slots=True)
@@ -60,45 +63,19 @@ def read_answer(tree: object) -> AnswerFacts:
     return facts
 
 
-def strings(tree: object) -> Iterator[str]:
-    """Yield every text of an answer of any shape; not its thoughts, and nothing of the request."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, str):
-            yield node
-        elif isinstance(node, list):
-            pending += reversed(node)
-        elif isinstance(node, Mapping) and node.get("thought") is not True:
-            pending += [value for name, value in reversed(list(node.items())) if name not in _ECHOES]
-
-
-def links_in(tree: object) -> Iterator[str]:
-    """Yield every text of an answer of any shape whose name says that it is an address."""
-    pending = [tree]
-    while pending:
-        node = pending.pop()
-        if isinstance(node, list):
-            pending += reversed(node)
-        elif isinstance(node, Mapping):
-            pending += [value for name, value in reversed(list(node.items())) if name not in _ECHOES]
-            named = (value for name, value in node.items() if name in _LINKS)
-            yield from (value for value in named if isinstance(value, str) and value.startswith("http"))
-
-
 def usage_of(facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
     `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts.
     """
     has_image = bool(facts.images)
-    prompt = _count(facts.usage, "promptTokenCount", "prompt_token_count")
-    out = _count(facts.usage, "candidatesTokenCount", "candidates_token_count")
-    thoughts = _count(facts.usage, "thoughtsTokenCount", "thoughts_token_count")
-    details = _get(facts.usage, "candidatesTokensDetails", "candidates_tokens_details")
+    prompt = _count(facts.usage, "promptTokenCount")
+    out = _count(facts.usage, "candidatesTokenCount")
+    thoughts = _count(facts.usage, "thoughtsTokenCount")
+    details = _get(facts.usage, "candidatesTokensDetails")
     if isinstance(details, list):
         rows = [row for row in details if isinstance(row, Mapping) and row.get("modality") == "IMAGE"]
-        images = sum(_count(row, "tokenCount", "token_count") for row in rows)
+        images = sum(_count(row, "tokenCount") for row in rows)
     else:
         images = out if has_image else 0  # unaccounted: all of it at the image's price
     if not facts.usage or (has_image and images < LEAST_IMAGE_TOKENS):
@@ -107,40 +84,34 @@ def usage_of(facts: AnswerFacts) -> Usage | None:
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text)
 
 
-def service_tier(facts: AnswerFacts) -> str:
-    """Return the tier that was served, as the answer says it; empty when it does not."""
-    return _text(facts.usage, "serviceTier", "service_tier")
-
-
 def _read_root(facts: AnswerFacts, root: Mapping[str, object]) -> None:
     facts.error = facts.error or root.get("error")
-    feedback = _get(root, "promptFeedback", "prompt_feedback")
-    facts.block = facts.block or _text(feedback, "blockReason", "block_reason")
-    facts.finish_message = facts.finish_message or _text(feedback, "blockReasonMessage", "block_reason_message")
-    counted = _get(root, "usageMetadata", "usage_metadata")
+    feedback = _get(root, "promptFeedback")
+    facts.block = facts.block or _text(feedback, "blockReason")
+    facts.finish_message = facts.finish_message or _text(feedback, "blockReasonMessage")
+    counted = _get(root, "usageMetadata")
     facts.usage = counted if isinstance(counted, Mapping) and counted else facts.usage
-    facts.model_version = _text(root, "modelVersion", "model_version") or facts.model_version
-    facts.response_id = _text(root, "responseId", "response_id") or facts.response_id
+    facts.model_version = _text(root, "modelVersion") or facts.model_version
+    facts.response_id = _text(root, "responseId") or facts.response_id
     for candidate in _items(facts, root.get("candidates")):
-        facts.finish = _text(candidate, "finishReason", "finish_reason") or facts.finish
-        facts.finish_message = _text(candidate, "finishMessage", "finish_message") or facts.finish_message
+        facts.finish = _text(candidate, "finishReason") or facts.finish
+        facts.finish_message = _text(candidate, "finishMessage") or facts.finish_message
         for content in _items(facts, candidate.get("content")):
             for part in _items(facts, content.get("parts")):
                 _read_part(facts, part)
 
 
 def _read_part(facts: AnswerFacts, part: Mapping[str, object]) -> None:
-    for inline in _items(facts, _get(part, "inlineData", "inline_data")):
+    is_thought = part.get("thought") is True
+    for inline in _items(facts, _get(part, "inlineData")):
         data = inline.get("data")
         if isinstance(data, str) and data.strip():
-            mime = _text(inline, "mimeType", "mime_type")
-            facts.images.append(Inline(mime, data, part.get("thought") is True))
+            facts.images.append(Inline(_text(inline, "mimeType"), data, is_thought))
         facts.is_odd |= data is not None and not isinstance(data, str)
     text = part.get("text")
-    if isinstance(text, str) and text.strip() and part.get("thought") is not True:
+    if isinstance(text, str) and text.strip() and not is_thought:
         facts.texts.append(text)
-    uri = _text(_get(part, "fileData", "file_data"), "fileUri", "file_uri")
-    if uri:
+    if uri := _text(_get(part, "fileData"), "fileUri"):
         facts.uris.append(uri)
 
 
@@ -151,21 +122,39 @@ def _items(facts: AnswerFacts, node: object) -> Iterable[Mapping[str, object]]:
     return [item for item in found if isinstance(item, Mapping)]
 
 
-def _get(node: Mapping[str, object], *names: str) -> object:
-    return next((node[name] for name in names if node.get(name) is not None), None)
+def _get(node: object, name: str) -> object:
+    """Return a field by its name in camelCase or snake_case; None where there is neither."""
+    if not isinstance(node, Mapping):
+        return None
+    value = node.get(name)
+    return node.get(_CAPITAL.sub(r"_\g<0>", name).lower()) if value is None else value
 
 
-def _text(node: object, *names: str) -> str:
-    value = _get(node, *names) if isinstance(node, Mapping) else None
+def _text(node: object, name: str) -> str:
+    value = _get(node, name)
     return value if isinstance(value, str) else ""
 
 
-def _count(node: Mapping[str, object], *names: str) -> int:
-    value = _get(node, *names)
+def _count(node: object, name: str) -> int:
+    value = _get(node, name)
     return int(value) if isinstance(value, int | float) and 0 <= value <= _TOKENS_LIMIT else 0
 
 
+def _strings(tree: object, *, with_thoughts: bool = False) -> Iterator[tuple[str, str]]:
+    """Yield every text of an answer of any shape, with the name it stands under; nothing of the request."""
+    pending: list[tuple[str, object]] = [("", tree)]
+    while pending:
+        name, node = pending.pop()
+        if isinstance(node, str):
+            yield name, node
+        elif isinstance(node, list):
+            pending += [(name, item) for item in reversed(node)]
+        elif isinstance(node, Mapping) and (with_thoughts or node.get("thought") is not True):
+            pending += [item for item in reversed(list(node.items())) if item[0] not in _ECHOES]
+
+
 _STRUCTURED = re.compile(rb"[\xef\xbb\xbf\s]*(?:[<{[]|(?:data|event|id|retry)?:\s*[{[])")  # a page, JSON or events
+_CAPITAL = re.compile("[A-Z]")
 _TINY = 12  # bytes; nothing this short is an image, so it counts as none
 _KEPT_TEXT = 600  # characters of the model's words
 
@@ -185,191 +174,184 @@ class AnswerReader:
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
         try:
-            judged = self._judge(reply, task)
+            judged = _Reading(self, reply, task).judged()
             return judged if isinstance(judged, Answer) else _shed(judged, task)
         except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
-            return self._broken(reply, f"the answer could not be read: {type(error).__name__}: {error}")
+            reason = f"the answer could not be read: {type(error).__name__}: {error}"
+            return _Reading(self, reply, task).broken(reason)
 
-    def _judge(self, reply: Reply, task: Task) -> Answer | Failure:
-        if not 200 <= reply.status < 300:
-            return self._refusal(reply, reply.status, errors.parse_error(bytes(reply.body)))
+
+@dataclass(slots=True)
+class _Reading:
+    """One answer while it is judged."""
+
+    reader: AnswerReader
+    reply: Reply
+    task: Task
+    document: Document = field(default_factory=lambda: Document(None, []))
+    facts: AnswerFacts = field(default_factory=AnswerFacts)
+
+    def judged(self) -> Answer | Failure:
+        if not 200 <= self.reply.status < 300:
+            return self.error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
         try:
-            document = decode_answer(reply.body)
+            self.document = decode_answer(self.reply.body)
         except NotJsonError as error:
-            return self._not_json(reply, task, str(error))
-        facts = read_answer(document.tree)
-        picked = _pick(facts)
+            return self.not_json(str(error))
+        self.facts = read_answer(self.document.tree)
+        picked = _pick(self.facts)
         if picked is None:
-            return self._in_text(reply, task, document, facts) or self._without_image(reply, document, facts)
-        result = self._image(reply, task, document, facts, picked)
+            return self.in_text() or self.without_image()
+        result = self.image(picked)
         if isinstance(result, Failure) and result.fault is not Fault.REFUSED:
-            return self._in_text(reply, task, document, facts) or result
+            return self.in_text() or result
         return result
 
-    def _refusal(self, reply: Reply, status: int, error: errors.ServerError) -> Failure:
+    def error_answer(self, status: int, error: errors.ServerError) -> Failure:
+        redactor, reply = self.reader.redactor, self.reply
         failure = errors.failure_of_answer(
-            status, reply.headers, error, redactor=self.redactor, now=self.clock(), is_first=reply.is_first
+            status, reply.headers, error, redactor=redactor, now=self.reader.clock(), is_first=reply.is_first
         )
         if failure.fault is not Fault.OTHER:
             return failure
-        return replace(failure, body=self.redactor.body(bytes(reply.body)))
+        return replace(failure, body=redactor.body(bytes(reply.body)))
 
-    def _not_json(self, reply: Reply, task: Task, problem: str) -> Answer | Failure:
-        data = _bare_image(bytes(reply.body))
+    def not_json(self, problem: str) -> Answer | Failure:
+        body, status = bytes(self.reply.body), self.reply.status
+        data = _bare_image(body)
         if data is not None:
-            return self._answer(reply, task, AnswerFacts(), Inline("", "", False), data)
-        if not reply.body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-            cut = f"HTTP {reply.status} with {len(reply.body)} bytes that are not JSON: {problem}"
-            return self._broken(reply, cut)
-        page = errors.page_title(bytes(reply.body))
-        if reply.is_first:
-            reason = f"HTTP {reply.status} with {page} instead of an answer; is base_url right?"
-            return self._failure(reply, Fault.ADDRESS, Billed.NO, reason, code="page")
-        return self._broken(reply, f"HTTP {reply.status} with {page} instead of an answer", ".html")
+            return self.answer(_UNLABELLED, data)
+        if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+            return self.broken(f"HTTP {status} with {len(body)} bytes that are not JSON: {problem}")
+        page = errors.page_title(body)
+        if self.reply.is_first:
+            reason = f"HTTP {status} with {page} instead of an answer; is base_url right?"
+            return self.failure(Fault.ADDRESS, Billed.NO, reason, code="page")
+        return self.broken(f"HTTP {status} with {page} instead of an answer", ".html")
 
-    def _image(
-        self, reply: Reply, task: Task, document: Document, facts: AnswerFacts, picked: Inline
-    ) -> Answer | Failure:
+    def image(self, picked: Inline) -> Answer | Failure:
         try:
-            data = decoding.decoded_again(document.blob(picked.data))
+            data = decoding.decoded_again(self.document.blob(picked.data))
         except ValueError as error:
             if links := decoding.links_in(picked.data):
-                return self._link(reply, facts, links)
-            return self._broken(reply, f"an image that is not Base64: {error}", facts=facts)
+                return self.link(links)
+            return self.broken(f"an image that is not Base64: {error}")
         if len(data) < _TINY:
-            return self._without_image(reply, document, facts)
-        return self._answer(reply, task, facts, picked, data)
+            return self.without_image()
+        return self.answer(picked, data)
 
-    def _in_text(self, reply: Reply, task: Task, document: Document, facts: AnswerFacts) -> Answer | None:
+    def in_text(self) -> Answer | None:
         """Return the last whole image that stands in a text of the answer; a refused answer has none."""
+        facts = self.facts
         if facts.block or facts.finish in errors.REFUSALS:
             return None
         alone = [data for text in facts.texts for data in decoding.images_in(text)]
-        texts = ["".join(facts.texts), *_texts(document)]  # one image may be split over several parts
+        texts = ["".join(facts.texts), *_texts(self.document)]  # one image may be split over several parts
         found = next((images for images in (alone, *map(decoding.images_in, texts)) if images), None)
-        data = None if found is None else found[-1]
-        if data is None:
+        if found is None:
             return None
-        picked = Inline("", "", False)
-        facts.images.append(picked)
-        result = self._answer(reply, task, facts, picked, data)
+        facts.images.append(_UNLABELLED)
+        result = self.answer(_UNLABELLED, found[-1])
         return result if isinstance(result, Answer) else None
 
-    def _answer(self, reply: Reply, task: Task, facts: AnswerFacts, picked: Inline, data: bytes) -> Answer | Failure:
+    def answer(self, picked: Inline, data: bytes) -> Answer | Failure:
         try:
             image = inspect(data)
         except BrokenImageError as flaw:
-            suffix = sniff(data)[1]
-            return self._broken(reply, f"{flaw}", suffix, facts=facts, kept=data)
-        doubts = tuple(self.redactor.text(doubt, 200) for doubt in self._doubts(facts, picked, reply.status))
-        doubts += self._size_notes(task, image.width, image.height)
+            return self.broken(f"{flaw}", sniff(data)[1], kept=data)
+        text = self.reader.redactor.text
+        doubts = tuple(text(doubt, 200) for doubt in self.doubts(picked, image))
         return Answer(
             image=image,
-            usage=_usage(reply, facts),
-            model_version=self.redactor.text(facts.model_version, 80) or None,
-            response_id=self.redactor.text(facts.response_id, 80) or None,
-            request_id=errors.request_id(reply.headers, self.redactor),
-            notes=tuple(self.redactor.text(habit, 200) for habit in self._habits(facts, picked, image.mime)) + doubts,
+            usage=_usage(self.reply, self.facts),
+            model_version=text(self.facts.model_version, 80) or None,
+            response_id=text(self.facts.response_id, 80) or None,
+            request_id=errors.request_id(self.reply.headers, self.reader.redactor),
+            notes=tuple(text(habit, 200) for habit in self.habits(picked, image.mime)) + doubts,
             doubts=doubts,
         )
 
-    def _habits(self, facts: AnswerFacts, picked: Inline, mime: str) -> list[str]:
+    def habits(self, picked: Inline, mime: str) -> Iterator[str]:
         """Say what some models do as a rule."""
-        habits = []
-        if len(facts.images) > 1:
-            habits.append(f"{len(facts.images)} images came; the last one that is not a draft is kept")
+        if len(self.facts.images) > 1:
+            yield f"{len(self.facts.images)} images came; the last one that is not a draft is kept"
         if picked.mime and picked.mime.lower().replace("image/jpg", "image/jpeg") != mime:
-            habits.append(f"labelled {picked.mime}, its bytes are {mime}")
-        return habits
+            yield f"labelled {picked.mime}, its bytes are {mime}"
 
-    def _doubts(self, facts: AnswerFacts, picked: Inline, status: int) -> list[str]:
-        doubts = []
-        if status != 200:
-            doubts.append(f"it came with HTTP {status}")
+    def doubts(self, picked: Inline, image: Image) -> Iterator[str]:
+        """Say what is not as it was asked for."""
+        if self.reply.status != 200:
+            yield f"it came with HTTP {self.reply.status}"
         if picked.is_thought:
-            doubts.append("only a draft came; it is kept")
-        if facts.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
-            doubts.append(f"it came with finishReason {facts.finish}")
-        return doubts
-
-    def _size_notes(self, task: Task, width: int, height: int) -> tuple[str, ...]:
-        wanted = self.catalogue.pixels(task.model, task.size, task.aspect_ratio)
+            yield "only a draft came; it is kept"
+        if self.facts.finish not in ("", "STOP", "FINISH_REASON_UNSPECIFIED"):
+            yield f"it came with finishReason {self.facts.finish}"
+        task = self.task
+        wanted = self.reader.catalogue.pixels(task.model, task.size, task.aspect_ratio)
         if wanted is None or (task.aspect_ratio is None and task.images):  # then it follows the input image
-            return ()
-        is_same_shape = task.aspect_ratio is None or abs(width * wanted[1] / (height * wanted[0]) - 1) < 0.05
-        is_same_area = task.size is None or 0.6 < width * height / (wanted[0] * wanted[1]) < 1.7
-        if is_same_shape and is_same_area:
-            return ()
-        return (f"asked for {wanted[0]}x{wanted[1]} pixels, got {width}x{height}",)
+            return
+        shape, area = image.width * wanted[1] / (image.height * wanted[0]), image.width * image.height
+        is_same_shape = task.aspect_ratio is None or abs(shape - 1) < 0.05
+        is_same_area = task.size is None or 0.6 < area / (wanted[0] * wanted[1]) < 1.7
+        if not (is_same_shape and is_same_area):
+            yield f"asked for {wanted[0]}x{wanted[1]} pixels, got {image.width}x{image.height}"
 
-    def _without_image(self, reply: Reply, document: Document, facts: AnswerFacts) -> Failure:
+    def without_image(self) -> Failure:
+        reply, facts = self.reply, self.facts
         if facts.error is not None and facts.error != {}:
-            error = errors.from_tree(document.tree)
-            return self._refusal(reply, errors.status_inside(error) or reply.status, error)
+            error = errors.from_tree(self.document.tree)
+            return self.error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
         if limited := next((name for name in (facts.finish, facts.block) if errors.is_closed_account(name)), None):
             billed = Billed.YES if facts.usage else Billed.NO
-            reason = f"the account is limited or disabled ({limited}){said}"
-            return self._failure(reply, Fault.ACCOUNT, billed, reason, code=limited, facts=facts)
-        if facts.block:
-            return self._content(
-                reply, Fault.REFUSED, facts, facts.block, f"the prompt was blocked ({facts.block}){said}"
+            return self.failure(
+                Fault.ACCOUNT, billed, f"the account is limited or disabled ({limited}){said}", code=limited
             )
+        if facts.block:
+            reason = f"the prompt was blocked ({facts.block}){said}"
+            return self.failure(Fault.REFUSED, Billed.YES, reason, code=facts.block)
         if facts.finish in errors.REFUSALS:
-            return self._content(reply, Fault.REFUSED, facts, facts.finish, f"refused ({facts.finish}){said}")
+            return self.failure(Fault.REFUSED, Billed.YES, f"refused ({facts.finish}){said}", code=facts.finish)
         if reply.status != 200:
-            return self._failure(reply, Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
-        named = (link for text in facts.texts for link in decoding.links_in(text))
-        if links := [*facts.uris, *named, *links_in(document.tree)]:
-            return self._link(reply, facts, links)
+            return self.failure(Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
+        links = [*facts.uris, *(link for text in facts.texts for link in decoding.links_in(text))]
+        named = ((name, text) for name, text in _strings(self.document.tree, with_thoughts=True) if name in _LINKS)
+        if links := [*links, *(text for _, text in named if text.startswith("http"))]:
+            return self.link(links)
         if facts.is_odd:
-            return self._broken(reply, "an answer that is not in the API's format", facts=facts)
+            return self.broken("an answer that is not in the API's format")
         finish = facts.finish or "empty"
-        return self._kept(reply, self._content(reply, Fault.NO_IMAGE, facts, finish, f"no image came ({finish}){said}"))
+        return self.failure(Fault.NO_IMAGE, Billed.YES, f"no image came ({finish}){said}", code=finish, body=reply.body)
 
-    def _link(self, reply: Reply, facts: AnswerFacts, links: list[str]) -> Failure:
+    def link(self, links: list[str]) -> Failure:
         reason = f"the image came as an address, which is not fetched: {links[-1]}"
-        return self._kept(reply, self._content(reply, Fault.LINK, facts, "link", reason))
+        return self.failure(Fault.LINK, Billed.YES, reason, code="link", body=self.reply.body)
 
-    def _kept(self, reply: Reply, failure: Failure) -> Failure:
-        return replace(failure, body=self.redactor.body(bytes(reply.body)))
+    def broken(self, reason: str, suffix: str = ".json", *, kept: bytes | None = None) -> Failure:
+        fault, billed = (Fault.BROKEN, Billed.YES) if self.reply.status == 200 else (Fault.OTHER, Billed.MAYBE)
+        failure = self.failure(fault, billed, reason, body=self.reply.body if kept is None else kept)
+        return replace(failure, suffix=suffix)
 
-    def _content(self, reply: Reply, fault: Fault, facts: AnswerFacts, code: str, reason: str) -> Failure:
-        return self._failure(reply, fault, Billed.YES, reason, code=code, facts=facts)
-
-    def _broken(
+    def failure(
         self,
-        reply: Reply,
-        reason: str,
-        suffix: str = ".json",
-        *,
-        facts: AnswerFacts | None = None,
-        kept: bytes | None = None,
-    ) -> Failure:
-        is_success = reply.status == 200
-        fault, billed = (Fault.BROKEN, Billed.YES) if is_success else (Fault.OTHER, Billed.MAYBE)
-        failure = self._failure(reply, fault, billed, reason, facts=facts)
-        return replace(failure, body=self.redactor.body(bytes(reply.body) if kept is None else kept), suffix=suffix)
-
-    def _failure(
-        self,
-        reply: Reply,
         fault: Fault,
         billed: Billed,
         reason: str,
         *,
         code: str | None = None,
-        facts: AnswerFacts | None = None,
+        body: bytes | bytearray | None = None,  # what is kept
     ) -> Failure:
+        redactor = self.reader.redactor
         return Failure(
             fault=fault,
             billed=billed,
-            reason=self.redactor.text(reason),
-            status=reply.status,
-            code=None if code is None else self.redactor.text(code, 80),
-            request_id=errors.request_id(reply.headers, self.redactor),
-            usage=None if facts is None else _usage(reply, facts),
+            reason=redactor.text(reason),
+            status=self.reply.status,
+            code=None if code is None else redactor.text(code, 80),
+            request_id=errors.request_id(self.reply.headers, redactor),
+            usage=_usage(self.reply, self.facts),
+            body=None if body is None else redactor.body(bytes(body)),
         )
 
 
@@ -379,7 +361,7 @@ def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     usage = usage_of(facts)
-    served = service_tier(facts) or dict(reply.headers).get("x-gemini-service-tier", "")
+    served = _text(facts.usage, "serviceTier") or dict(reply.headers).get("x-gemini-service-tier", "")
     return usage if usage is None or served.lower() != Tier.FLEX else replace(usage, tier=Tier.FLEX)
 
 
@@ -399,7 +381,7 @@ def _pick(facts: AnswerFacts) -> Inline | None:
 
 
 def _texts(document: Document) -> Iterator[str]:
-    for text in strings(document.tree):
+    for _, text in _strings(document.tree):
         try:
             yield document.text(text)
         except ValueError:  # escapes that are not JSON's

@@ -1,29 +1,167 @@
-"""Builds the contact sheet's page: rows to the data that its script reads, and the HTML around them.
+"""The rows of the contact sheet, as tables (CSV, JSON lines) and as the data and the HTML of the page.
+
+`tasks.csv` and `tasks.jsonl` are replaced whole at the end. No cell can start a formula in a spreadsheet; memory is
+flat at any number of rows. A row's own cells are columns `row.NAME`: their names are known only after the last row, so
+the CSV is written from the JSON lines.
 
 There are two pages, of the same parts. The static page holds style, script and data itself and allows nothing else; the
 served one (`judge`) loads style and script from its own origin. Text from outside is only ever data, never markup.
 """
 
 import base64
+import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cache
 from html import escape
 from pathlib import Path
+from typing import IO
 
-from pipeline.model import Mark
-from pipeline.report.tables import ReportRow, ReportTotals
+from pipeline.model import Mark, TaskState
+from pipeline.text import as_json
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """An image that the task had before: superseded, never deleted."""
+
+    path: str  # relative to the report's folder, or absolute
+    sha256: str
+    made_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportRow:
+    """One task. Paths are relative to the report's folder, absolute, or the addresses of objects; None: nothing."""
+
+    id: str
+    job: str
+    row: str
+    variant: int
+    state: TaskState
+    prompt: str
+    model: str
+    tags: tuple[str, ...] = ()
+    matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
+    image: str | None = None
+    input_image: str | None = None  # the first input: what stands before
+    input_sha256: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mime: str | None = None
+    size_bytes: int | None = None
+    price_microusd: int = 0  # what all attempts of the task cost
+    seconds: float | None = None  # the attempt that brought the image
+    attempts: int = 0
+    reason: str = ""
+    finished_at: datetime | None = None
+    sha256: str | None = None  # of the image, hex
+    fingerprint: str = ""
+    is_signed: bool = False  # C2PA, inside the image
+    fields: Mapping[str, str] = field(default_factory=dict)  # the row's own cells
+    folder: str = ""  # of the output name
+    mark: Mark | None = None  # None: there is none of the image that stands there
+    versions: tuple[Version, ...] = ()  # newest first
+    flags: tuple[str, ...] = ()  # what checks found in the image
+    redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportTotals:
+    """Money and requests of the whole life of a manifest; tasks are counted from the rows."""
+
+    spent_microusd: int
+    unknown_microusd: int = 0
+    attempts: int = 0
+
+
+# -- tables ------------------------------------------------------------------------------------------------------------
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # OWASP, CSV injection
+_MOST_COLUMNS = 1000  # of the CSV, which spreadsheets open; the JSON lines have all
+_EMPTY = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
+
+
+def write_tables(folder: Path, rows: Iterable[ReportRow]) -> None:
+    """Write both tables into `folder`; they take their names only when every row is written."""
+    columns: dict[str, None] = {}  # in the order in which they were seen
+    with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
+        for record in map(task_record, rows):
+            if len(columns) < _MOST_COLUMNS:
+                columns |= dict.fromkeys(record)
+            jsonl_file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        writer = csv.writer(csv_file, lineterminator="\r\n")
+        writer.writerow(_cell(name) for name in columns or task_record(_EMPTY))
+        jsonl_file.seek(0)
+        for record in map(json.loads, jsonl_file):
+            writer.writerow([_cell(record.get(name)) for name in columns])
+
+
+@contextmanager
+def replaced(path: Path, *, bom: bool = False) -> Iterator[IO[str]]:
+    """Open a new text file that replaces `path` when the block ends well, and leaves it as it was otherwise.
+
+    `bom`: start with the byte-order mark that spreadsheets want before they read UTF-8.
+    """
+    part = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    encoding = "utf-8-sig" if bom else "utf-8"
+    try:
+        with part.open("x+", encoding=encoding, errors="replace", newline="") as file:
+            yield file
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def task_record(row: ReportRow) -> dict[str, object]:
+    """Return one task for machines: dollars, RFC 3339 times, plain names."""
+    mark = row.mark if row.mark is not None else Mark()
+    return {
+        **as_json(row, "id", "job", "row", "variant", "state", "prompt", "model", "tags"),
+        "matrix": dict(row.matrix),
+        **as_json(row, "image", "input_image", "width", "height", "mime", "size_bytes"),
+        **as_json(row, "price_microusd", "seconds", "attempts", "reason"),
+        "finished_at": None if row.finished_at is None else row.finished_at.isoformat(),
+        **as_json(row, "sha256", "fingerprint"),
+        "signed": row.is_signed,
+        "mark": mark.kind,
+        **as_json(mark, "stars", "note"),
+        "flags": row.flags,
+        **{f"row.{name}": value for name, value in row.fields.items()},
+    }
+
+
+def _cell(value: object) -> str:
+    """Return what a spreadsheet shows as text: lists joined, mappings as `axis=value`, formulas disarmed."""
+    match value:
+        case None:
+            return ""
+        case bool() | int() | float():
+            return str(value)
+        case list():
+            text = ", ".join(map(str, value))
+        case dict():
+            text = ", ".join(f"{axis}={name}" for axis, name in value.items())
+        case _:
+            text = str(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
 
 MOST_CELL = 300  # characters of a row's own cell: what is searched and grouped by, not read
 STATES = ("done", "failed", "refused", "unknown", "conflict", "pending")
 SERVED_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 _ASSETS = Path(__file__).parent / "page"
-_PLAIN_COLUMNS = {  # column of the page: field of a row
+_COLUMNS = {  # column of the page: field of a row
     **{name: name for name in ("id", "job", "row", "variant", "folder", "prompt", "model", "width", "height", "mime")},
-    **{name: name for name in ("attempts", "reason", "sha256")},
+    **{name: name for name in ("attempts", "reason", "sha256", "state", "tags", "flags")},
     "bytes": "size_bytes",
     "price": "price_microusd",
     "redo": "redo_microusd",
@@ -85,14 +223,9 @@ def _mark(mark: Mark) -> dict[str, object]:
 
 def _columns(rows: Sequence[ReportRow], found: Sequence[Addresses]) -> dict[str, object]:
     """Return the rows by column: the page reads 10,000 of them in a few milliseconds."""
-    plain = {name: [getattr(row, field) for row in rows] for name, field in _PLAIN_COLUMNS.items()}
-    links = {name: [getattr(at, name) for at in found] for name in ("image", "input", "before", "small", "thumb")}
     columns: dict[str, list[object]] = {
-        **plain,
-        **links,
-        "state": [row.state.value for row in rows],
-        "tags": [list(row.tags) for row in rows],
-        "flags": [list(row.flags) for row in rows],
+        **{name: [getattr(row, field) for row in rows] for name, field in _COLUMNS.items()},
+        **{name: [getattr(at, name) for at in found] for name in ("image", "input", "before", "small", "thumb")},
         "versions": [
             [[link, version.made_at and int(version.made_at.timestamp())] for link, version in pairs]
             for pairs in (zip(at.versions, row.versions, strict=True) for at, row in zip(found, rows, strict=True))

@@ -177,7 +177,7 @@ def _furnished(idea: Idea, name: str, thing: Rgb, size: tuple[int, int], random:
 
 
 def _changed(whole: Layer, change: Callable[[Image.Image], Image.Image]) -> Layer:
-    return Layer(light=change(whole.light), cover=change(whole.cover), share=change(whole.share))
+    return Layer(*map(change, whole))
 
 
 def _over(behind: Image.Image, over: Layer, colour: Rgb) -> Image.Image:

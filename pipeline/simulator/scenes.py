@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from io import BytesIO
 from random import Random
-from typing import Protocol
+from typing import NamedTuple
 
 import msgspec
 from PIL import Image, ImageChops, ImageColor, ImageFilter, ImageOps, ImageStat
@@ -21,37 +21,39 @@ MIDDLE = 160  # the grey that layers show until they are coloured
 _ASSETS = files("pipeline.simulator").joinpath("assets")
 
 
-class Scene(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A view. Its mood is the light that it is painted in."""
+class Worded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An entry of the index, and the words of a prompt that choose it."""
 
     words: str
+
+
+class Scene(Worded, frozen=True):
+    """A view. Its mood is the light that it is painted in."""
+
     mood: str = "day"
     focus: tuple[float, float] = (0.5, 0.5)
     grey: bool = False
 
 
-class Room(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Room(Worded, frozen=True):
     """Where things stand: `foot` is the height of their feet; with `view` a scene is seen behind it."""
 
-    words: str
     foot: float
     colour: str | None = None
     view: bool = False
 
 
-class Thing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Thing(Worded, frozen=True):
     """Something that stands in a room."""
 
-    words: str
     colour: str | None = None
     scale: float = 1.0
     room: str | None = None
 
 
-class Mood(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Mood(Worded, frozen=True):
     """A light, season or treatment; `relight` says what each number does."""
 
-    words: str
     matrix: tuple[float, ...] = ()
     strokes: bool = False
     saturation: float = 1.0
@@ -83,8 +85,7 @@ class Index(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     moods: Mapping[str, Mood]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Layer:
+class Layer(NamedTuple):
     """A room or a thing: its light, how much it covers of what is behind it, and its share of the wished colour."""
 
     light: Picture
@@ -150,22 +151,17 @@ def understand(prompt: str) -> Idea:
     )
 
 
-class _Worded(Protocol):
-    @property
-    def words(self) -> str: ...
-
-
 def _forms(word: str) -> tuple[str, ...]:
     return word, word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")
 
 
-def _matches(words: Iterable[str], entry: _Worded) -> list[int]:
+def _matches(words: Iterable[str], entry: Worded) -> list[int]:
     """Return the places of the words that choose this entry."""
     own = frozenset(entry.words.split())
     return [place for place, word in enumerate(words) if not own.isdisjoint(_forms(word))]
 
 
-def _named(words: list[str], entries: Mapping[str, _Worded]) -> tuple[str, ...]:
+def _named(words: list[str], entries: Mapping[str, Worded]) -> tuple[str, ...]:
     first = {name: places[0] for name, entry in entries.items() if (places := _matches(words, entry))}
     return tuple(sorted(first, key=lambda name: first[name]))
 

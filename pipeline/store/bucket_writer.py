@@ -19,28 +19,16 @@ from pipeline.errors import Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import OUTPUT_SUFFIXES, SIDECAR, Artifact, Image, Sidecar
+from pipeline.store import rows
 from pipeline.store.files import FileComparison
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery, kept, superseded_names
+from pipeline.store.writer import Delivery, keep, superseded_names
 
 T = TypeVar("T")
 SUPERSEDED: Final = ".superseded/"  # below the prefix
 SIDECAR_MIME: Final = "application/rdf+xml"  # XMP
 GRACE_S: Final = 1.0  # of the 2 s that a second signal leaves
 CREATE_TRIES: Final = 4  # of a put that "exists" although nothing is there: S3's 409 to two writers at once
-
-
-def stored(image: Image, path: str, version: int) -> Artifact:
-    """Describe an image that stands in a bucket."""
-    return Artifact(
-        path=path,
-        sha256=image.sha256,
-        mime=image.mime,
-        width=image.width,
-        height=image.height,
-        size_bytes=len(image.data),
-        mtime_ns=version,
-    )
 
 
 def create(bucket: Bucket, path: str, data: bytes, mime: str, facts: ObjectFacts) -> int:
@@ -82,7 +70,7 @@ def find_object(
         data = bucket.read(path) or b""
         if hashlib.sha256(data).hexdigest() == found.facts.sha256:
             image = describe(data)
-            return image, stored(image, path, found.version)
+            return image, rows.artifact(image, path, found.version)
         note(f"{path} is not what was put there; it was left as it is")
     return None
 
@@ -95,7 +83,7 @@ def _is_copy(there: StoredObject | None, found: StoredObject) -> bool:
 
 
 class BucketWriter:
-    """Puts images into one bucket; a `store.resources.Place`."""
+    """Puts images into one bucket, with the methods of `store.writer.Writer`."""
 
     def __init__(self, bucket: Bucket, *, rejected: RejectedFolder, force: bool = False) -> None:
         """`force`: an image of ours that was edited since makes way too (to `.superseded/`)."""
@@ -125,11 +113,7 @@ class BucketWriter:
         reach("link")
         if kept is not None:
             self._rejected.drop(kept)
-        return stored(delivery.image, delivery.path, version)
-
-    def keep(self, delivery: Delivery) -> str:
-        """Keep an image in rejected/. Raises StorageError."""
-        return kept(self._rejected, delivery)
+        return rows.artifact(delivery.image, delivery.path, version)
 
     def abandon(self) -> None:
         """Stop waiting for the service: what it has not taken after `GRACE_S` is kept in rejected/ (P10)."""
@@ -163,8 +147,7 @@ class BucketWriter:
         found = self._bucket.look(artifact.path)
         if found is None:
             return FileComparison.MISSING
-        is_same = (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns)
-        return FileComparison.SAME if is_same else FileComparison.CHANGED
+        return FileComparison.SAME if found.is_as_recorded(artifact) else FileComparison.CHANGED
 
     def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Put a sidecar; somebody else's is left alone. What cannot be put stands in the ledger all the same."""
@@ -214,9 +197,9 @@ class BucketWriter:
         found = None if old is None else self._bucket.look(old.path)
         if old is None or found is None or found.facts == facts:
             return None
-        if not self._force and (found.size_bytes, found.version) != (old.size_bytes, old.mtime_ns):
+        if not self._force and not found.is_as_recorded(old):
             return None  # edited since: if it has our name, the put will say so
-        waiting = self.keep(delivery)
+        waiting = keep(self._rejected, delivery)
         reach("kept")
         self._bucket.copy(old.path, self._superseded_path(delivery, old.path, found))
         reach("superseded")
@@ -230,7 +213,7 @@ class BucketWriter:
         return next(new for new in paths if _is_copy(self._bucket.look(new), found))
 
     def _conflict(self, delivery: Delivery) -> Conflict:
-        kept = self.keep(delivery)
+        kept = keep(self._rejected, delivery)
         place = f"{self._bucket.url}/{delivery.path}"
         return Conflict(
             f"{delivery.facts.task}: {place} is in the way and may not be replaced; the image was kept as {kept}. Move"
@@ -239,7 +222,7 @@ class BucketWriter:
         )
 
     def _unpublished(self, delivery: Delivery, error: BucketError) -> StorageError:
-        kept = self.keep(delivery)
+        kept = keep(self._rejected, delivery)
         return StorageError(
             f"{delivery.facts.task}: {delivery.path} could not be put: {error}; the image is in {kept} and is published"
             " by the next run, without a request"

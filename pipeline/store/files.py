@@ -34,6 +34,13 @@ NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errn
 class Disk:
     """The operating system's file calls. `dir_fd` is an open directory; names are single components."""
 
+    write = staticmethod(os.write)  # some of the bytes; the count may be short
+    read = staticmethod(os.read)
+    fsync = staticmethod(os.fsync)
+    fsync_dir = staticmethod(os.fsync)
+    close = staticmethod(os.close)
+    statvfs = staticmethod(os.statvfs)
+
     def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
         """Open a directory; below another one a symbolic link is refused (ENOTDIR or ELOOP)."""
         no_follow = os.O_NOFOLLOW if dir_fd is not None else 0
@@ -50,22 +57,6 @@ class Disk:
     def open(self, name: str, *, dir_fd: int) -> int:
         """Open a file for reading. O_NONBLOCK: a fifo in its place must not hang a start."""
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        """Write some of `data`; the count may be short."""
-        return os.write(fd, data)
-
-    def read(self, fd: int, size_bytes: int) -> bytes:
-        return os.read(fd, size_bytes)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def fsync_dir(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
 
     def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
         """Give a file a second name; EEXIST where that name is taken."""
@@ -89,12 +80,6 @@ class Disk:
     def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
         """Look at a name itself, not at what a link points to."""
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-
-    def stat_open(self, fd: int) -> os.stat_result:
-        return os.fstat(fd)
-
-    def statvfs(self, fd: int) -> os.statvfs_result:
-        return os.statvfs(fd)
 
     def allocate(self, fd: int, size_bytes: int) -> None:
         """Give an open file real blocks."""
@@ -173,6 +158,35 @@ def read_all(disk: Disk, name: str, *, dir_fd: int) -> bytes:
         return b"".join(iter(functools.partial(disk.read, fd, CHUNK), b""))
     finally:
         disk.close(fd)
+
+
+def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
+    """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
+    fd = disk.create(name, dir_fd=dir_fd, mode=mode)
+    try:
+        try:
+            write_all(disk, fd, data)
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(name, dir_fd=dir_fd)
+        raise
+
+
+def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
+    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Say whether two names are of one file; a name that is not there (None) is of none."""
+    return one is not None and other is not None and os.path.samestat(one, other)
 
 
 def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
@@ -282,6 +296,13 @@ class Tree:
             yield fd
         finally:
             self._leave(fd)
+
+    @contextmanager
+    def at(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the directory of a file; yield it with the file's name."""
+        folder, name = split(path)
+        with self.directory(folder, create=create) as fd:
+            yield fd, name
 
     def _leave(self, fd: int) -> None:
         if fd != self._fd:

@@ -1,15 +1,17 @@
 """Stores the images of a sender under their final names, and bodies without a usable image in `rejected/`.
 
-The same for folders and buckets; how an image gets its name there is decided by `StoreResources.writer`.
+The same for folders and buckets; how an image gets its name there is decided by `ImageResources.writer`.
 
 Expected errors are returned as a `Failure` that says where the bytes were kept. Each call runs in one thread of the
 writer pool from end to end; cancelling the caller stops only the wait.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+import aiofiles.os
 import msgspec
 
 from pipeline.buckets import Bucket
@@ -17,16 +19,55 @@ from pipeline.errors import ClosedFolder, Conflict, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import KEPT, Answer, Artifact, Attempt, Billed, Failure, Fault, Image
+from pipeline.pools import whole_pool
 from pipeline.store import rows
-from pipeline.store.bucket_writer import find_object
+from pipeline.store.bucket_writer import BucketWriter, find_object
 from pipeline.store.files import Tree
 from pipeline.store.parts import find_part
 from pipeline.store.rejected import Facts
-from pipeline.store.resources import ImageResources, StoreSettings, WriterPool
-from pipeline.store.writer import Delivery
+from pipeline.store.resources import ImageResources
+from pipeline.store.writer import Delivery, keep
 
 T = TypeVar("T")
 TAKEN_OVER: Final = "found in the output after its worker was lost"
+
+
+class WriterPool:
+    """The threads that write images. What they began is finished even when its caller is cancelled."""
+
+    def __init__(self, threads: int) -> None:
+        """Raises MemoryError: there are not enough threads."""
+        self._threads = whole_pool(threads, "writer")
+        self._unfinished = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def __repr__(self) -> str:
+        return f"<WriterPool, {self._unfinished} unfinished>"
+
+    async def run(self, function: Callable[..., T], *arguments: object) -> T:
+        """Run a whole step in one thread: one hop, however many file operations."""
+        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._threads)
+        return result
+
+    async def finish(self, function: Callable[..., T], *arguments: object) -> T:
+        """As `run`, and once begun it is finished, whether or not its caller is cancelled."""
+        self._unfinished += 1
+        self._idle.clear()
+        return await asyncio.shield(self._counted(self.run(function, *arguments)))
+
+    async def _counted(self, work: Coroutine[object, object, T]) -> T:
+        try:
+            return await work
+        finally:
+            self._unfinished -= 1
+            if self._unfinished == 0:
+                self._idle.set()
+
+    async def aclose(self) -> None:
+        """Wait for what was begun; end the threads."""
+        await self._idle.wait()
+        await asyncio.to_thread(self._threads.shutdown)
 
 
 class StoredImages:
@@ -34,7 +75,6 @@ class StoredImages:
 
     def __init__(
         self,
-        settings: StoreSettings,
         resources: ImageResources,
         pool: WriterPool,
         *,
@@ -45,7 +85,7 @@ class StoredImages:
         None: this is a worker. It gives images free names only: what stands in the place of another one is moved by
         the process that has the ledger, for a worker that was frozen may go on whenever it likes.
         """
-        self._settings = settings
+        self._settings = resources.settings
         self._resources = resources
         self._pool = pool
         self._received = received
@@ -92,7 +132,8 @@ class StoredImages:
 
     def abandon(self) -> None:
         """Stop waiting for a service that takes images slowly: they are kept, and the next start publishes them."""
-        self._resources.writer.abandon()
+        if isinstance(self._resources.writer, BucketWriter):  # a disk is waited for
+            self._resources.writer.abandon()
 
     async def release(self, attempt: Attempt, artifact: Artifact) -> None:
         """Remove the part of an image that is recorded as done (step 9)."""
@@ -110,14 +151,8 @@ class StoredImages:
         return self._checked(attempt, image, result) if isinstance(result, Artifact) else result
 
     def _checked(self, attempt: Attempt, image: Image, artifact: Artifact) -> Artifact:
-        """Do what its sender did not come to, as recovery does: look for flags, write the sidecar."""
-        task, settings = attempt.task, self._settings
-        record: dict[str, Any] = msgspec.json.decode(rows.record_of(task, settings.state_dir))
-        record["fingerprint"] = task.fingerprint
-        if (sidecar := settings.beside(record, image)) is not None:
-            self._resources.writer.write_beside(artifact, sidecar)
-        flags, look = settings.check(record, image)
-        return replace(artifact, flags=flags, look=look)
+        record: dict[str, Any] = msgspec.json.decode(rows.record_of(attempt.task, self._settings.state_dir))
+        return self._resources.checked({**record, "fingerprint": attempt.task.fingerprint}, image, artifact)
 
     def _publish_kept(self, attempt: Attempt, failure: Failure) -> Artifact | Failure:
         rejected = self._resources.rejected
@@ -170,7 +205,7 @@ class StoredImages:
         )
 
     def _kept_for_another(self, delivery: Delivery, answer: Answer) -> Failure:
-        kept = self._resources.writer.keep(delivery)
+        kept = keep(self._resources.rejected, delivery)
         return replace(_unpublished(answer, StorageError(f"its image is in {kept}")), storage_error=None, code=KEPT)
 
     def _keep_body(self, attempt: Attempt, failure: Failure) -> Failure:

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pipeline import __version__
-from pipeline.store import ledger_file
+from pipeline.store import ledger_file, rows
 from pipeline.store.ledger_file import FROM_SQLITE, query
 
 Row = tuple[Any, ...]
@@ -156,8 +155,7 @@ class _LedgerSalvage:
         """Read the index of money, a second copy elsewhere in the file; say whether all of it could be read."""
         for order in ("read_money_forwards", "read_money_backwards"):
             try:
-                rows = self._damaged.execute(query(order))
-                known = [self._carry_lost(*row) for row in rows]
+                known = [self._carry_lost(*row) for row in self._damaged.execute(query(order))]
             except FROM_SQLITE:
                 continue
             return all(known)
@@ -196,12 +194,10 @@ class _LedgerSalvage:
     def _place_of_the_lost(self) -> tuple[int, int]:
         if self._place is None:
             name = self._carried.source.name
-            values = {"manifest": name, "output": name.encode(), "id": LOST, "now": self._now, "version": __version__}
-            self._ledger.execute(query("set_manifest"), values)
-            values |= {"manifest_sha256": "", "found": ""}
-            run = self._ledger.execute(query("begin_run"), values).lastrowid
+            manifest = {"manifest": name, "output": name.encode()}
+            run = rows.begin_run(self._ledger, manifest, now=self._now)
+            values = {**manifest, "id": LOST, "now": self._now}
             task = self._ledger.execute(query("place_of_the_lost"), values).lastrowid
-            assert run is not None
             assert task is not None
             self._place = (run, task)
         return self._place
@@ -218,8 +214,7 @@ class _LedgerSalvage:
         with contextlib.suppress(*FROM_SQLITE):
             (last,) = self._damaged.execute(query("last_attempt")).fetchone()
             if isinstance(last, int) and 0 < last < FARTHEST:
-                self._ledger.execute(query("start_sequence"), {"attempt": last})
-                self._ledger.execute(query("raise_sequence"), {"attempt": last})
+                rows.raise_sequence(self._ledger, last)
 
 
 def _is_price(value: Any) -> bool:

@@ -19,13 +19,12 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import SIDECAR, Artifact, BucketUrl, Edit, Image, Known, Task
 from pipeline.store import rows
 from pipeline.store.bucket_writer import SUPERSEDED
-from pipeline.store.files import IN_THE_WAY, read_all, split
-from pipeline.store.ledger_file import query, to_us
+from pipeline.store.files import IN_THE_WAY, read_all
+from pipeline.store.ledger_file import query
 from pipeline.store.marks import rename_marks
-from pipeline.store.parts import Recovery, Salvager, Source, attempt_record_of, kept_by
+from pipeline.store.parts import Recovery, Salvager, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
-from pipeline.store.resources import StoreResources, StoreSettings
-from pipeline.store.rows import known_of
+from pipeline.store.resources import StoreResources
 from pipeline.store.writer import superseded_files
 from pipeline.text import name_key
 
@@ -61,54 +60,7 @@ def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: st
 
 def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known | None:
     row = connection.execute(query("known"), {"manifest": manifest, "id": rows.text(task_id)}).fetchone()
-    return None if row is None else known_of(row)
-
-
-class Mover:
-    """Moves images inside one output directory or bucket."""
-
-    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
-        self._manifest = settings.manifest
-        self._clock = settings.clock
-        self._ledger = resources.ledger
-        self._writer = resources.writer
-
-    def move(self, task_id: str, name: str) -> Artifact:
-        """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
-
-        Raises Conflict: the name is taken, the image stays. StorageError.
-        """
-        known = self._ledger.run(lambda c: _known(c, self._manifest, task_id))
-        artifact = None if known is None else known.artifact
-        if artifact is None:
-            raise StorageError(f"{task_id} has no image that could move")
-        old = artifact.path
-        new = name + "." + old.rpartition(".")[2]
-        try:
-            moved = self._writer.link(artifact, new)
-            self._ledger.run(lambda c: c.execute(query("move_task"), self._row(moved, task_id, new)).rowcount)
-            self._writer.unlink(old)
-            self._writer.move_beside(old + SIDECAR, new + SIDECAR)
-        except FileExistsError:
-            raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
-        except OSError as error:
-            if error.errno in IN_THE_WAY:
-                text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
-                raise Conflict(text, kept=old) from error
-            raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
-        return moved
-
-    def _row(self, artifact: Artifact, task_id: str, path: str) -> dict[str, object]:
-        name = path.rpartition(".")[0]
-        return {
-            "manifest": self._manifest,
-            "id": rows.text(task_id),
-            "name": name,
-            "name_key": name_key(rows.text(name)),
-            "path": path,
-            "mtime_ns": artifact.mtime_ns,
-            "now": to_us(self._clock()),
-        }
+    return None if row is None else rows.known_of(row)
 
 
 def _described(artifact: Artifact, data: bytes, mtime_ns: int) -> Artifact:
@@ -131,17 +83,43 @@ SAID_FREE: Final = "not billed, as the provider said"
 class Maintenance:
     """Carries out orders, each in one thread. Thread-safe."""
 
-    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
-        self._settings = settings
+    def __init__(self, resources: StoreResources) -> None:
+        self._settings = resources.settings
         self._resources = resources
         self._ledger = resources.ledger
+        self._writer = resources.writer
+
+    def move(self, task_id: str, name: str) -> Artifact:
+        """Give a done task's image the output name `name`; return it. Durable there before the old name goes.
+
+        Raises Conflict: the name is taken, the image stays. StorageError.
+        """
+        artifact = self._artifact(task_id)
+        if artifact is None:
+            raise StorageError(f"{task_id} has no image that could move")
+        old = artifact.path
+        new = name + "." + old.rpartition(".")[2]
+        try:
+            moved = self._writer.link(artifact, new)
+            row = self._row(task_id, name=name, name_key=name_key(rows.text(name)), path=new, mtime_ns=moved.mtime_ns)
+            self._change("move_task", row)
+            self._writer.unlink(old)
+            self._writer.move_beside(old + SIDECAR, new + SIDECAR)
+        except FileExistsError:
+            raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None
+        except OSError as error:
+            if error.errno in IN_THE_WAY:
+                text = f"{task_id}: a file or a link stands where a folder of {new} belongs; the image stays {old}"
+                raise Conflict(text, kept=old) from error
+            raise StorageError(f"{task_id}: {old} could not be moved to {new}: {error.strerror}") from error
+        return moved
 
     def accept(self, tasks: Sequence[Task]) -> int:
         """Take each done task's image as what its present request would bring, a refusal as it is; return how many.
 
         Fingerprint and digests become the present ones; attempts and the record of how the image was made stay.
         """
-        now = self._now()
+        now = self._settings.now_us()
         present = [rows.task_row(task, manifest=self._settings.manifest, now=now) for task in tasks]
 
         def work(connection: sqlite3.Connection) -> int:
@@ -163,7 +141,7 @@ class Maintenance:
         artifact = None if known is None else known.artifact
         if artifact is None:
             return None
-        row = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
+        row = self._row(task_id)
         if edit is Edit.ABSENT:
             return "accept_absent", row
         edited = self._edited(artifact)
@@ -175,9 +153,8 @@ class Maintenance:
         if isinstance(outputs, Bucket):
             found, content = outputs.look(artifact.path), outputs.read(artifact.path)
             return None if found is None or content is None else _described(artifact, content, found.version)
-        folder, name = split(artifact.path)
         try:
-            with outputs.directory(folder) as fd:
+            with outputs.at(artifact.path) as (fd, name):
                 status = outputs.disk.stat(name, dir_fd=fd)
                 data = read_all(outputs.disk, name, dir_fd=fd)
         except OSError:
@@ -190,7 +167,7 @@ class Maintenance:
         `renamed`: the former id, and the task that asks for the same image now. History and money go along; the files
         keep their names.
         """
-        now, manifest = self._now(), self._settings.manifest
+        now, manifest = self._settings.now_us(), self._settings.manifest
         orders = [
             (
                 rows.task_row(task, manifest=manifest, now=now) | {"former": rows.text(former)},
@@ -207,12 +184,11 @@ class Maintenance:
 
         A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
         """
-        values = {"manifest": self._settings.manifest, "now": self._now()}
-        return self._ledger.run(lambda c: c.execute(query("restore_done"), values).rowcount)
+        return self._change("restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()})
 
     def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
         """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
-        now = self._now()
+        now = self._settings.now_us()
         reason = SAID_BILLED if is_billed else SAID_FREE
         settled = [{"attempt": each, "is_billed": is_billed, "reason": reason, "now": now} for each in attempts]
 
@@ -228,17 +204,14 @@ class Maintenance:
 
         Killed between the two, it is done again. Raises StorageError.
         """
-        known = self._ledger.run(lambda c: _known(c, self._settings.manifest, task_id))
-        if known is not None and known.artifact is not None:
+        artifact = self._artifact(task_id)
+        if artifact is not None:
             try:
-                for each in (known.artifact.path, known.artifact.path + SIDECAR):
-                    self._resources.writer.unlink(each)
+                for each in (artifact.path, artifact.path + SIDECAR):
+                    self._writer.unlink(each)
             except OSError as error:
-                raise StorageError(
-                    f"{task_id}: {known.artifact.path} could not be removed: {error.strerror}"
-                ) from error
-        values = {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()}
-        self._ledger.run(lambda c: c.execute(query("forget_image"), values).rowcount)
+                raise StorageError(f"{task_id}: {artifact.path} could not be removed: {error.strerror}") from error
+        self._change("forget_image", self._row(task_id))
 
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
@@ -252,9 +225,15 @@ class Maintenance:
         if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        salvager = Salvager(self._resources, self._settings, recovery=recovery)
-        salvager.settle(record, image, Source(rejected=kept.name))
+        Salvager(self._resources, recovery=recovery).settle(record, image, kept)
         return recovery
 
-    def _now(self) -> int:
-        return to_us(self._settings.clock())
+    def _artifact(self, task_id: str) -> Artifact | None:
+        known = self._ledger.run(lambda c: _known(c, self._settings.manifest, task_id))
+        return None if known is None else known.artifact
+
+    def _row(self, task_id: str, **values: object) -> dict[str, object]:
+        return {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._settings.now_us(), **values}
+
+    def _change(self, name: str, values: rows.Row) -> int:
+        return self._ledger.run(lambda c: c.execute(query(name), values).rowcount)

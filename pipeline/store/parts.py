@@ -9,7 +9,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,14 +20,15 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Disk, FileComparison, Tree, read_all, split, status_of
-from pipeline.store.ledger_file import query, to_us
+from pipeline.store.files import FileComparison, Tree, is_same_file, make_durable, read_all, split, status_of
+from pipeline.store.ledger_file import query
 from pipeline.store.rejected import Facts, Rejected
-from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.resources import StoreResources
 from pipeline.store.writer import PART, Delivery, supersede
 
 _PART: Final = re.compile(re.escape(PART) + r"(?:([0-9a-f]{8})-)?(\d{1,18})-([0-9a-f]{64})")
 SLACK_US: Final = 60_000_000  # by which the clocks of a file server and of this machine may differ
+OPEN: Final = ("sent", "unknown")  # states of an attempt whose image may yet be found
 LISTED: Final = 20  # notes of one kind; beyond, they are only counted
 
 
@@ -50,9 +51,20 @@ class Recovery:
         """Add something a person may want to know."""
         self.notes.append(rows.text(text))
 
+    def note_foreign(self, path: str) -> None:
+        """Count a part that this ledger did not write; name the first ones."""
+        self.foreign += 1
+        if self.foreign <= LISTED:
+            self.note(f"{path} is not a part file of this ledger; it was left as it is")
 
-class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """The attempt a part belongs to, and its task as it stands; the columns of `attempt_record`."""
+    def note_unreadable(self, error: OSError) -> None:
+        """Name a folder that cannot be read."""
+        self.note(f"{error.filename} cannot be read ({error.strerror}): parts in it are not recovered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptRecord:
+    """The attempt a part belongs to, and its task as it stands; columns of `attempt_record`."""
 
     attempt: int
     attempt_state: str
@@ -61,30 +73,15 @@ class AttemptRecord(msgspec.Struct, frozen=True, kw_only=True):
     cost_microusd: int
     received: str | None  # hash of an image that got its name by a rename
     kept: str | None  # and that name
-    number: int
     sent_at: int
     ended_at: int | None
-    task: int
     id: str
     manifest: str
     state: TaskState
     asked: str
     name: str
-    attempts: int
     maker: int | None
-    path: str | None
-    sha256: str | None
-    mime: str | None
-    width: int | None
-    height: int | None
-    size_bytes: int | None
-    mtime_ns: int | None
-
-    @property
-    def artifact(self) -> Artifact | None:
-        return rows.artifact_of(
-            (self.path, self.sha256, self.mime, self.width, self.height, self.size_bytes, self.mtime_ns)
-        )
+    artifact: Artifact | None
 
     @property
     def is_latecomer(self) -> bool:
@@ -113,31 +110,25 @@ class FoundPart:
         return f"{self.folder}/{self.name}" if self.folder else self.name
 
 
-def find_parts(
-    outputs: Tree, besides: Path, *, foreign: Callable[[str], None], unreadable: Callable[[OSError], None]
-) -> Iterator[FoundPart]:
-    """Walk an output directory, not `besides` (the state directory) and no links.
-
-    `foreign`: called with the path of a file that is named like a part and is none.
-    """
-    for folder, folders, names in os.walk(outputs.root, onerror=unreadable):
+def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundPart]:
+    """Walk an output directory, not `besides` (the state directory) and no links; note what is no part there."""
+    for folder, folders, names in os.walk(outputs.root, onerror=found.note_unreadable):
         here = Path(folder)
         folders[:] = [name for name in folders if here / name != besides]
         relative = "" if here == outputs.root else here.relative_to(outputs.root).as_posix()
         for name in names:
-            if not name.startswith(PART):
-                continue
             if match := _PART.fullmatch(name):
+                ledger_id, attempt, sha256 = match.groups()
                 yield FoundPart(
                     tree=outputs,
                     folder=relative,
                     name=name,
-                    ledger_id=match[1],
-                    attempt=int(match[2]),
-                    sha256=match[3],
+                    ledger_id=ledger_id,
+                    attempt=int(attempt),
+                    sha256=sha256,
                 )
-            else:
-                foreign(f"{relative}/{name}".lstrip("/"))
+            elif name.startswith(PART):
+                found.note_foreign(f"{relative}/{name}".lstrip("/"))
 
 
 def find_part(outputs: Tree, *, ledger_id: str, attempt: int, name: str) -> Image | None:
@@ -149,27 +140,21 @@ def find_part(outputs: Tree, *, ledger_id: str, attempt: int, name: str) -> Imag
                 continue
             data = read_all(outputs.disk, found, dir_fd=fd)
             if hashlib.sha256(data).hexdigest() == found.removeprefix(begin):
-                make_durable(outputs.disk, found, fd)
+                make_durable(outputs.disk, found, dir_fd=fd)
                 return describe(data)
     return None
 
 
-def make_durable(disk: Disk, name: str, dir_fd: int) -> None:
-    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
-    fd = disk.open(name, dir_fd=dir_fd)
-    try:
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
-
-
 def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:
     """Look up whose image an attempt brought; None: not in this ledger."""
-    cursor = connection.execute(query("attempt_record"), {"attempt": attempt})
-    row = cursor.fetchone()
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    row = cursor.execute(query("attempt_record"), {"attempt": attempt}).fetchone()
     if row is None:
         return None
-    return msgspec.convert(dict(zip((column[0] for column in cursor.description), row, strict=True)), AttemptRecord)
+    artifact = rows.artifact_of([row[name] for name in rows.ARTIFACT])
+    named = {name: row[name] for name in AttemptRecord.__dataclass_fields__ if name != "artifact"}
+    return AttemptRecord(**named | {"state": TaskState(named["state"])}, artifact=artifact)
 
 
 def _record_of(connection: sqlite3.Connection, record: AttemptRecord) -> dict[str, Any] | None:
@@ -210,33 +195,21 @@ def kept_by(kept: Rejected, record: AttemptRecord, ledger_id: str) -> bool:
     return (kept.facts.manifest, kept.facts.task) == (record.manifest, record.id)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where an image was found: one of the two."""
-
-    part: FoundPart | None = None
-    rejected: str | None = None
-
-
 class Salvager:
     """Settles images one by one, and keeps account in a `Recovery`."""
 
-    def __init__(self, resources: StoreResources, settings: StoreSettings, *, recovery: Recovery) -> None:
+    def __init__(self, resources: StoreResources, *, recovery: Recovery) -> None:
+        self._resources = resources
+        self._settings = resources.settings
         self._ledger = resources.ledger
-        self._ledger_id = resources.ledger_id
         self._writer = resources.writer
         self._rejected = resources.rejected
-        self._state = resources.state
-        self._outputs = resources.outputs
-        self._clock = settings.clock
-        self._beside = settings.beside
-        self._check = settings.check
         self._recovery = recovery
 
-    def settle(self, record: AttemptRecord, image: Image, source: Source) -> None:
+    def settle(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
         """Publish an image that is whole, or put it where it can be found when its task has moved on."""
         if record.state is TaskState.DONE and record.artifact is not None:
-            is_same = record.sha256 == image.sha256
+            is_same = record.artifact.sha256 == image.sha256
             match self._writer.compare(record.artifact):
                 case FileComparison.MISSING if is_same:
                     pass  # its file was removed: the part is the image
@@ -244,7 +217,7 @@ class Salvager:
                     self._drop(source)
                     return
                 case _ if record.is_latecomer:
-                    self._reject(record, image, source)
+                    self._reject_part(record, image, source)
                     return
                 case _:
                     self._set_aside(record, image, source)
@@ -254,9 +227,9 @@ class Salvager:
             return
         self._publish(record, image, source)
 
-    def _publish(self, record: AttemptRecord, image: Image, source: Source) -> None:
+    def _publish(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
         delivery = Delivery(
-            ledger_id=self._ledger_id,
+            ledger_id=self._resources.ledger_id,
             attempt=record.attempt,
             image=image,
             name=record.name,
@@ -267,14 +240,14 @@ class Salvager:
                 lambda c: rows.receive(c, record.attempt, sha256=image.sha256, kept=path)
             ),
         )
-        part = source.part
-        delivery.is_part_whole = part is not None and part.tree is self._outputs and part.path == delivery.part_path
+        if isinstance(source, FoundPart):
+            delivery.is_part_whole = source.tree is self._resources.outputs and source.path == delivery.part_path
         try:
             artifact = self._writer.publish(delivery)
         except Conflict as conflict:
             self._write_conflict(record, image, conflict)
-            if source.rejected is not None and not conflict.kept.startswith("rejected/"):
-                self._rejected.drop(source.rejected)
+            if isinstance(source, Rejected) and not conflict.kept.startswith("rejected/"):
+                self._rejected.drop(source.name)
             return
         except ClosedFolder as error:
             self._recovery.note(str(error))  # its folder is somebody else's: the image waits, and the others go on
@@ -282,18 +255,15 @@ class Salvager:
         reach("recover-link")
         self.finish(record, image, artifact)
         reach("recover-done")
-        self._writer.drop_part(self._ledger_id, record.attempt, artifact)
+        self._writer.drop_part(self._resources.ledger_id, record.attempt, artifact)
         self._drop(source)
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
         """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
         request = self._ledger.run(lambda c: _record_of(c, record))
-        if request is not None and (sidecar := self._beside(request, image)) is not None:
-            self._writer.write_beside(artifact, sidecar)
         if request is not None:
-            flags, look = self._check(request, image)
-            artifact = replace(artifact, flags=flags, look=look)
-        now, cost = to_us(self._clock()), record.price_microusd
+            artifact = self._resources.checked(request, image, artifact)
+        now, cost = self._settings.now_us(), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
         self._ledger.run(lambda c: rows.finish(c, record.attempt, artifact, cost=cost, now=now, reason=reason))
         self._recovery.recovered += 1
@@ -313,64 +283,61 @@ class Salvager:
             image_sha256=image.sha256,
             kept=kept,
         )
-        now, cost = to_us(self._clock()), record.price_microusd
+        now, cost = self._settings.now_us(), record.price_microusd
         self._ledger.run(lambda c: rows.close(c, record.attempt, failure, state=state, cost=cost, now=now))
 
-    def _set_aside(self, record: AttemptRecord, image: Image, source: Source) -> None:
+    def _set_aside(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
         """The task has another image, or asks for another one: this one is kept, not published."""
-        if source.part is None:
+        if isinstance(source, Rejected):
             return  # it lies in rejected/ already
         name = record.name.rpartition("/")[2] + image.suffix
-        kept = supersede(source.part.tree, self._state, source.part.path, maker=record.attempt, name=name)
+        kept = supersede(source.tree, self._resources.state, source.path, maker=record.attempt, name=name)
         reason = f"the image of attempt {record.attempt} is no longer asked for; it is in {kept}"
         self._recovery.note(f"{record.id}: {reason}")
-        if record.attempt_state in ("sent", "unknown"):
+        if record.attempt_state in OPEN:
             self._write_kept(record, image, record.state, reason=reason, kept=kept)
 
-    def _reject(self, record: AttemptRecord, image: Image, source: Source) -> None:
-        """A later attempt has brought the task's image: this one came too late, and is kept with its attempt."""
-        if source.part is None:
+    def _reject_part(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
+        if isinstance(source, FoundPart):
+
+            def remove() -> None:
+                _take_name_away(source, record.name + image.suffix)
+                self._drop(source)
+
+            self.reject(record, image, remove)
+
+    def reject(self, record: AttemptRecord, image: Image, remove: Callable[[], None]) -> None:
+        """Keep an image that came after the task's own in rejected/; `remove` takes it from its place."""
+        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
+        remove()
+        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
+        self._recovery.note(reason)
+        if record.attempt_state in OPEN:
+            self._write_kept(record, image, record.state, reason=reason, kept=kept)
+
+    def _drop(self, source: FoundPart | Rejected) -> None:
+        if isinstance(source, Rejected):
+            self._rejected.drop(source.name)
             return
-        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
-        self._take_name_away(source.part, record.name + image.suffix)
-        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
-        self._recovery.note(reason)
-        self._drop(source)
-        if record.attempt_state in ("sent", "unknown"):
-            self._write_kept(record, image, record.state, reason=reason, kept=kept)
-
-    def _take_name_away(self, part: FoundPart, path: str) -> None:
-        """Remove the final name of a part: the task's image has another suffix, so both had one."""
-        disk, name = part.tree.disk, split(path)[1]
-        with part.tree.directory(part.folder) as fd:
-            named, mine = status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)
-            if named is not None and mine is not None and (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino):
-                disk.unlink(name, dir_fd=fd)
-
-    def reject_object(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
-        """Take an object away that came too late; it is kept in rejected/."""
-        kept = self._rejected.keep(image.data, image.suffix, self._facts(record, image))
-        self._writer.unlink(artifact.path)
-        reason = f"a second image of {record.id}, of attempt {record.attempt}; it is in {kept}"
-        self._recovery.note(reason)
-        self._write_kept(record, image, record.state, reason=reason, kept=kept)
-
-    def _drop(self, source: Source) -> None:
-        if source.rejected is not None:
-            self._rejected.drop(source.rejected)
-        if source.part is not None:
-            tree = source.part.tree
-            with contextlib.suppress(FileNotFoundError), tree.directory(source.part.folder) as fd:
-                tree.disk.unlink(source.part.name, dir_fd=fd)
+        with contextlib.suppress(FileNotFoundError), source.tree.directory(source.folder) as fd:
+            source.tree.disk.unlink(source.name, dir_fd=fd)
 
     def _facts(self, record: AttemptRecord, image: Image) -> Facts:
         return Facts(
             attempt=record.attempt,
             manifest=record.manifest,
             task=record.id,
-            at=self._clock().isoformat(),
+            at=self._settings.clock().isoformat(),
             reason="it could not be published by recovery",
             is_image=True,
             name=record.name,
             mime=image.mime,
         )
+
+
+def _take_name_away(part: FoundPart, path: str) -> None:
+    """Remove the final name of a part: the task's image has another suffix, so both had one."""
+    disk, name = part.tree.disk, split(path)[1]
+    with part.tree.directory(part.folder) as fd:
+        if is_same_file(status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)):
+            disk.unlink(name, dir_fd=fd)

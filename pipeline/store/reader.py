@@ -10,38 +10,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, tzinfo
+from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import TYPE_CHECKING, Final, Self, TypeVar
 
 import msgspec
 
 from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
 from pipeline.settings import day_of
 from pipeline.store import ledger_file, rows
-from pipeline.store.ledger_file import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
-from pipeline.store.rows import (
-    Columns,
-    Cost,
-    Hold,
-    Maker,
-    PastAttempt,
-    PastRun,
-    RunSnapshot,
-    Unknown,
-    attempt_of,
-    known_of,
-)
+from pipeline.store.ledger_file import damaged, from_us, query, to_us, translated
+from pipeline.store.rows import Columns, Cost, Hold, Maker, PastAttempt, PastRun, RunSnapshot, Unknown
 from pipeline.text import name_key
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 A = TypeVar("A")
 T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
 
 QUARTER_US: Final = 900_000_000  # a quarter of an hour: what every time zone's day is made of
 BUSY_S: Final = 30.0
 LATEST: Final = datetime.max.replace(tzinfo=UTC)
-
-
 _COUNTS: Final = msgspec.json.Decoder(dict[str, int])
 _RECORD: Final = msgspec.json.Decoder(dict[str, object])
 
@@ -67,9 +58,7 @@ class LedgerReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -84,86 +73,76 @@ class LedgerReader:
     @property
     def is_play_money(self) -> bool | None:
         """Whether its money is the simulator's; None without a ledger."""
-        row = self._one("is_play_money")
-        return None if row is None else bool(row[0])
+        return self._value(bool, "is_play_money")
 
     @property
     def ledger_id(self) -> str | None:
-        """What the names of this ledger's parts begin with; None without a ledger."""
-        row = self._one("ledger_id")
-        return None if row is None else str(row[0])
+        """What its parts carry; None without a ledger."""
+        return self._value(str, "ledger_id")
 
     # --- tasks
 
     def known(self, task_id: str) -> Known | None:
         """Return what is remembered of one task."""
-        row = self._one("known", manifest=self.manifest, id=rows.text(task_id))
+        row = self._one("known", id=rows.text(task_id))
         return None if row is None else self._known(row)
 
     def known_among(self, task_ids: Iterable[str]) -> dict[str, Known]:
         """Return what is remembered of several tasks, by id; those it has never seen are left out."""
         stored = {task_id: rows.text(task_id) for task_id in task_ids}
-        found = {row[0]: row for row in self._rows("known_among", manifest=self.manifest, ids=_list(stored.values()))}
+        found = {row[0]: row for row in self._rows("known_among", ids=_list(stored.values()))}
         return {task_id: self._known(found[text]) for task_id, text in stored.items() if text in found}
 
     def all_known(self) -> Iterator[Known]:
         """Walk every task of this manifest, oldest first."""
-        for row in self._rows("all_known", manifest=self.manifest):
-            yield self._known(row)
+        return map(self._known, self._rows("all_known"))
 
     def all_done(self) -> Iterator[tuple[str, Artifact]]:
         """Walk id and image of every done task of this manifest."""
-        for task_id, *columns in self._rows("all_done", manifest=self.manifest):
+        for task_id, *columns in self._rows("all_done"):
             artifact = self._decoded(rows.artifact_of, columns)
             assert artifact is not None
             yield str(task_id), artifact
 
     def states(self) -> Counter[TaskState]:
         """Count this manifest's tasks by state."""
-        return Counter({TaskState(state): count for state, count in self._rows("states", manifest=self.manifest)})
+        return Counter({TaskState(state): count for state, count in self._rows("states")})
 
     def flags(self) -> Counter[str]:
         """Count this manifest's done images by what checks found in them."""
-        return Counter(dict(self._rows("flags", manifest=self.manifest)))
+        return self._counts("flags")
 
     def looks(self, job: str, *, most: int) -> dict[str, str]:
         """Return the perceptual hashes of a job's latest images by task, oldest first."""
-        found = self._rows("looks", manifest=self.manifest, job=rows.text(job), most=most)
-        return dict(reversed(list(found)))
+        return dict(reversed(list(self._rows("looks", job=rows.text(job), most=most))))
 
     def jobs(self) -> Counter[str]:
         """Count this manifest's tasks by job, those that it no longer has included."""
-        return Counter(dict(self._rows("jobs", manifest=self.manifest)))
+        return self._counts("jobs")
 
     def attempts(self, task_id: str) -> list[PastAttempt]:
         """Return one task's whole history, in the order it was sent."""
-        found = self._rows("attempts", manifest=self.manifest, id=rows.text(task_id))
-        return [self._decoded(attempt_of, row) for row in found]
+        return self._all(PastAttempt, self._rows("attempts", id=rows.text(task_id)))
 
     def record(self, task_id: str, *, fingerprint: str | None = None) -> dict[str, object] | None:
         """Return what a task asks for: prompt, model, parameters; inputs relative to the state directory.
 
         `fingerprint` None: its latest request; else that one of its requests. None: nothing was written down.
         """
-        values = {"manifest": self.manifest, "id": rows.text(task_id)}
-        if fingerprint is None:
-            row = self._one("record", **values)
-        else:
-            row = self._one("record_of", **values, fingerprint=fingerprint)
+        name = "record" if fingerprint is None else "record_of"
+        row = self._one(name, id=rows.text(task_id), fingerprint=fingerprint)
         return None if row is None else {**self._decoded(_RECORD.decode, row[0]), "fingerprint": row[1]}
 
     def made_for(self, task: Task) -> list[str]:
         """Return the ids of other tasks whose image is what `task` asks for, oldest first."""
-        asked = {"fingerprint": task.fingerprint, "prompt": task.digests.prompt, "params": task.digests.params}
-        found = self._rows(
-            "made_for", **asked, pixels=task.digests.pixels, manifest=self.manifest, id=rows.text(task.id)
-        )
+        digests = {"prompt": task.digests.prompt, "params": task.digests.params, "pixels": task.digests.pixels}
+        found = self._rows("made_for", **digests, fingerprint=task.fingerprint, id=rows.text(task.id))
         return [str(row[0]) for row in found]
 
     @property
     def has_images(self) -> bool:
         """Say whether a task of this manifest has an image."""
-        return self._one("has_images", manifest=self.manifest) is not None
+        return self._one("has_images") is not None
 
     def orphans(self, ids: Iterable[str]) -> Iterator[Known]:
         """Walk the known tasks that are not among `ids` (removed from the manifest). Memory stays flat."""
@@ -178,14 +157,14 @@ class LedgerReader:
     def claimed_elsewhere(self, names: Iterable[str]) -> dict[str, str]:
         """Return, by output name, `manifest: id` of another manifest's task that has it in the same directory."""
         keys = {name: name_key(rows.text(name)) for name in names}
-        asked = {"name_keys": _list(keys.values()), "manifest": self.manifest, "output": self._output}
-        found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in self._rows("claimed_elsewhere", **asked)}
+        claims = self._rows("claimed_elsewhere", name_keys=_list(keys.values()), output=self._output)
+        found = {key: f"{manifest}: {task_id}" for key, manifest, task_id in claims}
         return {name: found[key] for name, key in keys.items() if key in found}
 
     def twins(self, asked: Iterable[tuple[str, str]]) -> Counter[str]:
         """Count, by other manifest, the tasks it knows with one of these ids and fingerprints."""
         pairs = msgspec.json.encode([(rows.text(task_id), fingerprint) for task_id, fingerprint in asked]).decode()
-        return Counter(dict(self._rows("twins", pairs=pairs, manifest=self.manifest)))
+        return self._counts("twins", pairs=pairs)
 
     # --- images
 
@@ -194,32 +173,35 @@ class LedgerReader:
         found = [*self._rows("made_by_path", path=rows.text(path))] if path is not None else []
         if sha256 is not None:
             found += self._rows("made_by_sha256", sha256=sha256)
-        makers = [Maker(manifest=manifest, task_id=task_id, attempt=attempt) for manifest, task_id, attempt in found]
-        return list(dict.fromkeys(makers))
+        return list(dict.fromkeys(self._all(Maker, found)))
 
     def output_dir(self) -> Path | BucketUrl | None:
         """Return the output directory or bucket this manifest used last; None: it is not known here."""
-        row = self._one("output_of", manifest=self.manifest)
-        if row is None:
+        stored = self._value(bytes, "output_of")
+        if stored is None:
             return None
-        place = os.fsdecode(bytes(row[0]))
+        place = os.fsdecode(stored)
         return BucketUrl.of(place) if is_object(place) else Path(os.path.normpath(self.state_dir / place))
 
     def is_made_elsewhere(self, attempt: int) -> bool:
         """Say whether an attempt was made for another manifest that shares the ledger."""
-        return self._one("made_elsewhere", attempt=attempt, manifest=self.manifest) is not None
+        return self._one("made_elsewhere", attempt=attempt) is not None
 
     def is_recorded(self, path: str) -> bool:
         """Say whether some task of this output directory has its image at `path`."""
-        return self._one("is_recorded", path=rows.text(path), manifest=self.manifest) is not None
+        return self._one("is_recorded", path=rows.text(path)) is not None
 
     # --- money
 
     def spend(self, since: datetime | None = None, until: datetime = LATEST) -> Spend:
         """Sum what was billed and what may have been, of all manifests; from a moment to another, both included."""
         if since is None:
-            return self._spend(self._one("spend_all"))
-        return self._spend(self._one("spend_since", since=to_us(since), until=to_us(until)))
+            return self._spend("spend_all")
+        return self._spend("spend_since", since=to_us(since), until=to_us(until))
+
+    def run_spend(self, run: int) -> Spend:
+        """Sum the money of one run."""
+        return self._spend("spend_of_run", run=run)
 
     def dearest(self, since: datetime) -> dict[tuple[str, str, str], int]:
         """Return what the dearest answer since then cost, by model, size and tier; of all manifests.
@@ -238,65 +220,34 @@ class LedgerReader:
         """Say whether a request was ever written down here."""
         return self._one("any_attempt") is not None
 
-    def run_spend(self, run: int) -> Spend:
-        """Sum the money of one run."""
-        return self._spend(self._one("spend_of_run", run=run))
-
     def unknowns(self, *, of_nobody: bool = False) -> list[Unknown]:
         """Return this manifest's requests that may have been billed and brought nothing.
 
         `of_nobody`: those of a damaged ledger whose task could not be read; the budgets count them all the same.
         """
-        name = "unknowns_of_nobody" if of_nobody else "unknowns"
-        return [
-            Unknown(
-                task_id=task_id,
-                attempt=attempt,
-                number=number,
-                is_open=state == "sent",
-                sent_at=from_us(sent_at),
-                price_microusd=price,
-                reason=reason,
-                request_id=request_id,
-            )
-            for task_id, attempt, number, state, sent_at, price, reason, request_id in self._rows(
-                name, manifest=self.manifest
-            )
-        ]
+        found = self._rows("unknowns_of_nobody" if of_nobody else "unknowns")
+        rest = ((*row[:3], row[3] == "sent", *row[4:]) for row in found)  # its state: whether it is open
+        return self._all(Unknown, rest)
 
     def costs(
         self, *, by: Sequence[str], since: datetime | None = None, tz: tzinfo = UTC, is_all: bool = False
     ) -> list[Cost]:
         """Sum money by any of `manifest`, `job`, `model`, `day` (of `tz`); `is_all`: of all manifests."""
-        totals: dict[tuple[str, ...], list[int]] = {}
+        totals: dict[tuple[str, ...], tuple[int, ...]] = {}
         for manifest, job, model, quarter, *numbers in self._rows("costs", since=0 if since is None else to_us(since)):
             if not is_all and manifest != self.manifest:
                 continue
             day = day_of(from_us(quarter * QUARTER_US), tz).label.isoformat()
             names = {"manifest": manifest, "job": job, "model": model, "day": day}
-            total = totals.setdefault(tuple(names[name] for name in by), [0, 0, 0, 0])
-            for index, number in enumerate(numbers):
-                total[index] += number
-        return [
-            Cost(key=key, attempts=sent, images=images, spent_microusd=spent, unknown_microusd=unknown)
-            for key, (sent, images, spent, unknown) in sorted(totals.items())
-        ]
+            key = tuple(names[name] for name in by)
+            totals[key] = tuple(map(sum, zip(totals.get(key, (0, 0, 0, 0)), numbers, strict=True)))
+        return [rows.read(Cost, (key, *total)) for key, total in sorted(totals.items())]
 
     # --- runs
 
     def holds(self) -> list[Hold]:
         """Return until when nothing may be sent, to whom; those in the past are returned too."""
-        return [
-            Hold(
-                provider=provider,
-                key=key,
-                model=model,
-                set_at=from_us(set_at),
-                not_before=from_us(not_before),
-                reason=reason,
-            )
-            for provider, key, model, set_at, not_before, reason in self._rows("holds")
-        ]
+        return self._all(Hold, self._rows("holds"))
 
     @contextmanager
     def snapshot(self) -> Iterator[None]:
@@ -317,7 +268,7 @@ class LedgerReader:
             return None
         run, started_at, found, manifest = row
         counts = self._decoded(_COUNTS.decode, found)
-        attempts: Counter[str] = Counter(dict(self._rows("attempts_of_run", run=run)))
+        attempts = self._counts("attempts_of_run", run=run)
         return RunSnapshot(
             run=run,
             manifest=manifest,
@@ -329,33 +280,20 @@ class LedgerReader:
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
             images=attempts["ok"],
+            seen_at=datetime.now(UTC),
         )
 
     def last_run(self) -> int | None:
         """Return the number of this manifest's last run; a rebuild is none."""
-        row = self._one("last_run", manifest=self.manifest)
-        return None if row is None else int(row[0])
+        return self._value(int, "last_run")
 
     def runs(self) -> list[PastRun]:
         """Return all runs, oldest first."""
-        return [
-            PastRun(
-                run=run,
-                manifest=manifest,
-                manifest_sha256=sha256,
-                version=version,
-                started_at=from_us(started_at),
-                ended_at=None if ended_at is None else from_us(ended_at),
-                exit=code,
-                reason=reason,
-                attempts=attempts,
-            )
-            for run, manifest, sha256, version, started_at, ended_at, code, reason, attempts in self._rows("runs")
-        ]
+        return self._all(PastRun, self._rows("runs"))
 
     def pace(self, *, fewest: int) -> float | None:
         """Return the images a second of this manifest's last run that brought `fewest` or more; None: no such run."""
-        row = self._one("pace", manifest=self.manifest, fewest=fewest)
+        row = self._one("pace", fewest=fewest)
         return None if row is None else float(row[0] / row[1])
 
     def digest(self, location: str, size_bytes: int, mtime_ns: int) -> tuple[str, str] | None:
@@ -367,23 +305,36 @@ class LedgerReader:
     # --- rows
 
     def _known(self, row: Columns) -> Known:
-        return self._decoded(known_of, row)
+        return self._decoded(rows.known_of, row)
 
-    def _spend(self, row: Columns | None) -> Spend:
+    def _spend(self, name: str, **values: object) -> Spend:
+        row = self._one(name, **values)
         return Spend() if row is None else Spend(spent_microusd=row[0], unknown_microusd=row[1])
+
+    def _counts(self, name: str, **values: object) -> Counter[str]:
+        return Counter(dict(self._rows(name, **values)))
+
+    def _all(self, kind: type[D], found: Iterable[Columns]) -> list[D]:
+        return [self._decoded(partial(rows.read, kind), row) for row in found]
+
+    def _value(self, kind: Callable[[A], T], name: str) -> T | None:
+        row = self._one(name)
+        return None if row is None else kind(row[0])
 
     def _one(self, name: str, **values: object) -> Columns | None:
         if self._connection is None:
             return None
-        with self._translated():
-            row: Columns | None = self._connection.execute(query(name), values).fetchone()
+        with translated(self.path):
+            row: Columns | None = self._connection.execute(
+                query(name), {"manifest": self.manifest, **values}
+            ).fetchone()
             return row
 
     def _rows(self, name: str, **values: object) -> Iterator[Columns]:
         if self._connection is None:
             return
-        with self._translated():
-            yield from self._connection.execute(query(name), values)
+        with translated(self.path):
+            yield from self._connection.execute(query(name), {"manifest": self.manifest, **values})
 
     def _decoded(self, decode: Callable[[A], T], value: A) -> T:
         """Run `decode`; what a flipped bit made unreadable is damage, not a traceback."""
@@ -391,10 +342,3 @@ class LedgerReader:
             return decode(value)
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             raise damaged(self.path, f"a row cannot be read: {error}") from error
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except FROM_SQLITE as error:
-            raise storage_error_of(error, self.path) or error from error

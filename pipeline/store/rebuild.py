@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.bucket_writer import stored
-from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.files import Tree, read_all, status_of
 from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
@@ -59,18 +58,18 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
     resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
     try:
-        _name_manifest(settings, resources)
-        rebuilt.recovery = Recoverer(settings, resources).run()
+        resources.ledger.run(lambda c: c.execute(query("set_manifest"), settings.manifest_row).rowcount)
+        rebuilt.recovery = Recoverer(resources).run()
         is_all_counted = rebuilt.salvaged is not None and rebuilt.salvaged.is_complete and rebuilt.salvaged.is_anonymous
         adopter = _Adopter(
-            settings,
             resources,
             rebuilt,
             price=(lambda _: None) if is_all_counted else price,  # the images' money is among what is nobody's
             is_all_known=rebuilt.salvaged is not None,
         )
+        outputs = resources.outputs
+        standing = _Objects(outputs) if isinstance(outputs, Bucket) else _Files(outputs)
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
-            standing = _standing_in(resources)
             stream = iter(tasks)
             while batch := list(islice(stream, BATCH)):
                 adopter.adopt(list(_found(batch, standing, reader, rebuilt)))
@@ -119,56 +118,23 @@ def _carry(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: Reb
     asides = _asides(settings.state_dir)
     if not asides:
         return
-    now = to_us(settings.clock())
+    now = settings.now_us()
     rebuilt.salvaged = salvage_ledger(connection, asides[-1], now=now)
     rebuilt.doubt = rebuilt.salvaged.doubt if rebuilt.set_aside is not None else OLD_LEDGER
     if rebuilt.doubt is not None:
-        _write_doubt(connection, settings, rebuilt.doubt)
+        rows.rebuilt_run(connection, settings.manifest_row, doubt=rebuilt.doubt, now=now)
 
 
-def _write_doubt(connection: sqlite3.Connection, settings: StoreSettings, doubt: str) -> None:
-    values = {"manifest": settings.manifest, "output": _output(settings)}
-    connection.execute(query("set_manifest"), values)
-    now = to_us(settings.clock())
-    rows.rebuilt_run(connection, manifest=settings.manifest, reason=f"{rows.REBUILT}: {doubt}", now=now)
-
-
-def _output(settings: StoreSettings) -> bytes:
-    return rows.relative_bytes(settings.output_dir, settings.state_dir)
-
-
-def _name_manifest(settings: StoreSettings, resources: StoreResources) -> None:
-    values = {"manifest": settings.manifest, "output": _output(settings)}
-    resources.ledger.run(lambda c: c.execute(query("set_manifest"), values).rowcount)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _FoundImage:
-    """A whole image under the name of a task. `written_us`: microseconds since 1970."""
+class _Found(NamedTuple):
+    """A whole image under the name of a task."""
 
     artifact: Artifact
-    written_us: int
-
-
-class _Standing(Protocol):
-    """What stands under the names of tasks."""
-
-    def paths(self, name: str) -> list[str]:
-        """Return what stands where an image of this name could."""
-        ...
-
-    def image(self, path: str) -> _FoundImage | None:
-        """Read one; None: it is not a whole image."""
-        ...
-
-
-def _standing_in(resources: StoreResources) -> _Standing:
-    return _Objects(resources.outputs) if isinstance(resources.outputs, Bucket) else _Files(resources.outputs)
+    written_us: int  # since 1970
 
 
 def _found(
-    batch: list[Task], standing: _Standing, reader: LedgerReader, rebuilt: Rebuilt
-) -> Iterator[tuple[Task, _FoundImage]]:
+    batch: list[Task], standing: "_Files | _Objects", reader: LedgerReader, rebuilt: Rebuilt
+) -> Iterator[tuple[Task, _Found]]:
     for task in batch:
         known = reader.known(task.id)
         if known is not None and known.state is TaskState.DONE:
@@ -194,26 +160,24 @@ class _Files:
 
     def paths(self, name: str) -> list[str]:
         """Look at the names one by one, so that memory stays flat."""
-        folder, stem = split(name)
         disk = self._outputs.disk
         try:
-            with self._outputs.directory(folder) as fd:
+            with self._outputs.at(name) as (fd, stem):
                 found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
 
-    def image(self, path: str) -> _FoundImage | None:
+    def image(self, path: str) -> _Found | None:
         """Decode a file; its time says when it was written."""
-        folder, name = split(path)
         disk = self._outputs.disk
-        with self._outputs.directory(folder) as fd:
+        with self._outputs.at(path) as (fd, name):
             try:
                 image = describe(read_all(disk, name, dir_fd=fd), decode=True)
             except NotAnImageError:
                 return None
-            artifact = rows.artifact(image, path, disk.stat(name, dir_fd=fd))
-        return _FoundImage(artifact=artifact, written_us=artifact.mtime_ns // 1000)
+            artifact = rows.artifact(image, path, disk.stat(name, dir_fd=fd).st_mtime_ns)
+        return _Found(artifact, artifact.mtime_ns // 1000)
 
 
 class _Objects:
@@ -226,24 +190,22 @@ class _Objects:
     def paths(self, name: str) -> list[str]:
         return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
 
-    def image(self, path: str) -> _FoundImage | None:
+    def image(self, path: str) -> _Found | None:
         """Decode an object; the listing says when it was written."""
         listed = self._listed[path]
         try:
             image = describe(self._bucket.read(path) or b"", decode=True)
         except NotAnImageError:
             return None
-        return _FoundImage(artifact=stored(image, path, listed.version), written_us=to_us(listed.written_at))
+        return _Found(rows.artifact(image, path, listed.version), to_us(listed.written_at))
 
 
 class _Adopter:
     """Writes images down as done, batch by batch; the first batch writes the rebuild down as a run."""
 
-    def __init__(
-        self, settings: StoreSettings, resources: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool
-    ) -> None:
+    def __init__(self, resources: StoreResources, rebuilt: Rebuilt, *, price: Price, is_all_known: bool) -> None:
         """`is_all_known`: a ledger said, or could not say, what was spent before; the two are distinguished."""
-        self._settings = settings
+        self._settings = resources.settings
         self._ledger = resources.ledger
         self._rebuilt = rebuilt
         self._price = price
@@ -252,7 +214,7 @@ class _Adopter:
         self._doubt: str | None = None
         self._run: int | None = None
 
-    def adopt(self, found: list[tuple[Task, _FoundImage]]) -> None:
+    def adopt(self, found: list[tuple[Task, _Found]]) -> None:
         """Write a batch down."""
         if found:
             adopted = [self._adopted(task, image) for task, image in found]
@@ -265,13 +227,12 @@ class _Adopter:
     def _write(self, connection: sqlite3.Connection, adopted: list[rows.Adopted]) -> tuple[int, int]:
         run = self._run
         if run is None:
-            reason = rows.REBUILT if self._doubt is None else f"{rows.REBUILT}: {self._doubt}"
-            now = to_us(self._settings.clock())
-            run = rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=reason, now=now)
+            now = self._settings.now_us()
+            run = rows.rebuilt_run(connection, self._settings.manifest_row, doubt=self._doubt, now=now)
         return run, rows.adopt(connection, adopted, run=run)
 
-    def _adopted(self, task: Task, image: _FoundImage) -> rows.Adopted:
-        now = to_us(self._settings.clock())
+    def _adopted(self, task: Task, image: _Found) -> rows.Adopted:
+        now = self._settings.now_us()
         return rows.Adopted(
             row=rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact),
             record=rows.record_of(task, self._settings.state_dir),
@@ -280,20 +241,14 @@ class _Adopter:
         )
 
 
-def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
-    """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
+def find_traces(output_dir: Path, state_dir: Path) -> Iterator[str]:
+    """Yield what an earlier run left where no ledger is: a damaged one, kept images, parts.
 
-    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
-    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
+    Some and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its ledger
+    is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
     """
-    return list(islice(_traces(output_dir, state_dir, names), most))
-
-
-def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator[str]:
-    yield from (str(path) for path in sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
-    yield from (str(path) for path in ledger_file.sides_of(state_dir / ledger_file.NAME))
+    yield from map(str, sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
+    yield from map(str, ledger_file.sides_of(state_dir / ledger_file.NAME))
     for folder in ("rejected", "superseded"):
-        yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
-    for name in names:
-        yield from (str(path) for suffix in OUTPUT_SUFFIXES if (path := output_dir / (name + suffix)).exists())
+        yield from map(str, sorted((state_dir / folder).glob("*")))
     yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

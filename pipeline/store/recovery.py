@@ -7,7 +7,7 @@ left and reported.
 import contextlib
 import hashlib
 import os
-import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,25 +18,22 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.bucket_writer import find_object
-from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
-from pipeline.store.ledger_file import query, to_us
+from pipeline.store.ledger_file import query
 from pipeline.store.parts import (
-    LISTED,
     AttemptRecord,
     FoundPart,
     Recovery,
     Salvager,
-    Source,
     attempt_record_of,
     find_parts,
     kept_by,
-    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import WORKERS_MARK, Rejected, list_rejected
-from pipeline.store.resources import StoreResources, StoreSettings
+from pipeline.store.resources import StoreResources
 
 DAY_US: Final = 86_400_000_000
 LOST: Final = "the process ended while this request was in flight; it may have been billed"
@@ -45,17 +42,17 @@ LOST: Final = "the process ended while this request was in flight; it may have b
 class Recoverer:
     """One recovery of one output directory."""
 
-    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
-        self._settings = settings
+    def __init__(self, resources: StoreResources) -> None:
+        self._settings = resources.settings
         self._resources = resources
         self._ledger = resources.ledger
         self._outputs = resources.outputs
         self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
         self._state = resources.state
+        self._ledger_id = resources.ledger_id
         self._found = Recovery()
         self._looked: dict[str, StoredObject | None] = {}
-        self._ledger_id = resources.ledger_id
-        self._salvager = Salvager(resources, settings, recovery=self._found)
+        self._salvager = Salvager(resources, recovery=self._found)
 
     def run(self) -> Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
@@ -104,9 +101,7 @@ class Recoverer:
 
     def _trees(self, stack: contextlib.ExitStack) -> list[Tree]:
         """Return the output directory, and the one this manifest had before it was changed."""
-        row = self._ledger.run(
-            lambda c: c.execute(query("output_of"), {"manifest": self._settings.manifest}).fetchone()
-        )
+        row = self._one("output_of", manifest=self._settings.manifest)
         if self._tree is None or (row is not None and b"://" in row[0]):
             self._refuse_change_of_place(None if row is None else bytes(row[0]))
             return [] if self._tree is None else [self._tree]
@@ -120,42 +115,34 @@ class Recoverer:
 
     def _refuse_change_of_place(self, earlier: bytes | None) -> None:
         """Raise InputError when `output_dir` became or was a bucket while requests of a dead process are open."""
-        if earlier in (None, self._output) or not self._open_attempts():
+        if earlier in (None, self._settings.manifest_row["output"]) or not self._open_attempts():
             return
         raise InputError(
             f"the last run was cut short and wrote to {os.fsdecode(earlier)}; its images are looked for there, so"
             " run this once more with that output_dir, and change it then"
         )
 
-    @property
-    def _output(self) -> bytes:
-        return rows.relative_bytes(self._settings.output_dir, self._state.root)
-
     def _open_attempts(self) -> list[int]:
-        scope = {"manifest": self._settings.manifest, "output": self._output}
-        return [
-            attempt for (attempt,) in self._ledger.run(lambda c: c.execute(query("open_attempts"), scope).fetchall())
-        ]
+        return self._numbers("open_attempts")
+
+    def _numbers(self, name: str) -> list[int]:
+        """Ask for attempts of this manifest, or of this output directory."""
+        found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
+        return [attempt for (attempt,) in found]
+
+    def _one(self, name: str, **values: object) -> rows.Columns | None:
+        row: rows.Columns | None = self._ledger.run(lambda c: c.execute(query(name), values).fetchone())
+        return row
 
     def _parts(self, tree: Tree) -> list[FoundPart]:
-        return list(find_parts(tree, self._state.root, foreign=self._foreign, unreadable=self._unreadable))
-
-    def _unreadable(self, error: OSError) -> None:
-        self._found.note(f"{error.filename} cannot be read ({error.strerror}): parts in it are not recovered")
-
-    def _foreign(self, path: str) -> None:
-        self._found.foreign += 1
-        if self._found.foreign <= LISTED:
-            self._found.note(f"{path} is not a part file of this ledger; it was left as it is")
+        return list(find_parts(tree, self._state.root, self._found))
 
     def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
         """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
         found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
         seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
-        (last,) = self._ledger.run(lambda c: c.execute(query("last_attempt")).fetchone())
-        if highest > last:
-            self._ledger.run(lambda c: _raise_sequence(c, highest))
+        self._ledger.run(lambda c: rows.raise_sequence(c, highest))
 
     def _settle_part_unless_closed(self, part: FoundPart) -> None:
         """Settle a part; one in a folder that may not be written to waits, as its task does."""
@@ -173,7 +160,7 @@ class Recoverer:
             return
         record = self._record(part.attempt)
         if record is None or not written_by(part, record, self._ledger_id):
-            self._foreign(part.path)
+            self._found.note_foreign(part.path)
             return
         disk = part.tree.disk
         with part.tree.directory(part.folder) as fd:
@@ -184,18 +171,18 @@ class Recoverer:
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            make_durable(disk, part.name, fd)
+            make_durable(disk, part.name, dir_fd=fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
-            self._salvager.settle(record, image, Source(part=part))
+            self._salvager.settle(record, image, part)
 
     def _leave(self, part: FoundPart) -> None:
         """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
-        if status is not None and status.st_mtime_ns // 1000 < to_us(self._settings.clock()) - DAY_US:
-            self._foreign(part.path)
+        if status is not None and status.st_mtime_ns // 1000 < self._settings.now_us() - DAY_US:
+            self._found.note_foreign(part.path)
         else:
             self._found.foreign += 1
 
@@ -222,7 +209,7 @@ class Recoverer:
                 continue
             image = self._image(data, f"rejected/{kept.name}")
             if image is not None:
-                self._salvager.settle(record, image, Source(rejected=kept.name))
+                self._salvager.settle(record, image, kept)
 
     # --- requests without an image
 
@@ -241,17 +228,15 @@ class Recoverer:
 
         `is_late`: some may have brought a second image of a task.
         """
-        scope = {"manifest": self._settings.manifest}
-        unknown = self._ledger.run(lambda c: c.execute(query("unknown_attempts"), scope).fetchall())
-        for (attempt,) in unknown:
+        for attempt in self._numbers("unknown_attempts"):
             record = self._record(attempt)
             assert record is not None
             if record.state is TaskState.UNKNOWN and record.fingerprint == record.asked:
-                found = self._object_of(record)
-                if found is not None:
+                if (found := self._object_of(record)) is not None:
                     self._salvager.finish(record, *found)
             elif is_late and record.is_latecomer and (found := self._object_of(record)) is not None:
-                self._salvager.reject_object(record, *found)
+                image, artifact = found
+                self._salvager.reject(record, image, partial(self._resources.writer.unlink, artifact.path))
 
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
@@ -276,24 +261,23 @@ class Recoverer:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
-        folder, name = split(record.kept)
         assert self._tree is not None
         disk = self._tree.disk
         try:
-            with self._tree.directory(folder) as fd:
+            with self._tree.at(record.kept) as (fd, name):
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                make_durable(disk, name, fd)
+                make_durable(disk, name, dir_fd=fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:
             return None
         image = self._image(data, record.kept)
-        return None if image is None else (image, rows.artifact(image, record.kept, status))
+        return None if image is None else (image, rows.artifact(image, record.kept, status.st_mtime_ns))
 
     def _lose(self, record: AttemptRecord) -> None:
-        now = to_us(self._settings.clock())
+        now = self._settings.now_us()
         self._ledger.run(lambda c: rows.lose(c, record.attempt, reason=LOST, now=now))
         self._found.unknown += 1
         self._found.unknown_microusd += record.reserved_microusd
@@ -326,12 +310,6 @@ class Recoverer:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
 
     def _mtime_ns(self, artifact: Artifact) -> int:
-        folder, name = split(artifact.path)
         assert self._tree is not None
-        with self._tree.directory(folder) as fd:
+        with self._tree.at(artifact.path) as (fd, name):
             return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns
-
-
-def _raise_sequence(connection: sqlite3.Connection, attempt: int) -> None:
-    connection.execute(query("start_sequence"), {"attempt": attempt})
-    connection.execute(query("raise_sequence"), {"attempt": attempt})

@@ -4,7 +4,6 @@ On an error everything is closed again. Raises InputError for what a person must
 StorageError and LedgerError for errors of the disk.
 """
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -12,33 +11,28 @@ import secrets
 import shlex
 import sqlite3
 import stat
-from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final, Protocol, TypedDict, TypeVar
-
-import aiofiles.os
+from typing import Any, Final
 
 from pipeline import __version__
 from pipeline.buckets import Bucket, open_bucket
 from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
-from pipeline.pools import whole_pool
-from pipeline.store import ledger_file
+from pipeline.store import ledger_file, rows
 from pipeline.store.bucket_writer import BucketWriter
-from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, FileComparison, Tree, Warn
+from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
 from pipeline.store.rejected import RejectedFolder
-from pipeline.store.writer import Delivery, Writer
+from pipeline.store.writer import Writer
 
-T = TypeVar("T")
 _log: Final = logging.getLogger(__name__)
+BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, not for a CPU
 Beside = Callable[[Mapping[str, Any], Image], Sidecar | None]  # the record of a request, its image -> what lies beside
-ImageCheck = Callable[
-    [Mapping[str, Any], Image], tuple[Mapping[str, str], str]
-]  # the same -> `Artifact.flags` and `look`
+ImageCheck = Callable[[Mapping[str, Any], Image], tuple[Mapping[str, str], str]]  # the same -> `Artifact.flags`, `look`
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,79 +49,45 @@ class StoreSettings:
     warn: Warn = _log.warning
     reserve_bytes: int = RESERVE_BYTES
     busy_s: float = 30.0  # how long another program may lock the ledger
-    workers: int = 8  # images written at once
+    workers: int = 8  # threads that write images to a folder
     bucket: Callable[[BucketUrl], Bucket] = open_bucket
     mountinfo: Callable[[], str] = read_mountinfo
     beside: Beside = lambda _record, _image: None
     check: ImageCheck = lambda _record, _image: ({}, "")
 
+    @property
+    def threads(self) -> int:
+        """How many images are written at once."""
+        return max(self.workers, BUCKET_WORKERS) if isinstance(self.output_dir, BucketUrl) else self.workers
 
-class Place(Protocol):
-    """How images get, keep and lose their names: `store.writer` in a folder, `store.bucket_writer` in a bucket."""
+    @property
+    def manifest_row(self) -> dict[str, object]:
+        """The manifest, and where its images are, as the ledger has them."""
+        return {"manifest": self.manifest, "output": rows.relative_bytes(self.output_dir, self.state_dir)}
 
-    def publish(self, delivery: Delivery) -> Artifact:
-        """Give an image its final name durably (B3, B4). Raises Conflict, StorageError: both say where it was kept."""
-        ...
-
-    def keep(self, delivery: Delivery) -> str:
-        """Keep an image in rejected/, from where it is published later. Raises StorageError."""
-        ...
-
-    def abandon(self) -> None:
-        """Stop waiting for a service: what it has not taken is kept in rejected/."""
-        ...
-
-    def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
-        """Remove what is only needed until an image is recorded (step 9)."""
-        ...
-
-    def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
-        """Write the sidecar of an image, where its name is free or its own."""
-        ...
-
-    def compare(self, artifact: Artifact) -> FileComparison:
-        """Compare what stands there with its record."""
-        ...
-
-    def link(self, artifact: Artifact, new: str) -> Artifact:
-        """Give an image a second name. Raises FileExistsError: it is taken. OSError, StorageError."""
-        ...
-
-    def unlink(self, path: str) -> None:
-        """Take a name away; one that is not there is no error."""
-        ...
-
-    def move_beside(self, old: str, new: str) -> None:
-        """Take a sidecar along where its new name is free."""
-        ...
-
-
-class StoreOptions(TypedDict, total=False):
-    """The fields of `Settings` that have a default."""
-
-    force: bool
-    disk: Disk
-    clock: Clock
-    warn: Warn
-    reserve_bytes: int
-    busy_s: float
-    workers: int
-    mountinfo: Callable[[], str]
-    bucket: Callable[[BucketUrl], Bucket]
-    beside: Beside
-    check: ImageCheck
+    def now_us(self) -> int:
+        """Return the time as the ledger has it."""
+        return to_us(self.clock())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageResources:
     """What is open where images are written: in a run's own process, or in a worker, which has no ledger."""
 
+    settings: StoreSettings
     outputs: Tree | Bucket
     state: Tree
     reserve: DiskReserve
     rejected: RejectedFolder
-    writer: Place
+    writer: Writer | BucketWriter
     ledger_id: str  # eight hex digits, in the name of every part
+
+    def checked(self, record: Mapping[str, Any], image: Image, artifact: Artifact) -> Artifact:
+        """Do what the sender of a published image did not come to: write its sidecar, look for flags."""
+        if (sidecar := self.settings.beside(record, image)) is not None:
+            self.writer.write_beside(artifact, sidecar)
+        flags, look = self.settings.check(record, image)
+        return replace(artifact, flags=flags, look=look)
 
     def close_directories(self) -> None:
         """Close the directories."""
@@ -149,44 +109,6 @@ class StoreResources(ImageResources):
         self.close_directories()
 
 
-class WriterPool:
-    """The threads that write images. What they began is finished even when its caller is cancelled."""
-
-    def __init__(self, threads: int) -> None:
-        """Raises MemoryError: there are not enough threads."""
-        self._threads = whole_pool(threads, "writer")
-        self._unfinished = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-
-    def __repr__(self) -> str:
-        return f"<WriterPool, {self._unfinished} unfinished>"
-
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        """Run a whole step in one thread: one hop, however many file operations."""
-        result: T = await aiofiles.os.wrap(function)(*arguments, executor=self._threads)
-        return result
-
-    async def finish(self, function: Callable[..., T], *arguments: object) -> T:
-        """As `run`, and once begun it is finished, whether or not its caller is cancelled."""
-        self._unfinished += 1
-        self._idle.clear()
-        return await asyncio.shield(self._counted(self.run(function, *arguments)))
-
-    async def _counted(self, work: Coroutine[object, object, T]) -> T:
-        try:
-            return await work
-        finally:
-            self._unfinished -= 1
-            if self._unfinished == 0:
-                self._idle.set()
-
-    async def aclose(self) -> None:
-        """Wait for what was begun; end the threads."""
-        await self._idle.wait()
-        await asyncio.to_thread(self._threads.shutdown)
-
-
 Fill = Callable[[sqlite3.Connection], object]
 
 
@@ -195,22 +117,22 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
     refuse_network(settings.state_dir, mountinfo=settings.mountinfo)
     with contextlib.ExitStack() as undo:
         outputs, state = _trees(settings, undo)
-        ledger_of = _prepare_ledger(state, settings, fill)
+        _prepare_ledger(state, settings, fill)
         reserve = DiskReserve(state, size_bytes=settings.reserve_bytes)
-        ledger = ledger_of(reserve)
+        ledger = Ledger(state.root / ledger_file.NAME, busy_s=settings.busy_s, relieve=reserve.give_up)
         undo.callback(ledger.close)
         _check_money(ledger, settings)
         reserve.load(settings.warn)
         (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
-        writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return StoreResources(
+        settings=settings,
         outputs=outputs,
         state=state,
         reserve=reserve,
         rejected=rejected,
-        writer=writer,
+        writer=_writer(settings, outputs, state, reserve, rejected),
         ledger=ledger,
         ledger_id=ledger_id,
     )
@@ -227,16 +149,21 @@ def open_worker_resources(settings: StoreSettings, *, ledger_id: str, is_apart: 
         reserve.share()
         onward = outputs if is_apart and isinstance(outputs, Bucket) else None
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id, onward=onward)
-        writer = _place(settings, outputs, state, reserve, rejected)
         undo.pop_all()
     return ImageResources(
-        outputs=outputs, state=state, reserve=reserve, rejected=rejected, writer=writer, ledger_id=ledger_id
+        settings=settings,
+        outputs=outputs,
+        state=state,
+        reserve=reserve,
+        rejected=rejected,
+        writer=_writer(settings, outputs, state, reserve, rejected),
+        ledger_id=ledger_id,
     )
 
 
-def _place(
+def _writer(
     settings: StoreSettings, outputs: Tree | Bucket, state: Tree, reserve: DiskReserve, rejected: RejectedFolder
-) -> Place:
+) -> Writer | BucketWriter:
     if isinstance(outputs, Bucket):
         return BucketWriter(outputs, rejected=rejected, force=settings.force)
     return Writer(outputs, state, reserve=reserve, rejected=rejected, force=settings.force)
@@ -291,24 +218,21 @@ def _sync_entry(root: Path, disk: Disk) -> None:
             disk.close(fd)
 
 
-def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> Callable[[DiskReserve], Ledger]:
-    path = state.root / ledger_file.NAME
-    version = ledger_file.check(path, busy_s=settings.busy_s)
+def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> None:
+    """Check the ledger, migrate it, or make it."""
+    version = ledger_file.check(state.root / ledger_file.NAME, busy_s=settings.busy_s)
     if version is None:
         try:
             ledger_file.create(state, lambda connection: _fill(connection, settings, fill))
         except OSError as error:
             raise unusable(settings.state_dir, error) from error
-    else:
-        backup = ledger_file.migrate(state, version, busy_s=settings.busy_s)
-        if backup is not None:
-            settings.warn(f"the ledger was migrated; the old one is kept as {backup}")
-    return lambda reserve: Ledger(path, busy_s=settings.busy_s, relieve=reserve.give_up)
+    elif (backup := ledger_file.migrate(state, version, busy_s=settings.busy_s)) is not None:
+        settings.warn(f"the ledger was migrated; the old one is kept as {backup}")
 
 
 def _fill(connection: sqlite3.Connection, settings: StoreSettings, fill: Fill) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
-    values = {"is_play_money": settings.is_play_money, "now": to_us(settings.clock()), "version": __version__}
+    values = {"is_play_money": settings.is_play_money, "now": settings.now_us(), "version": __version__}
     connection.execute("BEGIN IMMEDIATE")
     connection.execute(query("set_meta"), values)
     fill(connection)

@@ -1,16 +1,17 @@
-"""Types to rows of the ledger and back: what each step of an attempt writes, as functions of a connection.
+"""Types to rows of the ledger and back: what each step of an attempt writes, and what its history says.
 
-Each is one piece of work for `Ledger.submit`: no I/O of its own, no clock, no decision about money or states.
+Functions of a connection are one piece of work for `Ledger.submit`: no I/O of their own, no clock, no decision about
+money or states. A statement takes what it names of a row; what else the row has is not looked at.
 """
 
 import os
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
@@ -34,7 +35,16 @@ from pipeline.model import (
 from pipeline.store.ledger_file import from_us, query
 from pipeline.text import name_key
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+D = TypeVar("D", bound="DataclassInstance")
+
 Row = Mapping[str, object]
+Columns = tuple[Any, ...]  # as SQLite has them, in the order of a statement
+ARTIFACT: Final = ("path", "sha256", "mime", "width", "height", "size_bytes", "mtime_ns")  # the columns of an image
+TOKENS: Final = ("prompt_tokens", "image_tokens", "text_tokens")
+MOMENTS: Final = frozenset({"sent_at", "ended_at", "started_at", "set_at", "not_before"})
 REASON_CHARS: Final = 2000
 REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
 ATTEMPT_STATES: Final = {Billed.NO: "free", Billed.MAYBE: "unknown", Billed.YES: "paid"}
@@ -121,18 +131,8 @@ def begin(connection: sqlite3.Connection, task: Task, row: Row, record: str, *, 
     key, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
     is_first = number == 1 and artifact[0] is None
     remember(connection, key, str(row["fingerprint"]), record, is_first=is_first)
-    attempt = connection.execute(
-        query("intend_attempt"),
-        {
-            "run": run,
-            "task": key,
-            "number": number,
-            "fingerprint": row["fingerprint"],
-            "model": row["model"],
-            "reserved": reserved,
-            "now": row["now"],
-        },
-    ).lastrowid
+    values = {**row, "run": run, "task": key, "number": number, "reserved": reserved}
+    attempt = connection.execute(query("intend_attempt"), values).lastrowid
     assert attempt is not None
     return Attempt(id=attempt, number=number, task=task, previous=artifact_of(artifact), previous_maker=maker)
 
@@ -146,39 +146,26 @@ def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record
 
 
 def artifact_of(columns: Sequence[Any]) -> Artifact | None:
-    """Read path, sha256, mime, width, height, size_bytes, mtime_ns; None where there is no image."""
-    path, sha256, mime, width, height, size_bytes, mtime_ns = columns
-    if path is None:
-        return None
-    return Artifact(
-        path=path, sha256=sha256, mime=mime, width=width, height=height, size_bytes=size_bytes, mtime_ns=mtime_ns
-    )
+    """Read the columns `ARTIFACT`; None where there is no image."""
+    return None if columns[0] is None else Artifact(**dict(zip(ARTIFACT, columns, strict=True)))
 
 
-def artifact(image: Image, path: str, status: os.stat_result) -> Artifact:
-    """Describe an image that stands under its final name."""
+def artifact(image: Image, path: str, mtime_ns: int) -> Artifact:
+    """Describe an image that stands under its final name; `mtime_ns` of an object: its version."""
     return Artifact(
         path=path,
         sha256=image.sha256,
         mime=image.mime,
         width=image.width,
         height=image.height,
-        size_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
+        size_bytes=len(image.data),
+        mtime_ns=mtime_ns,
     )
 
 
 def artifact_row(artifact: Artifact) -> dict[str, object]:
     """Return the columns an image fills."""
-    return {
-        "path": artifact.path,
-        "sha256": artifact.sha256,
-        "mime": artifact.mime,
-        "width": artifact.width,
-        "height": artifact.height,
-        "size_bytes": artifact.size_bytes,
-        "mtime_ns": artifact.mtime_ns,
-    }
+    return {name: getattr(artifact, name) for name in ARTIFACT}
 
 
 def finish(
@@ -199,9 +186,6 @@ def finish(
         "now": now,
         "flags": text(flags),
         "look": artifact.look,
-    }
-    connection.execute(query("finish_task"), row)
-    row |= {
         "seconds": seconds,
         "status": None if seconds is None else 200,
         "request_id": artifact.request_id,
@@ -210,6 +194,7 @@ def finish(
         "reason": text("; ".join(artifact.notes) or reason)[:REASON_CHARS],
         **_tokens(artifact.usage),
     }
+    connection.execute(query("finish_task"), row)
     connection.execute(query("finish_attempt"), row)
 
 
@@ -294,11 +279,19 @@ def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int)
     return counted
 
 
-def rebuilt_run(connection: sqlite3.Connection, *, manifest: str, reason: str, now: int) -> int:
-    """Write a rebuild down as a run: what it counted belongs to it; `reason` says why that may be too little."""
-    values = {"manifest": manifest, "manifest_sha256": "", "version": __version__, "now": now, "found": ""}
+def begin_run(connection: sqlite3.Connection, manifest: Row, *, now: int, sha256: str = "", found: str = "") -> int:
+    """Write a run down; return its number. `manifest`: its name, and its output directory, which is remembered."""
+    connection.execute(query("set_manifest"), manifest)
+    values = {**manifest, "manifest_sha256": sha256, "version": __version__, "now": now, "found": found}
     run = connection.execute(query("begin_run"), values).lastrowid
     assert run is not None
+    return run
+
+
+def rebuilt_run(connection: sqlite3.Connection, manifest: Row, *, doubt: str | None, now: int) -> int:
+    """Write a rebuild down as a run: what it counted belongs to it; `doubt` says why that may be too little."""
+    run = begin_run(connection, manifest, now=now)
+    reason = REBUILT if doubt is None else f"{REBUILT}: {doubt}"
     connection.execute(query("end_run"), {"run": run, "now": now, "exit": None, "reason": text(reason)})
     return run
 
@@ -315,6 +308,12 @@ def lose(connection: sqlite3.Connection, attempt: int, *, reason: str, now: int)
     connection.execute(query("lose_attempt"), row)
 
 
+def raise_sequence(connection: sqlite3.Connection, attempt: int) -> None:
+    """See to it that no new attempt gets a number up to this one."""
+    connection.execute(query("start_sequence"), {"attempt": attempt})
+    connection.execute(query("raise_sequence"), {"attempt": attempt})
+
+
 def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str, Artifact, int]]) -> None:
     """Write down new times of files whose bytes are the same, so that they are not hashed again."""
     rows = [
@@ -325,15 +324,12 @@ def touch(connection: sqlite3.Connection, manifest: str, touched: list[tuple[str
 
 
 def _tokens(usage: Usage | None) -> dict[str, int | None]:
-    return {
-        "prompt_tokens": usage.prompt_tokens if usage else None,
-        "image_tokens": usage.image_tokens if usage else None,
-        "text_tokens": usage.text_tokens if usage else None,
-    }
+    return {name: None if usage is None else getattr(usage, name) for name in TOKENS}
 
 
-_FLAGS = msgspec.json.Decoder(dict[str, str])
-Columns = tuple[Any, ...]  # columns as SQLite has them; the functions at the end give them their types
+# -- past attempts, runs and money ------------------------------------------------------------------------------------
+
+_FLAGS: Final = msgspec.json.Decoder(dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -403,8 +399,24 @@ class RunSnapshot:
     asked: dict[TaskState, int]  # tasks it has asked for
     in_flight: int
     images: int
+    seen_at: datetime
     workers: int = 0  # sender processes; 0: it sends itself
     workers_lost: int = 0
+
+    @property
+    def left(self) -> int:
+        """Return how many tasks it will still ask for, those in flight included."""
+        return max(0, self.due - sum(self.asked.values()) + self.in_flight)
+
+    @property
+    def per_s(self) -> float | None:
+        """Return the images a second since it began; None: none yet."""
+        seconds = (self.seen_at - self.started_at).total_seconds()
+        return self.images / seconds if self.images and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.per_s is None else self.left / self.per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -463,10 +475,8 @@ def known_of(row: Columns) -> Known:
     )
 
 
-def attempt_of(row: Columns) -> PastAttempt:
-    """Read the columns of `attempts`."""
-    names = list(PastAttempt.__dataclass_fields__)
-    values = dict(zip(names, row, strict=True))
-    values["sent_at"] = from_us(values["sent_at"])
-    values["ended_at"] = None if values["ended_at"] is None else from_us(values["ended_at"])
-    return PastAttempt(**values)
+def read(kind: "type[D]", row: Columns) -> "D":
+    """Make one of the dataclasses above from columns in the order of its fields."""
+    named = dict(zip((field.name for field in fields(kind)), row, strict=True))
+    moments = {name: from_us(named[name]) for name in MOMENTS & named.keys() if named[name] is not None}
+    return kind(**named | moments)

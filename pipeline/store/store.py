@@ -10,41 +10,36 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
-from pathlib import Path
-from typing import Final, Self, TypeVar, Unpack
+from typing import Self, TypeVar
 
-from pipeline import __version__
 from pipeline.buckets import Bucket
 from pipeline.errors import InputError
 from pipeline.failpoint import reach
-from pipeline.model import Artifact, Attempt, BucketUrl, Failure, Task, TaskState
+from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
-from pipeline.store.images import StoredImages
+from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger import Awaiting
 from pipeline.store.ledger_file import query, to_us
-from pipeline.store.maintenance import Maintenance, Mover
+from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
 from pipeline.store.recovery import Recoverer
-from pipeline.store.resources import StoreOptions, StoreResources, StoreSettings, WriterPool, open_resources
+from pipeline.store.resources import StoreResources, StoreSettings, open_resources
 
 T = TypeVar("T")
-BUCKET_WORKERS: Final = 32  # images put at once: each waits for the service, not for a CPU
 
 
 class Store:
     """What must last. All methods may be called concurrently; every one survives the cancellation of its caller."""
 
-    def __init__(self, settings: StoreSettings, resources: StoreResources) -> None:
+    def __init__(self, resources: StoreResources) -> None:
         """Use `Store.open`."""
-        self._settings = settings
+        self._settings = resources.settings
         self._resources = resources
         self._ledger = resources.ledger
-        self._bucket = resources.outputs if isinstance(resources.outputs, Bucket) else None
-        self._pool = WriterPool(max(settings.workers, BUCKET_WORKERS) if self._bucket else settings.workers)
-        self.images = StoredImages(settings, resources, self._pool, received=self._receive)
-        self._mover = Mover(settings, resources)
-        self._mender = Maintenance(settings, resources)
+        self._pool = WriterPool(resources.settings.threads)
+        self.images = StoredImages(resources, self._pool, received=self._receive)
+        self._maintenance = Maintenance(resources)
         self._awaiting = Awaiting()
         self._is_closed = False
         self._found: dict[str, int] = {}  # as the present run has it
@@ -57,26 +52,15 @@ class Store:
         return f"<Store {self._settings.output_dir}, {self._pool!r}>"
 
     @classmethod
-    async def open(
-        cls,
-        *,
-        output_dir: Path | BucketUrl,
-        state_dir: Path,
-        manifest: str,
-        is_play_money: bool,
-        **options: Unpack[StoreOptions],
-    ) -> Self:
-        """Open or create; `options` are the further fields of `StoreSettings`.
+    async def open(cls, settings: StoreSettings) -> Self:
+        """Open or create.
 
         Raises InputError: a directory cannot be used, or other money lies there. LedgerError, StorageError, TryLater.
         MemoryError: there are not enough threads.
         """
-        settings = StoreSettings(
-            output_dir=output_dir, state_dir=state_dir, manifest=manifest, is_play_money=is_play_money, **options
-        )
         resources = await asyncio.to_thread(open_resources, settings)
         try:
-            return cls(settings, resources)
+            return cls(resources)
         except MemoryError:
             resources.close()
             raise
@@ -94,38 +78,29 @@ class Store:
 
     async def settle_late(self) -> Recovery:
         """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
-        recoverer = Recoverer(self._settings, self._resources)
-        return await self._pool.finish(recoverer.settle_late)
+        return await self._pool.finish(Recoverer(self._resources).settle_late)
 
     # --- a run
 
     async def recover(self) -> Recovery:
         """Bring disk and ledger together after whatever happened; before anything is sent."""
-        recoverer = Recoverer(self._settings, self._resources)
-        return await self._pool.finish(recoverer.run)
+        return await self._pool.finish(Recoverer(self._resources).run)
 
     async def begin_run(self, *, manifest_sha256: str, found: Mapping[str, int] | None = None) -> int:
         """Write a run down; return its number. `found`: due tasks (`due`), and those that are not by state.
 
         Raises InputError, StorageError: its bucket cannot be written to.
         """
-        if self._bucket is not None:
-            await self._pool.run(self._bucket.prove)
-        manifest = self._manifest_row()
-        run = {
-            "manifest": self._settings.manifest,
-            "manifest_sha256": manifest_sha256,
-            "version": __version__,
-            "now": self._now(),
-            "found": "" if found is None else json.dumps(found),
-        }
+        if isinstance(self._resources.outputs, Bucket):
+            await self._pool.run(self._resources.outputs.prove)
+        manifest, now = self._settings.manifest_row, self._settings.now_us()
         self._found = dict(found or {})
-        return await self._committed(lambda c: _begin_run(c, manifest, run))
+        text = "" if found is None else json.dumps(found)
+        return await self._committed(lambda c: rows.begin_run(c, manifest, now=now, sha256=manifest_sha256, found=text))
 
     async def end_run(self, run: int, *, exit: int, reason: str = "") -> None:  # noqa: A002 - its name everywhere
         """Write down how a run ended."""
-        values = {"run": run, "exit": exit, "reason": rows.text(reason), "now": self._now()}
-        await self._committed(lambda c: _execute(c, "end_run", values))
+        await self._change("end_run", run=run, exit=exit, reason=rows.text(reason))
 
     def count_workers(self, run: int, *, started: int, lost: int) -> None:
         """Write down how many workers a run has, for who looks at it meanwhile; nobody waits for it."""
@@ -144,7 +119,7 @@ class Store:
             components(task.name or "/")
         except ValueError as error:
             raise InputError(f"{task.id}: the output name is {error}") from error
-        row = rows.task_row(task, manifest=self._settings.manifest, now=self._now())
+        row = rows.task_row(task, manifest=self._settings.manifest, now=self._settings.now_us())
         record = rows.record_of(task, self._settings.state_dir)
         written: list[Attempt] = []
 
@@ -163,7 +138,7 @@ class Store:
 
     def _withdraw(self, future: "Future[Attempt]", written: list[Attempt]) -> None:
         """Take back an attempt nobody waits for; the ledger keeps order, so it has been written or never will be."""
-        now = self._now()
+        now = self._settings.now_us()
         if not future.cancel():
             self._ledger.submit(
                 lambda c: [_execute(c, "withdraw_attempt", {"attempt": each.id, "now": now}) for each in written]
@@ -174,7 +149,7 @@ class Store:
 
         Raises LedgerError, StorageError, TryLater: the image is kept, and the next `recover` records it.
         """
-        now = self._now()
+        now = self._settings.now_us()
         await self._committed(
             lambda c: rows.finish(c, attempt.id, artifact, cost=cost_microusd, now=now, seconds=seconds)
         )
@@ -192,7 +167,7 @@ class Store:
         seconds: float,
     ) -> None:
         """Record an attempt that left no image under a final name. Raises LedgerError, StorageError."""
-        now = self._now()
+        now = self._settings.now_us()
         await self._committed(
             lambda c: rows.close(
                 c,
@@ -209,20 +184,14 @@ class Store:
     async def fail(self, ids: Collection[str]) -> int:
         """Record these tasks as failed where they are pending; return how many."""
         values = [
-            {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._now()} for task_id in ids
+            {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._settings.now_us()}
+            for task_id in ids
         ]
         return await self._committed(lambda c: c.executemany(query("fail_task"), values).rowcount)
 
-    async def move(self, task_id: str, name: str) -> Artifact:
-        """Give a done image the output name `name`, without a request.
-
-        Raises Conflict: the name is taken. StorageError.
-        """
-        return await self._pool.finish(self._mover.move, task_id, name)
-
     async def maintain(self, order: Callable[[Maintenance], T]) -> T:
         """Carry out one order of `Maintenance`; raises what it raises."""
-        return await self._pool.finish(order, self._mender)
+        return await self._pool.finish(order, self._maintenance)
 
     # --- between runs
 
@@ -231,33 +200,31 @@ class Store:
 
         It binds this provider, key and the model that a request of `run` was refused for.
         """
-        values = {"not_before": to_us(not_before), "reason": rows.text(reason), "now": self._now()}
-        values |= {"run": run, "provider": rows.text(provider), "key": key}
-        await self._committed(lambda c: _execute(c, "set_hold", values))
+        await self._change(
+            "set_hold",
+            run=run,
+            provider=rows.text(provider),
+            key=key,
+            not_before=to_us(not_before),
+            reason=rows.text(reason),
+        )
 
     async def forget_holds(self, *, provider: str, key: str) -> None:
         """Forget what binds a provider and key."""
-        values: dict[str, object] = {"provider": rows.text(provider), "key": key}
-        await self._committed(lambda c: _execute(c, "forget_holds", values))
+        await self._change("forget_holds", provider=rows.text(provider), key=key)
 
     async def forget_void_holds(self, *, later: datetime) -> None:
         """Forget holds that were written later than this: by a clock that was ahead."""
-        await self._committed(lambda c: _execute(c, "forget_void_holds", {"later": to_us(later)}))
+        await self._change("forget_void_holds", later=to_us(later))
 
     async def write_doubt(self, reason: str) -> None:
         """Remember that more may have been spent than is written here, from now on, and why."""
-        manifest, now = self._manifest_row(), self._now()
-        text = f"{rows.REBUILT}: {reason}"
-
-        def work(connection: sqlite3.Connection) -> int:
-            _execute(connection, "set_manifest", manifest)
-            return rows.rebuilt_run(connection, manifest=self._settings.manifest, reason=text, now=now)
-
-        await self._committed(work)
+        manifest, now = self._settings.manifest_row, self._settings.now_us()
+        await self._committed(lambda c: rows.rebuilt_run(c, manifest, doubt=reason, now=now))
 
     async def release(self, states: Collection[TaskState], ids: Collection[str] | None = None) -> int:
         """Make tasks of these states due again (None: all of them); return how many. Their history stays."""
-        values = {"manifest": self._settings.manifest, "now": self._now()}
+        values = {"manifest": self._settings.manifest, "now": self._settings.now_us()}
         return await self._committed(lambda c: _release(c, states, ids, values))
 
     async def remember_digests(self, digests: Iterable[tuple[str, int, int, str, str]]) -> None:
@@ -287,14 +254,10 @@ class Store:
     def _receive(self, attempt: int, sha256: str, path: str) -> None:
         self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))
 
-    # --- waiting
-
-    def _manifest_row(self) -> dict[str, object]:
-        output = rows.relative_bytes(self._settings.output_dir, self._settings.state_dir)
-        return {"manifest": self._settings.manifest, "output": output}
-
-    def _now(self) -> int:
-        return to_us(self._settings.clock())
+    async def _change(self, name: str, **values: object) -> int:
+        """Carry out one statement; return how many rows it changed."""
+        values["now"] = self._settings.now_us()
+        return await self._committed(lambda c: _execute(c, name, values))
 
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
@@ -303,13 +266,6 @@ class Store:
 
 def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:
     return connection.execute(query(name), values).rowcount
-
-
-def _begin_run(connection: sqlite3.Connection, manifest: dict[str, object], run: dict[str, object]) -> int:
-    _execute(connection, "set_manifest", manifest)
-    number = connection.execute(query("begin_run"), run).lastrowid
-    assert number is not None
-    return number
 
 
 def _release(

@@ -1,7 +1,8 @@
 """What a terminal or a log shows, one module for each verb that needs one. Nothing here reads ledger or files.
 
+console    the console; sentences, lines and tables on it
 logs       log records of a run, as text or JSON lines
-progress   the progress of a run, drawn in place on a terminal or as lines
+progress   the progress of a run, redrawn in place on a terminal or as lines
 run        the summary of a run
 plan       a plan and its price
 explain    the origin of one image, the history of one task

@@ -7,11 +7,11 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from pipeline.model import Artifact, TaskState
-from pipeline.text import InUsd, InUsdOrNone, count, duration, money, size, usd, usd_or_none, visible
+from pipeline.text import InUsd, InUsdOrNone, as_json, count, duration, money, size, visible
+from pipeline.view.console import show_line, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,10 +50,9 @@ def facts(lines: Iterable[tuple[str, str]], console: "Console") -> None:
     from rich.text import Text
 
     for name, value in lines:
-        first, *more = value.splitlines() or [""]
-        console.print(Text.assemble((f"{name:<12}", "bold"), visible(first)), soft_wrap=True)
-        for line in more:
-            console.print(Text(f"{'':<12}{visible(line)}"), soft_wrap=True)
+        for number, line in enumerate(value.splitlines() or [""]):
+            head = (f"{'' if number else name:<12}", "bold")
+            console.print(Text.assemble(head, visible(line)), soft_wrap=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,70 +96,37 @@ class TaskHistory:
 
 def task_json(task: StatusTask) -> dict[str, object]:
     """Return one line of `status --tasks --json`."""
-    artifact = task.artifact
     return {
-        "id": task.id,
-        "job": task.job,
-        "state": task.state.value,
-        "path": artifact and artifact.path,
-        "sha256": artifact and artifact.sha256,
-        "mime": artifact and artifact.mime,
-        "width": artifact and artifact.width,
-        "height": artifact and artifact.height,
-        "attempts": task.attempts,
-        "cost_usd": usd(task.cost_microusd),
-        "reason": task.reason,
+        **as_json(task, "id", "job", "state"),
+        **as_json(task.artifact, "path", "sha256", "mime", "width", "height"),
+        **as_json(task, "attempts", "cost_microusd", "reason"),
     }
 
 
 def show_history(history: TaskHistory, console: "Console", *, is_play_money: bool) -> None:
     """Print one task's whole history: where it stands, every attempt, and what each of them asked for."""
-    from rich.text import Text
-
-    task = history.task
+    task, made = history.task, history.task.artifact
     cost = money(task.cost_microusd, is_play_money)
-    head = f"{visible(task.id)}: {task.state.value}, {count(task.attempts, 'attempt')}, {cost}"
-    console.print(Text(head, "bold"), soft_wrap=True)
+    show_line(f"{task.id}: {task.state}, {count(task.attempts, 'attempt')}, {cost}", console, "bold")
     if task.reason:
-        console.print(Text(visible(task.reason)), soft_wrap=True)
-    if task.artifact is not None:
-        made = task.artifact
-        text = f"{visible(made.path)}  {made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
-        console.print(Text(text), soft_wrap=True)
+        show_line(task.reason, console)
+    if made is not None:
+        what = f"{made.width} × {made.height}  {size(made.size_bytes)}  sha256 {made.sha256}"
+        show_line(f"{made.path}  {what}", console)
     if history.attempts:
         show_attempts(history.attempts, console, is_play_money=is_play_money)
     for when, request in history.asked:
-        console.print(Text(f"\n{when}", "bold"))
+        console.print()
+        show_line(when, console, "bold")
         facts(request_lines(request), console)
-
-
-def table_of(*headers: tuple[str, bool]) -> "Table":
-    """Return an empty table; True: numbers, to the right."""
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for header, is_number in headers:
-        table.add_column(header, justify="right" if is_number else "left", overflow="fold")
-    return table
 
 
 def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
     """Print one line for each attempt, then the request ids: whole, because a support desk asks for them."""
     from rich.text import Text
 
-    console.print(_attempts(attempts, is_play_money))
-    for one in attempts:
-        if one.request_id:
-            console.print(Text(f"attempt {one.attempt}: request id {visible(one.request_id)}"), soft_wrap=True)
-
-
-def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
-    from rich.text import Text
-
-    table = table_of(
-        ("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False)
-    )
+    columns = (("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False))
+    table = table_of(*columns)
     for column in table.columns[:-1]:
         column.no_wrap = True  # what is narrow stays whole, the reason takes what is left
     for one in attempts:
@@ -169,7 +135,10 @@ def _attempts(attempts: Sequence[AttemptLine], is_play_money: bool) -> "Table":
             cost = f"maybe {money(one.unknown_microusd, is_play_money)}"
         took = "" if one.seconds is None else duration(one.seconds)
         table.add_row(str(one.attempt), one.sent_at, one.outcome, took, cost, Text(visible(one.reason)))
-    return table
+    console.print(table)
+    for one in attempts:
+        if one.request_id:
+            show_line(f"attempt {one.attempt}: request id {one.request_id}", console)
 
 
 class FileState(StrEnum):
@@ -227,63 +196,27 @@ class Explanation:
 def explain_json(image: Explanation) -> dict[str, object]:
     """Return the object of `explain --json`."""
     request = image.request
+    made = ("state_dir", "recorded_path", "run", "attempt", "made_at", "model_version", "request_id", "response_id")
     return {
-        "path": image.path,
-        "standing": image.standing.value,
-        "sha256": image.sha256,
-        "manifest": image.manifest,
-        "task": image.task,
-        "job": image.job,
-        "row": image.row,
-        "variant": image.variant,
-        "prompt": request and request.prompt,
-        "system": request and request.system,
-        "model": request and request.model,
-        "parameters": request and dict(request.parameters),
+        **as_json(image, "path", "standing", "sha256", "manifest", "task", "job", "row", "variant"),
+        **as_json(request, "prompt", "system", "model", "parameters"),
         "inputs": request and [{"path": path, "sha256": sha256} for path, sha256 in request.inputs],
-        "matrix": request and dict(request.matrix),
-        "fields": request and dict(request.fields),
-        "tags": request and list(request.tags),
-        "state_dir": image.state_dir,
-        "recorded_path": image.recorded_path,
-        "run": image.run,
-        "attempt": image.attempt,
-        "made_at": image.made_at,
-        "model_version": image.model_version,
-        "request_id": image.request_id,
-        "response_id": image.response_id,
-        "price_usd": usd_or_none(image.price_microusd),
-        "task_usd": usd_or_none(image.task_microusd),
-        "attempts": [_attempt_json(attempt) for attempt in image.attempts],
+        **as_json(request, "matrix", "fields", "tags"),
+        **as_json(image, *made, "price_microusd", "task_microusd"),
+        "attempts": [as_json(attempt) for attempt in image.attempts],
         "signed": image.is_signed,
-        "notes": list(image.notes),
-    }
-
-
-def _attempt_json(attempt: AttemptLine) -> dict[str, object]:
-    return {
-        "attempt": attempt.attempt,
-        "sent_at": attempt.sent_at,
-        "outcome": attempt.outcome,
-        "seconds": attempt.seconds,
-        "cost_usd": usd(attempt.cost_microusd),
-        "unknown_usd": usd(attempt.unknown_microusd),
-        "reason": attempt.reason,
-        "request_id": attempt.request_id,
-        "prompt": attempt.prompt,
+        "notes": image.notes,
     }
 
 
 def show_explanation(image: Explanation, console: "Console") -> None:
     """Print what is known, one fact a line, then every attempt of the task."""
-    from rich.text import Text
-
     facts(_lines(image), console)
     if image.attempts:
         console.print()
         show_attempts(image.attempts, console, is_play_money=image.is_play_money)
     for note in image.notes:
-        console.print(Text(f"note: {visible(note)}"), soft_wrap=True)
+        show_line(f"note: {note}", console)
 
 
 def _lines(image: Explanation) -> Iterator[tuple[str, str]]:
@@ -291,7 +224,7 @@ def _lines(image: Explanation) -> Iterator[tuple[str, str]]:
     if image.recorded_path is not None and image.standing in (FileState.COPY, FileState.SUPERSEDED):
         yield "now", image.recorded_path
     if image.is_signed:
-        yield "signature", "C2PA, by who made the image; a conversion or an edit loses it"
+        yield "signature", "C2PA, by the maker of the image; a conversion or an edit removes it"
     yield "task", image.task
     yield "manifest", image.manifest
     if image.request is not None:

@@ -1,11 +1,12 @@
 """Shows a plan and its price, or the JSON of `plan --json`."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from pipeline.text import InUsdOrNone, clipped, count, duration, money, usd_or_none, visible
-from pipeline.view.run import say
+from pipeline.text import InUsdOrNone, clipped, count, duration, money, visible
+from pipeline.view.console import say, show_line, table_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,27 +78,27 @@ class PlanBill:
 
 def plan_json(bill: PlanBill) -> dict[str, object]:
     """Return the object of `plan --json`."""
-    reasons: dict[str, int] = {}
+    reasons: Counter[str] = Counter()
     for line in bill.lines:
         if line.is_due or line.reason == "renamed":
-            reasons[line.reason] = reasons.get(line.reason, 0) + line.tasks
+            reasons[line.reason] += line.tasks
     return {
         "tasks": bill.total,
         "due": bill.due,
         "skip": bill.total - bill.due,
         "reasons": reasons,
-        "cost_usd": {"min": usd_or_none(bill.min_microusd), "max": usd_or_none(bill.max_microusd)},
-        "problems": list(bill.problems),
+        "cost_usd": {"min": bill.min_usd, "max": bill.max_usd},
+        "problems": bill.problems,
         "seconds": None if bill.forecast is None else round(bill.forecast.seconds, 1),
-        "duplicates": {"tasks": bill.alike, "cost_usd": usd_or_none(bill.alike_microusd)},
+        "duplicates": {"tasks": bill.alike, "cost_usd": bill.alike_usd},
         "groups": [_group_json(line) for line in bill.lines],
-        "notes": list(bill.notes),
+        "notes": bill.notes,
         "samples": [{"name": name, "prompt": prompt} for name, prompt in bill.samples],
     }
 
 
 def _group_json(line: PlanLine) -> dict[str, object]:
-    price = usd_or_none(line.price_microusd) if line.is_due else 0.0
+    price = line.price_usd if line.is_due else 0.0
     return {"job": line.job, "why": line.reason, "tasks": line.tasks, "due": line.is_due, "cost_usd": price}
 
 
@@ -113,7 +114,7 @@ def show_plan(bill: PlanBill, console: "Console") -> None:
         for text in texts[:_MOST_SHOWN]:
             say(f"{title}: {visible(text)}", console)
         if len(texts) > _MOST_SHOWN:
-            console.print(f"{title}: and {len(texts) - _MOST_SHOWN:,} more", highlight=False)
+            show_line(f"{title}: and {len(texts) - _MOST_SHOWN:,} more", console)
 
 
 def plan_sentence(bill: PlanBill) -> str:
@@ -135,20 +136,17 @@ def plan_sentence(bill: PlanBill) -> str:
 def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
     """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
 
-    What is asked for twice is paid for twice, so it has a line of its own.
+    Duplicates are paid for twice, so they have a line of their own.
     """
-    from rich import box
-    from rich.table import Table
-
-    padding = 0 if is_narrow else (0, 1)
-    table = Table(
-        box=box.SIMPLE_HEAD, padding=padding, show_edge=False, pad_edge=False, show_footer=True, footer_style="bold"
-    )
-    table.add_column("job", "in total", overflow="fold")
-    table.add_column("why", f"{bill.due:,} due", overflow="fold", min_width=len("unchanged"))
-    table.add_column("tasks", f"{bill.total:,}", justify="right", no_wrap=True)
-    table.add_column("price", _price(bill.min_microusd, bill) if bill.due else "", justify="right", no_wrap=True)
-    jobs = _by_job(bill.lines)
+    columns = (("job", False), ("why", False), ("tasks", True), ("price", True))
+    table = table_of(*columns, padding=0 if is_narrow else (0, 1), show_footer=True, footer_style="bold")
+    least = _price(bill.min_microusd, bill) if bill.due else ""
+    for column, footer in zip(table.columns, ("in total", f"{bill.due:,} due", f"{bill.total:,}", least), strict=True):
+        column.footer = footer
+    table.columns[1].min_width = len("unchanged")
+    jobs: dict[str, list[PlanLine]] = {}
+    for line in bill.lines:
+        jobs.setdefault(line.job, []).append(line)
     for job, lines in jobs.items():
         _add_rows(table, job, lines, bill)
     if len(jobs) > 1 and len(bill.lines) > len(jobs):
@@ -156,7 +154,7 @@ def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
         _add_rows(table, "all jobs", _sums(bill.lines), bill)
     if bill.alike:
         table.add_section()
-        table.add_row("of these", "asked twice", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
+        table.add_row("of these", "duplicates", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
     return table
 
 
@@ -171,27 +169,15 @@ def _add_rows(table: "Table", name: str, lines: Iterable[PlanLine], bill: PlanBi
         name = ""
 
 
-def _by_job(lines: Iterable[PlanLine]) -> dict[str, list[PlanLine]]:
-    """Group lines by job in the order of their first line."""
-    jobs: dict[str, list[PlanLine]] = {}
-    for line in lines:
-        jobs.setdefault(line.job, []).append(line)
-    return jobs
-
-
 def _sums(lines: Iterable[PlanLine]) -> list[PlanLine]:
     """Sum up the lines of one reason over all jobs."""
     sums: dict[tuple[str, bool], PlanLine] = {}
     for line in lines:
-        key = (line.reason, line.is_due)
-        sums[key] = line if key not in sums else _joined(sums[key], line)
+        one = sums.setdefault((line.reason, line.is_due), replace(line, tasks=0, price_microusd=0))
+        prices = (one.price_microusd, line.price_microusd)
+        price = None if prices[0] is None or prices[1] is None else prices[0] + prices[1]
+        sums[line.reason, line.is_due] = replace(one, tasks=one.tasks + line.tasks, price_microusd=price)
     return list(sums.values())
-
-
-def _joined(one: PlanLine, other: PlanLine) -> PlanLine:
-    prices = (one.price_microusd, other.price_microusd)
-    price = None if prices[0] is None or prices[1] is None else prices[0] + prices[1]
-    return replace(one, tasks=one.tasks + other.tasks, price_microusd=price)
 
 
 def _price(microusd: int | None, bill: PlanBill) -> str:

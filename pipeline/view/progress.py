@@ -1,23 +1,21 @@
 """The progress of a run (done, pace, time left, last failures): a few lines redrawn in place, plain lines, or nothing.
 
-Rich refreshes ten times a second in its own thread, which only reads. Plain lines: one at most in `every_s` seconds,
-written when something happens, so that an idle process stays silent. A terminal or stream that closes ends the view,
-never the run. Spend is shown from the gauge.
+Rich refreshes ten times a second in its own thread, which only reads. Plain lines: one at most every `EVERY_S`, written
+when something happens, so that an idle process stays silent. A terminal or stream that closes ends the view, never the
+run. Spend is that of the gauge.
 """
 
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Final, Literal
 
 from pipeline.engine.events import (
     Event,
     Gauge,
     Halted,
-    Paused,
+    Listener,
     RetryScheduled,
     RunEnded,
     RunStarted,
@@ -30,27 +28,21 @@ from pipeline.model import TaskState
 from pipeline.text import clipped, count, duration, money, visible
 
 if TYPE_CHECKING:
-    from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.console import Console
     from rich.text import Text
 
-
-_WINDOW_S = 60.0  # pace is that of the last minute, so that a slow start is soon forgotten
-_FEWEST = 3  # images before a pace is shown at all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """One task that ended without an image, as the last failures show it."""
-
-    task_id: str
-    state: TaskState
-    reason: str
+EVERY_S: Final = 10.0  # between plain lines
+_WINDOW_S: Final = 60.0  # pace is that of the last minute, so that a slow start is soon forgotten
+_FEWEST: Final = 3  # images before a pace is shown at all
+_SLOWEST: Final = 0.1  # images a second, below which the pace is shown in images a minute
+_REFRESH_PER_SECOND: Final = 10
+_SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
 def halt_text(event: Halted) -> str:
     """Say why a run stops, and what a second signal does."""
     is_signal = event.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
-    return f"{event.reason}; once more to stop waiting" if is_signal else event.reason
+    return f"{event.reason}; a second signal stops waiting" if is_signal else event.reason
 
 
 class ProgressCounts:
@@ -59,18 +51,17 @@ class ProgressCounts:
     def __init__(self, total: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._began = clock()
-        self._moments: deque[float] = deque()  # of settled tasks within the window
+        self._moments: deque[float] = deque()  # of images within the window
         self.total = total
         self.skipped = 0
         self.states: Counter[TaskState] = Counter()
         self.retries = 0
         self.retry_reason = ""  # of the last one
-        self.pauses = 0
         self.budget_microusd: int | None = None
         self.is_play_money = False
         self.halt_reason: str | None = None
         self.summary: RunSummary | None = None
-        self.troubles: deque[Trouble] = deque(maxlen=3)
+        self.troubles: deque[TaskEnded] = deque(maxlen=3)  # the last tasks that ended without an image
 
     def __repr__(self) -> str:
         return f"<ProgressCounts {self.settled}/{self.total}, {self.retries} retries>"
@@ -88,8 +79,6 @@ class ProgressCounts:
                 self.retries, self.retry_reason = self.retries + 1, event.reason
             case TaskEnded():
                 self._settle(event)
-            case Paused():
-                self.pauses += 1
             case Halted():
                 self.halt_reason = self.halt_reason or halt_text(event)
             case RunEnded():
@@ -102,12 +91,12 @@ class ProgressCounts:
         if event.state is TaskState.DONE:
             self._moments.append(self._clock())
         elif event.state is not TaskState.PENDING:
-            self.troubles.append(Trouble(task_id=event.task_id, state=event.state, reason=event.reason))
+            self.troubles.append(event)
 
     @property
     def settled(self) -> int:
         """Tasks that need nothing more from this run, those done before it included."""
-        return self.skipped + sum(n for state, n in self.states.items() if state is not TaskState.PENDING)
+        return self.skipped + self.states.total() - self.states[TaskState.PENDING]
 
     @property
     def elapsed_s(self) -> float:
@@ -125,54 +114,72 @@ class ProgressCounts:
 
     @property
     def left_s(self) -> float | None:
-        """Seconds to go at the present pace; None while nobody can tell."""
+        """Seconds to go at the present pace; None while it is not known."""
         pace = self.per_second
         return None if pace is None else max(self.total - self.settled, 0) / pace
 
 
-class Stream(Protocol):
-    """What lines are written to."""
-
-    def write(self, text: str, /) -> object: ...
-
-    def flush(self) -> object: ...
+# -- what is shown, in parts --------------------------------------------------------------------------------------
 
 
-class PlainProgress:
-    """A listener that writes `progress: 120/1,000 ...` lines; without a stream it shows nothing."""
+def _pace(counts: ProgressCounts) -> list[str]:
+    pace = counts.per_second
+    if pace is None:
+        return []
+    return [f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"]
 
-    def __init__(
-        self,
-        *,
-        total: int,
-        gauge: Callable[[], Gauge],
-        stream: Stream | None,
-        clock: Callable[[], float] = time.monotonic,
-        every_s: float = 10.0,
-    ) -> None:
-        self._tally = ProgressCounts(total, clock)
+
+def _workers(gauge: Gauge) -> list[str]:
+    """Return `3 of 4 workers, 2 lost` where workers send."""
+    if (workers := gauge.workers) is None:
+        return []
+    lost = f", {workers.lost} lost" if workers.lost else ""
+    return [f"{workers.ready} of {count(workers.started, 'worker')}{lost}"]
+
+
+def _spend(counts: ProgressCounts, gauge: Gauge) -> str:
+    """Return what is spent, what may have been, and the ceiling: `$4.68 + $0.04 unknown of $20.00`."""
+    text = money(gauge.spent_microusd, counts.is_play_money)
+    if gauge.unknown_microusd:
+        text += f" + {money(gauge.unknown_microusd)} unknown"
+    if counts.budget_microusd is not None:
+        text += f" of {money(counts.budget_microusd)}"
+    return text
+
+
+def _troubles(counts: ProgressCounts) -> list[str]:
+    """Return the counts that are not zero of tasks that ended without an image."""
+    states = (TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN, TaskState.CONFLICT)
+    return [f"{counts.states[state]:,} {state}" for state in states if counts.states[state]]
+
+
+def _retries(counts: ProgressCounts) -> list[str]:
+    """Return `3 retries (last: HTTP 503)`."""
+    if not counts.retries:
+        return []
+    return [f"{count(counts.retries, 'retry', 'retries')} (last: {clipped(counts.retry_reason, 40)})"]
+
+
+# -- plain lines --------------------------------------------------------------------------------------------------
+
+
+class ProgressLines:
+    """A listener that writes `progress: 120/1,000 ...` lines."""
+
+    def __init__(self, counts: ProgressCounts, gauge: Callable[[], Gauge], stream: IO[str]) -> None:
+        self._counts = counts
         self._gauge = gauge
-        self._stream = stream
-        self._clock = clock
-        self._every_s = every_s
-        self._last = clock()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        pass
+        self._stream: IO[str] | None = stream
+        self._last_s = counts.elapsed_s
 
     def __call__(self, event: Event) -> None:
-        self._tally.take(event)
-        now = self._clock()
+        self._counts.take(event)
+        now_s = self._counts.elapsed_s
         if isinstance(event, RunStarted):
-            self._last = now
-        elif isinstance(event, RunEnded) or now - self._last >= self._every_s:
-            self._last = now
-            self._write(progress_line(self._tally, self._gauge()))
+            self._last_s = now_s
+        elif isinstance(event, RunEnded) or now_s - self._last_s >= EVERY_S:
+            self._last_s = now_s
+            self._write(progress_line(self._counts, self._gauge()))
 
     def _write(self, line: str) -> None:
         if self._stream is None:
@@ -184,180 +191,113 @@ class PlainProgress:
             self._stream = None
 
 
-def progress_line(tally: ProgressCounts, gauge: Gauge) -> str:
+def progress_line(counts: ProgressCounts, gauge: Gauge) -> str:
     """Return `progress: 120/1,000, 4.1/s, 12 of 24 in flight, $4.68, 2 failed, 3 min 34 s to go`."""
-    parts = [f"progress: {tally.settled:,}/{tally.total:,}"]
-    if tally.per_second is not None:
-        parts.append(f"{tally.per_second:.1f}/s")
-    parts.append(f"{gauge.in_flight} of {gauge.limit} in flight")
-    parts += worker_counts(gauge)
-    parts.append(spend(tally, gauge))
-    parts += trouble_lines(tally)
-    if tally.retries:
-        parts.append(retries(tally))
+    parts = [f"progress: {counts.settled:,}/{counts.total:,}", *_pace(counts)]
+    parts += [f"{gauge.in_flight} of {gauge.limit} in flight", *_workers(gauge), _spend(counts, gauge)]
+    parts += [*_troubles(counts), *_retries(counts)]
     if gauge.pause_reason is not None:
         parts.append(f"paused {duration(gauge.pause_left_s)}: {clipped(gauge.pause_reason, 80)}")
-    if tally.halt_reason is not None:
-        parts.append(f"stopping: {clipped(tally.halt_reason, 80)}")
-    elif tally.left_s is not None and tally.settled < tally.total:
-        parts.append(f"{duration(tally.left_s)} to go")
+    if counts.halt_reason is not None:
+        parts.append(f"stopping: {clipped(counts.halt_reason, 80)}")
+    elif counts.left_s is not None and counts.settled < counts.total:
+        parts.append(f"{duration(counts.left_s)} to go")
     return ", ".join(parts)
 
 
-def worker_counts(gauge: Gauge) -> list[str]:
-    """Return `3 of 4 workers, 2 lost` where workers send."""
-    workers = gauge.workers
-    if workers is None:
-        return []
-    lost = f", {workers.lost} lost" if workers.lost else ""
-    return [f"{workers.ready} of {count(workers.started, 'worker')}{lost}"]
+# -- lines redrawn in place ---------------------------------------------------------------------------------------
 
 
-def spend(tally: ProgressCounts, gauge: Gauge) -> str:
-    """Return what is spent, what may have been, and the ceiling: `$4.68 + $0.04 unknown of $20.00`."""
-    text = money(gauge.spent_microusd, tally.is_play_money)
-    if gauge.unknown_microusd:
-        text += f" + {money(gauge.unknown_microusd)} unknown"
-    if tally.budget_microusd is not None:
-        text += f" of {money(tally.budget_microusd)}"
-    return text
+@contextmanager
+def _redrawn(counts: ProgressCounts, gauge: Callable[[], Gauge], console: "Console") -> Iterator[None]:
+    from rich.console import Group
+    from rich.live import Live
 
-
-def trouble_lines(tally: ProgressCounts) -> list[str]:
-    """Return the counts that are not zero of tasks that ended without an image."""
-    states = (TaskState.FAILED, TaskState.REFUSED, TaskState.UNKNOWN, TaskState.CONFLICT)
-    return [f"{tally.states[state]:,} {state.value}" for state in states if tally.states[state]]
-
-
-def retries(tally: ProgressCounts) -> str:
-    """Return `3 retries (last: HTTP 503)`."""
-    return f"{count(tally.retries, 'retry', 'retries')} (last: {clipped(tally.retry_reason, 40)})"
-
-
-_REFRESH_PER_SECOND = 10
-_SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
-_SLOWEST = 0.1  # images a second, below which the pace is told in images a minute
-
-
-class LiveProgress:
-    """A listener with a live view; `with` shows and ends it."""
-
-    def __init__(
-        self, *, total: int, gauge: Callable[[], Gauge], console: "Console", clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        from rich.live import Live as View
-
-        self._tally = ProgressCounts(total, clock)
-        self._gauge = gauge
-        self._view = View(
-            self,
-            console=console,
-            refresh_per_second=_REFRESH_PER_SECOND,
-            redirect_stdout=False,  # results are for pipes
-            vertical_overflow="crop",
-        )
-
-    def __enter__(self) -> Self:
-        self._view.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    view = Live(
+        console=console,
+        get_renderable=lambda: Group(*screen(counts, gauge(), console.width)),
+        refresh_per_second=_REFRESH_PER_SECOND,
+        redirect_stdout=False,  # results are for pipes
+        vertical_overflow="crop",
+    )
+    view.start()
+    try:
+        yield
+    finally:
         try:
-            self._view.stop()
+            view.stop()
         except (OSError, ValueError, SystemExit):  # rich exits on a broken pipe: the view is over, the run is not
-            self._view.console.quiet = True
-
-    def __call__(self, event: Event) -> None:
-        self._tally.take(event)
-
-    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
-        from rich.text import Text
-
-        width = max(options.max_width - len("^C"), 1)  # which a terminal writes where the cursor stands
-        for line in screen(self._tally, self._gauge(), width):
-            line.truncate(width, overflow="ellipsis")
-            line.no_wrap = True
-            yield line if line else Text(" ")
+            console.quiet = True
 
 
-def screen(tally: ProgressCounts, gauge: Gauge, width: int) -> Iterator["Text"]:
-    """Yield the lines of one picture: bar, pace and money, what holds it up, the last failures."""
+def screen(counts: ProgressCounts, gauge: Gauge, width: int) -> "Iterator[Text]":
+    """Yield the lines of one picture, none wider than the terminal: bar, figures, what delays it, the last failures."""
     from rich.text import Text
 
-    yield _bar(tally, width)
-    yield _pace(tally, gauge)
-    if gauge.pause_reason is not None:
-        reason = clipped(gauge.pause_reason, 200)
-        yield Text.assemble(("  paused ", "yellow"), f"{duration(gauge.pause_left_s)}: {reason}")
-    if tally.halt_reason is not None and tally.summary is None:
-        reason = clipped(tally.halt_reason, 200)
-        yield Text.assemble(("  stopping ", "yellow"), f"({gauge.in_flight} in flight are awaited): {reason}")
-    for trouble in tally.troubles:
-        style = "yellow" if trouble.state is TaskState.REFUSED else "red"
-        reason = clipped(trouble.reason, 200)
-        yield Text.assemble((f"  {trouble.state.value} ", style), visible(trouble.task_id), (f"  {reason}", "dim"))
+    room = max(width - len("^C"), 1)  # which a terminal writes where the cursor stands
+    for parts in ([*_bar(counts, room)], _figures(counts, gauge), *_delays(counts, gauge), *_failures(counts)):
+        line = Text.assemble(*parts, no_wrap=True)
+        line.truncate(room, overflow="ellipsis")
+        yield line
 
 
-def _bar(tally: ProgressCounts, width: int) -> "Text":
-    """`⠹ ━━━━━━━━───── 412/1,000  41 %  1 min 20 s to go`; the bar takes what room is left, from 8 cells on."""
-    from rich.text import Text
+Styled = tuple[str, str]  # a text and its style
 
-    share = tally.settled / tally.total if tally.total else 1.0
-    figures = f" {tally.settled:,}/{tally.total:,}  {int(share * 100)} %"
-    if tally.summary is not None:
-        figures += f"  in {duration(tally.summary.seconds)}"
-    elif tally.left_s is not None:
-        figures += f"  {duration(tally.left_s)} to go"
+
+def _bar(counts: ProgressCounts, width: int) -> Iterator[Styled]:
+    """`⠹ ━━━━━━━━───── 412/1,000  41 %  1 min 20 s to go`; the bar takes the space that is left, from 8 cells on."""
+    summary = counts.summary
+    share = counts.settled / counts.total if counts.total else 1.0
+    figures = f" {counts.settled:,}/{counts.total:,}  {int(share * 100)} %  "
+    if summary is not None:
+        sign, figures = "✓" if summary.exit is Exit.OK else "!", f"{figures}in {duration(summary.seconds)}"
     else:
-        figures += f"  {duration(tally.elapsed_s)}"
-    room = min(width - len(figures) - 2, 40)
-    text = Text.assemble((_sign(tally) + " ", "bold"))
-    if room >= 8:
-        full = int(room * min(share, 1.0))
-        text.append("━" * full, style="green" if tally.summary is not None else "cyan")
-        text.append("─" * (room - full), style="dim")
-    text.append(figures)
-    return text
+        sign = _SPINNER[int(counts.elapsed_s * _REFRESH_PER_SECOND) % len(_SPINNER)]
+        left_s = counts.left_s
+        figures += duration(counts.elapsed_s) if left_s is None else f"{duration(left_s)} to go"
+    yield f"{sign} ", "bold"
+    cells = min(width - len(figures) - 2, 40)
+    if cells >= 8:
+        full = int(cells * min(share, 1.0))
+        yield "━" * full, "cyan" if summary is None else "green"
+        yield "─" * (cells - full), "dim"
+    yield figures, ""
 
 
-def _sign(tally: ProgressCounts) -> str:
-    if tally.summary is None:
-        return _SPINNER[int(tally.elapsed_s * _REFRESH_PER_SECOND) % len(_SPINNER)]
-    return "✓" if int(tally.summary.exit) == 0 else "!"
-
-
-def _pace(tally: ProgressCounts, gauge: Gauge) -> "Text":
+def _figures(counts: ProgressCounts, gauge: Gauge) -> list[Styled]:
     """`  $4.68 of $20.00 · 4.1/s · 12 of 24 in flight · 2 failed · 3 retries (last: …)`, the most wanted first."""
-    from rich.text import Text
-
-    parts = [Text(spend(tally, gauge), style="bold")]
-    pace = tally.per_second
-    if pace is not None:
-        parts.append(Text(f"{pace:.1f}/s" if pace >= _SLOWEST else f"{pace * 60:.1f}/min"))
-    if tally.summary is None:
-        ceiling = f"{gauge.limit}" + (f" (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else "")
-        parts.append(Text(f"{gauge.in_flight} of {ceiling} in flight"))
-        parts += map(Text, worker_counts(gauge))
-    parts += [Text(part, style="red") for part in trouble_lines(tally)]
-    if tally.retries:
-        parts.append(Text(retries(tally), style="yellow"))
-    line = Text("  ")
+    parts = [(_spend(counts, gauge), "bold"), *((text, "") for text in _pace(counts))]
+    if counts.summary is None:
+        most = f" (at most {gauge.concurrency})" if gauge.limit < gauge.concurrency else ""
+        parts += [(text, "") for text in (f"{gauge.in_flight} of {gauge.limit}{most} in flight", *_workers(gauge))]
+    parts += [(text, "red") for text in _troubles(counts)]
+    parts += [(text, "yellow") for text in _retries(counts)]
+    line: list[Styled] = [("  ", "")]
     for part in parts:
-        line.append(" · " if line.plain.strip() else "", style="dim").append_text(part)
+        line += [part] if len(line) == 1 else [(" · ", "dim"), part]
     return line
 
 
-Mode = Literal["auto", "rich", "plain", "none"]
+def _delays(counts: ProgressCounts, gauge: Gauge) -> Iterator[list[Styled]]:
+    if gauge.pause_reason is not None:
+        reason = clipped(gauge.pause_reason, 200)
+        yield [("  paused ", "yellow"), (f"{duration(gauge.pause_left_s)}: {reason}", "")]
+    if counts.halt_reason is not None and counts.summary is None:
+        reason = clipped(counts.halt_reason, 200)
+        yield [("  stopping ", "yellow"), (f"({gauge.in_flight} in flight are awaited): {reason}", "")]
 
 
-class Progress(AbstractContextManager["Progress"], Protocol):
-    """A listener that is shown while its `with` block lasts."""
+def _failures(counts: ProgressCounts) -> Iterator[list[Styled]]:
+    for event in counts.troubles:
+        style = "yellow" if event.state is TaskState.REFUSED else "red"
+        reason = clipped(event.reason, 200)
+        yield [(f"  {event.state} ", style), (visible(event.task_id), ""), (f"  {reason}", "dim")]
 
-    def __call__(self, event: Event, /) -> None: ...
+
+Mode = Literal["rich", "plain", "none"]
 
 
+@contextmanager
 def progress(
     mode: Mode,
     *,
@@ -365,14 +305,17 @@ def progress(
     gauge: Callable[[], Gauge],
     console: "Console",
     clock: Callable[[], float] = time.monotonic,
-    is_quiet: bool = False,
-) -> Progress:
-    """Return the view for `--progress`; `auto` is rich on a terminal and plain elsewhere, `is_quiet` is none.
+) -> Iterator[Listener]:
+    """Show a run while the block lasts; its events go to the listener that is given.
 
     `gauge` is read from another thread and must only read. `console` writes to stderr.
     """
-    if is_quiet or mode == "none":
-        return PlainProgress(total=total, gauge=gauge, stream=None, clock=clock)
-    if mode == "rich" or (mode == "auto" and console.is_terminal and not console.is_dumb_terminal):
-        return LiveProgress(total=total, gauge=gauge, console=console, clock=clock)
-    return PlainProgress(total=total, gauge=gauge, stream=console.file, clock=clock)
+    counts = ProgressCounts(total, clock)
+    match mode:
+        case "rich":
+            with _redrawn(counts, gauge, console):
+                yield counts.take
+        case "plain":
+            yield ProgressLines(counts, gauge, console.file)
+        case "none":
+            yield counts.take

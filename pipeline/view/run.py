@@ -1,66 +1,24 @@
-"""Shows the summary of a run: the JSON of `run --json`, or a paragraph: one line when all is well, else the next step.
+"""The summary of a run: the JSON of `run --json`, or a paragraph (one line when all is well, else the next step)."""
 
-Words and commands to copy are never broken between lines; where there is no terminal, no line is.
-"""
-
-import re
-import textwrap
 from typing import TYPE_CHECKING
 
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit, ImgpipeError, TryLater
-from pipeline.text import count, duration, moment, money, size, usd, usd_or_none, visible
+from pipeline.text import as_json, count, duration, moment, money, size, usd, usd_or_none, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import Console
-
     from pipeline.engine.wallet import Excess
-
-
-_COMMAND = re.compile(r"imgpipe (?:[^\s),;`]+ ?)+")  # up to the sign that ends its part of the sentence
-_GLUE = "\0"  # no text on a terminal has one: `visible` writes it out
-
-
-def wrapped(text: str, width: int) -> str:
-    """Return `text` in lines of at most `width`, the second and later ones of a paragraph indented.
-
-    What is longer than a line and may not be broken (a command, a path) is left to the terminal.
-    """
-    glued = _COMMAND.sub(lambda match: match[0].rstrip().replace(" ", _GLUE) + match[0][len(match[0].rstrip()) :], text)
-    lines = [
-        line
-        for paragraph in glued.splitlines()
-        for line in textwrap.wrap(
-            paragraph, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
-        )
-        or [""]
-    ]
-    return "\n".join(lines).replace(_GLUE, " ")
-
-
-def say(text: str, console: "Console") -> None:
-    """Print text as sentences; files and pipes get each paragraph on one line."""
-    shown = wrapped(text, console.width) if console.is_terminal else text
-    console.print(shown, highlight=False, markup=False, soft_wrap=True)
 
 
 def run_json(summary: RunSummary) -> dict[str, object]:
     """Return the object that ends `run --json`; a conflict counts as failed there."""
-    workers = summary.workers
-    return {
+    names = ("total", "done", "skipped", "failed", "refused", "unknown", "pending")
+    document: dict[str, object] = {
         "run": summary.run,
         "exit": int(summary.exit),
-        "tasks": {
-            "total": summary.total,
-            "done": summary.done,
-            "skipped": summary.skipped,
-            "failed": summary.failed + summary.conflict,
-            "refused": summary.refused,
-            "unknown": summary.unknown,
-            "pending": summary.pending,
-        },
+        "tasks": as_json(summary, *names) | {"failed": summary.failed + summary.conflict},
         "attempts": summary.attempts,
         "cost_usd": {
             "spent": usd(summary.spent_microusd),
@@ -71,8 +29,8 @@ def run_json(summary: RunSummary) -> dict[str, object]:
         "bytes": summary.bytes,
         "seconds": round(summary.seconds, 3),
         "not_before": summary.not_before,
-        **({} if workers is None else {"workers": {"started": workers.started, "lost": workers.lost}}),
     }
+    return document if summary.workers is None else document | {"workers": as_json(summary.workers, "started", "lost")}
 
 
 def unrun_json(error: ImgpipeError) -> dict[str, object]:
@@ -93,7 +51,7 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     if summary.overrun_microusd:
         over = money(summary.overrun_microusd, summary.is_play_money)
         lines.append(
-            f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
+            f"Answers cost {over} more than was reserved for them; that is counted, and later requests reserve as much."
         )
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
@@ -116,7 +74,7 @@ def _first_line(summary: RunSummary) -> str:
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
     is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
-    verb = "Done" if is_well else "Finished with losses" if is_over else "Not finished"
+    verb = "Done" if is_well else "Finished with failures" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
     text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
@@ -132,13 +90,13 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     run = f"imgpipe run {manifest}"
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
-        (summary.failed, "failed", f"fix them, or ask again: imgpipe retry {manifest} --failed"),
-        (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
-        (summary.unknown, "unknown", f"maybe billed{price}; ask again: imgpipe retry {manifest} --unknown"),
+        (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
+        (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
+        (summary.unknown, "unknown", f"maybe billed{price}; retry: imgpipe retry {manifest} --unknown"),
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {whole}",
+            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole}",
         ),
         (
             summary.missing,

@@ -5,35 +5,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pipeline.model import Edit, TaskState
-from pipeline.text import count, duration, moment, money, usd, visible
-from pipeline.view.explain import StatusTask, table_of, task_json
-from pipeline.view.run import exceeded_lines, say
+from pipeline.text import as_json, count, duration, moment, money, usd, visible
+from pipeline.view.console import say, show_line, table_of
+from pipeline.view.explain import StatusTask, task_json
+from pipeline.view.run import exceeded_lines
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from pipeline.engine.wallet import Excess
-    from pipeline.store.rows import Cost, Unknown
+    from pipeline.store.rows import Cost, RunSnapshot, Unknown
 
 _MOST_UNKNOWN = 10  # listed for people; the JSON form has all
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunningNow:
-    """A run that goes on, at one moment."""
-
-    run: int
-    in_flight: int
-    images: int
-    left: int  # tasks it will still ask for, those in flight included
-    per_s: float | None  # images a second since it began; None: none yet
-    workers: int = 0  # sender processes; 0: it sends itself
-    workers_lost: int = 0
-
-    @property
-    def seconds_left(self) -> float | None:
-        return None if not self.per_s else self.left / self.per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +34,7 @@ class Status:
     holds: Sequence[str] = ()  # who asked to wait, until when, why
     is_play_money: bool = False
     missing: int = 0  # done, and their file is gone or was changed since
-    going: RunningNow | None = None  # a run that goes on beside this
+    going: "RunSnapshot | None" = None  # a run that goes on beside this
     command: str = "FILE"  # what is typed behind `imgpipe VERB` to mean the same manifest
     flags: Mapping[str, int] = field(default_factory=dict)  # done images in which a check found something
     edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
@@ -64,7 +48,7 @@ class Status:
 def status_json(status: Status) -> dict[str, object]:
     """Return the object of `status --json`."""
     return {
-        "tasks": {state.value: number for state, number in status.states.items()},
+        "tasks": status.states,
         "cost_usd": {
             "run": usd(status.run_microusd),
             "day": usd(status.day_microusd),
@@ -76,36 +60,32 @@ def status_json(status: Status) -> dict[str, object]:
                 "task": one.task_id,
                 "attempt": one.number,
                 "sent_at": moment(one.sent_at),
-                "price_usd": usd(one.price_microusd),
-                "request_id": one.request_id,
+                **as_json(one, "price_microusd", "request_id"),
             }
             for one in status.unknowns
         ],
         "not_before": status.not_before,
         "running": None if status.going is None else _running_json(status.going),
         "missing": status.missing,
-        "flagged": dict(status.flags),
+        "flagged": status.flags,
         **{edit.value: status.edits.get(edit, 0) for edit in Edit},
         "orphaned": status.orphaned,
     }
 
 
-def _running_json(going: RunningNow) -> dict[str, object]:
+def _running_json(going: "RunSnapshot") -> dict[str, object]:
     seconds = going.seconds_left
     return {
-        "run": going.run,
-        "in_flight": going.in_flight,
-        "images": going.images,
-        "left": going.left,
+        **as_json(going, "run", "in_flight", "images", "left"),
         "images_per_s": going.per_s and round(going.per_s, 3),
         "seconds_left": None if seconds is None else round(seconds, 1),
         **({"workers": {"started": going.workers, "lost": going.workers_lost}} if going.workers else {}),
     }
 
 
-def running_sentence(going: RunningNow) -> str:
-    """Return `Run 3 is going: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
-    text = f"Run {going.run} is going: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
+def running_sentence(going: "RunSnapshot") -> str:
+    """Return `Run 3 is in progress: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
+    text = f"Run {going.run} is in progress: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
     text += f" at {going.per_s:.2g} a second" if going.per_s else ""
     if going.workers:
         text += f", by {count(going.workers, 'worker')}"
@@ -133,17 +113,15 @@ def show_status(status: Status, console: "Console") -> None:
         say(text, console)
     for one in status.unknowns[:_MOST_UNKNOWN]:
         price = money(one.price_microusd, status.is_play_money)
-        text = f"unknown: {visible(one.task_id)}, attempt {one.number} sent {moment(one.sent_at)}, {price}"
-        text += f", request id {visible(one.request_id)}" if one.request_id is not None else ""
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        text = f"unknown: {one.task_id}, attempt {one.number} sent {moment(one.sent_at)}, {price}"
+        show_line(text + (f", request id {one.request_id}" if one.request_id is not None else ""), console)
     if len(status.unknowns) > _MOST_UNKNOWN:
-        console.print(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", highlight=False)
+        show_line(f"unknown: and {len(status.unknowns) - _MOST_UNKNOWN:,} more", console)
     for hold in status.holds:
         say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
-        command = f"`imgpipe run {visible(status.command)} --now`"
-        text = f"Nothing is sent before {status.not_before}; {command} sends all the same."
-        console.print(text, highlight=False, markup=False)
+        command = f"`imgpipe run {status.command} --now`"
+        show_line(f"Nothing is sent before {status.not_before}; {command} sends anyway.", console)
 
 
 def status_sentence(status: Status) -> str:
@@ -156,7 +134,7 @@ def status_sentence(status: Status) -> str:
     others |= {f"still to come ({reason})": number for reason, number in status.to_come.items()}
     rest = ", ".join(f"{n:,} {name}" for name, n in others.items() if n)
     if total == 0:
-        return "All images were removed and are not wanted." if absent else "No task is selected."
+        return "All images were removed, and that was accepted." if absent else "No task is selected."
     if not rest:
         return "The image is there." if total == 1 else f"All {total:,} images are there."
     return f"{there:,} of {count(total, 'image')} {'is' if there == 1 else 'are'} there; {rest}."
@@ -164,7 +142,7 @@ def status_sentence(status: Status) -> str:
 
 def _notes(status: Status) -> Iterator[str]:
     if status.doubt is not None:
-        yield f"careful: {status.doubt}"
+        yield f"warning: {status.doubt}"
     yield from exceeded_lines(status.exceeded, is_play_money=status.is_play_money)
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
@@ -173,15 +151,15 @@ def _notes(status: Status) -> Iterator[str]:
         yield f"{what}; put them back, {accept}, or buy them again with `{run} --repair`"
     for name, number in status.flags.items():
         what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
-        yield f"{what}, or make them anew: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
+        yield f"{what}, or replace them: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
     if edited := status.edits.get(Edit.EDITED):
         yield f"edited: {count(edited, 'image')} changed by a person and accepted; only --force replaces them"
     if absent := status.edits.get(Edit.ABSENT):
-        what = f"absent: {count(absent, 'image')} removed and accepted; asked again by"
+        what = f"absent: {count(absent, 'image')} removed and accepted; to buy one again"
         yield f"{what}: imgpipe retry {visible(status.command)} ID"
     if status.orphaned:
         what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
-        yield f"{what}; what they made is left where it is"
+        yield f"{what}; their images stay where they are"
 
 
 def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money: bool) -> None:
@@ -189,8 +167,7 @@ def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money
     for task in tasks:
         what = task.artifact.path if task.artifact is not None else task.reason
         price = money(task.cost_microusd, is_play_money)
-        text = f"{task.state.value:<8} {price:>8}  {visible(task.id)}  {visible(what)}"
-        console.print(text.rstrip(), highlight=False, markup=False, soft_wrap=True)
+        show_line(f"{task.state:<8} {price:>8}  {task.id}  {what}".rstrip(), console)
 
 
 def _states(status: Status) -> "Table":
@@ -216,16 +193,8 @@ def _spend(status: Status) -> "Table":
 
 def costs_json(names: Sequence[str], lines: "Sequence[Cost]") -> list[dict[str, object]]:
     """Return the array of `cost --json`."""
-    return [
-        {
-            **dict(zip(names, line.key, strict=True)),
-            "attempts": line.attempts,
-            "images": line.images,
-            "spent_usd": usd(line.spent_microusd),
-            "unknown_usd": usd(line.unknown_microusd),
-        }
-        for line in lines
-    ]
+    sums = ("attempts", "images", "spent_microusd", "unknown_microusd")
+    return [{**dict(zip(names, line.key, strict=True)), **as_json(line, *sums)} for line in lines]
 
 
 def show_costs(names: Sequence[str], lines: "Sequence[Cost]", console: "Console", *, is_play_money: bool) -> None:
@@ -252,18 +221,16 @@ def costs_sentence(lines: "Sequence[Cost]", *, is_play_money: bool) -> str:
 
 def _cost_table(names: Sequence[str], lines: "Sequence[Cost]", *, is_play_money: bool) -> "Table":
     """Return a line for each group; what may have been billed has a column only where there is any."""
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    is_any_unknown = any(line.unknown_microusd for line in lines)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False)
-    for name in names:
-        table.add_column(name, overflow="fold", min_width=len("2026-11-22") if name == "day" else None)
-    for name in ("attempts", "images", "spent", *(["maybe billed"] if is_any_unknown else [])):
-        table.add_column(name, justify="right", no_wrap=True)
+    sums = ["attempts", "images", "spent"]
+    if is_any_unknown := any(line.unknown_microusd for line in lines):
+        sums.append("maybe billed")
+    table = table_of(*((name, False) for name in names), *((name, True) for name in sums), padding=(0, 1, 0, 0))
+    for name, column in zip(names, table.columns, strict=False):
+        column.min_width = len("2026-11-22") if name == "day" else None
     for line in lines:
-        sums = [line.spent_microusd, *([line.unknown_microusd] if is_any_unknown else [])]
-        cells = [f"{line.attempts:,}", f"{line.images:,}", *(money(amount, is_play_money) for amount in sums)]
+        amounts = [line.spent_microusd, line.unknown_microusd][: 1 + is_any_unknown]
+        cells = [f"{line.attempts:,}", f"{line.images:,}", *(money(each, is_play_money) for each in amounts)]
         table.add_row(*(Text(visible(each)) for each in line.key), *cells)
     return table

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import context, plan, status
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from pipeline.view.plan import PlanBill
 from tests.cli.conftest import Imgpipe
@@ -88,7 +89,9 @@ async def test_P11_a_hold_is_told(imgpipe: Imgpipe) -> None:
     path = imgpipe.manifest(MUGS)
     manifest = context.prepare(path, context.Flags()).manifest
     store = await Store.open(
-        output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True
+        StoreSettings(
+            output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True
+        )
     )
     await store.hold(datetime.now(UTC) + timedelta(hours=3), "the quota of the day is used up", run=0)
     await store.aclose()

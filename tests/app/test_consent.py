@@ -7,8 +7,9 @@ import pytest
 from pipeline.app import context
 from pipeline.app.consent import wallet_of
 from pipeline.app.planning import reading
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
@@ -26,12 +27,12 @@ async def test_P9_a_day_begins_where_limits_say(imgpipe: Imgpipe, hour: int, lef
     zone = zone_where_it_is(hour)
     path = imgpipe.manifest("{mugs: {items: {red: A red mug}}}", extra=f"limits: {{tz: {zone}, budget: {{day: 1.00}}}}")
     setup = context.prepare(path, context.Flags())
-    store = await Store.open(
+    store = await Store.open(StoreSettings(
         output_dir=setup.manifest.output_dir, state_dir=setup.manifest.state_dir, manifest="shop", is_play_money=True,
         clock=lambda: datetime.now(UTC) - AGO,
-    )  # fmt: skip
+    ))  # fmt: skip
     run = await store.begin_run(manifest_sha256="0" * 64)
-    (task,) = expand(setup.manifest, digests=read_digest)
+    (task,) = Expansion(setup.manifest, digests=read_digest)
     await store.begin(task, run=run, reserved_microusd=39_000)
     await store.aclose()
     with reading(setup) as reader:

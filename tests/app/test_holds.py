@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.app import consent, context
 from pipeline.app.planning import reading
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
@@ -23,11 +24,13 @@ def held(path: Path, *, at: datetime, hours: int = 3, provider: str = "simulator
 async def _hold(path: Path, at: datetime, hours: int, provider: str, key: str) -> None:
     manifest = context.prepare(path, context.Flags()).manifest
     store = await Store.open(
-        output_dir=manifest.output_dir,
-        state_dir=manifest.state_dir,
-        manifest=manifest.name,
-        is_play_money=True,
-        clock=lambda: at,
+        StoreSettings(
+            output_dir=manifest.output_dir,
+            state_dir=manifest.state_dir,
+            manifest=manifest.name,
+            is_play_money=True,
+            clock=lambda: at,
+        )
     )
     await store.hold(at + hours * HOUR, "the quota of the day is used up", run=0, provider=provider, key=key)
     await store.aclose()

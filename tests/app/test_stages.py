@@ -8,6 +8,7 @@ import pytest
 from pipeline.app.stages import apply_free_changes
 from pipeline.model import Due
 from pipeline.plan.plan import ACCEPT, MOVE
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.store.fakes import PRICE, SHA, answer, publish, task
 
@@ -16,7 +17,9 @@ from tests.store.fakes import PRICE, SHA, answer, publish, task
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     """A store with two images, cats/1.png and cats/2.png."""
     store = await Store.open(
-        output_dir=tmp_path / "out", state_dir=tmp_path / "state", manifest="m", is_play_money=True, reserve_bytes=0
+        StoreSettings(
+            output_dir=tmp_path / "out", state_dir=tmp_path / "state", manifest="m", is_play_money=True, reserve_bytes=0
+        )
     )
     await store.recover()
     run = await store.begin_run(manifest_sha256=SHA)

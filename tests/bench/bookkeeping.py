@@ -35,6 +35,7 @@ from pipeline.model import (
     Usage,
 )
 from pipeline.settings import Budget, Limits, Retry
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.bench import child
 from tests.bench.figures import Figure
@@ -91,7 +92,13 @@ async def _through_store(
     (folder / "state").mkdir(parents=True)
     (folder / "out").mkdir()
     store = await Store.open(
-        output_dir=folder / "out", state_dir=folder / "state", manifest="bench", is_play_money=False, reserve_bytes=0
+        StoreSettings(
+            output_dir=folder / "out",
+            state_dir=folder / "state",
+            manifest="bench",
+            is_play_money=False,
+            reserve_bytes=0,
+        )
     )
     run = await store.begin_run(manifest_sha256="0" * 64)
     stream = enumerate(tasks(count))

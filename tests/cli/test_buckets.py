@@ -10,7 +10,6 @@ import pytest
 
 from pipeline.app import context
 from pipeline.app.judge import JudgeSession
-from pipeline.cli.flags import compose_flags
 from pipeline.store.marks import Marks
 from tests.cli.conftest import Imgpipe
 from tests.s3 import SECRET, ScriptedS3, s3
@@ -63,7 +62,7 @@ def test_a_report_reads_each_object_once(imgpipe: Imgpipe, s3: ScriptedS3, made:
 
 
 def test_judge_shows_the_object_itself(imgpipe: Imgpipe, s3: ScriptedS3, made: Path) -> None:
-    setup = context.prepare(made, compose_flags(variables=(), profile=None))
+    setup = context.prepare(made, context.Flags())
     session = JudgeSession(setup, secret="x")
     session.prepare()
     (row,) = [row for row in session._rows.values() if row.id == "studio/m"]

@@ -7,6 +7,7 @@ import pytest
 
 from pipeline.model import TaskState
 from pipeline.store.lock import StateLock, is_held
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 from tests.store.fakes import PRICE, SHA, answer, publish, task
@@ -64,7 +65,9 @@ async def going(imgpipe: Imgpipe) -> AsyncIterator[Path]:
     path = imgpipe.manifest("{cats: {items: {1: A, 2: B, 3: C}}}")
     with StateLock(imgpipe.state):
         store = await Store.open(
-            output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, reserve_bytes=0
+            StoreSettings(
+                output_dir=imgpipe.out, state_dir=imgpipe.state, manifest="shop", is_play_money=True, reserve_bytes=0
+            )
         )
         run = await store.begin_run(manifest_sha256=SHA, found={"due": 3, "done": 4})
         first, *_ = [await store.begin(task(number), run=run, reserved_microusd=PRICE) for number in (1, 2)]
@@ -78,7 +81,7 @@ def test_status_beside_a_run_is_of_one_moment(imgpipe: Imgpipe, going: Path) -> 
     found = imgpipe("status", going, "--json").json
     assert {state: number for state, number in found["tasks"].items() if number} == {"done": 5, "pending": 2}
     assert (found["unknown"], found["running"]["in_flight"], found["running"]["left"]) == ([], 1, 2)
-    assert "is going: 1 in flight, 1 image so far" in imgpipe("status", going).out
+    assert "is in progress: 1 in flight, 1 image so far" in imgpipe("status", going).out
     lines = imgpipe("status", going, "--tasks").out
     assert not [state for state in (TaskState.CONFLICT, TaskState.UNKNOWN) if f"\n{state.value} " in lines]
 

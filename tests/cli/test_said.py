@@ -2,12 +2,15 @@
 
 import asyncio
 import gc
+import io
 import json
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli.run import RunDisplay
 from pipeline.store.lock import StateLock
 from tests.cli.conftest import Imgpipe
 
@@ -36,7 +39,7 @@ def test_quiet_says_one_paragraph_when_not(imgpipe: Imgpipe) -> None:
     done = imgpipe("run", imgpipe.manifest(JOBS, profile=WORSE), "-q")
     assert (done.exit, done.out) == (3, "")
     first, second, third = done.err.splitlines()
-    assert first.startswith("Finished with losses: 5 images")
+    assert first.startswith("Finished with failures: 5 images")
     assert second.startswith("1 refused: reword the prompts")
     assert third.startswith("  mugs/row")
     assert "refused: refused (IMAGE_SAFETY)" in third
@@ -212,3 +215,31 @@ def test_the_garbage_collector_works_while_images_come_and_afterwards(imgpipe: I
     assert gc.isenabled()
     assert imgpipe("run", "missing.yaml").exit == 2
     assert gc.isenabled()
+
+
+class TerminalStream(io.StringIO):
+    """A stream that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "environ", "mode"),
+    [
+        (TerminalStream(), {}, "rich"),
+        (io.StringIO(), {"FORCE_COLOR": "1"}, "plain"),
+        (TerminalStream(), {"NO_COLOR": "1"}, "plain"),
+        (TerminalStream(), {"TERM": "dumb"}, "plain"),
+    ],
+    ids=["terminal", "pipe", "no-color", "dumb"],
+)
+def test_progress_is_redrawn_only_where_lines_can_be(
+    monkeypatch: pytest.MonkeyPatch, stream: io.StringIO, environ: dict[str, str], mode: str
+) -> None:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert RunDisplay(mode="auto", is_quiet=False, is_json_log=False)._mode(is_idle=False) == mode

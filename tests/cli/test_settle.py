@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import context
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.cli.conftest import Imgpipe
 
@@ -24,10 +25,12 @@ def lost(imgpipe: Imgpipe) -> Path:
 async def _send(setup: context.Setup) -> None:
     manifest = setup.manifest
     store = await Store.open(
-        output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True
+        StoreSettings(
+            output_dir=manifest.output_dir, state_dir=manifest.state_dir, manifest=manifest.name, is_play_money=True
+        )
     )
     run = await store.begin_run(manifest_sha256="0" * 64)
-    for task in expand(manifest, digests=read_digest):
+    for task in Expansion(manifest, digests=read_digest):
         await store.begin(task, run=run, reserved_microusd=40_000)
     await store.aclose()
 

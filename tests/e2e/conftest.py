@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pipeline.cli.main import main
 from pipeline.simulator.profile import parse
 from pipeline.simulator.server import Simulator
 from pipeline.view import logs
+from tests.e2e import forked as forking
 from tests.e2e.canary import leaks, spellings
 from tests.e2e.scripted import KEY
 
@@ -94,6 +96,47 @@ class Imgpipe:
 @pytest.fixture
 def imgpipe(tmp_path: Path) -> Iterator[Imgpipe]:
     command = Imgpipe(tmp_path)
+    yield command
+    command.end()
+    assert leaks(CANARIES, tmp_path / "nothing", *command.ended) == []
+
+
+@dataclass
+class Forked(Imgpipe):
+    """Runs the command in a process of its own that is forked, not started: see `tests/e2e/forked.py`."""
+
+    forks: list[forking.Process] = field(default_factory=list)
+
+    def __call__(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60, before: Sequence[str] = ()
+    ) -> "subprocess.CompletedProcess[str]":
+        process = self.start(*args, env=env, before=before)
+        out, err = process.communicate(timeout)
+        assert process.returncode is not None
+        self.ended.append(subprocess.CompletedProcess(args, process.returncode, out, err))
+        return self.ended[-1]
+
+    def start(
+        self, *args: str | Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
+    ) -> forking.Process:
+        assert not before
+        folder = Path(tempfile.mkdtemp(prefix="said", dir=self.folder))
+        files = (folder / "out", folder / "err")
+        with Path(os.devnull).open() as nothing, files[0].open("w") as out, files[1].open("w") as err:
+            process = forking.start(args, {**self.env, **(env or {})}, (nothing.fileno(), out.fileno(), err.fileno()))
+        self.forks.append(forking.Process(process, files))
+        return self.forks[-1]
+
+    def end(self) -> None:
+        """Kill what a failed test left behind."""
+        for process in self.forks:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def forked(tmp_path: Path) -> Iterator[Forked]:
+    command = Forked(tmp_path)
     yield command
     command.end()
     assert leaks(CANARIES, tmp_path / "nothing", *command.ended) == []

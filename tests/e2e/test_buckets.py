@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Called, Imgpipe, Servers, wait_until
+from tests.e2e.conftest import Called, Forked, Imgpipe, Servers, wait_until
 from tests.s3 import ENVIRON, SECRET, Answer, ScriptedS3, moto_server, scripted_server, store_of
 from tests.soak.bucket_kills import ITEMS, PUTTING, SUPERSEDING, BucketLoop
 from tests.store.fakes import image
@@ -44,10 +44,10 @@ def manifest(folder: Path, place: str, base_url: str | None = None, items: int =
 
 @pytest.mark.timeout(240)
 def test_ten_kills_lose_no_image_and_buy_none_twice(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, s3: str
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, s3: str
 ) -> None:
     store = store_of(s3, "bucket", "kills")
-    loop = BucketLoop(imgpipe, called, servers.start(QUICK), tmp_path, s3, store, "kills")
+    loop = BucketLoop(forked, called, servers.start(QUICK), tmp_path, s3, store, "kills")
     loop.run([*PUTTING, *SUPERSEDING])
     assert len(loop.deaths) == 10
     finals = [path for path in loop.objects() if path.startswith("mugs/")]
@@ -56,13 +56,13 @@ def test_ten_kills_lose_no_image_and_buy_none_twice(
 
 
 def test_an_image_that_was_put_and_not_recorded_costs_nothing_more(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, s3: str
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, s3: str
 ) -> None:
     server = servers.start(QUICK)
-    for command in (imgpipe, called):
+    for command in (forked, called):
         command.env |= {**ENVIRON, "AWS_ENDPOINT_URL": s3}
     path = manifest(tmp_path, "s3://bucket/one", server.base_url, items=1)
-    assert imgpipe("run", path, env={"FAILPOINT": "link:1:kill"}).returncode == -9
+    assert forked("run", path, env={"FAILPOINT": "link:1:kill"}).returncode == -9
     again = called("run", path)
     assert (again.returncode, "1 recovered" in again.stderr, len(server.bill)) == (0, True, 1)
 

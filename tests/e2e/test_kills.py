@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.e2e.conftest import Called, Imgpipe, Servers, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Forked, Imgpipe, Servers, images, wait_until, write_manifest
 from tests.soak.bucket_kills import PUTTING, SUPERSEDING
 from tests.soak.evidence import Scene, look
 from tests.soak.kills import ALL_POINTS, KILLED, Loop
@@ -28,8 +28,10 @@ PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQV
 
 
 @pytest.mark.timeout(240)
-def test_R01_ten_kills_lose_no_image_and_buy_none_twice(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
-    tally = Loop(imgpipe=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=80).run(10)
+def test_R01_ten_kills_lose_no_image_and_buy_none_twice(
+    imgpipe: Imgpipe, forked: Forked, servers: Servers, tmp_path: Path
+) -> None:
+    tally = Loop(imgpipe=imgpipe, at_work=forked, servers=servers, folder=tmp_path, seed=SEED, tasks=80).run(10)
     print(f"seed {SEED}: {tally}")
     assert tally.kills >= 10
     assert tally.images == 80 * tally.jobs
@@ -43,13 +45,13 @@ def test_every_failpoint_is_one_the_loops_kill_at() -> None:
 
 
 def test_P3_a_task_that_kills_the_run_is_not_bought_for_ever(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(QUICK)
     extra = PRICES.replace("prices", "limits: {concurrency: 1}\nprices")
     manifest = write_manifest(tmp_path, server.base_url, items=2, extra=extra)
     manifest.write_text(manifest.read_text().replace("retry: {", "retry: {unknown: 1, "))
-    codes = [imgpipe("run", manifest, env={"FAILPOINT": "body:1:kill"}).returncode for _ in range(4)]
+    codes = [forked("run", manifest, env={"FAILPOINT": "body:1:kill"}).returncode for _ in range(4)]
     assert codes == [KILLED] * 4
     assert called("run", manifest).returncode == 3
     assert len(server.billed) == 4
@@ -60,12 +62,12 @@ def test_P3_a_task_that_kills_the_run_is_not_bought_for_ever(
     assert called.json("retry", manifest, "--unknown")["images"] == 2
 
 
-def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path) -> None:
+def test_P9_a_day_budget_holds_over_deaths(forked: Forked, called: Called, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(QUICK)
     extra = PRICES + "limits: {concurrency: 8, budget: {day: 0.60, month: 0.50}}\n"
     manifest = write_manifest(tmp_path, server.base_url, items=40, extra=extra)
     for point in ("body:1:kill", "intent:0.2:kill", "decode:0.3:kill"):
-        imgpipe("run", manifest, env={"FAILPOINT": point})
+        forked("run", manifest, env={"FAILPOINT": point})
     assert called("run", manifest).returncode == 8
     scene = look(tmp_path / "out", server.bill_file)
     assert scene.billed_microusd <= scene.reported_microusd <= 500_000
@@ -88,11 +90,11 @@ def test_P9_a_day_budget_holds_over_deaths(imgpipe: Imgpipe, called: Called, ser
     ],
 )  # fmt: skip
 def test_a_death_at_a_boundary_is_told_for_what_it_is(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, point: str, outcome: str
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, point: str, outcome: str
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_manifest(tmp_path, server.base_url, items=1, extra=PRICES)
-    assert imgpipe("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
+    assert forked("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
     died = look(tmp_path / "out", server.bill_file)
     assert [attempt.state for attempt in died.attempts] == ["ok" if outcome == "done" else "sent"]
     assert died.reported_microusd == PRICE
@@ -108,12 +110,12 @@ def test_a_death_at_a_boundary_is_told_for_what_it_is(
 
 
 def test_R13_a_recovery_that_dies_at_each_of_its_steps_sends_nothing(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_manifest(tmp_path, server.base_url, items=1, extra=PRICES)
     for point in ("fsync", "recover-part", "recover-link", "recover-done"):
-        assert imgpipe("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
+        assert forked("run", manifest, env={"FAILPOINT": f"{point}:1:kill"}).returncode == KILLED
     assert called("run", manifest).returncode == 0
     after = look(tmp_path / "out", server.bill_file)
     assert len(after.finals) == len(after.sales) == len(after.attempts) == 1
@@ -124,8 +126,8 @@ def test_R19_a_run_without_enough_memory_says_so_and_loses_only_what_was_in_flig
     imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start("picture: tiny\nlatency: 20ms\npicture_bytes: 20000000\n")
-    manifest = write_manifest(tmp_path, server.base_url, items=10, extra=PRICES)
-    prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(10)}
+    manifest = write_manifest(tmp_path, server.base_url, items=7, extra=PRICES)
+    prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(7)}
     poor = imgpipe("run", manifest, "-y", "-j", "6", before=("prlimit", "--as=1000000000"))
     assert poor.returncode == 5
     assert "memory" in poor.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.store.lock import StateLock
-from tests.e2e.conftest import Called, Imgpipe, Servers, at_once, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Forked, Imgpipe, Servers, at_once, images, wait_until, write_manifest
 from tests.soak.signals import KINDS, Moments
 
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED", "1"))
@@ -42,12 +42,13 @@ def write_big_manifest(folder: Path, base_url: str, side: int = 150) -> Path:
 
 
 @pytest.mark.timeout(180)
-def test_R14_R15_R16_R18_a_moment_of_each_kind_loses_nothing(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_R14_R15_R16_R18_a_moment_of_each_kind_loses_nothing(imgpipe: Imgpipe, forked: Forked, tmp_path: Path) -> None:
     def loop(half: int, servers: Servers, folder: Path) -> Counter[str]:
         seed = 2 * SEED + half
         moments = Moments(
-            imgpipe=imgpipe, servers=servers, folder=folder, seed=seed, tasks=40, latencies=(5, 40, 120), first=5 * half
-        )
+            imgpipe=imgpipe, at_work=forked, servers=servers, folder=folder, seed=seed, tasks=40,
+            latencies=(5, 40, 120), first=5 * half,
+        )  # fmt: skip
         return moments.run(5)
 
     done = sum(at_once(loop, tmp_path), Counter())
@@ -71,11 +72,11 @@ def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, tmp_path:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["R14", "R17", "R18"]
 )
 def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, number: int, code: int
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, number: int, code: int
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_big_manifest(tmp_path, server.base_url)
-    process = imgpipe.start("run", manifest, "-y", "--json")
+    process = forked.start("run", manifest, "-y", "--json")
     wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
     process.send_signal(number)
     out, err = process.communicate(timeout=5)
@@ -85,10 +86,10 @@ def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
     assert called.json("run", write_big_manifest(tmp_path, server.base_url, side=2))["images"] == 4
 
 
-def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P10_two_signals_while_planning_leave_at_once(forked: Forked, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(QUICK)
     manifest = write_big_manifest(tmp_path, server.base_url)
-    process = imgpipe.start("run", manifest, "-y")
+    process = forked.start("run", manifest, "-y")
     wait_until(lambda: is_listening(process))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)

@@ -24,7 +24,7 @@ class DeafError(RuntimeError):
 
 def engine(sender: FakeSender, ledger: FakeLedger, listen: Callable[[Event], None], wallet: Wallet) -> Engine:
     return Engine(
-        run=1,
+        number=1,
         sender=sender,
         ledger=ledger,
         prices=FakePrices(),

@@ -1,10 +1,12 @@
 """D08: no request without room for its image."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from pipeline.engine.attempt import IMAGE_BYTES, LOOK_S, MARGIN_BYTES, PATIENCE_S, DiskSpaceGuard
+from pipeline.engine.events import Event, Paused, Warned
 from pipeline.errors import StorageError
 
 
@@ -15,7 +17,7 @@ class Disk:
         self.free = list(free)
         self.now = 0.0
         self.looks = 0
-        self.told: list[str] = []
+        self.events: list[Event] = []
 
     async def free_bytes(self) -> int:
         self.looks += 1
@@ -25,14 +27,10 @@ class Disk:
         self.now += seconds
 
     async def wait(self, *, is_over: bool = False, in_flight: int = 0) -> None:
-        room = DiskSpaceGuard(self.free_bytes, clock=lambda: self.now)
-        await room.wait(
-            "1K",
-            lambda: in_flight,
-            sleep=self.sleep,
-            report=lambda reason, _: self.told.append(reason),
-            is_over=lambda: is_over,
-        )
+        await self.guard(self.free_bytes).wait("1K", lambda: in_flight, lambda: is_over)
+
+    def guard(self, free_bytes: Callable[[], Awaitable[int]]) -> DiskSpaceGuard:
+        return DiskSpaceGuard(free_bytes=free_bytes, sleep=self.sleep, emit=self.events.append, clock=lambda: self.now)
 
 
 ONE = IMAGE_BYTES["1K"] + MARGIN_BYTES
@@ -41,14 +39,17 @@ ONE = IMAGE_BYTES["1K"] + MARGIN_BYTES
 async def test_D08_with_room_nothing_waits() -> None:
     disk = Disk(ONE)
     await disk.wait()
-    assert (disk.now, disk.told) == (0.0, [])
+    assert (disk.now, disk.events) == (0.0, [])
 
 
 async def test_D08_what_is_in_flight_needs_room_too() -> None:
     disk = Disk(ONE, ONE, ONE + 3 * IMAGE_BYTES["1K"])
     await disk.wait(in_flight=3)
     assert disk.now == 2 * LOOK_S
-    assert "nearly full" in disk.told[0]
+    warned, *paused = disk.events
+    assert isinstance(warned, Warned)
+    assert "nearly full" in warned.text
+    assert [type(event) for event in paused] == [Paused, Paused]
 
 
 async def test_D08_without_room_for_a_minute_the_run_halts() -> None:
@@ -71,7 +72,7 @@ async def test_D08_who_asks_during_the_first_look_waits_for_it() -> None:
         await looking.wait()
         return 2**40
 
-    room = DiskSpaceGuard(slow, clock=lambda: disk.now)
+    room = disk.guard(slow)
     asked = [asyncio.create_task(room.lacking_bytes("1K", 0)) for _ in range(3)]
     await asyncio.sleep(0)
     looking.set()
@@ -80,7 +81,7 @@ async def test_D08_who_asks_during_the_first_look_waits_for_it() -> None:
 
 async def test_free_bytes_are_looked_up_once_a_second() -> None:
     disk = Disk(2**40)
-    room = DiskSpaceGuard(disk.free_bytes, clock=lambda: disk.now)
+    room = disk.guard(disk.free_bytes)
     for _ in range(50):
         assert await room.lacking_bytes("1K", 0) == 0
     assert disk.looks == 1
@@ -93,7 +94,7 @@ async def test_D08_one_look_serves_all_who_ask_meanwhile() -> None:
         await go_on.wait()
         return await disk.free_bytes()
 
-    room = DiskSpaceGuard(slow, clock=lambda: disk.now)
+    room = disk.guard(slow)
     asking = [asyncio.ensure_future(room.lacking_bytes("1K", 0)) for _ in range(9)]
     await asyncio.sleep(0)
     go_on.set()

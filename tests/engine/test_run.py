@@ -42,7 +42,7 @@ class Bench:
         self.events: list[Event] = []
         self.wallet = Wallet(self.limits.budget, now=now)
         self.engine = Engine(
-            run=1,
+            number=1,
             sender=sender,
             ledger=self.ledger,
             prices=FakePrices(),
@@ -210,7 +210,7 @@ async def test_P9_a_request_in_flight_is_topped_up_when_its_like_proves_dearer()
         gate=Gate(Throttle(limits, retry=QUICK)),
         wallet=wallet,
         retry=QUICK,
-        listen=lambda _event: None,
+        emit=lambda _event: None,
         sleep=asyncio.sleep,
     )
 

@@ -264,11 +264,11 @@ def test_reservation_that_waited_over_midnight_is_made_again() -> None:
     calendar = Calendar()
     wallet = Wallet(Budget(day=100), now=calendar)
     waiting = reserved(wallet, 100)
-    assert wallet.is_current(waiting)
+    assert wallet.covers(waiting, 0)
     calendar.now += timedelta(hours=12)
-    assert not wallet.is_current(waiting)
+    assert not wallet.covers(waiting, 0)
     wallet.release(waiting)
-    assert wallet.is_current(reserved(wallet, 100))
+    assert wallet.covers(reserved(wallet, 100), 100)
     assert wallet.left_microusd == 0
 
 
@@ -283,7 +283,7 @@ def spend_a_year(name: str) -> None:
         calendar.now = YEAR[0] + hour * HOUR
         day = max(day, calendar.now.astimezone(zone).date().isoformat())  # one that the clock goes back to is over
         for one in waiting[: hour % 3]:
-            if wallet.is_current(one):
+            if wallet.covers(one, 0):
                 wallet.settle(one, 1)
                 sent.update([day, day[:7]])
             else:
@@ -357,7 +357,7 @@ class WalletMachine(RuleBasedStateMachine):
 
     @rule(target=flying, one=consumes(waiting))
     def send(self, one: Reservation) -> Reservation | MultipleResults[Reservation]:
-        if not self.wallet.is_current(one):
+        if not self.wallet.covers(one, 0):
             self.wallet.release(one)
             return multiple()
         self.sent[one] = len(self.ledger)

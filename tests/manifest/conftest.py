@@ -6,9 +6,9 @@ from textwrap import dedent
 import pytest
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import Manifest, load
+from pipeline.manifest.sources import read_digest
 from pipeline.model import Task
 
 
@@ -30,12 +30,12 @@ class Desk:
         return load(self.path, **({"environ": {}} | options))
 
     def tasks(self, text: str, **options) -> list[Task]:
-        return [*expand(self.load(text), digests=read_digest, **options)]
+        return [*Expansion(self.load(text), digests=read_digest, **options)]
 
     def problems(self, text: str | bytes, **options) -> list[Problem]:
         """Load, and expand if that goes well; return what was found."""
         try:
-            [*expand(self.load(text, **options), digests=read_digest)]
+            [*Expansion(self.load(text, **options), digests=read_digest)]
         except InputError as error:
             return [*error.problems]
         return []

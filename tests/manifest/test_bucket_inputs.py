@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
 from pipeline.model import Task
 from tests.manifest.conftest import Desk
 from tests.s3 import SECRET, Answer, ScriptedS3, s3
@@ -16,7 +16,7 @@ PHOTO = b"\xff\xd8\xff photo"
 def tasks_of(desk: Desk, job: str, place: str = "out", now: float | None = None) -> list[Task]:
     manifest = desk.load(f"output_dir: {place}\njobs:\n  lit: {{prompt: p, {job}}}\n")
     options = {} if now is None else {"now": lambda: now}
-    return [*expand(manifest, digests=read_digest, **options)]
+    return [*Expansion(manifest, digests=read_digest, **options)]
 
 
 def test_objects_are_rows_as_files_are(desk: Desk, s3: ScriptedS3) -> None:

@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import load
 from pipeline.manifest.reference import json_schema, write_example
+from pipeline.manifest.sources import read_digest
 from pipeline.settings import Kind
 
 COUNTS = {"text": 4, "folder": 6, "csv": 3, "matrix": 8}
@@ -20,7 +20,7 @@ COUNTS = {"text": 4, "folder": 6, "csv": 3, "matrix": 8}
 def test_example_expands_as_it_stands(tmp_path, kind):
     files = write_example(kind, tmp_path / "new" / "shop.yaml")
     manifest = load(files[0], environ={})
-    tasks = [*expand(manifest, digests=read_digest)]
+    tasks = [*Expansion(manifest, digests=read_digest)]
     assert len(tasks) == COUNTS[kind]
     assert manifest.provider.kind is Kind.SIMULATOR
     assert manifest.limits.budget.run is not None

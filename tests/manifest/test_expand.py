@@ -8,9 +8,8 @@ from collections import deque
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
-from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import UpstreamImage, read_digest
 from pipeline.model import Aspect
 
 
@@ -296,7 +295,7 @@ def test_shared_input_is_hashed_once(desk):
         return "d" * 64
 
     manifest = desk.load("jobs: {a: {prompt: p, images: [refs/palette.png], matrix: {c: [r, s, t]}}}\n")
-    tasks = [*expand(manifest, digests=digests)]
+    tasks = [*Expansion(manifest, digests=digests)]
     status = file.stat()
     assert asked == [(str(file), status.st_size, status.st_mtime_ns)]
     assert {task.images[0].sha256 for task in tasks} == {"d" * 64}
@@ -322,10 +321,10 @@ def test_chain_takes_the_done_images_of_another_job(desk):
         assert job == "sketches"
         yield UpstreamImage(task_id="sketches/red@1", row="red", path=str(image), matrix={"colour": "red"}, fields={})
 
-    (task,) = expand(manifest, digests=read_digest, upstream=upstream, jobs=["final"])
+    (task,) = Expansion(manifest, digests=read_digest, upstream=upstream, jobs=["final"])
     assert (task.id, task.prompt, task.name) == ("final/red-1", "Finish red red red", "final/red-1")
     assert task.images[0].path == str(image)
-    assert len([*expand(manifest, digests=read_digest, upstream=upstream)]) == 5
+    assert len([*Expansion(manifest, digests=read_digest, upstream=upstream)]) == 5
 
 
 LONG_CHAIN = """\
@@ -338,14 +337,14 @@ LONG_CHAIN = """\
 
 def test_a_chained_job_sees_the_matrix_of_every_job_before_it(desk):
     image, manifest = desk.write("outputs/m/x.png", "image"), desk.load(LONG_CHAIN)
-    (mug,) = expand(manifest, digests=read_digest, jobs=["mugs"])
+    (mug,) = Expansion(manifest, digests=read_digest, jobs=["mugs"])
 
     def made(task):
         yield UpstreamImage(task_id=task.id, row=task.row, path=str(image), matrix=task.matrix, fields=task.fields)
 
-    (lit,) = expand(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
+    (lit,) = Expansion(manifest, digests=read_digest, jobs=["lit"], upstream=lambda _: made(mug))
     assert lit.matrix == {"colour": "red", "size": "xl", "mood": "dawn"}
-    (final,) = expand(manifest, digests=read_digest, jobs=["final"], upstream=lambda _: made(lit))
+    (final,) = Expansion(manifest, digests=read_digest, jobs=["final"], upstream=lambda _: made(lit))
     assert final.prompt == "as red as wine, dawn, very large"
     assert final.matrix == lit.matrix
 
@@ -369,14 +368,14 @@ def test_chain_may_be_long(desk):
 
 def test_jobs_can_be_chosen(desk):
     manifest = desk.load("jobs: {a: {prompt: p}, b: {prompt: q}}\n")
-    assert [task.id for task in expand(manifest, digests=read_digest, jobs={"b"})] == ["b/b"]
+    assert [task.id for task in Expansion(manifest, digests=read_digest, jobs={"b"})] == ["b/b"]
 
 
 def test_tasks_come_before_the_last_row_is_read(desk):
     os.mkfifo(desk.folder / "never")
     desk.write("rows.csv", "id\n1\n")
     manifest = desk.load("jobs: {a: {prompt: p, each: {csv: rows.csv}}, b: {prompt: p, each: {csv: never}}}\n")
-    stream = iter(expand(manifest, digests=read_digest))
+    stream = iter(Expansion(manifest, digests=read_digest))
     assert next(stream).id == "a/1"
     with pytest.raises(InputError):
         next(stream)
@@ -386,7 +385,7 @@ def test_manifest_edited_after_loading_does_not_matter_m18(desk):
     manifest = desk.load("jobs: {a: {prompt: '{{ job }}', images: [nope.png]}}\n")
     desk.path.write_text("something else\n" * 9)
     with pytest.raises(InputError) as error:
-        [*expand(manifest, digests=read_digest)]
+        [*Expansion(manifest, digests=read_digest)]
     assert (error.value.problems[0].line, error.value.problems[0].column) == (1, 42)
 
 
@@ -394,7 +393,7 @@ def test_memory_stays_flat_and_checks_stay_exact_m11(desk):
     rows = "".join(f'{{"id": "SKU-{n:07}", "title": "Product number {n}"}}\n' for n in range(8_000))
     desk.write("rows.jsonl", rows + '{"id": "sku-0000007", "title": "again, but for its case"}\n')
     manifest = desk.load("jobs: {a: {prompt: 'Photo of {{ row.title }}', each: {jsonl: rows.jsonl}}}\n")
-    expansion = expand(manifest, digests=read_digest)
+    expansion = Expansion(manifest, digests=read_digest)
     tracemalloc.start()
     with pytest.raises(InputError) as error:
         deque(expansion, maxlen=0)
@@ -431,7 +430,7 @@ def test_broken_inputs_are_left_out_and_told(desk, where):
         f"defaults: {{{keys['defaults']}}}\njobs: {{a: {{each: {{csv: t.csv}}, prompt: p, images: ['{{{{ row.id }}}}'],"
         f" {keys['job']}}}}}\n"
     )
-    expansion = expand(desk.load(text), digests=read_digest)
+    expansion = Expansion(desk.load(text), digests=read_digest)
     assert [task.row for task in expansion] == ["photo.png"]
     assert expansion.notes == (
         "a/missing.png is left out: input image 'missing.png' is missing",

@@ -6,9 +6,9 @@ import os
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.manifest.expand import expand
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.globbing import compile_globs
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.sources import read_digest
 
 
 def rows(desk, each: str, rest: str = "") -> list[str]:
@@ -263,7 +263,7 @@ def test_young_files_wait_i12(desk):
     os.utime(desk.write("photos/old.jpg"), (now - 60, now - 60))
     os.utime(desk.write("photos/young.jpg"), (now - 3, now - 3))
     manifest = desk.load("jobs: {a: {prompt: p, each: {files: photos/*.jpg, min_age: 10s}}}\n")
-    expansion = expand(manifest, digests=read_digest, now=lambda: now)
+    expansion = Expansion(manifest, digests=read_digest, now=lambda: now)
     assert [task.row for task in expansion] == ["old.jpg"]
     assert expansion.waiting == ("photos/young.jpg",)
 

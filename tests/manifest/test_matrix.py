@@ -2,9 +2,8 @@
 
 import pytest
 
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
-from pipeline.manifest.sources import UpstreamImage
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import UpstreamImage, read_digest
 
 DOCUMENTED = """\
 jobs:
@@ -151,5 +150,5 @@ def test_key_of_an_upstream_matrix_value(desk):
         """
     manifest = desk.load(text)
     image = UpstreamImage(task_id="a/dawn", row="dawn", path=str(desk.write("a.png")), matrix={"m": "dawn"}, fields={})
-    (task,) = expand(manifest, digests=read_digest, upstream=lambda _job: [image], jobs=["b"])
+    (task,) = Expansion(manifest, digests=read_digest, upstream=lambda _job: [image], jobs=["b"])
     assert task.prompt == "in the first light dawn"

@@ -8,11 +8,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import InputError
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import load
 from pipeline.manifest.outputs import output_name
 from pipeline.manifest.problems import BadValue
+from pipeline.manifest.sources import read_digest
 from pipeline.text import name_key
 
 
@@ -119,7 +119,7 @@ def test_two_tasks_never_share_a_name(tmp_path, cells, has_variants):
     job = f"{{{variants}each: {{csv: rows.csv}}, prompt: p, output: 'x/{{{{ row.name }}}}'}}"
     (tmp_path / "m.yaml").write_text(f"jobs: {{a: {job}}}\n")
     try:
-        tasks = [*expand(load(tmp_path / "m.yaml"), digests=read_digest)]
+        tasks = [*Expansion(load(tmp_path / "m.yaml"), digests=read_digest)]
     except InputError:
         return
     folded = [unicodedata.normalize("NFC", task.name.casefold()) for task in tasks]

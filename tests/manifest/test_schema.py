@@ -2,6 +2,7 @@
 # ruff: noqa: E501 - tables read better with one case a line
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -136,16 +137,18 @@ VALUES = ["null", "''", "x", "0", "1.5", "true", "[]", "{}", "{a: }", "[a]", "16
 ALONE = ("is a file", "no such file", "no prompt", "no job", "time zone", "unknown name", "start (", "there is no axis")
 
 
+BASES: dict[str, dict[str, Any]] = {
+    "a": {"prompt": "p"},
+    "b": {"items": {"i": {"prompt": "p"}}},
+    "c": {"prompt": "p", "each": {"csv": "rows.csv"}},
+    "d": {"prompt": "p", "matrix": {"m": ["z"]}},
+}
+
+
 def with_value(path: tuple[str, ...], value: str) -> str:
-    """Write a manifest in which `value` stands at `path`."""
-    manifest: dict[str, Any] = {
-        "jobs": {
-            "a": {"prompt": "p"},
-            "b": {"items": {"i": {"prompt": "p"}}},
-            "c": {"prompt": "p", "each": {"csv": "rows.csv"}},
-            "d": {"prompt": "p", "matrix": {"m": ["z"]}},
-        }
-    }
+    """Write a manifest of one job in which `value` stands at `path`."""
+    name = path[1] if path[0] == "jobs" and len(path) > 2 else "a"
+    manifest: dict[str, Any] = {"jobs": {name: deepcopy(BASES[name])}}
     node = manifest
     for key in path[:-1]:
         node = node.setdefault(key, {})

@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
+from pipeline.manifest.sources import read_digest
 
 JOB = "jobs: {{a: {{each: {{{source}}}, prompt: '{prompt}'}}}}\n"
 
@@ -238,7 +238,7 @@ def test_written_dialect_wins(desk):
 def test_guessed_encoding_is_told_once(desk):
     desk.write("p.csv", "id,title\nA1,Gläser\n".encode("cp1252"))
     text = "jobs:\n  a: {each: {csv: p.csv}, prompt: '{{ row.title }}'}\n  b: {each: {csv: p.csv}, prompt: x}\n"
-    expansion = expand(desk.load(text), digests=read_digest)
+    expansion = Expansion(desk.load(text), digests=read_digest)
     assert [task.prompt for task in expansion] == ["Gläser", "x"]
     assert expansion.notes == ("p.csv is not UTF-8 and is read as cp1252; write `encoding:` if that is wrong",)
 

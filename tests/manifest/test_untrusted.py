@@ -6,9 +6,9 @@ import pytest
 
 from pipeline.errors import InputError
 from pipeline.manifest import sandbox
-from pipeline.manifest.expand import expand
-from pipeline.manifest.inputs import read_digest
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import looks_secret
+from pipeline.manifest.sources import read_digest
 from tests.provider.conftest import png
 
 KEY = "sk-0123456789abcdef"
@@ -74,7 +74,7 @@ def test_templates_of_many_tasks_share_one_budget(desk, monkeypatch):
     values = ", ".join(f"v{number}" for number in range(400))
     manifest = desk.load(f"jobs: {{a: {{matrix: {{m: [{values}]}}, prompt: '{{{{ matrix.m }}}}{BUSY}'}}}}\n")
     with pytest.raises(InputError, match="the templates of all tasks together do too much work"):
-        [*expand(manifest, digests=read_digest)]
+        [*Expansion(manifest, digests=read_digest)]
 
 
 def test_all_templates_of_a_manifest_are_bounded_too(desk, monkeypatch):
@@ -89,7 +89,7 @@ def test_each_expansion_has_a_budget_of_its_own(desk, monkeypatch):
     monkeypatch.setattr(sandbox, "MAX_TOGETHER", 100_000)
     monkeypatch.setattr(sandbox, "WORK_EACH", 100)
     manifest = desk.load(f"jobs: {{a: {{items: {{x: 'p{BUSY}', y: 'p{BUSY}'}}}}}}\n")
-    assert [len([*expand(manifest, digests=read_digest)]) for _ in range(20)] == [2] * 20
+    assert [len([*Expansion(manifest, digests=read_digest)]) for _ in range(20)] == [2] * 20
 
 
 def test_ordinary_hidden_files_are_read(desk):
@@ -142,7 +142,7 @@ def test_a_request_or_name_that_holds_the_key_is_refused(desk, keys):
     desk.write("t.csv", f"id,v\n1,{KEY}\n")
     manifest = replace(desk.load(f"jobs: {{a: {{each: {{csv: t.csv}}, {keys[1:]}}}\n"), secrets=(KEY,))
     with pytest.raises(InputError) as error:
-        [*expand(manifest, digests=read_digest)]
+        [*Expansion(manifest, digests=read_digest)]
     assert "holds an API key of this machine" in str(error.value)
     assert KEY not in str(error.value)
     assert KEY not in repr(manifest).partition("jobs=")[0]

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.model import InputImage, Tier
 from pipeline.provider.catalogue import Catalogue
-from pipeline.settings import DEFAULT_MODELS, Kind
+from pipeline.settings import DEFAULT_MODEL, Kind
 from tests.engine.fakes import task
 
 CATALOGUE = Catalogue()
@@ -41,14 +41,13 @@ def test_price_is_the_list_price(model, size, microusd):
 
 
 def test_free_own_price_is_a_price():
-    assert Catalogue({"local": 0}).price("local", None) == 0
+    assert Catalogue({"local": 0}).own_price("local", None) == 0
 
 
 @pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])
-def test_the_default_model_is_the_catalogues_and_is_offered(kind):
-    assert CATALOGUE.default_model(kind) == DEFAULT_MODELS[kind] == DEFAULT_MODELS[Kind.SIMULATOR]
-    assert CATALOGUE.default_model(kind) in CATALOGUE.current_models(TODAY, kind=kind)
-    assert CATALOGUE.warning(DEFAULT_MODELS[kind], TODAY, kind=kind) is None
+def test_the_default_model_is_offered(kind):
+    assert DEFAULT_MODEL in CATALOGUE.current_models(TODAY, kind=kind)
+    assert CATALOGUE.warning(DEFAULT_MODEL, TODAY, kind=kind) is None
 
 
 @pytest.mark.parametrize("kind", [Kind.COMETAPI, Kind.GOOGLE])
@@ -117,8 +116,8 @@ def test_warning_depends_on_day_and_provider(model, today, kind, says):
         ("my-model", "9K", "7:5", None),
     ],
 )
-def test_problem_speaks_of_known_models_only(model, size, ratio, says):
-    text = CATALOGUE.problem(model, size, ratio)
+def test_sizes_and_ratios_are_checked_of_known_models_only(model, size, ratio, says):
+    text = CATALOGUE.unfit(task(model=model, size=size, aspect_ratio=ratio))
     assert text is None if says is None else says in (text or "")
 
 
@@ -139,10 +138,12 @@ def test_pixels_are_those_of_the_tables(model, size, ratio, pixels):
 
 def test_every_size_and_ratio_has_pixels_tokens_and_a_price():
     for model in EVERY_MODEL:
-        for size in CATALOGUE.sizes(model):
-            assert CATALOGUE.tokens(model, size) is not None
+        family = CATALOGUE.family(model)
+        assert family is not None
+        for size in family.sizes:
+            assert family.tokens[size]
             assert CATALOGUE.price(model, size) is not None
-            assert all(CATALOGUE.pixels(model, size, ratio) for ratio in CATALOGUE.ratios(model))
+            assert all(CATALOGUE.pixels(model, size, ratio) for ratio in family.ratios)
 
 
 def test_one_size_models_are_not_sent_a_size():

@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.model import TaskState
 from pipeline.report.folder import write_report
-from pipeline.report.tables import ReportRow, ReportTotals
+from pipeline.report.sheet import ReportRow, ReportTotals
 
 START = datetime(2026, 11, 22, 18, tzinfo=UTC)
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script><!--"

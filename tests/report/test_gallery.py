@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from pipeline.report import folder
 from pipeline.report.folder import spend_chart, write_report
+from pipeline.report.sheet import ReportTotals, script_json
 from pipeline.report.sheet import packed as pack
-from pipeline.report.sheet import script_json
-from pipeline.report.tables import ReportTotals
 from tests.report.reports import EVIL, START, make_report, report_rows
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipeline.manifest.expand import expand
+from pipeline.manifest.expand import Expansion
 from pipeline.manifest.loader import load
 from pipeline.settings import Kind
 
@@ -29,7 +29,7 @@ def digest(path, size_bytes, mtime_ns):
 )
 def test_an_example_expands_without_problems(name, tasks, kind):
     manifest = load(JOBS / f"{name}.yaml", environ={})
-    assert len(list(expand(manifest, digests=digest))) == tasks
+    assert len(list(Expansion(manifest, digests=digest))) == tasks
     assert manifest.provider.kind is kind
     assert manifest.limits.budget.run is not None
 

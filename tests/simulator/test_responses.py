@@ -60,7 +60,7 @@ async def test_tokens_follow_the_arithmetic_of_the_real_api(start, make_photo, m
     usage = heard.json["usageMetadata"]
     prompt, made = usage["promptTokenCount"], usage["candidatesTokenCount"]
     images = usage["candidatesTokensDetails"][0]["tokenCount"]
-    assert images == Catalogue().tokens(model, size)
+    assert images == Catalogue().family(model).tokens[size or "1K"]
     assert (
         prompt
         == sum(part["tokenCount"] for part in usage["promptTokensDetails"])

@@ -145,9 +145,13 @@ def make_job(
 
 @dataclass(slots=True, kw_only=True)
 class Loop:
-    """One seeded loop. `tasks` of each job: more make a job last for more deaths."""
+    """One seeded loop. `tasks` of each job: more make a job last for more deaths.
+
+    `at_work`: runs what is not killed while it starts.
+    """
 
     imgpipe: Imgpipe
+    at_work: Imgpipe
     servers: Servers
     folder: Path
     seed: int
@@ -189,7 +193,7 @@ class Loop:
         self._send_nothing_more(job, before)
 
     def _send_nothing_more(self, job: Job, scene: Scene) -> None:
-        again = self.imgpipe.json("run", job.manifest, "-y")
+        again = self.at_work.json("run", job.manifest, "-y")
         after = job.quiet_scene()
         is_quiet = len(after.sales) == len(scene.sales) and (again["exit"], again["attempts"]) == (0, 0)
         self._expect([] if is_quiet else [f"P4: one more run was not idle: {again}"], "one more run")
@@ -206,13 +210,13 @@ class Loop:
         """Run once, to the death or to the end. Return what was to kill it, and the exit code."""
         command = ("run", job.manifest, "-y", "-q", "-j", str(concurrency))
         if is_last:
-            done = self.imgpipe(*command)
+            done = self.at_work(*command)
             self.said = done.stderr
             return "nothing", done.returncode
         if dice.random() < 0.4:
             point = self._point(before, dice)
             chance = 1.0 if point.startswith("recover") else dice.choice((1.0, 0.3, 0.1))
-            done = self.imgpipe(*command, env={"FAILPOINT": f"{point}:{chance}:kill"})
+            done = self.at_work(*command, env={"FAILPOINT": f"{point}:{chance}:kill"})
             self.said = done.stderr
             return point, done.returncode
         return "time", self._kill_in_time(job, dice, *command)
@@ -228,7 +232,7 @@ class Loop:
     def _kill_in_time(self, job: Job, dice: random.Random, *command: str | Path) -> int:
         """Kill at a random moment: one in four while it starts, plans or recovers, the others while it buys."""
         is_early, delay_s = dice.random() < 0.25, dice.random()
-        process = self.imgpipe.start(*command)
+        process = (self.imgpipe if is_early else self.at_work).start(*command)
         if is_early:
             wait(process, 0.1 + 0.7 * delay_s)
         else:

@@ -19,6 +19,7 @@ from tests.soak.kills import Job, make_job, size_of
 from tests.soak.verdict import complaints, complaints_at_the_end, complaints_of_a_stop
 
 GAP_S = 0.005
+EARLY = 0.35  # of the moments
 UNBORN = (
     "Fatal Python error: init_import_site"  # Python's own word for Ctrl-C before it runs anything, with exit code 1
 )
@@ -38,6 +39,11 @@ class Kind:
     early: tuple[int, ...] = ()
     is_drained: bool = True
     flags: tuple[str, ...] = ()
+
+    @property
+    def is_of_streams(self) -> bool:
+        """Tell whether a stream is closed: that of a process that was started, with pipes."""
+        return self.name.endswith("closed")
 
 
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
@@ -60,9 +66,10 @@ KINDS = (
 
 @dataclass(slots=True, kw_only=True)
 class Moments:
-    """One seeded loop."""
+    """One seeded loop. `at_work`: runs what nothing happens to while it starts."""
 
     imgpipe: Imgpipe
+    at_work: Imgpipe
     servers: Servers
     folder: Path
     seed: int
@@ -96,8 +103,10 @@ class Moments:
 
     def _moment(self, job: Job, before: Scene, kind: Kind, dice: random.Random) -> tuple[Scene, int]:
         concurrency = dice.choice((2, 4, 8, 16))
-        process = self.imgpipe.start("run", job.manifest, "-y", "-j", str(concurrency), *kind.flags)
-        is_early = self._await(process, job, dice)
+        is_early = dice.random() < EARLY
+        command = self.imgpipe if is_early or kind.is_of_streams else self.at_work
+        process = command.start("run", job.manifest, "-y", "-j", str(concurrency), *kind.flags)
+        self._await(process, job, dice, is_early=is_early)
         is_waiting = process.poll() is None
         _strike(process, kind, dice)
         began = time.monotonic()
@@ -118,20 +127,19 @@ class Moments:
         self._expect(found, f"{kind.name}, -j {concurrency}, {'early' if is_early else 'late'}, exit {code}", said)
         return after, code
 
-    def _await(self, process: "subprocess.Popen[str]", job: Job, dice: random.Random) -> bool:
-        """Let it live until a random moment; return whether that is one of its start, plan or recovery."""
-        is_early = dice.random() < 0.35
+    def _await(self, process: "subprocess.Popen[str]", job: Job, dice: random.Random, *, is_early: bool) -> None:
+        """Let it live until a random moment; an early one is one of its start, plan or recovery."""
         size = size_of(job.server.bill_file)
         if not is_early:
             while process.poll() is None and size_of(job.server.bill_file) == size:
                 time.sleep(0.002)
         with suppress(subprocess.TimeoutExpired):
             process.wait(timeout=dice.random() * (0.9 if is_early else 0.3))
-        return is_early
 
     def _kill(self, job: Job, before: Scene, dice: random.Random) -> Scene:
-        process = self.imgpipe.start("run", job.manifest, "-y", "-q", "-j", "8")
-        self._await(process, job, dice)
+        is_early = dice.random() < EARLY
+        process = (self.imgpipe if is_early else self.at_work).start("run", job.manifest, "-y", "-q", "-j", "8")
+        self._await(process, job, dice, is_early=is_early)
         process.kill()
         process.communicate()
         after = job.quiet_scene()
@@ -142,7 +150,7 @@ class Moments:
         """Run to the end, unless that has been done, and look whether all is well."""
         found, said, after = list[str](), "", before
         if not has_ended:
-            done = self.imgpipe("run", job.manifest, "-y", "-q")
+            done = self.at_work("run", job.manifest, "-y", "-q")
             after, said = job.quiet_scene(), done.stderr
             found += [f"exit {done.returncode}"] if done.returncode else []
             found += complaints(before, after, prompts=job.prompts, crew=10)

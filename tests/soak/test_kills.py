@@ -20,7 +20,7 @@ def test_R01_to_R13_kills_lose_no_image_and_buy_none_twice(
 ) -> None:
     with capsys.disabled():
         print(f"\nIMGPIPE_SOAK_SEED={SEED}", flush=True)
-    tally = Loop(imgpipe=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=150).run(KILLS)
+    tally = Loop(imgpipe=imgpipe, at_work=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=150).run(KILLS)
     with capsys.disabled():
         print(tally, flush=True)
     assert tally.kills >= KILLS

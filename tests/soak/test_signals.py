@@ -22,7 +22,7 @@ def test_R14_to_R18_moments_lose_nothing(
 ) -> None:
     with capsys.disabled():
         print(f"\nIMGPIPE_SOAK_SEED={SEED}", flush=True)
-    done = Moments(imgpipe=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=60).run(MOMENTS)
+    done = Moments(imgpipe=imgpipe, at_work=imgpipe, servers=servers, folder=tmp_path, seed=SEED, tasks=60).run(MOMENTS)
     with capsys.disabled():
         print(dict(done), flush=True)
     assert done.total() == MOMENTS

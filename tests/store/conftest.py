@@ -11,6 +11,7 @@ import pytest
 
 from pipeline.model import Artifact, Task
 from pipeline.store.reader import LedgerReader
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from pipeline.store.writer import part_name
 from tests.store.fakes import PRICE, SHA, answer, publish
@@ -30,7 +31,7 @@ class Bench:
         """Open, recover and begin a run."""
         options = {"reserve_bytes": 0, "warn": self.warnings.append, "mountinfo": lambda: ""} | options
         fixed = {"manifest": "m", "is_play_money": False, "output_dir": self.out, "state_dir": self.state}
-        self.store = await Store.open(**fixed | options)
+        self.store = await Store.open(StoreSettings(**fixed | options))
         self.recovery = await self.store.recover()
         self.run = await self.store.begin_run(manifest_sha256=SHA)
         return self.store

@@ -107,7 +107,7 @@ def recover(root: Path, **changes: Any) -> Recovery:
     chosen = settings(root, **changes)
     resources = open_resources(chosen)
     try:
-        return Recoverer(chosen, resources).run()
+        return Recoverer(resources).run()
     finally:
         resources.close()
 

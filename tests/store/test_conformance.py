@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +16,7 @@ from pipeline.model import Artifact, BucketUrl, Sidecar, TaskState
 from pipeline.plan.decide import Files, Objects
 from pipeline.store.bucket_writer import SUPERSEDED
 from pipeline.store.files import FileComparison
+from pipeline.store.maintenance import Maintenance
 from tests.s3 import moto_server, store_of
 from tests.store.conftest import Bench
 from tests.store.fakes import PRICE, answer, files, image, task
@@ -211,7 +213,7 @@ async def test_missing_and_changed_images_are_seen(bench: Bench, kept: Kept) -> 
 
 async def test_an_image_moves_to_a_new_name(bench: Bench, kept: Kept) -> None:
     await bench.make(task(1), 1)
-    moved = await bench.store.move("cats/1", "dogs/1")
+    moved = await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="dogs/1"))
     assert kept.all() == {"dogs/1.png": image(1).data}
     assert kept.view().compare(moved) is FileComparison.SAME
     await restart(bench, kept)
@@ -222,7 +224,7 @@ async def test_an_image_never_moves_onto_another(bench: Bench, kept: Kept) -> No
     await bench.make(task(1), 1)
     kept.write("dogs/1.png", b"somebody's")
     with pytest.raises(Conflict):
-        await bench.store.move("cats/1", "dogs/1")
+        await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="dogs/1"))
     assert kept.all() == {"cats/1.png": image(1).data, "dogs/1.png": b"somebody's"}
 
 
@@ -237,7 +239,7 @@ async def test_a_record_lies_beside_its_image_and_moves_along(bench: Bench, kept
     await bench.store.finish(attempt, artifact, cost_microusd=PRICE, seconds=1.0)
     beside = b"somebody's" if there == b"somebody's" else b"a record, ours"
     assert kept.all() == {"cats/1.png": image(1).data, "cats/1.png.xmp": beside}
-    await bench.store.move("cats/1", "dogs/1")
+    await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="dogs/1"))
     assert kept.all() == {"dogs/1.png": image(1).data, "dogs/1.png.xmp": beside}
 
 

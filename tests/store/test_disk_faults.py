@@ -16,11 +16,11 @@ from pipeline.errors import ImgpipeError, InputError, StorageError
 from pipeline.model import Artifact, Attempt, Failure, Fault, Task, TaskState
 from pipeline.store import ledger_file
 from pipeline.store.files import Disk
-from pipeline.store.images import StoredImages
+from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.ledger_file import query
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import list_rejected
-from pipeline.store.resources import WriterPool, open_resources
+from pipeline.store.resources import open_resources
 from pipeline.store.rows import begin, close, finish, receive, record_of, task_row
 from pipeline.store.writer import part_name
 from tests.store.conftest import Bench, Reopen
@@ -51,7 +51,7 @@ class Room:
         def received(attempt: int, sha256: str, path: str) -> None:
             ledger.run(lambda c: receive(c, attempt, sha256=sha256, kept=path))
 
-        images = StoredImages(chosen, resources, WriterPool(1), received=received)
+        images = StoredImages(resources, WriterPool(1), received=received)
         troubles: list[ImgpipeError] = []
         try:
             values = {

@@ -3,12 +3,14 @@
 import errno
 import os
 import stat
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import Conflict, InputError, StorageError
 from pipeline.model import TaskState
+from pipeline.store.maintenance import Maintenance
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import FaultyDisk, files, image, task, without_links
 
@@ -230,7 +232,7 @@ async def test_names_that_lead_outside_are_refused_before_anything_is_paid(bench
 
 async def test_move_follows_a_renamed_output(bench: Bench) -> None:
     await bench.make(task(1), 1)
-    artifact = await bench.store.move("cats/1", "tigers/one")
+    artifact = await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="tigers/one"))
     assert artifact.path == "tigers/one.png"
     assert files(bench.out) == {"tigers/one.png": image(1).data}
     with bench.reader() as reader:
@@ -243,5 +245,5 @@ async def test_move_never_replaces(bench: Bench) -> None:
     await bench.make(task(1), 1)
     (bench.out / "taken.png").write_bytes(b"somebody's")
     with pytest.raises(Conflict):
-        await bench.store.move("cats/1", "taken")
+        await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="taken"))
     assert files(bench.out) == {"cats/1.png": image(1).data, "taken.png": b"somebody's"}

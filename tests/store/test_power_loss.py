@@ -94,7 +94,7 @@ def film_recovery(root: Path) -> Film:
     chosen = settings(root, disk=disk)
     resources = open_resources(chosen)
     disk.start()
-    Recoverer(chosen, resources).run()
+    Recoverer(resources).run()
     resources.close()
     disk.look_at_ledger()
     return Film(disk, with_promise(disk.ops), unsynced=frozenset({f"out/{part}", "out/cats"}))

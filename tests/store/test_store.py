@@ -11,6 +11,7 @@ from pipeline.errors import InputError, StorageError, TryLater
 from pipeline.model import Answer, Billed, Failure, Fault, InputImage, TaskState, Usage
 from pipeline.store.lock import StateLock
 from pipeline.store.rejected import list_rejected
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, FaultyDisk, answer, close, files, image, publish, task
@@ -271,13 +272,17 @@ async def test_r28_a_clock_that_jumps_reorders_nothing(bench: Bench, reopen: Reo
 async def test_failing_open_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("a file")
     with pytest.raises(InputError, match="cannot be written"):
-        await Store.open(output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=False)
+        await Store.open(
+            StoreSettings(output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=False)
+        )
 
 
 async def test_lock_and_store_share_a_directory(tmp_path: Path) -> None:
     with StateLock(tmp_path / "s"):
         store = await Store.open(
-            output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, reserve_bytes=0
+            StoreSettings(
+                output_dir=tmp_path / "out", state_dir=tmp_path / "s", manifest="m", is_play_money=True, reserve_bytes=0
+            )
         )
         with pytest.raises(TryLater):
             StateLock(tmp_path / "s").acquire()

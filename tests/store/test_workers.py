@@ -12,9 +12,9 @@ from obstore.store import MemoryStore
 from pipeline.buckets import Bucket
 from pipeline.errors import StorageError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, BucketUrl, Failure, Fault, TaskState
-from pipeline.store.images import StoredImages
+from pipeline.store.images import StoredImages, WriterPool
 from pipeline.store.rejected import apart_dir
-from pipeline.store.resources import StoreSettings, WriterPool, open_worker_resources
+from pipeline.store.resources import StoreSettings, open_worker_resources
 from tests.store.conftest import Bench, Reopen
 from tests.store.fakes import PRICE, answer, close, files, image, task
 
@@ -39,7 +39,7 @@ class Scene:
         resources = open_worker_resources(settings, ledger_id=ledger_id, is_apart=is_apart)
         pool = WriterPool(1)
         try:
-            yield StoredImages(settings, resources, pool)
+            yield StoredImages(resources, pool)
         finally:
             await pool.aclose()
             resources.close_directories()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from pipeline.store.lock import StateLock
+from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from tests.store.fakes import PRICE, SHA, answer, publish, task
 
@@ -12,7 +13,7 @@ from tests.store.fakes import PRICE, SHA, answer, publish, task
 async def main(root: Path, count: int) -> None:
     options = {"output_dir": root / "out", "state_dir": root / "state", "manifest": "m", "is_play_money": False}
     with StateLock(root / "state"):
-        store = await Store.open(**options, reserve_bytes=0)
+        store = await Store.open(StoreSettings(**options, reserve_bytes=0))
         await store.recover()
         run = await store.begin_run(manifest_sha256=SHA)
 

@@ -3,10 +3,10 @@ import io
 import pytest
 from rich.console import Console
 
-from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, RunSummary, StagePlanned
+from pipeline.engine.events import Halted, Paused, RetryScheduled, RunEnded, StagePlanned
 from pipeline.errors import Exit
 from pipeline.model import TaskState
-from pipeline.view.progress import LiveProgress, PlainProgress, ProgressCounts, progress
+from pipeline.view.progress import Mode, ProgressCounts, ProgressLines, progress, screen
 
 
 class ClosedStream(io.StringIO):
@@ -64,7 +64,7 @@ def test_a_pending_task_is_not_settled(clock, started, ended) -> None:
 
 def test_plain_writes_a_line_every_so_often(clock, started, ended, gauge) -> None:
     stream = io.StringIO()
-    plain = PlainProgress(total=100, gauge=gauge, stream=stream, clock=clock)
+    plain = ProgressLines(ProgressCounts(clock=clock), gauge, stream)
     plain(started())
     for _ in range(45):
         clock.now += 0.5
@@ -76,31 +76,29 @@ def test_plain_writes_a_line_every_so_often(clock, started, ended, gauge) -> Non
 
 def test_plain_ends_with_a_line(clock, started, ended, gauge, summary) -> None:
     stream = io.StringIO()
-    plain = PlainProgress(total=100, gauge=gauge, stream=stream, clock=clock)
+    plain = ProgressLines(ProgressCounts(clock=clock), gauge, stream)
     for event in (started(), ended(), ended(TaskState.FAILED), RunEnded(summary=summary())):
         plain(event)
     assert stream.getvalue() == "progress: 42/100, 12 of 16 in flight, $0.62 of $20.00, 1 failed\n"
 
 
 def test_r18_a_closed_stream_ends_the_lines_and_not_the_run(clock, started, summary, gauge) -> None:
-    plain = PlainProgress(total=1, gauge=gauge, stream=ClosedStream(), clock=clock)
+    plain = ProgressLines(ProgressCounts(clock=clock), gauge, ClosedStream())
     plain(RunEnded(summary=summary()))
     plain(RunEnded(summary=summary()))
     assert plain._stream is None
 
 
 def test_live_shows_what_holds_the_run_up(clock, started, ended, gauge) -> None:
-    screen = console()
-    view = LiveProgress(
-        total=100, gauge=lambda: gauge(pause_reason="Retry-After", pause_left_s=37.0), console=screen, clock=clock
-    )
-    with view:
+    terminal = console()
+    paused = gauge(pause_reason="Retry-After", pause_left_s=37.0)
+    with progress("rich", total=100, gauge=lambda: paused, console=terminal, clock=clock) as view:
         view(started(is_play_money=True))
         view(ended(TaskState.REFUSED, "posters/oslo", "IMAGE_SAFETY"))
         view(RetryScheduled(task_id="a", number=1, wait_s=1.0, reason="outage"))
         view(Paused(reason="Retry-After", seconds=37.0))
         view(Halted(exit=Exit.TRY_LATER, reason="quota used up"))
-    text = seen(screen)
+    text = seen(terminal)
     for part in (
         "41/100",
         "play $0.62 of $20.00",
@@ -115,11 +113,11 @@ def test_live_shows_what_holds_the_run_up(clock, started, ended, gauge) -> None:
 
 
 def test_live_leaves_its_last_screen_as_the_summary(clock, started, gauge, summary) -> None:
-    screen = console()
-    with LiveProgress(total=100, gauge=gauge, console=screen, clock=clock) as view:
+    terminal = console()
+    with progress("rich", total=100, gauge=gauge, console=terminal, clock=clock) as view:
         view(started())
         view(RunEnded(summary=summary()))
-    last = "\n".join(seen(screen).splitlines()[-3:])
+    last = "\n".join(seen(terminal).splitlines()[-3:])
     assert "✓" in last
     assert "in 1 min 12 s" in last
     assert "in flight" not in last
@@ -127,42 +125,26 @@ def test_live_leaves_its_last_screen_as_the_summary(clock, started, gauge, summa
 
 @pytest.mark.parametrize("width", [20, 40, 79, 200])
 def test_live_never_writes_wider_than_the_terminal(clock, started, ended, gauge, width: int) -> None:
-    screen = console(width)
-    view = LiveProgress(total=100, gauge=gauge, console=screen, clock=clock)
-    view(started())
-    view(ended(TaskState.FAILED, "posters/" + "x" * 300, "no\n\x1b[2J" * 40))
-    screen.print(view)
-    lines = seen(screen).splitlines()
+    counts = ProgressCounts(clock=clock)
+    counts.take(started())
+    counts.take(ended(TaskState.FAILED, "posters/" + "x" * 300, "no\n\x1b[2J" * 40))
+    terminal = console(width)
+    terminal.print(*screen(counts, gauge(), width), sep="\n")
+    lines = seen(terminal).splitlines()
     assert len(lines) == 3
     assert max(map(len, lines)) <= width
 
 
 def test_r18_a_terminal_that_goes_away_ends_the_view_and_not_the_run(clock, gauge) -> None:
-    screen = console()
-    with LiveProgress(total=1, gauge=gauge, console=screen, clock=clock):
-        screen.file = ClosedStream()
-    assert screen.quiet
+    terminal = console()
+    with progress("rich", total=1, gauge=gauge, console=terminal, clock=clock):
+        terminal.file = ClosedStream()
+    assert terminal.quiet
 
 
-@pytest.mark.parametrize(
-    ("mode", "is_terminal", "is_quiet", "kind"),
-    [
-        ("auto", True, False, LiveProgress),
-        ("auto", False, False, PlainProgress),
-        ("rich", False, False, LiveProgress),
-        ("plain", True, False, PlainProgress),
-    ],
-)
-def test_progress_follows_flags_and_terminal(gauge, mode, is_terminal, is_quiet, kind, monkeypatch) -> None:
-    monkeypatch.delenv("TERM", raising=False)
-    view = progress(mode, total=1, gauge=gauge, console=console(is_terminal=is_terminal), is_quiet=is_quiet)
-    assert isinstance(view, kind)
-
-
-@pytest.mark.parametrize(("mode", "is_quiet"), [("none", False), ("rich", True)])
-def test_no_progress_is_written_where_none_is_wanted(gauge, started, mode, is_quiet) -> None:
-    screen = console()
-    with progress(mode, total=1, gauge=gauge, console=screen, is_quiet=is_quiet) as view:
-        view(started())
-        view(RunEnded(summary=RunSummary(run=1, exit=Exit.OK)))
-    assert seen(screen) == ""
+@pytest.mark.parametrize(("mode", "lines"), [("rich", 2), ("plain", 1), ("none", 0)])
+def test_progress_follows_its_flag(gauge, summary, mode: Mode, lines: int) -> None:
+    terminal = console(is_terminal=False)
+    with progress(mode, total=1, gauge=gauge, console=terminal) as view:
+        view(RunEnded(summary=summary()))
+    assert len(seen(terminal).splitlines()) == lines
