@@ -103,7 +103,7 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
     number, price = plan.alike.tasks, plan.alike.known_price
     if number:
         verb = "asks" if number == 1 else "ask"
-        pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
+        pair = f" (such as {' and '.join(plan.alike_examples[0])})" if plan.alike_examples else ""
         paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
         what = f"{count(number, 'task')} {verb} for the same image as another task{pair}"
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"

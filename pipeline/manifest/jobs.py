@@ -40,6 +40,9 @@ class Combination:
     texts: dict[str, str]
 
 
+NO_COMBINATION = Combination("", {}, {})  # of a job without a matrix
+
+
 class Combinations:
     """All combinations of one matrix; iterate as often as needed."""
 
@@ -152,9 +155,9 @@ def _checks(keys: ChecksKeys) -> ImageChecks:
 _CHECKS = _checks(ChecksKeys.or_default(None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Recipe:
-    """How one row becomes requests. Templates are compiled; None means the key is not set."""
+    """How one row becomes requests. Templates are compiled; None means the key is not set. Hashed by identity."""
 
     prompt: Template | None = None
     system: Template | None = None
