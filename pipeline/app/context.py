@@ -143,16 +143,11 @@ class Setup:
 
     def warnings(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
-        warnings: list[str | None] = [*self.retired(models)]
+        manifest, exposures = self.manifest, list[str | None]()
         if not self.is_play_money:
-            warnings += [
-                of_host(self.provider),
-                key_exposure(self.manifest.path.parent),
-                folder_exposure(
-                    self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
-                ),
-            ]
-        return [text for text in warnings if text is not None]
+            folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
+            exposures = [of_host(self.provider), key_exposure(manifest.path.parent), folder_exposure(folder)]
+        return [*self.retired(models), *(text for text in exposures if text is not None)]
 
     @property
     def models(self) -> frozenset[str]:

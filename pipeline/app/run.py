@@ -135,24 +135,19 @@ async def run(
         key = setup.key()
         with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
             try:
-                async with open_store(setup, lock=lock, check=_check_state) as store:
-                    await notifier.started()
-                    recovery = await store.recover()
-                    await store.maintain(Maintenance.restore)
-                    with reading(setup) as reader:
-                        active = ActiveRun(
-                            setup=setup,
-                            key=key,
-                            store=store,
-                            reader=reader,
-                            signals=signals,
-                            watch=watch,
-                            confirm=confirm,
-                            recovery=recovery,
-                            wallet=wallet_of(setup, reader),
-                        )
-                        summary = await _recovered(active, retry)
-                    await store.maintain(Maintenance.restore)
+                async with _recovered(setup, notifier, lock) as (store, reader, recovery):
+                    active = ActiveRun(
+                        setup=setup,
+                        key=key,
+                        store=store,
+                        reader=reader,
+                        signals=signals,
+                        watch=watch,
+                        confirm=confirm,
+                        recovery=recovery,
+                        wallet=wallet_of(setup, reader),
+                    )
+                    summary = await _go_on(active, retry)
             except asyncio.CancelledError:
                 if signals.exit is None:
                     raise
@@ -184,7 +179,21 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
         raise lack from bug
 
 
-async def _recovered(run: ActiveRun, retry: Release | None) -> RunSummary:
+@asynccontextmanager
+async def _recovered(
+    setup: Setup, notifier: Notifier, lock: StateLock | None
+) -> AsyncIterator[tuple[Store, LedgerReader, Recovery]]:
+    """Open store and ledger, and bring them together after whatever happened."""
+    async with open_store(setup, lock=lock, check=_check_state) as store:
+        await notifier.started()
+        recovery = await store.recover()
+        await store.maintain(Maintenance.restore)
+        with reading(setup) as reader:
+            yield store, reader, recovery
+        await store.maintain(Maintenance.restore)
+
+
+async def _go_on(run: ActiveRun, retry: Release | None) -> RunSummary:
     """Go on when the ledger says what earlier runs did: forget void holds, make due what `retry` asks for, plan."""
     voided = tuple(void_holds(run.reader))
     run.recovery.notes += voided
@@ -193,9 +202,6 @@ async def _recovered(run: ActiveRun, retry: Release | None) -> RunSummary:
         run.setup = await release(run.setup, run.store, run.reader, retry)
     summary = await _plan_and_go(run)
     return replace(summary, cautions=(*voided, *summary.cautions))
-
-
-# -- before anything is sent --------------------------------------------------------------------------------------
 
 
 def _check_state(setup: Setup) -> None:
@@ -231,12 +237,12 @@ async def _plan_and_go(run: ActiveRun) -> RunSummary:
         with run.signals.asking():
             run.setup = with_consent(run.setup, _asked_first(run), run.confirm)
         if run.setup.flags.ray is None or not run.whole.due:
-            return await _go(run, planned, spool)
+            return await _carry_out(run, planned, spool)
         from pipeline.app.workers import workers_of  # only here: most runs send from this process
 
         async with workers_of(run.setup, run.store, spool) as run.workers:
             run.signals.listen()  # Ray took them for itself
-            return await _go(run, planned, spool)
+            return await _carry_out(run, planned, spool)
 
 
 def _asked_first(run: ActiveRun) -> Plan:
@@ -250,7 +256,8 @@ def _asked_first(run: ActiveRun) -> Plan:
     return tally(rows, quote=prices_of(run.setup, run.reader).quote, problem=lambda _task: None)
 
 
-async def _go(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
+async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
+    """Write the run down, show it, send what is due, and sum it up."""
     run.wallet = wallet_of(run.setup, run.reader)  # the consent may have set a budget
     if run.whole.due:
         found = {state.value: number for state, number in run.whole.states.items() if number > 0}
