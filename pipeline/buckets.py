@@ -13,14 +13,14 @@ import re
 import secrets
 import stat
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from pipeline.errors import InputError, StorageError
-from pipeline.model import BucketUrl, is_object
+from pipeline.model import Artifact, BucketUrl, is_object
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     ObjectStore = AzureStore | GCSStore | MemoryStore | S3Store
 
+T = TypeVar("T")
 MOST_BYTES: Final = 512 * 2**20  # of a picture; what is larger is none
 PAGE: Final = 1000  # objects that one list request brings; what S3 gives at most
 CONNECT_S: Final = 5
@@ -107,30 +108,27 @@ def facts_of(attributes: Mapping[str, str]) -> ObjectFacts | None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """One object of a listing."""
+class StoredObject:
+    """One object that stands in a bucket."""
 
     path: str  # relative to the prefix
     size_bytes: int
     version: int  # see `version_of`
     written_at: datetime
+    facts: ObjectFacts | None = None  # None: it is not ours, or was listed only
+
+    def is_as_recorded(self, artifact: Artifact) -> bool:
+        """Say whether it is what the ledger has, by size and version."""
+        return (self.size_bytes, self.version) == (artifact.size_bytes, artifact.mtime_ns)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredObject:
-    """One object that was looked at. `facts` None: not ours."""
-
-    size_bytes: int
-    version: int
-    facts: ObjectFacts | None
-
-
-def _listed(meta: "ObjectMeta") -> Listed:
-    return Listed(
+def _described(meta: "ObjectMeta", facts: ObjectFacts | None = None) -> StoredObject:
+    return StoredObject(
         path=meta["path"],
         size_bytes=meta["size"],
         version=version_of(meta["e_tag"]),
         written_at=meta["last_modified"],
+        facts=facts,
     )
 
 
@@ -171,33 +169,19 @@ class Bucket:
         url = BucketUrl(self.url.scheme, self.url.bucket, "/".join(each for each in (self.url.prefix, prefix) if each))
         return open_bucket(url) if prefix else self
 
-    def head(self, path: str) -> Listed | None:
-        """Return what a listing would say of one object; None: there is none. Raises BucketError."""
-        try:
-            with self._errors(but=FileNotFoundError):
-                return _listed(self._store.head(path))
-        except FileNotFoundError as error:
-            self._raise_without_bucket(error)
-            return None
+    def look(self, path: str) -> StoredObject | None:
+        """Return what stands there, without its bytes; None: nothing. Raises BucketError."""
+
+        def ask() -> StoredObject:
+            found = self._store.get(path, options={"head": True})
+            return _described(found.meta, facts_of({str(name): value for name, value in found.attributes.items()}))
+
+        return self._found(ask)
 
     def start(self, path: str, size_bytes: int = 12) -> bytes:
         """Return an object's first bytes. Raises BucketError."""
         with self._errors():
             return bytes(self._store.get_range(path, start=0, length=size_bytes))
-
-    def look(self, path: str) -> StoredObject | None:
-        """Return what stands there, without its bytes; None: nothing. Raises BucketError."""
-        try:
-            with self._errors(but=FileNotFoundError):
-                found = self._store.get(path, options={"head": True})
-        except FileNotFoundError as error:
-            self._raise_without_bucket(error)
-            return None
-        return StoredObject(
-            size_bytes=found.meta["size"],
-            version=version_of(found.meta["e_tag"]),
-            facts=facts_of({str(name): value for name, value in found.attributes.items()}),
-        )
 
     def replace(self, path: str, data: bytes, attributes: Mapping[str, str], *, version: int) -> int:
         """Put an object in the place of one that has this version; return the new one's.
@@ -219,27 +203,25 @@ class Bucket:
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> bytes | None:
         """Return an object's bytes; None: there is none, or it is larger. Raises BucketError."""
-        try:
-            with self._errors(but=FileNotFoundError):
-                found = self._store.get(path)
-                return bytes(found.bytes()) if found.meta["size"] <= most_bytes else None
-        except FileNotFoundError as error:
-            self._raise_without_bucket(error)
-            return None
+
+        def ask() -> bytes | None:
+            found = self._store.get(path)
+            return bytes(found.bytes()) if found.meta["size"] <= most_bytes else None
+
+        return self._found(ask)
 
     def sha256(self, path: str) -> str | None:
         """Hash an object piece by piece; None: there is none. Raises BucketError."""
-        digest = hashlib.sha256()
-        try:
-            with self._errors(but=FileNotFoundError):
-                for piece in self._store.get(path).stream(min_chunk_size=2**20):
-                    digest.update(piece)
-        except FileNotFoundError as error:
-            self._raise_without_bucket(error)
-            return None
-        return digest.hexdigest()
 
-    def listing(self, folder: str | None = None) -> Iterator[Listed]:
+        def ask() -> str:
+            digest = hashlib.sha256()
+            for piece in self._store.get(path).stream(min_chunk_size=2**20):
+                digest.update(piece)
+            return digest.hexdigest()
+
+        return self._found(ask)
+
+    def listing(self, folder: str | None = None) -> Iterator[StoredObject]:
         """Walk the objects below the prefix, a page a request; those of `.superseded/` too. Raises BucketError.
 
         `folder`: only those below it, by the same names.
@@ -251,7 +233,7 @@ class Bucket:
                 page = next(pages, None)
             if page is None:
                 return
-            yield from map(_listed, page)
+            yield from map(_described, page)
 
     def copy(self, old: str, new: str) -> None:
         """Copy on the side of the service, metadata too; what stands under `new` is replaced. Raises BucketError."""
@@ -298,9 +280,15 @@ class Bucket:
         except Exception as error:  # seen by the caller as a BucketError; a bug goes on as it is
             raise self._translated(error) from None
 
-    def _raise_without_bucket(self, error: Exception) -> None:
-        if _CODE.search(str(error)) is not None and "NoSuchKey" not in str(error)[:4000]:
-            raise self._translated(error) from None
+    def _found(self, ask: Callable[[], T]) -> T | None:
+        """Ask for an object; None: there is no such object. A bucket that is not there is an error."""
+        try:
+            with self._errors(but=FileNotFoundError):
+                return ask()
+        except FileNotFoundError as error:
+            if _CODE.search(str(error)) is not None and "NoSuchKey" not in str(error)[:4000]:
+                raise self._translated(error) from None
+            return None
 
     def _translated(self, error: Exception) -> BucketError:
         """Say what is wrong without a word of the library or the service but the code."""

@@ -10,8 +10,7 @@ consent       budgets, consent above $5, and holds: what may be sent now
 
 A run, in the order of its steps:
 
-run           `run`: lock, recovery, plan, consent, sending, summary
-signals       INT, TERM and HUP to the two stop orders of the engine
+run           `run`: lock, recovery, plan, consent, sending, summary; signals
 stages        the plan of each stage, changes that cost no request, `--pilot`
 sending       client, sender, throttle and engine around the due tasks
 workers       `--ray`: starts workers on a cluster, and checks that each can send

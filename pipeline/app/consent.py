@@ -5,7 +5,7 @@ another key or another model may send. Everything here reads the ledger, and may
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from pipeline.app.context import Setup
 from pipeline.engine.wallet import Wallet
-from pipeline.errors import ImgpipeError, InputError
+from pipeline.errors import ImgpipeError, InputError, TryLater
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
@@ -156,6 +156,16 @@ def lasting_holds(setup: Setup, reader: LedgerReader, *, now: datetime | None = 
         and hold.set_at <= now + CLOCK_SLACK
         and now < hold.not_before
     }
+
+
+def held_models(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:
+    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
+    held = {} if setup.flags.is_now else lasting_holds(setup, reader)
+    if held and models and ("" in held or held.keys() >= set(models)):
+        hold = max(held.values(), key=lambda hold: hold.not_before)
+        instead = f"`imgpipe run {setup.command_of_selection} --now` sends all the same"
+        raise TryLater(f"{describe_hold(hold)}; nothing was sent. {instead}", not_before=hold.not_before)
+    return held
 
 
 def void_holds(reader: LedgerReader, *, now: datetime | None = None) -> Iterator[str]:

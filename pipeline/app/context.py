@@ -8,7 +8,7 @@ errors: on a machine with one user nothing is wrong with them.
 import os
 import shlex
 import stat
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -141,18 +141,13 @@ class Setup:
             return "simulator"
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
-    def warnings(self, models: Sequence[str]) -> list[str]:
+    def warnings(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or about to be, and, for real money, what others here can reach."""
-        warnings: list[str | None] = [*self.retired(models)]
+        manifest, exposures = self.manifest, list[str | None]()
         if not self.is_play_money:
-            warnings += [
-                of_host(self.provider),
-                key_exposure(self.manifest.path.parent),
-                folder_exposure(
-                    self.manifest.output_dir if isinstance(self.manifest.output_dir, Path) else self.manifest.state_dir
-                ),
-            ]
-        return [text for text in warnings if text is not None]
+            folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
+            exposures = [of_host(self.provider), key_exposure(manifest.path.parent), folder_exposure(folder)]
+        return [*self.retired(models), *(text for text in exposures if text is not None)]
 
     @property
     def models(self) -> frozenset[str]:

@@ -100,7 +100,7 @@ def doctor(
     `with_models`: the gateway's public list of models is fetched and compared, without a key.
     """
     yield from _programs()
-    setup: Setup | None = None
+    setup = None
     if path is not None:
         try:
             setup = prepare(path, flags)
@@ -111,12 +111,10 @@ def doctor(
     if is_known:
         yield _key(setup, environ)
         yield _address(setup, environ)
-    if setup is not None:
-        yield from _models(setup)
-    if with_models and is_known:
-        yield from _offers(setup, environ)
+        yield from () if setup is None else _models(setup)
+        yield from _offers(setup, environ) if with_models else ()
     yield from _places(setup)
-    yield from _clock(setup)
+    yield _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
     if flags.ray is not None and is_known:
         yield from _cluster(setup, flags)
@@ -142,11 +140,10 @@ def verdict(checks: list[Check]) -> str:
 
 def _programs() -> Iterator[Check]:
     yield _ok("python", f"{platform.python_version()}, {sys.executable}")
-    if sqlite3.sqlite_version_info < LEAST_SQLITE:
-        yield _bad("sqlite", sqlite3.sqlite_version, "use a Python that comes with SQLite 3.37 or newer")
-    else:
-        yield _ok("sqlite", sqlite3.sqlite_version)
-    versions = {name: _version(name) for name in _dependencies()}
+    is_old, advice = sqlite3.sqlite_version_info < LEAST_SQLITE, "use a Python that comes with SQLite 3.37 or newer"
+    yield _bad("sqlite", sqlite3.sqlite_version, advice) if is_old else _ok("sqlite", sqlite3.sqlite_version)
+    needed = (line for line in importlib.metadata.requires("imgpipe") or [] if "extra ==" not in line)
+    versions = {name: _version(name) for name in sorted({re.split(r"[^\w.-]", line)[0] for line in needed})}
     if missing := [name for name, version in versions.items() if version is None]:
         yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
     yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
@@ -156,12 +153,6 @@ def _programs() -> Iterator[Check]:
         yield _ok(f"extra {extra}", missing_text if version is None else f"{name} {version}")
 
 
-def _dependencies() -> list[str]:
-    """Return the packages imgpipe cannot do without, as its own metadata names them."""
-    required = importlib.metadata.requires("imgpipe") or []
-    return sorted({re.split(r"[^\w.-]", line)[0] for line in required if "extra ==" not in line}, key=str.lower)
-
-
 def _version(name: str) -> str | None:
     try:
         return importlib.metadata.version(name)
@@ -169,13 +160,11 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _clock(setup: Setup | None) -> Iterator[Check]:
-    now = datetime.now(UTC)
+def _clock(setup: Setup | None) -> Check:
+    now, zone = datetime.now(UTC), "UTC" if setup is None else setup.limits.tz
     if now < RELEASED:
-        yield _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
-        return
-    zone = "UTC" if setup is None else setup.limits.tz
-    yield _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")
+        return _bad("clock", f"it says {now:%Y-%m-%d}, which is over", "set it (NTP): certificates and budgets need it")
+    return _ok("clock", f"{now:%Y-%m-%d %H:%M:%S} UTC; budgets' days begin in {zone}")
 
 
 def _limits(limits: Limits) -> Iterator[Check]:
@@ -252,9 +241,15 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
     where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
+
+    async def connect() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            _, writer = await asyncio.open_connection(host, port, ssl=tls)
+            writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
+
     started = time.monotonic()
     try:
-        asyncio.run(_connect(host, port, tls))
+        asyncio.run(connect())
     except TimeoutError:
         what, advice = f"no answer within {PATIENCE_S:g} s", "check the network, a firewall, or the proxy variables"
     except socket.gaierror:
@@ -267,12 +262,6 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
         took = f"{(time.monotonic() - started) * 1000:.0f} ms"
         return _ok("address", f"{where} answers{'' if tls is None else ' over TLS'} in {took}")
     return _bad("address", f"{where}: {what}", advice, exit_code=Exit.ACCOUNT)
-
-
-async def _connect(host: str, port: int, tls: ssl.SSLContext | None) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        _, writer = await asyncio.open_connection(host, port, ssl=tls)
-        writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
 
 
 def _models(setup: Setup) -> Iterator[Check]:
@@ -365,25 +354,23 @@ def _places(setup: Setup | None) -> Iterator[Check]:
 
 def _disk(output_dir: Path) -> Iterator[Check]:
     folder = next(parent for parent in (output_dir, *output_dir.parents) if parent.exists())
-    where = f"{output_dir}" if folder == output_dir else f"{output_dir} (not there yet; looked at {folder})"
+    where = f"{output_dir}" + ("" if folder == output_dir else f" (not there yet; looked at {folder})")
     try:
         status = os.statvfs(folder)
-        yield _free(where, status.f_bavail * status.f_frsize)
+        free = status.f_bavail * status.f_frsize
+        text = f"{where}: {size(free)} free"
+        if free < LEAST_FREE:
+            yield _bad("disk", text, "free some space; an image takes 1 to 3 MB")
+        elif free < LITTLE_FREE:
+            yield _warn("disk", text, "an image takes 1 to 3 MB; free space before a long run")
+        else:
+            yield _ok("disk", text)
         if (exposed := context.folder_exposure(output_dir)) is not None:
             yield _warn("disk", where, exposed)
         with tempfile.TemporaryDirectory(prefix=".imgpipe-doctor-", dir=folder) as probe:
             yield from _abilities(Path(probe))
     except OSError as error:
         yield _bad("disk", f"{where}: {error.strerror}", "choose another output_dir, or fix its permissions")
-
-
-def _free(where: str, free: int) -> Check:
-    text = f"{where}: {size(free)} free"
-    if free < LEAST_FREE:
-        return _bad("disk", text, "free some space; an image takes 1 to 3 MB")
-    if free < LITTLE_FREE:
-        return _warn("disk", text, "an image takes 1 to 3 MB; free space before a long run")
-    return _ok("disk", text)
 
 
 def _abilities(probe: Path) -> Iterator[Check]:

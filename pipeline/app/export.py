@@ -291,33 +291,28 @@ def read_whole(locations: Locations, location: str) -> bytes:
 
 
 def _write_parquet(path: Path, samples: Sequence[_Sample], names: Sequence[str]) -> None:
-    from arro3.core import Array, DataType, Field, RecordBatch, Schema, Table, struct_array
+    from arro3.core import Array, DataType, Field, Table, struct_array
     from arro3.io import write_parquet
 
     types = {"int64": DataType.int64(), "float64": DataType.float64(), "string": DataType.string()}
-    parts = [("bytes", DataType.binary()), ("path", DataType.string())]
     with ThreadPoolExecutor(READERS) as readers:
         data = list(readers.map(partial(read_whole, Locations()), [sample.location for sample in samples]))
+    paths = [Path(sample.location).name for sample in samples]
     images = struct_array(
-        [
-            Array(data, type=DataType.binary()),
-            Array([Path(sample.location).name for sample in samples], type=DataType.string()),
-        ],
-        fields=[Field(name, kind, nullable=True) for name, kind in parts],
+        [Array(data, type=DataType.binary()), Array(paths, type=DataType.string())],
+        fields=[Field("bytes", DataType.binary(), nullable=True), Field("path", DataType.string(), nullable=True)],
     )
-    fields, arrays = [Field("image", images.type, nullable=True)], [images]
+    columns: dict[str, Any] = {"image": images}
     for name in names:
         kind = NUMBERS.get(name, "string")
         values = [sample.columns.get(name) for sample in samples]
         texts = [None if value is None else str(value) for value in values]
-        arrays.append(Array(texts if kind == "string" else values, type=types[kind]))
-        fields.append(Field(name, types[kind], nullable=True))
+        columns[name] = Array(texts if kind == "string" else values, type=types[kind])
     features = {"image": {"_type": "Image"}}
     features |= {name: {"dtype": NUMBERS.get(name, "string"), "_type": "Value"} for name in names}
     about = msgspec.json.encode({"info": {"features": features}})
-    schema = Schema(fields, metadata={b"huggingface": about})
-    batch = RecordBatch.from_arrays(arrays, schema=schema)
-    write_parquet(Table.from_batches([batch], schema=schema), path, compression="UNCOMPRESSED", max_row_group_size=100)
+    table = Table.from_pydict(columns, metadata={b"huggingface": about})
+    write_parquet(table, path, compression="UNCOMPRESSED", max_row_group_size=100)
 
 
 def read_lines(path: str, data: bytes, kind: type[T], what: str) -> list[T]:

@@ -137,7 +137,7 @@ class JudgeSession:
         )
         data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
-        served = {**data, "desk": {"secret": self._secret, "change": change}}
+        served = {**data, "judge": {"secret": self._secret, "change": change}}
         chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
         return served_page(manifest.name, served, chart)
 

@@ -259,7 +259,11 @@ async def _serve(server: JudgeServer, port: int, announce: Callable[[str], None]
         loop.add_signal_handler(number, stopped.set)
     try:
         await runner.setup()
-        await _listen(runner, port)
+        try:
+            await web.TCPSite(runner, HOST, port).start()
+        except OSError as error:
+            what = f"cannot listen on {HOST}:{port}: {error.strerror or error}"
+            raise InputError(f"{what}; leave --port out to use any free port") from error
         server.host = f"{HOST}:{runner.addresses[0][1]}"
         announce(server.address)
         await server.until_idle(stopped)
@@ -267,11 +271,3 @@ async def _serve(server: JudgeServer, port: int, announce: Callable[[str], None]
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await runner.cleanup()
-
-
-async def _listen(runner: web.AppRunner, port: int) -> None:
-    try:
-        await web.TCPSite(runner, HOST, port).start()
-    except OSError as error:
-        what = f"cannot listen on {HOST}:{port}: {error.strerror or error}"
-        raise InputError(f"{what}; leave --port out to use any free port") from error

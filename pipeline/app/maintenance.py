@@ -320,7 +320,7 @@ def _is_as_recorded(location: str, artifact: Artifact, files: FileView) -> bool:
 def _prunable(kind: PrunableKind, location: str, *, task: str | None = None) -> Prunable:
     if is_object(location):
         bucket, name = Locations().find(location)
-        found = bucket.head(name)
+        found = bucket.look(name)
         size_bytes, at = (0, datetime.now(UTC)) if found is None else (found.size_bytes, found.written_at)
     else:
         status = Path(location).lstat()

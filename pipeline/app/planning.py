@@ -20,7 +20,7 @@ import msgspec
 
 from pipeline.app.consent import doubts, prices_of
 from pipeline.app.context import Flags, Setup
-from pipeline.app.orphans import Orphans, Renames, behind, check_name
+from pipeline.app.orphans import NEAR, Orphans, Renames, behind, check_name
 from pipeline.buckets import Locations, as_input_error, open_bucket
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.expand import Expansion
@@ -54,13 +54,11 @@ def _promised(manifest: Manifest, job: str) -> Iterator[UpstreamImage]:
     """Yield the images that `job` will make; what is wrong with it is reported where its own rows are read."""
     with suppress(InputError):
         for task in rehearsed(manifest, jobs=[job]):
-            yield UpstreamImage(
-                task_id=task.id,
-                row=task.row,
-                path=f"{manifest.output_dir}/{task.name}.png",  # which kind it will be does not matter here
-                matrix=task.matrix,
-                fields=task.fields,
-            )
+            yield _upstream(task, f"{manifest.output_dir}/{task.name}.png")  # which kind it will be does not matter
+
+
+def _upstream(task: Task, path: str, image: InputImage | None = None) -> UpstreamImage:
+    return UpstreamImage(task_id=task.id, row=task.row, path=path, matrix=task.matrix, fields=task.fields, image=image)
 
 
 def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
@@ -70,7 +68,6 @@ def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG0
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
 PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
-NEAR: Final = 20_000  # ids among which the nearest one is looked for: 0.3 s
 
 
 def reading(setup: Setup) -> LedgerReader:
@@ -106,7 +103,7 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
     number, price = plan.alike.tasks, plan.alike.known_price
     if number:
         verb = "asks" if number == 1 else "ask"
-        pair = f" (such as {' and '.join(plan.alike_example)})" if plan.alike_example else ""
+        pair = f" (such as {' and '.join(plan.alike_examples[0])})" if plan.alike_examples else ""
         paid = "at an unknown price" if price is None else f"{money(price, is_play_money)} in all"
         what = f"{count(number, 'task')} {verb} for the same image as another task{pair}"
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
@@ -258,11 +255,11 @@ def make_plan(
     digests, orphans = DigestMemory(reader), Orphans(setup.manifest, reader)
     ended = orphans.ended
     stream = plan_rows(setup, reader, digests, jobs=jobs, on_end=ended.append, is_cancelled=is_cancelled, files=files)
-    asked, matched, unreadable = list[tuple[str, str]](), set[str](), dict[str, str]()
-    selected = setup.flags.selection.apply(_remembered(orphans.watch(stream), asked), matched=matched)
+    matched, unreadable = set[str](), dict[str, str]()
+    selected = setup.flags.selection.apply(orphans.watch(stream), matched=matched)
     rows, quote = _without_decoder(selected, unreadable), prices_of(setup, reader).quote
     plan = tally(rows, quote=quote, problem=setup.problem, spool=spool, free=free)
-    check_name(setup, reader, asked)
+    check_name(setup, reader, orphans.asked)
     _check_plan(setup, plan)
     said = [text for expansion in ended for text in expansion.notes]
     if jobs is None and (unmatched := _unmatched_patterns(setup.flags, matched)) and plan.total:
@@ -271,19 +268,15 @@ def make_plan(
         plan=plan,
         behind=tuple(behind(setup.manifest.upstream, {key.job for key in plan.groups if key.is_due})),
         digests=digests.learned,
-        warnings=[*_warnings(setup, reader, plan), *_heic(unreadable)] if plan.due else [],
+        warnings=[*doubts(setup, reader), *setup.warnings(plan.models), *_heic(unreadable)] if plan.due else [],
         said=said,
     )
     if jobs is None:
         planned.orphans = orphans.counted()
-        planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in asked])
+        planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in orphans.asked])
     waiting = sum(len(expansion.waiting) for expansion in ended)
     planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(waiting), *said]
     return planned
-
-
-def _warnings(setup: Setup, reader: LedgerReader, plan: Plan) -> list[str]:
-    return [*doubts(setup, reader), *setup.warnings(sorted(plan.models))]
 
 
 def _without_decoder(rows: Iterable[PlanRow], found: dict[str, str]) -> Iterator[PlanRow]:
@@ -310,14 +303,6 @@ def _heic(found: Mapping[str, str]) -> Iterator[str]:
         verb = "needs" if len(found) == 1 else "need"
         what = f"{count(len(found), 'input image')} (such as {next(iter(found.values()))}) {verb} the HEIC decoder"
         yield f"{what}, which is not installed, and will stay pending: pip install 'imgpipe[heic]'"
-
-
-def _remembered(rows: Iterable[PlanRow], asked: list[tuple[str, str]]) -> Iterator[PlanRow]:
-    """Pass every row on; the first ids and fingerprints stay, to find what was meant."""
-    for row in rows:
-        if len(asked) < NEAR:
-            asked.append((row.task.id, row.task.fingerprint))
-        yield row
 
 
 def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
@@ -407,14 +392,8 @@ def upstream_of(
             if standing is FileComparison.MISSING:
                 continue  # its own task is told as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)
-            yield UpstreamImage(
-                task_id=row.task.id,
-                row=row.task.row,
-                path=path,
-                matrix=row.task.matrix,
-                fields=row.task.fields,
-                image=_as_recorded(path, artifact) if is_object(path) and standing is FileComparison.SAME else None,
-            )
+            is_unread = is_object(path) and standing is FileComparison.SAME
+            yield _upstream(row.task, path, _as_recorded(path, artifact) if is_unread else None)
 
 
 def _as_recorded(location: str, artifact: Artifact) -> InputImage:

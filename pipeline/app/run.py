@@ -5,20 +5,23 @@ ending is a RunSummary.
 """
 
 import asyncio
+import os
+import signal
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager, closing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from itertools import islice
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, Final, Self
 
 from pipeline.app.consent import (
     CLOCK_SLACK,
     at_most,
     begun_beside,
-    describe_hold,
     doubts,
-    lasting_holds,
+    held_models,
     owner_of,
     prices_of,
     void_holds,
@@ -30,7 +33,6 @@ from pipeline.app.locking import open_store
 from pipeline.app.notify import Notifier
 from pipeline.app.planning import Planned, reading
 from pipeline.app.redo import Release, release
-from pipeline.app.signals import Signals
 from pipeline.app.stages import Pilot, both, pilot_first, plan_stage
 from pipeline.app.summary import nothing_done, summary_of
 from pipeline.engine.events import (
@@ -62,6 +64,7 @@ from pipeline.store.store import Store
 
 if TYPE_CHECKING:
     from pipeline.app.workers import WorkerOrder
+    from pipeline.engine.run import Engine
     from pipeline.senders.remote import Cluster
 
 
@@ -77,7 +80,7 @@ class ActiveRun:
     key: str
     store: Store
     reader: LedgerReader
-    signals: Signals
+    signals: "Signals"
     watch: Watcher
     confirm: Callable[[str], bool] | None  # None: there is nobody to ask
     recovery: Recovery
@@ -132,24 +135,19 @@ async def run(
         key = setup.key()
         with Signals(drain_s=setup.flags.drain_s, is_listening=is_main) as signals:
             try:
-                async with open_store(setup, lock=lock, check=_check_state) as store:
-                    await notifier.started()
-                    recovery = await store.recover()
-                    await store.maintain(Maintenance.restore)
-                    with reading(setup) as reader:
-                        active = ActiveRun(
-                            setup=setup,
-                            key=key,
-                            store=store,
-                            reader=reader,
-                            signals=signals,
-                            watch=watch,
-                            confirm=confirm,
-                            recovery=recovery,
-                            wallet=wallet_of(setup, reader),
-                        )
-                        summary = await _recovered(active, retry)
-                    await store.maintain(Maintenance.restore)
+                async with _recovered(setup, notifier, lock) as (store, reader, recovery):
+                    active = ActiveRun(
+                        setup=setup,
+                        key=key,
+                        store=store,
+                        reader=reader,
+                        signals=signals,
+                        watch=watch,
+                        confirm=confirm,
+                        recovery=recovery,
+                        wallet=wallet_of(setup, reader),
+                    )
+                    summary = await _go_on(active, retry)
             except asyncio.CancelledError:
                 if signals.exit is None:
                     raise
@@ -181,7 +179,21 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
         raise lack from bug
 
 
-async def _recovered(run: ActiveRun, retry: Release | None) -> RunSummary:
+@asynccontextmanager
+async def _recovered(
+    setup: Setup, notifier: Notifier, lock: StateLock | None
+) -> AsyncIterator[tuple[Store, LedgerReader, Recovery]]:
+    """Open store and ledger, and bring them together after whatever happened."""
+    async with open_store(setup, lock=lock, check=_check_state) as store:
+        await notifier.started()
+        recovery = await store.recover()
+        await store.maintain(Maintenance.restore)
+        with reading(setup) as reader:
+            yield store, reader, recovery
+        await store.maintain(Maintenance.restore)
+
+
+async def _go_on(run: ActiveRun, retry: Release | None) -> RunSummary:
     """Go on when the ledger says what earlier runs did: forget void holds, make due what `retry` asks for, plan."""
     voided = tuple(void_holds(run.reader))
     run.recovery.notes += voided
@@ -192,29 +204,16 @@ async def _recovered(run: ActiveRun, retry: Release | None) -> RunSummary:
     return replace(summary, cautions=(*voided, *summary.cautions))
 
 
-# -- before anything is sent --------------------------------------------------------------------------------------
-
-
 def _check_state(setup: Setup) -> None:
     """Refuse where only the ledger of earlier runs is missing."""
     manifest = setup.manifest
     if isinstance(manifest.output_dir, BucketUrl):
         return  # an image there becomes a conflict
     with reading(setup) as reader:
-        traces = find_traces(manifest.output_dir, manifest.state_dir, most=3) if reader.is_missing else []
+        traces = list(islice(find_traces(manifest.output_dir, manifest.state_dir), 3)) if reader.is_missing else []
     if traces:
         what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
         raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")
-
-
-def _held(setup: Setup, reader: LedgerReader, models: Collection[str]) -> Mapping[str, Hold]:
-    """Return the holds that last, by model. Raises TryLater when they leave nothing to send."""
-    held = {} if setup.flags.is_now else lasting_holds(setup, reader)
-    if held and models and ("" in held or held.keys() >= set(models)):
-        hold = max(held.values(), key=lambda hold: hold.not_before)
-        instead = f"`imgpipe run {setup.command_of_selection} --now` sends all the same"
-        raise TryLater(f"{describe_hold(hold)}; nothing was sent. {instead}", not_before=hold.not_before)
-    return held
 
 
 # -- the run ------------------------------------------------------------------------------------------------------
@@ -232,18 +231,18 @@ async def _plan_and_go(run: ActiveRun) -> RunSummary:
         if (reason := begun_beside(run.reader, run.whole)) is not None:
             await run.store.write_doubt(reason)
             planned.warnings += doubts(run.setup, run.reader)
-        run.held = _held(run.setup, run.reader, run.whole.models)
+        run.held = held_models(run.setup, run.reader, run.whole.models)
         number = run.setup.flags.pilot
         run.pilot = Pilot(spool, number, run.setup) if number is not None and number < planned.plan.due else None
         with run.signals.asking():
             run.setup = with_consent(run.setup, _asked_first(run), run.confirm)
         if run.setup.flags.ray is None or not run.whole.due:
-            return await _go(run, planned, spool)
+            return await _carry_out(run, planned, spool)
         from pipeline.app.workers import workers_of  # only here: most runs send from this process
 
         async with workers_of(run.setup, run.store, spool) as run.workers:
             run.signals.listen()  # Ray took them for itself
-            return await _go(run, planned, spool)
+            return await _carry_out(run, planned, spool)
 
 
 def _asked_first(run: ActiveRun) -> Plan:
@@ -257,7 +256,8 @@ def _asked_first(run: ActiveRun) -> Plan:
     return tally(rows, quote=prices_of(run.setup, run.reader).quote, problem=lambda _task: None)
 
 
-async def _go(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
+async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
+    """Write the run down, show it, send what is due, and sum it up."""
     run.wallet = wallet_of(run.setup, run.reader)  # the consent may have set a budget
     if run.whole.due:
         found = {state.value: number for state, number in run.whole.states.items() if number > 0}
@@ -349,3 +349,80 @@ def _agreed(run: ActiveRun, plan: Plan, pilot: Pilot) -> bool:
             return False
     run.listen(StagePlanned(total=plan.total, due=plan.due))
     return True
+
+
+# -- signals ----------------------------------------------------------------------------------------------------------
+
+
+NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signals:
+    """Turns INT, TERM and HUP into the two stop orders of a run. `exit` is the code of the first signal that came.
+
+    The first signal: nothing new is sent, what is in flight is awaited and saved (TERM and HUP: for `drain_s` at most).
+    The second: what has arrived is saved, what is in flight becomes unknown. Before sending begins, the first signal
+    stops the run in order and the second at once: nothing was sent, and that work may be killed at any moment. While a
+    question is open on the terminal, the first one ends the question. A signal that the parent had ignored (`nohup`, a
+    shell's background job) stays ignored.
+    """
+
+    def __init__(self, *, drain_s: float, is_listening: bool = True) -> None:
+        """`is_listening` False: the caller's own loop keeps its signals (a notebook, a service)."""
+        self._drain_s = drain_s
+        former = {number: signal.getsignal(number) or signal.SIG_DFL for number in NUMBERS if is_listening}
+        self._former = {number: handler for number, handler in former.items() if handler != signal.SIG_IGN}
+        self._loop = asyncio.get_running_loop()
+        self._planner = asyncio.current_task()
+        self.engine: Engine | None = None  # what signals stop from here on
+        self.exit: Exit | None = None
+
+    def __enter__(self) -> Self:
+        self.listen()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._former.items():
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """Let a signal end what waits for a person, as a CancelledError: the loop does not turn meanwhile."""
+        for number in self._former:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, self._end_question)
+        try:
+            yield
+        finally:
+            self.listen()
+
+    def listen(self) -> None:
+        """Take the signals, also from a library that took them for itself."""
+        for number in self._former:
+            self._loop.add_signal_handler(number, self._on, number)
+
+    def _end_question(self, number: int, _frame: FrameType | None) -> None:
+        self.exit = self.exit or _exit_of(number)
+        raise asyncio.CancelledError
+
+    def _on(self, number: signal.Signals) -> None:
+        is_first = self.exit is None
+        self.exit = self.exit or _exit_of(number)
+        if self.engine is None:
+            if not is_first:
+                os._exit(self.exit)
+            if self._planner is not None:
+                self._planner.cancel()
+        elif not is_first:
+            self.engine.abandon()
+        else:
+            self.engine.halt(self.exit, "SIGINT (Ctrl-C)" if number == signal.SIGINT else signal.Signals(number).name)
+            if number != signal.SIGINT:
+                self._loop.call_later(self._drain_s, self.engine.abandon)
+
+
+def _exit_of(number: int) -> Exit:
+    return Exit.INTERRUPTED if number == signal.SIGINT else Exit.TERMINATED

@@ -95,15 +95,15 @@ async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) ->
             clock=clock,
         )
         prices = prices_of(setup, run.reader)
-        async with aclosing(stages):
-            try:
-                async for due in stages:
-                    engine = _engine(run, sender, gate=gate, policy=policy, prices=prices)
-                    await engine.run(each for each in due if each.task.model not in run.held)
-                    if len(run.halts):
-                        break
-            except InputError as error:
-                run.halt(_cannot_go_on(error))
+        await stack.enter_async_context(aclosing(stages))
+        try:
+            async for due in stages:
+                engine = _engine(run, sender, gate=gate, policy=policy, prices=prices)
+                await engine.run(each for each in due if each.task.model not in run.held)
+                if len(run.halts):
+                    break
+        except InputError as error:
+            run.halt(_cannot_go_on(error))
     if run.halts.not_before is not None:
         provider, key = owner_of(run.setup)
         reason = "; ".join(run.halts.reasons)

@@ -17,8 +17,8 @@ import msgspec
 from pipeline.app import consent
 from pipeline.app.consent import doubts, wallet_of
 from pipeline.app.context import Setup
-from pipeline.app.orphans import Orphans
-from pipeline.app.planning import NEAR, no_task, plan_rows, reading, selected_rows
+from pipeline.app.orphans import NEAR, Orphans
+from pipeline.app.planning import no_task, plan_rows, reading, selected_rows
 from pipeline.errors import InputError
 from pipeline.model import Edit, Known, TaskState, is_object
 from pipeline.plan.decide import UncheckedFiles
@@ -29,7 +29,7 @@ from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import PastAttempt, RunSnapshot, record_of
 from pipeline.text import moment
 from pipeline.view.explain import AttemptLine, Request, StatusTask, TaskHistory
-from pipeline.view.status import RunningNow, Status
+from pipeline.view.status import Status
 
 CHANGED: Final = "the manifest asks for something else now"
 
@@ -71,7 +71,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
     held = list(consent.lasting_holds(setup, reader, now=now).values())
     return replace(
         counted,
-        going=None if going is None else _running_now(going, now),
+        going=going,
         command=setup.command,
         run_microusd=0 if last is None else reader.run_spend(last).spent_microusd,
         day_microusd=reader.spend(day_of(now, zone).start, now).spent_microusd,
@@ -111,20 +111,6 @@ def _counted(setup: Setup, reader: LedgerReader, *, is_running: bool) -> Status:
         edits=edits,
         flags=flags,
         orphaned=orphans.counted().total() if has_orphans else 0,
-    )
-
-
-def _running_now(going: RunSnapshot, now: datetime) -> RunningNow:
-    seconds = (now - going.started_at).total_seconds()
-    asked = sum(going.asked.values()) - going.in_flight
-    return RunningNow(
-        run=going.run,
-        in_flight=going.in_flight,
-        images=going.images,
-        left=max(0, going.due - asked),
-        per_s=going.images / seconds if going.images and seconds > 0 else None,
-        workers=going.workers,
-        workers_lost=going.workers_lost,
     )
 
 

@@ -182,7 +182,7 @@ def _size_bytes(path: str, locations: Locations) -> int | None:
     if not is_object(path):
         return os.stat(path).st_size  # noqa: PTH116 - names that are not UTF-8 stay strings
     bucket, name = locations.find(path)
-    found = bucket.head(name)
+    found = bucket.look(name)
     return None if found is None else found.size_bytes
 
 

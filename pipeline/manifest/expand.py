@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from pipeline.errors import InputError, Problem, StorageError
-from pipeline.manifest.jobs import MAX_TASKS, JobPlan
+from pipeline.manifest.jobs import MAX_TASKS, NO_COMBINATION, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
@@ -176,13 +176,11 @@ class Expansion:
                     yield plan, row
 
     def _row_tasks(self, plan: JobPlan, row: SourceRow) -> Iterator[tuple[Task, str]]:
-        for combination in plan.combinations if plan.combinations is not None else (None,):
+        for combination in plan.combinations if plan.combinations is not None else (NO_COMBINATION,):
             try:
                 yield from self._maker.tasks(plan, row, combination)
             except BadValue as first:
-                name = "-".join(
-                    part for part in (row.key, combination.label if combination is not None else "") if part
-                )
+                name = "-".join(part for part in (row.key, combination.label) if part)
                 bad = (first, *first.others)
                 recipe = plan.recipe if plan.items is None else plan.items[row.key]
                 if recipe.skip_broken and all(each.is_input for each in bad):

@@ -5,12 +5,12 @@ JSON Schema, so that editors and the loader agree. An invalid value raises an er
 `schema` and `settings` say which key has which type.
 """
 
-import math
 import re
 import zoneinfo
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -120,29 +120,14 @@ def _flag(value: object) -> bool:
     raise BadValue(f"must be true or false, this is {shown(value)}", "write true or false, without quotes")
 
 
-def _number(value: object, *, at_least: float = -math.inf, at_most: float = math.inf) -> float:
+def _number(value: object, kind: type[int | float], at_least: float, at_most: float) -> int | float:
     resolved = resolve(value)
-    if isinstance(resolved, bool) or not isinstance(resolved, int | float):
-        raise BadValue(f"must be a number, this is {shown(value)}", "write a number, without quotes")
-    if not math.isfinite(resolved) or not at_least <= resolved <= at_most:
-        raise BadValue(f"{value} is out of range", f"write a number {_range(at_least, at_most)}")
-    return float(resolved)
-
-
-def _range(at_least: float, at_most: float) -> str:
-    if at_most == math.inf:
-        return f"of {at_least:g} or more" if at_least != -math.inf else "that is finite"
-    return f"from {at_least:,.10g} to {at_most:,.10g}"
-
-
-def _whole(value: object, *, at_least: int, at_most: int) -> int:
-    resolved = resolve(value)
-    if isinstance(resolved, bool) or not isinstance(resolved, int):
-        example = f"write a whole number {_range(at_least, at_most)}, without quotes"
-        raise BadValue(f"must be a whole number, this is {shown(value)}", example)
+    noun, span = "number" if kind is float else "whole number", f"from {at_least:,.10g} to {at_most:,.10g}"
+    if isinstance(resolved, bool) or not isinstance(resolved, int if kind is int else int | float):
+        raise BadValue(f"must be a {noun}, this is {shown(value)}", f"write a {noun} {span}, without quotes")
     if not at_least <= resolved <= at_most:
-        raise BadValue(f"{value} is out of range", f"write a whole number {_range(at_least, at_most)}")
-    return resolved
+        raise BadValue(f"{value} is out of range", f"write a {noun} {span}")
+    return kind(resolved)
 
 
 def _duration(value: object) -> float:
@@ -241,28 +226,24 @@ class MatrixValue(str):
         return value
 
 
-def is_template(value: object) -> bool:
-    """True for text whose final value is known only when it is rendered."""
-    return isinstance(value, str) and "{{" in value
+def _unless_template(check: Callable[[Any], str]) -> Callable[[object], str]:
+    """Let a template pass: its value is known only when it is rendered."""
+    return lambda value: str(value) if isinstance(value, str) and "{{" in value else check(value)
 
 
 def check_aspect_ratio(value: str) -> str:
     """Return `16:9` and the like. Raises for anything else; which ratios a model can do is the catalogue's to say."""
-    if _ASPECT_RATIO.fullmatch(value):
+    if _ASPECT_RATIO.fullmatch(value := written(value)):
         return value
     raise BadValue(f"{value[:40]!r} is not an aspect ratio", "write width:height in whole numbers: 16:9")
 
 
 def check_size(value: str) -> str:
     """Return one of SIZES. Raises for anything else."""
-    if value in SIZES:
+    if (value := written(value)) in SIZES:
         return value
     near = value.upper() if value.upper() in SIZES else "512, 1K, 2K or 4K"
     raise BadValue(f"{value[:40]!r} is not a size", f"write {near}")
-
-
-def _unless_template(check: Callable[[str], str]) -> Callable[[object], str]:
-    return lambda value: str(value) if is_template(value) else check(written(value))
 
 
 def one_of(*names: str) -> Callable[[object], str]:
@@ -295,21 +276,11 @@ def _variable(value: object) -> str:
     return str(name)
 
 
-def is_url(value: object) -> bool:
-    """True for an http or https address with a host."""
-    return isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value) is not None
-
-
-def _url(value: object) -> str:
-    if not is_url(value):
-        raise BadValue("must be an address that starts with https:// or http://", "write https://api.cometapi.com")
-    return str(value)
-
-
-def _address(value: object) -> str:
-    if not isinstance(value, str) or not ("{{" in value or is_url(value)):
-        raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
-    return str(value)
+def check_url(value: object, example: str = "https://host/path") -> str:
+    """Return an http or https address with a host. BadValue, which does not repeat it, for anything else."""
+    if isinstance(value, str) and re.fullmatch(r"https?://[^\s/]+\S*", value):
+        return str(value)
+    raise BadValue("must be an address that starts with https:// or http://", f"write {example}")
 
 
 def _delimiter(value: object) -> str:
@@ -354,14 +325,9 @@ def _price(value: object) -> int | dict[str, int]:
     return {size: _usd(price) for size, price in value.items()}
 
 
-def _between(at_least: int, at_most: int) -> Checked:
-    schema = {"type": "integer", "minimum": at_least, "maximum": at_most}
-    return Checked(lambda value: _whole(value, at_least=at_least, at_most=at_most), schema)
-
-
-def _span(at_least: float, at_most: float) -> Checked:
-    schema = {"type": "number", "minimum": at_least, "maximum": at_most}
-    return Checked(lambda value: _number(value, at_least=at_least, at_most=at_most), schema)
+def _between(at_least: float, at_most: float, kind: type[int | float] = int) -> Checked:
+    schema = {"type": "integer" if kind is int else "number", "minimum": at_least, "maximum": at_most}
+    return Checked(lambda value: _number(value, kind, at_least, at_most), schema)
 
 
 def _one_of(*names: str) -> Checked:
@@ -393,11 +359,13 @@ Variants = Annotated[int, _between(1, 10_000)]
 Parallel = Annotated[int, _between(1, 10_000)]
 Attempts = Annotated[int, _between(1, 100)]
 Repeats = Annotated[int, _between(0, 100)]
-Rate = Annotated[float, _span(0.01, 1_000_000)]
-Temperature = Annotated[float, _span(0, 2)]
+Rate = Annotated[float, _between(0.01, 1_000_000, float)]
+Temperature = Annotated[float, _between(0, 2, float)]
 Name = Annotated[str, Checked(_name, {"type": ["string", "number", "boolean"], "pattern": NAME_PATTERN})]
-Address = Annotated[str, Checked(_address, {"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})]
-Url = Annotated[str, Checked(_url, {"type": "string", "pattern": "^https?://"})]
+Address = Annotated[str, Checked(_unless_template(check_url), {"type": "string", "pattern": r"^https?://[^\s/]|\{\{"})]
+Url = Annotated[
+    str, Checked(partial(check_url, example="https://api.cometapi.com"), {"type": "string", "pattern": "^https?://"})
+]
 VariableName = Annotated[str, Checked(_variable, {"type": "string", "pattern": _KEY_VARIABLE})]
 KindKey = Annotated[str, _one_of(*(kind.value for kind in settings.Kind))]
 Thinking = Annotated[str, _one_of("minimal", "medium", "high")]

@@ -14,8 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.fields import MatrixValue
-from pipeline.manifest.jobs import JobPlan, Planner, stages_of
+from pipeline.manifest.jobs import Combinations, JobPlan, Planner, stages_of
 from pipeline.manifest.location import (
     Directories,
     Place,
@@ -30,7 +29,7 @@ from pipeline.manifest.location import (
 from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
 from pipeline.manifest.problems import BadValue, Problems
 from pipeline.manifest.sandbox import Names, RenderBudget
-from pipeline.manifest.schema import ManifestFile, validate
+from pipeline.manifest.schema import ManifestFile, Matrix, validate
 from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.templates import Context
 from pipeline.manifest.yaml import parse
@@ -131,13 +130,12 @@ class Manifest:
 
     def context_of(self, task: Task) -> Context:
         """Return what a template may say of a task; a file of the source by what its row holds."""
-        combinations = self.jobs[task.job].combinations
-        own = {} if combinations is None else combinations.texts_of(task.matrix)
+        combinations = self.jobs[task.job].combinations or Combinations(Matrix())
         return {
             "vars": Names("vars", self.variables),
             "row": Names("row", task.fields),
             "file": Names("file", task.fields),
-            "matrix": Names("matrix", {**{axis: MatrixValue(name, name) for axis, name in task.matrix.items()}, **own}),
+            "matrix": Names("matrix", combinations.texts_of(task.matrix)),
             "job": task.job,
             "id": task.row,
             "variant": task.variant,

@@ -10,12 +10,12 @@ import io
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import InputError, Problem
-from pipeline.manifest.yaml import Tree, is_null, parse, resolve
+from pipeline.manifest.yaml import is_null, parse, resolve
 from pipeline.model import BUCKET_SCHEMES, BucketUrl
 from pipeline.settings import Kind
 
@@ -138,53 +138,29 @@ def folder_of(path: Path) -> Path:
     return path.absolute().parent.resolve()
 
 
-class _Doubtful(Exception):  # noqa: N818 - not an error: only loading can tell
-    pass
-
-
 def peek(path: Path, *, simulate: bool) -> Directories | None:
     """Return both directories; None where only loading the manifest can tell: it is large, or something is wrong."""
     try:
         tree, problems = parse(decode_utf8(read_bytes(path, max_bytes=_MOST_BYTES, too_big=""), file=""), file="")
-        if problems:
-            return None
-        provider = tree.get("provider")
-        where = directories(
-            folder_of(path),
-            name=_name(tree, path),
-            kind=_text(provider, "kind") if isinstance(provider, dict) else None,
-            output_dir=_path(tree, "output_dir", place_trouble),
-            state_dir=_path(tree, "state_dir", path_trouble),
-            simulate=simulate,
-        )
-    except (InputError, _Doubtful):
+    except InputError:
         return None
+    provider = tree.get("provider")
+    kind = resolve(provider.get("kind")) if isinstance(provider, dict) else None
+    output_dir, state_dir = resolve(tree.get("output_dir")), resolve(tree.get("state_dir"))
+    name = path.stem if is_null(tree.get("name")) else str(tree["name"])
+    is_sound = (
+        not problems
+        and is_name(name)
+        and all(each is None or isinstance(each, str) for each in (kind, output_dir, state_dir))
+        and (output_dir is None or place_trouble(output_dir) is None)
+        and (state_dir is None or path_trouble(state_dir) is None)
+    )
+    if not is_sound:
+        return None
+    where = directories(
+        folder_of(path), name=name, kind=kind, output_dir=output_dir, state_dir=state_dir, simulate=simulate
+    )
     return None if where[0] == where[1] else where
-
-
-def _name(tree: Mapping[str, Tree], path: Path) -> str:
-    written = tree.get("name")
-    name = path.stem if is_null(written) else str(written)
-    if not is_name(name):
-        raise _Doubtful
-    return name
-
-
-def _path(tree: Mapping[str, Tree], key: str, trouble: Callable[[str], tuple[str, str] | None]) -> str | None:
-    path = _text(tree, key)
-    if path is not None and trouble(path) is not None:
-        raise _Doubtful
-    return path
-
-
-def _text(tree: Mapping[str, Tree], key: str) -> str | None:
-    value = tree.get(key)
-    if is_null(value):
-        return None
-    text = resolve(value)
-    if not isinstance(text, str):
-        raise _Doubtful
-    return text
 
 
 # -- plain files -------------------------------------------------------------------------------------------------------

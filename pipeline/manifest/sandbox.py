@@ -212,7 +212,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         self.filters |= {"replace": self._replace, "join": self._join, "center": self._center, "format": self._format}
         self.filters |= {"round": self._round, "tojson": self._tojson, "string": self._string}
         self.filters |= {"sum": self._sum}
-        self.filters |= {name: getattr(self, f"_{name}") for name in FENCES}
+        self.filters |= {"steps": self._steps, "joined": self._joined, "held": self.budget.weigh}  # FENCES
         tests: dict[str, Any] = self.tests
         self.tests = {name: self._paid(test, is_test=True) for name, test in tests.items()}
 
@@ -311,10 +311,6 @@ class Sandbox(ImmutableSandboxedEnvironment):
         """Pay for what `{{ }}` prints, also into a `{% set %}` block, and return it as it looks in a text."""
         self.budget.weigh(value)
         return text_of(value)
-
-    def _held(self, value: Any) -> Any:
-        """Pay for what a literal or a slice holds, and for what is compared."""
-        return self.budget.weigh(value)
 
     def _sum(self, values: Any, attribute: str | int | None = None, start: int | float = 0) -> Any:
         """Add numbers up: lists would be copied once for every one of them."""

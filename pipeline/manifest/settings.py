@@ -251,7 +251,6 @@ class NotifyKeys(Model):
         written: str | None = getattr(self, key)
         if written is None:
             return None
-        url = compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
-        if not f.is_url(url):
-            raise BadValue("must be an address that starts with https:// or http://", "write https://host/path")
-        return url
+        return f.check_url(
+            compile_template(Sandbox(), written, {"vars": variables}).render({"vars": Names("vars", variables)})
+        )

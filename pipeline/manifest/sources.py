@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-from pipeline.buckets import BucketError, Listed, Locations, remedy
+from pipeline.buckets import BucketError, Locations, StoredObject, remedy
 from pipeline.errors import Problem
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.globbing import Glob, compile_globs, matching, walk
@@ -70,10 +70,10 @@ class InputObjects:
 
     def __init__(self) -> None:
         self._locations = Locations()
-        self._seen: dict[str, Listed] = {}
+        self._seen: dict[str, StoredObject] = {}
         self._asked: Counter[str] = Counter()
 
-    def list(self, folder: str) -> Iterator[Listed]:
+    def list(self, folder: str) -> Iterator[StoredObject]:
         """Walk the objects below `s3://bucket/folder`, a page a request; paths are relative. Raises BucketError."""
         bucket, prefix = self._locations.find(folder)
         for each in bucket.below(prefix).listing():
@@ -82,7 +82,7 @@ class InputObjects:
             self._seen[f"{folder}/{each.path}"] = each
             yield each
 
-    def look(self, address: str) -> Listed | None:
+    def look(self, address: str) -> StoredObject | None:
         """Return what stands at an address; None: nothing. Raises BucketError."""
         folder = address.rpartition("/")[0]
         if address not in self._seen:
@@ -92,7 +92,7 @@ class InputObjects:
                     pass
         if address not in self._seen:
             bucket, name = self._locations.find(address)
-            found = bucket.head(name)
+            found = bucket.look(name)
             if found is not None:
                 self._seen[address] = found
         return self._seen.get(address)

@@ -40,11 +40,13 @@ class SourceRow:
 
     def __post_init__(self) -> None:
         if self.data is not None:
-            self.fields = {
-                name: cell if cell.__class__ is str else str(text_of(cell)) for name, cell in self.data.items()
-            }
+            self.fields = {name: _as_text(cell) for name, cell in self.data.items()}
         else:
             self.fields = {name: printable(text) for name, text in (self.file or {}).items()}
+
+
+def _as_text(cell: Any) -> str:
+    return cell if cell.__class__ is str else str(text_of(cell))
 
 
 def printable(text: str) -> str:
@@ -82,7 +84,7 @@ class Where:
         return " and ".join(parts)
 
     def _holds(self, name: str, value: Any) -> bool:
-        text = value if value.__class__ is str else str(text_of(value))
+        text = _as_text(value)
         if len(self._seen[name]) < _SEEN:
             self._seen[name][text] = None
         return _folded(text) in self._wanted[name]
@@ -125,10 +127,8 @@ class Table:
 
     def _row(self, cells: Mapping[str, Any], line: int, file: str) -> SourceRow | Problem:
         lacking = {name: str(cell) for name, cell in cells.items() if cell.__class__ is Valueless}
-        if lacking:
-            cells = {name: cell for name, cell in cells.items() if name not in lacking}
-        value = cells.get(self._key)
-        name = value if value.__class__ is str else str(text_of(value))
+        cells = {name: cell for name, cell in cells.items() if name not in lacking} if lacking else cells
+        name = _as_text(cells.get(self._key))
         if self._needs_key and not name.strip():
             what = f"the key {self._key!r} is " + lacking.get(self._key, "empty" if self._key in cells else "missing")
             return Problem(file=file, line=line, what=f"{what} in this row", instead="give every row its own key")

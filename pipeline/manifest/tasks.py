@@ -12,8 +12,8 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -25,7 +25,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
-from pipeline.manifest.templates import Template, compile_template
+from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
 from pipeline.model import Digests, InputImage, Task
 from pipeline.text import name_key
 
@@ -41,6 +41,7 @@ Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _HEAD = re.compile(r"(\{\{[^{}]*\}\})/")
 _NO_INPUTS = digest([])
+_NO_TAGS: tuple[str, ...] = ()
 _REMEMBERED = 4096
 
 
@@ -110,10 +111,9 @@ class TaskMaker:
         self._inputs = inputs
         self._outputs = outputs
         self._secrets = manifest.secrets
-        self._known_params: dict[tuple[Any, ...], Params] = {}
-        self._heads: dict[str, Template] = {}
+        self._params = lru_cache(_REMEMBERED)(Params.of)  # most tasks of a job share them
 
-    def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination | None) -> Iterator[tuple[Task, str]]:
+    def tasks(self, plan: JobPlan, row: SourceRow, combination: Combination) -> Iterator[tuple[Task, str]]:
         """Yield each variant's task with the key of its name. Raises BadValue."""
         recipe = plan.recipe if plan.items is None else plan.items[row.key]
         context: Context = {"vars": self._variables, "job": plan.name}
@@ -121,21 +121,15 @@ class TaskMaker:
             context["row"] = row.data
         if row.file is not None:
             context["file"] = row.file
-        if combination is not None or row.matrix is not None:
-            own = {} if combination is None else combination.texts
-            context["matrix"] = Names("matrix", {**row.texts, **own})
+        if combination.names or row.matrix is not None:
+            context["matrix"] = Names("matrix", {**row.texts, **combination.texts})
         context["id"] = self._row_id(recipe, row, combination, context)
         for variant in range(1, recipe.variants + 1):
             context["variant"] = variant
-            try:
-                task = self._task(row, recipe, combination, context)
-            except BadValue as first:
-                first.others = tuple(self._troubles(recipe, context))[1:]
-                raise
-            yield task
+            yield self._task(row, recipe, combination, context)
 
-    def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination | None, context: Context) -> str:
-        key, label = row.key, combination.label if combination is not None else ""
+    def _row_id(self, recipe: Recipe, row: SourceRow, combination: Combination, context: Context) -> str:
+        key, label = row.key, combination.label
         if recipe.id is not None:
             key = recipe.id.render(context)
             if "matrix" in recipe.id.roots:
@@ -145,21 +139,21 @@ class TaskMaker:
             raise _located(recipe.id, "the id of the row is empty", "give every row its own id")
         return row_id if row_id.isprintable() else printable(row_id)
 
-    def _task(
-        self, row: SourceRow, recipe: Recipe, combination: Combination | None, context: Context
-    ) -> tuple[Task, str]:
-        job, row_id, variant = context["job"], context["id"], context["variant"]
-        task_id = _task_id(recipe, context)
-        asked, images = self._request(recipe, context)
-        params = asked.params
-        name, key = self._name(recipe, context, task_id)
+    def _task(self, row: SourceRow, recipe: Recipe, combination: Combination, context: Context) -> tuple[Task, str]:
+        task_id = f"{context['job']}/{context['id']}" + (f"@{context['variant']}" if recipe.variants > 1 else "")
+        steps = _Steps()
+        asked, images = self._request(steps, recipe, context)
+        name, key = steps.take(lambda: self._name(recipe, context, task_id), ("", ""))
+        tags = steps.take(lambda: _tags(recipe, context), _NO_TAGS) if recipe.tags else _NO_TAGS
+        steps.end()
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
+        params = asked.params
         task = Task(
             id=task_id,
-            job=job,
-            row=row_id,
-            variant=variant,
+            job=context["job"],
+            row=context["id"],
+            variant=context["variant"],
             prompt=asked.prompt,
             model=asked.model,
             name=name,
@@ -176,39 +170,28 @@ class TaskMaker:
             params=recipe.params,
             safety=recipe.safety,
             images=images,
-            tags=_tags(recipe, context) if recipe.tags else (),
+            tags=tags,
             rerun_when=recipe.rerun_when,
             keep_metadata=recipe.keep_metadata,
             embed=recipe.embed,
             checks=recipe.checks,
-            matrix=_matrix(row, combination),
+            matrix={**(row.matrix or {}), **combination.names},
             fields=row.fields,
         )
         return task, key
 
-    def _request(self, recipe: Recipe, context: Context) -> tuple[RequestContent, tuple[InputImage, ...]]:
-        prompt = _prompt(recipe.prompt, context)
-        system = None if recipe.system is None else _system(recipe.system, context)
-        model = self._provider.model if recipe.model is None else _filled(recipe.model, context)
-        params = self._params(recipe, context)
-        images = tuple([self._image(template, context, recipe.skip_broken) for template in recipe.images])
+    def _request(
+        self, steps: "_Steps", recipe: Recipe, context: Context
+    ) -> tuple[RequestContent, tuple[InputImage, ...]]:
+        prompt = steps.take(lambda: _prompt(recipe.prompt, context), "")
+        system = steps.take(lambda: _system(recipe.system, context), None)
+        model = steps.take(lambda: self._model(recipe.model, context), "")
+        ratio = steps.take(lambda: _checked(recipe.aspect_ratio, context, check_aspect_ratio), None)
+        size = steps.take(lambda: _checked(recipe.size, context, check_size), None)
+        makers = [partial(self._image, template, context, recipe.skip_broken) for template in recipe.images]
+        images = tuple([image for make in makers if (image := steps.take(make, None)) is not None])
+        params = self._params(recipe, ratio, size, context["variant"])
         return RequestContent(prompt, system, model, params, [image.sha256 for image in images]), images
-
-    def _troubles(self, recipe: Recipe, context: Context) -> Iterator[BadValue]:
-        """Yield everything that is wrong in a row that cannot become a task, in the order of `_request`."""
-        ratio, size = recipe.aspect_ratio, recipe.size
-        steps: list[Callable[[], object]] = [lambda: _prompt(recipe.prompt, context)]
-        steps += [partial(_system, recipe.system, context)] if recipe.system is not None else []
-        steps += [partial(_filled, recipe.model, context)] if recipe.model is not None else []
-        steps += [partial(_checked, ratio, context, check_aspect_ratio)] if ratio is not None else []
-        steps += [partial(_checked, size, context, check_size)] if size is not None else []
-        steps += [partial(self._image, template, context, recipe.skip_broken) for template in recipe.images]
-        steps += [lambda: self._name(recipe, context, _task_id(recipe, context)), lambda: _tags(recipe, context)]
-        for step in steps:
-            try:
-                step()
-            except BadValue as bad:
-                yield bad
 
     def _check_secrets(self, recipe: Recipe, asked: RequestContent, names: str) -> None:
         """Refuse a key in what is asked or named: it would stand in the ledger, the report and the images' records."""
@@ -232,12 +215,21 @@ class TaskMaker:
             raise
         return image
 
+    def _model(self, template: Template | None, context: Context) -> str:
+        if template is None:
+            return self._provider.model
+        text = template.render(context).strip()
+        if not text:
+            raise _located(template, "the model is empty", "write the name of a model")
+        return text
+
     def _name(self, recipe: Recipe, context: Context, task_id: str) -> tuple[str, str]:
         template = recipe.output
         assert template is not None
         rendered = template.render(context)
-        if rendered.startswith("/") and self._starts_empty(template, context):
-            rendered = rendered.lstrip("/")
+        head = _HEAD.match(template.source) if rendered.startswith("/") else None
+        if head is not None and _template(head[1]).render(context) == "":
+            rendered = rendered.lstrip("/")  # `{{ file.dir }}/x` is not an absolute name
         ending = f"-{context['variant']}" if recipe.variants > 1 and "variant" not in template.roots else ""
         try:
             name = output_name(rendered, task_id=task_id, ending=ending)
@@ -248,41 +240,35 @@ class TaskMaker:
             raise
         return name, key
 
-    def _starts_empty(self, template: Template, context: Context) -> bool:
-        """True for `{{ file.dir }}/x` where the first part is empty: that is not an absolute name."""
-        head = _HEAD.match(template.source)
-        if head is None:
-            return False
-        if head[1] not in self._heads:
-            self._heads[head[1]] = compile_template(Sandbox(), head[1], names=context)
-        return self._heads[head[1]].render(context) == ""
 
-    def _params(self, recipe: Recipe, context: Context) -> Params:
-        """Return the generation parameters of one task; most tasks of a job share them."""
-        ratio, size, variant = recipe.aspect_ratio, recipe.size, context["variant"]
-        known_by = (
-            id(recipe),  # recipes live as long as the manifest, so an id is never used again
-            ratio if ratio is None or ratio.literal is not None else _checked(ratio, context, check_aspect_ratio),
-            size if size is None or size.literal is not None else _checked(size, context, check_size),
-            variant,
-        )
-        known = self._known_params.get(known_by)
-        if known is None:
-            if len(self._known_params) >= _REMEMBERED:
-                self._known_params.clear()
-            texts = [part.literal if isinstance(part, Template) else part for part in known_by[1:3]]
-            known = self._known_params[known_by] = Params.of(recipe, texts[0], texts[1], variant)
-        return known
+T = TypeVar("T")
 
 
-def _task_id(recipe: Recipe, context: Context) -> str:
-    name = f"{context['job']}/{context['id']}"
-    return name if recipe.variants == 1 else f"{name}@{context['variant']}"
+class _Steps:
+    """The steps that make one task; what each of them finds wrong is collected, for one report of the row."""
+
+    def __init__(self) -> None:
+        self._found: list[BadValue] = []
+
+    def take(self, step: Callable[[], T], otherwise: T) -> T:
+        """Return what `step` makes, `otherwise` when it cannot."""
+        try:
+            return step()
+        except BadValue as bad:
+            self._found.append(bad)
+            return otherwise
+
+    def end(self) -> None:
+        """Raise the first BadValue, with the others."""
+        if self._found:
+            first, *others = self._found
+            first.others = tuple(others)
+            raise first
 
 
-def _matrix(row: SourceRow, combination: Combination | None) -> dict[str, str]:
-    own = combination.names if combination is not None else {}
-    return own if row.matrix is None else {**row.matrix, **own}
+@lru_cache(maxsize=64)
+def _template(source: str) -> Template:
+    return compile_template(Sandbox(), source, ANY_NAMES)
 
 
 def _located(template: Template | None, what: str, instead: str) -> BadValue:
@@ -299,9 +285,9 @@ def _prompt(template: Template | None, context: Context) -> str:
     return prompt
 
 
-def _system(template: Template, context: Context) -> str | None:
+def _system(template: Template | None, context: Context) -> str | None:
     """Return the system instruction; empty is as if it were not set."""
-    text = _text(template, context, "system instruction")
+    text = "" if template is None else _text(template, context, "system instruction")
     return text if text and not text.isspace() else None
 
 
@@ -315,15 +301,10 @@ def _text(template: Template, context: Context, kind: str) -> str:
     return text
 
 
-def _filled(template: Template, context: Context) -> str:
-    text = template.render(context).strip()
-    if not text:
-        raise _located(template, "the model is empty", "write the name of a model")
-    return text
-
-
-def _checked(template: Template, context: Context, check: Callable[[str], str]) -> str | None:
+def _checked(template: Template | None, context: Context, check: Callable[[str], str]) -> str | None:
     """Return a rendered value once it is checked; empty is as if it were not set."""
+    if template is None:
+        return None
     text = template.render(context).strip()
     try:
         return check(text) if text else None

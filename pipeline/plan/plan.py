@@ -10,12 +10,12 @@ bytes among a million tasks happens once in 40 million plans.
 
 import tempfile
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -41,16 +41,22 @@ class Key(NamedTuple):
 
 @dataclass(slots=True)
 class Group:
-    """Tasks of one job that stand alike. The price is that of each one's pixels; `unpriced` are not in it."""
+    """Tasks that stand alike, and what they cost; `unpriced` are not in the price."""
 
     tasks: int = 0
     price_microusd: int = 0
     unpriced: int = 0
 
-    def add(self, other: "Group") -> None:
-        self.tasks += other.tasks
-        self.price_microusd += other.price_microusd
-        self.unpriced += other.unpriced
+    def add(self, price_microusd: int | None) -> None:
+        """Add one task; None: its price is not known."""
+        self.tasks += 1
+        self.price_microusd += price_microusd or 0
+        self.unpriced += price_microusd is None
+
+    def __add__(self, other: "Group") -> "Group":
+        return Group(
+            self.tasks + other.tasks, self.price_microusd + other.price_microusd, self.unpriced + other.unpriced
+        )
 
     @property
     def known_price(self) -> int | None:
@@ -75,31 +81,41 @@ def why(verdict: Verdict) -> str:
 
 @dataclass(slots=True, kw_only=True)
 class Plan:
-    """What a run would do. Money in micro-dollars; None: a due task's price is not known."""
+    """What a run would do."""
 
     total: int = 0
-    due: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
     states: Counter[TaskState] = field(default_factory=Counter)  # of the tasks that are not due
-    groups: defaultdict[Key, Group] = field(default_factory=lambda: defaultdict(Group))  # in the order of the stream
-    least_microusd: int | None = 0  # each due task bought once, at the price of its pixels
-    most_microusd: int | None = 0  # each due task bought once, at what is reserved for it
+    groups: dict[Key, Group] = field(default_factory=dict)  # in the order of the stream, at the price of the pixels
+    least: Group = field(default_factory=Group)  # each due task bought once, at the price of its pixels
+    most: Group = field(default_factory=Group)  # each due task bought once, at what is reserved for it
     unpriced: Counter[str] = field(default_factory=Counter)  # models of due tasks without a price
     models: set[str] = field(default_factory=set)  # of the due tasks
     missing: int = 0  # done, their file gone or changed, and not due
     alike: Group = field(default_factory=Group)  # due tasks whose image another task asks for as well
-    alike_example: tuple[str, str] | None = None
+    alike_examples: list[tuple[str, str]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     moves: int = 0  # done tasks whose image gets another name, without a request
     given_up: int = 0  # refused, and that is taken as it is
     flagged: Group = field(default_factory=Group)  # done, not due, and a check found something; priced as a redo
-    redos: Group = field(
-        default_factory=Group
-    )  # due tasks whose image a check may have asked for again; the most of it
+    redos: Group = field(default_factory=Group)  # due tasks whose image a check may have asked for again, at the most
     accepted: int = 0  # done tasks whose change is taken as good, without a request
     problems: list[str] = field(default_factory=list)
     barriers: Counter[str] = field(default_factory=Counter)  # what keeps tasks waiting that would be due
     due_examples: dict[str, list[tuple[str, str]]] = field(default_factory=dict)  # of a few jobs: (name, prompt)
+
+    @property
+    def due(self) -> int:
+        return self.least.tasks
+
+    @property
+    def least_microusd(self) -> int | None:
+        """None: a due task's price is not known."""
+        return self.least.known_price
+
+    @property
+    def most_microusd(self) -> int | None:
+        """None: a due task's price is not known."""
+        return self.most.known_price
 
     @property
     def samples(self) -> list[tuple[str, str]]:
@@ -107,46 +123,37 @@ class Plan:
         rounds = zip_longest(*self.due_examples.values())
         return [sample for turn in rounds for sample in turn if sample is not None][:SAMPLES]
 
-    @property
-    def skip(self) -> int:
-        return self.total - self.due
-
     def add(self, row: "PlanRow", quote: Quote | None) -> None:
         """Count one row; `quote` is what its image costs, None when that is not known."""
-        verdict = row.verdict
-        is_due = verdict.reason is not None
+        verdict, is_due = row.verdict, row.verdict.reason is not None
+        least = None if quote is None else quote.least
         self.total += 1
-        group = self.groups[Key(row.task.job, why(verdict), is_due)]
-        group.add(Group(1, 0 if quote is None else quote.least, quote is None))
+        self.groups.setdefault(Key(row.task.job, why(verdict), is_due), Group()).add(least)
         if is_due:
-            self._add_due(row, quote)
+            self.least.add(least)
+            self._add_due(row.task, None if quote is None else quote.most)
         else:
-            if verdict.barrier is not None:
-                self.barriers[verdict.barrier] += 1
-            self.states[verdict.state] += 1
-            self.given_up += verdict.is_given_up
-            self.missing += verdict.is_missing
-            self._note(row)
+            self._add_standing(row)
 
-    def _add_due(self, row: "PlanRow", quote: Quote | None) -> None:
-        assert row.verdict.reason is not None
-        self.due += 1
-        self.models.add(row.task.model)
-        if row.task.job in self.due_examples or len(self.due_examples) < SAMPLES:
-            examples = self.due_examples.setdefault(row.task.job, [])
+    def _add_due(self, task: Task, most: int | None) -> None:
+        self.most.add(most)
+        self.models.add(task.model)
+        if most is None:
+            self.unpriced[task.model] += 1
+        if task.checks.redo:
+            self.redos.add(None if most is None else most * task.checks.most_redos)
+        if task.job in self.due_examples or len(self.due_examples) < SAMPLES:
+            examples = self.due_examples.setdefault(task.job, [])
             if len(examples) < SAMPLES:
-                examples.append((row.task.name, row.task.prompt))
-        self.reasons[row.verdict.reason] += 1
-        if row.task.checks.redo:
-            again = 0 if quote is None else quote.most * row.task.checks.most_redos
-            self.redos.add(Group(1, again, quote is None))
-        if quote is None:
-            self.unpriced[row.task.model] += 1
-        self.least_microusd = _sum(self.least_microusd, None if quote is None else quote.least)
-        self.most_microusd = _sum(self.most_microusd, None if quote is None else quote.most)
+                examples.append((task.name, task.prompt))
 
-    def _note(self, row: "PlanRow") -> None:
+    def _add_standing(self, row: "PlanRow") -> None:
         verdict = row.verdict
+        if verdict.barrier is not None:
+            self.barriers[verdict.barrier] += 1
+        self.states[verdict.state] += 1
+        self.given_up += verdict.is_given_up
+        self.missing += verdict.is_missing
         self.moves += verdict.moves_to is not None or verdict.former != ""
         self.accepted += verdict.is_accepted or verdict.is_edit_new
         is_wrong = verdict.is_missing or (verdict.state is not TaskState.DONE and not verdict.is_given_up)
@@ -155,45 +162,21 @@ class Plan:
 
     def sum_of(self, *words: str) -> Group:
         """Sum up the groups that are not due and stand as one of `words` says."""
-        whole = Group()
-        for key, group in self.groups.items():
-            if not key.is_due and key.why in words:
-                whole.add(group)
-        return whole
+        meant = (group for key, group in self.groups.items() if not key.is_due and key.why in words)
+        return sum(meant, start=Group())
 
 
-def merged(*plans: Plan) -> Plan:
-    """Return several plans as one."""
-    whole = Plan()
-    for plan in plans:
-        whole.total += plan.total
-        whole.due += plan.due
-        whole.reasons += plan.reasons
-        whole.states += plan.states
-        for key, group in plan.groups.items():
-            whole.groups[key].add(group)
-        whole.unpriced += plan.unpriced
-        whole.models |= plan.models
-        whole.missing += plan.missing
-        whole.alike.add(plan.alike)
-        whole.alike_example = whole.alike_example or plan.alike_example
-        whole.notes += plan.notes
-        whole.moves += plan.moves
-        whole.accepted += plan.accepted
-        whole.given_up += plan.given_up
-        whole.flagged.add(plan.flagged)
-        whole.redos.add(plan.redos)
-        whole.problems += plan.problems
-        whole.least_microusd = _sum(whole.least_microusd, plan.least_microusd)
-        whole.most_microusd = _sum(whole.most_microusd, plan.most_microusd)
-        whole.due_examples |= plan.due_examples
-        whole.barriers += plan.barriers
-    return whole
+def merged(one: Plan, other: Plan) -> Plan:
+    """Return two plans as one."""
+    return Plan(**{each.name: _sum(getattr(one, each.name), getattr(other, each.name)) for each in fields(Plan)})
 
 
-def _sum(one: int | None, other: int | None) -> int | None:
-    """Add two prices; None when one of them is not known."""
-    return None if one is None or other is None else one + other
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, set):
+        return one | other
+    if isinstance(one, dict) and not isinstance(one, Counter):
+        return one | other | {key: one[key] + other[key] for key in one.keys() & other.keys()}
+    return one + other
 
 
 NAMED: Final = 10_000  # tasks remembered by name, to tell which ones are meant
@@ -208,7 +191,7 @@ class Alike:
         self._due: dict[int | None, _Keys] = {}  # by price; there are as many as pairs of model and size
         self._others = _keys()
         self._names: dict[int, tuple[str, bool]] = {}
-        self.example: tuple[str, str] | None = None  # None: none found beside the first 10,000 tasks
+        self.examples: list[tuple[str, str]] = []  # the first pair, if it was found beside the first 10,000 tasks
 
     def add(self, task_id: str, fingerprint: str, *, is_due: bool, price: int | None) -> None:
         """Note one task. `fingerprint`: hex; `price`: micro-dollars of its image, None: not known."""
@@ -216,11 +199,11 @@ class Alike:
         if is_due and price not in self._due:
             self._due[price] = _keys()
         (self._due[price] if is_due else self._others)[key >> 56].append(key)
-        if self.example is not None:
+        if self.examples:
             return
         first, is_first_due = self._names.get(key, ("", False))
         if first and (is_due or is_first_due):
-            self.example = (first, task_id)
+            self.examples.append((first, task_id))
         elif not first and len(self._names) < NAMED:
             self._names[key] = (task_id, is_due)
 
@@ -229,7 +212,7 @@ class Alike:
         whole = Group()
         for price, keys in self._due.items():
             tasks = sum(len(due) - len(set(due) - set(others)) for due, others in zip(keys, self._others, strict=True))
-            whole.add(Group(tasks, tasks * (price or 0), tasks if price is None else 0))
+            whole += Group(tasks, tasks * (price or 0), tasks if price is None else 0)
         return whole
 
 
@@ -355,38 +338,46 @@ def tally(
     """
     plan, alike = Plan(), Alike()
     for row in rows:
-        is_due = row.verdict.reason is not None
-        its_quote = _FREE if why(row.verdict) in SETTLED else quote(row.task)
+        verdict, is_due = row.verdict, row.verdict.reason is not None
+        its_quote = _FREE if why(verdict) in SETTLED else quote(row.task)
         plan.add(row, its_quote)
         if not is_due and row.known is not None and row.known.flags:
             again = quote(row.task)
-            plan.flagged.add(Group(1, 0 if again is None else again.most, again is None))
+            plan.flagged.add(None if again is None else again.most)
         price = None if its_quote is None else its_quote.least
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None
-        if wrong is None and (is_due or row.verdict.moves_to is not None or row.verdict.state is TaskState.CONFLICT):
+        if wrong is None and (is_due or verdict.moves_to is not None or verdict.state is TaskState.CONFLICT):
             wrong = _claimed(row)
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
-        _spool(row, spool, free)
-    plan.alike, plan.alike_example = alike.sum(), alike.example
+        if is_due and spool is not None:
+            spool.add(_due(row))
+        if free is not None:
+            for what in _without_request(verdict):
+                free.add(Due(task=row.task, reason=what, former=verdict.former if what == TAKE_OVER else ""))
+    plan.alike, plan.alike_examples = alike.sum(), alike.examples
     return plan
 
 
-def _spool(row: PlanRow, spool: Spool | None, free: Spool | None) -> None:
-    task, verdict, known = row.task, row.verdict, row.known
-    if verdict.reason is not None and spool is not None:
-        is_same = known is not None and known.fingerprint == task.fingerprint
-        unknowns, faults = (known.unknowns, known.faults) if known is not None and is_same else (0, ())
-        spool.add(Due(task=task, reason=verdict.reason, unknowns=unknowns, faults=faults))
-    if free is not None and verdict.former:
-        free.add(Due(task=task, reason=TAKE_OVER, former=verdict.former))
-    if free is not None and verdict.is_edit_new and verdict.edit is not None:
-        free.add(Due(task=task, reason=verdict.edit.value))
-    if free is not None and verdict.is_accepted:
-        free.add(Due(task=task, reason=ACCEPT))
-    if free is not None and verdict.moves_to is not None:
-        free.add(Due(task=task, reason=MOVE))
+def _due(row: PlanRow) -> Due:
+    task, known, reason = row.task, row.known, row.verdict.reason
+    assert reason is not None
+    if known is None or known.fingerprint != task.fingerprint:
+        return Due(task=task, reason=reason)
+    return Due(task=task, reason=reason, unknowns=known.unknowns, faults=known.faults)
+
+
+def _without_request(verdict: Verdict) -> Iterator[str]:
+    """Yield what a run does with a task without a request, in this order."""
+    if verdict.former:
+        yield TAKE_OVER
+    if verdict.is_edit_new and verdict.edit is not None:
+        yield verdict.edit.value
+    if verdict.is_accepted:
+        yield ACCEPT
+    if verdict.moves_to is not None:
+        yield MOVE
 
 
 def _claimed(row: PlanRow) -> str | None:

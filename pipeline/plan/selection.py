@@ -123,20 +123,20 @@ class Selection:
         return hashlib.sha256(f"{self.seed}/{task_id}".encode()).digest()
 
 
+_KNOWN: Final = {"state": STATES, "flag": CHECKS, "mark": MARKS}
+_NOUNS: Final = {"state": "a state", "flag": "a check", "mark": "a mark"}
+
+
 def _problem(pattern: str) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if kind == "state" and name not in STATES:
-        return Problem(what=f"{pattern!r} is not a state", instead=f"write one of {', '.join(STATES)}")
-    if kind == "flag" and name not in CHECKS:
-        return Problem(what=f"{pattern!r} is not a check", instead=f"write one of {', '.join(CHECKS)}")
-    if kind == "mark" and name not in MARKS:
-        return Problem(what=f"{pattern!r} is not a mark", instead=f"write one of {', '.join(MARKS)}")
-    return None
+    if kind not in _KNOWN or name in _KNOWN[kind]:
+        return None
+    return Problem(what=f"{pattern!r} is not {_NOUNS[kind]}", instead=f"write one of {', '.join(_KNOWN[kind])}")
 
 
 def _unknown_job(pattern: str, jobs: Collection[str]) -> Problem | None:
     kind, _, name = pattern.partition(":")
-    if name and kind in ("tag", "state", "flag", "mark"):
+    if name and kind in ("tag", *_KNOWN):
         return None
     job = name if name and kind == "job" else pattern.partition("/")[0]
     is_open = kind != "job" and any(char in job for char in "*?[")

@@ -16,7 +16,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from html import escape
@@ -30,7 +30,16 @@ import msgspec
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import BucketUrl, Mark, is_object
-from pipeline.report.sheet import Addresses, Heading, ReportRow, ReportTotals, replaced, sheet_data, static_page, tables
+from pipeline.report.sheet import (
+    Addresses,
+    Heading,
+    ReportRow,
+    ReportTotals,
+    replaced,
+    sheet_data,
+    static_page,
+    write_tables,
+)
 from pipeline.text import money, visible
 
 MARK: Final = ".imgpipe-report"
@@ -105,8 +114,6 @@ def _is_free(out: Path) -> bool:
 
 # -- picks ------------------------------------------------------------------------------------------------------------
 
-_INSTEAD = "save it again from the report with the button Save picks"
-
 
 class PicksFile(msgspec.Struct, frozen=True):
     """The file as it is written."""
@@ -124,24 +131,21 @@ def read_picks(path: Path) -> dict[str, Mark]:
 
     Raises InputError when the file cannot be read, is not that, or has an id in both lists.
     """
-    name = visible(str(path))
+
+    def bad(what: str, instead: str = "save it again from the report with the button Save picks") -> InputError:
+        return InputError(Problem(file=visible(str(path)), what=what, instead=instead))
+
     try:
-        found = json.loads(path.read_text(encoding="utf-8-sig"))
+        picks = msgspec.convert(json.loads(path.read_text(encoding="utf-8-sig")), PicksFile)
         saved_at_ms = path.stat().st_mtime_ns // 1_000_000
     except OSError as error:
-        raise InputError(Problem(file=name, what=f"cannot be read: {error.strerror}", instead=_INSTEAD)) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(Problem(file=name, what="is not JSON", instead=_INSTEAD)) from error
-    if not isinstance(found, dict):
-        raise InputError(Problem(file=name, what="is not a picks file", instead=_INSTEAD))
-    try:
-        picks = msgspec.convert(found, PicksFile)
+        raise bad(f"cannot be read: {error.strerror}") from error
     except msgspec.ValidationError as error:
-        raise InputError(Problem(file=name, what=f"is not a picks file: {error}", instead=_INSTEAD)) from error
-    both = sorted(set(picks.picked) & set(picks.rejected))
-    if both:
-        what = f"{visible(both[0])} is both picked and rejected"
-        raise InputError(Problem(file=name, what=what, instead="remove it from one of the lists"))
+        raise bad(f"is not a picks file: {error}") from error
+    except (ValueError, RecursionError) as error:
+        raise bad("is not JSON") from error
+    if both := set(picks.picked) & set(picks.rejected):
+        raise bad(f"{visible(min(both))} is both picked and rejected", "remove it from one of the lists")
     return _marks(picks, saved_at_ms)
 
 
@@ -266,12 +270,16 @@ def write_report(
     claim_folder(out, title)
     shown: list[ReportRow] = []
     states: Counter[str] = Counter()
-    with tables(out) as both:
-        for row in (_placed(row, out) for row in rows):
-            both.add(row)
-            states[row.state.value] += 1
+
+    def counted() -> Iterator[ReportRow]:
+        for row in rows:
+            placed = _placed(row, out)
+            states[placed.state.value] += 1
             if len(shown) < MOST_ROWS:
-                shown.append(row)
+                shown.append(placed)
+            yield placed
+
+    write_tables(out, counted())
     thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
     heading = Heading(
         title=title,

@@ -14,7 +14,7 @@ import hashlib
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO
 
 from pipeline.model import Mark, TaskState
-from pipeline.text import usd
+from pipeline.text import as_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,38 +88,19 @@ _MOST_COLUMNS = 1000  # of the CSV, which spreadsheets open; the JSON lines have
 _EMPTY = ReportRow(id="", job="", row="", variant=1, state=TaskState.PENDING, prompt="", model="")
 
 
-class Tables:
-    """The open JSON lines; `add` writes one row."""
-
-    def __init__(self, jsonl_file: IO[str]) -> None:
-        self._jsonl = jsonl_file
-        self._columns: dict[str, None] = {}  # in the order in which they were seen
-
-    def add(self, row: ReportRow) -> None:
-        """Write one task."""
-        record = task_record(row)
-        if len(self._columns) < _MOST_COLUMNS:
-            self._columns |= dict.fromkeys(record)
-        self._jsonl.write(json.dumps(record, ensure_ascii=False) + "\n")
-
-    def write_csv(self, csv_file: IO[str]) -> None:
-        """Write every task that was added as CSV; the JSON lines are read from their beginning."""
-        writer = csv.writer(csv_file, lineterminator="\r\n")
-        writer.writerow(_cell(name) for name in self._columns or task_record(_EMPTY))
-        self._jsonl.flush()
-        self._jsonl.seek(0)
-        for line in self._jsonl:
-            record = json.loads(line)
-            writer.writerow([_cell(record.get(name)) for name in self._columns])
-
-
-@contextmanager
-def tables(folder: Path) -> Iterator[Tables]:
-    """Open both tables in `folder`; they take their names only when the block ends well."""
+def write_tables(folder: Path, rows: Iterable[ReportRow]) -> None:
+    """Write both tables into `folder`; they take their names only when every row is written."""
+    columns: dict[str, None] = {}  # in the order in which they were seen
     with replaced(folder / "tasks.csv", bom=True) as csv_file, replaced(folder / "tasks.jsonl") as jsonl_file:
-        both = Tables(jsonl_file)
-        yield both
-        both.write_csv(csv_file)
+        for record in map(task_record, rows):
+            if len(columns) < _MOST_COLUMNS:
+                columns |= dict.fromkeys(record)
+            jsonl_file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        writer = csv.writer(csv_file, lineterminator="\r\n")
+        writer.writerow(_cell(name) for name in columns or task_record(_EMPTY))
+        jsonl_file.seek(0)
+        for record in map(json.loads, jsonl_file):
+            writer.writerow([_cell(record.get(name)) for name in columns])
 
 
 @contextmanager
@@ -142,33 +123,16 @@ def task_record(row: ReportRow) -> dict[str, object]:
     """Return one task for machines: dollars, RFC 3339 times, plain names."""
     mark = row.mark if row.mark is not None else Mark()
     return {
-        "id": row.id,
-        "job": row.job,
-        "row": row.row,
-        "variant": row.variant,
-        "state": row.state.value,
-        "prompt": row.prompt,
-        "model": row.model,
-        "tags": list(row.tags),
+        **as_json(row, "id", "job", "row", "variant", "state", "prompt", "model", "tags"),
         "matrix": dict(row.matrix),
-        "image": row.image,
-        "input_image": row.input_image,
-        "width": row.width,
-        "height": row.height,
-        "mime": row.mime,
-        "size_bytes": row.size_bytes,
-        "price_usd": usd(row.price_microusd),
-        "seconds": row.seconds,
-        "attempts": row.attempts,
-        "reason": row.reason,
+        **as_json(row, "image", "input_image", "width", "height", "mime", "size_bytes"),
+        **as_json(row, "price_microusd", "seconds", "attempts", "reason"),
         "finished_at": None if row.finished_at is None else row.finished_at.isoformat(),
-        "sha256": row.sha256,
-        "fingerprint": row.fingerprint,
+        **as_json(row, "sha256", "fingerprint"),
         "signed": row.is_signed,
         "mark": mark.kind,
-        "stars": mark.stars,
-        "note": mark.note,
-        "flags": list(row.flags),
+        **as_json(mark, "stars", "note"),
+        "flags": row.flags,
         **{f"row.{name}": value for name, value in row.fields.items()},
     }
 
@@ -178,12 +142,12 @@ def _cell(value: object) -> str:
     match value:
         case None:
             return ""
+        case bool() | int() | float():
+            return str(value)
         case list():
             text = ", ".join(map(str, value))
         case dict():
             text = ", ".join(f"{axis}={name}" for axis, name in value.items())
-        case bool() | int() | float():
-            return str(value)
         case _:
             text = str(value)
     return f"'{text}" if text.startswith(_FORMULA) else text
@@ -195,9 +159,9 @@ MOST_CELL = 300  # characters of a row's own cell: what is searched and grouped 
 STATES = ("done", "failed", "refused", "unknown", "conflict", "pending")
 SERVED_POLICY = "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; object-src 'none'"
 _ASSETS = Path(__file__).parent / "page"
-_PLAIN_COLUMNS = {  # column of the page: field of a row
+_COLUMNS = {  # column of the page: field of a row
     **{name: name for name in ("id", "job", "row", "variant", "folder", "prompt", "model", "width", "height", "mime")},
-    **{name: name for name in ("attempts", "reason", "sha256")},
+    **{name: name for name in ("attempts", "reason", "sha256", "state", "tags", "flags")},
     "bytes": "size_bytes",
     "price": "price_microusd",
     "redo": "redo_microusd",
@@ -259,14 +223,9 @@ def _mark(mark: Mark) -> dict[str, object]:
 
 def _columns(rows: Sequence[ReportRow], found: Sequence[Addresses]) -> dict[str, object]:
     """Return the rows by column: the page reads 10,000 of them in a few milliseconds."""
-    plain = {name: [getattr(row, field) for row in rows] for name, field in _PLAIN_COLUMNS.items()}
-    links = {name: [getattr(at, name) for at in found] for name in ("image", "input", "before", "small", "thumb")}
     columns: dict[str, list[object]] = {
-        **plain,
-        **links,
-        "state": [row.state.value for row in rows],
-        "tags": [list(row.tags) for row in rows],
-        "flags": [list(row.flags) for row in rows],
+        **{name: [getattr(row, field) for row in rows] for name, field in _COLUMNS.items()},
+        **{name: [getattr(at, name) for at in found] for name in ("image", "input", "before", "small", "thumb")},
         "versions": [
             [[link, version.made_at and int(version.made_at.timestamp())] for link, version in pairs]
             for pairs in (zip(at.versions, row.versions, strict=True) for at, row in zip(found, rows, strict=True))

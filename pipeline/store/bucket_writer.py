@@ -147,8 +147,7 @@ class BucketWriter:
         found = self._bucket.look(artifact.path)
         if found is None:
             return FileComparison.MISSING
-        is_same = (found.size_bytes, found.version) == (artifact.size_bytes, artifact.mtime_ns)
-        return FileComparison.SAME if is_same else FileComparison.CHANGED
+        return FileComparison.SAME if found.is_as_recorded(artifact) else FileComparison.CHANGED
 
     def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Put a sidecar; somebody else's is left alone. What cannot be put stands in the ledger all the same."""
@@ -198,7 +197,7 @@ class BucketWriter:
         found = None if old is None else self._bucket.look(old.path)
         if old is None or found is None or found.facts == facts:
             return None
-        if not self._force and (found.size_bytes, found.version) != (old.size_bytes, old.mtime_ns):
+        if not self._force and not found.is_as_recorded(old):
             return None  # edited since: if it has our name, the put will say so
         waiting = keep(self._rejected, delivery)
         reach("kept")

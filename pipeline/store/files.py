@@ -34,6 +34,13 @@ NO_EXCLUSIVE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errn
 class Disk:
     """The operating system's file calls. `dir_fd` is an open directory; names are single components."""
 
+    write = staticmethod(os.write)  # some of the bytes; the count may be short
+    read = staticmethod(os.read)
+    fsync = staticmethod(os.fsync)
+    fsync_dir = staticmethod(os.fsync)
+    close = staticmethod(os.close)
+    statvfs = staticmethod(os.statvfs)
+
     def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
         """Open a directory; below another one a symbolic link is refused (ENOTDIR or ELOOP)."""
         no_follow = os.O_NOFOLLOW if dir_fd is not None else 0
@@ -50,22 +57,6 @@ class Disk:
     def open(self, name: str, *, dir_fd: int) -> int:
         """Open a file for reading. O_NONBLOCK: a fifo in its place must not hang a start."""
         return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=dir_fd)
-
-    def write(self, fd: int, data: memoryview) -> int:
-        """Write some of `data`; the count may be short."""
-        return os.write(fd, data)
-
-    def read(self, fd: int, size_bytes: int) -> bytes:
-        return os.read(fd, size_bytes)
-
-    def fsync(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def fsync_dir(self, fd: int) -> None:
-        os.fsync(fd)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
 
     def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
         """Give a file a second name; EEXIST where that name is taken."""
@@ -89,12 +80,6 @@ class Disk:
     def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
         """Look at a name itself, not at what a link points to."""
         return os.stat(name, dir_fd=dir_fd, follow_symlinks=False)
-
-    def stat_open(self, fd: int) -> os.stat_result:
-        return os.fstat(fd)
-
-    def statvfs(self, fd: int) -> os.statvfs_result:
-        return os.statvfs(fd)
 
     def allocate(self, fd: int, size_bytes: int) -> None:
         """Give an open file real blocks."""
@@ -175,6 +160,35 @@ def read_all(disk: Disk, name: str, *, dir_fd: int) -> bytes:
         disk.close(fd)
 
 
+def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
+    """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
+    fd = disk.create(name, dir_fd=dir_fd, mode=mode)
+    try:
+        try:
+            write_all(disk, fd, data)
+            disk.fsync(fd)
+        finally:
+            disk.close(fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            disk.unlink(name, dir_fd=dir_fd)
+        raise
+
+
+def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
+    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    fd = disk.open(name, dir_fd=dir_fd)
+    try:
+        disk.fsync(fd)
+    finally:
+        disk.close(fd)
+
+
+def is_same_file(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    """Say whether two names are of one file; a name that is not there (None) is of none."""
+    return one is not None and other is not None and os.path.samestat(one, other)
+
+
 def sha256_of(disk: Disk, name: str, *, dir_fd: int) -> str:
     """Return the hex digest of a file's bytes; memory stays at one chunk."""
     digest = hashlib.sha256()
@@ -249,16 +263,12 @@ class Tree:
         self.disk = disk
         self._warn = warn
         self._dir_mode = dir_mode
-        self._fd = disk.open_dir(root)
+        self.fd = disk.open_dir(root)
         self._durable: set[str] = set()  # directories whose entry was synced by this process
         self._is_sync_noted = False
 
     def __repr__(self) -> str:
         return f"<Tree {self.root}, {len(self._durable)} directories known durable>"
-
-    @property
-    def fd(self) -> int:
-        return self._fd
 
     @contextmanager
     def directory(self, relative: str, *, create: bool = False) -> Iterator[int]:
@@ -266,7 +276,7 @@ class Tree:
 
         Raises OSError: ENOTDIR or ELOOP where a component is a symbolic link or a file.
         """
-        fd = self._fd
+        fd = self.fd
         try:
             path = ""
             for part in components(relative):
@@ -283,8 +293,15 @@ class Tree:
         finally:
             self._leave(fd)
 
+    @contextmanager
+    def at(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:
+        """Open the directory of a file; yield it with the file's name."""
+        folder, name = split(path)
+        with self.directory(folder, create=create) as fd:
+            yield fd, name
+
     def _leave(self, fd: int) -> None:
-        if fd != self._fd:
+        if fd != self.fd:
             self.disk.close(fd)
 
     def _enter(self, fd: int, part: str, *, create: bool) -> tuple[int, bool]:
@@ -310,11 +327,16 @@ class Tree:
 
     def free_bytes(self) -> int:
         """Return what this user may still write here."""
-        status = self.disk.statvfs(self._fd)
+        status = self.disk.statvfs(self.fd)
         return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
-        self.disk.close(self._fd)
+        self.disk.close(self.fd)
+
+
+def join(folder: str, name: str) -> str:
+    """Return the relative path of a file; the folder may be the root, ""."""
+    return f"{folder}/{name}" if folder else name
 
 
 def components(relative: str) -> tuple[str, ...]:
@@ -364,16 +386,16 @@ class DiskReserve:
         if self._size_bytes == 0:
             return
         size_bytes = min(self._size_bytes, self._state.free_bytes() // SHARE)
+        if size_bytes < LEAST_RESERVE_BYTES:
+            warn(f"{self._state.root} is nearly full: no room for the disk reserve")
+            return
         try:
-            if size_bytes >= LEAST_RESERVE_BYTES:
-                self._allocate(disk, size_bytes)
-                self._is_held, self._size_bytes = True, size_bytes
+            self._allocate(disk, size_bytes)
         except OSError as error:
             self._remove()
             warn(f"no disk reserve in {self._state.root} ({error.strerror}); free space is watched without it")
         else:
-            if not self._is_held:
-                warn(f"{self._state.root} is nearly full: no room for the disk reserve")
+            self._is_held, self._size_bytes = True, size_bytes
 
     def share(self) -> None:
         """Give up, when it comes to that, the blocks that another process holds in this directory."""

@@ -1,6 +1,6 @@
 """Compares recorded files with the ledger: missing, changed, unrecorded. Read-only, also while a run writes.
 
-A start looks at size and time first and hashes only where those differ; `verify` hashes every image.
+A start looks at size and time first and hashes only where those differ; `verify` hashes every image, several at a time.
 """
 
 import contextlib
@@ -10,11 +10,10 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from pipeline.buckets import Bucket, Listed, as_input_error, open_bucket
+from pipeline.buckets import Bucket, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl
@@ -32,6 +31,8 @@ from pipeline.store.files import (
 from pipeline.store.reader import LedgerReader
 
 T = TypeVar("T")
+READERS: Final = 8  # images read at once; each is hashed piece by piece, or is one image in memory
+UNDECODABLE: Final = "undecodable"
 
 
 def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
@@ -77,6 +78,21 @@ class Verification:
         """Say whether every recorded image is there, unchanged."""
         return not (self.missing or self.changed or self.undecodable or self.unreadable)
 
+    def add(self, found: FileComparison | str, path: str) -> None:
+        """Count an image; a text says why it cannot be read."""
+        self.checked += 1
+        match found:
+            case FileComparison.MISSING:
+                self.missing.append(path)
+            case FileComparison.CHANGED:
+                self.changed.append(path)
+            case FileComparison.SAME | FileComparison.TOUCHED:
+                pass
+            case reason if reason == UNDECODABLE:
+                self.undecodable.append(path)
+            case reason:
+                self.unreadable.append(f"{path}: {reason}")
+
 
 def verify_images(
     *,
@@ -92,109 +108,104 @@ def verify_images(
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
     """
-    with LedgerReader(state_dir, manifest=manifest, output_dir=output_dir) as reader:
+    with contextlib.ExitStack() as stack:
+        reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
+        decoder = stack.enter_context(Decoder())  # its process starts with the first image
+        place: _Files | _Objects
         if isinstance(output_dir, BucketUrl):
-            with as_input_error(output_dir):
-                check = "quick" if is_quick else "decode" if decode else "hash"
-                _verify_objects(open_bucket(output_dir), reader, found, check=check, progress=progress)
-            return found
-        try:
-            outputs = Tree(output_dir, Disk(), warn=lambda _: None)
-        except FileNotFoundError:
-            found.missing = [artifact.path for _, artifact in reader.all_done()]
-            return found
-        decoder = Decoder()  # its process starts with the first image
-        try:
-            for _, artifact in reader.all_done():
-                if is_quick:
-                    _glance(outputs, artifact, found)
-                else:
-                    _check(outputs, artifact, found, decoder if decode else None)
-                found.checked += 1
+            stack.enter_context(as_input_error(output_dir))
+            place = _Objects(open_bucket(output_dir), decoder if decode else None, is_quick=is_quick)
+        else:
+            try:
+                outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+            except FileNotFoundError:
+                found.missing = [artifact.path for _, artifact in reader.all_done()]
+                return found
+            stack.callback(outputs.close)
+            place = _Files(outputs, decoder if decode else None, is_quick=is_quick)
+        threads = stack.enter_context(ThreadPoolExecutor(READERS, "verify"))
+        done = (artifact for _, artifact in reader.all_done())
+        while batch := list(itertools.islice(done, 4 * READERS)):
+            for artifact, comparison in zip(batch, threads.map(place.check, batch), strict=True):
+                found.add(comparison, artifact.path)
                 progress(found.checked)
-            found.unrecorded = [path for path in _images(output_dir, state_dir) if not reader.is_recorded(path)]
-        finally:
-            decoder.close()
-            outputs.close()
+        found.unrecorded = [path for path in place.images(state_dir) if not reader.is_recorded(path)]
     return found
 
 
-def _glance(outputs: Tree, artifact: Artifact, found: Verification) -> None:
-    ((_, _, comparison),) = compare_files(outputs, [(None, artifact)])
-    if comparison is FileComparison.MISSING:
-        found.missing.append(artifact.path)
-    elif comparison is FileComparison.CHANGED:
-        found.changed.append(artifact.path)
+class _Files:
+    """The images of a folder."""
 
+    def __init__(self, outputs: Tree, decoder: Decoder | None, *, is_quick: bool) -> None:
+        self._outputs = outputs
+        self._decoder = decoder
+        self._is_quick = is_quick
 
-READERS: Final = 8  # objects read at once; each is hashed piece by piece, or is one image in memory
-
-
-def _verify_objects(
-    bucket: Bucket, reader: LedgerReader, found: Verification, *, check: str, progress: Callable[[int], None]
-) -> None:
-    """Compare a listing with the ledger, then read what is there, several at a time (`check` quick: nothing)."""
-    listed = {each.path: each for each in bucket.listing()}
-    done = reader.all_done()
-    with ThreadPoolExecutor(READERS, "verify") as threads, Decoder() as decoder:
-        while batch := [artifact for _, artifact in itertools.islice(done, 4 * READERS)]:
-            present = [each for each in batch if _check_listed(listed.get(each.path), each, found, check=check)]
-            look = partial(_check_object, bucket, found, decoder=decoder if check == "decode" else None)
-            list(threads.map(look, present if check != "quick" else ()))
-            found.checked += len(batch)
-            progress(found.checked)
-    images = (path for path in listed if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith("."))
-    found.unrecorded = [path for path in images if not reader.is_recorded(path)]
-
-
-def _check_listed(listed: Listed | None, artifact: Artifact, found: Verification, *, check: str) -> bool:
-    """Say whether a listing shows an image as it was recorded; what it shows instead goes to `found`."""
-    if listed is None:
-        found.missing.append(artifact.path)
-        return False
-    is_same = listed.size_bytes == artifact.size_bytes
-    if not is_same or (check == "quick" and listed.version != artifact.mtime_ns):
-        found.changed.append(artifact.path)
-        return False
-    return True
-
-
-def _check_object(bucket: Bucket, found: Verification, artifact: Artifact, *, decoder: Decoder | None) -> None:
-    data = None if decoder is None else bucket.read(artifact.path)
-    sha256 = bucket.sha256(artifact.path) if data is None else hashlib.sha256(data).hexdigest()
-    if sha256 is None:
-        found.missing.append(artifact.path)
-    elif sha256 != artifact.sha256:
-        found.changed.append(artifact.path)
-    elif decoder is not None and data is not None:
+    def check(self, artifact: Artifact) -> FileComparison | str:
+        """Compare a file with its record; or say why it cannot be read."""
+        disk = self._outputs.disk
+        if self._is_quick:
+            ((_, _, comparison),) = compare_files(self._outputs, [(None, artifact)])
+            return comparison
         try:
-            decoder.call(decoded, data)
-        except (DecoderError, DecoderDiedError):  # as of a file
-            found.undecodable.append(artifact.path)
+            with self._outputs.at(artifact.path) as (fd, name):
+                if sha256_of(disk, name, dir_fd=fd) != artifact.sha256:
+                    return FileComparison.CHANGED
+                if self._decoder is not None:
+                    self._decoder.call(decoded, read_all(disk, name, dir_fd=fd))
+        except (FileNotFoundError, NotADirectoryError):
+            return FileComparison.MISSING
+        except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
+            return UNDECODABLE
+        except OSError as error:
+            return str(error.strerror)
+        return FileComparison.SAME
+
+    def images(self, state_dir: Path) -> Iterator[str]:
+        """Walk the images in a stable order."""
+        root = self._outputs.root
+        for folder, folders, names in os.walk(root):
+            here = Path(folder)
+            folders[:] = sorted(name for name in folders if here / name != state_dir)
+            for name in sorted(names):
+                if name.lower().endswith(IMAGE_SUFFIXES):
+                    yield (here / name).relative_to(root).as_posix()
 
 
-def _check(outputs: Tree, artifact: Artifact, found: Verification, decoder: Decoder | None) -> None:
-    folder, name = split(artifact.path)
-    try:
-        with outputs.directory(folder) as fd:
-            if sha256_of(outputs.disk, name, dir_fd=fd) != artifact.sha256:
-                found.changed.append(artifact.path)
-            elif decoder is not None:
-                decoder.call(decoded, read_all(outputs.disk, name, dir_fd=fd))
-    except (FileNotFoundError, NotADirectoryError):
-        found.missing.append(artifact.path)
-    except (DecoderError, DecoderDiedError):  # also what takes more time or memory than any image of ours
-        found.undecodable.append(artifact.path)
-    except OSError as error:
-        found.unreadable.append(f"{artifact.path}: {error.strerror}")
+class _Objects:
+    """The images of a bucket, listed once."""
 
+    def __init__(self, bucket: Bucket, decoder: Decoder | None, *, is_quick: bool) -> None:
+        self._bucket = bucket
+        self._decoder = decoder
+        self._is_quick = is_quick
+        self._listed = {each.path: each for each in bucket.listing()}
 
-def _images(output_dir: Path, state_dir: Path) -> Iterator[str]:
-    """Walk the images below the output directory in a stable order."""
-    for folder, folders, names in os.walk(output_dir):
-        here = Path(folder)
-        folders[:] = sorted(name for name in folders if here / name != state_dir)
-        for name in sorted(names):
-            if name.lower().endswith(IMAGE_SUFFIXES):
-                yield (here / name).relative_to(output_dir).as_posix()
+    def check(self, artifact: Artifact) -> FileComparison | str:
+        """Compare an object with its record."""
+        listed = self._listed.get(artifact.path)
+        if listed is None:
+            return FileComparison.MISSING
+        is_other = self._is_quick and listed.version != artifact.mtime_ns
+        if is_other or listed.size_bytes != artifact.size_bytes:
+            return FileComparison.CHANGED
+        return FileComparison.SAME if self._is_quick else self._check_bytes(artifact)
+
+    def _check_bytes(self, artifact: Artifact) -> FileComparison | str:
+        data = None if self._decoder is None else self._bucket.read(artifact.path)
+        sha256 = self._bucket.sha256(artifact.path) if data is None else hashlib.sha256(data).hexdigest()
+        if sha256 is None:
+            return FileComparison.MISSING
+        if sha256 != artifact.sha256:
+            return FileComparison.CHANGED
+        if self._decoder is not None and data is not None:
+            try:
+                self._decoder.call(decoded, data)
+            except (DecoderError, DecoderDiedError):  # as of a file
+                return UNDECODABLE
+        return FileComparison.SAME
+
+    def images(self, _state_dir: Path) -> Iterator[str]:
+        """Walk the images as they were listed."""
+        return (path for path in self._listed if path.lower().endswith(IMAGE_SUFFIXES) and not path.startswith("."))

@@ -10,7 +10,7 @@ import os
 import re
 import sqlite3
 import stat
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -112,6 +112,15 @@ class DamagedLedgerError(LedgerError):
     """The bytes of the ledger are not what SQLite or this program wrote; a rebuild may set them aside."""
 
 
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Raise what SQLite says of a ledger as an error for a person; a bug keeps its traceback."""
+    try:
+        yield
+    except FROM_SQLITE as error:
+        raise storage_error_of(error, path) or error from error
+
+
 def damaged(path: Path, what: str) -> DamagedLedgerError:
     """Return the error for a ledger that cannot be trusted."""
     return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
@@ -161,15 +170,13 @@ def open_for_reading(path: Path, *, busy_s: float = 30.0) -> sqlite3.Connection 
     if not _is_plain(path):
         return None
     _check_header(path, len(MIGRATIONS))
-    try:
+    with translated(path):
         try:
             return _open_reader(path, "mode=ro", busy_s)
         except sqlite3.OperationalError as error:
             if primary_code(error) not in NO_SHARING or _has_log(path):
                 raise
         return _open_reader(path, "mode=ro&immutable=1", busy_s)
-    except FROM_SQLITE as error:
-        raise storage_error_of(error, path) or error from error
 
 
 def _open_reader(path: Path, options: str, busy_s: float) -> sqlite3.Connection:
@@ -232,10 +239,8 @@ def _is_plain(path: Path) -> bool:
             continue
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             kind = "hard-linked" if stat.S_ISREG(status.st_mode) else "not a plain file"
-            text = (
-                f"{candidate} is {kind}; SQLite loses data that way. Put a plain file there, or name another state_dir"
-            )
-            raise LedgerError(text)
+            what = f"{candidate} is {kind}; SQLite loses data that way"
+            raise LedgerError(f"{what}. Put a plain file there, or name another state_dir")
     return True
 
 
@@ -294,15 +299,12 @@ def create(
             disk.unlink(leftover, dir_fd=state.fd)
     disk.close(disk.create(NEW, dir_fd=state.fd, mode=0o600))
     path = state.root / NEW
-    try:
-        with contextlib.closing(connect(path, "mode=rw", busy_s=0)) as connection:
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            _apply(connection, migrations, done=0)
-            fill(connection)
-            connection.execute("PRAGMA journal_mode = WAL")
-    except sqlite3.Error as error:
-        raise storage_error_of(error, path) or error from error
+    with translated(path), contextlib.closing(connect(path, "mode=rw", busy_s=0)) as connection:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        _apply(connection, migrations, done=0)
+        fill(connection)
+        connection.execute("PRAGMA journal_mode = WAL")
     rename_without_clobbering(disk, NEW, NAME, dir_fd=state.fd, new_dir_fd=state.fd)
     state.sync(state.fd)
 
@@ -313,13 +315,10 @@ def migrate(state: Tree, version: int, *, busy_s: float = 30.0, migrations: Sequ
         return None
     path = state.root / NAME
     backup = state.root / f"ledger-v{version}.sqlite"
-    try:
-        with contextlib.closing(connect(path, "mode=rw", busy_s=busy_s)) as connection:
-            _back_up(connection, backup)
-            connection.execute("PRAGMA synchronous = FULL")
-            _apply(connection, migrations, done=version)
-    except sqlite3.Error as error:
-        raise storage_error_of(error, path) or error from error
+    with translated(path), contextlib.closing(connect(path, "mode=rw", busy_s=busy_s)) as connection:
+        _back_up(connection, backup)
+        connection.execute("PRAGMA synchronous = FULL")
+        _apply(connection, migrations, done=version)
     state.sync(state.fd)
     return backup
 

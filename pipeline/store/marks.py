@@ -16,14 +16,13 @@ import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
 from pipeline.errors import LedgerError, StorageError, TryLater
 from pipeline.model import Mark
-from pipeline.store.ledger_file import APPLICATION_ID, FROM_SQLITE, LOCKED, primary_code
+from pipeline.store.ledger_file import APPLICATION_ID, FROM_SQLITE, LOCKED, connect, primary_code
 from pipeline.store.rows import text
 
 NAME: Final = "marks.sqlite"
@@ -70,7 +69,7 @@ def read_marks(state_dir: Path, *, manifest: str) -> dict[str, Mark]:
     mode = "rw" if path.with_name(f"{NAME}-journal").exists() else "ro"  # what a killed writer left is rolled back
     with _translated(path), contextlib.closing(_open(path, mode)) as connection:
         _check(connection, path)
-        return {row[0]: _mark(row) for row in connection.execute(SELECT, [manifest])}
+        return dict(map(_mark, connection.execute(SELECT, [manifest])))
 
 
 def rename_marks(state_dir: Path, manifest: str, renamed: Sequence[tuple[str, str]]) -> None:
@@ -100,9 +99,7 @@ class Marks:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -115,7 +112,7 @@ class Marks:
             if last <= change:
                 return int(last), {}
             found = self._connection.execute(f"{SELECT} AND change > ?", [self._manifest, change])
-            return int(last), {row[0]: _mark(row) for row in found}
+            return int(last), dict(map(_mark, found))
 
     def edit(self, edits: Mapping[str, Mapping[str, object]], *, at_ms: int) -> None:
         """Change those fields of marks that are named, all or none: two windows that change one task lose nothing.
@@ -125,7 +122,7 @@ class Marks:
         with self._transaction() as connection:
             for task_id, fields in edits.items():
                 row = connection.execute(f"{SELECT} AND id = ?", [self._manifest, text(task_id)]).fetchone()
-                before = Mark() if row is None else _mark(row)
+                before = Mark() if row is None else _mark(row)[1]
                 if fields.get("sha256", before.sha256) != before.sha256:
                     before = Mark()
                 self._set(task_id, msgspec.convert({**msgspec.to_builtins(before), **fields, "at_ms": at_ms}, Mark))
@@ -165,10 +162,7 @@ def _open(path: Path, mode: str) -> sqlite3.Connection:
     """Open the file; refuse a link, which could lead anywhere."""
     if not path.is_file() or path.is_symlink():
         raise _unusable(path, "it is not a plain file")
-    uri = f"{path.absolute().as_uri()}?mode={mode}"
-    connection = sqlite3.connect(uri, uri=True, timeout=BUSY_S, isolation_level=None)
-    connection.execute("PRAGMA trusted_schema = OFF")
-    return connection
+    return connect(path, f"mode={mode}", busy_s=BUSY_S)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
@@ -180,9 +174,10 @@ def _check(connection: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} was written by a newer imgpipe. It was left as it is; update imgpipe")
 
 
-def _mark(row: tuple[str, str, int, str, str, int]) -> Mark:
-    _, kind, stars, note, sha256, at_ms = row
-    return Mark(kind=kind, stars=stars, note=note, sha256=sha256, at_ms=at_ms)
+def _mark(row: tuple[str, str, int, str, str, int]) -> tuple[str, Mark]:
+    """Return the columns of `SELECT` as the id of a task and its mark."""
+    task_id, kind, stars, note, sha256, at_ms = row
+    return task_id, Mark(kind=kind, stars=stars, note=note, sha256=sha256, at_ms=at_ms)
 
 
 def _unusable(path: Path, what: str) -> LedgerError:

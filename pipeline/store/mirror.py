@@ -8,7 +8,7 @@ import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from pipeline.buckets import ObjectExists, as_input_error, open_bucket
 from pipeline.model import BucketUrl
@@ -16,44 +16,14 @@ from pipeline.model import BucketUrl
 WITHDRAWN: Final = ".withdrawn"
 
 
-class Mirror(Protocol):
-    """Where a delivery goes. Paths are relative; every method raises OSError or StorageError."""
-
-    def mark(self, file: str) -> str | None:
-        """Return what tells the bytes of a file; empty: it is no plain file. None: nothing is there."""
-        ...
-
-    def read(self, file: str) -> bytes | None:
-        """Return the bytes of a file; None: nothing is there."""
-        ...
-
-    def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:
-        """Write a whole file where one with the mark `before` stands (None: nothing); return its mark.
-
-        Raises FileExistsError: another one's has the name by now.
-        """
-        ...
-
-    def withdraw(self, file: str) -> None:
-        """Move a file into `.withdrawn/`."""
-        ...
-
-
-def open_mirror(place: Path | BucketUrl) -> Mirror:
-    """Return a mirror; a folder is made. Raises InputError: the bucket cannot be used. OSError, StorageError."""
-    if isinstance(place, BucketUrl):
-        return BucketMirror(place)
-    place.mkdir(parents=True, exist_ok=True)
-    return FolderMirror(place)
-
-
 class FolderMirror:
-    """A delivery in a folder."""
+    """A delivery in a folder. Paths are relative; every method raises OSError."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def mark(self, file: str) -> str | None:
+        """Return what tells the bytes of a file; empty: it is no plain file. None: nothing is there."""
         path = self._folder / file
         if not os.path.lexists(path):
             return None
@@ -63,12 +33,13 @@ class FolderMirror:
             return hashlib.file_digest(stream, "sha256").hexdigest()
 
     def read(self, file: str) -> bytes | None:
+        """Return the bytes of a file; None: nothing is there."""
         with suppress(FileNotFoundError):
             return (self._folder / file).read_bytes()
         return None
 
-    def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:  # noqa: ARG002 - as the protocol
-        """Write under another name first, so that no half file ever has the right one."""
+    def write(self, file: str, data: bytes, _mime: str, *, before: str | None) -> str:  # noqa: ARG002 - of an object
+        """Write a whole file and return its mark: first under another name, so that no half file has the right one."""
         path = self._folder / file
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -80,13 +51,14 @@ class FolderMirror:
         return hashlib.sha256(data).hexdigest()
 
     def withdraw(self, file: str) -> None:
+        """Move a file into `.withdrawn/`."""
         target = self._folder / WITHDRAWN / file
         target.parent.mkdir(parents=True, exist_ok=True)
         (self._folder / file).replace(target)
 
 
 class BucketMirror:
-    """A delivery in a bucket."""
+    """A delivery in a bucket, with the methods of `FolderMirror`; every one raises StorageError."""
 
     def __init__(self, url: BucketUrl) -> None:
         self._bucket = open_bucket(url)
@@ -101,7 +73,10 @@ class BucketMirror:
         return self._bucket.read(file)
 
     def write(self, file: str, data: bytes, mime: str, *, before: str | None) -> str:
-        """Put an object; the service compares the version of what it replaces."""
+        """Put an object where one with the mark `before` stands (None: nothing); the service compares its version.
+
+        Raises FileExistsError: another one has the name by now.
+        """
         attributes = {"Content-Type": mime}
         try:
             if before is None:
@@ -117,3 +92,14 @@ class BucketMirror:
         self._bucket.copy(file, f"{WITHDRAWN}/{file}")
         self._bucket.delete(file)
         del self._marks[file]
+
+
+Mirror = FolderMirror | BucketMirror
+
+
+def open_mirror(place: Path | BucketUrl) -> Mirror:
+    """Return where a delivery goes; a folder is made. Raises InputError, StorageError: the bucket. OSError."""
+    if isinstance(place, BucketUrl):
+        return BucketMirror(place)
+    place.mkdir(parents=True, exist_ok=True)
+    return FolderMirror(place)

@@ -20,7 +20,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import Disk, FileComparison, Tree, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, is_same_file, join, make_durable, read_all, split, status_of
 from pipeline.store.ledger_file import query
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
@@ -107,7 +107,7 @@ class FoundPart:
 
     @property
     def path(self) -> str:
-        return f"{self.folder}/{self.name}" if self.folder else self.name
+        return join(self.folder, self.name)
 
 
 def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundPart]:
@@ -140,18 +140,9 @@ def find_part(outputs: Tree, *, ledger_id: str, attempt: int, name: str) -> Imag
                 continue
             data = read_all(outputs.disk, found, dir_fd=fd)
             if hashlib.sha256(data).hexdigest() == found.removeprefix(begin):
-                make_durable(outputs.disk, found, fd)
+                make_durable(outputs.disk, found, dir_fd=fd)
                 return describe(data)
     return None
-
-
-def make_durable(disk: Disk, name: str, dir_fd: int) -> None:
-    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
-    fd = disk.open(name, dir_fd=dir_fd)
-    try:
-        disk.fsync(fd)
-    finally:
-        disk.close(fd)
 
 
 def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRecord | None:
@@ -348,6 +339,5 @@ def _take_name_away(part: FoundPart, path: str) -> None:
     """Remove the final name of a part: the task's image has another suffix, so both had one."""
     disk, name = part.tree.disk, split(path)[1]
     with part.tree.directory(part.folder) as fd:
-        named, mine = status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)
-        if named is not None and mine is not None and os.path.samestat(named, mine):
+        if is_same_file(status_of(disk, name, dir_fd=fd), status_of(disk, part.name, dir_fd=fd)):
             disk.unlink(name, dir_fd=fd)

@@ -19,7 +19,7 @@ import msgspec
 from pipeline.model import Artifact, BucketUrl, Known, Spend, Task, TaskState, is_object
 from pipeline.settings import day_of
 from pipeline.store import ledger_file, rows
-from pipeline.store.ledger_file import FROM_SQLITE, damaged, from_us, query, storage_error_of, to_us
+from pipeline.store.ledger_file import damaged, from_us, query, to_us, translated
 from pipeline.store.rows import Columns, Cost, Hold, Maker, PastAttempt, PastRun, RunSnapshot, Unknown
 from pipeline.text import name_key
 
@@ -280,6 +280,7 @@ class LedgerReader:
             asked={TaskState(state): number for state, number in self._rows("states_of_run", run=run)},
             in_flight=attempts["sent"],
             images=attempts["ok"],
+            seen_at=datetime.now(UTC),
         )
 
     def last_run(self) -> int | None:
@@ -323,7 +324,7 @@ class LedgerReader:
     def _one(self, name: str, **values: object) -> Columns | None:
         if self._connection is None:
             return None
-        with self._translated():
+        with translated(self.path):
             row: Columns | None = self._connection.execute(
                 query(name), {"manifest": self.manifest, **values}
             ).fetchone()
@@ -332,7 +333,7 @@ class LedgerReader:
     def _rows(self, name: str, **values: object) -> Iterator[Columns]:
         if self._connection is None:
             return
-        with self._translated():
+        with translated(self.path):
             yield from self._connection.execute(query(name), {"manifest": self.manifest, **values})
 
     def _decoded(self, decode: Callable[[A], T], value: A) -> T:
@@ -341,10 +342,3 @@ class LedgerReader:
             return decode(value)
         except (ValueError, TypeError, OverflowError, msgspec.DecodeError) as error:
             raise damaged(self.path, f"a row cannot be read: {error}") from error
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except FROM_SQLITE as error:
-            raise storage_error_of(error, self.path) or error from error

@@ -18,7 +18,7 @@ from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.files import Tree, read_all, split, status_of
+from pipeline.store.files import Tree, read_all, status_of
 from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
@@ -160,10 +160,9 @@ class _Files:
 
     def paths(self, name: str) -> list[str]:
         """Look at the names one by one, so that memory stays flat."""
-        folder, stem = split(name)
         disk = self._outputs.disk
         try:
-            with self._outputs.directory(folder) as fd:
+            with self._outputs.at(name) as (fd, stem):
                 found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
         except (FileNotFoundError, NotADirectoryError):
             return []
@@ -171,9 +170,8 @@ class _Files:
 
     def image(self, path: str) -> _Found | None:
         """Decode a file; its time says when it was written."""
-        folder, name = split(path)
         disk = self._outputs.disk
-        with self._outputs.directory(folder) as fd:
+        with self._outputs.at(path) as (fd, name):
             try:
                 image = describe(read_all(disk, name, dir_fd=fd), decode=True)
             except NotAnImageError:
@@ -243,20 +241,14 @@ class _Adopter:
         )
 
 
-def find_traces(output_dir: Path, state_dir: Path, names: Iterable[str] = (), *, most: int = 20) -> list[str]:
-    """Return what an earlier run left where no ledger is: a damaged one, kept images, parts, files under `names`.
+def find_traces(output_dir: Path, state_dir: Path) -> Iterator[str]:
+    """Yield what an earlier run left where no ledger is: a damaged one, kept images, parts.
 
-    Not empty and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its
-    ledger is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
+    Some and no ledger: a run would buy again what is there; `imgpipe rebuild` is the way. A part that names its ledger
+    is no trace: another ledger over this directory may be writing it, and none but that one can publish it.
     """
-    return list(islice(_traces(output_dir, state_dir, names), most))
-
-
-def _traces(output_dir: Path, state_dir: Path, names: Iterable[str]) -> Iterator[str]:
-    yield from (str(path) for path in sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
-    yield from (str(path) for path in ledger_file.sides_of(state_dir / ledger_file.NAME))
+    yield from map(str, sorted(state_dir.glob(f"{ledger_file.NAME}.damaged-*")))
+    yield from map(str, ledger_file.sides_of(state_dir / ledger_file.NAME))
     for folder in ("rejected", "superseded"):
-        yield from (str(path) for path in sorted((state_dir / folder).glob("*")))
-    for name in names:
-        yield from (str(path) for suffix in OUTPUT_SUFFIXES if (path := output_dir / (name + suffix)).exists())
+        yield from map(str, sorted((state_dir / folder).glob("*")))
     yield from (str(path) for path in output_dir.rglob(f"{PART}*") if not is_named_part(path.name))

@@ -5,9 +5,10 @@ left and reported.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +19,7 @@ from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
 from pipeline.store import rows
 from pipeline.store.bucket_writer import find_object
-from pipeline.store.files import FileComparison, Tree, closed_folder, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query
 from pipeline.store.parts import (
@@ -29,7 +30,6 @@ from pipeline.store.parts import (
     attempt_record_of,
     find_parts,
     kept_by,
-    make_durable,
     written_by,
 )
 from pipeline.store.reader import LedgerReader
@@ -52,7 +52,6 @@ class Recoverer:
         self._state = resources.state
         self._ledger_id = resources.ledger_id
         self._found = Recovery()
-        self._looked: dict[str, StoredObject | None] = {}
         self._salvager = Salvager(resources, recovery=self._found)
 
     def run(self) -> Recovery:
@@ -172,7 +171,7 @@ class Recoverer:
                 disk.unlink(part.name, dir_fd=fd)
                 self._found.torn += 1
                 return
-            make_durable(disk, part.name, fd)
+            make_durable(disk, part.name, dir_fd=fd)
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
@@ -237,7 +236,7 @@ class Recoverer:
                     self._salvager.finish(record, *found)
             elif is_late and record.is_latecomer and (found := self._object_of(record)) is not None:
                 image, artifact = found
-                self._salvager.reject(record, image, partial(self._resources.writer.unlink, artifact.path))
+                self._salvager.reject(record, image, functools.partial(self._resources.writer.unlink, artifact.path))
 
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
@@ -251,26 +250,24 @@ class Recoverer:
             note=self._found.note,
         )
 
-    def _look(self, path: str) -> StoredObject | None:
+    @functools.cached_property
+    def _look(self) -> Callable[[str], StoredObject | None]:
         """Look once: several attempts of one task have one name."""
         assert isinstance(self._outputs, Bucket)
-        if path not in self._looked:
-            self._looked[path] = self._outputs.look(path)
-        return self._looked[path]
+        return functools.cache(self._outputs.look)
 
     def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
-        folder, name = split(record.kept)
         assert self._tree is not None
         disk = self._tree.disk
         try:
-            with self._tree.directory(folder) as fd:
+            with self._tree.at(record.kept) as (fd, name):
                 data = read_all(disk, name, dir_fd=fd)
                 if hashlib.sha256(data).hexdigest() != record.received:
                     return None
-                make_durable(disk, name, fd)
+                make_durable(disk, name, dir_fd=fd)
                 self._tree.sync(fd)
                 status = disk.stat(name, dir_fd=fd)
         except FileNotFoundError:
@@ -312,7 +309,6 @@ class Recoverer:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
 
     def _mtime_ns(self, artifact: Artifact) -> int:
-        folder, name = split(artifact.path)
         assert self._tree is not None
-        with self._tree.directory(folder) as fd:
+        with self._tree.at(artifact.path) as (fd, name):
             return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns

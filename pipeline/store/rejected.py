@@ -21,7 +21,7 @@ from typing import Final
 import msgspec
 
 from pipeline.buckets import Bucket, BucketError, ObjectExists
-from pipeline.store.files import Disk, DiskReserve, Tree, read_all, write_all
+from pipeline.store.files import DiskReserve, Tree, read_all, write_new
 
 FOLDER: Final = "rejected"
 FACTS: Final = ".facts.json"
@@ -178,21 +178,6 @@ class RejectedFolder:
             for each in (name, name + FACTS):
                 with contextlib.suppress(FileNotFoundError):
                     self._state.disk.unlink(each, dir_fd=fd)
-
-
-def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> None:
-    """Create a file and make its bytes durable; on an error nothing is left where that can be helped."""
-    fd = disk.create(name, dir_fd=dir_fd, mode=mode)
-    try:
-        try:
-            write_all(disk, fd, data)
-            disk.fsync(fd)
-        finally:
-            disk.close(fd)
-    except OSError:
-        with contextlib.suppress(OSError):
-            disk.unlink(name, dir_fd=dir_fd)
-        raise
 
 
 def list_rejected(state_dir: Path) -> Iterator[Rejected]:

@@ -399,8 +399,24 @@ class RunSnapshot:
     asked: dict[TaskState, int]  # tasks it has asked for
     in_flight: int
     images: int
+    seen_at: datetime
     workers: int = 0  # sender processes; 0: it sends itself
     workers_lost: int = 0
+
+    @property
+    def left(self) -> int:
+        """Return how many tasks it will still ask for, those in flight included."""
+        return max(0, self.due - sum(self.asked.values()) + self.in_flight)
+
+    @property
+    def per_s(self) -> float | None:
+        """Return the images a second since it began; None: none yet."""
+        seconds = (self.seen_at - self.started_at).total_seconds()
+        return self.images / seconds if self.images and seconds > 0 else None
+
+    @property
+    def seconds_left(self) -> float | None:
+        return None if self.per_s is None else self.left / self.per_s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

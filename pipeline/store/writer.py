@@ -8,14 +8,12 @@ one thread from end to end, so that cancelling the caller stops nothing.
 import contextlib
 import errno
 import itertools
-import os
 import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from pipeline.errors import ClosedFolder, Conflict, StorageError
@@ -29,36 +27,27 @@ from pipeline.store.files import (
     FileComparison,
     Tree,
     closed_folder,
+    is_same_file,
+    join,
     link_or_rename,
     read_all,
     sha256_of,
     split,
     status_of,
     write_all,
+    write_new,
 )
 from pipeline.store.integrity import compare_files
-from pipeline.store.rejected import Facts, RejectedFolder, write_new
+from pipeline.store.rejected import Facts, RejectedFolder
 
 FOLDER: Final = "superseded"
-_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
-
-
-def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
-    """Return the superseded images of a state directory, plain files only, with the attempt that made each."""
-    try:
-        with os.scandir(state_dir / FOLDER) as entries:
-            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = ((_NAME.fullmatch(name), state_dir / FOLDER / name) for name in sorted(names))
-    return [(int(match[1]), path) for match, path in found if match is not None]
+SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
     """Say whether a regular file stands there: no link, no directory, no fifo."""
-    folder, name = split(path)
     try:
-        with outputs.directory(folder) as fd:
+        with outputs.at(path) as (fd, name):
             return stat.S_ISREG(outputs.disk.stat(name, dir_fd=fd).st_mode)
     except (FileNotFoundError, NotADirectoryError):
         return False
@@ -66,8 +55,7 @@ def is_plain_file(outputs: Tree, path: str) -> bool:
 
 def has_hash(outputs: Tree, artifact: Artifact) -> bool:
     """Say whether a plain file is byte for byte what was recorded. Raises OSError where it cannot be read."""
-    folder, name = split(artifact.path)
-    with outputs.directory(folder) as fd:
+    with outputs.at(artifact.path) as (fd, name):
         return sha256_of(outputs.disk, name, dir_fd=fd) == artifact.sha256
 
 
@@ -76,8 +64,7 @@ def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name:
 
     Durable there before it leaves here, so that no power loss takes both. Raises OSError.
     """
-    folder, old_name = split(path)
-    with outputs.directory(folder) as source, state.directory(FOLDER, create=True) as target:
+    with outputs.at(path) as (source, old_name), state.directory(FOLDER, create=True) as target:
         for new_name in superseded_names(name or old_name, maker):
             try:
                 _keep(outputs, old_name, new_name, source=source, target=target)
@@ -108,14 +95,13 @@ def _keep(outputs: Tree, name: str, new_name: str, *, source: int, target: int) 
 
 def _is_same(outputs: Tree, name: str, new_name: str, *, source: int, target: int) -> bool:
     """Say whether an earlier move of this very file was cut short after it arrived."""
-    old, new = (
-        status_of(outputs.disk, name, dir_fd=source),
-        status_of(outputs.disk, new_name, dir_fd=target),
-    )
+    disk = outputs.disk
+    old, new = status_of(disk, name, dir_fd=source), status_of(disk, new_name, dir_fd=target)
     if old is None or new is None or old.st_size != new.st_size:
         return False
-    is_linked = (old.st_dev, old.st_ino) == (new.st_dev, new.st_ino)
-    return is_linked or sha256_of(outputs.disk, name, dir_fd=source) == sha256_of(outputs.disk, new_name, dir_fd=target)
+    if is_same_file(old, new):
+        return True
+    return sha256_of(disk, name, dir_fd=source) == sha256_of(disk, new_name, dir_fd=target)
 
 
 PART: Final = ".part-"
@@ -146,12 +132,7 @@ class Delivery:
 
     @property
     def part_path(self) -> str:
-        return _beside(self.path, self.part)
-
-
-def _beside(path: str, name: str) -> str:
-    folder, _ = split(path)
-    return f"{folder}/{name}" if folder else name
+        return join(split(self.path)[0], self.part)
 
 
 def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
@@ -210,8 +191,7 @@ class Writer:
 
     def drop_part(self, ledger_id: str, attempt: int, artifact: Artifact) -> None:
         """Remove the part (step 9); one that stays behind is removed by the next start."""
-        folder, _ = split(artifact.path)
-        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+        with contextlib.suppress(OSError), self._outputs.at(artifact.path) as (fd, _):
             self._disk.unlink(part_name(ledger_id, attempt, artifact.sha256), dir_fd=fd)
 
     def compare(self, artifact: Artifact) -> FileComparison:
@@ -221,9 +201,8 @@ class Writer:
 
     def write_beside(self, artifact: Artifact, sidecar: Sidecar) -> None:
         """Write a sidecar; somebody else's is left alone. What cannot be written stands in the ledger all the same."""
-        folder, name = split(artifact.path + SIDECAR)
         disk = self._disk
-        with contextlib.suppress(OSError), self._outputs.directory(folder) as fd:
+        with contextlib.suppress(OSError), self._outputs.at(artifact.path + SIDECAR) as (fd, name):
             if status_of(disk, name, dir_fd=fd) is not None:
                 if sidecar.mark not in read_all(disk, name, dir_fd=fd):
                     return
@@ -237,8 +216,7 @@ class Writer:
 
     def unlink(self, path: str) -> None:
         """Take a name away; one that is not there is no error."""
-        folder, name = split(path)
-        with self._outputs.directory(folder) as fd:
+        with self._outputs.at(path) as (fd, name):
             if status_of(self._disk, name, dir_fd=fd) is not None:
                 self._disk.unlink(name, dir_fd=fd)
 
@@ -250,22 +228,18 @@ class Writer:
 
     def _link(self, old: str, new: str) -> None:
         disk = self._disk
-        (old_folder, old_name), (new_folder, new_name) = split(old), split(new)
-        with self._outputs.directory(old_folder) as source, self._outputs.directory(new_folder, create=True) as target:
+        outputs = self._outputs
+        with outputs.at(old) as (source, old_name), outputs.at(new, create=True) as (target, new_name):
             try:
                 link_or_rename(disk, old_name, new_name, dir_fd=source, new_dir_fd=target)
             except FileExistsError:
-                there, here = (
-                    status_of(disk, new_name, dir_fd=target),
-                    status_of(disk, old_name, dir_fd=source),
-                )
-                if there is None or here is None or (there.st_dev, there.st_ino) != (here.st_dev, here.st_ino):
+                there, here = status_of(disk, new_name, dir_fd=target), status_of(disk, old_name, dir_fd=source)
+                if not is_same_file(there, here):
                     raise
             self._outputs.sync(target)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:
-        folder, name = split(delivery.path)
-        with self._outputs.directory(folder, create=True) as fd:
+        with self._outputs.at(delivery.path, create=True) as (fd, name):
             if not (delivery.is_part_whole and self._is_published(fd, delivery, name)):
                 if not delivery.is_part_whole:
                     self._write_part(fd, delivery)
@@ -302,7 +276,7 @@ class Writer:
         part = status_of(self._disk, delivery.part, dir_fd=dir_fd)
         if final is None or part is None:
             return final is not None and delivery.is_renamed
-        return (final.st_dev, final.st_ino) == (part.st_dev, part.st_ino)
+        return is_same_file(final, part)
 
     def _make_way(self, dir_fd: int, delivery: Delivery) -> None:
         """Move the task's own earlier image to superseded/, whatever its extension was."""

@@ -7,9 +7,8 @@ from pathlib import Path
 from pipeline.app.consent import wallet_of
 from pipeline.app.context import Flags, prepare
 from pipeline.app.planning import reading
-from pipeline.app.run import ActiveRun
+from pipeline.app.run import ActiveRun, Signals
 from pipeline.app.sending import send
-from pipeline.app.signals import Signals
 from pipeline.errors import Exit
 from pipeline.model import Due
 from pipeline.store.parts import Recovery

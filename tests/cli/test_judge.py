@@ -73,7 +73,7 @@ class Visitor:
 
     async def mark(self, edits: object, **others: Any) -> Answer:
         body = json.dumps({"edits": edits, "since": 0})
-        headers = {"X-Imgpipe-Write": self.data["desk"]["secret"], **others.pop("headers", {})}
+        headers = {"X-Imgpipe-Write": self.data["judge"]["secret"], **others.pop("headers", {})}
         return await self.ask("POST", "/marks", data=body, headers=headers, **others)
 
     def sha256(self, task_id: str) -> str:
@@ -253,7 +253,7 @@ async def test_marks_are_kept_at_once_while_a_run_holds_the_lock(desk: Visitor, 
 
 async def test_a_window_sees_what_another_process_marks(desk: Visitor, imgpipe: Imgpipe) -> None:
     await desk.enter()
-    since = desk.data["desk"]["change"]
+    since = desk.data["judge"]["change"]
     with Marks(imgpipe.state, manifest="shop") as other:
         other.edit({"mugs/blue": {"sha256": desk.sha256("mugs/blue"), "note": "dull"}}, at_ms=1)
     found = json.loads((await desk.ask("GET", f"/marks?since={since}")).body)

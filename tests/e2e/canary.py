@@ -40,10 +40,10 @@ def written(folder: Path, *said: "subprocess.CompletedProcess[str]") -> Iterator
 def leaks(keys: dict[str, bytes], folder: Path, *said: "subprocess.CompletedProcess[str]", log: str = "") -> list[str]:
     """Name every place that shows a key, and how it is spelled there."""
     places = [*written(folder, *said), ("the log", log.encode())]
-    lowered = {name: spelling.lower() for name, spelling in keys.items()}
+    lowered = {spelling.lower(): name for name, spelling in keys.items()}  # most are spelled alike in several ways
     return [
         f"{where}: {name}"
         for where, content in ((where, content.lower()) for where, content in places)
-        for name, spelling in lowered.items()
+        for spelling, name in lowered.items()
         if spelling in content
     ]

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -109,8 +110,7 @@ class Forked(Imgpipe):
     def __call__(
         self, *args: str | Path, env: Mapping[str, str] | None = None, timeout: float = 60, before: Sequence[str] = ()
     ) -> "subprocess.CompletedProcess[str]":
-        assert not before
-        process = self.start(*args, env=env)
+        process = self.start(*args, env=env, before=before)
         out, err = process.communicate(timeout)
         assert process.returncode is not None
         self.ended.append(subprocess.CompletedProcess(args, process.returncode, out, err))
@@ -120,7 +120,11 @@ class Forked(Imgpipe):
         self, *args: str | Path, env: Mapping[str, str] | None = None, before: Sequence[str] = ()
     ) -> forking.Process:
         assert not before
-        self.forks.append(forking.start(self.folder / "said", [*map(str, args)], {**self.env, **(env or {})}))
+        folder = Path(tempfile.mkdtemp(prefix="said", dir=self.folder))
+        files = (folder / "out", folder / "err")
+        with Path(os.devnull).open() as nothing, files[0].open("w") as out, files[1].open("w") as err:
+            process = forking.start(args, {**self.env, **(env or {})}, (nothing.fileno(), out.fileno(), err.fileno()))
+        self.forks.append(forking.Process(process, files))
         return self.forks[-1]
 
     def end(self) -> None:

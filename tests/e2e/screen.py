@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.e2e import forked
 from tests.e2e.conftest import BARE, COMMAND
 
 _PIECE = re.compile(
@@ -84,28 +85,42 @@ class Screen:
 
 @dataclass
 class Terminal:
-    """The installed command on a terminal of `columns`; what it writes reaches `screen` as it comes."""
+    """The command on a terminal of `columns`; what it writes reaches `screen` as it comes.
+
+    It is forked where its start proves nothing: see `tests/e2e/forked.py`.
+    """
 
     args: tuple[str | Path, ...]
     columns: int = 80
     env: Mapping[str, str] = field(default_factory=dict)
+    is_forked: bool = False
     raw: str = ""
 
     def __post_init__(self) -> None:
         self.screen = Screen(self.columns)
         self._master, slave = pty.openpty()
         self.resize(self.columns)
-        self.process = subprocess.Popen(
+        self.process = self._forked(slave) if self.is_forked else self._started(slave)
+        os.close(slave)
+
+    @property
+    def _environ(self) -> dict[str, str]:
+        return {**BARE, "TERM": "xterm-256color", **self.env}
+
+    def _forked(self, slave: int) -> forked.Process:
+        return forked.Process(forked.start(self.args, self._environ, (slave, slave, slave)))
+
+    def _started(self, slave: int) -> "subprocess.Popen[bytes]":
+        return subprocess.Popen(
             [str(COMMAND), *map(str, self.args)],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**BARE, "TERM": "xterm-256color", **self.env},
+            env=self._environ,
             cwd="/",
             start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
-        os.close(slave)
 
     def resize(self, columns: int) -> None:
         self.screen.columns = columns

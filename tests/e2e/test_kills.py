@@ -126,8 +126,8 @@ def test_R19_a_run_without_enough_memory_says_so_and_loses_only_what_was_in_flig
     imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start("picture: tiny\nlatency: 20ms\npicture_bytes: 20000000\n")
-    manifest = write_manifest(tmp_path, server.base_url, items=10, extra=PRICES)
-    prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(10)}
+    manifest = write_manifest(tmp_path, server.base_url, items=7, extra=PRICES)
+    prompts = {f"mugs/row{n}": f"A red mug number {n}" for n in range(7)}
     poor = imgpipe("run", manifest, "-y", "-j", "6", before=("prlimit", "--as=1000000000"))
     assert poor.returncode == 5
     assert "memory" in poor.stderr

@@ -17,7 +17,7 @@ from pipeline.engine.events import Paused, RunSummary, Warned
 from pipeline.errors import Exit, TryLater
 from pipeline.model import TaskState
 from pipeline.view.run import run_json
-from tests.e2e.conftest import Imgpipe
+from tests.e2e.conftest import Forked
 from tests.e2e.scripted import KEY, Scripted, Shop, Step, hang_up, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png
 
@@ -480,10 +480,10 @@ async def test_H12_a_hold_that_is_over_holds_nothing(script: Scripted, shop: Sho
     assert (await shop.run()).exit is Exit.OK
 
 
-async def test_H12_the_command_leaves_with_75_both_times(script: Scripted, shop: Shop, imgpipe: Imgpipe) -> None:
+async def test_H12_the_command_leaves_with_75_both_times(script: Scripted, shop: Shop, forked: Forked) -> None:
     script.always = said(429, headers={"Retry-After": "3600"})
     for _ in range(2):
-        done = await asyncio.to_thread(imgpipe, "run", shop.manifest, "--json")
+        done = await asyncio.to_thread(forked, "run", shop.manifest, "--json")
         assert done.returncode == 75
         assert "T" in done.stderr
     assert script.posts == 1

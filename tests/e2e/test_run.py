@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Called, Imgpipe, Servers, images, wait_until, write_manifest
+from tests.e2e.conftest import Called, Forked, Imgpipe, Servers, images, wait_until, write_manifest
 
 SLOW = "picture: tiny\nlatency: 400ms\n"
 
@@ -40,11 +40,11 @@ def test_the_ledger_says_what_the_bill_says(called: Called, servers: Servers, tm
 
 
 def test_a_killed_run_continues_without_buying_again(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start(SLOW)
     manifest = write_manifest(tmp_path, server.base_url, items=20)
-    process = imgpipe.start("run", manifest, "-j", "4")
+    process = forked.start("run", manifest, "-j", "4")
     wait_until(lambda: len(images(tmp_path)) >= 5)
     process.kill()
     process.communicate()
@@ -57,10 +57,10 @@ def test_a_killed_run_continues_without_buying_again(
     assert called.json("run", manifest)["attempts"] == 0
 
 
-def test_P10_one_interrupt_saves_what_is_in_flight(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P10_one_interrupt_saves_what_is_in_flight(forked: Forked, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(SLOW)
     manifest = write_manifest(tmp_path, server.base_url, items=40)
-    process = imgpipe.start("run", manifest, "-j", "4", "--json")
+    process = forked.start("run", manifest, "-j", "4", "--json")
     wait_until(lambda: len(images(tmp_path)) >= 3)
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=20)
@@ -71,11 +71,11 @@ def test_P10_one_interrupt_saves_what_is_in_flight(imgpipe: Imgpipe, servers: Se
 
 
 def test_P10_two_interrupts_leave_at_once_and_count_what_is_unknown(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path
 ) -> None:
     server = servers.start("picture: tiny\nlatency: 30s\n")
     manifest, log = write_manifest(tmp_path, server.base_url, items=3), tmp_path / "log.jsonl"
-    process = imgpipe.start("run", manifest, "--json", "--log-format", "json", "--log-file", log)
+    process = forked.start("run", manifest, "--json", "--log-format", "json", "--log-file", log)
     wait_until(lambda: _sent(tmp_path) >= 1)
     process.send_signal(signal.SIGINT)
     wait_until(lambda: _is_told(log, "halted"))  # two signals at once are one
@@ -89,10 +89,10 @@ def test_P10_two_interrupts_leave_at_once_and_count_what_is_unknown(
     assert status["cost_usd"]["unknown"] == pytest.approx(0.04897, abs=1e-4)  # as reserved
 
 
-def test_R16_term_waits_no_longer_than_the_drain(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_R16_term_waits_no_longer_than_the_drain(forked: Forked, servers: Servers, tmp_path: Path) -> None:
     server = servers.start("picture: tiny\nlatency: 30s\n")
     manifest = write_manifest(tmp_path, server.base_url, items=3)
-    process = imgpipe.start("run", manifest, "--drain", "300ms", "--json")
+    process = forked.start("run", manifest, "--drain", "300ms", "--json")
     wait_until(lambda: _sent(tmp_path) >= 1)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=6)

@@ -16,7 +16,7 @@ import pytest
 from pipeline.engine.events import RunSummary
 from pipeline.errors import Exit
 from tests.e2e.canary import leaks, spellings, written
-from tests.e2e.conftest import Called, Imgpipe, entered
+from tests.e2e.conftest import Called, Forked, entered
 from tests.e2e.scripted import Scripted, Shop, Step, hurried, ok, said, serving, words
 from tests.provider.conftest import Liar, answer_json, png
 
@@ -100,9 +100,9 @@ def test_S01_S02_no_byte_that_faults_leave_behind_shows_the_key(
     assert _header(script.heads[0], "authorization") == KEY
 
 
-def test_S01_a_traceback_shows_no_key(script: Scripted, shop: Shop, imgpipe: Imgpipe) -> None:
+def test_S01_a_traceback_shows_no_key(script: Scripted, shop: Shop, forked: Forked) -> None:
     script.always = said(400, ECHO)
-    done = imgpipe("run", shop.manifest, "-v", env={"COMETAPI_KEY": KEY, "FAILPOINT": "body:1:raise"})
+    done = forked("run", shop.manifest, "-v", env={"COMETAPI_KEY": KEY, "FAILPOINT": "body:1:raise"})
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert leaks(SPELLINGS, shop.folder, done) == []

@@ -72,11 +72,11 @@ def test_P10_an_interrupt_ends_the_wait_for_the_lock(imgpipe: Imgpipe, tmp_path:
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)], ids=["R14", "R17", "R18"]
 )
 def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
-    imgpipe: Imgpipe, called: Called, servers: Servers, tmp_path: Path, number: int, code: int
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, number: int, code: int
 ) -> None:
     server = servers.start(QUICK)
     manifest = write_big_manifest(tmp_path, server.base_url)
-    process = imgpipe.start("run", manifest, "-y", "--json")
+    process = forked.start("run", manifest, "-y", "--json")
     wait_until((tmp_path / "out" / ".pipeline" / "ledger.sqlite").exists)
     process.send_signal(number)
     out, err = process.communicate(timeout=5)
@@ -86,10 +86,10 @@ def test_a_signal_while_planning_ends_the_run_and_nothing_was_sent(
     assert called.json("run", write_big_manifest(tmp_path, server.base_url, side=2))["images"] == 4
 
 
-def test_P10_two_signals_while_planning_leave_at_once(imgpipe: Imgpipe, servers: Servers, tmp_path: Path) -> None:
+def test_P10_two_signals_while_planning_leave_at_once(forked: Forked, servers: Servers, tmp_path: Path) -> None:
     server = servers.start(QUICK)
     manifest = write_big_manifest(tmp_path, server.base_url)
-    process = imgpipe.start("run", manifest, "-y")
+    process = forked.start("run", manifest, "-y")
     wait_until(lambda: is_listening(process))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)

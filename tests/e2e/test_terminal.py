@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Called, Imgpipe, Servers, write_manifest
+from tests.e2e.conftest import Called, Forked, Servers, write_manifest
 from tests.e2e.screen import Screen, Terminal
 
 PROFILE = (
@@ -33,13 +33,15 @@ def manifest(folder: Path, profile: str = PROFILE, *, rows: int = ROWS, extra: s
 
 
 class Terminals:
-    """Opens terminals; none outlives its test."""
+    """Opens terminals with the command on them, or the installed one (`is_started`); none outlives its test."""
 
     def __init__(self) -> None:
         self._open: list[Terminal] = []
 
-    def __call__(self, *args: str | Path, columns: int = 80, env: Mapping[str, str] | None = None) -> Terminal:
-        terminal = Terminal(args, columns, env or {})
+    def __call__(
+        self, *args: str | Path, columns: int = 80, env: Mapping[str, str] | None = None, is_started: bool = False
+    ) -> Terminal:
+        terminal = Terminal(args, columns, env or {}, is_forked=not is_started)
         self._open.append(terminal)
         return terminal
 
@@ -97,7 +99,7 @@ def test_a_resize_is_followed(terminals: Terminals, tmp_path: Path, before: int,
 
 
 def test_all_is_well_ends_with_two_lines(terminals: Terminals, tmp_path: Path) -> None:
-    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3))
+    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 0s\n", rows=3), is_started=True)
     assert terminal.end() == 0
     first, bar, pace, last, *where = terminal.screen.text.splitlines()
     assert first == "resume: 0 done, 3 to do, at most play $0.7344"
@@ -119,7 +121,7 @@ def test_nothing_to_do_draws_nothing(terminals: Terminals, called: Called, tmp_p
 
 
 def test_P10_ctrl_c_ends_with_130_and_says_how_to_go_on(terminals: Terminals, tmp_path: Path) -> None:
-    terminal = terminals("run", manifest(tmp_path, SLOW))
+    terminal = terminals("run", manifest(tmp_path, SLOW), is_started=True)
     terminal.until(lambda raw: re.search(rf" [2-9]/{ROWS}", raw) is not None)
     terminal.press("\x03")
     assert terminal.end() == 130
@@ -127,15 +129,15 @@ def test_P10_ctrl_c_ends_with_130_and_says_how_to_go_on(terminals: Terminals, tm
     lines = terminal.screen.text.splitlines()
     assert any(re.match(r"\d+ pending: the same command continues\.$", line) for line in lines)
     assert "Stopped early: SIGINT (Ctrl-C)" in lines
-    assert "once more to stop waiting" in terminal.screen.text
+    assert "a second signal stops waiting" in terminal.screen.text
     assert len([line for line in lines if "━" in line]) == 1
 
 
 def test_P10_ctrl_c_twice_leaves_at_once(terminals: Terminals, tmp_path: Path) -> None:
-    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 60s\n"))
+    terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 60s\n"), is_started=True)
     terminal.until(lambda raw: "1 of 1" in raw)
     terminal.press("\x03")
-    terminal.until(lambda raw: "once more to stop waiting" in raw)
+    terminal.until(lambda raw: "a second signal stops waiting" in raw)
     terminal.press("\x03")
     assert terminal.end(timeout=10) == 130
     assert "1 unknown: maybe billed, up to play $0.049" in terminal.screen.text.replace("\n  ", " ")
@@ -158,24 +160,24 @@ def test_no_escape_codes_where_none_are_wanted(
     assert "4" in terminal.raw
 
 
-def test_a_pipe_gets_plain_lines(imgpipe: Imgpipe, tmp_path: Path) -> None:
-    done = imgpipe("run", manifest(tmp_path), env={"TERM": "xterm-256color"})
+def test_a_pipe_gets_plain_lines(forked: Forked, tmp_path: Path) -> None:
+    done = forked("run", manifest(tmp_path), env={"TERM": "xterm-256color"})
     assert (done.returncode, done.stdout) == (3, "")
     assert "\x1b" not in done.stderr
     first, *_, summary, refused, last = done.stderr.splitlines()
     assert first == f"resume: 0 done, {ROWS} to do, at most play $3.4274"
-    assert summary.startswith("Finished with losses: 13 images")
-    assert refused.startswith("1 refused: reword the prompts, or ask again: imgpipe retry ")
+    assert summary.startswith("Finished with failures: 13 images")
+    assert refused.startswith("1 refused: reword the prompts, or retry: imgpipe retry ")
     assert last.startswith("The images are in ")
     assert f"progress: {ROWS}/{ROWS}" in done.stderr
 
 
-def test_FORCE_COLOR_colours_a_pipe_and_draws_nothing_over(imgpipe: Imgpipe, tmp_path: Path) -> None:
+def test_FORCE_COLOR_colours_a_pipe_and_draws_nothing_over(forked: Forked, tmp_path: Path) -> None:
     path = manifest(tmp_path, rows=3)
-    done = imgpipe("run", path, env={"FORCE_COLOR": "1"})
+    done = forked("run", path, env={"FORCE_COLOR": "1"})
     assert "\x1b[1A" not in done.stderr
     assert "progress: 3/3" in done.stderr
-    assert "\x1b[1m" in imgpipe("plan", path, env={"FORCE_COLOR": "1"}).stdout
+    assert "\x1b[1m" in forked("plan", path, env={"FORCE_COLOR": "1"}).stdout
 
 
 # -- tables and questions -----------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def test_spending_above_five_dollars_asks_on_a_terminal(
 ) -> None:
     server = servers.start()
     path = write_manifest(tmp_path, server.base_url, items=3, extra="prices: {gemini-nano-banana-2.1: 2.00}")
-    terminal = terminals("run", path)
+    terminal = terminals("run", path, is_started=True)
     terminal.until(lambda raw: "Go on? [y/N]: " in raw)
     assert not server.bill
     terminal.press(f"{answer}\n")

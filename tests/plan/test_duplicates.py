@@ -35,7 +35,7 @@ def test_due_tasks_are_counted_whose_image_another_one_asks_for(
     tasks: list[tuple[str, str, bool]], number: int, example: tuple[str, str] | None
 ) -> None:
     alike = counted(*tasks)
-    assert (alike.sum().tasks, alike.example) == (number, example)
+    assert (alike.sum().tasks, alike.examples) == (number, [example] if example else [])
 
 
 def test_what_is_asked_for_twice_has_its_price() -> None:
@@ -47,4 +47,4 @@ def test_what_is_asked_for_twice_has_its_price() -> None:
 def test_beyond_the_named_ones_tasks_are_still_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NAMED", 1)
     alike = counted(("a", "x", True), ("b", "y", True), ("c", "y", True))
-    assert (alike.sum().tasks, alike.example) == (1, None)
+    assert (alike.sum().tasks, alike.examples) == (1, [])

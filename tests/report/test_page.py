@@ -283,7 +283,7 @@ def test_a_picture_that_has_gone_says_so(fresh: Sheet, tmp_path: Path) -> None:
         path.unlink()
     sheet = fresh.open(page)
     sheet.until("document.querySelectorAll('.blank').length === 3")
-    assert "This picture cannot be shown" in sheet.text(".blank >> nth=0")
+    assert "This image cannot be shown" in sheet.text(".blank >> nth=0")
 
 
 def test_an_empty_report_opens(fresh: Sheet, tmp_path: Path) -> None:
@@ -332,4 +332,4 @@ def test_a_report_that_was_sent_alone_shows_its_thumbnails(fresh: Sheet, report:
     sheet.until(
         "[...document.querySelectorAll('#picture img')].every(i => i.naturalWidth && i.src.includes('/thumbs/'))"
     )
-    assert sheet.text("#place").endswith("the original is not here, this is its thumbnail")
+    assert sheet.text("#place").endswith("original not found, this is its thumbnail")

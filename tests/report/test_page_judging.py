@@ -268,7 +268,7 @@ def test_no_figure_of_money_contradicts_another(fresh: Sheet, tmp_path: Path) ->
     assert sheet.text("#figures").replace("\n", " ") == "Images 4 Spent $0.156 Attempts 4 Per image $0.039"
     assert sheet.text("#count") == "5 tasks · $0.156"
     sheet.open(write_shop(tmp_path / "more", spent=200_000))
-    assert "Spent $0.20 Of it for these tasks $0.156" in sheet.text("#figures").replace("\n", " ")
+    assert "Spent $0.20 Of which these tasks $0.156" in sheet.text("#figures").replace("\n", " ")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,16 +1,17 @@
 import csv
-import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.model import TaskState
-from pipeline.report.sheet import ReportRow, Tables, tables, task_record
+from pipeline.report.sheet import ReportRow, task_record, write_tables
 
 ROW = ReportRow(
     id="posters/lisbon@2",
@@ -29,13 +30,12 @@ ROW = ReportRow(
 
 
 def written(*rows: ReportRow) -> tuple[list[dict[str, str]], list[dict[str, object]]]:
-    csv_file, jsonl_file = io.StringIO(newline=""), io.StringIO()
-    both = Tables(jsonl_file)
-    for row in rows:
-        both.add(row)
-    both.write_csv(csv_file)
-    csv_file.seek(0)
-    return list(csv.DictReader(csv_file)), [json.loads(line) for line in jsonl_file.getvalue().split("\n")[:-1]]
+    with TemporaryDirectory() as name:
+        write_tables(Path(name), rows)
+        with (Path(name) / "tasks.csv").open(encoding="utf-8-sig", newline="") as csv_file:
+            cells = list(csv.DictReader(csv_file))
+        lines = (Path(name) / "tasks.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
+    return cells, [json.loads(line) for line in lines]
 
 
 def test_both_tables_say_the_same() -> None:
@@ -73,17 +73,19 @@ def test_s07_any_text_comes_back_and_never_as_a_formula(text: str) -> None:
 
 
 def test_a_spreadsheet_is_told_that_it_is_utf8(tmp_path: Path) -> None:
-    with tables(tmp_path) as both:
-        both.add(replace(ROW, prompt="café \udcff"))
+    write_tables(tmp_path, [replace(ROW, prompt="café \udcff")])
     assert (tmp_path / "tasks.csv").read_bytes().startswith(b"\xef\xbb\xbfid,job,")
     assert "café ?" in (tmp_path / "tasks.csv").read_text(encoding="utf-8-sig")
 
 
 def test_tables_that_were_not_finished_leave_the_old_ones(tmp_path: Path) -> None:
-    with tables(tmp_path) as both:
-        both.add(ROW)
-    before = (tmp_path / "tasks.csv").read_bytes()
-    with pytest.raises(RuntimeError), tables(tmp_path):
+    def broken() -> Iterator[ReportRow]:
+        yield replace(ROW, prompt="another")
         raise RuntimeError
+
+    write_tables(tmp_path, [ROW])
+    before = (tmp_path / "tasks.csv").read_bytes()
+    with pytest.raises(RuntimeError):
+        write_tables(tmp_path, broken())
     assert (tmp_path / "tasks.csv").read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tasks.csv", "tasks.jsonl"]

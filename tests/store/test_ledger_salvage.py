@@ -156,7 +156,7 @@ def test_l01_a_rebuild_that_was_killed_half_way_goes_on(bench: Bench, step: str)
     ledger.rename(bench.state / f"{NAME}.damaged-1")
     if step == "its log not yet":
         (bench.state / f"{NAME}-wal").write_bytes(b"")
-    assert find_traces(bench.out, bench.state)
+    assert list(find_traces(bench.out, bench.state))
     rebuilt = again(bench)
     assert rebuilt.salvaged is not None
     assert (rebuilt.salvaged.attempts, rebuilt.kept) == (MADE + UNKNOWN, MADE)

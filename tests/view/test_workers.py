@@ -2,17 +2,24 @@
 
 import logging
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from pipeline.engine.events import WorkerChanged, Workers
+from pipeline.model import TaskState
+from pipeline.store.rows import RunSnapshot
 from pipeline.view.logs import level, line
 from pipeline.view.progress import ProgressCounts, progress_line, screen
 from pipeline.view.run import run_json
-from pipeline.view.status import RunningNow, running_sentence, status_json
+from pipeline.view.status import running_sentence, status_json
 from tests.view.test_journal import ENDED
 from tests.view.test_status import STATUS
 
 WORKERS = Workers(started=4, lost=2, ready=3)
-GOING = RunningNow(run=3, in_flight=8, images=120, left=380, per_s=2.1, workers=4, workers_lost=2)
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+GOING = RunSnapshot(
+    run=3, manifest="shop", started_at=NOW - timedelta(seconds=57), seen_at=NOW, due=492, found={},
+    asked={TaskState.DONE: 120}, in_flight=8, images=120, workers=4, workers_lost=2,
+)  # fmt: skip
 
 
 def test_the_progress_line_shows_workers_and_losses(gauge) -> None:

@@ -1,16 +1,17 @@
-// Where marks are kept: in the ledger when the page is served by `imgpipe judge`, else in the browser. Both are given
-// changes of single fields, so that two windows that are open together lose nothing of each other's.
-// start(heard): begin; `heard(ids)` is called when another window changed marks. write([[index, patch]]): keep changes.
+// Where marks are saved: beside the ledger when the page is served by `imgpipe judge`, else in the browser. Both take
+// changes of single fields, so that two open windows never overwrite each other's.
+// start(onMarks): begin; `onMarks(ids)` is called when another window changed marks. write([[index, patch]]): save
+// changes. merge(marks): save those that are later; returns the ids that changed.
 
 function browserBackend() {
   const key = `imgpipe:marks:${data.key}`;
   const kept = () => {
-    try { return fromPicks(JSON.parse(remembered(key) ?? "{}"), 0); } catch { return new Map(); /* it is not ours */ }
+    try { return fromPicks(JSON.parse(remembered(key) ?? "{}"), 0); } catch { return new Map(); /* not written by this page */ }
   };
   return {
-    start(heard) {
+    start(onMarks) {
       takeMarks(kept());
-      window.addEventListener("storage", (event) => { if (event.key === key) heard(takeMarks(kept())); });
+      window.addEventListener("storage", (event) => { if (event.key === key) onMarks(takeMarks(kept())); });
     },
     write(changes) {
       takeMarks(kept());  // what another window wrote since
@@ -29,18 +30,23 @@ function browserBackend() {
 const POLL_MS = 700, POLL_HIDDEN_MS = 30000, MOST_BODY = 30000;  // bytes; the server takes 64 KB
 
 function ledgerBackend() {
-  let change = data.desk.change, heard = () => {}, isSending = false, timer = 0;
+  let change = data.judge.change, onMarks = () => {}, isSending = false, timer = 0;
   let waiting = [];  // changes that the server has not taken yet
 
   async function ask(body) {
     const answer = await fetch(body ? "marks" : `marks?since=${change}`, body && {
       method: "POST", body: JSON.stringify(body),
-      headers: { "Content-Type": "application/json", "X-Imgpipe-Write": data.desk.secret },
+      headers: { "Content-Type": "application/json", "X-Imgpipe-Write": data.judge.secret },
     });
     if (!answer.ok) throw new Error(await answer.text());
-    const found = await answer.json();
+    return answer.json();
+  }
+
+  // What was found while changes wait is left out, and asked for again: it would hide them until they are saved.
+  function take(found) {
+    if (waiting.length) return;
     change = found.change;
-    return found;
+    onMarks(takeMarks(new Map(Object.entries(found.marks))));
   }
 
   function batch() {
@@ -63,7 +69,7 @@ function ledgerBackend() {
         const { edits, count } = batch();
         const found = await ask({ since: change, edits });
         waiting = waiting.slice(count);
-        if (!waiting.length) heard(takeMarks(new Map(Object.entries(found.marks))));
+        take(found);
       }
       announce("");
     } catch (error) {
@@ -78,10 +84,10 @@ function ledgerBackend() {
     else if (!isSending) {
       try {
         const found = await ask();
-        if (!waiting.length) heard(takeMarks(new Map(Object.entries(found.marks))));
+        take(found);
         announce("", found.newImages);
       } catch (error) {
-        announce(error instanceof TypeError ? "imgpipe judge has ended: start it again to go on" : error.message);
+        announce(error instanceof TypeError ? "imgpipe judge has ended; start it again to continue" : error.message);
       }
     }
     timer = setTimeout(poll, document.hidden ? POLL_HIDDEN_MS : POLL_MS);
@@ -89,7 +95,7 @@ function ledgerBackend() {
 
   return {
     start(listener) {
-      heard = listener;
+      onMarks = listener;
       document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
       window.addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
       poll();
@@ -114,7 +120,7 @@ function ledgerBackend() {
   };
 }
 
-// One line that stays in sight: what was not saved, or that there are new images.
+// One line that stays visible: what was not saved, or that there are new images.
 function announce(trouble, newImages = 0) {
   const line = $("announce");
   line.hidden = !trouble && newImages <= 0;
@@ -124,4 +130,4 @@ function announce(trouble, newImages = 0) {
   $("reload").hidden = Boolean(trouble);
 }
 
-const backend = isDesk ? ledgerBackend() : browserBackend();
+const backend = isServed ? ledgerBackend() : browserBackend();

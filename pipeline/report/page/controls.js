@@ -1,4 +1,4 @@
-// Filters, order, theme, keys; and the first drawing.
+// Filters, order, theme, keys; and the first drawing of the page.
 const STATES = Object.keys(data.states);
 const view = { states: new Set(), job: "", tag: "", marked: "", text: "", sort: "order", group: "", size: 190 };
 
@@ -7,7 +7,7 @@ function matches(index, words) {
   if (view.job && cell("job", index) !== view.job) return false;
   if (view.tag && !cell("tags", index).includes(view.tag)) return false;
   if (view.marked && !MARKED[view.marked](index)) return false;
-  return words.every((word) => hay(index).includes(word));
+  return words.every((word) => searchText(index).includes(word));
 }
 
 const MARKED = {
@@ -37,7 +37,7 @@ function refresh() {
   arrange(cut(chosen, view.group), view.size);
   const sum = chosen.reduce((total, index) => total + cell("price", index), 0);
   const all = chosen.length === size ? whole.format(size) : `${whole.format(chosen.length)} of ${whole.format(size)}`;
-  const rest = data.total > size ? ` (the page shows the first ${whole.format(size)} of ${whole.format(data.total)}; tasks.csv has all)` : "";
+  const rest = data.total > size ? ` (the page shows the first ${whole.format(size)} of ${whole.format(data.total)}${isServed ? "" : "; tasks.csv has all"})` : "";
   $("count").textContent = `${all} ${size === 1 ? "task" : "tasks"} · ${money(sum)}${rest}`;
   $("empty").hidden = chosen.length > 0;
   if (selected.size) select([...selected].filter((index) => places.has(index)));
@@ -58,7 +58,7 @@ function fillHeader() {
   let shown = 0, images = 0;
   for (let index = 0; index < size; index++) { shown += cell("price", index); images += hasImage(index) ? 1 : 0; }
   const figures = [["Images", whole.format(data.states.done ?? 0)], ["Spent", money(data.spent)]];
-  if (data.spent !== shown) figures.push(["Of it for these tasks", money(shown)]);
+  if (data.spent !== shown) figures.push(["Of which these tasks", money(shown)]);
   if (data.unknown) figures.push(["Maybe billed", money(data.unknown)]);
   if (data.attempts) figures.push(["Attempts", whole.format(data.attempts)]);
   if (images) figures.push(["Per image", money(Math.round(shown / images))]);
@@ -101,10 +101,10 @@ function fillReasons() {
   const box = $("reasons");
   box.hidden = most.length === 0;
   const sum = most.reduce((total, [, count]) => total + count, 0);
-  box.querySelector("summary").textContent = `${whole.format(sum)} without an image: why`;
+  box.querySelector("summary").textContent = `${whole.format(sum)} without an image: reasons`;
   box.querySelector("ul").replaceChildren(...most.slice(0, 40).map(([key, count]) => {
     const [state, reason] = key.split("\n", 2);
-    const button = element("button", { type: "button", class: "reason" }, element("b", { class: state }, state), element("span", {}, reason || "no reason kept"), element("i", {}, whole.format(count)));
+    const button = element("button", { type: "button", class: "reason" }, element("b", { class: state }, state), element("span", {}, reason || "no reason recorded"), element("i", {}, whole.format(count)));
     button.addEventListener("click", () => {
       clearFilters();
       view.states.add(state);
@@ -116,12 +116,12 @@ function fillReasons() {
   }));
 }
 
-// What a check found fault with is judged first.
+// Flagged images come first when the page is for judging.
 function fillFlagged() {
   let flagged = 0;
   for (let index = 0; index < size; index++) flagged += isFlagged(index);
   for (const [id, place] of [["marked", "flagged"], ["sort", "flagged"]]) $(id).querySelector(`[value=${place}]`).hidden = !flagged;
-  if (isDesk && flagged) $("sort").value = view.sort = "flagged";
+  if (isServed && flagged) $("sort").value = view.sort = "flagged";
 }
 
 const THEMES = ["auto", "light", "dark"];
@@ -155,7 +155,7 @@ function wire() {
   $("reject").addEventListener("click", () => mark(viewed, "rejected"));
   $("undo").addEventListener("click", undo);
   $("advance").addEventListener("click", () => setAdvance(!isAdvancing));
-  $("redo").addEventListener("click", tellRedo);
+  $("redo").addEventListener("click", showRedo);
   $("redo-copy").addEventListener("click", copyRedo);
   $("redo-close").addEventListener("click", () => $("redo-dialog").close());
   $("reload").addEventListener("click", () => location.reload());
@@ -181,7 +181,7 @@ async function loadMarks() {
   $("picksfile").value = "";
   if (!file) return;
   try {
-    heardMarks(backend.merge(fromPicks(JSON.parse(await file.text()), file.lastModified)));
+    showChangedMarks(backend.merge(fromPicks(JSON.parse(await file.text()), file.lastModified)));
     refresh();
   } catch (error) {
     $("count").textContent = `${file.name} is not a picks file: ${error.message}`;
@@ -191,8 +191,8 @@ async function loadMarks() {
 const moves = {
   ArrowLeft: () => neighbour(-1),
   ArrowRight: () => neighbour(1),
-  ArrowUp: () => beyond(-1),
-  ArrowDown: () => beyond(1),
+  ArrowUp: () => inNextLine(-1),
+  ArrowDown: () => inNextLine(1),
   Home: () => order[0],
   End: () => order[order.length - 1],
 };
@@ -214,7 +214,7 @@ function onKey(event) {
   if (viewer.open ? viewerKey(event, at) : sheetKey(event, at)) event.preventDefault();
 }
 
-// Keys that mark, the same on the sheet and in the viewer.
+// Keys that mark: the same on the sheet and in the viewer.
 function markKey(key, index) {
   if (key === "p" || key === "r") mark(index, key === "p" ? "picked" : "rejected");
   else if (/^[0-5]$/.test(key)) rate(index, Number(key));
@@ -255,7 +255,7 @@ function viewerKey(event, at) {
   if ((key === "ArrowLeft" || key === "ArrowRight") && !isSlider) { stepViewer(key === "ArrowLeft" ? -1 : 1); return true; }
   if (markKey(key, viewed)) return true;
   if (key === "n") { $("note").focus(); return true; }
-  if (key === "v" && befores(viewed).length > 1) { under = (under + 1) % befores(viewed).length; fillPicture(viewed); return true; }
+  if (key === "v" && befores(viewed).length > 1) { beforeAt = (beforeAt + 1) % befores(viewed).length; fillPicture(viewed); return true; }
   if (key === "[" || key === "]") {
     const family = familyOf(viewed), other = family[family.indexOf(viewed) + (key === "[" ? -1 : 1)];
     if (other !== undefined) goTo(other);
@@ -276,8 +276,8 @@ fillGroups();
 fillReasons();
 fillFlagged();
 setAdvance(isAdvancing);
-for (const id of ["save", "load"]) $(id).hidden = isDesk;
+for (const id of ["save", "load", "tables"]) $(id).hidden = isServed;  // marks are saved at once, and no table is served
 wire();
-backend.start(heardMarks);
+backend.start(showChangedMarks);
 refresh();
 document.documentElement.dataset.ready = "yes";

@@ -1,7 +1,7 @@
 // The rows, by column, and how numbers are written. Text from prompts only ever becomes textContent.
 const $ = (id) => document.getElementById(id);
 const data = JSON.parse($("data").textContent);
-const isDesk = Boolean(data.desk);  // served by `imgpipe judge`; otherwise a file
+const isServed = Boolean(data.judge);  // served by `imgpipe judge`; otherwise a file
 
 function unpack(column) {
   if (Array.isArray(column)) return column;
@@ -45,12 +45,12 @@ function pairs(mapping, index) {
   return found;
 }
 
-const hays = new Array(size);
-function hay(index) {
-  hays[index] ??= ["id", "prompt", "reason", "model", "folder"].map((name) => cell(name, index))
+const searchTexts = new Array(size);
+function searchText(index) {
+  searchTexts[index] ??= ["id", "prompt", "reason", "model", "folder"].map((name) => cell(name, index))
     .concat(cell("tags", index), [...pairs(axes, index), ...pairs(fields, index)].map(([, value]) => value))
     .join("\n").toLowerCase();
-  return hays[index];
+  return searchTexts[index];
 }
 
 function element(tag, attributes = {}, ...children) {
@@ -64,7 +64,7 @@ function element(tag, attributes = {}, ...children) {
   return made;
 }
 
-// Settings and marks outlive the page where the browser lets them.
+// Settings and marks are kept in localStorage; where the browser forbids that, until the page is closed.
 const memory = new Map();
 function remembered(key) {
   try { return localStorage.getItem(key); } catch { return memory.get(key) ?? null; }

@@ -1,6 +1,6 @@
-// What belongs together: cuts the sheet into groups, and says what is compared with what.
-// A grouping: {key(index) -> text or null, title(key), isFamily: compared with each other, isSmall: groups of one are
-// not worth a heading, order(a, b)}.
+// Groups of the sheet, and families: the images that are compared with each other.
+// A grouping: {key(index) -> text or null, title(key), isFamily, isSmall: groups of one get no heading,
+// labelOf(index): what distinguishes an image in its family}.
 const rowKey = (index) => `${cell("job", index)}/${cell("row", index)}`;
 const same = (text) => text;
 
@@ -10,7 +10,7 @@ const groupings = new Map([
   ["folder", { key: (index) => cell("folder", index), title: (key) => key || "no folder" }],
   ["tag", { key: (index) => cell("tags", index)[0] ?? null, title: same, isFamily: true }],
 ]);
-const besides = new Map([["row", "Variants of a row"]]), sections = new Map([["job", "By job"]]);
+const sideBySide = new Map([["row", "Variants of a row"]]), sections = new Map([["job", "By job"]]);
 
 const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
 
@@ -24,7 +24,7 @@ function without(axis, index) {
   return before ? before.replace(/[-_ .]$/, "") + after : after.replace(/^[-_ .]/, "");
 }
 
-function besideAxis(axis) {
+function acrossAxis(axis) {
   const rest = Object.keys(axes).filter((name) => name !== axis);
   const key = (index) => [cell("job", index), without(axis, index), cell("variant", index),
     ...rest.map((name) => valueOf(axes[name], index) ?? "")].join("\n");
@@ -32,11 +32,11 @@ function besideAxis(axis) {
     const [job, row, variant] = text.split("\n");
     return `${job}/${row}${variant === "1" ? "" : `@${variant}`}`;
   };
-  return { key, title, isFamily: true, isSmall: true, tells: (index) => valueOf(axes[axis], index) };
+  return { key, title, isFamily: true, isSmall: true, labelOf: (index) => valueOf(axes[axis], index) };
 }
 
-// The fields that group anything: not the same for all, not another one for each; of those that group alike (a name and
-// its path) the shortest.
+// Fields worth grouping by: not the same in all rows, not different in each; of fields that make the same groups (a name
+// and its path) the shortest.
 function groupingFields() {
   const found = new Map();
   for (const [name, column] of Object.entries(fields)) {
@@ -59,14 +59,14 @@ function groupingFields() {
 
 function addGroupings() {
   for (const axis of Object.keys(axes)) {
-    groupings.set(`beside:${axis}`, besideAxis(axis));
+    groupings.set(`beside:${axis}`, acrossAxis(axis));
     groupings.set(`axis:${axis}`, { key: (index) => valueOf(axes[axis], index), title: same });
-    besides.set(`beside:${axis}`, `${axis}: side by side`);
+    sideBySide.set(`beside:${axis}`, `Compare ${axis}`);
     sections.set(`axis:${axis}`, `By ${axis}`);
   }
   for (const [name, column] of groupingFields()) {
     groupings.set(`field:${name}`, { key: (index) => valueOf(column, index), title: (key) => key || "(empty)", isFamily: true });
-    besides.set(`field:${name}`, `Same ${name}`);
+    sideBySide.set(`field:${name}`, `Same ${name}`);
   }
   const differ = (column) => Array.isArray(columns[column]);
   if (differ("folder")) sections.set("folder", "By folder");
@@ -75,17 +75,17 @@ function addGroupings() {
 addGroupings();
 
 function fillGroups() {
-  for (const [label, options] of [["Beside each other", besides], ["Sections", sections]]) {
+  for (const [label, options] of [["Side by side", sideBySide], ["Sections", sections]]) {
     $("group").append(element("optgroup", { label }, ...[...options].map(([value, text]) => element("option", { value }, text))));
   }
 }
 
-// What is compared with what is said by the chosen grouping; else the variants of a row are.
-let families = new Map(), familyKey = rowKey, tellsApart = null;
+// Families follow the chosen grouping; where it makes none, the variants of a row are one.
+let families = new Map(), familyKey = rowKey, familyLabel = null;
 function chooseFamilies(name) {
   const grouping = groupings.get(name)?.isFamily ? groupings.get(name) : groupings.get("row");
   familyKey = (index) => grouping.key(index) ?? `\n${index}`;
-  tellsApart = grouping.tells ?? null;
+  familyLabel = grouping.labelOf ?? null;
   families = new Map();
   for (let index = 0; index < size; index++) {
     const key = familyKey(index), others = families.get(key);

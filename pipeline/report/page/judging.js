@@ -1,14 +1,14 @@
-// Marking: one picture or a range, with undo, going on to the next picture that has no mark yet.
-const undone = [];       // what undo brings back, newest last: [[index, patch]]
+// Marking: one image or a range, with undo, and advancing to the next image without a mark.
+const undoStack = [];       // what undo restores, newest last: [[index, patch]]
 const MOST_UNDO = 500;
-let selected = new Set(), anchor = -1;  // a range, and where it begins
-let isAdvancing = (remembered("imgpipe:advance") ?? (isDesk ? "yes" : "no")) === "yes";
+let selected = new Set(), anchor = -1;  // the selected range, and where it begins
+let isAdvancing = (remembered("imgpipe:advance") ?? (isServed ? "yes" : "no")) === "yes";
 
 const hasImage = (index) => cell("sha256", index) !== null;
-const isLeft = (index) => hasImage(index) && !markOf(index).kind;
+const isUnmarked = (index) => hasImage(index) && !markOf(index).kind;
 
-// The pictures that a key is for: the range, where there is one, else the one at hand.
-function aimed(index) {
+// The images that a key marks: the selected range, where there is one, else this one.
+function targets(index) {
   if (!viewer.open && selected.size && selected.has(index)) return order.filter((each) => selected.has(each));
   return index < 0 ? [] : [index];
 }
@@ -16,21 +16,21 @@ function aimed(index) {
 function change(indexes, patchOf) {
   const changes = indexes.map((index) => [index, patchOf(index)]);
   if (!changes.length) return;
-  undone.push(changes.map(([index, patch]) => [index, Object.fromEntries(Object.keys(patch).map((name) => [name, markOf(index)[name]]))]));
-  if (undone.length > MOST_UNDO) undone.shift();
+  undoStack.push(changes.map(([index, patch]) => [index, Object.fromEntries(Object.keys(patch).map((name) => [name, markOf(index)[name]]))]));
+  if (undoStack.length > MOST_UNDO) undoStack.shift();
   backend.write(changes);
   showMarks(indexes);
 }
 
 function mark(index, kind) {
-  const indexes = aimed(index);
+  const indexes = targets(index);
   const isTakenBack = indexes.length > 0 && indexes.every((each) => markOf(each).kind === kind);
   change(indexes, () => ({ kind: isTakenBack ? "" : kind }));
   if (isAdvancing && !isTakenBack) advance(indexes[indexes.length - 1] ?? -1);
 }
 
 function rate(index, stars) {
-  change(aimed(index), (each) => ({ stars: markOf(each).stars === stars ? 0 : stars }));
+  change(targets(index), (each) => ({ stars: markOf(each).stars === stars ? 0 : stars }));
 }
 
 function note(index, text) {
@@ -38,7 +38,7 @@ function note(index, text) {
 }
 
 function undo() {
-  const changes = undone.pop();
+  const changes = undoStack.pop();
   if (!changes) return;
   backend.write(changes);
   const indexes = changes.map(([index]) => index);
@@ -47,10 +47,10 @@ function undo() {
   else if (places.has(indexes[0])) { setCurrent(indexes[0]); focusCurrent(); }
 }
 
-// Go to the next picture without a mark: behind this one, else from the beginning.
+// Go to the next image without a mark: after this one, else from the beginning.
 function advance(from) {
   const at = places.get(from)?.position ?? -1;
-  const next = order.slice(at + 1).find(isLeft) ?? order.slice(0, Math.max(at, 0)).find(isLeft);
+  const next = order.slice(at + 1).find(isUnmarked) ?? order.slice(0, Math.max(at, 0)).find(isUnmarked);
   select([]);
   if (next === undefined) return;
   if (viewer.open) goTo(next);
@@ -61,7 +61,7 @@ function select(indexes) {
   const before = selected;
   selected = new Set(indexes);
   if (!selected.size) anchor = -1;
-  for (const index of new Set([...before, ...selected])) redress(index);
+  for (const index of new Set([...before, ...selected])) refreshTile(index);
   fillTally();
 }
 
@@ -72,7 +72,7 @@ function selectTo(index) {
 }
 
 function showMarks(indexes) {
-  for (const index of indexes) redress(index);
+  for (const index of indexes) refreshTile(index);
   fillTally();
   if (viewer.open) { if (indexes.includes(viewed)) fillMark(); }
   else if (view.marked) refresh();
@@ -89,19 +89,19 @@ function fillTally() {
     redoPrice += cell("redo", index) ?? 0;
     isPriced &&= cell("redo", index) !== null;
   }
-  const here = order.filter(isLeft).length;
+  const here = order.filter(isUnmarked).length;
   const left = `${whole.format(counts[""])} left${here < counts[""] ? ` (${whole.format(here)} here)` : ""}`;
   $("tally").textContent = `${whole.format(counts.picked)} picked, ${whole.format(counts.rejected)} rejected, ${left}`;
   $("selection").textContent = selected.size ? `${whole.format(selected.size)} selected` : "";
-  $("undo").disabled = undone.length === 0;
+  $("undo").disabled = undoStack.length === 0;
   $("redo").hidden = redo === 0;
   $("redo").textContent = `Redo ${whole.format(redo)}: ${isPriced ? `about ${money(redoPrice)}` : "price unknown"}`;
 }
 
 const redoCommand = () => `imgpipe redo ${data.command} --rejected`;
 
-// Nothing is bought from here: the page shows the price, and the command that asks for it.
-async function tellRedo() {
+// Nothing is bought from the page: it shows the price, and the command that buys.
+async function showRedo() {
   $("redo-command").textContent = redoCommand();
   $("redo-price").textContent = $("redo").textContent;
   $("redo-dialog").showModal();
@@ -117,7 +117,7 @@ function setAdvance(isOn) {
   remember("imgpipe:advance", isOn ? "yes" : "no");
 }
 
-function heardMarks(ids) {
+function showChangedMarks(ids) {
   const indexes = ids.map((id) => indexOf.get(id)).filter((index) => index !== undefined);
   if (indexes.length) showMarks(indexes);
 }

@@ -1,4 +1,4 @@
-// Pure: pictures in an order, cut into groups -> lines with places. Every picture keeps its aspect ratio.
+// Layout, without elements: images in order, in groups -> lines with positions. Every image keeps its aspect ratio.
 const CAPTION = 22, GAP = 10, HEADER = 54;
 
 // sections: [{title, note, items: [index]}] -> {lines: [{y, height, header?, tiles?: [{index, x, width, height}]}], height}

@@ -1,10 +1,10 @@
-// What a person said of images: id -> {kind, stars, note, sha256, at}. A mark is for an image, not for its name; of two
-// marks of one task the later one counts, so that windows, files and the ledger can be merged in any order.
+// Marks of images: id -> {kind, stars, note, sha256, at}. A mark belongs to an image, not to its name; of two marks of
+// one task the later one counts, so that those of windows, files and the ledger can be merged in any order.
 const NO_MARK = Object.freeze({ kind: "", stars: 0, note: "", sha256: "", at: 0 });
 const KINDS = ["picked", "rejected"];
 const marks = new Map(Object.entries(data.marks));
 
-// Also a redo that brought the same bytes again makes a new image, which nobody has judged yet.
+// A redo makes a new image without a mark, even when it has the same bytes.
 const madeAt = (index) => (cell("time", index) ?? 0) * 1000;
 const isOf = (mark, index) => (mark.sha256 === "" || mark.sha256 === (cell("sha256", index) ?? "")) && mark.at >= madeAt(index);
 function markOf(index) {
@@ -12,8 +12,8 @@ function markOf(index) {
   return mark && isOf(mark, index) ? mark : NO_MARK;
 }
 
-// Take over the later marks; returns the ids that changed. A mark of an image that is no longer there replaces none of
-// the image that is.
+// Merge marks, the later one of a task counts; returns the ids that changed. A mark of an earlier image never replaces
+// one of the present image.
 function takeMarks(found) {
   const changed = [];
   for (const [id, mark] of found) {
@@ -26,14 +26,14 @@ function takeMarks(found) {
   return changed;
 }
 
-// Lay a change over the present mark of a picture.
+// Return the present mark of an image with some fields changed.
 function patched(index, patch) {
   const sha256 = cell("sha256", index) ?? "", before = marks.get(cell("id", index))?.at ?? 0;
-  return { ...markOf(index), ...patch, sha256, at: Math.max(Date.now(), madeAt(index), before + 1) };  // clocks may be late
+  return { ...markOf(index), ...patch, sha256, at: Math.max(Date.now(), madeAt(index), before + 1) };  // a clock may be slow
 }
 
 function fromPicks(found, savedAt) {
-  if (found === null || typeof found !== "object" || Array.isArray(found)) throw new Error("it is no object");
+  if (found === null || typeof found !== "object" || Array.isArray(found)) throw new Error("not a JSON object");
   const kinds = new Map();
   for (const kind of KINDS) {
     if (!Array.isArray(found[kind] ?? [])) throw new Error(`"${kind}" is not a list`);

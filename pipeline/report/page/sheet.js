@@ -1,17 +1,17 @@
-// The contact sheet: only the pictures near the window exist as elements; the one with the focus always does.
+// The contact sheet: only images near the window exist as elements; the one with the focus always does.
 const sheet = $("sheet");
 let order = [];          // indexes of the rows that are shown, in order
 let places = new Map();  // index -> {position, line}
 let plan = { lines: [], height: 0 };
-let current = -1;        // index of the picture the keyboard is at
+let current = -1;        // index of the image with the keyboard's focus
 const tiles = new Map(); // index or "h" + line -> element
 
 const SVG = "http://www.w3.org/2000/svg";
-function grease(kind) {
+function drawnMark(kind) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", "0 0 100 100");
   svg.setAttribute("preserveAspectRatio", "none");
-  svg.setAttribute("class", `grease ${kind}`);
+  svg.setAttribute("class", `drawn-mark ${kind}`);
   svg.setAttribute("aria-hidden", "true");
   const path = document.createElementNS(SVG, "path");
   path.setAttribute("d", kind === "picked"
@@ -26,28 +26,28 @@ function label(index) {
   const parts = [cell("id", index), cell("state", index)];
   if (cell("reason", index)) parts.push(cell("reason", index));
   if (cell("price", index)) parts.push(money(cell("price", index)));
-  if (hasBefore(index)) parts.push("with a before");
+  if (hasBefore(index)) parts.push("has a before image");
   if (stars) parts.push(`${stars} ${stars === 1 ? "star" : "stars"}`);
-  if (note) parts.push("with a note");
+  if (note) parts.push("has a note");
   if (selected.has(index)) parts.push("selected");
   if (kind) parts.push(kind);
   return parts.join(", ");
 }
 
-// A task without an image shows its input photograph, where it has one, and what became of it.
+// A task without an image shows its input image, where it has one, and its state.
 function frame(index) {
   const source = cell("thumb", index) ?? cell("image", index), input = cell("small", index) ?? cell("before", index);
-  if (source === null && cell("state", index) === "pending" && input !== null) return awaiting(index, input);
+  if (source === null && cell("state", index) === "pending" && input !== null) return pendingInput(index, input);
   if (source === null) return blank(index);
-  const image = picturesOf(source);
-  image.addEventListener("error", () => image.replaceWith(blank(index, "This picture cannot be shown")), { once: true });
+  const image = imageElement(source);
+  image.addEventListener("error", () => image.replaceWith(blank(index, "This image cannot be shown")), { once: true });
   return image;
 }
 
-const picturesOf = (source) => element("img", { src: source, alt: "", loading: "lazy", decoding: "async", draggable: "false" });
+const imageElement = (source) => element("img", { src: source, alt: "", loading: "lazy", decoding: "async", draggable: "false" });
 
-function awaiting(index, input) {
-  const image = picturesOf(input), box = element("span", { class: "awaiting" }, image, element("b", {}, cell("state", index)));
+function pendingInput(index, input) {
+  const image = imageElement(input), box = element("span", { class: "awaiting" }, image, element("b", {}, cell("state", index)));
   image.addEventListener("error", () => box.replaceWith(blank(index)), { once: true });
   return box;
 }
@@ -58,9 +58,9 @@ function blank(index, text) {
     element("b", {}, state), " ", element("span", {}, text ?? cell("reason", index) ?? ""));
 }
 
-// The end of an id tells tasks apart: where there is no room, its middle goes.
+// Ids differ mostly at their end: where space is short, the middle is cut.
 const TAIL = 14;
-function telling(text) {
+function idLabel(text) {
   const at = text.length > TAIL * 1.5 ? text.length - TAIL : text.length;
   return element("span", { class: "id" }, element("span", {}, text.slice(0, at)), element("span", {}, text.slice(at)));
 }
@@ -68,13 +68,13 @@ function telling(text) {
 function makeTile(index) {
   const button = element("button", { type: "button", class: "frame", tabindex: index === current ? "0" : "-1" }, frame(index));
   const tile = element("article", { class: "tile" }, button,
-    element("span", { class: "caption", "aria-hidden": "true", title: cell("id", index) }, telling(shortId(index)),
+    element("span", { class: "caption", "aria-hidden": "true", title: cell("id", index) }, idLabel(shortId(index)),
       element("span", { class: "stars" }), element("span", { class: "cost" }, cell("price", index) ? money(cell("price", index)) : "")));
-  if (hasBefore(index)) button.append(element("i", { class: "badge before", title: "There is a before", "aria-hidden": "true" }));
+  if (hasBefore(index)) button.append(element("i", { class: "badge before", title: "Has a before image", "aria-hidden": "true" }));
   if (cell("state", index) === "done" && cell("reason", index)) {
     button.append(element("i", { class: "badge doubt", title: cell("reason", index), "aria-hidden": "true" }, "!"));
   }
-  button.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); });  // the focus stays where the range begins
+  button.addEventListener("mousedown", (event) => { if (event.shiftKey) event.preventDefault(); });  // keep the focus where the range begins
   button.addEventListener("click", (event) => {
     if (event.shiftKey) selectTo(index);
     setCurrent(index);
@@ -83,17 +83,17 @@ function makeTile(index) {
     openViewer(index);
   });
   button.addEventListener("focus", () => { if (current !== index) setCurrent(index, false); });
-  dressTile(tile, index);
+  updateTile(tile, index);
   return tile;
 }
 
-function dressTile(tile, index) {
+function updateTile(tile, index) {
   const { kind, stars, note } = markOf(index), button = tile.firstChild;
   tile.classList.toggle("picked", kind === "picked");
   tile.classList.toggle("rejected", kind === "rejected");
   tile.classList.toggle("selected", selected.has(index));
-  button.querySelector(".grease")?.remove();
-  if (kind) button.append(grease(kind));
+  button.querySelector(".drawn-mark")?.remove();
+  if (kind) button.append(drawnMark(kind));
   tile.querySelector(".stars").textContent = `${"★".repeat(stars)}${note ? " ✎" : ""}`;
   button.setAttribute("aria-label", label(index));
 }
@@ -189,18 +189,18 @@ function focusCurrent() {
 function reveal(index) {
   const spot = places.get(index);
   if (!spot) return;
-  const line = plan.lines[spot.line], margin = 16, bar = $("desk").offsetHeight;
+  const line = plan.lines[spot.line], margin = 16, bar = $("topbar").offsetHeight;
   const top = line.y + sheet.offsetTop, bottom = top + line.height;
   if (top < window.scrollY + bar + margin) window.scrollTo(0, top - bar - margin);
   else if (bottom > window.scrollY + window.innerHeight - margin) window.scrollTo(0, bottom - window.innerHeight + margin);
 }
 
-// The picture `step` places on, or the nearest one in the line above (-1) or below (+1).
+// The image `step` positions on, or the nearest one in the line above (-1) or below (+1).
 function neighbour(step) {
   const spot = places.get(current);
   return spot ? order[Math.min(Math.max(spot.position + step, 0), order.length - 1)] : order[0];
 }
-function beyond(direction) {
+function inNextLine(direction) {
   const spot = places.get(current);
   if (!spot) return order[0];
   const own = plan.lines[spot.line].tiles.find((tile) => tile.index === current);
@@ -209,11 +209,11 @@ function beyond(direction) {
   while (plan.lines[at] && !plan.lines[at].tiles) at += direction;
   const line = plan.lines[at];
   if (!line) return current;
-  const far = (tile) => Math.abs(tile.x + tile.width / 2 - middle);
-  return line.tiles.reduce((best, tile) => (far(tile) < far(best) ? tile : best)).index;
+  const distance = (tile) => Math.abs(tile.x + tile.width / 2 - middle);
+  return line.tiles.reduce((best, tile) => (distance(tile) < distance(best) ? tile : best)).index;
 }
 
-function redress(index) {
+function refreshTile(index) {
   const tile = tiles.get(index);
-  if (tile) dressTile(tile, index);
+  if (tile) updateTile(tile, index);
 }

@@ -1,13 +1,13 @@
-// One picture large: facts, variants, before and after, comparison.
+// One image large: facts, variants, before and after, comparison.
 const viewer = $("viewer"), picture = $("picture");
-const AWAY = " · the original is not here, this is its thumbnail";
+const THUMBNAIL_ONLY = " · original not found, this is its thumbnail";
 let viewed = -1, isComparing = false, isTrueSize = false;
-let under = 0;  // what is under the slider: 0 the newest before (the input, where there is one), 1 the one before that
+let beforeAt = 0;  // which before image the slider shows: 0 the newest (the input, where there is one), 1 the one before that
 
 function openViewer(index) {
   viewed = index;
   isComparing = isTrueSize = false;
-  under = 0;
+  beforeAt = 0;
   fillViewer();
   if (!viewer.open) viewer.showModal();
   $("stage").focus({ preventScroll: true });
@@ -22,7 +22,7 @@ function stepViewer(step) {
 function goTo(index) {
   keepNote();
   viewed = index;
-  under = 0;
+  beforeAt = 0;
   if (places.has(index)) setCurrent(index);
   isComparing = isTrueSize = false;
   fillViewer();
@@ -62,14 +62,14 @@ function fillMark() {
   fillRedo();
 }
 
-// What is typed is kept when the field is left, and before another picture is shown.
+// A note is saved when its field loses the focus, and before another image is shown.
 function keepNote() {
   if (viewed >= 0) note(viewed, $("note").value.trim());
 }
 
 const wordsOf = (text) => text.trim().replace(/^\+\s*/, "");
 
-// The price stands on the button before it is pressed; what asks for it is a command.
+// The button shows the price; buying takes a command.
 function fillRedo() {
   const words = wordsOf($("note").value), price = cell("redo", viewed), { kind, note: kept } = markOf(viewed);
   const isAsked = kind === "rejected" && kept.startsWith("+") && wordsOf(kept) === words;
@@ -86,7 +86,7 @@ function redoWithWords() {
   if (isAdvancing) advance(viewed);
 }
 
-// What can be under the slider: [link, name, the link's thumbnail].
+// The before images of the slider: [link, name, the link's thumbnail].
 function befores(index) {
   const input = cell("before", index), versions = cell("versions", index);
   const found = versions.map(([link, at], place) => [link, `version ${versions.length - place}${at ? `, ${moment(at)}` : ""}`, null]);
@@ -98,14 +98,14 @@ function fillVersions(index) {
   const found = befores(index), isShown = cell("image", index) !== null && found.length > 1;
   $("versions").hidden = !isShown;
   $("versions").replaceChildren(...(isShown ? found.map(([, name], at) => {
-    const button = element("button", { type: "button", class: "quiet", "aria-pressed": String(at === under) }, name);
-    button.addEventListener("click", () => { under = at; isComparing = isTrueSize = false; fillPicture(viewed); });
+    const button = element("button", { type: "button", class: "quiet", "aria-pressed": String(at === beforeAt) }, name);
+    button.addEventListener("click", () => { beforeAt = at; isComparing = isTrueSize = false; fillPicture(viewed); });
     return button;
   }) : []));
 }
 
 function fillPicture(index) {
-  const source = cell("image", index), family = familyOf(index), before = befores(index)[under];
+  const source = cell("image", index), family = familyOf(index), before = befores(index)[beforeAt];
   picture.className = `picture${isTrueSize ? " true-size" : ""}`;
   if (isComparing && family.length > 1) picture.replaceChildren(comparison(family));
   else if (source === null) picture.replaceChildren(cell("before", index) === null ? blank(index) : large(cell("before", index), "Input image", { small: cell("small", index) }));
@@ -130,7 +130,7 @@ function insteadOf(made, small, otherwise) {
   made.addEventListener("error", () => {
     if (small === null || made.getAttribute("src") === small) { otherwise(); return; }
     made.src = small;
-    if (!$("place").textContent.endsWith(AWAY)) $("place").textContent += AWAY;
+    if (!$("place").textContent.endsWith(THUMBNAIL_ONLY)) $("place").textContent += THUMBNAIL_ONLY;
   });
 }
 
@@ -161,7 +161,7 @@ function comparison(family) {
     const shown = source === null ? blank(index) : element("img", { src: source, alt: "" });
     if (source !== null) insteadOf(shown, cell("thumb", index), () => shown.replaceWith(blank(index, "Not found")));
     const button = element("button", { type: "button", class: markOf(index).kind, "aria-label": label(index), "aria-current": index === viewed ? "true" : null },
-      shown, tellsApart?.(index) ? element("span", { class: "id" }, tellsApart(index)) : telling(shortId(index)));
+      shown, familyLabel?.(index) ? element("span", { class: "id" }, familyLabel(index)) : idLabel(shortId(index)));
     button.addEventListener("click", () => goTo(index));
     grid.append(button);
   }
@@ -181,11 +181,11 @@ function fillVariants(index) {
 function fillFacts(index) {
   const rows = [
     ["Model", cell("model", index)],
-    ["Options", pairs(axes, index).map(([axis, value]) => `${axis}: ${value}`).join(", ")],
+    ["Matrix", pairs(axes, index).map(([axis, value]) => `${axis}: ${value}`).join(", ")],
     ["Tags", cell("tags", index).join(", ")],
     ["Size", cell("width", index) ? `${cell("width", index)} × ${cell("height", index)}` : ""],
     ["File", cell("bytes", index) ? `${bytes(cell("bytes", index))} · ${(cell("mime", index) ?? "").replace("image/", "")}` : ""],
-    ["Signature", cell("signed", index) ? "C2PA; a conversion or an edit loses it" : ""],
+    ["Signature", cell("signed", index) ? "C2PA; a conversion or an edit removes it" : ""],
     ["Price", cell("attempts", index) || cell("price", index) ? money(cell("price", index)) : ""],
     ["Attempts", String(cell("attempts", index) || "")],
     ["Took", cell("seconds", index) === null ? "" : `${cell("seconds", index)} s`],
@@ -214,8 +214,8 @@ function toggleCompare() {
   fillPicture(viewed);
 }
 
-// A dialog that closes gives the focus back to where it was opened, and tells of it later: a key that is pressed in
-// between would mark the wrong picture. So the focus is set at once.
+// A closing dialog returns the focus to where it was opened, but only later: a key that is pressed in between would mark
+// the wrong image. So the focus is set at once.
 function closeViewer() {
   const last = viewed;
   keepNote();
@@ -226,7 +226,7 @@ function closeViewer() {
   focusCurrent();
 }
 viewer.addEventListener("cancel", (event) => { event.preventDefault(); closeViewer(); });
-// After a press with a pointer the keys are the viewer's again; the keyboard's own focus stays where it is.
+// After a click on a button the keys belong to the viewer again; the keyboard's own focus stays where it is.
 viewer.addEventListener("click", (event) => { if (event.detail && event.target.closest("button")) $("stage").focus({ preventScroll: true }); });
 $("note").addEventListener("input", fillRedo);
 $("note").addEventListener("change", keepNote);
