@@ -259,7 +259,7 @@ def export(
     if kind is not None:
         return _write_training_set(setup, kind, recipes, shard_size=shard_size, is_json=is_json)
     if not setup.flags.selection.is_everything:
-        raise click.UsageError("a selection goes with --as; a recipe has a `select` of its own")
+        raise click.UsageError("--select and the like go with --as; a recipe has a `select` of its own")
     if folder is None:
         return _deliver(setup, recipes, is_json=is_json)
     exported = export.export(setup, folder, picks)

@@ -82,7 +82,7 @@ def _verdict(found: "Verification", path: str) -> str:
             f" keep the edited ones in superseded/: imgpipe run {path} --repair --force"
         )
     if found.undecodable:
-        lines.append(f"{len(found.undecodable):,} came broken: remove them, then: imgpipe run {path} --repair")
+        lines.append(f"{len(found.undecodable):,} cannot be decoded: remove them, then: imgpipe run {path} --repair")
     if found.unreadable:
         lines.append(f"{len(found.unreadable):,} cannot be read: fix the disk or the permissions.")
     if found.unrecorded:
@@ -132,9 +132,7 @@ def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
 
 
 def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
-    lines = [
-        f"{count(rebuilt.adopted, 'image')} taken over, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."
-    ]
+    lines = [f"{count(rebuilt.adopted, 'image')} recorded, {rebuilt.kept:,} known already, {rebuilt.absent:,} absent."]
     if rebuilt.set_aside is not None:
         lines.append(f"The damaged ledger is kept as {rebuilt.set_aside}.")
     if (salvaged := rebuilt.salvaged) is not None:
@@ -145,15 +143,15 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
         lines.append(f"Images of which no request is known: counted as {counted}, on the days of their files.")
     if rebuilt.doubt is not None:
         lines.append(
-            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Look at the provider's own account before you"
+            f"MORE MAY HAVE BEEN SPENT than status says: {rebuilt.doubt}. Check the provider's own account before you"
             " trust a budget for this day or month."
         )
     if rebuilt.recovery.recovered:
         lines.append(f"{count(rebuilt.recovery.recovered, 'image')} of an interrupted run published.")
     if rebuilt.doubtful:
-        lines.append("Doubtful ones were left alone: sort them out, then run this again.")
+        lines.append("Doubtful ones were left as they are: resolve them, then run this again.")
     elif rebuilt.absent:
-        lines.append(f"What is absent is bought by: imgpipe run {path}")
+        lines.append(f"To buy what is absent: imgpipe run {path}")
     return "\n".join(lines)
 
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.view.progress import Mode
 
 
-TURN_S: Final = 0.2
+POLL_S: Final = 0.2
 SAMPLES: Final = 3  # tasks named in the summary of a quiet run
 
 
@@ -194,11 +194,7 @@ def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
 
 
 def new_event_loop() -> "AbstractEventLoop":
-    """Return an event loop of uvloop; on Windows, where there is none, of Python."""
-    if sys.platform == "win32":
-        import asyncio
-
-        return asyncio.new_event_loop()
+    """Return an event loop of uvloop."""
     os.environ.setdefault("UV_THREADPOOL_SIZE", "2")  # libuv looks up names in them; each reserves 8 MB of stack
     import uvloop  # 15 ms, which only who spends waits for
 
@@ -208,10 +204,10 @@ def new_event_loop() -> "AbstractEventLoop":
 def _ask(question: str) -> bool:
     """Ask on the terminal; only a yes is one.
 
-    It waits in turns: a signal that comes between the question and the read would else wait for a key.
+    It polls: a signal between the question and the read would otherwise wait for a key.
     """
     click.echo(f"{question} [y/N]: ", nl=False, err=True)
-    while not select.select([sys.stdin], [], [], TURN_S)[0]:
+    while not select.select([sys.stdin], [], [], POLL_S)[0]:
         pass
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

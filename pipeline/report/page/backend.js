@@ -39,9 +39,14 @@ function ledgerBackend() {
       headers: { "Content-Type": "application/json", "X-Imgpipe-Write": data.judge.secret },
     });
     if (!answer.ok) throw new Error(await answer.text());
-    const found = await answer.json();
+    return answer.json();
+  }
+
+  // What was found while changes wait is left out, and asked for again: it would hide them until they are saved.
+  function take(found) {
+    if (waiting.length) return;
     change = found.change;
-    return found;
+    onMarks(takeMarks(new Map(Object.entries(found.marks))));
   }
 
   function batch() {
@@ -64,7 +69,7 @@ function ledgerBackend() {
         const { edits, count } = batch();
         const found = await ask({ since: change, edits });
         waiting = waiting.slice(count);
-        if (!waiting.length) onMarks(takeMarks(new Map(Object.entries(found.marks))));
+        take(found);
       }
       announce("");
     } catch (error) {
@@ -79,7 +84,7 @@ function ledgerBackend() {
     else if (!isSending) {
       try {
         const found = await ask();
-        if (!waiting.length) onMarks(takeMarks(new Map(Object.entries(found.marks))));
+        take(found);
         announce("", found.newImages);
       } catch (error) {
         announce(error instanceof TypeError ? "imgpipe judge has ended; start it again to continue" : error.message);
