@@ -224,7 +224,7 @@ class Maintenance:
         if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        Salvager(self._resources, recovery=recovery).settle(record, image, kept)
+        Salvager(self._resources, recovery=recovery).salvage(record, image, kept)
         return recovery
 
     def _artifact(self, task_id: str) -> Artifact | None:
