@@ -288,8 +288,7 @@ async def start_workers(
         raise TryLater(f"no worker could be started within {PATIENCE_S:g} s: the cluster has no free CPU")
     if waiting:
         _log.warning("%d of %d workers found no free CPU; the others do the work", len(waiting), number)
-    cluster.actors = [proofs[task] for task in done]
-    cluster.dispatch = Dispatch(workers=[Worker(number=n + 1) for n in range(len(done))])
+    cluster.dispatch = Dispatch(workers=[Worker(number=n, actor=proofs[task]) for n, task in enumerate(done, 1)])
 
 
 Proofs = set["asyncio.Task[Report]"]

@@ -20,7 +20,7 @@ from pipeline.failpoint import reach
 from pipeline.imaging.formats import describe
 from pipeline.model import Artifact, Billed, Failure, Fault, Image, TaskState
 from pipeline.store import rows
-from pipeline.store.files import FileComparison, Tree, is_same_file, make_durable, read_all, split, status_of
+from pipeline.store.files import FileComparison, Tree, is_same_file, join, make_durable, read_all, split, status_of
 from pipeline.store.ledger_file import query
 from pipeline.store.rejected import Facts, Rejected
 from pipeline.store.resources import StoreResources
@@ -107,7 +107,7 @@ class FoundPart:
 
     @property
     def path(self) -> str:
-        return f"{self.folder}/{self.name}" if self.folder else self.name
+        return join(self.folder, self.name)
 
 
 def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundPart]:

@@ -5,9 +5,10 @@ left and reported.
 """
 
 import contextlib
+import functools
 import hashlib
 import os
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -51,7 +52,6 @@ class Recoverer:
         self._state = resources.state
         self._ledger_id = resources.ledger_id
         self._found = Recovery()
-        self._looked: dict[str, StoredObject | None] = {}
         self._salvager = Salvager(resources, recovery=self._found)
 
     def run(self) -> Recovery:
@@ -236,7 +236,7 @@ class Recoverer:
                     self._salvager.finish(record, *found)
             elif is_late and record.is_latecomer and (found := self._object_of(record)) is not None:
                 image, artifact = found
-                self._salvager.reject(record, image, partial(self._resources.writer.unlink, artifact.path))
+                self._salvager.reject(record, image, functools.partial(self._resources.writer.unlink, artifact.path))
 
     def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
@@ -250,12 +250,11 @@ class Recoverer:
             note=self._found.note,
         )
 
-    def _look(self, path: str) -> StoredObject | None:
+    @functools.cached_property
+    def _look(self) -> Callable[[str], StoredObject | None]:
         """Look once: several attempts of one task have one name."""
         assert isinstance(self._outputs, Bucket)
-        if path not in self._looked:
-            self._looked[path] = self._outputs.look(path)
-        return self._looked[path]
+        return functools.cache(self._outputs.look)
 
     def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
