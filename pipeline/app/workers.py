@@ -139,7 +139,10 @@ def prove_worker(order: WorkerOrder | None, probe: Probe) -> str:
 
 
 def _prove_folder(folder: Path, probe: Probe) -> None:
-    """Read the run's probe; make a file and a second name for it, as an image has."""
+    """Read the run's probe; make a file and a second name for it, as an image has.
+
+    A second name of the probe would be refused where workers are another user's (fs.protected_hardlinks).
+    """
     mine = folder / f"{PROBE}{secrets.token_hex(8)}"
     link = mine.with_name(mine.name + "-link")
     instead = "mount the same folder under this path on every node, or use a bucket as output_dir"

@@ -73,21 +73,16 @@ def _verdict(found: "Verification", path: str) -> str:
             f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
             " them without a request; until then they are in the way of imgpipe run."
         )
-    lines = [f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")]
-    if found.missing:
-        lines.append(f"{len(found.missing):,} missing: put them back, or buy them again: imgpipe run {path} --repair")
-    if found.changed:
-        lines.append(
-            f"{len(found.changed):,} changed since they were written: leave them as they are, or buy them again and"
-            f" keep the edited ones in superseded/: imgpipe run {path} --repair --force"
-        )
-    if found.undecodable:
-        lines.append(f"{len(found.undecodable):,} cannot be decoded: remove them, then: imgpipe run {path} --repair")
-    if found.unreadable:
-        lines.append(f"{len(found.unreadable):,} cannot be read: fix the disk or the permissions.")
-    if found.unrecorded:
-        lines.append(f"{len(found.unrecorded):,} belong to no task of this directory; they are left alone.")
-    return "\n".join(lines)
+    edited = "leave them as they are, or buy them again and keep the edited ones in superseded/"
+    advice = (
+        (found.missing, f"missing: put them back, or buy them again: imgpipe run {path} --repair"),
+        (found.changed, f"changed since they were written: {edited}: imgpipe run {path} --repair --force"),
+        (found.undecodable, f"cannot be decoded: remove them, then: imgpipe run {path} --repair"),
+        (found.unreadable, "cannot be read: fix the disk or the permissions."),
+        (found.unrecorded, "belong to no task of this directory; they are left alone."),
+    )
+    head = f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")
+    return "\n".join([head, *(f"{len(paths):,} {text}" for paths, text in advice if paths)])
 
 
 # -- rebuild ------------------------------------------------------------------------------------------------------
