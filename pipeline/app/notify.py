@@ -160,11 +160,10 @@ async def post(url: str, body: object = None, *, timeout_s: float) -> str | None
     whom = f"notify: the {'ping' if body is None else 'webhook'} at {visible(host)}"
     try:
         proxy = find_proxy(url, os.environ)
-        way = None if proxy is None else proxy.url
-        credentials = None if proxy is None or proxy.credentials is None else aiohttp.BasicAuth(*proxy.credentials)
+        way, headers = (None, None) if proxy is None else (proxy.url, proxy.headers)
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.post(url, json=body, allow_redirects=False, proxy=way, proxy_auth=credentials) as answer,
+            session.post(url, json=body, allow_redirects=False, proxy=way, proxy_headers=headers) as answer,
         ):
             return None if answer.status < 300 else f"{whom} answered {answer.status}"
     except TimeoutError:

@@ -4,6 +4,7 @@ The key comes from the environment or the `.env` beside the manifest, and is nev
 """
 
 import ipaddress
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -103,6 +104,13 @@ class Proxy(NamedTuple):
 
     url: str
     credentials: tuple[str, str] | None = None
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What it is sent to let us through; None: it asks for no password."""
+        if self.credentials is None:
+            return None
+        return {"Proxy-Authorization": f"Basic {b64encode(':'.join(self.credentials).encode()).decode()}"}
 
 
 def check_address(settings: ProviderSettings) -> str:

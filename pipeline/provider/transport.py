@@ -159,7 +159,7 @@ class Transport:
             headers=self._headers,
             allow_redirects=False,
             proxy=None if self._proxy is None else self._proxy.url,
-            proxy_headers=_proxy_headers(self._proxy),
+            proxy_headers=None if self._proxy is None else self._proxy.headers,
             trace_request_ctx=progress,
         ) as response:
             progress.let_go()
@@ -286,12 +286,6 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.SILENCE, Billed.MAYBE, f"the answer was cut: {error}"
         case _:
             return Fault.SILENCE, Billed.MAYBE, f"the connection was lost: {error}"
-
-
-def _proxy_headers(proxy: Proxy | None) -> dict[str, str] | None:
-    if proxy is None or proxy.credentials is None:
-        return None
-    return {"Proxy-Authorization": aiohttp.encode_basic_auth(*proxy.credentials)}
 
 
 async def _on_start(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
