@@ -33,21 +33,21 @@ def ensure_utf8() -> None:
         os.execv(sys.executable, list(map(os.fsencode, command)))  # noqa: S606 - ourselves
 
 
-STANDARD: Final = (0, 1, 2)
+STANDARD: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}  # descriptors 0, 1, 2
 
 
 class SilencedStream(io.TextIOWrapper):
-    """A stream whose failures reach nobody: the first one ends it."""
+    """A stream whose failures are ignored: the first one ends its output."""
 
     def write(self, text: str) -> int:
-        """Write, or let it go."""
+        """Write; ignore a failure."""
         with suppress(OSError):
             return super().write(text)
         mute(self)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, or let it go."""
+        """Flush; ignore a failure."""
         try:
             super().flush()
         except OSError:
@@ -55,32 +55,22 @@ class SilencedStream(io.TextIOWrapper):
 
 
 def repair_streams() -> None:
-    """Open what the parent closed, so that no other file gets its number, and let nobody stumble over stderr."""
-    for number in STANDARD:
+    """Open what the parent closed, so that no other file gets its number; ignore failures of stderr."""
+    for number, (name, mode) in enumerate(STANDARD.items()):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number: this one
-    if sys.stdin is None:
-        sys.stdin = _standard(0, "r")
-    if sys.stdout is None:
-        sys.stdout = _standard(1, "w")
-    if sys.stderr is None:
-        sys.stderr = _standard(2, "w")
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
     if isinstance(sys.stderr, io.TextIOWrapper) and sys.stderr is sys.__stderr__:
         sys.stderr = SilencedStream(
             sys.stderr.buffer, encoding=sys.stderr.encoding, errors=sys.stderr.errors, write_through=True
         )
 
 
-def _standard(number: int, mode: str) -> TextIO:
-    stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
-    assert isinstance(stream, io.TextIOWrapper)
-    return stream
-
-
 def mute(stream: TextIO) -> None:
-    """Let what is written to a stream, and what waits in it, go nowhere."""
+    """Discard what is written to a stream from here on, and what its buffer holds."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
@@ -98,7 +88,7 @@ def has_reader_left() -> bool:
 
 
 def flush_results(exit_code: int) -> int:
-    """Bring results out; return the exit code that then holds."""
+    """Write out buffered results; return the exit code that then holds."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -130,7 +120,7 @@ def _interrupt(_number: int, frame: FrameType | None) -> None:
 
 
 def end_on_next_signal(code: int) -> None:
-    """From here on a signal ends the process with `code`, at once: only the last words are left, which may be stuck.
+    """From here on a signal ends the process with `code`, at once: only output is left, which may be stuck.
 
     A signal that the parent had ignored stays ignored.
     """
@@ -140,10 +130,10 @@ def end_on_next_signal(code: int) -> None:
 
 
 def end_process(code: int) -> NoReturn:
-    """End the process, without Python's own end: it takes 6 ms, and a thread that still works would crash in it.
+    """End the process without Python's shutdown, which takes 6 ms and in which a thread that still works would crash.
 
-    By now everything that lasts is written. Threads that are on their way out get `PATIENCE_S`; one that waits for a
-    name server may take minutes, and one that a signal kept from beginning never ends.
+    By now everything that lasts is written. Threads that are about to end get `PATIENCE_S`; one that waits for a name
+    server may take minutes, and one that a signal kept from starting never ends.
     """
     deadline = time.monotonic() + PATIENCE_S
     for thread in threading.enumerate():

@@ -11,7 +11,7 @@ own when it fits none. Values are compared by name.
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from pipeline.manifest.location import decode_utf8, read_bytes
 from pipeline.manifest.problems import BadValue, KeyPath, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile, Matrix
-from pipeline.manifest.templates import Template, compile_template
+from pipeline.manifest.templates import Scope, Template, compile_template
 from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, MIN_SIDE
 from pipeline.text import did_you_mean
@@ -182,30 +182,7 @@ class Recipe:
     checks: ImageChecks = _CHECKS
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What the templates of one job may use: `names`, and of some of them the only keys there are."""
-
-    names: frozenset[str]
-    keys: Mapping[str, frozenset[str]]
-
-    @property
-    def for_id(self) -> "Scope":
-        """The scope of an `id` template, which cannot use what it makes."""
-        return Scope(self.names - {"id", "variant"}, self.keys)
-
-
 _BUILT_IN = Recipe()
-
-
-def _unknown_key(origin: Origin, root: str, key: str, known: Iterable[str]) -> BadValue:
-    known = sorted(known)
-    instead = did_you_mean(key, known, "known: " + (", ".join(known[:8]) or "none"))
-    bad = BadValue(f"{root} has no {key!r}", instead, needle=key)
-    bad.origin = origin
-    return bad
-
-
 MAX_TASKS = 10_000_000
 FILE_KEYS = frozenset(("path", "dir", "stem", "name", "suffix"))
 
@@ -290,7 +267,8 @@ class Planner:
             case "prompt_file":
                 return {"prompt": self._prompt_file(path, value, scope)}
             case "id":
-                return {key: self._template(value, Origin(path), scope.for_id)}
+                outer = {name: keys for name, keys in scope.items() if name not in ("id", "variant")}
+                return {key: self._template(value, Origin(path), outer)}
             case "rerun_when":
                 return {key: tuple(Aspect(aspect) for aspect in value)}
             case "tier":
@@ -313,10 +291,7 @@ class Planner:
 
     def _template(self, text: str, origin: Origin, scope: Scope) -> Template | None:
         try:
-            template = compile_template(self.sandbox, text, names=scope.names, origin=origin)
-            for root, key in sorted(template.refs):
-                if key not in scope.keys.get(root, (key,)):
-                    raise _unknown_key(origin, root, key, scope.keys[root])
+            template = compile_template(self.sandbox, text, scope, origin=origin)
         except BadValue as bad:
             self._problems.found.append(self._problems.of_template(bad))
             return None
@@ -324,19 +299,18 @@ class Planner:
         return template
 
     def _scope(self, name: str, job: Job) -> Scope:
-        names = {"vars", "job", "id", "variant"}
+        """Return what the templates of a job may use."""
+        scope: dict[str, Collection[str] | None] = {"vars": self._variables, "job": None, "id": None, "variant": None}
         chain = [*upstream_of(name, self._upstream)]
-        axes = frozenset[str]().union(*(self._axes.get(each, ()) for each in (name, *chain)))
-        keys = {"vars": self._variables, "file": FILE_KEYS, "matrix": axes}
-        if not self._axes.keys() >= {*chain}:  # a job that is not there is reported by `stages_of`
-            keys.pop("matrix")
         if job.matrix is not None or chain:
-            names.add("matrix")
+            is_known = self._axes.keys() >= {*chain}  # a job that is not there is reported by `stages_of`
+            axes = (self._axes.get(each, frozenset()) for each in (name, *chain))
+            scope["matrix"] = frozenset[str]().union(*axes) if is_known else None
         if job.each is not None and job.each.kind != "files":
-            names.add("row")
+            scope["row"] = None
         if job.each is not None and job.each.kind in ("files", "job"):
-            names.add("file")
-        return Scope(frozenset(names), keys)
+            scope["file"] = FILE_KEYS
+        return scope
 
     def _check_size(self, plan: JobPlan) -> None:
         rows = plan.recipe.variants if plan.items is None else sum(item.variants for item in plan.items.values())

@@ -22,7 +22,7 @@ from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
 from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
-from pipeline.manifest.templates import Context, Template, compile_template
+from pipeline.manifest.templates import ANY_NAMES, Context, Template, compile_template
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
@@ -201,7 +201,6 @@ def _is_below(path: str, root: str) -> bool:
     return posixpath.commonpath([path, root]) == root
 
 
-NAMES = frozenset(("vars", "matrix", "row", "file", "job", "id", "variant"))
 SUFFIXES = {"jpeg": ".jpg", "png": ".png", "webp": ".webp"}
 
 
@@ -261,7 +260,7 @@ def recipes_of(
         template = None
         try:
             if each.name is not None:
-                template = compile_template(sandbox, each.name, names=NAMES, origin=Origin(("deliver", name, "name")))
+                template = compile_template(sandbox, each.name, ANY_NAMES, origin=Origin(("deliver", name, "name")))
         except BadValue as bad:
             problems.found.append(problems.of_template(bad))
         place = _delivery_place(folder, name, each.to, is_simulated)

@@ -252,5 +252,5 @@ class NotifyKeys(Model):
         if written is None:
             return None
         return f.check_url(
-            compile_template(Sandbox(), written, names=("vars",)).render({"vars": Names("vars", variables)})
+            compile_template(Sandbox(), written, {"vars": variables}).render({"vars": Names("vars", variables)})
         )

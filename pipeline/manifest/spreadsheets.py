@@ -41,6 +41,7 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
+_TO_CLOSING = re.compile(r'(?:[^"]|"")*+"')  # what is left of a quoted cell
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -174,27 +175,16 @@ def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> B
 
 def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
     """Return the line on which the last quoted cell of a record begins."""
-    began, is_open = number, False
+    opening, began, is_open = re.compile(f'(?:^|{re.escape(delimiter)})"'), number, False
     for current, line in enumerate(lines, number):
         position = 0
-        while True:
-            if is_open:
-                end = line.find('"', position)
-                while end >= 0 and line.startswith('""', end):
-                    end = line.find('"', end + 2)
-                if end < 0:
-                    break
-                is_open, position = False, end + 1
-                if line[position : position + 1] not in (delimiter, "\r", "\n", ""):
-                    return began
-            at_start = position == 0 or line[position - 1 : position] == delimiter
-            if at_start and line.startswith('"', position):
-                began, is_open, position = current, True, position + 1
-                continue
-            following = line.find(delimiter, position)
-            if following < 0:
-                break
-            position = following + 1
+        while found := _TO_CLOSING.match(line, position) if is_open else opening.search(line, position):
+            position = found.end()
+            if not is_open:
+                began = current
+            elif line[position : position + 1] not in (delimiter, "\r", "\n", ""):
+                return began
+            is_open = not is_open
     return began
 
 

@@ -20,12 +20,12 @@ import msgspec
 from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
 from pipeline.manifest.loader import Manifest
-from pipeline.manifest.outputs import NAMES, OutputNames, output_name
+from pipeline.manifest.outputs import OutputNames, output_name
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
-from pipeline.manifest.templates import Template, compile_template
+from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
 from pipeline.model import Digests, InputImage, Task
 from pipeline.text import name_key
 
@@ -268,7 +268,7 @@ class _Steps:
 
 @lru_cache(maxsize=64)
 def _template(source: str) -> Template:
-    return compile_template(Sandbox(), source, names=NAMES)
+    return compile_template(Sandbox(), source, ANY_NAMES)
 
 
 def _located(template: Template | None, what: str, instead: str) -> BadValue:

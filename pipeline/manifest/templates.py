@@ -17,6 +17,8 @@ from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbo
 from pipeline.text import did_you_mean
 
 Context = Mapping[str, Any]
+Scope = Mapping[str, Collection[str] | None]  # the names a template may use, and the only keys they have; None: any
+ANY_NAMES: Scope = dict.fromkeys(("vars", "matrix", "row", "file", "job", "id", "variant"))
 Ref = tuple[str, str | None, bool]  # a name, a key of it, and whether the key of that matrix value is meant
 _STATEMENT = re.compile(
     r"\{%[-+]?\s*(?:if|elif|else|endif|for|endfor|set|endset|raw|endraw|filter|endfilter|with|endwith|"
@@ -65,23 +67,21 @@ class Template:
             raise
 
 
-def compile_template(
-    sandbox: Sandbox, source: str, *, names: Collection[str], origin: Origin | None = None
-) -> Template:
-    """Return the template of `source`, in which `names` may be used. BadValue when it is not one."""
+def compile_template(sandbox: Sandbox, source: str, scope: Scope, *, origin: Origin | None = None) -> Template:
+    """Return the template of `source`. BadValue when it is not one, or uses what is not in `scope`."""
     if "{{" not in source and not _STATEMENT.search(source) and not ("{#" in source and "#}" in source):
         return Template(source, origin, None)
     try:
-        return _compile(sandbox, source, names, origin)
+        return _compile(sandbox, source, scope, origin)
     except (RecursionError, SyntaxError, MemoryError):  # limits of Jinja's parser and of Python's compiler
-        bad = BadValue("the template is nested too deeply", "reduce the nesting", 1)
+        bad = BadValue("the template is nested too deeply", "reduce the nesting")
     except BadValue as error:
         bad = error
-    bad.origin = origin
+    bad.origin, bad.line = origin, bad.line or 1
     raise bad
 
 
-def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Origin | None) -> Template:
+def _compile(sandbox: Sandbox, source: str, scope: Scope, origin: Origin | None) -> Template:
     if len(source) > MAX_TEXT:
         raise BadValue(f"the template has {len(source):,} characters, at most {MAX_TEXT:,}", "make it shorter")
     tree = _parse(sandbox, source)
@@ -90,12 +90,17 @@ def _compile(sandbox: Sandbox, source: str, names: Collection[str], origin: Orig
         roots = _roots(sandbox, tree)
     else:
         roots = frozenset(part[0] for part in parts if not isinstance(part, str))
-    for name in sorted(roots.difference(names)):
+    for name in sorted(roots.difference(scope)):
         line = next((node.lineno for node in tree.find_all(nodes.Name) if node.name == name), 1)
-        raise _unknown_name(name, names, line)
+        raise _unknown_name(name, scope, line)
     template = Template(source, origin, _quick(parts) if parts is not None else _jinja(sandbox, tree))
     template.roots = roots
     template.refs = frozenset(_fixed_refs(tree, roots))
+    for root, key in sorted(template.refs):
+        known = scope[root]
+        if known is not None and key not in known:
+            instead = did_you_mean(key, sorted(known), "known: " + (", ".join(sorted(known)[:8]) or "none"))
+            raise BadValue(f"{root} has no {key!r}", instead, needle=key)
     return template
 
 

@@ -34,18 +34,15 @@ class ImageChecker:
 
     async def check(self, image: Image, task: Task) -> Finding:
         """Return what may be wrong with an image."""
-        flags = _header_flags(image, task)
-        if BLANK in flags or not _may_need_pixels(image, task):
-            return Finding(flags)
-        return await asyncio.to_thread(self._with_pixels, image, task, flags)
+        if _may_need_pixels(image, task):
+            return await asyncio.to_thread(self.check_now, image, task)
+        return Finding(_header_flags(image, task))
 
     def check_now(self, image: Image, task: Task) -> Finding:
         """Return the same, in a thread that may block."""
-        flags = _header_flags(image, task)
-        return Finding(flags) if BLANK in flags else self._with_pixels(image, task, flags)
-
-    def _with_pixels(self, image: Image, task: Task, flags: dict[str, str]) -> Finding:
-        names, header = task.checks.names, _header(image)
+        names, header, flags = task.checks.names, _header(image), _header_flags(image, task)
+        if BLANK in flags:
+            return Finding(flags)
         given = _like_input(header, task)
         if not (given is not None or TWIN in names or (BLANK in names and checks.may_be_blank(header))):
             return Finding(flags)

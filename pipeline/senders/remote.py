@@ -5,7 +5,7 @@ A worker is an actor of Ray. Nothing but small records passes between it and the
 they were never sent. The key comes from its own environment and is in no message.
 
 When a worker dies, what it had been given is looked for in the output by its attempt number; what is not there is
-unknown. Nothing is given to it again before a call of `ready` has come back.
+unknown. Nothing is given to it again before a call of `ready` has returned.
 """
 
 import asyncio
@@ -29,9 +29,21 @@ from pipeline.senders.local import STOPPED
 if TYPE_CHECKING:  # a worker runs no engine
     from pipeline.engine.attempt import AttemptSender
 
-MOST_BYTES: Final = 64 * 1024  # of one result; a worker that sends more is not believed
+MOST_BYTES: Final = 64 * 1024  # of one result; a larger answer is an error
 NOT_READY: Final = b""  # instead of a result: nothing was sent
 LONG: Final = 2000  # characters of a reason or a note in a result that would be too large
+PATIENCE_S: Final = 60.0  # for the first worker
+AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
+GRACE_S: Final = 1.5  # of the 2 s that a second signal leaves
+LOST: Final = Failure(
+    fault=Fault.SILENCE,
+    billed=Billed.MAYBE,
+    reason="its worker died while this request was in flight",
+    code="worker_lost",
+)
+NOBODY: Final = Failure(
+    fault=Fault.UNREACHABLE, billed=Billed.NO, reason="no worker was there to send it", code="no_worker"
+)
 _KINDS: Final[dict[bytes, type[Artifact] | type[Failure]]] = {b"A": Artifact, b"F": Failure}
 
 
@@ -117,20 +129,16 @@ class Sender:
             self._sender.abandon()
 
 
-PATIENCE_S: Final = 60.0  # for the first worker
-
-AGAIN_S: Final = 0.5  # between two calls to a worker that is not there yet
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Worker:
     """One sender process, and those that replace it. Attempts are given to it between `ready` and `lose`.
 
-    The generation tells one process from the next: an error of a dead one that is heard late takes nothing from the
+    The generation tells one process from the next: an error of a dead one that arrives late takes nothing from the
     one that came after.
     """
 
     number: int  # from 1
+    actor: Any = None  # of Ray: a `Sender`, whichever process has it now
     node: str = ""  # where its present process is
     generation: int = 0
     is_ready: bool = False
@@ -144,7 +152,7 @@ class Worker:
 class Dispatch:
     """Which worker of a run gets the next attempt: decisions only, no Ray, no clock."""
 
-    workers: Sequence[Worker]
+    workers: Sequence[Worker] = ()
     lost: int = 0  # processes that died, each counted once
 
     def __repr__(self) -> str:
@@ -167,7 +175,7 @@ class Dispatch:
         worker.is_ready = True
 
     def lose(self, worker: Worker, generation: int) -> bool:
-        """Give a process of a worker nothing more, because it died; say whether this is heard for the first time."""
+        """Give a process of a worker nothing more, because it died; say whether this is the first report of it."""
         if worker.generation != generation or not worker.is_ready:
             return False
         worker.is_ready = False
@@ -177,12 +185,11 @@ class Dispatch:
 
 @dataclass(slots=True, kw_only=True)
 class Cluster:
-    """A joined cluster and the actors of one run, each of which has proved that it can send."""
+    """A joined cluster and the workers of one run, each of which has proved that it can send."""
 
     address: str
     death: type[Exception]  # what a call raises whose process died
-    actors: "list[Any]" = field(default_factory=list)  # of `senders.worker.Sender`
-    dispatch: Dispatch = field(default_factory=lambda: Dispatch(workers=()))
+    dispatch: Dispatch = field(default_factory=Dispatch)
     reports: list[Report] = field(default_factory=list)
 
 
@@ -198,18 +205,6 @@ def refuse_unfit(reports: Collection[Report]) -> None:
             texts.append(f"{where}it has {'; '.join(other)}; install the same versions everywhere")
     if texts:
         raise InputError("\n".join(dict.fromkeys(texts)))
-
-
-GRACE_S: Final = 1.5  # of the 2 s that a second signal leaves
-LOST: Final = Failure(
-    fault=Fault.SILENCE,
-    billed=Billed.MAYBE,
-    reason="its worker died while this request was in flight",
-    code="worker_lost",
-)
-NOBODY: Final = Failure(
-    fault=Fault.UNREACHABLE, billed=Billed.NO, reason="no worker was there to send it", code="no_worker"
-)
 
 
 class Outputs(Protocol):
@@ -241,7 +236,6 @@ class ClusterSender:
     ) -> None:
         self.dispatch = cluster.dispatch
         self._death = cluster.death
-        self._actors = dict(zip(self.dispatch.workers, cluster.actors, strict=True))
         self._outputs = outputs
         self._unknown: dict[str, list[Attempt]] = {}  # by task, given up in this run
         self._listen = listen
@@ -288,15 +282,15 @@ class ClusterSender:
         if self._is_abandoned:
             return
         self._is_abandoned = True
-        for worker, actor in self._actors.items():
+        for worker in self.dispatch.workers:
             if worker.is_ready:
-                actor.abandon.remote()
+                worker.actor.abandon.remote()
         moment = asyncio.get_running_loop().time() + GRACE_S
         for wait in self._waits:
             wait.reschedule(moment)
 
     async def _worker(self) -> Worker | None:
-        """Return the least loaded worker; None when there was none for `patience_s`, and the run is told to stop."""
+        """Return the least loaded worker; None when there was none for `patience_s`, and the run stops."""
         while (worker := self.dispatch.pick()) is None:
             try:
                 async with self._waiting(self._patience_s):
@@ -323,7 +317,7 @@ class ClusterSender:
         """Return a worker's record; None: it died, or is not waited for any longer."""
         try:
             async with self._waiting(None):
-                data: bytes = await self._actors[worker].send.remote(attempt)
+                data: bytes = await worker.actor.send.remote(attempt)
                 return data
         except (self._death, TimeoutError):
             return None
@@ -336,10 +330,9 @@ class ClusterSender:
 
     async def keep(self, worker: Worker, order: object) -> None:
         """Open a worker, wait for its death, and again: for as long as the run lasts."""
-        actor = self._actors[worker]
         while True:
             try:
-                report: Report = await actor.ready.remote(order)
+                report: Report = await worker.actor.ready.remote(order)
                 refuse_unfit([report])
             except self._death:
                 await asyncio.sleep(AGAIN_S)
@@ -351,7 +344,7 @@ class ClusterSender:
             self._is_any_ready.set()
             self._listen(WorkerChanged(worker=str(worker), is_lost=False, in_flight=0))
             with suppress(self._death):
-                await actor.watch.remote()
+                await worker.actor.watch.remote()
             self._lose(worker, worker.generation, in_flight=len(worker.in_flight))
 
 

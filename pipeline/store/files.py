@@ -263,16 +263,12 @@ class Tree:
         self.disk = disk
         self._warn = warn
         self._dir_mode = dir_mode
-        self._fd = disk.open_dir(root)
+        self.fd = disk.open_dir(root)
         self._durable: set[str] = set()  # directories whose entry was synced by this process
         self._is_sync_noted = False
 
     def __repr__(self) -> str:
         return f"<Tree {self.root}, {len(self._durable)} directories known durable>"
-
-    @property
-    def fd(self) -> int:
-        return self._fd
 
     @contextmanager
     def directory(self, relative: str, *, create: bool = False) -> Iterator[int]:
@@ -280,7 +276,7 @@ class Tree:
 
         Raises OSError: ENOTDIR or ELOOP where a component is a symbolic link or a file.
         """
-        fd = self._fd
+        fd = self.fd
         try:
             path = ""
             for part in components(relative):
@@ -305,7 +301,7 @@ class Tree:
             yield fd, name
 
     def _leave(self, fd: int) -> None:
-        if fd != self._fd:
+        if fd != self.fd:
             self.disk.close(fd)
 
     def _enter(self, fd: int, part: str, *, create: bool) -> tuple[int, bool]:
@@ -331,11 +327,16 @@ class Tree:
 
     def free_bytes(self) -> int:
         """Return what this user may still write here."""
-        status = self.disk.statvfs(self._fd)
+        status = self.disk.statvfs(self.fd)
         return status.f_bavail * status.f_frsize
 
     def close(self) -> None:
-        self.disk.close(self._fd)
+        self.disk.close(self.fd)
+
+
+def join(folder: str, name: str) -> str:
+    """Return the relative path of a file; the folder may be the root, ""."""
+    return f"{folder}/{name}" if folder else name
 
 
 def components(relative: str) -> tuple[str, ...]:
@@ -385,16 +386,16 @@ class DiskReserve:
         if self._size_bytes == 0:
             return
         size_bytes = min(self._size_bytes, self._state.free_bytes() // SHARE)
+        if size_bytes < LEAST_RESERVE_BYTES:
+            warn(f"{self._state.root} is nearly full: no room for the disk reserve")
+            return
         try:
-            if size_bytes >= LEAST_RESERVE_BYTES:
-                self._allocate(disk, size_bytes)
-                self._is_held, self._size_bytes = True, size_bytes
+            self._allocate(disk, size_bytes)
         except OSError as error:
             self._remove()
             warn(f"no disk reserve in {self._state.root} ({error.strerror}); free space is watched without it")
         else:
-            if not self._is_held:
-                warn(f"{self._state.root} is nearly full: no room for the disk reserve")
+            self._is_held, self._size_bytes = True, size_bytes
 
     def share(self) -> None:
         """Give up, when it comes to that, the blocks that another process holds in this directory."""

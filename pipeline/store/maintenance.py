@@ -3,12 +3,12 @@
 Nothing is sent and nothing is replaced; each order is durable when it returns.
 """
 
-import dataclasses
 import hashlib
 import re
 import sqlite3
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -25,11 +25,11 @@ from pipeline.store.marks import rename_marks
 from pipeline.store.parts import Recovery, Salvager, attempt_record_of, kept_by
 from pipeline.store.rejected import Rejected
 from pipeline.store.resources import StoreResources
-from pipeline.store.writer import superseded_files
+from pipeline.store.writer import FOLDER, SUPERSEDED_NAME
 from pipeline.text import name_key
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Superseded:
     """An image that a newer one has replaced."""
 
@@ -41,10 +41,13 @@ class Superseded:
 
 def superseded_images(place: Path | BucketUrl, state_dir: Path, *, ledger_id: str | None) -> Iterator[Superseded]:
     """Yield the images of one ledger that were replaced. Raises InputError, BucketError: the bucket."""
-    for attempt, path in superseded_files(state_dir):
+    folder = state_dir / FOLDER
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        match = SUPERSEDED_NAME.fullmatch(path.name)
         status = path.lstat()
-        at = datetime.fromtimestamp(status.st_mtime, UTC)
-        yield Superseded(location=str(path), attempt=attempt, size_bytes=status.st_size, at=at)
+        if match is not None and stat.S_ISREG(status.st_mode):
+            at = datetime.fromtimestamp(status.st_mtime, UTC)
+            yield Superseded(location=str(path), attempt=int(match[1]), size_bytes=status.st_size, at=at)
     if isinstance(place, BucketUrl) and ledger_id is not None:
         bucket = open_bucket(place).below(SUPERSEDED.strip("/"))
         for each in bucket.listing():
@@ -66,14 +69,10 @@ def _known(connection: sqlite3.Connection, manifest: str, task_id: str) -> Known
 def _described(artifact: Artifact, data: bytes, mtime_ns: int) -> Artifact:
     """Return what stands under an image's name now; what is no image we can read keeps the old kind and size."""
     try:
-        image = describe(data)
+        return rows.artifact(describe(data), artifact.path, mtime_ns)
     except NotAnImageError:
-        found = dataclasses.replace(artifact, sha256=hashlib.sha256(data).hexdigest())
-    else:
-        found = dataclasses.replace(
-            artifact, sha256=image.sha256, mime=image.mime, width=image.width, height=image.height
-        )
-    return dataclasses.replace(found, size_bytes=len(data), mtime_ns=mtime_ns)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return replace(artifact, sha256=sha256, size_bytes=len(data), mtime_ns=mtime_ns)
 
 
 SAID_BILLED: Final = "billed, as the provider said, and nothing was received"
@@ -175,7 +174,7 @@ class Maintenance:
             )
             for former, task in renamed
         ]
-        taken_over = self._ledger.run(lambda c: sum(rows.take_over(c, row, record) for row, record in orders))
+        taken_over = self._ledger.run(lambda c: sum(_take_over(c, row, record) for row, record in orders))
         rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
         return taken_over
 
@@ -225,7 +224,7 @@ class Maintenance:
         if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        Salvager(self._resources, recovery=recovery).settle(record, image, kept)
+        Salvager(self._resources, recovery=recovery).salvage(record, image, kept)
         return recovery
 
     def _artifact(self, task_id: str) -> Artifact | None:
@@ -237,3 +236,17 @@ class Maintenance:
 
     def _change(self, name: str, values: rows.Row) -> int:
         return self._ledger.run(lambda c: c.execute(query(name), values).rowcount)
+
+
+def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bool:
+    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
+    former = {"manifest": row["manifest"], "id": row["former"]}
+    if connection.execute(query("key_of_task"), former).fetchone() is None:
+        return False
+    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
+        connection.execute(query(name), row)
+    found = connection.execute(query("rename_task"), row).fetchone()
+    if found is None:
+        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
+    rows.remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    return True

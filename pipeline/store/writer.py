@@ -8,14 +8,12 @@ one thread from end to end, so that cancelling the caller stops nothing.
 import contextlib
 import errno
 import itertools
-import os
 import re
 import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 from pipeline.errors import ClosedFolder, Conflict, StorageError
@@ -30,6 +28,7 @@ from pipeline.store.files import (
     Tree,
     closed_folder,
     is_same_file,
+    join,
     link_or_rename,
     read_all,
     sha256_of,
@@ -42,18 +41,7 @@ from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder
 
 FOLDER: Final = "superseded"
-_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
-
-
-def superseded_files(state_dir: Path) -> list[tuple[int, Path]]:
-    """Return the superseded images of a state directory, plain files only, with the attempt that made each."""
-    try:
-        with os.scandir(state_dir / FOLDER) as entries:
-            names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    found = ((_NAME.fullmatch(name), state_dir / FOLDER / name) for name in sorted(names))
-    return [(int(match[1]), path) for match, path in found if match is not None]
+SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
 
 
 def is_plain_file(outputs: Tree, path: str) -> bool:
@@ -74,7 +62,7 @@ def has_hash(outputs: Tree, artifact: Artifact) -> bool:
 def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name: str | None = None) -> str:
     """Move an image out of the way; return `superseded/<attempt>-<name>` (None: the name it has).
 
-    Durable there before it leaves here, so that no power loss takes both. Raises OSError.
+    Durable there before it is removed here, so that no power loss takes both. Raises OSError.
     """
     with outputs.at(path) as (source, old_name), state.directory(FOLDER, create=True) as target:
         for new_name in superseded_names(name or old_name, maker):
@@ -144,8 +132,7 @@ class Delivery:
 
     @property
     def part_path(self) -> str:
-        folder, _ = split(self.path)
-        return f"{folder}/{self.part}" if folder else self.part
+        return join(split(self.path)[0], self.part)
 
 
 def part_name(ledger_id: str, attempt: int, sha256: str) -> str:
@@ -345,7 +332,7 @@ class Writer:
 
 
 class ReadWriteLock:
-    """Who waits to be alone goes before those who would join the many."""
+    """A lock for a resource that can be written in a shared or exclusive way; exclusive waiters have precedence."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

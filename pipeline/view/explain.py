@@ -224,7 +224,7 @@ def _lines(image: Explanation) -> Iterator[tuple[str, str]]:
     if image.recorded_path is not None and image.standing in (FileState.COPY, FileState.SUPERSEDED):
         yield "now", image.recorded_path
     if image.is_signed:
-        yield "signature", "C2PA, by who made the image; a conversion or an edit loses it"
+        yield "signature", "C2PA, by the maker of the image; a conversion or an edit removes it"
     yield "task", image.task
     yield "manifest", image.manifest
     if image.request is not None:

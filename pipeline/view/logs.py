@@ -76,14 +76,14 @@ def line(event: Event, is_play_money: bool) -> Line:
         case RunStarted():
             return "run_started", resume_line(event), as_json(event)
         case StagePlanned():
-            text = f"the jobs behind these are planned: {event.due:,} of {event.total:,} tasks are due in all"
+            text = f"the next jobs are planned: {event.due:,} of {event.total:,} tasks are due in total"
             return "stage_planned", text, as_json(event)
         case AttemptStarted():
             return "attempt_started", f"{event.task_id}: attempt {event.number} sent", as_json(event)
         case AttemptEnded():
             return _attempt_ended(event)
         case RetryScheduled():
-            text = f"{event.task_id}: again in {duration(event.wait_s)} ({event.reason})"
+            text = f"{event.task_id}: retry in {duration(event.wait_s)} ({event.reason})"
             return "retry_scheduled", text, as_json(event) | {"wait_s": round(event.wait_s, 3)}
         case TaskEnded():
             return _task_ended(event, is_play_money)
@@ -123,7 +123,7 @@ def resume_line(event: RunStarted) -> str:
 
 def _attempt_ended(event: AttemptEnded) -> Line:
     took = duration(event.seconds)
-    end = f"brought an image in {took}" if event.fault is None else f"failed after {took}: {event.reason}"
+    end = f"received an image after {took}" if event.fault is None else f"failed after {took}: {event.reason}"
     fields = as_json(event, "task_id", "attempt", "number", "fault", "status", "request_id") | {
         "seconds": round(event.seconds, 3),
         "price_usd": usd(event.cost_microusd),

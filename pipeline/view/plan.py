@@ -136,7 +136,7 @@ def plan_sentence(bill: PlanBill) -> str:
 def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
     """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
 
-    What is asked for twice is paid for twice, so it has a line of its own.
+    Duplicates are paid for twice, so they have a line of their own.
     """
     columns = (("job", False), ("why", False), ("tasks", True), ("price", True))
     table = table_of(*columns, padding=0 if is_narrow else (0, 1), show_footer=True, footer_style="bold")
@@ -154,7 +154,7 @@ def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
         _add_rows(table, "all jobs", _sums(bill.lines), bill)
     if bill.alike:
         table.add_section()
-        table.add_row("of these", "asked twice", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
+        table.add_row("of these", "duplicates", f"{bill.alike:,}", _price(bill.alike_microusd, bill))
     return table
 
 

@@ -42,7 +42,7 @@ _SPINNER: Final = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 def halt_text(event: Halted) -> str:
     """Say why a run stops, and what a second signal does."""
     is_signal = event.exit in (Exit.INTERRUPTED, Exit.TERMINATED)
-    return f"{event.reason}; once more to stop waiting" if is_signal else event.reason
+    return f"{event.reason}; a second signal stops waiting" if is_signal else event.reason
 
 
 class ProgressCounts:

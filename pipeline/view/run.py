@@ -51,7 +51,7 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     if summary.overrun_microusd:
         over = money(summary.overrun_microusd, summary.is_play_money)
         lines.append(
-            f"Answers cost {over} more than was reserved for them; that is counted, and what follows is reserved so."
+            f"Answers cost {over} more than was reserved for them; that is counted, and later requests reserve as much."
         )
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
@@ -74,7 +74,7 @@ def _first_line(summary: RunSummary) -> str:
         return f"Nothing to do: all {count(summary.total, 'image')} exist already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
     is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
-    verb = "Done" if is_well else "Finished with losses" if is_over else "Not finished"
+    verb = "Done" if is_well else "Finished with failures" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
     text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
@@ -90,13 +90,13 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     run = f"imgpipe run {manifest}"
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
-        (summary.failed, "failed", f"fix them, or ask again: imgpipe retry {manifest} --failed"),
-        (summary.refused, "refused", f"reword the prompts, or ask again: imgpipe retry {manifest} --refused"),
-        (summary.unknown, "unknown", f"maybe billed{price}; ask again: imgpipe retry {manifest} --unknown"),
+        (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
+        (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
+        (summary.unknown, "unknown", f"maybe billed{price}; retry: imgpipe retry {manifest} --unknown"),
         (
             summary.conflict,
             "conflict",
-            f"move the files in the way; or, if they are its images, take them over: imgpipe rebuild {whole}",
+            f"move the files in the way; or, if they are these tasks' images, record them: imgpipe rebuild {whole}",
         ),
         (
             summary.missing,

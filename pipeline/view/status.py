@@ -84,8 +84,8 @@ def _running_json(going: "RunSnapshot") -> dict[str, object]:
 
 
 def running_sentence(going: "RunSnapshot") -> str:
-    """Return `Run 3 is going: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
-    text = f"Run {going.run} is going: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
+    """Return `Run 3 is in progress: 8 in flight, 120 images so far at 2.1 a second, 380 to go, about 3 min.`"""
+    text = f"Run {going.run} is in progress: {going.in_flight:,} in flight, {count(going.images, 'image')} so far"
     text += f" at {going.per_s:.2g} a second" if going.per_s else ""
     if going.workers:
         text += f", by {count(going.workers, 'worker')}"
@@ -121,7 +121,7 @@ def show_status(status: Status, console: "Console") -> None:
         say(f"hold: {visible(hold)}", console)
     if status.not_before is not None:
         command = f"`imgpipe run {status.command} --now`"
-        show_line(f"Nothing is sent before {status.not_before}; {command} sends all the same.", console)
+        show_line(f"Nothing is sent before {status.not_before}; {command} sends anyway.", console)
 
 
 def status_sentence(status: Status) -> str:
@@ -134,7 +134,7 @@ def status_sentence(status: Status) -> str:
     others |= {f"still to come ({reason})": number for reason, number in status.to_come.items()}
     rest = ", ".join(f"{n:,} {name}" for name, n in others.items() if n)
     if total == 0:
-        return "All images were removed and are not wanted." if absent else "No task is selected."
+        return "All images were removed, and that was accepted." if absent else "No task is selected."
     if not rest:
         return "The image is there." if total == 1 else f"All {total:,} images are there."
     return f"{there:,} of {count(total, 'image')} {'is' if there == 1 else 'are'} there; {rest}."
@@ -142,7 +142,7 @@ def status_sentence(status: Status) -> str:
 
 def _notes(status: Status) -> Iterator[str]:
     if status.doubt is not None:
-        yield f"careful: {status.doubt}"
+        yield f"warning: {status.doubt}"
     yield from exceeded_lines(status.exceeded, is_play_money=status.is_play_money)
     if status.missing:
         what = f"missing: {count(status.missing, 'image')} gone or changed since"
@@ -151,15 +151,15 @@ def _notes(status: Status) -> Iterator[str]:
         yield f"{what}; put them back, {accept}, or buy them again with `{run} --repair`"
     for name, number in status.flags.items():
         what = f"flagged {name}: {count(number, 'image')}; look at them: imgpipe judge {visible(status.command)}"
-        yield f"{what}, or make them anew: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
+        yield f"{what}, or replace them: imgpipe redo {visible(status.command)} --flagged --select flag:{name}"
     if edited := status.edits.get(Edit.EDITED):
         yield f"edited: {count(edited, 'image')} changed by a person and accepted; only --force replaces them"
     if absent := status.edits.get(Edit.ABSENT):
-        what = f"absent: {count(absent, 'image')} removed and accepted; asked again by"
+        what = f"absent: {count(absent, 'image')} removed and accepted; to buy one again"
         yield f"{what}: imgpipe retry {visible(status.command)} ID"
     if status.orphaned:
         what = f"orphaned: {count(status.orphaned, 'task')} no longer in the manifest"
-        yield f"{what}; what they made is left where it is"
+        yield f"{what}; their images stay where they are"
 
 
 def show_tasks(tasks: Iterable[StatusTask], console: "Console", *, is_play_money: bool) -> None:

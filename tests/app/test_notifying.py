@@ -48,7 +48,7 @@ def test_a_run_with_losses_pings_fail(imgpipe: Imgpipe, listener: Listener) -> N
     assert "/ping/fail" in listener.paths
     (body,) = listener.bodies("/hook")
     assert body["run"]["exit"] == 3
-    assert f"ask again: imgpipe retry {manifest} --refused" in body["text"], "a command that can be pasted"
+    assert f"retry: imgpipe retry {manifest} --refused" in body["text"], "a command that can be pasted"
 
 
 def test_an_error_before_anything_is_sent_is_told_too(imgpipe: Imgpipe, listener: Listener) -> None:

@@ -81,7 +81,7 @@ def test_status_beside_a_run_is_of_one_moment(imgpipe: Imgpipe, going: Path) -> 
     found = imgpipe("status", going, "--json").json
     assert {state: number for state, number in found["tasks"].items() if number} == {"done": 5, "pending": 2}
     assert (found["unknown"], found["running"]["in_flight"], found["running"]["left"]) == ([], 1, 2)
-    assert "is going: 1 in flight, 1 image so far" in imgpipe("status", going).out
+    assert "is in progress: 1 in flight, 1 image so far" in imgpipe("status", going).out
     lines = imgpipe("status", going, "--tasks").out
     assert not [state for state in (TaskState.CONFLICT, TaskState.UNKNOWN) if f"\n{state.value} " in lines]
 

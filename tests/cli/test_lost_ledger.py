@@ -26,7 +26,7 @@ def test_a_rebuild_after_the_new_ledger_has_begun_says_so_as_well(imgpipe: Imgpi
     shutil.rmtree(imgpipe.state)
     imgpipe("run", path, "-q")
     rebuilt = imgpipe("rebuild", path)
-    assert "2 images taken over" in rebuilt.err
+    assert "2 images recorded" in rebuilt.err
     assert "MORE MAY HAVE BEEN SPENT" in rebuilt.err
     quiet = imgpipe("run", path, "-q")
     assert (quiet.exit, DOUBT in quiet.err) == (0, True)

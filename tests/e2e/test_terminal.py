@@ -129,7 +129,7 @@ def test_P10_ctrl_c_ends_with_130_and_says_how_to_go_on(terminals: Terminals, tm
     lines = terminal.screen.text.splitlines()
     assert any(re.match(r"\d+ pending: the same command continues\.$", line) for line in lines)
     assert "Stopped early: SIGINT (Ctrl-C)" in lines
-    assert "once more to stop waiting" in terminal.screen.text
+    assert "a second signal stops waiting" in terminal.screen.text
     assert len([line for line in lines if "━" in line]) == 1
 
 
@@ -137,7 +137,7 @@ def test_P10_ctrl_c_twice_leaves_at_once(terminals: Terminals, tmp_path: Path) -
     terminal = terminals("run", manifest(tmp_path, "picture: tiny\nlatency: 60s\n"), is_started=True)
     terminal.until(lambda raw: "1 of 1" in raw)
     terminal.press("\x03")
-    terminal.until(lambda raw: "once more to stop waiting" in raw)
+    terminal.until(lambda raw: "a second signal stops waiting" in raw)
     terminal.press("\x03")
     assert terminal.end(timeout=10) == 130
     assert "1 unknown: maybe billed, up to play $0.049" in terminal.screen.text.replace("\n  ", " ")
@@ -166,8 +166,8 @@ def test_a_pipe_gets_plain_lines(forked: Forked, tmp_path: Path) -> None:
     assert "\x1b" not in done.stderr
     first, *_, summary, refused, last = done.stderr.splitlines()
     assert first == f"resume: 0 done, {ROWS} to do, at most play $3.4274"
-    assert summary.startswith("Finished with losses: 13 images")
-    assert refused.startswith("1 refused: reword the prompts, or ask again: imgpipe retry ")
+    assert summary.startswith("Finished with failures: 13 images")
+    assert refused.startswith("1 refused: reword the prompts, or retry: imgpipe retry ")
     assert last.startswith("The images are in ")
     assert f"progress: {ROWS}/{ROWS}" in done.stderr
 

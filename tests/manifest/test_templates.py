@@ -23,7 +23,7 @@ CONTEXT = {
 
 
 def render(source: str) -> str:
-    return compile_template(Sandbox(), source, names=CONTEXT).render(CONTEXT)
+    return compile_template(Sandbox(), source, dict.fromkeys(CONTEXT)).render(CONTEXT)
 
 
 @pytest.mark.parametrize(

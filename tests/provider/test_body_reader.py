@@ -3,16 +3,20 @@
 import asyncio
 import gzip
 import random
+import re
 import socket
 import ssl
 import struct
+import threading
 import time
 
 import pytest
 import trustme
+import uvloop
 
 from pipeline.model import Billed, Failure, Fault, Reply
-from pipeline.provider.connections import TURN_BYTES, WORTH_IT_BYTES, BodyReader
+from pipeline.provider.byte_budget import CONNECTION_BYTES
+from pipeline.provider.connections import CHUNK_BYTES, READ_BYTES, WORTH_IT_BYTES, BodyReader, ReadLimit
 from pipeline.provider.transport import PATIENCE
 
 SIZE = 3_000_000
@@ -38,7 +42,7 @@ def is_straight(reply: Reply) -> bool:
         pytest.param([len(HEAD % SIZE)], id="after-the-head"),
         pytest.param([len(HEAD % SIZE) + 1, SIZE], id="after-a-byte-and-before-the-end"),
         pytest.param(list(range(1000, SIZE, 70_001)), id="in-many"),
-        pytest.param([TURN_BYTES, 2 * TURN_BYTES, 5 * TURN_BYTES], id="in-turns"),
+        pytest.param([CHUNK_BYTES, 2 * CHUNK_BYTES, 5 * CHUNK_BYTES], id="in-turns"),
     ],
 )
 async def test_a_large_body_arrives_as_it_was_sent(liar, make_client, task, cuts):
@@ -189,7 +193,9 @@ async def test_a_large_body_over_tls_arrives_as_it_was_sent(serve, make_client, 
 
 
 class FakeTransport:
-    """What a transport is asked by an intake."""
+    """What a transport is asked by a reader."""
+
+    is_paused = False
 
     def set_protocol(self, protocol: object) -> None:
         self.protocol = protocol
@@ -197,15 +203,24 @@ class FakeTransport:
     def pause_reading(self) -> None:
         self.is_paused = True
 
+    def resume_reading(self) -> None:
+        self.is_paused = False
+
+    def is_closing(self) -> bool:
+        return False
+
 
 class FakeHandler:
     transport = None
+
+    def __init__(self) -> None:
+        self.limit = ReadLimit()
 
 
 async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
     """The deadline ends the wait in one turn of the loop, and the last bytes are read in the same."""
     reader = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 100)
-    reader.begin([b"x" * 60])
+    reader.put([b"x" * 60])
     reading = asyncio.create_task(reader.read())
     await asyncio.sleep(0)
     reading.cancel()
@@ -219,9 +234,9 @@ async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
 
 async def test_what_tls_has_deciphered_is_taken_whole():
     """uvloop asks once for all it has, and may not ask again when the connection ends then."""
-    reader = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * TURN_BYTES)
-    assert len(reader.get_buffer(-1)) == TURN_BYTES
-    assert len(reader.get_buffer(TURN_BYTES + 256)) == TURN_BYTES + 256
+    reader = BodyReader(asyncio.StreamReader(), FakeHandler(), FakeTransport(), 4 * CHUNK_BYTES)
+    assert len(reader.get_buffer(-1)) == CHUNK_BYTES
+    assert len(reader.get_buffer(CHUNK_BYTES + 256)) == CHUNK_BYTES + 256
 
 
 async def test_P2_an_answer_whose_last_bytes_come_with_the_deadline_is_kept(make_client, task):
@@ -254,3 +269,61 @@ def finish(peer: socket.socket) -> None:
     peer.sendall(BODY[-40:])
     peer.close()
     time.sleep(0.05)  # until it has arrived
+
+
+async def test_bodies_bring_only_so_much_in_one_iteration_of_the_event_loop_and_the_first_goes_on_first():
+    limit, transports = ReadLimit(), [FakeTransport() for _ in range(12)]
+    for body, transport in reversed(list(enumerate(transports))):
+        limit.count(READ_BYTES // 4, body, transport)
+    paused = [[transport.is_paused for transport in transports]]
+    for _ in range(2):
+        await asyncio.sleep(0)
+        paused.append([transport.is_paused for transport in transports])
+    assert paused == [[True] * 8 + [False] * 4, [False] * 4 + [True] * 4 + [False] * 4, [False] * 12]
+
+
+class Closing:
+    """A server with TLS, in threads: it sends an answer of the size that the prompt names, and closes at once."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"https://127.0.0.1:{self.listener.getsockname()[1]}"
+        self.closed = 0
+
+    def serve(self, answers: int) -> None:
+        for _ in range(answers):
+            with self.context.wrap_socket(self.listener.accept()[0], server_side=True) as peer:
+                received = b""
+                while b"IMAGE" not in received:
+                    received += peer.recv(65536)
+                size = int(re.search(rb'"text":"(\d+)"', received)[1])
+                peer.sendall(HEAD % size + BODY[:size])
+            self.closed += 1
+
+
+@pytest.mark.parametrize("loop_factory", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
+@pytest.mark.parametrize("size", [250_000, 400_000, 700_000, 1_400_000])
+def test_P2_an_answer_that_waits_for_room_is_whole_though_the_server_has_closed(
+    make_client, make_task, loop_factory, size
+):
+    authority, server, trusting = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    authority.configure_trust(trusting)
+    closing = Closing(server)
+
+    async def ask() -> bytes:
+        async with make_client(closing.url, tls=trusting, memory_bytes=1, concurrency=1) as client:
+            first = await client.send(make_task(prompt=str(SIZE)))  # takes all the room there is
+            client._budget.limit_bytes = client._budget.used_bytes + CONNECTION_BYTES + 200_000  # for a request
+            asking = asyncio.create_task(client.send(make_task(prompt=str(size))))
+            while closing.closed < 2 or not client._budget.unread_bytes:
+                await asyncio.sleep(0)
+            for _ in range(50):  # iterations in which the end is seen
+                await asyncio.sleep(0)
+            first.hold.release()
+            return (await asking).body
+
+    threading.Thread(target=closing.serve, args=(2,), daemon=True).start()
+    with closing.listener, asyncio.Runner(loop_factory=loop_factory) as runner:
+        assert runner.run(ask()) == BODY[:size]

@@ -127,6 +127,29 @@ async def test_a_cancelled_wait_leaves_no_trace():
     assert repr(budget) == "<ByteBudget 0 of 10 bytes, 0 growing>"
 
 
+async def test_those_who_wait_go_on_in_their_order_as_far_as_there_is_room():
+    budget, done = ByteBudget(100), []
+
+    async def ask(name, size):
+        with budget.share() as share:
+            await share.hold(size)
+            done.append(name)
+            await settle()
+            share.shrink(size)
+
+    with budget.share() as first:
+        await first.hold(100)
+        async with asyncio.TaskGroup() as group:
+            asking = [group.create_task(ask(name, size)) for name, size in [("a", 60), ("b", 70), ("c", 10)]]
+            await settle()
+            first.shrink(90)
+            await settle()
+            assert done == ["a"]  # room for c, but b was before it
+            first.shrink(10)
+            asking[1].cancel()
+    assert (done, budget.used_bytes) == (["a", "c"], 0)
+
+
 async def test_an_answer_that_waits_for_room_holds_back_requests_and_no_answers():
     budget = ByteBudget(UNREAD_BYTES + 100)
     with budget.share() as old, budget.share() as young, budget.share() as third:

@@ -122,10 +122,8 @@ class Bench:
 
     @asynccontextmanager
     async def sender(self, patience_s: float = 60.0) -> AsyncIterator[ClusterSender]:
-        workers = [Worker(number=n + 1) for n in range(len(self.actors))]
-        joined = Cluster(
-            address="local", death=DeathError, actors=list(self.actors), dispatch=Dispatch(workers=workers)
-        )
+        workers = [Worker(number=n, actor=actor) for n, actor in enumerate(self.actors, 1)]
+        joined = Cluster(address="local", death=DeathError, dispatch=Dispatch(workers=workers))
         sender = ClusterSender(joined, outputs=self, listen=self.heard.append, patience_s=patience_s)
         sender.halt = lambda code, reason: self.halts.append((code, reason))
         async with opened(sender, None):

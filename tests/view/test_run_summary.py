@@ -54,14 +54,14 @@ def test_paragraph_shows_play_money_as_such(summary) -> None:
 @pytest.mark.parametrize(
     ("changes", "advice"),
     [
-        ({"failed": 3}, "3 failed: fix them, or ask again: imgpipe retry x.yaml --failed."),
+        ({"failed": 3}, "3 failed: fix the cause, or retry: imgpipe retry x.yaml --failed."),
         ({"refused": 2}, "imgpipe retry x.yaml --refused"),
         (
             {"unknown": 1, "unknown_microusd": 39_000},
-            "up to $0.039; ask again: imgpipe retry x.yaml --unknown",
+            "up to $0.039; retry: imgpipe retry x.yaml --unknown",
         ),
-        ({"unknown": 1}, "1 unknown: maybe billed; ask again"),  # by an earlier run: what it cost is not of this one
-        ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are its images, take them over: imgpipe"),
+        ({"unknown": 1}, "1 unknown: maybe billed; retry"),  # by an earlier run: what it cost is not of this one
+        ({"conflict": 1}, "1 conflict: move the files in the way; or, if they are these tasks' images, record them"),
         (
             {"missing": 2},
             "2 missing or changed since: put the files back, accept that (imgpipe run x.yaml --accept edited,absent)",

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from pipeline.view.console import say, wrapped
 
-TEXT = "2 refused: reword the prompts, or ask again: imgpipe retry /srv/shop/jobs/many.yaml --refused."
+TEXT = "2 refused: reword the prompts, or retry: imgpipe retry /srv/shop/jobs/many.yaml --refused."
 
 
 def test_words_stay_whole() -> None:
-    assert wrapped("Finished with losses: 22 images in 5.8 s", 24).splitlines() == [
-        "Finished with losses: 22",
+    assert wrapped("Finished with failures: 22 images in 5.8 s", 26).splitlines() == [
+        "Finished with failures: 22",
         "  images in 5.8 s",
     ]
 

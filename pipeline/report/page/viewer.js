@@ -185,7 +185,7 @@ function fillFacts(index) {
     ["Tags", cell("tags", index).join(", ")],
     ["Size", cell("width", index) ? `${cell("width", index)} × ${cell("height", index)}` : ""],
     ["File", cell("bytes", index) ? `${bytes(cell("bytes", index))} · ${(cell("mime", index) ?? "").replace("image/", "")}` : ""],
-    ["Signature", cell("signed", index) ? "C2PA; a conversion or an edit loses it" : ""],
+    ["Signature", cell("signed", index) ? "C2PA; a conversion or an edit removes it" : ""],
     ["Price", cell("attempts", index) || cell("price", index) ? money(cell("price", index)) : ""],
     ["Attempts", String(cell("attempts", index) || "")],
     ["Took", cell("seconds", index) === null ? "" : `${cell("seconds", index)} s`],
