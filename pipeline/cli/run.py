@@ -83,7 +83,7 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
 @f.switch("--rejected", help="Images rejected on the contact sheet.")
 @f.switch("--flagged", help="Images that a check flagged (`checks:`).")
 def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
-    """Buy new images in place of rejected or flagged ones, and nothing else. `judge` or the static page rejects.
+    """Buy new images in place of rejected or flagged ones, and nothing else. Reject with `judge` or on the static page.
 
     A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
 
