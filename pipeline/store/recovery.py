@@ -101,7 +101,7 @@ class Recoverer:
 
     def _trees(self, stack: contextlib.ExitStack) -> list[Tree]:
         """Return the output directory, and the one this manifest had before it was changed."""
-        row = self._one("output_of", manifest=self._settings.manifest)
+        row = self._ledger.first("output_of", manifest=self._settings.manifest)
         if self._tree is None or (row is not None and b"://" in row[0]):
             self._refuse_change_of_place(None if row is None else bytes(row[0]))
             return [] if self._tree is None else [self._tree]
@@ -129,10 +129,6 @@ class Recoverer:
         """Ask for attempts of this manifest, or of this output directory."""
         found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
         return [attempt for (attempt,) in found]
-
-    def _one(self, name: str, **values: object) -> rows.Columns | None:
-        row: rows.Columns | None = self._ledger.run(lambda c: c.execute(query(name), values).fetchone())
-        return row
 
     def _parts(self, tree: Tree) -> list[FoundPart]:
         return list(find_parts(tree, self._state.root, self._found))

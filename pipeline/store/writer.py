@@ -332,7 +332,10 @@ class Writer:
 
 
 class ReadWriteLock:
-    """A lock for a resource that can be written in a shared or exclusive way; exclusive waiters have precedence."""
+    """A lock for a resource that can be used in a shared or exclusive way; exclusive waiters have precedence.
+
+    A thread whose first try failed waits to be alone, and gets everything that the others gave up.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
