@@ -222,16 +222,15 @@ def _job_of(
 ) -> tuple[dict[str, object], dict[str, str]]:
     """Return the job, and the prompts by id where they are known already. A prompt is data, not a template."""
     if isinstance(prompts, str):
-        raise InputError(Problem(what="generate(): prompts is one text", instead='write a list: ["a red mug"]'))
+        raise InputError("generate(): prompts is one text", instead='write a list: ["a red mug"]')
     given = list(prompts.items()) if isinstance(prompts, Mapping) else list(prompts)
     rows = [each for each in given if isinstance(each, Mapping)]
     if rows and len(rows) == len(given):
         if prompt is None:
-            what, instead = "generate(): rows need a prompt", 'such as prompt="A {{ row.colour }} mug"'
-            raise InputError(Problem(what=what, instead=instead))
+            raise InputError("generate(): rows need a prompt", instead='such as prompt="A {{ row.colour }} mug"')
         return {"prompt": prompt, **_rows_of(rows, key)}, {}
     if prompt is not None or key is not None:
-        raise InputError(Problem(what="generate(): prompt and key go with rows", instead="give a list of mappings"))
+        raise InputError("generate(): prompt and key go with rows", instead="give a list of mappings")
     texts = [each if isinstance(each, tuple) else (_id(str(each)), str(each)) for each in given]
     items = {str(name): str(text) for name, text in texts}
     quoted = {name: {"prompt": f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"} for name, text in items.items()}
@@ -244,7 +243,7 @@ def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[st
     if key is None:
         lines = [{**line, KEY: _id(json.dumps(line, sort_keys=True, default=str))} for line in lines]
     elif lacking := [number for number, line in enumerate(lines) if key not in line]:
-        raise InputError(Problem(what=f"generate(): row {lacking[0]} has no {key!r}", instead="give every row its key"))
+        raise InputError(f"generate(): row {lacking[0]} has no {key!r}", instead="give every row its key")
     return {"each": {"jsonl": ROWS, "key": key or KEY}, ROWS: lines}
 
 
@@ -280,7 +279,7 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
 
     if is_address(str(output_dir)):
         what = "generate() keeps its manifest beside the images, so it writes to a folder"
-        raise InputError(Problem(what=what, instead="write a manifest: its output_dir may be a bucket"))
+        raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
     output_dir.mkdir(parents=True, exist_ok=True)
     path = output_dir / "manifest.yaml"
     rows = job.pop(ROWS, None)

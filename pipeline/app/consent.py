@@ -93,7 +93,7 @@ def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
     """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow."""
     if plan.most_microusd is None:
         return left_microusd
-    most = (plan.most_microusd + plan.redos.price_microusd) * setup.retry.attempts
+    most = (plan.most_microusd + plan.redos.price_microusd) * setup.manifest.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
 
 

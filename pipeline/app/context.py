@@ -21,7 +21,7 @@ from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys
-from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings, Retry
+from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 
 def key_exposure(folder: Path) -> str | None:
@@ -107,7 +107,6 @@ class Setup:
     flags: Flags
     provider: ProviderSettings
     limits: Limits
-    retry: Retry
     catalogue: Catalogue
     rules: Rules
 
@@ -184,7 +183,6 @@ def prepare(path: Path, flags: Flags) -> Setup:
         flags=flags,
         provider=_reachable(manifest.provider),
         limits=_limits(manifest.limits, flags),
-        retry=manifest.retry,
         catalogue=Catalogue(manifest.prices),
         rules=replace(flags.rules, unknown_repeats=manifest.retry.unknown),
     )

@@ -305,13 +305,12 @@ async def _listed_models(settings: ProviderSettings, environ: Mapping[str, str])
 
     address = check_address(settings)
     url, proxy = f"{address}/api/models", find_proxy(address, environ)
-    way = None if proxy is None else proxy.url
-    credentials = None if proxy is None or proxy.credentials is None else aiohttp.BasicAuth(*proxy.credentials)
+    way, headers = (None, None) if proxy is None else (proxy.url, proxy.headers)
     timeout, body, names = aiohttp.ClientTimeout(total=LIST_PATIENCE_S), bytearray(), frozenset[str]()
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(url, proxy=way, proxy_auth=credentials, allow_redirects=False) as reply,
+            session.get(url, proxy=way, proxy_headers=headers, allow_redirects=False) as reply,
         ):
             async for chunk in reply.content.iter_chunked(2**16):
                 body += chunk

@@ -30,7 +30,7 @@ MOST_BYTES: Final = 64 * 2**20  # of a file whose record is looked for
 ADVICE: Final = "name the state directory it was made in: --state-dir DIR"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
     """Whose image a file is."""
 
@@ -131,16 +131,15 @@ def _find(state_dir: Path, place: PurePosixPath, sha256: str | None) -> _Found |
     if here is not None:
         maker, artifact = here
         if sha256 == artifact.sha256:
-            return _Found(state_dir=state_dir, maker=maker, standing=FileState.CURRENT)
+            return _Found(state_dir, maker, FileState.CURRENT)
         if not makers:
-            standing = FileState.MISSING if sha256 is None else FileState.EDITED
-            return _Found(state_dir=state_dir, maker=maker, standing=standing)
+            return _Found(state_dir, maker, FileState.MISSING if sha256 is None else FileState.EDITED)
     if not makers:
         return None
     ranked = sorted(makers, key=lambda maker: not _is_present(state_dir, maker, sha256))  # stable: oldest first
     others = tuple(maker.task_id for maker in ranked[1:] if maker.task_id != ranked[0].task_id)
     standing = FileState.COPY if _is_present(state_dir, ranked[0], sha256) else FileState.SUPERSEDED
-    return _Found(state_dir=state_dir, maker=ranked[0], standing=standing, others=others)
+    return _Found(state_dir, ranked[0], standing, others)
 
 
 def _maker_at(state_dir: Path, reader: LedgerReader, place: PurePosixPath) -> tuple[Maker, Artifact] | None:
@@ -173,6 +172,7 @@ def _tell(found: _Found, path: str, sha256: str | None, embedded: Mapping[str, A
         records = records_of(reader, maker.task_id, attempts)
         record = _record(reader, known, made, records)
     request, notes = _request(record, made, embedded, found.state_dir)
+    about: Record = record or {}
     is_edited = found.standing is FileState.CURRENT and known is not None and known.edit is Edit.EDITED
     if known is not None and known.flags and found.standing is FileState.CURRENT:
         notes.append(flags_text(known.flags))
@@ -185,9 +185,9 @@ def _tell(found: _Found, path: str, sha256: str | None, embedded: Mapping[str, A
         sha256=sha256,
         manifest=maker.manifest,
         task=maker.task_id,
-        job=str((record or {}).get("job", "")),
-        row=str((record or {}).get("row", "")),
-        variant=(record or {}).get("variant"),
+        job=str(about.get("job", "")),
+        row=str(about.get("row", "")),
+        variant=about.get("variant"),
         request=request,
         state_dir=str(found.state_dir),
         recorded_path=None if place is None or output_dir is None else f"{output_dir}/{place}",

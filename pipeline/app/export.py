@@ -55,53 +55,52 @@ class Exported:
         return Exit.SOME_FAILED if self.left else Exit.OK
 
 
+class _NotCopied(Exception):  # noqa: N818 - reads as what happened
+    """Why an image is left."""
+
+
 def export(setup: Setup, folder: Path, picks_path: Path | None) -> Exported:
     """Copy every picked image into `folder`. Raises InputError when nothing is picked, StorageError."""
     exported, locations = Exported(), Locations()
     with reading(setup) as reader:
         for task_id, mark in marked(setup, "picked", picks_path).items():
-            artifact = _picked(reader, task_id, mark)
-            if isinstance(artifact, str):
-                exported.left.append((task_id, artifact))
-                continue
-            source, target = setup.manifest.location_of(artifact), folder / artifact.path
             try:
-                _place(task_id, source, target, exported, locations)
+                artifact = _picked(reader, task_id, mark)
+                target = folder / artifact.path
+                is_new = _place(setup.manifest.location_of(artifact), target, locations)
+                (exported.copied if is_new else exported.present).append(target)
+            except _NotCopied as why:
+                exported.left.append((task_id, str(why)))
             except OSError as error:
-                where = error.filename or target
+                where = error.filename or folder
                 raise StorageError(f"{where}: {error.strerror}; fix it, then run the same command") from error
     return exported
 
 
-def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact | str:
-    """Return the picked image, or why there is none."""
+def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact:
     known = reader.known(task_id)
     if known is None:
-        return "no such task was ever run here"
+        raise _NotCopied("no such task was ever run here")
     if known.artifact is None:
-        return f"it has no image ({known.state})"
+        raise _NotCopied(f"it has no image ({known.state})")
     if not mark.is_of(known.artifact):
-        return "its image was made anew since it was picked; look at it again"
+        raise _NotCopied("its image was made anew since it was picked; look at it again")
     return known.artifact
 
 
-def _place(task_id: str, source: str, target: Path, exported: Exported, locations: Locations) -> None:
-    """Copy an image, and the file beside it where there is one and its place is free."""
+def _place(source: str, target: Path, locations: Locations) -> bool:
+    """Copy an image, and the file beside it where there is one and its place is free; False: it was there."""
     data = _read_pick(locations, source)
     if data is None:
-        exported.left.append((task_id, f"{source} is missing"))
-        return
+        raise _NotCopied(f"{source} is missing")
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not os.path.lexists(target) and _copy(source, data, target):
-        exported.copied.append(target)
-    elif target.is_file() and target.read_bytes() == data:
-        exported.present.append(target)
-    else:
-        exported.left.append((task_id, f"{target} is another file; move it away or export to another folder"))
-        return
+    is_new = not os.path.lexists(target) and _copy(source, data, target)
+    if not is_new and not (target.is_file() and target.read_bytes() == data):
+        raise _NotCopied(f"{target} is another file; move it away or export to another folder")
     beside, copied = source + SIDECAR, target.with_name(target.name + SIDECAR)
     if not os.path.lexists(copied) and (sidecar := _read_pick(locations, beside)) is not None:
         _copy(beside, sidecar, copied)
+    return is_new
 
 
 def _read_pick(locations: Locations, source: str) -> bytes | None:

@@ -21,7 +21,8 @@ from typing import Final, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 from pipeline.engine.events import RunSummary
-from pipeline.errors import Exit
+from pipeline.errors import Exit, InputError
+from pipeline.provider.credentials import find_proxy, is_loopback
 from pipeline.settings import METRICS_SUFFIX, Notify
 from pipeline.text import count, money, usd, visible
 from pipeline.view.logs import LOGGER
@@ -88,8 +89,6 @@ def _is_ours_or_absent(name: str, folder: int) -> bool:
         return stat.S_ISREG(os.fstat(fd).st_mode) and file.read(len(_METRICS_HEAD)) == _METRICS_HEAD
 
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
-
 Moment = Literal["start", "success", "fail"]
 
 
@@ -140,7 +139,7 @@ def address_problem(url: str) -> str | None:
         return "is not an address"
     if not host or parts.scheme not in ("https", "http"):
         return "is not an https address"
-    if parts.scheme == "http" and host not in _LOOPBACK:
+    if parts.scheme == "http" and not is_loopback(host):
         return f"would go to {visible(host)} unencrypted; use https"
     if parts.username is not None:
         return "has a user name in it; put the token into the path"
@@ -160,22 +159,17 @@ async def post(url: str, body: object = None, *, timeout_s: float) -> str | None
     host = urlsplit(url).hostname or ""
     whom = f"notify: the {'ping' if body is None else 'webhook'} at {visible(host)}"
     try:
+        proxy = find_proxy(url, os.environ)
+        way, headers = (None, None) if proxy is None else (proxy.url, proxy.headers)
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
-            session.post(url, json=body, allow_redirects=False, proxy=_proxy(url, host)) as answer,
+            session.post(url, json=body, allow_redirects=False, proxy=way, proxy_headers=headers) as answer,
         ):
             return None if answer.status < 300 else f"{whom} answered {answer.status}"
     except TimeoutError:
         return f"{whom} did not answer within {timeout_s:g} s"
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+    except (InputError, aiohttp.ClientError, OSError, ValueError) as error:
         return f"{whom} was not reached ({type(error).__name__})"
-
-
-def _proxy(url: str, host: str) -> str | None:
-    """Return the proxy that the environment names for this address."""
-    from urllib.request import getproxies, proxy_bypass
-
-    return None if host in _LOOPBACK or proxy_bypass(host) else getproxies().get(urlsplit(url).scheme)
 
 
 HURRY_S: Final = 1.0  # for all of it, when a signal ended the run

@@ -87,11 +87,11 @@ async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) ->
         setup = run.setup
         sender = await _sender(run, stack, await _provider(setup, stack))
         clock = asyncio.get_running_loop().time  # that of the gate's sleeps
-        gate = Gate(Throttle(setup.limits, retry=setup.retry, clock=clock))
+        gate = Gate(Throttle(setup.limits, retry=setup.manifest.retry, clock=clock))
         policy = HaltPolicy(
             setup.limits.stop_on,
             models=", ".join(setup.catalogue.current_models(kind=setup.provider.vendor)),
-            spaced_s=SPACED_SHARE * setup.retry.wait_initial_s,
+            spaced_s=SPACED_SHARE * setup.manifest.retry.wait_initial_s,
             clock=clock,
         )
         prices = prices_of(setup, run.reader)
@@ -172,7 +172,7 @@ def _engine(
         wallet=run.wallet,
         policy=policy,
         limits=run.setup.limits,
-        retry=run.setup.retry,
+        retry=run.setup.manifest.retry,
         listen=run.listen,
         counts=run.counts,
         halts=run.halts,

@@ -139,7 +139,10 @@ def prove_worker(order: WorkerOrder | None, probe: Probe) -> str:
 
 
 def _prove_folder(folder: Path, probe: Probe) -> None:
-    """Read the run's probe; make a file and a second name for it, as an image has."""
+    """Read the run's probe; make a file and a second name for it, as an image has.
+
+    A second name of the probe would be refused where workers are another user's (fs.protected_hardlinks).
+    """
     mine = folder / f"{PROBE}{secrets.token_hex(8)}"
     link = mine.with_name(mine.name + "-link")
     instead = "mount the same folder under this path on every node, or use a bucket as output_dir"
@@ -245,7 +248,7 @@ async def take_rest(store: Store, *, lost: int) -> None:
     try:
         await store.collect_kept(are_gone=not lost)
         if lost:
-            await store.settle_late()
+            await store.recover_late()
     except (OSError, StorageError) as error:  # the run is over, and what it did must be told
         _log.warning("the next start looks again for what workers kept: %s", error)
 

@@ -217,26 +217,8 @@ class Gauge:
     workers: Workers | None = None
 
 
-REMEMBERED: Final = 10_000  # images, and as many answer ids: about 2 MB
+REMEMBERED: Final = 20_000  # images and answer ids: about 2 MB
 MOST_WARNINGS: Final = 20  # texts of one run; more of them make nothing clearer
-
-
-class Recent:
-    """The last things seen, by 8 bytes of their hash, and whose they were."""
-
-    def __init__(self, most: int = REMEMBERED) -> None:
-        self._most = most
-        self._owners: dict[bytes, str] = {}  # oldest first
-
-    def __len__(self) -> int:
-        return len(self._owners)
-
-    def owner(self, digest: bytes, task_id: str) -> str | None:
-        """Return the other task that had it before; remember it as this one's where there is none."""
-        other = self._owners.setdefault(digest, task_id)
-        if len(self._owners) > self._most:
-            del self._owners[next(iter(self._owners))]
-        return None if other == task_id else other
 
 
 class ImageWarnings:
@@ -245,9 +227,9 @@ class ImageWarnings:
     Another size than asked for, the same bytes for two tasks, two answers with one id.
     """
 
-    def __init__(self) -> None:
-        self._images = Recent()
-        self._answers = Recent()
+    def __init__(self, remembered: int = REMEMBERED) -> None:
+        self._remembered = remembered
+        self._owners: dict[bytes, str] = {}  # 8 bytes of a hash -> the task it came for first; oldest first
         self._seen: set[str] = set()
 
     def of(self, task_id: str, image: Artifact) -> Iterator[str]:
@@ -259,11 +241,17 @@ class ImageWarnings:
             yield text if len(self._seen) <= MOST_WARNINGS else "more warnings of this kind; the rest is not shown"
 
     def _repetitions(self, task_id: str, image: Artifact) -> Iterator[str]:
-        other = self._images.owner(bytes.fromhex(image.sha256[:16]), task_id)
-        if other is not None:
+        if other := self._owner(bytes.fromhex(image.sha256[:16]), task_id):
             yield f"its image has the same bytes as that of {other}; it was accepted"
         if image.response_id is None:
             return
-        other = self._answers.owner(hashlib.blake2b(image.response_id.encode(), digest_size=8).digest(), task_id)
-        if other is not None:
+        digest = hashlib.blake2b(image.response_id.encode(), digest_size=8).digest()
+        if other := self._owner(digest, task_id):
             yield f"its answer has the id of the answer to {other}; it was accepted"
+
+    def _owner(self, digest: bytes, task_id: str) -> str | None:
+        """Return the other task that had it before; remember it as this one's where there is none."""
+        other = self._owners.setdefault(digest, task_id)
+        if len(self._owners) > self._remembered:
+            del self._owners[next(iter(self._owners))]
+        return None if other == task_id else other

@@ -4,6 +4,7 @@ The key comes from the environment or the `.env` beside the manifest, and is nev
 """
 
 import ipaddress
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -12,7 +13,7 @@ from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined
 
 from dotenv import dotenv_values
 
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.settings import KEY_NAMES, Kind, ProviderSettings
 
 SIMULATOR_KEY = "simulator"
@@ -104,6 +105,13 @@ class Proxy(NamedTuple):
     url: str
     credentials: tuple[str, str] | None = None
 
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """What it is sent to let us through; None: it asks for no password."""
+        if self.credentials is None:
+            return None
+        return {"Proxy-Authorization": f"Basic {b64encode(':'.join(self.credentials).encode()).decode()}"}
+
 
 def check_address(settings: ProviderSettings) -> str:
     """Return the resolved base URL, without a trailing slash.
@@ -115,14 +123,13 @@ def check_address(settings: ProviderSettings) -> str:
     parts = _split(given)
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         instead = "write only scheme, host and path: the key comes from the environment"
-        raise InputError(Problem(what="provider.base_url holds a user, password, query or fragment", instead=instead))
+        raise InputError("provider.base_url holds a user, password, query or fragment", instead=instead)
     is_local = is_loopback(parts.hostname or "")
     if parts.scheme == "http" and not is_local:
-        what = "provider.base_url is http, which would show the key to the network"
-        raise InputError(Problem(what=what, instead="write https"))
+        raise InputError("provider.base_url is http, which would show the key to the network", instead="write https")
     if settings.kind is Kind.SIMULATOR and not is_local:
         what = "provider.base_url of a simulator is not on this machine, its money would be real"
-        raise InputError(Problem(what=what, instead="write http://127.0.0.1:8787, or remove it"))
+        raise InputError(what, instead="write http://127.0.0.1:8787, or remove it")
     path = parts.path.rstrip("/")
     for version in _VERSIONS:
         path = path.removesuffix(version).rstrip("/")
@@ -151,15 +158,12 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
 
 
 def _read_proxy(given: str) -> Proxy:
-    try:
-        parts = urlsplit(given)
-        port = "" if parts.port is None else f":{parts.port}"
-    except ValueError:
-        parts, port = SplitResult("", "", "", "", ""), ""
+    parts = _parts(given)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InputError("HTTPS_PROXY is not an http:// or https:// address; write http://HOST:PORT or unset it")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     credentials = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
+    port = "" if parts.port is None else f":{parts.port}"
     return Proxy(f"{parts.scheme}://{host}{port}", credentials)
 
 
@@ -172,12 +176,18 @@ def is_loopback(host: str) -> bool:
 
 
 def _split(given: str) -> SplitResult:
+    parts = _parts(given)
+    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
+        raise InputError("provider.base_url is not an address", instead="write for example https://api.cometapi.com")
+    return parts
+
+
+def _parts(given: str) -> SplitResult:
+    """Return the parts of an address; empty ones where it is none."""
     try:
         parts = urlsplit(given)
-        is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        parts.port  # noqa: B018 - is it a number?
     except ValueError:
-        is_usable, parts = False, SplitResult("", "", "", "", "")
-    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        instead = "write for example https://api.cometapi.com"
-        raise InputError(Problem(what="provider.base_url is not an address", instead=instead))
+        return SplitResult("", "", "", "", "")
     return parts

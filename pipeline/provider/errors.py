@@ -28,6 +28,7 @@ from pipeline.text import UNITS_S
 
 LONGEST_S = 86_400.0  # no quota is longer than a day; a larger number is a mistake and must not lock anyone out
 Headers = Sequence[tuple[str, str]]
+Json = Mapping[str, object]
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?(?:[eE]\+?\d{1,2})?")  # of any length: what is too long counts as the longest delay
 _STEP = re.compile(r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|s|m|h|d)(?:ec(?:ond)?s?|in(?:ute)?s?|ours?|ays?)?(?![a-z])")
@@ -38,7 +39,7 @@ _SENTENCE = re.compile(
 )
 
 
-def delay(headers: Headers, details: Iterable[object], message: str, *, now: datetime) -> float | None:
+def delay(headers: Headers, details: Iterable[Json], message: str, *, now: datetime) -> float | None:
     """Return the longest delay named, in seconds, at most a day; None when none is named.
 
     now: used for dates when the answer carries no `Date` of its own.
@@ -80,14 +81,12 @@ def _date(value: str) -> datetime | None:
     return date.replace(tzinfo=UTC) if date.tzinfo is None else date
 
 
-def _in_details(details: Iterable[object]) -> Iterator[float | None]:
+def _in_details(details: Iterable[Json]) -> Iterator[float | None]:
     for detail in details:
-        if isinstance(detail, Mapping):
-            metadata = detail.get("metadata")
-            inner = metadata.get("quotaResetDelay") if isinstance(metadata, Mapping) else None
-            for text in (detail.get("retryDelay"), detail.get("retry_delay"), inner):
-                if isinstance(text, str) and len(text) < 64 and not text.lstrip().startswith("-"):
-                    yield parse_delay(text)
+        inner = _object(detail.get("metadata")).get("quotaResetDelay")
+        for text in (detail.get("retryDelay"), detail.get("retry_delay"), inner):
+            if isinstance(text, str) and len(text) < 64 and not text.lstrip().startswith("-"):
+                yield parse_delay(text)
 
 
 # Finish and block reasons, which stand in the errors of relays too.
@@ -165,34 +164,20 @@ _PER_DAY = re.compile(r"per[ _-]?day", re.IGNORECASE)
 _REQUEST_ID = re.compile(r"request[ _-]id:?\s*([\w.-]{8,80})", re.IGNORECASE)
 _REQUEST_ID_HEADERS = ("x-oneapi-request-id", "x-request-id", "request-id", "x-goog-request-id", "cf-ray")
 _TITLE = re.compile(r"<title[^>]*>([^<]{1,300})", re.IGNORECASE)
-_STATUS_OF = {  # Google's names and the gateway's codes, for errors that come inside a 200
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "UNAUTHENTICATED": 401,
-    "PERMISSION_DENIED": 403,
-    "NOT_FOUND": 404,
-    "ALREADY_EXISTS": 409,
-    "ABORTED": 409,
-    "RESOURCE_EXHAUSTED": 429,
-    "CANCELLED": 499,
-    "INTERNAL": 500,
-    "UNKNOWN": 500,
-    "DATA_LOSS": 500,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
-    "invalid_request": 400,
-    "convert_request_failed": 400,
-    "model_not_found": 503,
-    "insufficient_user_quota": 403,
-    "pre_consume_token_quota_failed": 403,
-    "rate_limit_exceeded": 429,
-    "do_request_failed": 502,
-    "bad_response_body": 502,
-    "bad_response_status_code": 502,
-    "get_channel_failed": 503,
-    "count_token_failed": 500,
+_NAMES = {  # Google's names and the gateway's codes, for errors that come inside a 200
+    400: ("INVALID_ARGUMENT", "FAILED_PRECONDITION", "OUT_OF_RANGE", "invalid_request", "convert_request_failed"),
+    401: ("UNAUTHENTICATED",),
+    403: ("PERMISSION_DENIED", "insufficient_user_quota", "pre_consume_token_quota_failed"),
+    404: ("NOT_FOUND",),
+    409: ("ALREADY_EXISTS", "ABORTED"),
+    429: ("RESOURCE_EXHAUSTED", "rate_limit_exceeded"),
+    499: ("CANCELLED",),
+    500: ("INTERNAL", "UNKNOWN", "DATA_LOSS", "count_token_failed"),
+    502: ("do_request_failed", "bad_response_body", "bad_response_status_code"),
+    503: ("UNAVAILABLE", "model_not_found", "get_channel_failed"),
+    504: ("DEADLINE_EXCEEDED",),
 }
+_STATUS_OF = {name: status for status, names in _NAMES.items() for name in names}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,7 +188,7 @@ class ServerError:
     status: str = ""  # Google's name of it
     kind: str = ""
     message: str = ""
-    details: tuple[object, ...] = ()
+    details: tuple[Json, ...] = ()
     is_page: bool = False  # HTML, not JSON
 
     @property
@@ -222,12 +207,12 @@ class ServerError:
     @property
     def names(self) -> tuple[str, ...]:
         """Return whatever names the error: reasons of its details, code, status and type."""
-        reasons = (_text(d.get("reason")) for d in self.details if isinstance(d, Mapping))
+        reasons = (_text(detail.get("reason")) for detail in self.details)
         return tuple(name for name in (*reasons, self.code, self.status, self.kind) if name)
 
     @property
-    def is_refusal_by_name(self) -> bool:
-        return any(name in _ALL_REFUSALS for name in self.names)
+    def refusal_name(self) -> str | None:
+        return next((name for name in self.names if name in _ALL_REFUSALS), None)
 
     @property
     def refusal(self) -> str | None:
@@ -236,8 +221,7 @@ class ServerError:
             return found[0]
         if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", self.message) and "block" in self.message.lower():
             return "SAFETY"
-        named = next((name for name in self.names if name in _ALL_REFUSALS), None)
-        return named or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
+        return self.refusal_name or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
 
     @property
     def is_about_an_account(self) -> bool:
@@ -248,18 +232,16 @@ class ServerError:
         is_named = any(name in _ACCOUNT_CODES or _ACCOUNT_NAME.fullmatch(name) for name in self.names)
         if is_named or self._has_no_quota:
             return True
-        return not self.is_refusal_by_name and _ACCOUNT_WORDS.search(self.message) is not None
+        return self.refusal_name is None and _ACCOUNT_WORDS.search(self.message) is not None
 
     @property
-    def _violations(self) -> list[Mapping[str, object]]:
-        violations = (v for d in self.details if isinstance(d, Mapping) for v in _list(d.get("violations")))
-        return [violation for violation in violations if isinstance(violation, Mapping)]
+    def _violations(self) -> list[Json]:
+        return [violation for detail in self.details for violation in _objects(detail.get("violations"))]
 
     @property
     def _has_no_quota(self) -> bool:
         values = [v.get("quotaValue", v.get("quota_value")) for v in self._violations]
-        metadata = [d.get("metadata") for d in self.details if isinstance(d, Mapping)]
-        values += [m.get("quota_limit_value") for m in metadata if isinstance(m, Mapping)]
+        values += [_object(detail.get("metadata")).get("quota_limit_value") for detail in self.details]
         return any(_text(value) == "0" for value in values)
 
     @property
@@ -292,7 +274,7 @@ def _account_fault(status: int, error: ServerError, *, is_first: bool) -> Fault 
         return Fault.ACCOUNT
     if status in (403, 429) and error.code in _CREDIT_CODES:  # waiting brings no credit
         return Fault.ACCOUNT
-    if status == 403 and error.is_about_credit and not error.is_refusal_by_name:
+    if status == 403 and error.is_about_credit and error.refusal_name is None:
         return Fault.ACCOUNT
     if not error.is_about_an_account:
         return None
@@ -406,9 +388,9 @@ def _inner(message: str) -> ServerError | None:
 
 def _from_tree(tree: object) -> ServerError:
     if isinstance(tree, list):  # streaming endpoints wrap the object
-        items = [item for item in tree if isinstance(item, Mapping)]
+        items = _objects(tree)
         tree = next((item for item in items if item.get("error")), items[0] if items else None)
-    node = tree.get("error", tree) if isinstance(tree, Mapping) else tree
+    node = _object(tree).get("error", tree)
     if not isinstance(node, Mapping):
         return ServerError(message=node if isinstance(node, str) else "")
     message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
@@ -417,7 +399,7 @@ def _from_tree(tree: object) -> ServerError:
         status=_text(node.get("status")),
         kind=_text(node.get("type")),
         message=message,
-        details=tuple(_list(node.get("details"))),
+        details=tuple(_objects(node.get("details"))),
     )
 
 
@@ -446,5 +428,9 @@ def _text(value: object) -> str:
     return str(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
 
 
-def _list(value: object) -> list[object]:
-    return value if isinstance(value, list) else []
+def _object(value: object) -> Json:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _objects(value: object) -> list[Json]:
+    return [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []

@@ -18,7 +18,7 @@ import pybase64
 
 from pipeline.buckets import BucketError, Locations
 from pipeline.errors import InputError
-from pipeline.imaging.convert import OutOfMemoryError, UnreadableError, convert
+from pipeline.imaging.convert import OutOfMemoryError, convert
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
 from pipeline.imaging.metadata import strip
@@ -131,33 +131,39 @@ class InputImages:
             await asyncio.to_thread(decoder.close)
 
     async def _load(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
-        known = (image.sha256, keep_metadata, most_bytes)
-        if is_object(image.path) and known in self._remembered:  # a reference is not fetched for every task
+        """Return one image; reasons name the file only, because the ledger holds no absolute path."""
+        try:
+            return await self._ready(image, keep_metadata, most_bytes)
+        except UnfitError as error:
+            name = os.path.basename(image.path)  # noqa: PTH119 - names that are not UTF-8 stay strings
+            raise type(error)(f"{name}: {error}") from error
+
+    async def _ready(self, image: InputImage, keep_metadata: bool, most_bytes: int) -> Ready:
+        known, is_remote = (image.sha256, keep_metadata, most_bytes), is_object(image.path)
+        if is_remote and known in self._remembered:  # a reference is not fetched for every task
             return self._recalled(known)
-        data = await asyncio.to_thread(self._read, image)
+        data = await asyncio.to_thread(read_as_planned, image, self._locations)
         async with self._slots:
             if known in self._remembered:
                 return self._recalled(known)
-            try:
-                ready = await asyncio.to_thread(as_it_is, data, keep_metadata)
-                if ready is None or len(ready.data) > most_bytes:
-                    ready = Ready(*await self._convert(data, most_bytes, keep_metadata))
-                    self._remember(known, ready)
-                elif is_object(image.path):
-                    self._remember(known, ready)
-            except (LocalTroubleError, OutOfMemoryError) as error:
-                raise LocalTroubleError(f"{_shown(image.path)}: {error}") from error
-            except (UnfitError, UnreadableError) as error:
-                raise UnfitError(f"{_shown(image.path)}: {error}") from error
+            ready = await asyncio.to_thread(as_it_is, data, keep_metadata)
+            is_converted = ready is None or len(ready.data) > most_bytes
+            if ready is None or is_converted:
+                ready = await self._convert(data, most_bytes, keep_metadata)
+            if is_converted or is_remote:
+                self._remember(known, ready)
             return ready
 
-    async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> tuple[str, bytes]:
-        decoder = self._idle.pop() if self._idle else self._started()
+    async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> Ready:
+        if not self._idle:
+            self._idle.append(Decoder())
+            self._decoders += self._idle
+        decoder = self._idle.pop()
         arguments = (data, most_bytes, MAX_PIXELS, keep_metadata)
         try:
-            made = await asyncio.to_thread(decoder.call, convert, *arguments)
+            return Ready(*await asyncio.to_thread(decoder.call, convert, *arguments))
         except DecoderError as error:
-            kind = OutOfMemoryError if error.kind == OutOfMemoryError.__name__ else UnreadableError
+            kind = LocalTroubleError if error.kind == OutOfMemoryError.__name__ else UnfitError
             raise kind(f"{error}") from error
         except DecoderDiedError as error:
             if error.has_crashed:
@@ -168,11 +174,6 @@ class InputImages:
             raise
         finally:
             self._idle.append(decoder)
-        return made
-
-    def _started(self) -> Decoder:
-        self._decoders.append(decoder := Decoder())
-        return decoder
 
     def _recalled(self, known: tuple[str, bool, int]) -> Ready:
         self._remembered.move_to_end(known)
@@ -182,9 +183,6 @@ class InputImages:
         self._remembered[known] = ready
         while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
             self._remembered.popitem(last=False)
-
-    def _read(self, image: InputImage) -> bytes:
-        return read_as_planned(image, self._locations)
 
 
 def read_as_planned(image: InputImage, locations: Locations) -> bytes:
@@ -196,15 +194,15 @@ def read_as_planned(image: InputImage, locations: Locations) -> bytes:
     try:
         data = locations.read(image.path, most_bytes=_FILE_BYTES)
     except OSError as error:
-        raise LocalTroubleError(f"{_shown(image.path)}: {error.strerror or error}") from error
+        raise LocalTroubleError(f"{error.strerror or error}") from error
     except (BucketError, InputError) as error:
-        raise LocalTroubleError(f"{_shown(image.path)}: {error}") from None
+        raise LocalTroubleError(f"{error}") from None
     if data is None and is_object(image.path):
-        raise LocalTroubleError(f"{_shown(image.path)}: it is gone")
+        raise LocalTroubleError("it is gone")
     if data is None:
-        raise UnfitError(f"{_shown(image.path)}: not a regular file, or larger than {_FILE_BYTES >> 20} MB")
+        raise UnfitError(f"not a regular file, or larger than {_FILE_BYTES >> 20} MB")
     if sha256(data).hexdigest() != image.sha256:
-        raise UnfitError(f"{_shown(image.path)}: changed since the plan; run again to plan anew")
+        raise UnfitError("changed since the plan; run again to plan anew")
     return data
 
 
@@ -238,8 +236,3 @@ def _heic(data: bytes, mime: str, keep_metadata: bool) -> Ready | None:
         "HEIC needs a decoder to take its place and time out; "
         "install imgpipe[heic], or say keep_metadata: true to send it as it is"
     )
-
-
-def _shown(path: str) -> str:
-    """Return a file's name: reasons go into the ledger, which holds no absolute path."""
-    return os.path.basename(path)  # noqa: PTH119 - names that are not UTF-8 stay strings

@@ -5,12 +5,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from aiohttp import web
 
-from pipeline.errors import InputError, Problem, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.simulator.api import Api, Sleep
 from pipeline.simulator.pictures import Renderer
 from pipeline.simulator.profile import Profile, load_profile
@@ -20,31 +21,22 @@ KEY = "simulator"  # any key that is not empty is let in; this is the embedded o
 _SHUTDOWN_S = 0.5  # how long answers that are under way may still take when it stops
 
 
+@dataclass(repr=False, eq=False)
 class Simulator:
     """The API on this machine, in this process: `async with Simulator() as simulator: simulator.base_url`.
 
     Leaving the context closes the port, drops answers that do not finish within half a second and closes the bill.
     """
 
-    def __init__(
-        self,
-        profile: Profile | None = None,
-        bill: Path | None = None,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Sleep = asyncio.sleep,
-    ) -> None:
-        self._profile = profile if profile is not None else load_profile()
-        self._bill_path = bill
-        self._host = host
-        self._port = port
-        self._clock = clock
-        self._sleep = sleep
-        self._stack = contextlib.AsyncExitStack()
-        self.key = KEY
-        self.base_url = ""
+    profile: Profile = field(default_factory=load_profile)
+    bill: Path | None = None
+    host: str = "127.0.0.1"
+    port: int = 0
+    _: KW_ONLY
+    clock: Callable[[], float] = time.monotonic
+    sleep: Sleep = asyncio.sleep
+    key: str = KEY
+    base_url: str = ""  # once it has started
 
     def __repr__(self) -> str:
         return f"<Simulator {self.base_url or 'not started'}>"
@@ -53,9 +45,9 @@ class Simulator:
         async with contextlib.AsyncExitStack() as stack:
             bill = self._open_bill()
             stack.callback(bill.close)
-            renderer = Renderer(self._profile)
+            renderer = Renderer(self.profile)
             stack.callback(renderer.close)
-            api = Api(self._profile, bill, renderer, clock=self._clock, sleep=self._sleep)
+            api = Api(self.profile, bill, renderer, self.clock, self.sleep)
             application = api.application()
             application.on_shutdown.append(lambda _: api.end(_SHUTDOWN_S))
             runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)
@@ -64,30 +56,30 @@ class Simulator:
             await self._listen(runner)
             host, port, *_ = runner.addresses[0]
             self.base_url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-            self._stack = stack.pop_all()
+            self._close = stack.pop_all().aclose
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stack.aclose()
+        await self._close()
 
     def _open_bill(self) -> Bill:
         try:
-            return Bill(self._bill_path)
+            return Bill(self.bill)
         except OSError as error:
-            raise StorageError(f"{self._bill_path}: the bill cannot be written: {error.strerror}") from error
+            raise StorageError(f"{self.bill}: the bill cannot be written: {error.strerror}") from error
 
     async def _listen(self, runner: web.AppRunner) -> None:
         try:
-            await web.TCPSite(runner, self._host, self._port).start()
+            await web.TCPSite(runner, self.host, self.port).start()
         except OSError as error:
-            what = f"cannot listen on {self._host}:{self._port}: {error.strerror or error}"
-            raise InputError(Problem(what=what, instead="choose another --port, 0 for any free one")) from error
+            what = f"cannot listen on {self.host}:{self.port}: {error.strerror or error}"
+            raise InputError(what, instead="choose another --port, 0 for any free one") from error
 
 
 async def serve(
-    profile: Profile | None = None,
+    profile: Profile,
     *,
     host: str = "127.0.0.1",
     port: int = 8787,

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,6 +64,22 @@ async def test_an_answer_that_is_no_success_is_a_warning(server: TestServer, lis
 async def test_h24_nobody_there_is_a_warning_without_the_address() -> None:
     warning = await post(f"http://127.0.0.1:{unused_port()}/token-1234", {}, timeout_s=5)
     assert warning == "notify: the webhook at 127.0.0.1 was not reached (ClientConnectorError)"
+
+
+async def test_the_proxy_of_requests_is_that_of_a_webhook_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    heads: list[bytes] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("ALL_PROXY", f"http://user:word@127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        warning = await post("https://hooks.example/token-1234", {}, timeout_s=5)
+    assert warning is not None
+    assert warning.startswith("notify: the webhook at hooks.example was not reached")
+    assert heads[0].startswith(b"CONNECT hooks.example:443 ")
+    assert b"Proxy-Authorization: Basic " in heads[0]
 
 
 @pytest.mark.parametrize(

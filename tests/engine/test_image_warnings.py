@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.engine.events import MOST_WARNINGS, ImageWarnings, Recent
+from pipeline.engine.events import MOST_WARNINGS, ImageWarnings
 from pipeline.model import Artifact
 from tests.engine.fakes import artifact
 
@@ -54,9 +54,9 @@ def test_a_flood_is_told_twenty_times_and_that_there_is_more_once() -> None:
 
 @pytest.mark.parametrize("most", [1, 100])
 def test_memory_is_bounded_and_the_oldest_is_forgotten(most: int) -> None:
-    recent = Recent(most)
+    warnings = ImageWarnings(most)
     for n in range(10 * most):
-        assert recent.owner(n.to_bytes(8, "big"), f"job/{n}") is None
-    assert len(recent) == most
-    assert recent.owner((10 * most - 1).to_bytes(8, "big"), "job/x") == f"job/{10 * most - 1}"
-    assert recent.owner((0).to_bytes(8, "big"), "job/x") is None
+        assert list(warnings.of(f"job/{n}", other(n))) == []
+    last = 10 * most - 1
+    assert [text.split("of ")[1] for text in warnings.of("job/x", other(last))] == [f"job/{last}; it was accepted"]
+    assert list(warnings.of("job/x", other(0))) == []

@@ -10,7 +10,8 @@ NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 
 
 def delay(*headers, details=(), message=""):
-    return errors.delay(headers, details, message, now=NOW)
+    read = errors.from_tree({"error": {"details": list(details)}})
+    return errors.delay(headers, read.details, message, now=NOW)
 
 
 def after(value):

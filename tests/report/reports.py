@@ -9,7 +9,7 @@ from PIL import Image
 
 from pipeline.model import TaskState
 from pipeline.report.folder import write_report
-from pipeline.report.sheet import ReportRow, ReportTotals
+from pipeline.report.sheet import Heading, ReportRow
 
 START = datetime(2026, 11, 22, 18, tzinfo=UTC)
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script><!--"
@@ -65,11 +65,14 @@ def make_report(folder: Path, count: int, *, title: str = "Spring <b>&amp; autum
     """Write a report of `count` tasks and return its page."""
     return write_report(
         folder / "report",
-        title=title,
-        rows=report_rows(folder, count),
-        totals=ReportTotals(spent_microusd=39_000 * count, unknown_microusd=39_000, attempts=count + 2),
-        spend=[(START + timedelta(minutes=n), 39_000) for n in range(count)],
-        is_play_money=True,
-        output_dir=folder,
-        now=START,
+        Heading(
+            title=title,
+            output_dir=folder,
+            spend=[(START + timedelta(minutes=n), 39_000) for n in range(count)],
+            unknown_microusd=39_000,
+            attempts=count + 2,
+            is_play_money=True,
+            written_at=START,
+        ),
+        report_rows(folder, count),
     )

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline.model import Mark, TaskState
 from pipeline.report.folder import write_report
-from pipeline.report.sheet import ReportRow, ReportTotals, Version
+from pipeline.report.sheet import Heading, ReportRow, Version
 from tests.report.reports import START, make_report, picture, report_rows
 from tests.report.sheets import Sheet
 
@@ -67,14 +67,16 @@ def write_shop(folder: Path, change: Callable[[ReportRow], ReportRow] = lambda r
     rows = [change(row) for row in shop_rows(folder)]
     return write_report(
         folder / "report",
-        title="shop",
-        rows=rows,
-        totals=ReportTotals(spent_microusd=spent, attempts=4),
-        spend=[(START, spent)],
-        is_play_money=False,
-        output_dir=folder,
-        command="shop.yaml",
-        now=START,
+        Heading(
+            title="shop",
+            output_dir=folder,
+            spend=[(START, spent)],
+            attempts=4,
+            is_play_money=False,
+            command="shop.yaml",
+            written_at=START,
+        ),
+        rows,
     )
 
 
