@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -19,7 +19,7 @@ import msgspec
 from pipeline.app.context import Setup
 from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
-from pipeline.app.report import money_of, report_rows
+from pipeline.app.report import heading_of, report_rows
 from pipeline.buckets import Locations
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.formats import sniff
@@ -32,12 +32,11 @@ from pipeline.report.folder import (
     claim_folder,
     fine,
     report_folder,
-    sheet_key,
     spend_chart,
     thumb_link,
     wanted_thumbs,
 )
-from pipeline.report.sheet import Addresses, Heading, ReportRow, served_page, sheet_data
+from pipeline.report.sheet import Addresses, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
 from pipeline.store.reader import LedgerReader
@@ -119,23 +118,14 @@ class JudgeSession:
         setup, manifest = self._setup, self._setup.manifest
         out = self._folder
         with reading(setup) as reader:
-            totals, spend = money_of(setup, reader)
+            heading, spend = heading_of(setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
         self._wanted = wanted_thumbs(rows, out)
         kept_thumbs(out / THUMBS, self._wanted.keys())
-        heading = Heading(
-            title=manifest.name,
-            key=sheet_key(manifest.name, manifest.output_dir),
-            totals=totals,
-            states=states,
-            is_play_money=setup.is_play_money,
-            written_s=int(time.time()),
-            command=setup.command,
-        )
-        data = sheet_data(heading, rows, lambda row: _addresses(row, out, self._wanted.keys()))
+        data = sheet_data(replace(heading, states=states), rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}
         chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)

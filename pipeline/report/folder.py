@@ -18,7 +18,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import datetime
 from html import escape
 from itertools import accumulate
 from pathlib import Path
@@ -34,7 +34,6 @@ from pipeline.report.sheet import (
     Addresses,
     Heading,
     ReportRow,
-    ReportTotals,
     replaced,
     sheet_data,
     static_page,
@@ -248,26 +247,20 @@ MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are a
 
 def write_report(
     out: Path,
-    *,
-    title: str,
+    heading: Heading,
     rows: Iterable[ReportRow],
-    totals: ReportTotals,
     spend: Spend,
-    is_play_money: bool,
-    output_dir: Path | BucketUrl,
-    command: str = "",
-    now: datetime | None = None,
+    *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the report into the folder `out` and return its page.
 
-    `spend`: moment and micro-dollars of each expense, or of each day. `output_dir` tells reports apart where a browser
-    keeps marks. `command`: what is typed behind `imgpipe VERB`. `on_progress` is called with how many of how many
-    new thumbnails are made.
+    `heading`: without its `states`, which are counted here. `spend`: moment and micro-dollars of each expense, or of
+    each day. `on_progress` is called with how many of how many new thumbnails are made.
 
     Raises StorageError: the folder is not ours (`claim_folder`). OSError: it cannot be written.
     """
-    claim_folder(out, title)
+    claim_folder(out, heading.title)
     shown: list[ReportRow] = []
     states: Counter[str] = Counter()
 
@@ -281,19 +274,12 @@ def write_report(
 
     write_tables(out, counted())
     thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
-    heading = Heading(
-        title=title,
-        key=sheet_key(title, output_dir),
-        totals=totals,
-        states=states,
-        is_play_money=is_play_money,
-        written_s=int((now if now is not None else datetime.now(UTC)).timestamp()),
-        command=command,
-    )
+    heading = replace(heading, states=states)
     data = sheet_data(heading, shown, lambda row: _addresses(row, out, thumbs))
     page = out / "index.html"
     with replaced(page) as file:
-        file.write(static_page(title, data, spend_chart(fine(spend, shown), is_play_money=is_play_money)))
+        chart = spend_chart(fine(spend, shown), is_play_money=heading.is_play_money)
+        file.write(static_page(heading.title, data, chart))
     return page
 
 

@@ -189,10 +189,10 @@ class Heading:
     title: str
     key: str  # tells reports apart where a browser keeps marks
     totals: ReportTotals
-    states: Mapping[str, int]  # of all tasks, also of those that are not on the page
     is_play_money: bool
     written_s: int  # seconds since 1970 UTC
-    command: str  # what is typed behind `imgpipe VERB` for this manifest
+    command: str = ""  # what is typed behind `imgpipe VERB` for this manifest
+    states: Mapping[str, int] = field(default_factory=dict)  # of all tasks, also of those that are not on the page
 
 
 def sheet_data(

@@ -14,7 +14,7 @@ from pipeline.report import folder
 from pipeline.report.folder import spend_chart, write_report
 from pipeline.report.sheet import ReportTotals, script_json
 from pipeline.report.sheet import packed as pack
-from tests.report.reports import EVIL, START, make_report, report_rows
+from tests.report.reports import EVIL, START, heading, make_report, report_rows
 
 
 class Page(HTMLParser):
@@ -64,15 +64,7 @@ def test_links_lead_to_the_originals_whatever_their_names(tmp_path: Path) -> Non
 
 def test_an_absolute_path_becomes_a_relative_link(tmp_path: Path) -> None:
     rows = [replace(row, image=str(tmp_path / "images" / "x\udcff.png")) for row in report_rows(tmp_path, 1)]
-    page = write_report(
-        tmp_path / "report",
-        title="t",
-        rows=rows,
-        totals=ReportTotals(spent_microusd=0),
-        spend=[],
-        is_play_money=False,
-        output_dir=tmp_path,
-    )
+    page = write_report(tmp_path / "report", heading(tmp_path, ReportTotals(spent_microusd=0)), rows, [])
     assert Page(page).column("image") == ["../images/x%FF.png"]
     assert str(tmp_path) not in "".join(path.read_text() for path in page.parent.iterdir() if path.is_file())
 
@@ -124,15 +116,8 @@ def test_the_page_stops_where_browsers_would_and_the_tables_go_on(tmp_path: Path
 
 
 def test_a_life_of_one_day_is_drawn_from_its_images(tmp_path: Path) -> None:
-    page = write_report(
-        tmp_path / "report",
-        title="t",
-        rows=report_rows(tmp_path, 4),
-        totals=ReportTotals(spent_microusd=156_006),
-        spend=[(START, 156_006)],
-        is_play_money=False,
-        output_dir=tmp_path,
-    )
+    about = heading(tmp_path, ReportTotals(spent_microusd=156_006))
+    page = write_report(tmp_path / "report", about, report_rows(tmp_path, 4), [(START, 156_006)])
     [label] = [found["aria-label"] for tag, found in Page(page).tags if tag == "svg"]
     assert label == "Money spent over time: $0.156 from 2026-11-22 18:00 to 2026-11-22 18:03"
 

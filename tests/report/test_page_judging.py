@@ -13,7 +13,7 @@ from PIL import Image
 from pipeline.model import Mark, TaskState
 from pipeline.report.folder import write_report
 from pipeline.report.sheet import ReportRow, ReportTotals, Version
-from tests.report.reports import START, make_report, picture, report_rows
+from tests.report.reports import START, heading, make_report, picture, report_rows
 from tests.report.sheets import Sheet
 
 pytestmark = pytest.mark.browser
@@ -65,17 +65,8 @@ def shop_rows(folder: Path) -> Iterator[ReportRow]:
 
 def write_shop(folder: Path, change: Callable[[ReportRow], ReportRow] = lambda row: row, spent: int = 156_000) -> Path:
     rows = [change(row) for row in shop_rows(folder)]
-    return write_report(
-        folder / "report",
-        title="shop",
-        rows=rows,
-        totals=ReportTotals(spent_microusd=spent, attempts=4),
-        spend=[(START, spent)],
-        is_play_money=False,
-        output_dir=folder,
-        command="shop.yaml",
-        now=START,
-    )
+    about = replace(heading(folder, ReportTotals(spent_microusd=spent, attempts=4), title="shop"), command="shop.yaml")
+    return write_report(folder / "report", about, rows, [(START, spent)])
 
 
 @pytest.fixture(scope="module")
