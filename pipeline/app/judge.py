@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -30,7 +30,6 @@ from pipeline.report.folder import (
     THUMBS,
     before_link,
     claim_folder,
-    fine,
     report_folder,
     spend_chart,
     thumb_link,
@@ -118,18 +117,17 @@ class JudgeSession:
         setup, manifest = self._setup, self._setup.manifest
         out = self._folder
         with reading(setup) as reader:
-            heading, spend = heading_of(setup, reader)
+            heading = heading_of(setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
             rows = list(islice(stream, MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
         self._wanted = wanted_thumbs(rows, out)
         kept_thumbs(out / THUMBS, self._wanted.keys())
-        data = sheet_data(replace(heading, states=states), rows, lambda row: _addresses(row, out, self._wanted.keys()))
+        data = sheet_data(heading, states, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}
-        chart = spend_chart(fine(spend, rows), is_play_money=setup.is_play_money)
-        return served_page(manifest.name, served, chart)
+        return served_page(manifest.name, served, spend_chart(heading, rows))
 
     def new_images(self) -> int:
         """Return how many images came since the page was made; counted every few seconds while a run goes on."""

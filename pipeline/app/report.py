@@ -3,7 +3,6 @@
 Never locks, never sends; writes only the report's own folder.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,8 +18,8 @@ from pipeline.app.status import CHANGED, flags_text, state_of
 from pipeline.imaging.metadata import is_signed
 from pipeline.model import Artifact, Edit, Mark, Task
 from pipeline.plan.plan import PlanRow
-from pipeline.report.folder import Spend, report_folder, sheet_key, write_report
-from pipeline.report.sheet import Heading, ReportRow, ReportTotals, Version
+from pipeline.report.folder import report_folder, write_report
+from pipeline.report.sheet import Heading, ReportRow, Version
 from pipeline.settings import zone_of
 from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
@@ -33,28 +32,23 @@ def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) 
     """Write page and tables; return the page. `progress`: called with the number of thumbnails made, and of all."""
     manifest = setup.manifest
     with reading(setup) as reader:
-        heading, spend = heading_of(setup, reader)
         folder, rows = report_folder(manifest.report_dir, manifest.name), report_rows(setup, reader, marks_of(manifest))
-        return write_report(folder, heading, rows, spend, on_progress=progress)
+        return write_report(folder, heading_of(setup, reader), rows, on_progress=progress)
 
 
-def heading_of(setup: Setup, reader: LedgerReader) -> tuple[Heading, Spend]:
-    """Return what the sheet says of all tasks together, and the money of the manifest's whole life by day."""
-    manifest, by_day = setup.manifest, reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
-    heading = Heading(
-        title=manifest.name,
-        key=sheet_key(manifest.name, manifest.output_dir),
-        totals=ReportTotals(
-            spent_microusd=sum(cost.spent_microusd for cost in by_day),
-            unknown_microusd=sum(cost.unknown_microusd for cost in by_day),
-            attempts=sum(cost.attempts for cost in by_day),
-        ),
+def heading_of(setup: Setup, reader: LedgerReader) -> Heading:
+    """Return the heading of the contact sheet, with the money of this manifest's whole life by day."""
+    by_day = reader.costs(by=["day"], tz=zone_of(setup.limits.tz))
+    return Heading(
+        title=setup.manifest.name,
+        output_dir=setup.manifest.output_dir,
+        spend=[(datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day],
+        unknown_microusd=sum(cost.unknown_microusd for cost in by_day),
+        attempts=sum(cost.attempts for cost in by_day),
         is_play_money=setup.is_play_money,
-        written_s=int(time.time()),
         command=setup.command,
+        written_at=datetime.now(UTC),
     )
-    days = ((datetime.fromisoformat(cost.key[0]).replace(tzinfo=UTC), cost.spent_microusd) for cost in by_day)
-    return heading, list(days)
 
 
 def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -> Iterator[ReportRow]:

@@ -11,21 +11,18 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.flags import verb
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
 from pipeline.view.console import is_redrawable, open_console, say
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from logging import Logger
 
     from pipeline.app.context import Setup
     from pipeline.app.redo import Release
@@ -37,12 +34,7 @@ POLL_S: Final = 0.2
 SAMPLES: Final = 3  # tasks named in the summary of a quiet run
 
 
-@verb
-@f.manifest
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
+@f.verb(f.manifest, f.selecting, f.deciding, f.running, f.as_json)
 def run(**flags: Any) -> int:
     """Make the images of the manifest FILE that are missing or changed. The same command again continues.
 
@@ -65,16 +57,11 @@ def run(**flags: Any) -> int:
     return _run(**flags)
 
 
-@verb
-@f.manifest
-@click.argument("ids", nargs=-1)
+@f.verb(f.manifest, f.selecting, f.deciding, f.running, f.as_json)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @f.switch("--failed", help="Tasks that failed.")
 @f.switch("--refused", help="Tasks that the provider refused.")
 @f.switch("--unknown", help="Tasks that may have been billed already: this may buy them twice.")
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
 def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, **flags: Any) -> int:
     """Make tasks of FILE due again, then run them: by state, by id, or both.
 
@@ -92,15 +79,9 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     return _run(retry=Release(states=named or frozenset(states), ids=ids), **flags)
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.picks, f.selecting, f.deciding, f.running, f.as_json)
 @f.switch("--rejected", help="Images rejected on the contact sheet.")
 @f.switch("--flagged", help="Images that a check flagged (`checks:`).")
-@f.picks
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
 def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
     """Buy new images in place of rejected or flagged ones, and nothing else. `judge` or the static page rejects.
 
@@ -154,12 +135,12 @@ def _run(
             from pipeline.app import run as app
 
             setup = change(context.prepare(path, f.compose_flags(profile=profile, **flags)), display.note)
-            summary = _driven(app.run(setup, watch=partial(_begun, display), confirm=confirm, retry=retry, lock=lock))
+            summary = _driven(app.run(setup, watch=display, confirm=confirm, retry=retry, lock=lock))
     except ImgpipeError as error:
         display.log_not_run(error)
         if is_json:
             f.print_json(run_view.unrun_json(error))
-        if not display.is_json_log:  # stderr has it already
+        if not display.is_json_log:  # else the log has it
             raise
         return error.exit_code
     finally:
@@ -168,15 +149,6 @@ def _run(
     if is_json:
         f.print_json(run_view.run_json(summary))
     return summary.exit
-
-
-@contextmanager
-def _begun(display: "RunDisplay", started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
-    """Show the run; the garbage collector is let loose on what comes from here on, and on nothing older."""
-    gc.freeze()
-    gc.enable()
-    with display(started, gauge) as listen:
-        yield listen
 
 
 def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
@@ -215,12 +187,12 @@ def _ask(question: str) -> bool:
 # -- how a run is shown -------------------------------------------------------------------------------------------
 
 
-def _log() -> "Logger":
+def _log(level: Literal["error", "warning", "info"], event: str, text: str, **fields: object) -> None:
     import logging  # 10 ms, which `run --help` does not wait for
 
     from pipeline.view.logs import LOGGER
 
-    return logging.getLogger(LOGGER)
+    getattr(logging.getLogger(LOGGER), level)("%s", text, extra={"event": event, "fields": fields})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -247,10 +219,12 @@ class RunDisplay:
 
     @contextmanager
     def __call__(self, started: "RunStarted", gauge: "Callable[[], Gauge]") -> "Iterator[Listener]":
-        """Show one run."""
+        """Show one run; from here on the garbage collector works, on what is made from here on."""
         from pipeline.view import logs
         from pipeline.view.progress import progress
 
+        gc.freeze()
+        gc.enable()
         console, journal = open_console(is_stderr=True), logs.Journal()
         if not (self.is_quiet or self.is_json_log):
             say(logs.resume_line(started), console)
@@ -294,7 +268,7 @@ class RunDisplay:
         )
         if self.is_json_log:
             if not is_well:
-                _log().error("%s", text, extra={"event": "last_word", "fields": {"exit": int(summary.exit)}})
+                _log("error", "last_word", text, exit=int(summary.exit))
             self._log_cautions(summary.cautions)
             return
         if self.is_quiet:
@@ -305,14 +279,13 @@ class RunDisplay:
     def _log_cautions(self, cautions: "Iterable[str]") -> None:
         """Log what a quiet run must say all the same; others have logged it as it came."""
         for caution in cautions if self.is_quiet else ():
-            _log().error("%s", caution, extra={"event": "caution"})
+            _log("error", "caution", caution)
 
     def log_not_run(self, error: ImgpipeError) -> None:
         """Log why a run did not begin or broke off."""
-        log = _log().error if self.is_json_log else _log().info
-        log("%s", error, extra={"event": "not_run", "fields": {"exit": int(error.exit_code)}})
+        _log("error" if self.is_json_log else "info", "not_run", str(error), exit=int(error.exit_code))
         self._log_cautions(getattr(error, "__notes__", ()))
 
     def note(self, text: str) -> None:
         """Log something a person may want to know."""
-        _log().warning("%s", text, extra={"event": "warned", "fields": {"reason": text}})
+        _log("warning", "warned", text, reason=text)

@@ -159,6 +159,7 @@ class Begun:
 
     attempt: Attempt
     reservation: Reservation
+    price_microusd: int | None  # what was reserved; None: the price is not known
     ticket: Ticket
     seconds: float = 0.0  # how long it was with the sender
     cost_microusd: int = 0  # what its answer cost
@@ -210,7 +211,7 @@ class Attempts:
 
     async def send(self, begun: Begun) -> Artifact | Failure:
         """Have the attempt sent; give its slot back with how it ended."""
-        attempt, price = begun.attempt, self._price(begun.attempt.task, begun.reservation)
+        attempt, price = begun.attempt, begun.price_microusd
         self.emit(
             AttemptStarted(task_id=attempt.task.id, attempt=attempt.id, number=attempt.number, price_microusd=price)
         )
@@ -276,10 +277,10 @@ class Attempts:
                 ticket = await self._enter(task)
                 undo.callback(self.gate.abandoned, ticket)
                 if self._is_covered(task, reservation):
-                    price = self._price(task, reservation)
+                    price = None if self.prices.reserve(task) is None else reservation.price_microusd
                     attempt = await self.ledger.begin(task, run=self.run, reserved_microusd=price)
                     undo.pop_all()
-                    return Begun(attempt=attempt, reservation=reservation, ticket=ticket)
+                    return Begun(attempt=attempt, reservation=reservation, price_microusd=price, ticket=ticket)
         return reservation
 
     async def _enter(self, task: Task) -> Ticket:
@@ -322,10 +323,6 @@ class Attempts:
         for begun in self._sent:
             if begun.reservation.price_microusd < cost_microusd:  # cheap: most answers cost less than any reservation
                 self.wallet.top_up(begun.reservation, self.prices.reserve(begun.attempt.task) or 0)
-
-    def _price(self, task: Task, reservation: Reservation) -> int | None:
-        """Return what was reserved; None where the price is not known."""
-        return None if self.prices.reserve(task) is None else reservation.price_microusd
 
     async def _moved(self, move: Callable[[Reservation], None], reservation: Reservation) -> None:
         """Let go of a reservation in the way `move` says, and wake who waits for money."""

@@ -8,13 +8,11 @@ from pipeline.model import Failure, Fault
 
 SPREAD = 0.1  # of a delay, added at random: many clients may have been given the same second
 PROBE_S, PROBE_MOST_S = 0.25, 2.0  # the first gap before a probe: a quarter of an answer's time, within these
-SLOW_S = 1.0  # gaps grow faster from here, where probes are dear
 DOWN_S, CAP_S = 8.0, 25.0  # the longest gap in an outage, and else
 LEAST_S = 0.05  # the second gap grows from this at least
+SLOW_S = 1.0  # gaps grow faster from here, where probes are dear
 FEW = 50  # starts that were taken: with fewer, a refused probe is dear
 PROBES = 500.0  # a gap of this / (starts taken) seconds is long enough, but none under 5 s
-USUAL_S = (60, 10, 1, 300, 3600, 30, 5, 6, 600)  # lengths of windows that people choose, the most usual ones first
-LATE_S = 0.1  # how much later than a window's end a probe asks
 
 FAST_S, FAST_SHARE = 0.5, 0.25  # before that, or before this share of an answer's time
 ROUND = 100  # starts: one in ten of them refused by chance is below 1/2.5 of that in the next round once in forty
@@ -71,18 +69,12 @@ class Backoff:
         self.lowest = min(self.lowest, ticket.level - 1)
         return True
 
-    def probe_at(self, now: float, *, taken: int, begins: set[float], cap_s: float, die: float) -> float:
-        """Return when to ask again: after a gap that grows, or near that when a window of a usual length is over.
-
-        `taken`: starts before the backoff. The fewer, the dearer is a refused probe, and the faster the gaps grow.
-        `begins`: when a window may have begun.
-        """
+    def probe_gap_s(self, *, taken: int, cap_s: float) -> float:
+        """Return the seconds before the next probe, which grow; the more starts were `taken` before, the less."""
         least_s = max(5.0, PROBES / max(1, taken)) if self.teaches else DOWN_S
         gap_s = min(self.gap_s, cap_s, least_s, CAP_S)
         self.gap_s = max(LEAST_S, gap_s) * (2 if taken >= FEW or gap_s < SLOW_S else 4)
-        ends = sorted(begin + span_s + LATE_S for begin in begins for span_s in USUAL_S)
-        near = [at for at in ends if now + 0.5 * gap_s <= at <= now + 1.5 * gap_s]
-        return near[0] if near and self.teaches else now + gap_s * (1 + SPREAD * die)
+        return gap_s
 
 
 @dataclass(slots=True)

@@ -13,22 +13,24 @@ A rate is kept as a gap from when the last request went out, and no start makes 
 bucket, for a window of any length, and for servers that count the gap itself (nginx `limit_req` without burst).
 
 What some rules are for, as the share used in the rehearsals (`tests/engine/test_throttle_*`) with and without them:
-usual lengths: 180 in 6 s, 92 and 60 %; waiting for the window: 20 a minute, 93 and 86; a window that did not end:
-sliding-wave, 97 and 67; the known length: 100 in 10 s, 97 and 83; the cut of a known window: fixed-60-hint-37s, 88 and
-83; the canary's time: in-flight-4 in step, 100 and 91.
+usual lengths: 180 in 6 s, 92 and 60 %; a window that did not end: sliding-wave, 97 and 67; the known length: 100 in
+10 s, 97 and 83; the cut of a known window: fixed-60-hint-37s, 88 and 83; the price of the same level: 20 in flight with
+Retry-After, 89 and 76; a row of backoffs at one level: in-flight-storm, 91 and 83; the gap that is counted: nginx
+without burst, 81 and 75.
 """
 
 import math
 from collections import deque
 from dataclasses import dataclass
 
-from pipeline.engine.backoff import PROBE_MOST_S, PROBE_S, USUAL_S, Backoff
+from pipeline.engine.backoff import PROBE_MOST_S, PROBE_S, Backoff
 from pipeline.engine.starts import StartHistory, Ticket
 from pipeline.settings import Limits
 
 FIRST, SLOWLY = 32, 4  # in flight, after the canary; so many times slower at first
 SPREAD_SHARE = 0.6  # of an answer's time over which as many starts as may be in flight are spread
 SOON_S = 0.001  # the least time
+USUAL_S = (60, 10, 1, 300, 3600, 30, 5, 6, 600)  # lengths of windows that people choose, the most usual ones first
 LATE_S = 0.1  # added to a window: how much later than sent a request may arrive
 
 LONG_S, LONG_SHARE = 2.0, 1.5  # a backoff longer than both that and this share of an answer's time is about starts
@@ -46,7 +48,6 @@ PRICE, MOST_PRICED, PRICED_S = 20, 12, 1.25  # K grows by so many for each start
 SAME_PRICE = 0.15  # share of that for each refusal at the same level
 LONG_SPAN_S, COUNTED_S, WINDOWS = 30.0, 60.0, 3  # a window is long; K is at least one, at most three, of a minute
 LAST, TOO_FEW = 20, 5  # starts that show a rate, where fewer than so many were taken since the last backoff
-BUSY_SHARE = 0.7  # a rate that is not used to so much is no limit, and does not grow
 
 
 @dataclass(slots=True)
@@ -102,11 +103,6 @@ class LimitSearch:
             return ""
         return f"{self._in_span()} in {self._span_s:.3g} s" if self._span_s else f"{self.rate.value:.3g} a second"
 
-    @property
-    def begins(self) -> set[float]:
-        """When a window may have begun."""
-        return {self._long_at, self._long_at + self._alone_s, self._history.period_at}
-
     # -- starting -------------------------------------------------------------------------------------------------
 
     def first(self, at: float, alone_s: float) -> None:
@@ -133,7 +129,7 @@ class LimitSearch:
             self._unquiet.append(now)
         self._next_at = now + (0.0 if is_canary else self._apart_s())
         if can_grow and self.is_adaptive and not self.is_slow_start:
-            self._grow(now)
+            self._grow()
 
     def sent(self, now: float) -> None:
         """Keep the next start apart from a request that was sent later than it started."""
@@ -157,16 +153,14 @@ class LimitSearch:
             if growth is not None:
                 growth.count = int(min(growth.count, growth.starts))
 
-    def _grow(self, now: float) -> None:
+    def _grow(self) -> None:
         """Ask for a little more of what holds starts back."""
         if self._was_limit:
             if not self._history.is_queued:
                 self._more.grow()
                 self.limit = min(self._most, max(self.limit, self._more.value))
         elif self.rate is not None:
-            is_climb = self.rate.fastest == CLIMB
-            if is_climb or self._history.taken_rate(LAST, now) >= BUSY_SHARE * self.rate.value:
-                self.rate.grow()
+            self.rate.grow()
 
     def _apart_s(self) -> float:
         """Return how far apart starts are."""
@@ -193,7 +187,7 @@ class LimitSearch:
 
     # -- what a backoff teaches -----------------------------------------------------------------------------------
 
-    def backoff(self, ticket: Ticket, now: float, *, is_canary: bool, teaches: bool) -> Backoff:
+    def backoff(self, ticket: Ticket, *, is_canary: bool, teaches: bool) -> Backoff:
         """Return a backoff that begins with this refusal."""
         apart_s = 0.0 if is_canary else self._apart_s()
         return Backoff(
@@ -204,15 +198,13 @@ class LimitSearch:
             usual=self._history.usual_level(ticket),
             rate=1 / apart_s if apart_s > 0 else math.inf,
             teaches=teaches,
-            gap_s=self._probe_gap_s(now),
+            gap_s=self._probe_gap_s(),
         )
 
-    def _probe_gap_s(self, now: float) -> float:
+    def _probe_gap_s(self) -> float:
         """Return the seconds before the first probe: a slot; at a gap that is long enough, where that is counted."""
         if self.rate is None:
             return min(PROBE_MOST_S, max(PROBE_S, self._history.latency_s / 4))
-        if self._is_gap and self._history.taken:
-            return min(5.0, max(SOON_S, self._history.taken[-1].at + (1 + CUT) / self.rate.value - now))
         return min(5.0, max(0.05, 1 / self.rate.value))
 
     def learn(self, backoff: Backoff, accepted: Ticket) -> None:

@@ -3,8 +3,8 @@
 1. One request, the canary, until its answer is judged.
 2. Then as many as `limit_search` allows: so many in flight, so many starts a second.
 3. A refusal closes the gate (`backoff`). Nobody starts before a named delay is over; where none is named, a probe asks
-   after gaps that grow, rather when a window of a usual length would be over, and once when an answer comes. A probe
-   that is not refused within twice the time of a refusal opens the gate, and how it opened teaches what is counted.
+   after gaps that grow, and once when an answer comes. A probe that is not refused within twice the time of a refusal
+   opens the gate, and how it opened teaches what is counted.
 4. Other 5xx, silence and connections that fail: five of the last twenty close the gate, and teach nothing. Whether a
    503 is a refusal decides `overload`.
 
@@ -244,7 +244,7 @@ class Throttle:
         if backoff is None:
             if ticket.at < self._history.period_at and not hint_s:
                 return  # sent before the gate opened the last time: old news
-            backoff = self._backoff = self._search.backoff(ticket, now, is_canary=self._is_canary, teaches=teaches)
+            backoff = self._backoff = self._search.backoff(ticket, is_canary=self._is_canary, teaches=teaches)
             backoff.is_503 = failure.status == 503
             if backoff.is_503 and self._overload.is_limit is False:
                 backoff.gap_s = STRAY_GAP_S
@@ -256,9 +256,8 @@ class Throttle:
             backoff.extend(now + hint_s * (1 + SPREAD * self._random()), f"the server asked for {hint_s:.0f} s")
         if backoff.refused(ticket, now) and not hint_s:
             cap_s = self._retry.wait_max_s if self._is_reached else min(self._retry.wait_max_s, UNREACHED_CAP_S)
-            at = backoff.probe_at(
-                now, taken=self._history.period, begins=self._search.begins, cap_s=cap_s, die=self._random()
-            )
+            gap_s = backoff.probe_gap_s(taken=self._history.period, cap_s=cap_s)
+            at = now + gap_s * (1 + SPREAD * self._random())
             backoff.extend(at, "the server is throttling" if teaches else "the provider is down")
 
     def _space(self, ticket: Ticket, now: float) -> None:
@@ -269,7 +268,7 @@ class Throttle:
         wait_s = min(2 * self._retry.wait_max_s, self._retry.wait_initial_s * 2.0 ** min(self._misses, 10))
         self._misses += 1
         backoff = self._backoff = self._backoff or self._search.backoff(
-            ticket, now, is_canary=self._is_canary, teaches=False
+            ticket, is_canary=self._is_canary, teaches=False
         )
         backoff.probe, backoff.teaches = None, False
         backoff.extend(now + wait_s * (1 + self._random()) / 2, "the model was not found")

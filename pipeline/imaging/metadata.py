@@ -12,12 +12,13 @@ import json
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from html import escape, unescape
 
 from pipeline.imaging.formats import PNG_MAGIC, Bytes, jpeg_segments, png_chunks, sniff, webp_chunks
 from pipeline.model import Sidecar
 
+Chunk = tuple[bytes, bytes]  # kind and content
 _ORIENTATION = 0x0112
 _EXIF_HEADER = b"Exif\0\0"
 _KEPT_APPS = {0xE0: b"", 0xE2: b"ICC_PROFILE\0", 0xEE: b"Adobe"}  # JFIF, colour profile, colour transform
@@ -120,21 +121,16 @@ def _strip_png(data: bytes, dropped: frozenset[bytes] = _PNG_DROPPED) -> bytes:
 
 
 def _strip_webp(data: bytes) -> bytes:
-    kept, lies, flags_at, size = [], 1, None, 12
-    for kind, start, end in webp_chunks(data):
-        if kind == b"EXIF":
-            lies = orientation(data[start:end])
-        elif kind in _WEBP_KEPT:
-            flags_at = size + 8 if kind == b"VP8X" else flags_at
-            kept.append(data[start - 8 : end] + b"\0" * (end % 2))
-            size += len(kept[-1])
+    chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]
+    lies = next((orientation(body) for kind, body in reversed(chunks) if kind == b"EXIF"), 1)
+    kept = [(kind, body) for kind, body in chunks if kind in _WEBP_KEPT]
     if lies != 1:
-        kept.append(_webp_chunk(b"EXIF", _only_orientation(lies)))
-        size += len(kept[-1])
-    whole = bytearray(b"".join([b"RIFF", struct.pack("<I", size - 8), b"WEBP", *kept]))
-    if flags_at is not None:
-        whole[flags_at] = whole[flags_at] & ~(_WEBP_EXIF | _WEBP_XMP) | (_WEBP_EXIF if lies != 1 else 0)
-    return bytes(whole)
+        kept.append((b"EXIF", _only_orientation(lies)))
+    flag = 0 if lies == 1 else _WEBP_EXIF
+    return _webp(
+        (kind, bytes([body[0] & ~(_WEBP_EXIF | _WEBP_XMP) | flag]) + body[1:] if kind == b"VP8X" and body else body)
+        for kind, body in kept
+    )
 
 
 # -- the record as XMP -------------------------------------------------------------------------------------------------
@@ -207,8 +203,6 @@ _JPEG_MORE = b"http://ns.adobe.com/xmp/extension/\0"
 _JPEG_ROOM = 65_533 - len(_JPEG_KEY)  # of one APP1 segment; XMP specification part 3, 1.1.3
 _JPEG_PIECE = 65_400  # of extended XMP in one segment
 _MOST_TEXT = 16 * 2**20  # of a compressed packet, unpacked
-
-Chunk = tuple[bytes, bytes]
 
 
 def embed(data: bytes, mime: str, record: dict[str, object]) -> bytes:
@@ -381,7 +375,7 @@ def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
     else:
         kept.insert(0, (b"VP8X", _vp8x(*kept[0])))
     kept.append((b"XMP ", _packet(_record(record), existing)))
-    return _webp_chunk(b"RIFF", b"WEBP" + b"".join(_webp_chunk(kind, chunk) for kind, chunk in kept))
+    return _webp(kept)
 
 
 def _vp8x(kind: bytes, body: bytes) -> bytes:
@@ -412,3 +406,7 @@ def _jpeg_segment(kind: bytes, body: bytes) -> bytes:
 
 def _webp_chunk(kind: bytes, body: bytes) -> bytes:
     return kind + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+
+
+def _webp(chunks: Iterable[Chunk]) -> bytes:
+    return _webp_chunk(b"RIFF", b"WEBP" + b"".join(_webp_chunk(kind, body) for kind, body in chunks))

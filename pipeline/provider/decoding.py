@@ -148,16 +148,13 @@ def unbase64(text: bytes | memoryview) -> bytes:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
         pass
-    plain = bytes(text).translate(_URL_SAFE, _SPACE) if bytes(text[:5]) != b"data:" else _after_comma(bytes(text))
-    plain = plain.rstrip(b"=")
+    plain = bytes(text)
+    if plain.startswith(b"data:"):
+        _, comma, plain = plain.partition(b",")
+        if not comma:
+            raise ValueError("a data: URL without a comma")
+    plain = plain.translate(_URL_SAFE, _SPACE).rstrip(b"=")
     return pybase64.b64decode(plain + b"=" * (-len(plain) % 4), validate=True)
-
-
-def _after_comma(text: bytes) -> bytes:
-    _, comma, rest = text.partition(b",")
-    if not comma:
-        raise ValueError("a data: URL without a comma")
-    return rest.translate(_URL_SAFE, _SPACE)
 
 
 def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:

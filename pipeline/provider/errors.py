@@ -211,8 +211,8 @@ class ServerError:
         return tuple(name for name in (*reasons, self.code, self.status, self.kind) if name)
 
     @property
-    def is_refusal_by_name(self) -> bool:
-        return any(name in _ALL_REFUSALS for name in self.names)
+    def refusal_name(self) -> str | None:
+        return next((name for name in self.names if name in _ALL_REFUSALS), None)
 
     @property
     def refusal(self) -> str | None:
@@ -221,8 +221,7 @@ class ServerError:
             return found[0]
         if re.search(r"(?<![A-Z_])SAFETY(?![A-Z_])", self.message) and "block" in self.message.lower():
             return "SAFETY"
-        named = next((name for name in self.names if name in _ALL_REFUSALS), None)
-        return named or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
+        return self.refusal_name or ("blocked" if _REFUSAL_WORDS.search(self.message) else None)
 
     @property
     def is_about_an_account(self) -> bool:
@@ -233,7 +232,7 @@ class ServerError:
         is_named = any(name in _ACCOUNT_CODES or _ACCOUNT_NAME.fullmatch(name) for name in self.names)
         if is_named or self._has_no_quota:
             return True
-        return not self.is_refusal_by_name and _ACCOUNT_WORDS.search(self.message) is not None
+        return self.refusal_name is None and _ACCOUNT_WORDS.search(self.message) is not None
 
     @property
     def _violations(self) -> list[Json]:
@@ -275,7 +274,7 @@ def _account_fault(status: int, error: ServerError, *, is_first: bool) -> Fault 
         return Fault.ACCOUNT
     if status in (403, 429) and error.code in _CREDIT_CODES:  # waiting brings no credit
         return Fault.ACCOUNT
-    if status == 403 and error.is_about_credit and not error.is_refusal_by_name:
+    if status == 403 and error.is_about_credit and error.refusal_name is None:
         return Fault.ACCOUNT
     if not error.is_about_an_account:
         return None

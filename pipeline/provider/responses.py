@@ -159,17 +159,13 @@ _TINY = 12  # bytes; nothing this short is an image, so it counts as none
 _KEPT_TEXT = 600  # characters of the model's words
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, slots=True)
 class AnswerReader:
     """Judges answers. `clock` is asked only when a server names a date and not its own time."""
 
     redactor: Redactor
     catalogue: Catalogue
-    clock: Callable[[], datetime] = _utc_now
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""

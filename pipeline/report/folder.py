@@ -11,7 +11,6 @@ Picks are what the static page's button saves: `{"picked": [ids], "rejected": [i
 id with a time that is in no list lost its mark then.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -29,11 +28,12 @@ import msgspec
 
 from pipeline.errors import InputError, Problem, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
-from pipeline.model import BucketUrl, Mark, is_object
+from pipeline.model import Mark, is_object
 from pipeline.report.sheet import (
     Addresses,
     Heading,
     ReportRow,
+    Spend,
     replaced,
     sheet_data,
     static_page,
@@ -177,14 +177,18 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 400, 118, 56, 22, 8
 _MOST_POINTS = 200  # about two units each
 
-Spend = Sequence[tuple[datetime, int]]
 
+def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
+    """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
 
-def spend_chart(spend: Spend, *, is_play_money: bool) -> str:
-    """Draw the running total of `spend` (moment, micro-dollars of that moment).
-
-    Empty text where nothing was spent, or all of it at one moment.
+    A life of one day that is known by days is drawn from the images of that day, where they are all of the money: a
+    chart must not climb to another sum than the one above it.
     """
+    spend: Spend = heading.spend
+    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
+    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
+    if is_all and len({when for when, _ in spend}) == 1:
+        spend = moments
     points = _running(spend)
     if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
         return ""
@@ -192,7 +196,7 @@ def spend_chart(spend: Spend, *, is_play_money: bool) -> str:
     line = _path(points)
     floor = _HEIGHT - _BOTTOM
     right = _WIDTH - 6
-    total = money(top, is_play_money)
+    total = money(top, heading.is_play_money)
     label = f"Money spent over time: {total} from {_moment(start)} to {_moment(end)}"
     ticks = "".join(_tick(amount, top) for amount in (0, top // 2, top))
     return (
@@ -249,16 +253,13 @@ def write_report(
     out: Path,
     heading: Heading,
     rows: Iterable[ReportRow],
-    spend: Spend,
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Write the report into the folder `out` and return its page.
 
-    `heading`: without its `states`, which are counted here. `spend`: moment and micro-dollars of each expense, or of
-    each day. `on_progress` is called with how many of how many new thumbnails are made.
-
-    Raises StorageError: the folder is not ours (`claim_folder`). OSError: it cannot be written.
+    `on_progress` is called with how many of how many new thumbnails are made. Raises StorageError: the folder is not
+    ours (`claim_folder`). OSError: it cannot be written.
     """
     claim_folder(out, heading.title)
     shown: list[ReportRow] = []
@@ -274,28 +275,11 @@ def write_report(
 
     write_tables(out, counted())
     thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
-    heading = replace(heading, states=states)
-    data = sheet_data(heading, shown, lambda row: _addresses(row, out, thumbs))
+    data = sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
     page = out / "index.html"
     with replaced(page) as file:
-        chart = spend_chart(fine(spend, shown), is_play_money=heading.is_play_money)
-        file.write(static_page(heading.title, data, chart))
+        file.write(static_page(heading.title, data, spend_chart(heading, shown)))
     return page
-
-
-def sheet_key(title: str, output_dir: Path | BucketUrl) -> str:
-    """Return what tells reports apart where a browser keeps marks."""
-    return hashlib.sha256(f"{title}\0{output_dir}".encode(errors="replace")).hexdigest()[:16]
-
-
-def fine(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
-    """Return moments to draw: a life of one day that is known by days is drawn from the images of that day.
-
-    Only where they are all of the money: a chart must not climb to another sum than the one above it.
-    """
-    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
-    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
-    return moments if is_all and len({when for when, _ in spend}) == 1 else spend
 
 
 def wanted_thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:

@@ -23,7 +23,7 @@ from html import escape
 from pathlib import Path
 from typing import IO
 
-from pipeline.model import Mark, TaskState
+from pipeline.model import BucketUrl, Mark, TaskState
 from pipeline.text import as_json
 
 
@@ -70,15 +70,6 @@ class ReportRow:
     versions: tuple[Version, ...] = ()  # newest first
     flags: tuple[str, ...] = ()  # what checks found in the image
     redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportTotals:
-    """Money and requests of the whole life of a manifest; tasks are counted from the rows."""
-
-    spent_microusd: int
-    unknown_microusd: int = 0
-    attempts: int = 0
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -182,33 +173,41 @@ class Addresses:
     versions: tuple[str, ...] = ()
 
 
+Spend = Sequence[tuple[datetime, int]]  # moment and micro-dollars of each expense, or of each day
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What the page says of all tasks together."""
+    """What the page says of a manifest's whole life; tasks are counted from the rows."""
 
     title: str
-    key: str  # tells reports apart where a browser keeps marks
-    totals: ReportTotals
+    output_dir: Path | BucketUrl
+    spend: Spend
+    unknown_microusd: int = 0
+    attempts: int = 0
     is_play_money: bool
-    written_s: int  # seconds since 1970 UTC
     command: str = ""  # what is typed behind `imgpipe VERB` for this manifest
-    states: Mapping[str, int] = field(default_factory=dict)  # of all tasks, also of those that are not on the page
+    written_at: datetime
 
 
 def sheet_data(
-    heading: Heading, rows: Sequence[ReportRow], find: Callable[[ReportRow], Addresses]
+    heading: Heading,
+    states: Mapping[str, int],
+    rows: Sequence[ReportRow],
+    find: Callable[[ReportRow], Addresses],
 ) -> dict[str, object]:
-    """Return what the page's script reads."""
+    """Return what the page's script reads. `states`: of all tasks, also of those that are not on the page."""
+    key = hashlib.sha256(f"{heading.title}\0{heading.output_dir}".encode(errors="replace")).hexdigest()[:16]
     return {
         "title": heading.title,
-        "key": heading.key,
+        "key": key,  # tells reports apart where a browser keeps marks
         "isPlayMoney": heading.is_play_money,
-        "written": heading.written_s,
-        "total": sum(heading.states.values()),
-        "states": {state: heading.states[state] for state in STATES if heading.states.get(state)},
-        "spent": heading.totals.spent_microusd,
-        "unknown": heading.totals.unknown_microusd,
-        "attempts": heading.totals.attempts,
+        "written": int(heading.written_at.timestamp()),
+        "total": sum(states.values()),
+        "states": {state: states[state] for state in STATES if states.get(state)},
+        "spent": sum(amount for _, amount in heading.spend),
+        "unknown": heading.unknown_microusd,
+        "attempts": heading.attempts,
         "command": heading.command,
         "columns": _columns(rows, [find(row) for row in rows]),
         "axes": _cells([row.matrix for row in rows]),

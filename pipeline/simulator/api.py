@@ -8,6 +8,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 
@@ -41,26 +42,26 @@ _LIMIT_ANSWERS = {"retry_info": "rate_limited_retry_info", "text": "rate_limited
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
 
+@dataclass(eq=False, repr=False)
 class Api:
     """The handlers of one server."""
 
-    def __init__(
-        self, profile: Profile, bill: Bill, renderer: Renderer, *, clock: Callable[[], float], sleep: Sleep
-    ) -> None:
-        self._profile = profile
-        self._bill = bill
-        self._renderer = renderer
-        self._clock = clock
-        self._sleep = sleep
-        self._dice = Dice(profile.seed, "api")
-        self._limiter = Limiter(profile, clock)
-        self._rules = FaultRules(profile)
+    profile: Profile
+    bill: Bill
+    renderer: Renderer
+    clock: Callable[[], float]
+    sleep: Sleep
+
+    def __post_init__(self) -> None:
+        self._dice = Dice(self.profile.seed, "api")
+        self._limiter = Limiter(self.profile, self.clock)
+        self._rules = FaultRules(self.profile)
         self._requests = 0
         self._under_way: set[asyncio.Task[object]] = set()
 
     def application(self) -> web.Application:
         """Return the application that `Simulator` serves."""
-        app = web.Application(client_max_size=self._profile.max_request_bytes)
+        app = web.Application(client_max_size=self.profile.max_request_bytes)
         app.router.add_post("/v1beta/models/{model:[^/:]+}:generateContent", self.generate)
         app.router.add_get("/v1/models", self.models)
         app.router.add_post("/v1/images/generations", self.generations)
@@ -79,8 +80,8 @@ class Api:
         except (ConnectionError, web.RequestPayloadError):
             return web.Response(status=499)  # the client left while it was sending: nobody reads this
         entry.status = reply.status
-        self._bill.write(entry)
-        return await send(request, signed(reply, entry.request_id), rule, self._sleep)
+        self.bill.write(entry)
+        return await send(request, signed(reply, entry.request_id), rule, self.sleep)
 
     async def models(self, request: web.Request) -> web.Response:
         """List the models that are served, in the OpenAI shape."""
@@ -134,8 +135,8 @@ class Api:
         body = await self._body(request)
         delay_s = self._limiter.acquire(entry.key)
         if delay_s is not None:
-            hint = self._profile.limits.hint
-            answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self._profile.limits.status == 429 else "overloaded"
+            hint = self.profile.limits.hint
+            answer = _LIMIT_ANSWERS.get(hint, "rate_limited") if self.profile.limits.status == 429 else "overloaded"
             raise RequestRejected(error_response(answer, model, None if hint == "none" else delay_s))
         try:
             ask = validation.check(model, body)
@@ -148,7 +149,7 @@ class Api:
         try:
             return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            message = f"request body too large, the limit is {self._profile.max_request_bytes} bytes"
+            message = f"request body too large, the limit is {self.profile.max_request_bytes} bytes"
             raise RequestRejected(comet(413, message, code="read_request_body_failed")) from None
 
     async def _execute(self, entry: Entry, ask: Ask) -> tuple[bytes, FaultRule | None]:
@@ -158,21 +159,21 @@ class Api:
         fault = None if rule is None else FAULTS[rule.name]
         name = "" if fault is None else fault.name
         entry.seed = ask.seed if ask.seed is not None else asking - 1
-        wait_s = rules.wait_s(self._profile.latency, self._dice, ask, asking) * step.slower
+        wait_s = rules.wait_s(self.profile.latency, self._dice, ask, asking) * step.slower
         writer = AnswerWriter.of(ask, self._dice, entry.request)
         if rule is not None and fault is not None and fault.stage is Stage.ERROR:
             if fault.is_billed:
                 entry.charge(writer.count(images=1), ask.model)
             entry.fault = name
-            await self._sleep(wait_s if fault.is_billed else wait_s * 0.1)
+            await self.sleep(wait_s if fault.is_billed else wait_s * 0.1)
             raise RequestRejected(error_response(name, ask.model.name, rule.retry_after))
         if fault is not None and fault.stage is Stage.CONTENT:
             tokens = writer.count(images=0, is_blocked=name == "prompt_blocked")
-            await self._sleep(wait_s * 0.4)
+            await self.sleep(wait_s * 0.4)
             body = writer.without_image(tokens, fault)
         elif not ask.with_image:
             tokens = writer.count(images=0)
-            await self._sleep(wait_s * 0.4)
+            await self.sleep(wait_s * 0.4)
             body = writer.words(tokens)
         else:
             rendered = await self._rendered(entry, ask, wait_s, name)
@@ -184,14 +185,14 @@ class Api:
         return body, rule
 
     async def _rendered(self, entry: Entry, ask: Ask, wait_s: float, fault: str) -> Rendered:
-        began = self._clock()
+        began = self.clock()
         try:
-            rendered = await self._renderer.render(ask, entry.seed or 0, fault)
+            rendered = await self.renderer.render(ask, entry.seed or 0, fault)
         except UnreadableImage:  # nothing was made that a fault could spoil
             raise bad_argument("Provided image is not valid") from None
         entry.ratio, entry.images = rendered.ratio, len(rendered.images)
         entry.image_sha256 = tuple(picture.sha256 for picture in rendered.images)
-        await self._sleep(max(0.0, wait_s - (self._clock() - began)))
+        await self.sleep(max(0.0, wait_s - (self.clock() - began)))
         return rendered
 
 
@@ -227,30 +228,26 @@ async def send(request: web.Request, reply: WireReply, rule: FaultRule | None, s
     if rule is None or not isinstance(transport, asyncio.Transport):
         return respond(reply)
     seconds = rule.seconds
-    half = len(reply.body) // 2
     match rule.name:
         case "hang":
             await sleep(_STALL_S if seconds is None else seconds)
-        case "cut_body":
-            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
-            transport.close()
-        case "cut_unframed":
-            transport.write(_head(reply, None) + reply.body[:half])
-            transport.close()
-        case "reset_body":
-            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
-            await sleep(0.05)  # the client reads some of it first
-            _reset(transport)
-        case "reset":
-            _reset(transport)
-        case "disconnect":
-            transport.close()
-        case "stall":
-            transport.write(_head(reply, len(reply.body)) + reply.body[:half])
-            await sleep(_STALL_S if seconds is None else seconds)
-            transport.abort()
         case "trickle":
             await _trickle(transport, reply, _TRICKLE_S if seconds is None else seconds, sleep)
+        case "disconnect":
+            transport.close()
+        case "reset":
+            _reset(transport)
+        case "cut_body" | "cut_unframed" | "reset_body" | "stall" as name:
+            length = None if name == "cut_unframed" else len(reply.body)
+            transport.write(_head(reply, length) + reply.body[: len(reply.body) // 2])
+            if name == "reset_body":
+                await sleep(0.05)  # the client reads some of it first
+                _reset(transport)
+            elif name == "stall":
+                await sleep(_STALL_S if seconds is None else seconds)
+                transport.abort()
+            else:
+                transport.close()
     return respond(reply)
 
 

@@ -315,7 +315,7 @@ class Renderer:
 
     async def render(self, ask: Ask, seed: int, fault: str) -> Rendered:
         """Make the pictures of one answer. Raises `UnreadableImage` for an input that cannot be decoded."""
-        ratio = ask.ratio or self._ratio_of(ask)
+        ratio = ask.ratio or (nearest_ratio(ask.images[0], ask.model.family.ratios) if ask.images else "1:1")
         orders = self._orders(ask, seed, ratio, fault)
         images = [await self._image(order) for order in orders]
         drafts: Sequence[EncodedImage] = ()
@@ -326,9 +326,6 @@ class Renderer:
     def close(self) -> None:
         """End the workers; what they are drawing is finished first."""
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def _ratio_of(self, ask: Ask) -> str:
-        return nearest_ratio(ask.images[0], ask.model.family.ratios) if ask.images else "1:1"
 
     def _orders(self, ask: Ask, seed: int, ratio: str, fault: str) -> list[Order]:
         width, height = ask.model.family.pixels[ask.size or DEFAULT_SIZE][ratio]

@@ -47,7 +47,7 @@ class Simulator:
             stack.callback(bill.close)
             renderer = Renderer(self.profile)
             stack.callback(renderer.close)
-            api = Api(self.profile, bill, renderer, clock=self.clock, sleep=self.sleep)
+            api = Api(self.profile, bill, renderer, self.clock, self.sleep)
             application = api.application()
             application.on_shutdown.append(lambda _: api.end(_SHUTDOWN_S))
             runner = web.AppRunner(application, access_log=None, shutdown_timeout=_SHUTDOWN_S)

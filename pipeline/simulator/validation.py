@@ -129,7 +129,6 @@ class Node:
         return [self]
 
     def text(self) -> str:
-        """Return a string."""
         if not isinstance(self.value, str):
             raise self.wrong("TYPE_STRING")
         return self.value
@@ -147,14 +146,12 @@ class Node:
         return float(value)
 
     def whole(self) -> int:
-        """Return a 32-bit whole number."""
         value = self.number("TYPE_INT32")
         if not value.is_integer() or not -(2**31) <= value < 2**31:
             raise self.wrong("TYPE_INT32")
         return int(value)
 
     def flag(self) -> bool:
-        """Return a truth value."""
         if not isinstance(self.value, bool):
             raise self.wrong("TYPE_BOOL")
         return self.value

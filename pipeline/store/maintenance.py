@@ -174,7 +174,7 @@ class Maintenance:
             )
             for former, task in renamed
         ]
-        taken_over = self._ledger.run(lambda c: sum(rows.take_over(c, row, record) for row, record in orders))
+        taken_over = self._ledger.run(lambda c: sum(_take_over(c, row, record) for row, record in orders))
         rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
         return taken_over
 
@@ -224,7 +224,7 @@ class Maintenance:
         if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        Salvager(self._resources, recovery=recovery).settle(record, image, kept)
+        Salvager(self._resources, recovery=recovery).salvage(record, image, kept)
         return recovery
 
     def _artifact(self, task_id: str) -> Artifact | None:
@@ -236,3 +236,17 @@ class Maintenance:
 
     def _change(self, name: str, values: rows.Row) -> int:
         return self._ledger.run(lambda c: c.execute(query(name), values).rowcount)
+
+
+def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bool:
+    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
+    former = {"manifest": row["manifest"], "id": row["former"]}
+    if connection.execute(query("key_of_task"), former).fetchone() is None:
+        return False
+    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
+        connection.execute(query(name), row)
+    found = connection.execute(query("rename_task"), row).fetchone()
+    if found is None:
+        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
+    rows.remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    return True

@@ -62,7 +62,7 @@ def has_hash(outputs: Tree, artifact: Artifact) -> bool:
 def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name: str | None = None) -> str:
     """Move an image out of the way; return `superseded/<attempt>-<name>` (None: the name it has).
 
-    Durable there before it leaves here, so that no power loss takes both. Raises OSError.
+    Durable there before it is removed here, so that no power loss takes both. Raises OSError.
     """
     with outputs.at(path) as (source, old_name), state.directory(FOLDER, create=True) as target:
         for new_name in superseded_names(name or old_name, maker):
@@ -332,7 +332,7 @@ class Writer:
 
 
 class ReadWriteLock:
-    """Who waits to be alone goes before those who would join the many."""
+    """A lock for a resource that can be written in a shared or exclusive way; exclusive waiters have precedence."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

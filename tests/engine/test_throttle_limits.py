@@ -109,6 +109,14 @@ def test_untold_limit_is_found_and_used_within_three_minutes(name: str) -> None:
         assert out.refused <= 0.1 * out.images
 
 
+@pytest.mark.parametrize("name", ["10-a-second", "50-in-10-s", "300-a-minute", "bucket-5"])
+def test_untold_limit_of_a_distant_server_is_found_and_used(name: str) -> None:
+    for seed in (1, 2):
+        server = CASES[name]()
+        out = rehearse(server, Limits(concurrency=100), travel_s=0.1, seed=seed)
+        assert out.images >= 0.85 * server.allowed(180)
+
+
 @pytest.mark.parametrize(("names", "used"), [("", 0.85), ("ceil", 0.76)], ids=["silent", "retry-after"])
 def test_gap_that_a_server_counts_is_found_where_requests_arrive_as_they_were_sent(names: str, used: float) -> None:
     for seed in (1, 2):  # a delay of a whole second at 20 a second is no window of a second

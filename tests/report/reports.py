@@ -8,8 +8,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipeline.model import TaskState
-from pipeline.report.folder import sheet_key, write_report
-from pipeline.report.sheet import Heading, ReportRow, ReportTotals
+from pipeline.report.folder import write_report
+from pipeline.report.sheet import Heading, ReportRow
 
 START = datetime(2026, 11, 22, 18, tzinfo=UTC)
 EVIL = "<script>window.hacked=1</script><img src=x onerror='window.hacked=2'></script><!--"
@@ -61,20 +61,18 @@ def report_rows(folder: Path, count: int, *, pictures: int = 12) -> Iterator[Rep
         )
 
 
-def heading(folder: Path, totals: ReportTotals, *, title: str = "t", is_play_money: bool = False) -> Heading:
-    """Return what a report in `folder` says of all its tasks."""
-    return Heading(
-        title=title,
-        key=sheet_key(title, folder),
-        totals=totals,
-        is_play_money=is_play_money,
-        written_s=int(START.timestamp()),
-    )
-
-
 def make_report(folder: Path, count: int, *, title: str = "Spring <b>&amp; autumn</b>") -> Path:
     """Write a report of `count` tasks and return its page."""
-    totals = ReportTotals(spent_microusd=39_000 * count, unknown_microusd=39_000, attempts=count + 2)
-    spend = [(START + timedelta(minutes=n), 39_000) for n in range(count)]
-    about = heading(folder, totals, title=title, is_play_money=True)
-    return write_report(folder / "report", about, report_rows(folder, count), spend)
+    return write_report(
+        folder / "report",
+        Heading(
+            title=title,
+            output_dir=folder,
+            spend=[(START + timedelta(minutes=n), 39_000) for n in range(count)],
+            unknown_microusd=39_000,
+            attempts=count + 2,
+            is_play_money=True,
+            written_at=START,
+        ),
+        report_rows(folder, count),
+    )

@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from pipeline.report import folder
 from pipeline.report.folder import spend_chart, write_report
-from pipeline.report.sheet import ReportTotals, script_json
+from pipeline.report.sheet import Heading, Spend, script_json
 from pipeline.report.sheet import packed as pack
-from tests.report.reports import EVIL, START, heading, make_report, report_rows
+from tests.report.reports import EVIL, START, make_report, report_rows
+
+
+def heading(spend: Spend, *, is_play_money: bool = False) -> Heading:
+    return Heading(title="t", output_dir=Path("out"), spend=spend, is_play_money=is_play_money, written_at=START)
 
 
 class Page(HTMLParser):
@@ -64,7 +68,11 @@ def test_links_lead_to_the_originals_whatever_their_names(tmp_path: Path) -> Non
 
 def test_an_absolute_path_becomes_a_relative_link(tmp_path: Path) -> None:
     rows = [replace(row, image=str(tmp_path / "images" / "x\udcff.png")) for row in report_rows(tmp_path, 1)]
-    page = write_report(tmp_path / "report", heading(tmp_path, ReportTotals(spent_microusd=0)), rows, [])
+    page = write_report(
+        tmp_path / "report",
+        heading([]),
+        rows,
+    )
     assert Page(page).column("image") == ["../images/x%FF.png"]
     assert str(tmp_path) not in "".join(path.read_text() for path in page.parent.iterdir() if path.is_file())
 
@@ -116,8 +124,11 @@ def test_the_page_stops_where_browsers_would_and_the_tables_go_on(tmp_path: Path
 
 
 def test_a_life_of_one_day_is_drawn_from_its_images(tmp_path: Path) -> None:
-    about = heading(tmp_path, ReportTotals(spent_microusd=156_006))
-    page = write_report(tmp_path / "report", about, report_rows(tmp_path, 4), [(START, 156_006)])
+    page = write_report(
+        tmp_path / "report",
+        heading([(START, 156_006)]),
+        report_rows(tmp_path, 4),
+    )
     [label] = [found["aria-label"] for tag, found in Page(page).tags if tag == "svg"]
     assert label == "Money spent over time: $0.156 from 2026-11-22 18:00 to 2026-11-22 18:03"
 
@@ -132,7 +143,7 @@ def test_a_second_report_leaves_nothing_half_done(tmp_path: Path) -> None:
 
 def test_the_chart_climbs_to_what_was_spent() -> None:
     spend = [(START + timedelta(hours=hour), 1_000_000) for hour in (2, 0, 1)]
-    root = ElementTree.fromstring(spend_chart(spend, is_play_money=True))
+    root = ElementTree.fromstring(spend_chart(heading(spend, is_play_money=True)))
     assert root.attrib["aria-label"] == "Money spent over time: play $3.00 from 2026-11-22 18:00 to 2026-11-22 20:00"
     assert [text.text for text in root.iter("text")] == [
         "$0.00",
@@ -145,10 +156,10 @@ def test_the_chart_climbs_to_what_was_spent() -> None:
 
 @pytest.mark.parametrize("spend", [[], [(START, 0), (START + timedelta(hours=1), 0)], [(START, 5_000_000)]])
 def test_nothing_spent_over_time_has_no_chart(spend) -> None:
-    assert spend_chart(spend, is_play_money=False) == ""
+    assert spend_chart(heading(spend)) == ""
 
 
 def test_a_long_life_is_thinned_and_keeps_its_sum() -> None:
-    chart = spend_chart([(START + timedelta(seconds=n), 1000) for n in range(12_345)], is_play_money=False)
+    chart = spend_chart(heading([(START + timedelta(seconds=n), 1000) for n in range(12_345)]))
     assert "$12.345" in chart
     assert len(chart) < 8000

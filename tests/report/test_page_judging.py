@@ -12,8 +12,8 @@ from PIL import Image
 
 from pipeline.model import Mark, TaskState
 from pipeline.report.folder import write_report
-from pipeline.report.sheet import ReportRow, ReportTotals, Version
-from tests.report.reports import START, heading, make_report, picture, report_rows
+from pipeline.report.sheet import Heading, ReportRow, Version
+from tests.report.reports import START, make_report, picture, report_rows
 from tests.report.sheets import Sheet
 
 pytestmark = pytest.mark.browser
@@ -65,8 +65,19 @@ def shop_rows(folder: Path) -> Iterator[ReportRow]:
 
 def write_shop(folder: Path, change: Callable[[ReportRow], ReportRow] = lambda row: row, spent: int = 156_000) -> Path:
     rows = [change(row) for row in shop_rows(folder)]
-    about = replace(heading(folder, ReportTotals(spent_microusd=spent, attempts=4), title="shop"), command="shop.yaml")
-    return write_report(folder / "report", about, rows, [(START, spent)])
+    return write_report(
+        folder / "report",
+        Heading(
+            title="shop",
+            output_dir=folder,
+            spend=[(START, spent)],
+            attempts=4,
+            is_play_money=False,
+            command="shop.yaml",
+            written_at=START,
+        ),
+        rows,
+    )
 
 
 @pytest.fixture(scope="module")
