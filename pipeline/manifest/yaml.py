@@ -80,7 +80,7 @@ class PlainText(str):
 Tree = PlainText | str | list["Tree"] | dict[str, "Tree"]
 
 
-class _Stop(Exception):  # noqa: N818 - not an error: the rest of the text cannot be read
+class _Stop(Exception):  # noqa: N818 - the rest of the text cannot be read
     pass
 
 
@@ -99,13 +99,6 @@ class _Frame:
     nodes: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Anchored:
-    value: Tree
-    aliases: int
-    nodes: int
-
-
 def _place(event: Any) -> tuple[int, int]:
     """Return line and column of an event, counted from 1."""
     return event.start_mark.line + 1, event.start_mark.column + 1
@@ -119,7 +112,8 @@ class _Builder:
         self.root: Tree | None = None
         self._file = file
         self._frames: list[_Frame] = []
-        self._anchors: dict[str, _Anchored | None] = {}  # None: still open, so an alias to it would never end
+        # Value, aliases and nodes of each; None: still open, so an alias to it would never end.
+        self._anchors: dict[str, tuple[Tree, int, int] | None] = {}
         self._documents = 0
         self._aliases = 0
         self._aliased_nodes = 0
@@ -165,7 +159,7 @@ class _Builder:
         is_plain = event.implicit[0] and event.tag is None
         value: Tree = PlainText(event.value) if is_plain else str(event.value)
         if event.anchor is not None:
-            self._anchors[event.anchor] = _Anchored(value, 0, 1)
+            self._anchors[event.anchor] = value, 0, 1
         self._put(event, value, aliases=0, nodes=1)
 
     def _open(self, event: Any) -> None:
@@ -186,7 +180,7 @@ class _Builder:
         if frame.merges and isinstance(frame.value, dict):
             frame.value = self._merge(event, frame)
         if frame.anchor is not None:
-            self._anchors[frame.anchor] = _Anchored(frame.value, frame.aliases, frame.nodes)
+            self._anchors[frame.anchor] = frame.value, frame.aliases, frame.nodes
         self._put(event, frame.value, aliases=frame.aliases, nodes=frame.nodes)
 
     def _merge(self, event: yaml.Event, frame: _Frame) -> "dict[str, Tree]":
@@ -207,14 +201,15 @@ class _Builder:
             if event.anchor in self._anchors:
                 what = f"*{event.anchor} stands inside &{event.anchor} itself"
             self._report(event, what, f"{_QUOTE_ADVICE} if the * is text")
-            target = _Anchored("", 0, 1)
-        self._aliases += 1 + target.aliases
-        self._aliased_nodes += target.nodes
+            target = "", 0, 1
+        value, aliases, nodes = target
+        self._aliases += 1 + aliases
+        self._aliased_nodes += nodes
         if self._aliases > MAX_ALIASES or self._aliased_nodes > MAX_ALIASED_NODES:
             self._stop(
                 event, f"aliases expand more than {MAX_ALIASES:,} times", "write the values out, or use a CSV file"
             )
-        self._put(event, target.value, aliases=1 + target.aliases, nodes=target.nodes)
+        self._put(event, value, aliases=1 + aliases, nodes=nodes)
 
     def _put(self, event: yaml.Event, value: Tree, *, aliases: int, nodes: int) -> None:
         """Hang a finished value into the collection that is open around it."""
@@ -282,7 +277,7 @@ def parse(text: str, *, file: str) -> "tuple[dict[str, Tree], list[Problem]]":
 
 
 def _not_a_mapping(root: Tree | None, file: str) -> Problem:
-    if root is None or (isinstance(root, PlainText) and root in ("", "~", "null", "Null", "NULL")):
+    if is_null(root):
         what, instead = "the file is empty", "start with `imgpipe init`"
     else:
         what = f"a manifest is a mapping, this is {'a list' if isinstance(root, list) else 'text'}"
