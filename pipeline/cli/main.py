@@ -112,7 +112,7 @@ TOPICS: Final = {  # in the order people meet them; verb -> (module, what it doe
         "plan": ("inspect", "Show what a run would do, why, and for how much."),
         "run": ("run", "Make the images that are missing or changed."),
         "retry": ("run", "Retry failed, refused or unknown tasks."),
-        "redo": ("run", "Buy new images in place of rejected ones."),
+        "redo": ("run", "Buy new images in place of rejected or flagged ones."),
     },
     "Inspect": {
         "status": ("inspect", "Show tasks by state, money spent, unknowns."),
