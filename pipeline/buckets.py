@@ -146,7 +146,7 @@ class Bucket:
     """One prefix of one bucket. Paths are relative to the prefix."""
 
     def __init__(self, url: BucketUrl, store: "ObjectStore") -> None:
-        """Use `open_bucket`; tests hand in a store of their own."""
+        """Use `open_bucket`; tests pass a store of their own."""
         self.url = url
         self._store = store
 
@@ -335,7 +335,7 @@ def _meaning(error: Exception, text: str) -> str | None:
 
 @contextlib.contextmanager
 def as_input_error(url: BucketUrl) -> Iterator[None]:
-    """Before anything is sent: what a person must mend is an InputError, the rest a StorageError."""
+    """Before anything is sent: what a person must fix is an InputError, the rest a StorageError."""
     try:
         yield
     except BucketError as error:
@@ -347,7 +347,7 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
 
 def remedy(url: BucketUrl) -> str:
     """Say what a person mends."""
-    return f"mend the address, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
+    return f"fix the address, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
 
 
 def open_bucket(url: BucketUrl, environ: Mapping[str, str] = os.environ) -> Bucket:

@@ -248,7 +248,7 @@ async def take_rest(store: Store, *, lost: int) -> None:
     try:
         await store.collect_kept(are_gone=not lost)
         if lost:
-            await store.settle_late()
+            await store.recover_late()
     except (OSError, StorageError) as error:  # the run is over, and what it did must be told
         _log.warning("the next start looks again for what workers kept: %s", error)
 

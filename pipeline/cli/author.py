@@ -7,11 +7,10 @@ from typing import Any
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.flags import verb
 from pipeline.errors import Exit, InputError
 
 
-@verb
+@f.verb()
 @click.argument("file", type=f.FILE)
 @click.option(
     "--example",
@@ -35,9 +34,8 @@ def init(file: Path, example: Any) -> int:
     return Exit.OK
 
 
-@verb
+@f.verb(f.variables)
 @click.argument("files", type=f.FILE, nargs=-1, required=True)
-@f.variables
 def validate(files: tuple[Path, ...], **flags: Any) -> int:
     """Check each FILE and all its rows, inputs and output names; list every problem as file:line:column.
 
@@ -66,7 +64,7 @@ def validate(files: tuple[Path, ...], **flags: Any) -> int:
     return Exit.USAGE if is_bad else Exit.OK
 
 
-@verb
+@f.verb()
 def schema() -> int:
     """Print the manifest's JSON Schema, for editors with a YAML language server.
 
@@ -81,7 +79,7 @@ def schema() -> int:
     return Exit.OK
 
 
-@verb
+@f.verb()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
     """Print the completion script for SHELL: verbs, options and file names.
@@ -101,7 +99,7 @@ def completion(shell: str) -> int:
     return Exit.OK
 
 
-@verb
+@f.verb()
 @click.option("--port", type=f.PORT, default=8787, show_default=True, metavar="N", help="0: any free port.")
 @click.option(
     "--profile",

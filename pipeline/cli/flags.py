@@ -97,11 +97,6 @@ class Verb(click.Command):
             formatter.write_lines("Examples", self.examples)
 
 
-def verb(function: Callable[..., int]) -> click.Command:
-    """Make a verb of a function: its name, its docstring, the exit code it returns."""
-    return click.command(cls=Verb)(function)
-
-
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -168,6 +163,11 @@ def _apply(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
         return command
 
     return wrap
+
+
+def verb(*shared: Callable[[Any], Any]) -> Callable[[Callable[..., int]], click.Command]:
+    """Make a verb of a function: its name, its docstring, the exit code it returns; shared options beside its own."""
+    return lambda function: click.command(cls=Verb)(_apply(*shared)(function))
 
 
 ACCEPTED: Final = ("prompt", "inputs", "params", "model", "edited", "absent", "refused")
@@ -250,9 +250,9 @@ deciding = _apply(
         "--accept",
         callback=_accepted,
         metavar="WHAT",
-        help="Keep images although the manifest changed (prompt, inputs, params, model), a person edited or removed"
-        " them (edited, absent), or keep refusals (refused). Several with commas. Nothing is bought; plan shows the"
-        " effect, run records it.",
+        help="Accept a difference instead of buying again: a changed prompt, inputs, params or model; images that a"
+        " person edited or removed (edited, absent); refusals (refused). Several with commas. plan shows the effect,"
+        " run records it.",
     ),
     click.option(
         "--budget",
@@ -292,7 +292,7 @@ running = _apply(
         "--progress",
         type=click.Choice(["auto", "rich", "plain", "none"]),
         default="auto",
-        help="auto: a live view on a terminal, a line now and then elsewhere.",
+        help="auto: a live view on a terminal, a line every 10 s elsewhere.",
     ),
     click.option(
         "--log-format",

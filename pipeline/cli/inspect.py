@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.flags import verb
 from pipeline.errors import Exit, InputError
 from pipeline.text import as_json, count, parse_duration, visible
 from pipeline.view.console import is_redrawable, open_console
@@ -19,12 +18,8 @@ if TYPE_CHECKING:
     from pipeline.app.context import Setup
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.selecting, f.deciding, f.as_json)
 @f.switch("--detailed-exitcode", help="Exit with 0 when nothing is due, 20 when something is, 2 when FILE is invalid.")
-@f.selecting
-@f.deciding
-@f.as_json
 def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: Any) -> int:
     """Show what a run of FILE would do, why, and for how much. Read-only; it connects to nothing but buckets in FILE.
 
@@ -49,12 +44,9 @@ def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: 
     return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.selecting, f.as_json)
 @click.argument("task_id", metavar="[ID]", required=False)
 @f.switch("--tasks", help="Show one line per task as well.")
-@f.selecting
-@f.as_json
 def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool, **flags: Any) -> int:
     """Show the tasks of FILE by state, money by run, day and month, unknowns; with ID, one task's whole history.
 
@@ -89,10 +81,8 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
     return Exit.OK
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.selecting)
 @f.switch("--open", "is_open", help="Open the page in a browser.")
-@f.selecting
 def report(*, file: Path | None, is_open: bool, **flags: Any) -> int:
     """Write the contact sheet of FILE: one static page, tasks.csv and tasks.jsonl, in report/ beside the images.
 
@@ -133,8 +123,7 @@ def _groups(_context: click.Context, _param: click.Parameter, text: str) -> list
     return list(dict.fromkeys(names)) or [GROUPS[0]]
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.locating, f.as_json)
 @click.option("--since", metavar="TIME", help="Only requests since a date (2026-11-01) or an age (30d, 12h).")
 @click.option(
     "--by",
@@ -144,8 +133,6 @@ def _groups(_context: click.Context, _param: click.Parameter, text: str) -> list
     callback=_groups,
     help="Group by one or several of these.",
 )
-@f.locating
-@f.as_json
 def cost(*, file: Path | None, since: str | None, by: list[str], is_json: bool, **flags: Any) -> int:
     """Sum what the tasks of FILE have cost, by job, model, day or several of them.
 
@@ -186,12 +173,11 @@ def _since(text: str | None, zone: "tzinfo") -> "datetime | None":
     return found if found.tzinfo else found.replace(tzinfo=zone)
 
 
-@verb
+@f.verb(f.as_json)
 @click.argument("path", type=f.Location())
 @click.option(
     "--state-dir", type=f.FILE, metavar="DIR", help="The ledger's directory, for an image that was moved away."
 )
-@f.as_json
 def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
     """Show where the image PATH comes from: manifest, task, row, final prompt, model, inputs, attempts, price.
 
@@ -216,15 +202,11 @@ def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
     return Exit.OK
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.picks, f.selecting, f.as_json)
 @click.argument("recipes", nargs=-1, metavar="[RECIPE]...")
 @click.option("--picked", "folder", type=f.FILE, metavar="DIR", help="Copy the picked images here, as they are.")
 @click.option("--as", "kind", type=click.Choice(["parquet", "webdataset"]), help="Write a training set into DIR.")
 @f.number("--shard-size", default=1000, help="At most N images per shard (default 1000).")
-@f.picks
-@f.selecting
-@f.as_json
 def export(
     *,
     file: Path | None,
@@ -309,11 +291,9 @@ def _deliver(setup: "Setup", recipes: tuple[str, ...], *, is_json: bool) -> int:
     return max((each.exit for each in delivered), default=Exit.OK)
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.locating)
 @click.option("--port", type=f.PORT, default=0, metavar="N", help="Port to listen on (default: any free port).")
 @f.switch("--no-open", "is_silent", help="Only print the address.")
-@f.locating
 def judge(*, file: Path | None, port: int, is_silent: bool, **flags: Any) -> int:
     """Open the contact sheet of FILE in a browser, to pick, reject, rate and annotate; marks are saved at once.
 

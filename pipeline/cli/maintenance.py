@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.flags import verb
 from pipeline.errors import Exit
 from pipeline.text import as_json, count, money, size, visible
 from pipeline.view.console import open_console
@@ -25,12 +24,9 @@ STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 # -- verify -------------------------------------------------------------------------------------------------------
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.locating, f.as_json)
 @f.switch("--decode", help="Decode the pixels too, not only hash the bytes: slower, finds more.")
 @f.switch("--quick", help="Compare sizes and times (ETags in a bucket); read only what differs.")
-@f.locating
-@f.as_json
 def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **flags: Any) -> int:
     """Hash every image of FILE again and compare it with the ledger. Read-only, also beside a run.
 
@@ -88,11 +84,7 @@ def _verdict(found: "Verification", path: str) -> str:
 # -- rebuild ------------------------------------------------------------------------------------------------------
 
 
-@verb
-@f.manifest
-@f.wait_lock
-@f.locating
-@f.as_json
+@f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is changed.
 
@@ -153,12 +145,8 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
 # -- rejected -----------------------------------------------------------------------------------------------------
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 @f.switch("--salvage", help="Parse them again with this version; publish images that are whole.")
-@f.wait_lock
-@f.locating
-@f.as_json
 def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -> int:
     """List the answers to FILE's requests that were paid for and could not be published: when, what for, why.
 
@@ -220,15 +208,11 @@ def _kept_line(kept: "Rejected") -> str:
 # -- settle -------------------------------------------------------------------------------------------------------
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
 @f.switch("--all", "is_all", help="All unknown requests of FILE.")
 @f.switch("--billed", "is_billed", help="They were billed.")
 @f.switch("--free", "is_free", help="They were not billed.")
-@f.wait_lock
-@f.locating
-@f.as_json
 def settle(
     *,
     file: Path | None,
@@ -271,16 +255,12 @@ def settle(
 # -- prune ---------------------------------------------------------------------------------------------------------
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 @f.switch("--superseded", help="Images that a newer one has replaced.")
 @f.switch("--rejected", help="Answers without a usable image.")
 @f.switch("--orphans", help="Images of tasks that FILE no longer has.")
 @f.span("--older", default="30d", show_default=True, help="Only what is older.")
 @f.switch("-y", "--yes", "is_done", help="Remove them; without it they are only listed.")
-@f.wait_lock
-@f.locating
-@f.as_json
 def prune(
     *,
     file: Path | None,
@@ -325,12 +305,9 @@ def prune(
 # -- doctor -------------------------------------------------------------------------------------------------------
 
 
-@verb
+@f.verb(f.cluster, f.locating, f.as_json)
 @click.argument("file", type=f.FILE, required=False, metavar="[FILE]")
 @f.switch("--models", "with_models", help="Compare the catalogue with the gateway's public list; no key is sent.")
-@f.cluster
-@f.locating
-@f.as_json
 def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str | None, **flags: Any) -> int:
     """Check what a run needs: Python, packages, key, address, disk, clock and limits; with FILE, for that manifest.
 

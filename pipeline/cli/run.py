@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from pipeline.cli import flags as f
-from pipeline.cli.flags import verb
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
 from pipeline.view.console import is_redrawable, open_console, say
@@ -35,12 +34,7 @@ POLL_S: Final = 0.2
 SAMPLES: Final = 3  # tasks named in the summary of a quiet run
 
 
-@verb
-@f.manifest
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
+@f.verb(f.manifest, f.selecting, f.deciding, f.running, f.as_json)
 def run(**flags: Any) -> int:
     """Make the images of the manifest FILE that are missing or changed. The same command again continues.
 
@@ -63,16 +57,11 @@ def run(**flags: Any) -> int:
     return _run(**flags)
 
 
-@verb
-@f.manifest
-@click.argument("ids", nargs=-1)
+@f.verb(f.manifest, f.selecting, f.deciding, f.running, f.as_json)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
 @f.switch("--failed", help="Tasks that failed.")
 @f.switch("--refused", help="Tasks that the provider refused.")
 @f.switch("--unknown", help="Tasks that may have been billed already: this may buy them twice.")
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
 def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, **flags: Any) -> int:
     """Make tasks of FILE due again, then run them: by state, by id, or both.
 
@@ -90,17 +79,11 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
     return _run(retry=Release(states=named or frozenset(states), ids=ids), **flags)
 
 
-@verb
-@f.manifest
+@f.verb(f.manifest, f.picks, f.selecting, f.deciding, f.running, f.as_json)
 @f.switch("--rejected", help="Images rejected on the contact sheet.")
 @f.switch("--flagged", help="Images that a check flagged (`checks:`).")
-@f.picks
-@f.selecting
-@f.deciding
-@f.running
-@f.as_json
 def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
-    """Buy new images in place of rejected or flagged ones, and nothing else. `judge` or the static page rejects.
+    """Buy new images in place of rejected or flagged ones, and nothing else. Reject with `judge` or on the static page.
 
     A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
 

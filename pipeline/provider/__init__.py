@@ -4,7 +4,8 @@ catalogue    abilities, prices and end dates of models (catalogue.yaml); what an
 credentials  the key and the address it may be sent to
 request      a task and its input images to the JSON of its request
 byte_budget  limits the bytes of bodies in memory
-transport    one exchange: connection, time and size limits, network errors
+transport    one exchange: connection, size limit, network errors
+response_timeout  time limits of one exchange
 connections  connections kept for the next request; large bodies read into one buffer
 decoding     the bytes of an answer to a tree of JSON, without copying images
 errors       an error answer to a `Failure`, by its names and its words last, and the delay it names

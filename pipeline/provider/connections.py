@@ -14,9 +14,9 @@ are made).
 import asyncio
 import contextlib
 import functools
+import heapq
 import select
 import ssl
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from weakref import WeakSet
@@ -40,20 +40,27 @@ class ReadLimit:
     """Bounds how much of all bodies is read in one iteration of the event loop; the others are paused until the next.
 
     Several answers that lie in the kernel would be read to their ends in one iteration, and all else waits meanwhile.
+    The body that began first goes on first: bodies that grow side by side would all be in memory.
     """
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._read_bytes = 0
-        self._paused: deque[asyncio.Transport] = deque()
+        self._bodies = 0
+        self._paused: list[tuple[int, asyncio.Transport]] = []  # a heap
         self._is_called = False  # the next iteration begins with `_go_on`
 
-    def count(self, size_bytes: int, transport: asyncio.Transport) -> None:
+    def body(self) -> int:
+        """Return the number of a body that begins."""
+        self._bodies += 1
+        return self._bodies
+
+    def count(self, size_bytes: int, body: int, transport: asyncio.Transport) -> None:
         """Count what came of a body that is not whole; pause its transport when it was too much."""
         self._read_bytes += size_bytes
         if self._read_bytes > READ_BYTES:
             transport.pause_reading()
-            self._paused.append(transport)
+            heapq.heappush(self._paused, (body, transport))
         self._call_again()
 
     def _call_again(self) -> None:
@@ -64,7 +71,7 @@ class ReadLimit:
     def _go_on(self) -> None:
         self._read_bytes, self._is_called = 0, False
         for _ in range(min(len(self._paused), READ_BYTES // CHUNK_BYTES)):
-            transport = self._paused.popleft()
+            _, transport = heapq.heappop(self._paused)
             if not transport.is_closing():
                 transport.resume_reading()
         if self._paused:
@@ -175,6 +182,7 @@ class BodyReader(asyncio.BufferedProtocol):
         self._transport = transport
         self._body = bytearray(size_bytes)
         self._room = memoryview(self._body)
+        self._number = theirs.limit.body()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -228,7 +236,7 @@ class BodyReader(asyncio.BufferedProtocol):
             self._transport.pause_reading()  # until aiohttp has the connection again
             self._settle(None)
         else:
-            self._theirs.limit.count(nbytes, self._transport)
+            self._theirs.limit.count(nbytes, self._number, self._transport)
 
     def eof_received(self) -> None:
         self._theirs.eof_received()

@@ -105,7 +105,7 @@ def _temporary_folder() -> Iterator[str]:
     try:
         yield folder
     finally:
-        for _ in range(REMOVALS):  # processes of Ray that end write a last word
+        for _ in range(REMOVALS):  # processes of Ray that end still write to it
             shutil.rmtree(folder, ignore_errors=True)
             if not os.path.exists(folder):  # noqa: PTH110 - a path of tempfile
                 break
@@ -233,8 +233,8 @@ def _check_reach(address: str, *, is_rehearsal: bool) -> None:
         raise InputError("the built-in simulator is reached from this machine alone; rehearse with --ray local")
     if is_open(address):
         raise InputError(
-            f"the cluster at {address} obeys anybody who reaches it, and its workers have the key; start it with token"
-            " authentication: RAY_AUTH_MODE=token for `ray start` on every node"
+            f"the cluster at {address} takes orders from anybody who reaches it, and its workers have the key; start it"
+            " with token authentication: RAY_AUTH_MODE=token for `ray start` on every node"
         )
 
 

@@ -5,7 +5,7 @@ A worker is an actor of Ray. Nothing but small records passes between it and the
 they were never sent. The key comes from its own environment and is in no message.
 
 When a worker dies, what it had been given is looked for in the output by its attempt number; what is not there is
-unknown. Nothing is given to it again before a call of `ready` has come back.
+unknown. Nothing is given to it again before a call of `ready` has returned.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from pipeline.senders.local import STOPPED
 if TYPE_CHECKING:  # a worker runs no engine
     from pipeline.engine.attempt import AttemptSender
 
-MOST_BYTES: Final = 64 * 1024  # of one result; a worker that sends more is not believed
+MOST_BYTES: Final = 64 * 1024  # of one result; a larger answer is an error
 NOT_READY: Final = b""  # instead of a result: nothing was sent
 LONG: Final = 2000  # characters of a reason or a note in a result that would be too large
 PATIENCE_S: Final = 60.0  # for the first worker
@@ -133,7 +133,7 @@ class Sender:
 class Worker:
     """One sender process, and those that replace it. Attempts are given to it between `ready` and `lose`.
 
-    The generation tells one process from the next: an error of a dead one that is heard late takes nothing from the
+    The generation tells one process from the next: an error of a dead one that arrives late takes nothing from the
     one that came after.
     """
 
@@ -175,7 +175,7 @@ class Dispatch:
         worker.is_ready = True
 
     def lose(self, worker: Worker, generation: int) -> bool:
-        """Give a process of a worker nothing more, because it died; say whether this is heard for the first time."""
+        """Give a process of a worker nothing more, because it died; say whether this is the first report of it."""
         if worker.generation != generation or not worker.is_ready:
             return False
         worker.is_ready = False
@@ -290,7 +290,7 @@ class ClusterSender:
             wait.reschedule(moment)
 
     async def _worker(self) -> Worker | None:
-        """Return the least loaded worker; None when there was none for `patience_s`, and the run is told to stop."""
+        """Return the least loaded worker; None when there was none for `patience_s`, and the run stops."""
         while (worker := self.dispatch.pick()) is None:
             try:
                 async with self._waiting(self._patience_s):

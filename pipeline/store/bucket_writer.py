@@ -121,12 +121,12 @@ class BucketWriter:
             self._abandoned.set_result(None)
 
     def _in_time(self, put: Callable[[], tuple[int, str | None]]) -> tuple[int, str | None]:
-        """Put in a thread that a process may leave behind; raises BucketError when nobody waits for it any more.
+        """Put in a thread that a process may leave behind; raises BucketError once the run was stopped.
 
         It may be carried out all the same: the next start finds the object, and takes it for what it is.
         """
         outcome: Future[tuple[int, str | None]] = Future()
-        Thread(target=_settle, args=(outcome, put), name="put", daemon=True).start()
+        Thread(target=_resolve, args=(outcome, put), name="put", daemon=True).start()
         either: tuple[Future[Any], ...] = (outcome, self._abandoned)
         wait(either, return_when=FIRST_COMPLETED)
         if not wait((outcome,), timeout=GRACE_S if self._abandoned.done() else None).done:
@@ -191,7 +191,7 @@ class BucketWriter:
     def _make_way(self, delivery: Delivery, facts: ObjectFacts) -> str | None:
         """Move the task's own earlier image to `.superseded/`; return the name in rejected/ of the new one.
 
-        The new image is durable there before the old one leaves its place, so that a kill in between loses neither.
+        The new image is durable there before the old one is moved, so that a kill in between loses neither.
         """
         old = delivery.previous
         found = None if old is None else self._bucket.look(old.path)
@@ -229,7 +229,7 @@ class BucketWriter:
         )
 
 
-def _settle(outcome: "Future[T]", work: Callable[[], T]) -> None:
+def _resolve(outcome: "Future[T]", work: Callable[[], T]) -> None:
     """Do work in this thread; its error is raised where the outcome is asked for."""
     try:
         outcome.set_result(work())

@@ -80,7 +80,7 @@ class StoredImages:
         *,
         received: Callable[[int, str, str], None] | None = None,
     ) -> None:
-        """`received` is told attempt, hash and path of an image before a rename gives up its part.
+        """`received` is called with attempt, hash and path of an image before a rename gives up its part.
 
         None: this is a worker. It gives images free names only: what stands in the place of another one is moved by
         the process that has the ledger, for a worker that was frozen may go on whenever it likes.

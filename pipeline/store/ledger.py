@@ -13,13 +13,13 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from pipeline.errors import ImgpipeError, StorageError
-from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_code, storage_error_of
+from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_code, query, storage_error_of
 
 T = TypeVar("T")
 
@@ -81,11 +81,11 @@ class Ledger:
         self._queue: queue.SimpleQueue[tuple[Work, Future[object]] | None] = queue.SimpleQueue()
         self._broken: ImgpipeError | None = None
         self._is_closed = False
-        self._door = threading.Lock()  # nothing is handed in behind the end
+        self._closing = threading.Lock()  # nothing is queued after the end
         self.groups = 0
         self.pieces = 0
         opened: Future[object] = Future()
-        self._thread = threading.Thread(target=self._live, args=(opened,), name="ledger", daemon=True)
+        self._thread = threading.Thread(target=self._run_groups, args=(opened,), name="ledger", daemon=True)
         self._thread.start()
         opened.result()
 
@@ -103,7 +103,7 @@ class Ledger:
         Errors of the future: what `work` raised; TryLater, LedgerError, StorageError from SQLite.
         """
         future: Future[T] = Future()
-        with self._door:
+        with self._closing:
             if self._is_closed:
                 future.set_exception(StorageError(f"{self.path} is closed"))
             else:
@@ -114,15 +114,23 @@ class Ledger:
         """Hand work in and wait for it; never from the event loop."""
         return self.submit(work).result()
 
+    def first(self, name: str, **values: object) -> Any:
+        """Return the first row that a statement finds, None for no row; never from the event loop."""
+        return self.run(lambda c: c.execute(query(name), values).fetchone())
+
+    def change(self, name: str, values: Mapping[str, object]) -> int:
+        """Carry out a statement; return how many rows it changed. Never from the event loop."""
+        return self.run(lambda c: c.execute(query(name), values).rowcount)
+
     def close(self) -> None:
         """Commit what was handed in, then close. Safe to call twice."""
-        with self._door:
+        with self._closing:
             if not self._is_closed:
                 self._is_closed = True
                 self._queue.put(None)
         self._thread.join()
 
-    def _live(self, opened: "Future[object]") -> None:
+    def _run_groups(self, opened: "Future[object]") -> None:
         try:
             connection = self._open()
         except BaseException as error:  # whoever constructs sees it
@@ -159,7 +167,7 @@ class Ledger:
                 return group
             item = self._queue.get()
         if group:
-            self._queue.put(None)  # come back for the end after this group
+            self._queue.put(None)  # the end is read again after this group
             return group
         return None
 

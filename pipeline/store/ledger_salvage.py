@@ -44,7 +44,7 @@ class SalvagedLedger:
 
 def salvage_ledger(connection: sqlite3.Connection, source: Path, *, now: int) -> SalvagedLedger:
     """Copy what can be read of `source` into an empty ledger, whose transaction the caller ends."""
-    carried = SalvagedLedger(source=source)
+    salvaged = SalvagedLedger(source=source)
     with _folder(source.parent / READING) as folder:
         copy = folder / ledger_file.NAME
         for side in ("", *ledger_file.SIDES):
@@ -52,8 +52,8 @@ def salvage_ledger(connection: sqlite3.Connection, source: Path, *, now: int) ->
                 shutil.copyfile(source.with_name(source.name + side), copy.with_name(copy.name + side))
         with contextlib.closing(sqlite3.connect(copy, isolation_level=None)) as damaged:
             damaged.text_factory = lambda data: data.decode("utf-8", "replace")
-            _LedgerSalvage(connection, damaged, carried, now=now).run()
-    return carried
+            _Copier(connection, damaged, salvaged, now=now).run()
+    return salvaged
 
 
 @contextlib.contextmanager
@@ -67,33 +67,33 @@ def _folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class _LedgerSalvage:
+class _Copier:
     """One damaged ledger on its way into a new one."""
 
     def __init__(
-        self, ledger: sqlite3.Connection, damaged: sqlite3.Connection, carried: SalvagedLedger, *, now: int
+        self, ledger: sqlite3.Connection, damaged: sqlite3.Connection, salvaged: SalvagedLedger, *, now: int
     ) -> None:
         self._ledger = ledger
         self._damaged = damaged
-        self._carried = carried
+        self._salvaged = salvaged
         self._now = now
         self._place: tuple[int, int] | None = None  # run and task of what has lost its own
         self._is_broken = False  # the table that is being read
 
     def run(self) -> None:
         """Copy tables in the order in which rows refer to each other, then the money."""
-        self._carry_ledger_id()
+        self._copy_ledger_id()
         for table in ("manifest", "run", "task", "given", "edit", "record", "earlier", "hold"):
             for row in self._readable(table):
                 self._put(table, row)
-        if not self._carry_attempts():
-            self._carried.is_complete = self._carry_money()
+        if not self._copy_attempts():
+            self._salvaged.is_complete = self._copy_money()
         elif self._is_contradicted():
-            self._carried.is_complete = False
+            self._salvaged.is_complete = False
         self._ledger.execute(query("sum_up_tasks"))
         self._raise_sequence()
 
-    def _carry_ledger_id(self) -> None:
+    def _copy_ledger_id(self) -> None:
         """Go on under the damaged ledger's name, which its parts carry; one from before parts had it has none."""
         with contextlib.suppress(*FROM_SQLITE):
             (ledger_id,) = self._damaged.execute(query("ledger_id")).fetchone() or (None,)
@@ -129,7 +129,7 @@ class _LedgerSalvage:
         except (*FROM_SQLITE, OverflowError):
             return False
 
-    def _carry_attempts(self) -> bool:
+    def _copy_attempts(self) -> bool:
         """Say whether every attempt could be read and is now in the new ledger."""
         self._is_broken = False
         is_whole = True
@@ -139,7 +139,7 @@ class _LedgerSalvage:
             sound = (attempt, run, task, number, state, fingerprint, model, reserved, cost, sent_at, *rest)
             if _is_price(cost) and _is_price(reserved) and self._put("attempt", sound):
                 self._count(state, cost, reserved)
-            elif not self._carry_lost(attempt, state, cost, reserved, sent_at, sha256=rest[-2]):
+            elif not self._copy_lost(attempt, state, cost, reserved, sent_at, sha256=rest[-2]):
                 is_whole = False
         return is_whole and not self._is_broken
 
@@ -151,17 +151,17 @@ class _LedgerSalvage:
                     return True
         return False
 
-    def _carry_money(self) -> bool:
+    def _copy_money(self) -> bool:
         """Read the index of money, a second copy elsewhere in the file; say whether all of it could be read."""
         for order in ("read_money_forwards", "read_money_backwards"):
             try:
-                known = [self._carry_lost(*row) for row in self._damaged.execute(query(order))]
+                known = [self._copy_lost(*row) for row in self._damaged.execute(query(order))]
             except FROM_SQLITE:
                 continue
             return all(known)
         return False
 
-    def _carry_lost(
+    def _copy_lost(
         self, attempt: Any, state: Any, cost: Any, reserved: Any, sent_at: Any, *, sha256: Any = None
     ) -> bool:
         """Keep the money of an attempt whose task or run cannot be read; say whether it counts now."""
@@ -184,7 +184,7 @@ class _LedgerSalvage:
             return False
         if is_new:
             self._count(row["state"], cost, reserved)
-            self._carried.is_anonymous |= row["sha256"] is None
+            self._salvaged.is_anonymous |= row["sha256"] is None
         return True
 
     def _likely(self, moment: Any) -> int:
@@ -193,7 +193,7 @@ class _LedgerSalvage:
 
     def _place_of_the_lost(self) -> tuple[int, int]:
         if self._place is None:
-            name = self._carried.source.name
+            name = self._salvaged.source.name
             manifest = {"manifest": name, "output": name.encode()}
             run = rows.begin_run(self._ledger, manifest, now=self._now)
             values = {**manifest, "id": LOST, "now": self._now}
@@ -203,11 +203,11 @@ class _LedgerSalvage:
         return self._place
 
     def _count(self, state: str, cost: int, reserved: int) -> None:
-        self._carried.attempts += 1
+        self._salvaged.attempts += 1
         if state in ("ok", "paid"):
-            self._carried.spent_microusd += cost
+            self._salvaged.spent_microusd += cost
         elif state != "free":
-            self._carried.unknown_microusd += reserved
+            self._salvaged.unknown_microusd += reserved
 
     def _raise_sequence(self) -> None:
         """No number is given twice, not even that of an attempt that could not be read: parts on disk carry it."""

@@ -101,7 +101,7 @@ class Maintenance:
         try:
             moved = self._writer.link(artifact, new)
             row = self._row(task_id, name=name, name_key=name_key(rows.text(name)), path=new, mtime_ns=moved.mtime_ns)
-            self._change("move_task", row)
+            self._ledger.change("move_task", row)
             self._writer.unlink(old)
             self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
@@ -174,7 +174,7 @@ class Maintenance:
             )
             for former, task in renamed
         ]
-        taken_over = self._ledger.run(lambda c: sum(rows.take_over(c, row, record) for row, record in orders))
+        taken_over = self._ledger.run(lambda c: sum(_take_over(c, row, record) for row, record in orders))
         rename_marks(self._settings.state_dir, manifest, [(former, task.id) for former, task in renamed])
         return taken_over
 
@@ -183,7 +183,9 @@ class Maintenance:
 
         A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
         """
-        return self._change("restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()})
+        return self._ledger.change(
+            "restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()}
+        )
 
     def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
         """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
@@ -210,7 +212,7 @@ class Maintenance:
                     self._writer.unlink(each)
             except OSError as error:
                 raise StorageError(f"{task_id}: {artifact.path} could not be removed: {error.strerror}") from error
-        self._change("forget_image", self._row(task_id))
+        self._ledger.change("forget_image", self._row(task_id))
 
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
@@ -224,7 +226,7 @@ class Maintenance:
         if record is None or not is_ours or record.manifest != self._settings.manifest:
             recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
             return recovery
-        Salvager(self._resources, recovery=recovery).settle(record, image, kept)
+        Salvager(self._resources, recovery=recovery).salvage(record, image, kept)
         return recovery
 
     def _artifact(self, task_id: str) -> Artifact | None:
@@ -234,5 +236,16 @@ class Maintenance:
     def _row(self, task_id: str, **values: object) -> dict[str, object]:
         return {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._settings.now_us(), **values}
 
-    def _change(self, name: str, values: rows.Row) -> int:
-        return self._ledger.run(lambda c: c.execute(query(name), values).rowcount)
+
+def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bool:
+    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
+    former = {"manifest": row["manifest"], "id": row["former"]}
+    if connection.execute(query("key_of_task"), former).fetchone() is None:
+        return False
+    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
+        connection.execute(query(name), row)
+    found = connection.execute(query("rename_task"), row).fetchone()
+    if found is None:
+        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
+    rows.remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    return True

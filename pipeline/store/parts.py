@@ -38,7 +38,7 @@ class Recovery:
 
     done: int = 0  # tasks of this manifest that have their image
     recovered: int = 0  # images published without a request
-    unknown: int = 0  # requests of a dead process whose outcome nobody knows
+    unknown: int = 0  # requests of a dead process whose outcome is not known
     unknown_microusd: int = 0
     torn: int = 0  # half-written parts, removed
     foreign: int = 0  # parts this ledger did not write, left
@@ -196,7 +196,7 @@ def kept_by(kept: Rejected, record: AttemptRecord, ledger_id: str) -> bool:
 
 
 class Salvager:
-    """Settles images one by one, and keeps account in a `Recovery`."""
+    """Publishes found images one by one, or keeps them where they can be found; counts them in a `Recovery`."""
 
     def __init__(self, resources: StoreResources, *, recovery: Recovery) -> None:
         self._resources = resources
@@ -206,7 +206,7 @@ class Salvager:
         self._rejected = resources.rejected
         self._recovery = recovery
 
-    def settle(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
+    def salvage(self, record: AttemptRecord, image: Image, source: FoundPart | Rejected) -> None:
         """Publish an image that is whole, or put it where it can be found when its task has moved on."""
         if record.state is TaskState.DONE and record.artifact is not None:
             is_same = record.artifact.sha256 == image.sha256

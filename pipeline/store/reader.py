@@ -162,7 +162,7 @@ class LedgerReader:
         return {name: found[key] for name, key in keys.items() if key in found}
 
     def twins(self, asked: Iterable[tuple[str, str]]) -> Counter[str]:
-        """Count, by other manifest, the tasks it knows with one of these ids and fingerprints."""
+        """Count, by other manifest, the tasks it has with one of these ids and fingerprints."""
         pairs = msgspec.json.encode([(rows.text(task_id), fingerprint) for task_id, fingerprint in asked]).decode()
         return self._counts("twins", pairs=pairs)
 
@@ -206,7 +206,7 @@ class LedgerReader:
     def dearest(self, since: datetime) -> dict[tuple[str, str, str], int]:
         """Return what the dearest answer since then cost, by model, size and tier; of all manifests.
 
-        Only answers that accounted for their tokens: of others nobody knows it.
+        Only answers that accounted for their tokens: of others it is not known.
         """
         return {(model, size, tier): cost for model, size, tier, cost in self._rows("dearest", since=to_us(since))}
 

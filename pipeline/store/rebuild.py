@@ -28,7 +28,7 @@ from pipeline.store.resources import StoreResources, StoreSettings, open_resourc
 from pipeline.store.writer import PART
 
 BATCH: Final = 500
-NO_LEDGER: Final = "images were taken over that are older than the ledger, and there was no other one to read"
+NO_LEDGER: Final = "images were recorded that are older than the ledger, and there was no other ledger to read"
 OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
@@ -58,7 +58,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
     resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
     try:
-        resources.ledger.run(lambda c: c.execute(query("set_manifest"), settings.manifest_row).rowcount)
+        resources.ledger.change("set_manifest", settings.manifest_row)
         rebuilt.recovery = Recoverer(resources).run()
         is_all_counted = rebuilt.salvaged is not None and rebuilt.salvaged.is_complete and rebuilt.salvaged.is_anonymous
         adopter = _Adopter(
@@ -145,11 +145,15 @@ def _found(
             rebuilt.doubtful.append(f"{task.id}: {' and '.join(paths)} both stand there; leave one")
         elif not paths:
             rebuilt.absent += 1
-        elif (image := standing.image(paths[0])) is None:
-            rebuilt.doubtful.append(f"{task.id}: {paths[0]} is not a whole image")
         else:
+            data, version, written_us = standing.read(paths[0])
+            try:
+                image = describe(data, decode=True)
+            except NotAnImageError:
+                rebuilt.doubtful.append(f"{task.id}: {paths[0]} is not a whole image")
+                continue
             rebuilt.adopted += 1
-            yield task, image
+            yield task, _Found(rows.artifact(image, paths[0], version), written_us)
 
 
 class _Files:
@@ -168,16 +172,12 @@ class _Files:
             return []
         return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
 
-    def image(self, path: str) -> _Found | None:
-        """Decode a file; its time says when it was written."""
+    def read(self, path: str) -> tuple[bytes, int, int]:
+        """Return the bytes of a file, its time, and when it was written in microseconds."""
         disk = self._outputs.disk
         with self._outputs.at(path) as (fd, name):
-            try:
-                image = describe(read_all(disk, name, dir_fd=fd), decode=True)
-            except NotAnImageError:
-                return None
-            artifact = rows.artifact(image, path, disk.stat(name, dir_fd=fd).st_mtime_ns)
-        return _Found(artifact, artifact.mtime_ns // 1000)
+            data, mtime_ns = read_all(disk, name, dir_fd=fd), disk.stat(name, dir_fd=fd).st_mtime_ns
+        return data, mtime_ns, mtime_ns // 1000
 
 
 class _Objects:
@@ -190,14 +190,10 @@ class _Objects:
     def paths(self, name: str) -> list[str]:
         return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
 
-    def image(self, path: str) -> _Found | None:
-        """Decode an object; the listing says when it was written."""
+    def read(self, path: str) -> tuple[bytes, int, int]:
+        """Return the bytes of an object, its version, and when it was written in microseconds."""
         listed = self._listed[path]
-        try:
-            image = describe(self._bucket.read(path) or b"", decode=True)
-        except NotAnImageError:
-            return None
-        return _Found(rows.artifact(image, path, listed.version), to_us(listed.written_at))
+        return self._bucket.read(path) or b"", listed.version, to_us(listed.written_at)
 
 
 class _Adopter:
@@ -209,7 +205,7 @@ class _Adopter:
         self._ledger = resources.ledger
         self._rebuilt = rebuilt
         self._price = price
-        (self._born,) = resources.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        (self._born,) = resources.ledger.first("created_at")
         self._is_all_known = is_all_known
         self._doubt: str | None = None
         self._run: int | None = None
@@ -217,28 +213,36 @@ class _Adopter:
     def adopt(self, found: list[tuple[Task, _Found]]) -> None:
         """Write a batch down."""
         if found:
-            adopted = [self._adopted(task, image) for task, image in found]
-            if not self._is_all_known and self._doubt is None and any(each.at <= self._born for each in adopted):
+            if (
+                not self._is_all_known
+                and self._doubt is None
+                and any(each.written_us <= self._born for _, each in found)
+            ):
                 self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
-            self._run, counted = self._ledger.run(lambda c: self._write(c, adopted))
+            self._run, counted = self._ledger.run(lambda c: self._write(c, found))
             self._rebuilt.counted_microusd += counted
             self._rebuilt.doubt = self._rebuilt.doubt or self._doubt
 
-    def _write(self, connection: sqlite3.Connection, adopted: list[rows.Adopted]) -> tuple[int, int]:
-        run = self._run
+    def _write(self, connection: sqlite3.Connection, found: list[tuple[Task, _Found]]) -> tuple[int, int]:
+        """Return the run that a batch belongs to, and for how much it was counted."""
+        run, now = self._run, self._settings.now_us()
         if run is None:
-            now = self._settings.now_us()
             run = rows.rebuilt_run(connection, self._settings.manifest_row, doubt=self._doubt, now=now)
-        return run, rows.adopt(connection, adopted, run=run)
+        return run, sum(self._adopt(connection, task, image, run=run, now=now) for task, image in found)
 
-    def _adopted(self, task: Task, image: _Found) -> rows.Adopted:
-        now = self._settings.now_us()
-        return rows.Adopted(
-            row=rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact),
-            record=rows.record_of(task, self._settings.state_dir),
-            price=self._price(task),
-            at=min(now, image.written_us),
-        )
+    def _adopt(self, connection: sqlite3.Connection, task: Task, image: _Found, *, run: int, now: int) -> int:
+        """Write an image down as done, and as paid for where no request is known; return for how much."""
+        row = rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact)
+        connection.execute(query("adopt_task"), row)
+        (key,) = connection.execute(query("key_of_task"), row).fetchone()
+        record = rows.record_of(task, self._settings.state_dir)
+        rows.remember(connection, key, task.fingerprint, record, is_first=False)
+        price = self._price(task)
+        values = row | {"run": run, "price": price, "at": min(now, image.written_us)}
+        if price is None or connection.execute(query("count_adopted"), values).rowcount == 0:
+            return 0
+        connection.execute(query("count_adopted_task"), values)
+        return price
 
 
 def find_traces(output_dir: Path, state_dir: Path) -> Iterator[str]:

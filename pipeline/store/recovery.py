@@ -64,16 +64,16 @@ class Recoverer:
                 return self._run()
         return self._run()
 
-    def settle_late(self) -> Recovery:
+    def recover_late(self) -> Recovery:
         """At the end of a run that lost workers: publish or reject what they wrote after they were given up.
 
         A part that is not whole is left: its worker may be at work.
         """
         if self._tree is None:
-            self._settle_unknown_attempts(is_late=True)
+            self._recover_unknown_attempts(is_late=True)
         else:
             for part in self._parts(self._tree):
-                self._settle_part(part, is_late=True)
+                self._recover_part(part, is_late=True)
         return self._found
 
     def _run(self) -> Recovery:
@@ -82,14 +82,14 @@ class Recoverer:
                 parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
                 self._keep_numbers_apart(parts)
                 for part in parts:
-                    self._settle_part_unless_closed(part)
+                    self._recover_part_unless_closed(part)
             had_workers = (self._state.root / WORKERS_MARK).exists()
             if had_workers:
                 self._resources.rejected.collect(self._outputs)
-            self._settle_rejected()
-            self._settle_open_attempts()
+            self._recover_rejected()
+            self._recover_open_attempts()
             if self._tree is None:
-                self._settle_unknown_attempts(is_late=had_workers)
+                self._recover_unknown_attempts(is_late=had_workers)
             (self._state.root / WORKERS_MARK).unlink(missing_ok=True)
             self._compare_files()
         except OSError as error:
@@ -101,7 +101,7 @@ class Recoverer:
 
     def _trees(self, stack: contextlib.ExitStack) -> list[Tree]:
         """Return the output directory, and the one this manifest had before it was changed."""
-        row = self._one("output_of", manifest=self._settings.manifest)
+        row = self._ledger.first("output_of", manifest=self._settings.manifest)
         if self._tree is None or (row is not None and b"://" in row[0]):
             self._refuse_change_of_place(None if row is None else bytes(row[0]))
             return [] if self._tree is None else [self._tree]
@@ -115,24 +115,17 @@ class Recoverer:
 
     def _refuse_change_of_place(self, earlier: bytes | None) -> None:
         """Raise InputError when `output_dir` became or was a bucket while requests of a dead process are open."""
-        if earlier in (None, self._settings.manifest_row["output"]) or not self._open_attempts():
+        if earlier in (None, self._settings.manifest_row["output"]) or not self._numbers("open_attempts"):
             return
         raise InputError(
             f"the last run was cut short and wrote to {os.fsdecode(earlier)}; its images are looked for there, so"
             " run this once more with that output_dir, and change it then"
         )
 
-    def _open_attempts(self) -> list[int]:
-        return self._numbers("open_attempts")
-
     def _numbers(self, name: str) -> list[int]:
         """Ask for attempts of this manifest, or of this output directory."""
         found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
         return [attempt for (attempt,) in found]
-
-    def _one(self, name: str, **values: object) -> rows.Columns | None:
-        row: rows.Columns | None = self._ledger.run(lambda c: c.execute(query(name), values).fetchone())
-        return row
 
     def _parts(self, tree: Tree) -> list[FoundPart]:
         return list(find_parts(tree, self._state.root, self._found))
@@ -142,21 +135,22 @@ class Recoverer:
         found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
         seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
-        self._ledger.run(lambda c: rows.raise_sequence(c, highest))
+        if highest > self._ledger.first("last_attempt")[0]:
+            self._ledger.run(lambda c: rows.raise_sequence(c, highest))
 
-    def _settle_part_unless_closed(self, part: FoundPart) -> None:
-        """Settle a part; one in a folder that may not be written to waits, as its task does."""
+    def _recover_part_unless_closed(self, part: FoundPart) -> None:
+        """Recover a part; one in a folder that may not be written to waits, as its task does."""
         try:
-            self._settle_part(part)
+            self._recover_part(part)
         except PermissionError as error:
             closed = closed_folder(part.tree.root, part.folder)
             if closed is None or closed == ".":
                 raise
             self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
 
-    def _settle_part(self, part: FoundPart, *, is_late: bool = False) -> None:
+    def _recover_part(self, part: FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
-            self._leave(part)
+            self._count_foreign(part)
             return
         record = self._record(part.attempt)
         if record is None or not written_by(part, record, self._ledger_id):
@@ -175,10 +169,10 @@ class Recoverer:
         reach("recover-part")
         image = self._image(data, part.path)
         if image is not None:
-            self._salvager.settle(record, image, part)
+            self._salvager.salvage(record, image, part)
 
-    def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
+    def _count_foreign(self, part: FoundPart) -> None:
+        """Count the part of another ledger, which may be at work right now; a note names it when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < self._settings.now_us() - DAY_US:
@@ -196,7 +190,7 @@ class Recoverer:
     def _record(self, attempt: int) -> AttemptRecord | None:
         return self._ledger.run(lambda connection: attempt_record_of(connection, attempt))
 
-    def _settle_rejected(self) -> None:
+    def _recover_rejected(self) -> None:
         """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
         for kept in list_rejected(self._state.root):
             record = self._record(kept.attempt) if kept.suffix in OUTPUT_SUFFIXES else None
@@ -209,12 +203,12 @@ class Recoverer:
                 continue
             image = self._image(data, f"rejected/{kept.name}")
             if image is not None:
-                self._salvager.settle(record, image, kept)
+                self._salvager.salvage(record, image, kept)
 
     # --- requests without an image
 
-    def _settle_open_attempts(self) -> None:
-        for attempt in self._open_attempts():
+    def _recover_open_attempts(self) -> None:
+        for attempt in self._numbers("open_attempts"):
             record = self._record(attempt)
             assert record is not None
             found = self._renamed(record) if self._tree is not None else self._object_of(record)
@@ -223,7 +217,7 @@ class Recoverer:
             else:
                 self._lose(record)
 
-    def _settle_unknown_attempts(self, *, is_late: bool = False) -> None:
+    def _recover_unknown_attempts(self, *, is_late: bool = False) -> None:
         """Record what a service finished to put after its request was given up, for tasks that wait for it.
 
         `is_late`: some may have brought a second image of a task.

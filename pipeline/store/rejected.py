@@ -107,7 +107,7 @@ class RejectedFolder:
     def collect(self, outputs: Tree | Bucket, *, attempt: int | None = None, are_gone: bool = False) -> None:
         """Take in what workers kept in the output. Raises OSError, BucketError.
 
-        `attempt`: only that of one, whose call has come back: others are being written. `are_gone`: no worker is left
+        `attempt`: only that of one, whose call has returned: others are being written. `are_gone`: no worker is left
         that could write to the folder, so it goes too.
         """
         begin = "" if attempt is None else f"{self._ledger_id}-{attempt}-"

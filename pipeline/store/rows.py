@@ -239,46 +239,6 @@ def close(
     connection.execute(query("close_attempt"), row)
 
 
-def take_over(connection: sqlite3.Connection, row: Row, record: str) -> bool:
-    """Give the done task `row["former"]` the id and request of `row`; say whether it was there."""
-    former = {"manifest": row["manifest"], "id": row["former"]}
-    if connection.execute(query("key_of_task"), former).fetchone() is None:
-        return False
-    for name in ("hand_over_attempts", "hand_over_costs", "drop_record", "drop_earlier", "drop_task"):
-        connection.execute(query(name), row)
-    found = connection.execute(query("rename_task"), row).fetchone()
-    if found is None:
-        raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
-    remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Adopted:
-    """An image that was found under its task's name. `price` None: not known, so nothing is counted."""
-
-    row: Row
-    record: str
-    price: int | None
-    at: int  # when its file was written, in microseconds
-
-
-def adopt(connection: sqlite3.Connection, found: Sequence[Adopted], *, run: int) -> int:
-    """Write them down as done, and as paid for where no request is known; return for how much."""
-    counted = 0
-    for each in found:
-        connection.execute(query("adopt_task"), each.row)
-        (task,) = connection.execute(query("key_of_task"), each.row).fetchone()
-        remember(connection, task, str(each.row["fingerprint"]), each.record, is_first=False)
-        if each.price is None:
-            continue
-        values = {**each.row, "run": run, "price": each.price, "at": each.at}
-        if connection.execute(query("count_adopted"), values).rowcount > 0:
-            connection.execute(query("count_adopted_task"), values)
-            counted += each.price
-    return counted
-
-
 def begin_run(connection: sqlite3.Connection, manifest: Row, *, now: int, sha256: str = "", found: str = "") -> int:
     """Write a run down; return its number. `manifest`: its name, and its output directory, which is remembered."""
     connection.execute(query("set_manifest"), manifest)

@@ -66,7 +66,7 @@ class Store:
             raise
 
     async def aclose(self) -> None:
-        """Wait for every image in hand, commit, close. Safe to call twice."""
+        """Wait for every image that is being written, commit, close. Safe to call twice."""
         await self._pool.aclose()
         if not self._is_closed:
             self._is_closed = True
@@ -76,9 +76,9 @@ class Store:
         """See `RejectedFolder.collect`. Raises OSError, StorageError."""
         await self._pool.finish(partial(self._resources.rejected.collect, self._resources.outputs, are_gone=are_gone))
 
-    async def settle_late(self) -> Recovery:
+    async def recover_late(self) -> Recovery:
         """Publish or reject what lost workers wrote after they were given up. Raises StorageError."""
-        return await self._pool.finish(Recoverer(self._resources).settle_late)
+        return await self._pool.finish(Recoverer(self._resources).recover_late)
 
     # --- a run
 

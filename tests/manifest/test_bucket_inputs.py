@@ -77,7 +77,7 @@ def test_skip_broken_looks_at_an_objects_first_bytes(desk: Desk, s3: ScriptedS3)
 
 def test_a_bucket_that_denies_is_told_with_its_place(desk: Desk, s3: ScriptedS3) -> None:
     s3.tell("GET", Answer(403, "AccessDenied", SECRET))
-    with pytest.raises(InputError, match=r"yaml:\d+:\d+: .*access is denied; mend the address") as caught:
+    with pytest.raises(InputError, match=r"yaml:\d+:\d+: .*access is denied; fix the address") as caught:
         tasks_of(desk, "each: {files: 's3://bucket/photos/*.jpg'}")
     assert SECRET not in str(caught.value)
 

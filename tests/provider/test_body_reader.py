@@ -213,6 +213,9 @@ class FakeTransport:
 class FakeHandler:
     transport = None
 
+    def __init__(self) -> None:
+        self.limit = ReadLimit()
+
 
 async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
     """The deadline ends the wait in one turn of the loop, and the last bytes are read in the same."""
@@ -268,15 +271,15 @@ def finish(peer: socket.socket) -> None:
     time.sleep(0.05)  # until it has arrived
 
 
-async def test_bodies_bring_only_so_much_in_one_iteration_of_the_event_loop():
+async def test_bodies_bring_only_so_much_in_one_iteration_of_the_event_loop_and_the_first_goes_on_first():
     limit, transports = ReadLimit(), [FakeTransport() for _ in range(12)]
-    for transport in transports:
-        limit.count(READ_BYTES // 4, transport)
-    paused = [sum(transport.is_paused for transport in transports)]
+    for body, transport in reversed(list(enumerate(transports))):
+        limit.count(READ_BYTES // 4, body, transport)
+    paused = [[transport.is_paused for transport in transports]]
     for _ in range(2):
         await asyncio.sleep(0)
-        paused.append(sum(transport.is_paused for transport in transports))
-    assert paused == [8, 4, 0]
+        paused.append([transport.is_paused for transport in transports])
+    assert paused == [[True] * 8 + [False] * 4, [False] * 4 + [True] * 4 + [False] * 4, [False] * 12]
 
 
 class Closing:

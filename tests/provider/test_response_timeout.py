@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from pipeline.provider.transport import ResponseTimeout
+from pipeline.provider.response_timeout import ResponseTimeout
 
 
 class Clock(asyncio.SelectorEventLoop):

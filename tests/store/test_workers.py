@@ -90,7 +90,7 @@ async def test_a_part_without_its_name_is_published_and_a_torn_one_is_left(bench
     assert isinstance(await bench.store.images.find(first), Artifact)
     assert await bench.store.images.find(second) is None
     assert scene.out() == {"cats/1.png": image(1).data}
-    await bench.store.settle_late()
+    await bench.store.recover_late()
     assert (bench.out / "cats" / bench.part_name(second.id, image(1).sha256)).exists()  # its worker may be at work
 
 
@@ -211,7 +211,7 @@ async def test_a_late_image_with_another_suffix_leaves_the_task_with_one_file(sc
         await store.finish(later, made, cost_microusd=PRICE, seconds=1.0)
         assert isinstance(await images.put(frozen, answer(1, ".png")), Artifact)
     assert len(scene.out()) == 2
-    await store.settle_late()
+    await store.recover_late()
     assert scene.out() == {"cats/1.jpg": image(2, ".jpg").data}
     assert scene.rejected() == [image(1).data]
     with scene.bench.reader() as reader:
