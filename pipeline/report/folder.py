@@ -174,45 +174,48 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
 
 # -- spend over time --------------------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 400, 118, 56, 22, 8
+_LEFT, _RIGHT, _TOP, _FLOOR = 56, 394, 8, 96  # of the drawing, in a view box of 400 by 118
 _MOST_POINTS = 200  # about two units each
 
 
 def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
     """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
 
-    A life of one day that is known by days is drawn from the images of that day, where they are all of the money: a
-    chart must not climb to another sum than the one above it.
+    It is a step line: money jumps when it is spent.
     """
-    spend: Spend = heading.spend
-    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
-    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
-    if is_all and len({when for when, _ in spend}) == 1:
-        spend = moments
-    points = _running(spend)
+    points = _running(_moments(heading.spend, rows))
     if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
         return ""
-    start, end, top = points[0][0], points[-1][0], points[-1][1]
-    line = _path(points)
-    floor = _HEIGHT - _BOTTOM
-    right = _WIDTH - 6
-    total = money(top, heading.is_play_money)
-    label = f"Money spent over time: {total} from {_moment(start)} to {_moment(end)}"
-    ticks = "".join(_tick(amount, top) for amount in (0, top // 2, top))
+    (start, _), (end, top) = points[0], points[-1]
+    scale = (_RIGHT - _LEFT) / (end - start).total_seconds()
+
+    def y(amount: int) -> float:
+        return _TOP + (_FLOOR - _TOP) * (1 - amount / top)
+
+    steps = (f"H{_LEFT + scale * (when - start).total_seconds():.1f}V{y(total):.1f}" for when, total in points)
+    line = f"M{_LEFT},{y(0):.1f}{''.join(steps)}H{_RIGHT}"
+    ticks = "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y(amount):.1f}" y2="{y(amount):.1f}"/>'
+        f'<text x="{_LEFT - 8}" y="{y(amount) + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
+        for amount in (0, top // 2, top)
+    )
+    first, last = (f"{when:%Y-%m-%d %H:%M}" for when in (start, end))
+    label = f"Money spent over time: {money(top, heading.is_play_money)} from {first} to {last}"
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">{ticks}'
-        f'<path class="area" d="{line}V{floor}H{_LEFT}Z"/><path class="line" d="{line}"/>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{_moment(start)}</text>'
-        f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">{_moment(end)}</text></svg>'
+        f'<svg viewBox="0 0 400 118" role="img" aria-label="{escape(label)}">{ticks}'
+        f'<path class="area" d="{line}V{_FLOOR}H{_LEFT}Z"/><path class="line" d="{line}"/>'
+        f'<text x="{_LEFT}" y="112">{first}</text><text x="{_RIGHT}" y="112" text-anchor="end">{last}</text></svg>'
     )
 
 
-def _tick(amount: int, top: int) -> str:
-    y = _y(amount, top)
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
-    )
+def _moments(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
+    """Return what to draw: a life of one day that is known by days is drawn from the images of that day.
+
+    Only where they are all of the money: a chart must not climb to another sum than the one above it.
+    """
+    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
+    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
+    return moments if is_all and len({when for when, _ in spend}) == 1 else spend
 
 
 def _running(spend: Spend) -> list[tuple[datetime, int]]:
@@ -221,27 +224,6 @@ def _running(spend: Spend) -> list[tuple[datetime, int]]:
     totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
     step = -(-len(totals) // _MOST_POINTS) or 1
     return totals[::-step][::-1]
-
-
-def _path(points: Sequence[tuple[datetime, int]]) -> str:
-    """Return a step line: money jumps when it is spent."""
-    start, top = points[0][0], points[-1][1]
-    span = (points[-1][0] - start).total_seconds()
-    room = _WIDTH - 6 - _LEFT
-    steps = [f"M{_LEFT},{_y(0, top):.1f}"]
-    for when, total in points:
-        x = _LEFT + room * (when - start).total_seconds() / span
-        steps.append(f"H{x:.1f}V{_y(total, top):.1f}")
-    steps.append(f"H{_WIDTH - 6}")
-    return "".join(steps)
-
-
-def _y(amount: int, top: int) -> float:
-    return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (1 - amount / top)
-
-
-def _moment(when: datetime) -> str:
-    return when.strftime("%Y-%m-%d %H:%M")
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------

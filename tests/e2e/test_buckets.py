@@ -44,10 +44,10 @@ def manifest(folder: Path, place: str, base_url: str | None = None, items: int =
 
 @pytest.mark.timeout(240)
 def test_ten_kills_lose_no_image_and_buy_none_twice(
-    forked: Forked, called: Called, servers: Servers, tmp_path: Path, s3: str
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
-    store = store_of(s3, "bucket", "kills")
-    loop = BucketLoop(forked, called, servers.start(QUICK), tmp_path, s3, store, "kills")
+    store = store_of(scripted.endpoint, "bucket", "kills")
+    loop = BucketLoop(forked, called, servers.start(QUICK), tmp_path, scripted.endpoint, store, "kills")
     loop.run([*PUTTING, *SUPERSEDING])
     assert len(loop.deaths) == 10
     finals = [path for path in loop.objects() if path.startswith("mugs/")]
