@@ -1,4 +1,4 @@
-"""The installed command in a bare environment, and simulators on real sockets, with their bills."""
+"""The command, installed in a bare environment, forked or called here; simulators on real sockets, with their bills."""
 
 import asyncio
 import json
