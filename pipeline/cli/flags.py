@@ -58,7 +58,7 @@ class Page(click.HelpFormatter):
 
 
 class Context(click.Context):
-    """A context whose pages are ours."""
+    """A context whose help is a `Page`."""
 
     formatter_class = Page
 
@@ -304,7 +304,7 @@ running = _apply(
 
 
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
-    """Tell FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
+    """Distinguish FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
     if file is None and simulate and Path(simulate).is_file():
         return Path(simulate), ""
     if file is None:

@@ -155,7 +155,7 @@ def _run(
 def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
     """Run it on an event loop of its own.
 
-    When the run is over, everything that lasts is written: a thread that still asks a name server is not waited for.
+    When the run is over, everything that lasts is written: a thread that still waits for a name server is not joined.
     """
     import asyncio
 
@@ -288,5 +288,5 @@ class RunDisplay:
         self._log_cautions(getattr(error, "__notes__", ()))
 
     def note(self, text: str) -> None:
-        """Log something a person may want to know."""
+        """Log a note for the person at the terminal."""
         _log("warning", "warned", text, reason=text)

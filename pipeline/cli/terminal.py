@@ -81,7 +81,7 @@ def mute(stream: TextIO) -> None:
 
 
 def has_reader_left() -> bool:
-    """Say whether stdout is a pipe that nobody reads any more."""
+    """Say whether stdout is a pipe whose reader has closed it."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
