@@ -270,7 +270,7 @@ def images(folder: Path) -> list[Path]:
     )
 
 
-def wait_until(condition: Any, *, timeout: float = 15.0) -> None:
+def wait_until(condition: Any, *, timeout: float = 30.0) -> None:
     """Poll another process; there is no event to wait for across processes."""
     deadline = time.monotonic() + timeout
     while not condition():
