@@ -151,7 +151,7 @@ EXITS: Final = (
 
 
 class Verbs(click.Group):
-    """A group that imports a verb's module when the verb is called, and knows the nearest name of a mistyped one."""
+    """A group that imports a verb's module when it is called, and suggests the nearest name for a mistyped one."""
 
     context_class = Context
     is_listing = False  # for completion: names and one-line helps only

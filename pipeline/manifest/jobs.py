@@ -290,7 +290,7 @@ class Planner:
         try:
             template = compile_template(self.sandbox, text, scope, origin=origin)
         except BadValue as bad:
-            self._problems.found.append(self._problems.of_template(bad))
+            self._problems.add_bad(bad)
             return None
         self.used_variables |= {key for root, key in template.refs if root == "vars"}
         return template

@@ -262,7 +262,7 @@ def recipes_of(
             if each.name is not None:
                 template = compile_template(sandbox, each.name, ANY_NAMES, origin=Origin(("deliver", name, "name")))
         except BadValue as bad:
-            problems.found.append(problems.of_template(bad))
+            problems.add_bad(bad)
         place = _delivery_place(folder, name, each.to, is_simulated)
         recipes[name] = DeliveryRecipe(
             name=name,

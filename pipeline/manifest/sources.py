@@ -112,12 +112,12 @@ class InputFiles:
         self._digests = digests
         self.objects = InputObjects()
         self._promised = None if promised is None else f"{promised}/"
-        self._known: dict[str, InputImage] = {}
+        self._known: dict[str, InputImage | BadValue] = {}
         self._is_image = lru_cache(_REMEMBERED)(self._begins_as_image)
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
-    def learn(self, rendered: str, image: InputImage) -> None:
-        """Remember an input image that was looked at."""
+    def learn(self, rendered: str, image: InputImage | BadValue) -> None:
+        """Remember an input image that was looked at, or what is wrong with it."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[rendered] = image
@@ -125,8 +125,14 @@ class InputFiles:
     def image(self, rendered: str) -> InputImage:
         """Return one input image. Raises BadValue, StorageError: a bucket cannot be reached."""
         if rendered not in self._known:
-            self.learn(rendered, self._look(rendered))
-        return self._known[rendered]
+            try:
+                self.learn(rendered, self._look(rendered))
+            except BadValue as bad:
+                self.learn(rendered, bad)
+        known = self._known[rendered]
+        if isinstance(known, BadValue):
+            raise BadValue(known.what, known.instead)  # anew: its place is another one for every template
+        return known
 
     def check_header(self, rendered: str, image: InputImage) -> None:
         """Pass when a file begins as an image does. Raises BadValue. What is yet to be made passes."""

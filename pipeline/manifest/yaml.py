@@ -384,6 +384,10 @@ class Problems:
         """Collect what is wrong at `path`."""
         self.found.append(self.at(path, what, instead, is_key=is_key))
 
+    def add_bad(self, bad: BadValue) -> None:
+        """Collect what is wrong with a template."""
+        self.found.append(self.of_template(bad))
+
     def at(self, path: KeyPath, what: str, instead: str = "", *, is_key: bool = False) -> Problem:
         """Return a Problem at the value of `path`, or at its key. Parts that are not in the file are skipped."""
         key, value = self._find(path)

@@ -3,8 +3,8 @@
 The page is self-contained: no network, links to the originals; of objects in a bucket it shows the thumbnails. Images
 are read to make thumbnails and never changed. Spend over time is one `<svg>` in it.
 
-A folder is ours when it has our mark, a file that names the manifest. What somebody else put there is never replaced:
-a folder with anything in it and without the mark is refused, and so are links, which may lead anywhere.
+A report's folder has a mark, a file that names its manifest. Files that imgpipe did not write are never replaced: a
+folder that holds anything and has no mark is refused, and so are links, which may lead anywhere.
 
 Picks are what the static page's button saves: `{"picked": [ids], "rejected": [ids], "images": {id: sha256},
 "stars": {id: n}, "notes": {id: text}, "at": {id: ms}}`; everything may be missing. `at` says when an id was marked; an
@@ -51,7 +51,7 @@ _TITLE_BYTES = 4096
 
 
 def report_folder(output_dir: Path, manifest: str) -> Path:
-    """Return where the report of a manifest is: `report`, or `report-NAME` where that is somebody else's.
+    """Return where the report of a manifest is: `report`, or `report-NAME` where that is not its own.
 
     It may be another manifest's report, or hold other files, such as the images of a job named `report`.
     """
@@ -69,9 +69,9 @@ def is_thumbnail(path: str) -> bool:
 
 
 def claim_folder(out: Path, manifest: str) -> Path:
-    """Make the folder and put our mark in it; return it. Nothing of it changes where it is ours already.
+    """Make the folder with its mark; return it. Nothing changes where it has the mark of this manifest already.
 
-    Raises StorageError: it is a link, somebody else's, or cannot be written.
+    Raises StorageError: it is a link, not this manifest's, or cannot be written.
     """
     for path in (out, out / THUMBS):
         if path.is_symlink():
@@ -89,7 +89,7 @@ def claim_folder(out: Path, manifest: str) -> Path:
             with open(os.open(out / MARK, flags, 0o644), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
                 file.write(f"{manifest}\n")
     except OSError as error:
-        raise StorageError(f"{out}: {error.strerror}; mend it, then run the same command") from error
+        raise StorageError(f"{out}: {error.strerror}; fix it, then run the same command") from error
     return out
 
 
@@ -163,7 +163,7 @@ def _marks(picks: PicksFile, saved_at_ms: int) -> dict[str, Mark]:
 
 
 def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
-    """Merge marks: of two of one task the later one counts; what stands in one source only stays."""
+    """Merge marks: of two marks of one task the later one counts."""
     marks: dict[str, Mark] = {}
     for source in sources:
         for task_id, mark in source.items():
@@ -279,7 +279,7 @@ def _source(path: str, out: Path) -> Path | str:
 
 
 def thumb_link(path: str | None, sha256: str | None, out: Path, thumbs: Collection[str]) -> str | None:
-    """Return the link to the thumbnail of the picture that stands at `path` now; None: there is none."""
+    """Return the link to the thumbnail of the image at `path`; None: there is none."""
     found = None if path is None else thumb_of(_source(path, out), sha256)
     return f"{THUMBS}/{found[0]}" if found is not None and found[0] in thumbs else None
 
