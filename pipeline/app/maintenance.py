@@ -31,7 +31,6 @@ from pipeline.errors import Exit, InputError
 from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
-from pipeline.plan.decide import FileView
 from pipeline.plan.plan import Spool
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
@@ -282,7 +281,7 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
 def _rejected(setup: Setup) -> Iterator[Prunable]:
     for kept in rejected(setup):
         if kept.facts is not None and not kept.facts.is_image:
-            yield _prunable(PrunableKind.REJECTED, str(kept.path))
+            yield _prunable(PrunableKind.REJECTED, kept.path)
 
 
 def _orphans(setup: Setup) -> Iterator[Prunable]:
@@ -293,6 +292,7 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
     """
     with reading(setup) as reader:
         orphans, files = Orphans(setup.manifest, reader), file_view(setup.manifest.output_dir, reader)
+        locations = Locations()
         present, empty = set[str](), set(setup.manifest.jobs)
         for row in orphans.watch(plan_rows(setup, reader, on_end=orphans.ended.append, files=files)):
             present |= {row.task.id, row.verdict.former}
@@ -302,30 +302,30 @@ def _orphans(setup: Setup) -> Iterator[Prunable]:
             record, artifact = reader.record(known.id), known.artifact
             if artifact is None or record is None or record["job"] not in jobs:
                 continue
-            location = setup.manifest.location_of(artifact)
-            if len(reader.makers(path=artifact.path)) == 1 and _is_as_recorded(location, artifact, files):
-                yield _prunable(PrunableKind.ORPHANS, location, task=known.id)
+            if len(reader.makers(path=artifact.path)) == 1 and files.compare(artifact) in PRESENT:
+                yield from _as_recorded(known.id, artifact, setup.manifest.location_of(artifact), locations)
 
 
-def _is_as_recorded(location: str, artifact: Artifact, files: FileView) -> bool:
-    """Say whether an image is what was written; a file is read to its end, because it will be gone."""
-    if files.compare(artifact) not in PRESENT:
-        return False
+def _as_recorded(task_id: str, artifact: Artifact, location: str, locations: Locations) -> Iterator[Prunable]:
+    """Yield an image that is what was written; it is looked at again and a file read to its end: it will be gone."""
     if is_object(location):
-        return True
-    with Path(location).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
-
-
-def _prunable(kind: PrunableKind, location: str, *, task: str | None = None) -> Prunable:
-    if is_object(location):
-        bucket, name = Locations().find(location)
+        bucket, name = locations.find(location)
         found = bucket.look(name)
-        size_bytes, at = (0, datetime.now(UTC)) if found is None else (found.size_bytes, found.written_at)
-    else:
-        status = Path(location).lstat()
-        size_bytes, at = status.st_size, datetime.fromtimestamp(status.st_mtime, UTC)
-    return Prunable(kind=kind, location=location, size_bytes=size_bytes, at=at, task=task)
+        if found is not None and found.is_as_recorded(artifact):
+            size_bytes, at = found.size_bytes, found.written_at
+            yield Prunable(kind=PrunableKind.ORPHANS, location=location, size_bytes=size_bytes, at=at, task=task_id)
+        return
+    path = Path(location)
+    with path.open("rb") as file:
+        is_same = hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+    if is_same:
+        yield _prunable(PrunableKind.ORPHANS, path, task=task_id)
+
+
+def _prunable(kind: PrunableKind, path: Path, *, task: str | None = None) -> Prunable:
+    status = path.lstat()
+    at = datetime.fromtimestamp(status.st_mtime, UTC)
+    return Prunable(kind=kind, location=str(path), size_bytes=status.st_size, at=at, task=task)
 
 
 def _remove(each: Prunable, maintenance: Maintenance) -> None:
