@@ -84,7 +84,7 @@ class ActiveRun:
     watch: Watcher
     confirm: Callable[[str], bool] | None  # None: there is nobody to ask
     recovery: Recovery
-    wallet: Wallet
+    wallet: Wallet = field(init=False)  # from consent on, which may set a budget
     whole: Plan = field(default_factory=Plan)  # of all stages, as it was before anything was sent
     pilot: Pilot | None = None
     held: Mapping[str, Hold] = field(default_factory=dict)  # by model
@@ -95,6 +95,12 @@ class ActiveRun:
     halts: Halts = field(default_factory=Halts)
     worker_counts: Callable[[], Workers | None] = lambda: None
     started_at: float = field(default_factory=time.monotonic)
+
+    @property
+    def number_in_ledger(self) -> int:
+        """The number of a run that sends: such a run has one."""
+        assert self.number is not None
+        return self.number
 
     @property
     def until(self) -> float | None:
@@ -145,7 +151,6 @@ async def run(
                         watch=watch,
                         confirm=confirm,
                         recovery=recovery,
-                        wallet=wallet_of(setup, reader),
                     )
                     summary = await _go_on(active, retry)
             except asyncio.CancelledError:
@@ -258,7 +263,7 @@ def _asked_first(run: ActiveRun) -> Plan:
 
 async def _carry_out(run: ActiveRun, planned: Planned, spool: Spool) -> RunSummary:
     """Write the run down, show it, send what is due, and sum it up."""
-    run.wallet = wallet_of(run.setup, run.reader)  # the consent may have set a budget
+    run.wallet = wallet_of(run.setup, run.reader)
     if run.whole.due:
         found = {state.value: number for state, number in run.whole.states.items() if number > 0}
         found["due"] = run.whole.due

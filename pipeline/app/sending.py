@@ -107,7 +107,7 @@ async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) ->
     if run.halts.not_before is not None:
         provider, key = owner_of(run.setup)
         reason = "; ".join(run.halts.reasons)
-        await run.store.hold(run.halts.not_before, reason, run=run.number or 0, provider=provider, key=key)
+        await run.store.hold(run.halts.not_before, reason, run=run.number_in_ledger, provider=provider, key=key)
 
 
 def _cannot_go_on(error: InputError) -> Halt:
@@ -149,7 +149,7 @@ async def _cluster_sender(
         return Workers(started=len(dispatch.workers), lost=dispatch.lost, ready=dispatch.ready_now)
 
     def listen(event: Event) -> None:
-        run.store.count_workers(run.number or 0, started=len(dispatch.workers), lost=dispatch.lost)
+        run.store.count_workers(run.number_in_ledger, started=len(dispatch.workers), lost=dispatch.lost)
         run.listen(event)
 
     run.worker_counts = count
@@ -164,7 +164,7 @@ def _engine(
     """Return the engine of one stage: signals, and the end of `max_duration`, halt it from here on."""
     looks = partial(run.reader.looks, most=REMEMBERED)
     engine = Engine(
-        number=run.number or 0,
+        number=run.number_in_ledger,
         sender=TwinFinder(sender.send, sender.abandon, known=looks),
         ledger=run.store,
         prices=prices,

@@ -30,9 +30,9 @@ async def test_P10_a_signal_between_two_stages_sends_nothing_more(tmp_path: Path
             watch=lambda _started, _gauge: nullcontext(lambda _: None),
             confirm=None,
             recovery=Recovery(),
-            wallet=wallet_of(setup, reader),
             number=1,
         )
+        run.wallet = wallet_of(setup, reader)
 
         async def stages() -> AsyncGenerator[Iterable[Due], None]:
             yield []
