@@ -163,7 +163,7 @@ def held_models(setup: Setup, reader: LedgerReader, models: Collection[str]) -> 
     held = {} if setup.flags.is_now else lasting_holds(setup, reader)
     if held and models and ("" in held or held.keys() >= set(models)):
         hold = max(held.values(), key=lambda hold: hold.not_before)
-        instead = f"`imgpipe run {setup.command_of_selection} --now` sends all the same"
+        instead = f"`imgpipe run {setup.command_of_selection} --now` sends anyway"
         raise TryLater(f"{describe_hold(hold)}; nothing was sent. {instead}", not_before=hold.not_before)
     return held
 

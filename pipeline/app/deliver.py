@@ -103,7 +103,7 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
         mirror.write(RECEIPT, lines_of(delivered.receipts), "application/jsonl", before=mirror.mark(RECEIPT))
     except OSError as error:
         raise StorageError(
-            f"{error.filename or place}: {error.strerror or error}; mend it, then run it again"
+            f"{error.filename or place}: {error.strerror or error}; fix it, then run the same command"
         ) from error
     return delivered
 

@@ -4,7 +4,7 @@ Picked images keep the folders and names they have below the output directory; a
 what was not copied is reported with its reason.
 
 A training set is shards, each written whole under its name, and `shards.jsonl`, which lists them: the same command
-continues after an interruption, and makes only the shards anew whose images changed. Memory is that of one shard of
+continues after an interruption, and rewrites only the shards whose images changed. Memory is that of one shard of
 Parquet (100 MB of images at most) or of one image (webdataset). In Parquet, `image` is a struct of `bytes` and `path`,
 which the schema metadata call an Image, as the library `datasets` writes and reads it
 (https://huggingface.co/docs/datasets/image_dataset). webdataset is a tar of `KEY.png` and `KEY.json`.
@@ -84,7 +84,7 @@ def _picked(reader: LedgerReader, task_id: str, mark: Mark) -> Artifact:
     if known.artifact is None:
         raise _NotCopied(f"it has no image ({known.state})")
     if not mark.is_of(known.artifact):
-        raise _NotCopied("its image was made anew since it was picked; look at it again")
+        raise _NotCopied("its image was replaced since it was picked; look at it again")
     return known.artifact
 
 

@@ -106,7 +106,7 @@ class JudgeSession:
         self.page(marks, change)
 
     def page(self, marks: Mapping[str, Mark], change: int) -> str:
-        """Return the page; it is made anew when the ledger has changed. `change`: the last one that `marks` holds."""
+        """Return the page; it is made again when the ledger has changed. `change`: the last one that `marks` holds."""
         stamp = self._ledger_stamp()
         if stamp != self._stamp or not self._page:
             self._page = self._made(marks, change)

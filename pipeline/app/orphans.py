@@ -155,7 +155,7 @@ def check_name(setup: Setup, reader: LedgerReader, asked: Sequence[tuple[str, st
                 Problem(
                     file=str(manifest.path),
                     what=f"looks like {name!r}, renamed: it asks for the same images, and {name} has them",
-                    instead=f"write `name: {name}` to go on with them, or another `name:` to buy them anew",
+                    instead=f"write `name: {name}` to continue with them, or another `name:` to buy them again",
                 )
             )
 

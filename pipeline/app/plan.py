@@ -108,7 +108,7 @@ def _ends(
 ) -> Iterator[str]:
     """Say what keeps the run from beginning, or ends it before everything that is due is done."""
     for hold in lasting_holds(setup, reader).values():
-        yield f"{describe_hold(hold)}; a run before that leaves with exit code 75 (`run --now` sends all the same)"
+        yield f"{describe_hold(hold)}; a run before that ends with exit code 75 (`run --now` sends anyway)"
     yield from void_holds(reader)
     limits, price = setup.limits, plan.most_microusd
     if left is not None and price is not None and price > left:
@@ -130,19 +130,19 @@ def _left_alone(setup: Setup, plan: Plan) -> Iterator[str]:
     states = [state for state in ("failed", "refused", "unknown") if plan.sum_of(state).tasks]
     if states:
         group = plan.sum_of(*states)
-        what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, left alone"
+        what = f"{count(group.tasks, 'task')} {' or '.join(states)} before, not due"
         flags = " ".join(f"--{state}" for state in states)
-        yield f"{what}; asked again, {_price(setup, group)}, by: imgpipe retry {file} {flags}"
+        yield f"{what}; to retry, {_price(setup, group)}: imgpipe retry {file} {flags}"
 
 
 def _changed(setup: Setup, plan: Plan) -> Iterator[str]:
     """Say what checks may cost, which images they found fault with, and what a run does without a request."""
     if plan.redos.tasks:
-        price = _price(setup, plan.redos).removeprefix("for ")
-        yield f"checks may ask again for {count(plan.redos.tasks, 'image')}, at most {price} more"
+        price = _price(setup, plan.redos).replace("for ", "for at most ")
+        yield f"checks may also redo {count(plan.redos.tasks, 'image')}, {price}"
     if plan.flagged.tasks:
         redo = f"imgpipe redo {setup.command} --flagged"
-        yield f"{count(plan.flagged.tasks, 'image')} flagged; made anew, {_price(setup, plan.flagged)}, by: {redo}"
+        yield f"{count(plan.flagged.tasks, 'image')} flagged; to replace, {_price(setup, plan.flagged)}: {redo}"
     if plan.moves:
         yield f"{count(plan.moves, 'image')}: a new name or id, no request"
     if plan.accepted:

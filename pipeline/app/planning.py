@@ -312,7 +312,7 @@ def _unmatched_patterns(flags: Flags, matched: Collection[str]) -> list[str]:
         f"{flag} {each!r} matches no task" for flag, all_ in patterns.items() for each in all_ if each not in matched
     ]
     if unmatched and flags.is_strict_select:
-        raise InputError(*(f"{text}; mend the pattern" for text in unmatched))
+        raise InputError(*(f"{text}; fix the pattern" for text in unmatched))
     return unmatched
 
 

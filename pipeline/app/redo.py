@@ -76,7 +76,7 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
 
 
 def redo(setup: Setup, picks_path: Path | None) -> tuple[Setup, list[str]]:
-    """Return the set-up of a run that makes rejected images anew, and notes. Raises InputError: nothing is rejected.
+    """Return the set-up of a run that replaces rejected images, and notes. Raises InputError: nothing is rejected.
 
     A note of a person that begins with `+` is added to the prompt of that one request. The task stays what the manifest
     says: its fingerprint is not touched, so the next run does not take the image for one with another prompt.
@@ -91,35 +91,35 @@ def redo(setup: Setup, picks_path: Path | None) -> tuple[Setup, list[str]]:
                 notes += [] if mark.words else _seeded(reader, task_id)
             else:
                 notes.append(f"{visible(task_id)}: {why_not}")
-    return _made_anew(setup, words), notes
+    return _selected(setup, words), notes
 
 
 def redo_flagged(setup: Setup) -> tuple[Setup, list[str]]:
-    """Return the set-up of a run that makes flagged images anew, and notes. Raises InputError: nothing is flagged."""
+    """Return the set-up of a run that replaces flagged images, and notes. Raises InputError: nothing is flagged."""
     with reading(setup) as reader:
         wanted = sorted(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
         notes = [note for task_id in wanted for note in _seeded(reader, task_id)]
     if not wanted:
         raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
-    return _made_anew(setup, dict.fromkeys(wanted, "")), notes
+    return _selected(setup, dict.fromkeys(wanted, "")), notes
 
 
-def _made_anew(setup: Setup, words: Mapping[str, str]) -> Setup:
+def _selected(setup: Setup, words: Mapping[str, str]) -> Setup:
     """Select these tasks, and add words to their prompts."""
     flags = replace(setup.flags, selection=replace(setup.flags.selection, ids=frozenset(words)))
     return replace(setup, flags=flags, rules=replace(setup.rules, redo=words))
 
 
 def _why_not(reader: LedgerReader, task_id: str, mark: Mark) -> str | None:
-    """Say why a rejected task is not asked for anew; None: it is."""
+    """Say why a rejected image is not replaced; None: it is."""
     known = reader.known(task_id)
     if known is None:
         return "no such task was ever run here"
     if known.artifact is None:
-        return f"it has no image ({known.state}); `retry` asks for it"
+        return f"it has no image ({known.state}); `imgpipe retry` buys one"
     rejected_at = datetime.fromtimestamp(mark.at_ms / 1000, UTC)
     if not mark.is_of(known.artifact) or _made_at(reader, task_id, known.artifact) > rejected_at:
-        return "its image was made anew already"
+        return "its image was replaced since it was rejected"
     return None
 
 

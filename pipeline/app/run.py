@@ -218,7 +218,7 @@ def _check_state(setup: Setup) -> None:
         traces = list(islice(find_traces(manifest.output_dir, manifest.state_dir), 3)) if reader.is_missing else []
     if traces:
         what = f"files of earlier runs exist, but their ledger does not: {', '.join(traces)}"
-        raise InputError(f"{what}; make it anew with: imgpipe rebuild {setup.command}")
+        raise InputError(f"{what}; rebuild it: imgpipe rebuild {setup.command}")
 
 
 # -- the run ------------------------------------------------------------------------------------------------------

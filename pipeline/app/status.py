@@ -1,6 +1,6 @@
 """Builds `status`: tasks by state, money, unknown requests and holds; or the whole history of one task.
 
-Reads the ledger through `Reader` and, for what a run would ask next, the manifest. Never locks, never sends.
+Reads the ledger through `LedgerReader` and, for what a run would send next, the manifest. Never locks, never sends.
 """
 
 import os

@@ -76,7 +76,7 @@ def _verdict(found: "Verification", path: str) -> str:
         (found.changed, f"changed since they were written: {edited}: imgpipe run {path} --repair --force"),
         (found.undecodable, f"cannot be decoded: remove them, then: imgpipe run {path} --repair"),
         (found.unreadable, "cannot be read: fix the disk or the permissions."),
-        (found.unrecorded, "belong to no task of this directory; they are left alone."),
+        (found.unrecorded, "belong to no task of this directory; they stay as they are."),
     )
     head = f"{count(found.checked, 'image')} checked" + (", all well." if found.is_sound else ".")
     return "\n".join([head, *(f"{len(paths):,} {text}" for paths, text in advice if paths)])

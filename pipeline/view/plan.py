@@ -134,7 +134,7 @@ def plan_sentence(bill: PlanBill) -> str:
 
 
 def plan_table(bill: PlanBill, *, is_narrow: bool = False) -> "Table":
-    """Return the table of all jobs, in each what is due first, then what is left alone; then the sums.
+    """Return the table of all jobs, in each what is due first, then what is not; then the sums.
 
     Duplicates are paid for twice, so they have a line of their own.
     """

@@ -38,7 +38,7 @@ class Status:
     command: str = "FILE"  # what is typed behind `imgpipe VERB` to mean the same manifest
     flags: Mapping[str, int] = field(default_factory=dict)  # done images in which a check found something
     edits: Mapping[Edit, int] = field(default_factory=dict)  # done, what a person did to them, and it was accepted
-    to_come: Mapping[str, int] = field(default_factory=dict)  # done, and asked for anew since, by reason
+    to_come: Mapping[str, int] = field(default_factory=dict)  # done, and due again since, by reason
     orphaned: int = 0  # known to the ledger, no longer in the manifest; not among `states`
     doubt: str | None = None  # why more may have been spent
     budget_left_microusd: int | None = None  # what a run may still spend; None: there is no budget

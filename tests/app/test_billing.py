@@ -104,7 +104,7 @@ def test_refused_tasks_are_told_with_the_command_and_its_price(imgpipe: Imgpipe)
     assert imgpipe("run", path).exit == 3
     assert groups(path) == [("mugs", "refused", 1), ("mugs", "unchanged", 1)]
     note = bill(path).notes[0]
-    assert note.startswith("1 task refused before, left alone; asked again, for play $0.0336, by: imgpipe retry ")
+    assert note.startswith("1 task refused before, not due; to retry, for play $0.0336: imgpipe retry ")
     assert note.endswith("shop.yaml --refused")
 
 

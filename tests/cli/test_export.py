@@ -52,7 +52,7 @@ def test_an_image_made_anew_since_it_was_picked_stays_behind(imgpipe: Imgpipe) -
     picks.write_text('{"picked": ["mugs/red"], "images": {"mugs/red": "%s"}}' % ("0" * 64))
     ended = imgpipe("export", manifest, "--picked", "chosen")
     assert ended.exit == 3
-    assert "made anew since it was picked" in ended.err
+    assert "replaced since it was picked" in ended.err
 
 
 def test_nothing_picked_says_how_to_pick(imgpipe: Imgpipe) -> None:

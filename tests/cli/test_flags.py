@@ -1,4 +1,4 @@
-"""Flags of images: shown, selected, priced, made anew; a flagged task is done."""
+"""Flags of images: shown, selected, priced, replaced; a flagged task is done."""
 
 import sqlite3
 from hashlib import sha256
@@ -17,7 +17,7 @@ def test_flagged_images_are_done_and_shown_everywhere(imgpipe: Imgpipe) -> None:
     assert "below 5000" in imgpipe("status", path, "--tasks", "--json").json["reason"]
     assert imgpipe("plan", path, "--select", "flag:min_side", "--json").json["tasks"] == 2
     assert imgpipe("plan", path, "--select", "flag:blank", "--json").json["tasks"] == 0
-    assert f"by: imgpipe redo {path} --flagged" in imgpipe("plan", path).out
+    assert f": imgpipe redo {path} --flagged" in imgpipe("plan", path).out
     assert imgpipe("plan", path, "--select", "flag:black").exit == 2
     imgpipe("report", path)
     assert '"flags": ["min_side"]' in (imgpipe.out / "report" / "tasks.jsonl").read_text()
@@ -41,7 +41,7 @@ def test_one_colour_is_flagged_by_default_and_an_edit_takes_it_away(imgpipe: Img
 
 def test_a_check_that_says_redo_asks_again_once_and_keeps_the_first(imgpipe: Imgpipe) -> None:
     path = imgpipe.manifest("{mugs: {checks: {blank: redo}, items: {red: A red mug}}}")
-    assert "checks may ask again for 1 image, at most play $0.0" in imgpipe("plan", path).out
+    assert "checks may also redo 1 image, for at most play $0.0" in imgpipe("plan", path).out
     ended = imgpipe("run", path, "--json")
     assert (ended.exit, ended.json["attempts"], ended.json["tasks"]["done"]) == (0, 2, 1)
     assert len(list((imgpipe.state / "superseded").iterdir())) == 1

@@ -367,7 +367,7 @@ def test_a_redo_adds_the_words_of_a_note_and_the_task_stays_done(imgpipe: Imgpip
     assert history[-1]["prompt"].endswith("\n\na blue handle")
     assert imgpipe("run", made, "--json").json["attempts"] == 0
     again = imgpipe("redo", made, "--rejected", "--json")
-    assert (again.json["attempts"], "made anew already" in again.err) == (0, True)
+    assert (again.json["attempts"], "replaced since it was rejected" in again.err) == (0, True)
     imgpipe("report", made)
     rows = [json.loads(line) for line in (imgpipe.out / "report" / "tasks.jsonl").read_text().splitlines()]
     assert {row["mark"] for row in rows} == {""}  # the mark was of the image that made way

@@ -66,7 +66,7 @@ def test_the_same_command_again_finds_nothing_to_do(imgpipe: Imgpipe, is_other: 
     assert imgpipe("redo", manifest, "--rejected", "--json").json["attempts"] == 1
     again = imgpipe("redo", manifest, "--rejected", "--json")
     assert (again.exit, again.json["attempts"]) == (0, 0)
-    assert "made anew already" in again.err
+    assert "replaced since it was rejected" in again.err
     assert imgpipe("run", manifest, "--json").json["attempts"] == 0
     assert imgpipe("verify", manifest).exit == 0
 
