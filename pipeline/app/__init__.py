@@ -3,8 +3,8 @@
 Shared by several verbs:
 
 context       manifest and flags to checked settings, directories and names
-locking       the state lock, and the open store under it
-planning      manifest, ledger and files to a plan
+locking       the state lock, and the open store under it; its settings
+planning      manifest, ledger and files to rows and a plan; input digests
 orphans       tasks that the manifest no longer has, renamed tasks, a renamed manifest file
 consent       budgets, consent above $5, and holds: what may be sent now
 
@@ -14,7 +14,7 @@ run           `run`: lock, recovery, plan, consent, sending, summary; signals
 stages        the plan of each stage, changes that cost no request, `--pilot`
 sending       client, sender, throttle and engine around the due tasks
 workers       `--ray`: starts workers on a cluster, and checks that each can send
-summary       the state of a run, its counts and money, its exit code
+summary       counts and money of a run, and its exit code
 notify        webhook, ping and metrics file
 
 The other verbs:

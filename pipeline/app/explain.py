@@ -173,12 +173,11 @@ def _tell(found: _Found, path: str, sha256: str | None, embedded: Mapping[str, A
         record = _record(reader, known, made, records)
     request, notes = _request(record, made, embedded, found.state_dir)
     about: Record = record or {}
+    artifact = None if known is None else known.artifact
     is_edited = found.standing is FileState.CURRENT and known is not None and known.edit is Edit.EDITED
     if known is not None and known.flags and found.standing is FileState.CURRENT:
         notes.append(flags_text(known.flags))
-    place = known.artifact.path if known is not None and known.artifact is not None else None
-    if found.others:
-        notes.append(f"the same bytes were made for {', '.join(map(visible, found.others))} too")
+    notes += [f"the same bytes were made for {', '.join(map(visible, found.others))} too"] if found.others else []
     return Explanation(
         path=str(path),
         standing=FileState.EDITED if is_edited else found.standing,
@@ -190,7 +189,7 @@ def _tell(found: _Found, path: str, sha256: str | None, embedded: Mapping[str, A
         variant=about.get("variant"),
         request=request,
         state_dir=str(found.state_dir),
-        recorded_path=None if place is None or output_dir is None else f"{output_dir}/{place}",
+        recorded_path=None if artifact is None or output_dir is None else f"{output_dir}/{artifact.path}",
         run=made.run if made else None,
         attempt=made.number if made else None,
         made_at=moment(made.ended_at or made.sent_at) if made else None,

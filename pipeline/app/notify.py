@@ -38,7 +38,7 @@ def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> s
 
     registry = CollectorRegistry()
     labels = {"manifest": manifest}
-    money = {**labels, "is_play_money": str(summary.is_play_money).lower()}
+    kind = {**labels, "is_play_money": str(summary.is_play_money).lower()}
     states = [({**labels, "state": state}, getattr(summary, state)) for state in _STATES]
     for name, help_text, samples in (
         ("exit_code", "Exit code of the last run", [(labels, int(summary.exit))]),
@@ -48,8 +48,8 @@ def metrics_text(summary: RunSummary, *, manifest: str, finished_at: float) -> s
         ("attempts", "Requests sent by the last run", [(labels, summary.attempts)]),
         ("images", "Images made by the last run", [(labels, summary.images)]),
         ("image_bytes", "Bytes of these images", [(labels, summary.bytes)]),
-        ("spent_usd", "Dollars spent by the last run", [(money, usd(summary.spent_microusd))]),
-        ("unknown_usd", "Dollars that may have been billed", [(money, usd(summary.unknown_microusd))]),
+        ("spent_usd", "Dollars spent by the last run", [(kind, usd(summary.spent_microusd))]),
+        ("unknown_usd", "Dollars that may have been billed", [(kind, usd(summary.unknown_microusd))]),
     ):
         gauge = Gauge(f"imgpipe_last_run_{name}", help_text, tuple(samples[0][0]), registry=registry)
         for each, value in samples:

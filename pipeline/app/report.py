@@ -63,9 +63,8 @@ def report_rows(setup: Setup, reader: LedgerReader, marks: Mapping[str, Mark]) -
         shown = replace(_report_row(reader, row, mark, superseded), redo_microusd=redo_microusd)
         artifact = None if row.known is None else row.known.artifact
         if artifact is not None:
-            location = manifest.location_of(artifact)
             is_absent = row.verdict.edit is Edit.ABSENT
-            shown = _with_image(shown, artifact, location, is_absent=is_absent)
+            shown = _with_image(shown, artifact, manifest.location_of(artifact), is_absent=is_absent)
         yield shown
 
 

@@ -6,7 +6,6 @@ click alone: with rich, a page took five times as long to appear.
 
 import os
 import re
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import click
 
-from pipeline.text import parse_duration, parse_usd, visible
+from pipeline.text import parse_duration, parse_usd
 
 if TYPE_CHECKING:
     from pipeline.app.context import Flags, Setup
@@ -59,7 +58,7 @@ class Page(click.HelpFormatter):
 
 
 class Context(click.Context):
-    """A context whose pages are ours."""
+    """A context whose help is a `Page`."""
 
     formatter_class = Page
 
@@ -305,7 +304,7 @@ running = _apply(
 
 
 def file_and_profile(file: Path | None, simulate: str | None) -> tuple[Path, str | None]:
-    """Tell FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
+    """Distinguish FILE from the optional value of `--simulate`: in `run --simulate jobs/a.yaml` the word is FILE."""
     if file is None and simulate and Path(simulate).is_file():
         return Path(simulate), ""
     if file is None:
@@ -353,25 +352,3 @@ def prepare(file: Path | None, *, simulate: str | None, **flags: Any) -> "Setup"
 
     path, profile = file_and_profile(file, simulate)
     return context.prepare(path, compose_flags(profile=profile, **flags))
-
-
-# -- what several verbs print -------------------------------------------------------------------------------------
-
-
-def print_json(document: object) -> None:
-    """Write one JSON document on one line to stdout; what JSON does not have (a path) as text."""
-    import msgspec
-
-    try:
-        text = msgspec.json.encode(document, enc_hook=str).decode()
-    except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, as JSON may
-        import json
-
-        text = json.dumps(document, default=partial(msgspec.to_builtins, enc_hook=str), separators=(",", ":"))
-    print(text)
-
-
-def print_left(left: Iterable[tuple[str, str]]) -> None:
-    """Write what was left undone, each with its reason, to stderr."""
-    for name, reason in left:
-        print(f"left: {visible(name)}: {visible(reason)}", file=sys.stderr)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.terminal import print_json, print_left
 from pipeline.errors import Exit, InputError
 from pipeline.text import as_json, count, parse_duration, visible
 from pipeline.view.console import is_redrawable, open_console
@@ -35,10 +36,10 @@ def plan(*, file: Path | None, detailed_exitcode: bool, is_json: bool, **flags: 
     except InputError as error:
         if is_json:
             problems = [str(problem) for problem in error.problems]
-            f.print_json(plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems)))
+            print_json(plan_json(PlanBill(lines=(), min_microusd=None, max_microusd=None, problems=problems)))
         raise
     if is_json:
-        f.print_json(plan_json(bill))
+        print_json(plan_json(bill))
     else:
         show_plan(bill, open_console())
     return Exit.WORK_DUE if detailed_exitcode and bill.due else Exit.OK
@@ -66,14 +67,14 @@ def status(*, file: Path | None, task_id: str | None, tasks: bool, is_json: bool
     if task_id is not None:
         history = status.task_history(setup, task_id)
         if is_json:
-            f.print_json({**explain.task_json(history.task), "history": [asdict(one) for one in history.attempts]})
+            print_json({**explain.task_json(history.task), "history": [asdict(one) for one in history.attempts]})
         else:
             explain.show_history(history, console, is_play_money=setup.is_play_money)
         return Exit.OK
     with status.status_with_tasks(setup) as (found, lines):
         if is_json:
             for line in view.status_lines(found, lines if tasks else ()):
-                f.print_json(line)
+                print_json(line)
             return Exit.OK
         view.show_status(found, console)
         if tasks:
@@ -149,7 +150,7 @@ def cost(*, file: Path | None, since: str | None, by: list[str], is_json: bool, 
     setup = f.prepare(file, **flags)
     lines = report.costs(setup, by=by, since=_since(since, zone_of(setup.limits.tz)))
     if is_json:
-        f.print_json(view.costs_json(by, lines))
+        print_json(view.costs_json(by, lines))
     else:
         view.show_costs(by, lines, open_console(), is_play_money=setup.is_play_money)
     return Exit.OK
@@ -196,7 +197,7 @@ def explain(path: Path | str, state_dir: Path | None, is_json: bool) -> int:
 
     explanation = explain.explain(path, state_dir=state_dir)
     if is_json:
-        f.print_json(view.explain_json(explanation))
+        print_json(view.explain_json(explanation))
     else:
         view.show_explanation(explanation, open_console())
     return Exit.OK
@@ -247,11 +248,11 @@ def export(
     exported = export.export(setup, folder, picks)
     if is_json:
         document = as_json(exported, "copied", "present") | {"left": _left_json(exported.left)}
-        f.print_json(document | {"exit": exported.exit})
+        print_json(document | {"exit": exported.exit})
         return exported.exit
     for target in exported.copied:
         print(visible(str(target)))
-    f.print_left(exported.left)
+    print_left(exported.left)
     print(f"{count(len(exported.copied), 'image')} copied, {len(exported.present):,} there already.", file=sys.stderr)
     return exported.exit
 
@@ -265,9 +266,9 @@ def _write_training_set(setup: "Setup", kind: str, words: tuple[str, ...], *, sh
     if is_json:
         shards = [shard.file for shard in written.shards]
         left = _left_json(written.left)
-        f.print_json({"images": written.images, "shards": shards, "kept": written.kept, "left": left})
+        print_json({"images": written.images, "shards": shards, "kept": written.kept, "left": left})
         return written.exit
-    f.print_left(written.left)
+    print_left(written.left)
     print(f"{count(written.images, 'image')} in {count(len(written.shards), 'shard')}, {written.kept:,} there already.")
     return written.exit
 
@@ -283,9 +284,9 @@ def _deliver(setup: "Setup", recipes: tuple[str, ...], *, is_json: bool) -> int:
     for each in delivered:
         if is_json:
             place = {"recipe": each.recipe, "to": str(each.place)}
-            f.print_json(place | {"counts": each.counts, "files": each.receipts})
+            print_json(place | {"counts": each.counts, "files": each.receipts})
             continue
-        f.print_left((one.file, one.reason) for one in each.receipts if one.happened == deliver.LEFT)
+        print_left((one.file, one.reason) for one in each.receipts if one.happened == deliver.LEFT)
         counts = ", ".join(f"{number:,} {what}" for what, number in each.counts.items()) or "nothing"
         print(visible(f"{each.recipe}: {each.place}: {counts}"))
     return max((each.exit for each in delivered), default=Exit.OK)

@@ -20,7 +20,7 @@ from pipeline.cli import terminal
 from pipeline.cli.flags import WIDTH, Context, Page
 from pipeline.cli.terminal import flush_results, has_reader_left, mute, repair_streams
 from pipeline.errors import Exit, ImgpipeError
-from pipeline.text import nearest
+from pipeline.text import nearest, visible
 
 OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE})
 BUG: Final = (
@@ -45,8 +45,10 @@ def exit_code(command: Callable[[], Any], args: Sequence[str]) -> int:
     except ImgpipeError as error:
         _say(str(error))
         return error.exit_code
-    except BrokenPipeError:  # the reader of stdout has left: `imgpipe status | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SystemExit as stop:  # of click, for a broken pipe: `imgpipe --help | true`
+        if not has_reader_left():
+            return int(stop.code or 0)
+        mute(sys.stdout)
         return Exit.OK
     except OSError as error:
         if error.filename is None and error.errno not in OF_THE_DISK:
@@ -78,7 +80,7 @@ def _check_text(args: Sequence[str]) -> None:
 
 
 def _show_usage(error: click.ClickException) -> None:
-    """Tell a mistake in the command itself, below the form it should have."""
+    """Print a mistake in the command itself, below its usage."""
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
         error.show()
         return
@@ -90,8 +92,6 @@ def _show_usage(error: click.ClickException) -> None:
 
 
 def _say(text: str) -> None:
-    from pipeline.text import visible
-
     print("imgpipe: " + "\n".join(map(visible, text.splitlines())), file=sys.stderr)
 
 
@@ -151,7 +151,7 @@ EXITS: Final = (
 
 
 class Verbs(click.Group):
-    """A group that imports a verb's module when the verb is called, and knows the nearest name of a mistyped one."""
+    """A group that imports a verb's module when it is called, and suggests the nearest name for a mistyped one."""
 
     context_class = Context
     is_listing = False  # for completion: names and one-line helps only

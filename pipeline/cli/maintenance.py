@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.terminal import print_json
 from pipeline.errors import Exit
 from pipeline.text import as_json, count, money, size, visible
 from pipeline.view.console import open_console
@@ -43,7 +44,7 @@ def verify(*, file: Path | None, decode: bool, quick: bool, is_json: bool, **fla
     setup = f.prepare(file, **flags)
     found, exit_code = maintenance.verify(setup, decode=decode, is_quick=quick)
     if is_json:
-        f.print_json(as_json(found) | {"exit": exit_code})
+        print_json(as_json(found) | {"exit": exit_code})
         return exit_code
     _list("missing", found.missing)
     _list("changed", found.changed)
@@ -103,7 +104,7 @@ def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     exit_code = Exit.SOME_FAILED if rebuilt.doubtful else Exit.OK
     if is_json:
         salvaged = ("attempts", "spent_microusd", "unknown_microusd", "is_complete")
-        f.print_json(
+        print_json(
             {
                 **as_json(rebuilt, "adopted", "kept", "absent", "doubtful", "set_aside"),
                 "recovered": rebuilt.recovery.recovered,
@@ -168,7 +169,7 @@ def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -
         document: dict[str, object] = {"rejected": [_kept_json(each) for each in kept]}
         if salvaged is not None:
             document |= {"published": salvaged.published, "left": salvaged.left}
-        f.print_json(document)
+        print_json(document)
         return Exit.OK
     if salvaged is None:
         for each in kept:
@@ -245,7 +246,7 @@ def settle(
     price = sum(each.price_microusd for each in found)
     if is_json:
         settled = [as_json(each, "task_id", "price_microusd") | {"attempt": each.number} for each in found]
-        f.print_json({"settled": settled, "as": "billed" if is_billed else "free"})
+        print_json({"settled": settled, "as": "billed" if is_billed else "free"})
         return Exit.OK
     what = "counted as spent" if is_billed else "given back to the budgets"
     print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
@@ -293,7 +294,7 @@ def prune(
     total = sum(each.size_bytes for each in found)
     if is_json:
         lines = [{"kind": e.kind, "path": e.location, **as_json(e, "size_bytes", "task")} for e in found]
-        f.print_json({"files": lines, "size_bytes": total, "removed": is_done})
+        print_json({"files": lines, "size_bytes": total, "removed": is_done})
         return Exit.OK
     for each in found:
         print(f"{each.kind:<10}  {each.at:%Y-%m-%d}  {size(each.size_bytes):>8}  {visible(each.location)}")
@@ -326,7 +327,7 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
     checks = list(app.doctor(path, f.compose_flags(profile=profile, **flags), with_models=with_models))
     code = app.doctor_exit_code(checks)
     if is_json:
-        f.print_json({"checks": [as_json(each, "name", "level", "text", "advice") for each in checks], "exit": code})
+        print_json({"checks": [as_json(each, "name", "level", "text", "advice") for each in checks], "exit": code})
         return code
     print(app.verdict(checks))
     for check in checks:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import click
 
 from pipeline.cli import flags as f
+from pipeline.cli.terminal import print_json
 from pipeline.errors import Exit, ImgpipeError
 from pipeline.text import clipped
 from pipeline.view.console import is_redrawable, open_console, say
@@ -83,7 +84,7 @@ def retry(*, ids: tuple[str, ...], failed: bool, refused: bool, unknown: bool, *
 @f.switch("--rejected", help="Images rejected on the contact sheet.")
 @f.switch("--flagged", help="Images that a check flagged (`checks:`).")
 def redo(*, rejected: bool, flagged: bool, picks: Path | None, **flags: Any) -> int:
-    """Buy new images in place of rejected or flagged ones, and nothing else. `judge` or the static page rejects.
+    """Buy new images in place of rejected or flagged ones, and nothing else. Reject with `judge` or on the static page.
 
     A note that begins with + is added to the prompt of the new image: "+ the handle on the left".
 
@@ -139,7 +140,7 @@ def _run(
     except ImgpipeError as error:
         display.log_not_run(error)
         if is_json:
-            f.print_json(run_view.unrun_json(error))
+            print_json(run_view.unrun_json(error))
         if not display.is_json_log:  # else the log has it
             raise
         return error.exit_code
@@ -147,14 +148,14 @@ def _run(
         gc.enable()
     display.show_summary(summary, setup)
     if is_json:
-        f.print_json(run_view.run_json(summary))
+        print_json(run_view.run_json(summary))
     return summary.exit
 
 
 def _driven(run: "Coroutine[Any, Any, RunSummary]") -> "RunSummary":
     """Run it on an event loop of its own.
 
-    When the run is over, everything that lasts is written: a thread that still asks a name server is not waited for.
+    When the run is over, everything that lasts is written: a thread that still waits for a name server is not joined.
     """
     import asyncio
 
@@ -287,5 +288,5 @@ class RunDisplay:
         self._log_cautions(getattr(error, "__notes__", ()))
 
     def note(self, text: str) -> None:
-        """Log something a person may want to know."""
+        """Log a note for the person at the terminal."""
         _log("warning", "warned", text, reason=text)

@@ -1,4 +1,4 @@
-"""Standard streams, encoding and signals of the process, as its parent set them up.
+"""Standard streams, encoding and signals of the process, as its parent set them up; results printed as JSON.
 
 Encoding: names and prompts are UTF-8 whatever the locale says. Python does that by itself for C and POSIX; for every
 other locale the command is started again, once, in Python's UTF-8 mode. So a file gets the same name from a terminal
@@ -19,11 +19,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Final, NoReturn, TextIO
 
 from pipeline.errors import Exit
+from pipeline.text import visible
 
 
 def ensure_utf8() -> None:
@@ -78,7 +81,7 @@ def mute(stream: TextIO) -> None:
 
 
 def has_reader_left() -> bool:
-    """Say whether stdout is a pipe that nobody reads any more."""
+    """Say whether stdout is a pipe whose reader has closed it."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -98,6 +101,25 @@ def flush_results(exit_code: int) -> int:
         print(f"imgpipe: the results could not be written: {error.strerror}", file=sys.stderr)
         return Exit.STORAGE if exit_code == Exit.OK else exit_code
     return exit_code
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document on one line to stdout; what JSON does not have (a path) as text."""
+    import msgspec
+
+    try:
+        text = msgspec.json.encode(document, enc_hook=str).decode()
+    except UnicodeEncodeError:  # a file name that is not UTF-8: escaped, as JSON may
+        import json
+
+        text = json.dumps(document, default=partial(msgspec.to_builtins, enc_hook=str), separators=(",", ":"))
+    print(text)
+
+
+def print_left(left: Iterable[tuple[str, str]]) -> None:
+    """Write what was left undone, each with its reason, to stderr."""
+    for name, reason in left:
+        print(f"left: {visible(name)}: {visible(reason)}", file=sys.stderr)
 
 
 NUMBERS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

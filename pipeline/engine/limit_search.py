@@ -47,7 +47,6 @@ MORE = 0.06  # of requests in flight: what is tried after K starts
 PRICE, MOST_PRICED, PRICED_S = 20, 12, 1.25  # K grows by so many for each start lost; refusals, and seconds, at most
 SAME_PRICE = 0.15  # share of that for each refusal at the same level
 LONG_SPAN_S, COUNTED_S, WINDOWS = 30.0, 60.0, 3  # a window is long; K is at least one, at most three, of a minute
-LAST, TOO_FEW = 20, 5  # starts that show a rate, where fewer than so many were taken since the last backoff
 
 
 @dataclass(slots=True)
@@ -211,7 +210,7 @@ class LimitSearch:
         """Set the limit that the backoff was about: what it was is told by how it began and how it ended."""
         closed_s = accepted.at - backoff.began_at
         taken = max(1, self._history.period - 1)
-        mean = taken / max(SOON_S, accepted.at - self._history.period_at)
+        mean = self._mean_rate(accepted.at)
         refusals = min(MOST_PRICED, backoff.refusals) - taken / PRICE
         is_same = bool(self._row) and self._is_level(self._row[-1][0], backoff)
         self._row.append((backoff.level, backoff.usual, backoff.rate))
@@ -299,7 +298,7 @@ class LimitSearch:
         if old is None:
             self.limit = max(self.limit, min(self._most, 2.0 * backoff.level))  # it was no limit, then
             self._is_gap = 0 < GAP * self._history.refused_gap_s < gap_s < math.inf
-            self.rate = Growth.guess(1 / gap_s, CLIMB) if self._is_gap else Growth.guess(self._first_rate(accepted))
+            self.rate = Growth.guess(1 / gap_s, CLIMB) if self._is_gap else Growth.guess(self._mean_rate(accepted.at))
             return
         self._is_gap &= gap_s > 0.7 * self._history.refused_gap_s
         if old.fastest == CLIMB:
@@ -307,17 +306,13 @@ class LimitSearch:
         elif self._is_gap or not (old.is_guess or old.count < EARLY * old.starts):
             rate = (1 - CUT) * old.value
         else:
-            taken = max(1, self._history.period - 1)
-            named_s = accepted.at - backoff.began_at if backoff.is_named else 0.0
-            mean = taken / max(SOON_S, accepted.at - self._history.period_at - named_s)
+            mean = self._mean_rate(backoff.began_at if backoff.is_named else accepted.at)
             rate = self._cut(old.value, mean, WILD_CUT if old.is_guess else MOST_CUT)
         self.rate = self._growth_of_rate(rate, lost)
 
-    def _first_rate(self, accepted: Ticket) -> float:
-        taken = max(1, self._history.period - 1)
-        if taken < TOO_FEW and self._history.serial > LAST + 2:
-            return self._history.taken_rate(LAST, accepted.at)
-        return taken / max(SOON_S, accepted.at - self._history.period_at)
+    def _mean_rate(self, until: float) -> float:
+        """Return the starts a second that were taken since the gate opened the last time."""
+        return max(1, self._history.period - 1) / max(SOON_S, until - self._history.period_at)
 
     def _cut(self, refused: float, mean: float, most: float) -> float:
         """Return what is left of a refused rate: what was taken in the mean, where that is neither too far nor more."""

@@ -5,7 +5,7 @@ a plain object used on one event loop, so no two workers can reserve the same mo
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -93,27 +93,24 @@ Spent = Callable[[datetime, datetime], Spend]
 NOTHING: Final[Spent] = lambda _since, _until: Spend()  # noqa: E731 - a value
 
 
+@dataclass(eq=False, repr=False)
 class Wallet:
-    """The budgets of one run. `spent` sums what other runs spent from a moment up to another, both included.
+    """The budgets of one run.
 
     A reservation counts in the day and month in which it was made, also when it is settled later; it may be sent only
-    in those. A clock that goes back returns to the earlier day's account, and the later one still binds:
-    nobody can say which of the two the clock was wrong about.
+    in those. A clock that goes back returns to the earlier day's account, and the later one still binds: nobody can say
+    which of the two the clock was wrong about.
     """
 
-    def __init__(
-        self,
-        budget: Budget,
-        *,
-        tz: str = "UTC",
-        spent: Spent = NOTHING,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        self._budget = budget
-        self._zone = zone_of(tz)
-        self._spent = spent
-        self._now = now
-        self._run = _PeriodBudget(Period.RUN, budget.run)
+    budget: Budget
+    _: KW_ONLY
+    tz: str = "UTC"
+    spent: Spent = NOTHING  # by other runs, from a moment up to another, both included
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __post_init__(self) -> None:
+        self._zone = zone_of(self.tz)
+        self._run = _PeriodBudget(Period.RUN, self.budget.run)
         self._periods: dict[tuple[Period, datetime], _PeriodBudget] = {}  # by kind and start
         self._today: Span | None = None
         self._accounts: tuple[_PeriodBudget, ...] = (self._run,)
@@ -214,12 +211,12 @@ class Wallet:
 
     def _turn_page(self) -> None:
         """See to it that the accounts are those of this moment."""
-        now = self._now()
+        now = self.now()
         if self._today is not None and now in self._today:
             return
         self._today, month = day_of(now, self._zone), month_of(now, self._zone)
-        self._open_account(Period.DAY, self._budget.day, self._today, now)
-        self._open_account(Period.MONTH, self._budget.month, month, now)
+        self._open_account(Period.DAY, self.budget.day, self._today, now)
+        self._open_account(Period.MONTH, self.budget.month, month, now)
         self._accounts = (self._run, *self._binding(Period.DAY, self._today), *self._binding(Period.MONTH, month))
 
     def _binding(self, kind: Period, span: Span) -> list[_PeriodBudget]:
@@ -229,6 +226,6 @@ class Wallet:
     def _open_account(self, period: Period, budget: int | None, span: Span, now: datetime) -> None:
         """Open the account of a day or month that this run has not been in; what is dated later than now is not."""
         if (period, span.start) not in self._periods:
-            spent = self._spent(span.start, now)
+            spent = self.spent(span.start, now)
             account = _PeriodBudget(period, budget, spent.spent_microusd, spent.unknown_microusd)
             self._periods[period, span.start] = account

@@ -1,11 +1,10 @@
 """YAML, tables and folders become a lazy stream of tasks, checked and counted before anything is sent.
 
-yaml          YAML text to a tree of dict, list and text with positions; YAML 1.2 scalars
+yaml          YAML text to a tree; where its keys stand, and what is wrong with them; YAML 1.2 scalars
 location      paths and addresses, plain files read within limits; output and state directory without a whole load
 fields        types of values: general ones (number, duration, dollars) and those of one key
 settings      base model of every mapping; the keys of provider, limits, retry and notify, and what they become
 schema        the keys of a job, a delivery and the whole manifest; they check a tree, and say what is wrong with it
-problems      where keys stand in a manifest, and what is wrong with them, with line and column
 loader        a path to a checked `Manifest`, or every problem of the file
 templates     Jinja2 templates, compiled once, with errors that name a line
 sandbox       what a template may do, and its render budget

@@ -19,10 +19,10 @@ from pipeline.manifest.jobs import MAX_TASKS, NO_COMBINATION, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
-from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
+from pipeline.manifest.yaml import BadValue
 from pipeline.model import Task
 
 _BATCH = 5000
@@ -66,9 +66,10 @@ class TaskNames:
         if len(self._pending) >= _BATCH:
             self._flush()
 
-    def add_use(self, kind: Literal["input", "folder"], name_key: str, task_id: str) -> None:
+    def add_use(self, kind: Literal["input", "folder"], name_key: str | None, task_id: str) -> None:
         """Note that a task reads a file, or writes into a folder, that has the place and name of an image."""
-        self._connection.execute("INSERT INTO use VALUES (?, ?, ?)", (kind, name_key, task_id))
+        if name_key is not None:
+            self._connection.execute("INSERT INTO use VALUES (?, ?, ?)", (kind, name_key, task_id))
 
     def ask(self, query: str) -> Iterator[tuple[Any, ...]]:
         """Yield what one of the queries above finds."""
@@ -159,10 +160,8 @@ class Expansion:
                 names.add(task.id, key, row.line)
                 for folder in images_in_the_way(key):
                     names.add_use("folder", folder, task.id)
-                if task.images and not row.is_upstream:
-                    for image in task.images:
-                        if (input_key := self._outputs.key_of(image.path)) is not None:
-                            names.add_use("input", input_key, task.id)
+                for image in () if row.is_upstream else task.images:
+                    names.add_use("input", self._outputs.key_of(image.path), task.id)
                 yield task
 
     def _rows(self) -> Iterator[tuple[JobPlan, SourceRow]]:

@@ -11,16 +11,15 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import core_schema
 
 from pipeline import model, settings
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
-from pipeline.manifest.problems import BadValue
 from pipeline.manifest.spreadsheets import ENCODINGS
-from pipeline.manifest.yaml import FLOAT, PlainText, resolve
+from pipeline.manifest.yaml import FLOAT, BadValue, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
 
@@ -206,15 +205,8 @@ ASPECTS = tuple(aspect.value for aspect in model.Aspect)
 _MANY = 10**9
 
 
-class Choice(NamedTuple):
-    """One value of a matrix axis: `name` goes in ids, `text` in prompts. They differ only where a map was written."""
-
-    name: str
-    text: str
-
-
 class MatrixValue(str):
-    """What a matrix value stands for in prompts; `key` is its name: `{{ matrix.scene.key }}`."""
+    """One value of a matrix axis: its text goes in prompts, `key`, its name, in ids: `{{ matrix.scene.key }}`."""
 
     __slots__ = ("key",)
     key: str
@@ -295,19 +287,19 @@ def _aspects(value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(item) for item in value))
 
 
-def _axis(value: object) -> tuple[Choice, ...]:
+def _axis(value: object) -> tuple[MatrixValue, ...]:
     if isinstance(value, dict):
-        choices = tuple(Choice(name, written(text)) for name, text in value.items())
+        values = tuple(MatrixValue(written(text), name) for name, text in value.items())
     elif isinstance(value, list):
-        choices = tuple(Choice(written(item), written(item)) for item in value)
+        values = tuple(MatrixValue(written(item), written(item)) for item in value)
     else:
         raise BadValue(f"an axis is a list or a mapping, this is {shown(value)}", "write [a, b] or {name: text}")
-    names = [choice.name for choice in choices]
+    names = [each.key for each in values]
     twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
     if not names or "" in names or twice is not None:
         what = "is empty" if not names else "holds an empty value" if "" in names else f"holds {twice!r} twice"
         raise BadValue(f"the axis {what}", "write each value once: [a, b]")
-    return choices
+    return values
 
 
 def _version(value: object) -> int:
@@ -382,6 +374,6 @@ Metadata = Annotated[str, _one_of("keep", "strip")]
 Aspects = Annotated[tuple[str, ...], Checked(_aspects, {"type": "array", "items": {"enum": [*ASPECTS]}})]
 AspectRatio = Annotated[str, Checked(_unless_template(check_aspect_ratio), _RATIO)]
 Size = Annotated[str, Checked(_unless_template(check_size), _SIZE)]
-Axis = Annotated[tuple[Choice, ...], Checked(_axis, _AXIS)]
+Axis = Annotated[tuple[MatrixValue, ...], Checked(_axis, _AXIS)]
 Version = Annotated[int, Checked(_version, {"enum": [1]})]
 Price = Annotated[int | dict[str, int], Checked(_price, _PRICE)]

@@ -23,7 +23,7 @@ from pathlib import Path
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
 from pipeline.manifest.outputs import PART_PREFIX
-from pipeline.manifest.problems import BadValue
+from pipeline.manifest.yaml import BadValue
 
 MAX_BRACES = 1000
 MAX_WALKED = 5_000_000  # names that a pattern looks at: half a minute
@@ -268,18 +268,18 @@ def walk(glob: Glob, own: Collection[Path]) -> Iterator[str | Problem]:
             return
         if entry is None:
             stack.pop()
-        elif isinstance(entry, Problem) or (not entry.endswith("/") and glob.matches(entry)):
-            yield entry
-        elif entry.endswith("/"):
-            path = glob.location_of(entry[:-1])
-            inode = _inode(path)
-            if inode is None or inode in closed or inode in chain:
-                continue
-            if os.path.islink(path):  # noqa: PTH114 - strings, as scandir gave them
-                if inode in followed:
-                    continue
-                followed.add(inode)
-            stack.append((_entries(glob, entry[:-1]), chain | {inode}))
+            continue
+        if isinstance(entry, Problem) or not entry.endswith("/"):
+            if isinstance(entry, Problem) or glob.matches(entry):
+                yield entry
+            continue
+        path = glob.location_of(entry[:-1])
+        inode, is_link = _inode(path), os.path.islink(path)  # noqa: PTH114 - strings, as scandir gave them
+        if inode is None or inode in closed or inode in chain or (is_link and inode in followed):
+            continue
+        if is_link:
+            followed.add(inode)
+        stack.append((_entries(glob, entry[:-1]), chain | {inode}))
 
 
 def _entries(glob: Glob, relative: str) -> Iterator[str | Problem]:

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import InputError
-from pipeline.manifest.fields import Choice, MatrixValue
+from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.location import decode_utf8, read_bytes
-from pipeline.manifest.problems import BadValue, KeyPath, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile, Matrix
 from pipeline.manifest.templates import Scope, Template, compile_template
+from pipeline.manifest.yaml import BadValue, KeyPath, Origin, Problems
 from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, MIN_SIDE
 from pipeline.text import did_you_mean
@@ -47,12 +47,12 @@ class Combinations:
     """All combinations of one matrix; iterate as often as needed."""
 
     def __init__(self, matrix: Matrix) -> None:
-        self.axes: Mapping[str, tuple[Choice, ...]] = matrix.axes
-        self.at_most = math.prod(len(axis) for axis in matrix.axes.values()) if matrix.axes else 0
-        self.at_most += len(matrix.include)
+        self.axes: Mapping[str, Mapping[str, MatrixValue]] = {
+            name: {each.key: each for each in axis} for name, axis in matrix.axes.items()
+        }
+        self.at_most = len(matrix.include) + (math.prod(map(len, self.axes.values())) if self.axes else 0)
         self._include = matrix.include
         self._exclude = matrix.exclude
-        self._texts = {name: {choice.name: choice.text for choice in axis} for name, axis in matrix.axes.items()}
         self._kept: tuple[Combination, ...] | None = None
 
     @property
@@ -86,7 +86,7 @@ class Combinations:
         if not excluded:
             yield ("exclude", index), "an empty exclude would take everything out", "write {axis: value}"
         for key, value in excluded.items():
-            known = [choice.name for choice in self.axes[key]] if key in self.axes else [*self.axes]
+            known = [*self.axes.get(key, self.axes)]
             wanted = value if key in self.axes else key
             if wanted not in known:
                 what = f"{value!r} is no value of the axis {key!r}" if key in self.axes else f"there is no axis {key!r}"
@@ -96,7 +96,7 @@ class Combinations:
     def _each(self) -> Iterator[Combination]:
         fitted = [False] * len(self._include)
         for choices in itertools.product(*self.axes.values()) if self.axes else ():
-            names = dict(zip(self.axes, (choice.name for choice in choices), strict=True))
+            names = dict(zip(self.axes, choices, strict=True))
             if any(all(names.get(key) == value for key, value in excluded.items()) for excluded in self._exclude):
                 continue
             label = "-".join(names.values())
@@ -112,10 +112,7 @@ class Combinations:
 
     def texts_of(self, names: Mapping[str, str]) -> dict[str, str]:
         """Return what the names of one combination stand for in prompts."""
-        known = self._texts
-        return {
-            key: MatrixValue(known[key].get(name, name) if key in known else name, name) for key, name in names.items()
-        }
+        return {key: self.axes.get(key, {}).get(name, MatrixValue(name, name)) for key, name in names.items()}
 
 
 MAX_PROMPT_FILE_BYTES = 2**20
@@ -293,7 +290,7 @@ class Planner:
         try:
             template = compile_template(self.sandbox, text, scope, origin=origin)
         except BadValue as bad:
-            self._problems.found.append(self._problems.of_template(bad))
+            self._problems.add_bad(bad)
             return None
         self.used_variables |= {key for root, key in template.refs if root == "vars"}
         return template

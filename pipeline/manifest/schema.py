@@ -6,7 +6,7 @@ over an outer layer; the layers are merged in `jobs`. Nothing is rendered and no
 
 import types
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, get_args, get_origin
+from typing import Any, ClassVar, Self, get_args, get_origin
 
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, ValidationError, model_validator
 from pydantic_core import CoreSchema, ErrorDetails
@@ -14,15 +14,9 @@ from pydantic_core import CoreSchema, ErrorDetails
 from pipeline.errors import Problem
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, shown
-from pipeline.manifest.problems import BadValue, KeyPath, Problems
 from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
-from pipeline.manifest.yaml import Tree, is_null
+from pipeline.manifest.yaml import BadValue, KeyPath, Problems, Tree, is_null
 from pipeline.text import nearest
-
-
-def _not_both(one: str, other: str, kind: str) -> dict[str, Any]:
-    """Say in JSON Schema that two keys exclude each other, unless one of them is null."""
-    return {"not": {"required": [one, other], "properties": {one: {"type": kind}, other: {"type": kind}}}}
 
 
 class MinSideKeys(Model):
@@ -96,19 +90,23 @@ class Keys(Model):
         "Leave rows out whose input image is missing or no image. Default false: they are an error."
     )
 
-    exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "string"),)
+    exclusive: ClassVar[tuple[tuple[str, str, str], ...]] = (("prompt", "prompt_file", "keep one of them"),)
 
     @classmethod
     def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         schema = super().__get_pydantic_json_schema__(core, handler)
-        mapping = schema["anyOf"][1] if "anyOf" in schema else schema
-        mapping["allOf"] = [_not_both(*names) for names in cls.exclusive]
+        mapping, is_set = schema["anyOf"][1] if "anyOf" in schema else schema, {"not": {"type": "null"}}
+        mapping["allOf"] = [
+            {"not": {"required": [one, other], "properties": {one: is_set, other: is_set}}}
+            for one, other, _ in cls.exclusive
+        ]
         return schema
 
     @model_validator(mode="after")
-    def _one_prompt(self) -> "Keys":
-        if self.prompt is not None and self.prompt_file is not None:
-            raise BadValue("prompt and prompt_file exclude each other", "keep one of them")
+    def _not_both(self) -> Self:
+        for one, other, instead in self.exclusive:
+            if getattr(self, one) is not None and getattr(self, other) is not None:
+                raise BadValue(f"{one} and {other} exclude each other", instead)
         return self
 
 
@@ -233,11 +231,11 @@ class Each(Model):
 class Job(Keys):
     """A prompt and what multiplies it."""
 
-    exclusive = (*Keys.exclusive, ("items", "each", "object"))
+    exclusive = (*Keys.exclusive, ("items", "each", "keep one of them, or make two jobs"))
 
     items: dict[str, Item] | None = Field(
         None,
-        json_schema_extra={"minProperties": 1},
+        min_length=1,
         description="Rows written in place: `id: prompt`, or id: {prompt, ...}.",
         examples=[{"oslo": "A poster of Oslo"}],
     )
@@ -250,14 +248,6 @@ class Job(Keys):
         "Every combination of these values; include and exclude as in GitHub Actions.",
         {"colour": ["red", "navy"], "mood": {"dawn": "in the first light"}},
     )
-
-    @model_validator(mode="after")
-    def _one_kind_of_row(self) -> "Job":
-        if self.items is not None and self.each is not None:
-            raise BadValue("items and each exclude each other", "keep one of them, or make two jobs")
-        if self.items is not None and not self.items:
-            raise BadValue("items is empty", "write `id: prompt` lines below it")
-        return self
 
 
 class DeliverKeys(Model):

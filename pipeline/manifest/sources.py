@@ -32,10 +32,10 @@ from pipeline.manifest.location import (
     secret_reason,
     split_bucket,
 )
-from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
+from pipeline.manifest.yaml import BadValue
 from pipeline.model import BucketUrl, InputImage, is_object
 from pipeline.text import did_you_mean
 
@@ -112,12 +112,12 @@ class InputFiles:
         self._digests = digests
         self.objects = InputObjects()
         self._promised = None if promised is None else f"{promised}/"
-        self._known: dict[str, InputImage] = {}
-        self._sound: set[str] = set()
+        self._known: dict[str, InputImage | BadValue] = {}
+        self._is_image = lru_cache(_REMEMBERED)(self._begins_as_image)
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
 
-    def learn(self, rendered: str, image: InputImage) -> None:
-        """Remember an input image that was looked at."""
+    def learn(self, rendered: str, image: InputImage | BadValue) -> None:
+        """Remember an input image that was looked at, or what is wrong with it."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[rendered] = image
@@ -125,26 +125,31 @@ class InputFiles:
     def image(self, rendered: str) -> InputImage:
         """Return one input image. Raises BadValue, StorageError: a bucket cannot be reached."""
         if rendered not in self._known:
-            self.learn(rendered, self._look(rendered))
-        return self._known[rendered]
+            try:
+                self.learn(rendered, self._look(rendered))
+            except BadValue as bad:
+                self.learn(rendered, bad)
+        known = self._known[rendered]
+        if isinstance(known, BadValue):
+            raise BadValue(known.what, known.instead)  # anew: its place is another one for every template
+        return known
 
     def check_header(self, rendered: str, image: InputImage) -> None:
         """Pass when a file begins as an image does. Raises BadValue. What is yet to be made passes."""
-        if not image.sha256 or rendered in self._sound:
-            return
         try:
-            if is_object(image.path):
-                start = self.objects.start(image.path)
-            else:
-                with open_regular(image.path) as stream:
-                    start = stream.read(12)
+            is_image = not image.sha256 or self._is_image(image.path)
         except OSError as error:
             raise BadValue(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
-        if not start.startswith(_MAGIC) and start[4:8] != b"ftyp" and start[8:12] != b"WEBP":
+        if not is_image:
             raise BadValue(f"input image {_shown(rendered)} is no image", "name an image file")
-        if len(self._sound) >= _REMEMBERED:
-            self._sound.clear()
-        self._sound.add(rendered)
+
+    def _begins_as_image(self, location: str) -> bool:
+        if is_object(location):
+            start = self.objects.start(location)
+        else:
+            with open_regular(location) as stream:
+                start = stream.read(12)
+        return start.startswith(_MAGIC) or start[4:8] == b"ftyp" or start[8:12] == b"WEBP"
 
     def _look(self, rendered: str) -> InputImage:
         if not rendered.strip():

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cache
 from typing import NamedTuple
 
 from pipeline.imaging.formats import UNKNOWN, BrokenImageError, inspect, sniff
@@ -127,7 +128,12 @@ def _get(node: object, name: str) -> object:
     if not isinstance(node, Mapping):
         return None
     value = node.get(name)
-    return node.get(_CAPITAL.sub(r"_\g<0>", name).lower()) if value is None else value
+    return node.get(_snake_case(name)) if value is None else value
+
+
+@cache
+def _snake_case(name: str) -> str:
+    return re.sub("[A-Z]", r"_\g<0>", name).lower()
 
 
 def _text(node: object, name: str) -> str:
@@ -154,7 +160,6 @@ def _strings(tree: object, *, with_thoughts: bool = False) -> Iterator[tuple[str
 
 
 _STRUCTURED = re.compile(rb"[\xef\xbb\xbf\s]*(?:[<{[]|(?:data|event|id|retry)?:\s*[{[])")  # a page, JSON or events
-_CAPITAL = re.compile("[A-Z]")
 _TINY = 12  # bytes; nothing this short is an image, so it counts as none
 _KEPT_TEXT = 600  # characters of the model's words
 
@@ -188,22 +193,23 @@ class _Reading:
     facts: AnswerFacts = field(default_factory=AnswerFacts)
 
     def judged(self) -> Answer | Failure:
+        """Return the image, or the reason why there is none."""
         if not 200 <= self.reply.status < 300:
-            return self.error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
+            return self._error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
         try:
             self.document = decode_answer(self.reply.body)
         except NotJsonError as error:
-            return self.not_json(str(error))
+            return self._not_json(str(error))
         self.facts = read_answer(self.document.tree)
         picked = _pick(self.facts)
         if picked is None:
-            return self.in_text() or self.without_image()
-        result = self.image(picked)
+            return self._in_text() or self._without_image()
+        result = self._image(picked)
         if isinstance(result, Failure) and result.fault is not Fault.REFUSED:
-            return self.in_text() or result
+            return self._in_text() or result
         return result
 
-    def error_answer(self, status: int, error: errors.ServerError) -> Failure:
+    def _error_answer(self, status: int, error: errors.ServerError) -> Failure:
         redactor, reply = self.reader.redactor, self.reply
         failure = errors.failure_of_answer(
             status, reply.headers, error, redactor=redactor, now=self.reader.clock(), is_first=reply.is_first
@@ -212,31 +218,31 @@ class _Reading:
             return failure
         return replace(failure, body=redactor.body(bytes(reply.body)))
 
-    def not_json(self, problem: str) -> Answer | Failure:
+    def _not_json(self, problem: str) -> Answer | Failure:
         body, status = bytes(self.reply.body), self.reply.status
         data = _bare_image(body)
         if data is not None:
-            return self.answer(_UNLABELLED, data)
+            return self._answer(_UNLABELLED, data)
         if not body.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
             return self.broken(f"HTTP {status} with {len(body)} bytes that are not JSON: {problem}")
         page = errors.page_title(body)
         if self.reply.is_first:
             reason = f"HTTP {status} with {page} instead of an answer; is base_url right?"
-            return self.failure(Fault.ADDRESS, Billed.NO, reason, code="page")
+            return self._failure(Fault.ADDRESS, Billed.NO, reason, code="page")
         return self.broken(f"HTTP {status} with {page} instead of an answer", ".html")
 
-    def image(self, picked: Inline) -> Answer | Failure:
+    def _image(self, picked: Inline) -> Answer | Failure:
         try:
             data = decoding.decoded_again(self.document.blob(picked.data))
         except ValueError as error:
             if links := decoding.links_in(picked.data):
-                return self.link(links)
+                return self._link(links)
             return self.broken(f"an image that is not Base64: {error}")
         if len(data) < _TINY:
-            return self.without_image()
-        return self.answer(picked, data)
+            return self._without_image()
+        return self._answer(picked, data)
 
-    def in_text(self) -> Answer | None:
+    def _in_text(self) -> Answer | None:
         """Return the last whole image that stands in a text of the answer; a refused answer has none."""
         facts = self.facts
         if facts.block or facts.finish in errors.REFUSALS:
@@ -247,34 +253,34 @@ class _Reading:
         if found is None:
             return None
         facts.images.append(_UNLABELLED)
-        result = self.answer(_UNLABELLED, found[-1])
+        result = self._answer(_UNLABELLED, found[-1])
         return result if isinstance(result, Answer) else None
 
-    def answer(self, picked: Inline, data: bytes) -> Answer | Failure:
+    def _answer(self, picked: Inline, data: bytes) -> Answer | Failure:
         try:
             image = inspect(data)
         except BrokenImageError as flaw:
             return self.broken(f"{flaw}", sniff(data)[1], kept=data)
         text = self.reader.redactor.text
-        doubts = tuple(text(doubt, 200) for doubt in self.doubts(picked, image))
+        doubts = tuple(text(doubt, 200) for doubt in self._doubts(picked, image))
         return Answer(
             image=image,
             usage=_usage(self.reply, self.facts),
             model_version=text(self.facts.model_version, 80) or None,
             response_id=text(self.facts.response_id, 80) or None,
             request_id=errors.request_id(self.reply.headers, self.reader.redactor),
-            notes=tuple(text(habit, 200) for habit in self.habits(picked, image.mime)) + doubts,
+            notes=tuple(text(habit, 200) for habit in self._habits(picked, image.mime)) + doubts,
             doubts=doubts,
         )
 
-    def habits(self, picked: Inline, mime: str) -> Iterator[str]:
+    def _habits(self, picked: Inline, mime: str) -> Iterator[str]:
         """Say what some models do as a rule."""
         if len(self.facts.images) > 1:
             yield f"{len(self.facts.images)} images came; the last one that is not a draft is kept"
         if picked.mime and picked.mime.lower().replace("image/jpg", "image/jpeg") != mime:
             yield f"labelled {picked.mime}, its bytes are {mime}"
 
-    def doubts(self, picked: Inline, image: Image) -> Iterator[str]:
+    def _doubts(self, picked: Inline, image: Image) -> Iterator[str]:
         """Say what is not as it was asked for."""
         if self.reply.status != 200:
             yield f"it came with HTTP {self.reply.status}"
@@ -292,44 +298,47 @@ class _Reading:
         if not (is_same_shape and is_same_area):
             yield f"asked for {wanted[0]}x{wanted[1]} pixels, got {image.width}x{image.height}"
 
-    def without_image(self) -> Failure:
+    def _without_image(self) -> Failure:
         reply, facts = self.reply, self.facts
         if facts.error is not None and facts.error != {}:
             error = errors.from_tree(self.document.tree)
-            return self.error_answer(errors.status_inside(error) or reply.status, error)
+            return self._error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
         if limited := next((name for name in (facts.finish, facts.block) if errors.is_closed_account(name)), None):
             billed = Billed.YES if facts.usage else Billed.NO
-            return self.failure(
+            return self._failure(
                 Fault.ACCOUNT, billed, f"the account is limited or disabled ({limited}){said}", code=limited
             )
         if facts.block:
             reason = f"the prompt was blocked ({facts.block}){said}"
-            return self.failure(Fault.REFUSED, Billed.YES, reason, code=facts.block)
+            return self._failure(Fault.REFUSED, Billed.YES, reason, code=facts.block)
         if facts.finish in errors.REFUSALS:
-            return self.failure(Fault.REFUSED, Billed.YES, f"refused ({facts.finish}){said}", code=facts.finish)
+            return self._failure(Fault.REFUSED, Billed.YES, f"refused ({facts.finish}){said}", code=facts.finish)
         if reply.status != 200:
-            return self.failure(Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
+            return self._failure(Fault.OTHER, Billed.MAYBE, f"HTTP {reply.status} without an image{said}")
         links = [*facts.uris, *(link for text in facts.texts for link in decoding.links_in(text))]
         named = ((name, text) for name, text in _strings(self.document.tree, with_thoughts=True) if name in _LINKS)
         if links := [*links, *(text for _, text in named if text.startswith("http"))]:
-            return self.link(links)
+            return self._link(links)
         if facts.is_odd:
             return self.broken("an answer that is not in the API's format")
         finish = facts.finish or "empty"
-        return self.failure(Fault.NO_IMAGE, Billed.YES, f"no image came ({finish}){said}", code=finish, body=reply.body)
+        return self._failure(
+            Fault.NO_IMAGE, Billed.YES, f"no image came ({finish}){said}", code=finish, body=reply.body
+        )
 
-    def link(self, links: list[str]) -> Failure:
+    def _link(self, links: list[str]) -> Failure:
         reason = f"the image came as an address, which is not fetched: {links[-1]}"
-        return self.failure(Fault.LINK, Billed.YES, reason, code="link", body=self.reply.body)
+        return self._failure(Fault.LINK, Billed.YES, reason, code="link", body=self.reply.body)
 
     def broken(self, reason: str, suffix: str = ".json", *, kept: bytes | None = None) -> Failure:
+        """Return the failure of an answer that is kept: its body, or `kept` alone."""
         fault, billed = (Fault.BROKEN, Billed.YES) if self.reply.status == 200 else (Fault.OTHER, Billed.MAYBE)
-        failure = self.failure(fault, billed, reason, body=self.reply.body if kept is None else kept)
+        failure = self._failure(fault, billed, reason, body=self.reply.body if kept is None else kept)
         return replace(failure, suffix=suffix)
 
-    def failure(
+    def _failure(
         self,
         fault: Fault,
         billed: Billed,

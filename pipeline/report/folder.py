@@ -3,8 +3,8 @@
 The page is self-contained: no network, links to the originals; of objects in a bucket it shows the thumbnails. Images
 are read to make thumbnails and never changed. Spend over time is one `<svg>` in it.
 
-A folder is ours when it has our mark, a file that names the manifest. What somebody else put there is never replaced:
-a folder with anything in it and without the mark is refused, and so are links, which may lead anywhere.
+A report's folder has a mark, a file that names its manifest. Files that imgpipe did not write are never replaced: a
+folder that holds anything and has no mark is refused, and so are links, which may lead anywhere.
 
 Picks are what the static page's button saves: `{"picked": [ids], "rejected": [ids], "images": {id: sha256},
 "stars": {id: n}, "notes": {id: text}, "at": {id: ms}}`; everything may be missing. `at` says when an id was marked; an
@@ -51,7 +51,7 @@ _TITLE_BYTES = 4096
 
 
 def report_folder(output_dir: Path, manifest: str) -> Path:
-    """Return where the report of a manifest is: `report`, or `report-NAME` where that is somebody else's.
+    """Return where the report of a manifest is: `report`, or `report-NAME` where that is not its own.
 
     It may be another manifest's report, or hold other files, such as the images of a job named `report`.
     """
@@ -69,9 +69,9 @@ def is_thumbnail(path: str) -> bool:
 
 
 def claim_folder(out: Path, manifest: str) -> Path:
-    """Make the folder and put our mark in it; return it. Nothing of it changes where it is ours already.
+    """Make the folder with its mark; return it. Nothing changes where it has the mark of this manifest already.
 
-    Raises StorageError: it is a link, somebody else's, or cannot be written.
+    Raises StorageError: it is a link, not this manifest's, or cannot be written.
     """
     for path in (out, out / THUMBS):
         if path.is_symlink():
@@ -89,7 +89,7 @@ def claim_folder(out: Path, manifest: str) -> Path:
             with open(os.open(out / MARK, flags, 0o644), "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123
                 file.write(f"{manifest}\n")
     except OSError as error:
-        raise StorageError(f"{out}: {error.strerror}; mend it, then run the same command") from error
+        raise StorageError(f"{out}: {error.strerror}; fix it, then run the same command") from error
     return out
 
 
@@ -163,7 +163,7 @@ def _marks(picks: PicksFile, saved_at_ms: int) -> dict[str, Mark]:
 
 
 def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
-    """Merge marks: of two of one task the later one counts; what stands in one source only stays."""
+    """Merge marks: of two marks of one task the later one counts."""
     marks: dict[str, Mark] = {}
     for source in sources:
         for task_id, mark in source.items():
@@ -174,45 +174,48 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
 
 # -- spend over time --------------------------------------------------------------------------------------------------
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 400, 118, 56, 22, 8
+_LEFT, _RIGHT, _TOP, _FLOOR = 56, 394, 8, 96  # of the drawing, in a view box of 400 by 118
 _MOST_POINTS = 200  # about two units each
 
 
 def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
     """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
 
-    A life of one day that is known by days is drawn from the images of that day, where they are all of the money: a
-    chart must not climb to another sum than the one above it.
+    It is a step line: money jumps when it is spent.
     """
-    spend: Spend = heading.spend
-    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
-    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
-    if is_all and len({when for when, _ in spend}) == 1:
-        spend = moments
-    points = _running(spend)
+    points = _running(_moments(heading.spend, rows))
     if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
         return ""
-    start, end, top = points[0][0], points[-1][0], points[-1][1]
-    line = _path(points)
-    floor = _HEIGHT - _BOTTOM
-    right = _WIDTH - 6
-    total = money(top, heading.is_play_money)
-    label = f"Money spent over time: {total} from {_moment(start)} to {_moment(end)}"
-    ticks = "".join(_tick(amount, top) for amount in (0, top // 2, top))
+    (start, _), (end, top) = points[0], points[-1]
+    scale = (_RIGHT - _LEFT) / (end - start).total_seconds()
+
+    def y(amount: int) -> float:
+        return _TOP + (_FLOOR - _TOP) * (1 - amount / top)
+
+    steps = (f"H{_LEFT + scale * (when - start).total_seconds():.1f}V{y(total):.1f}" for when, total in points)
+    line = f"M{_LEFT},{y(0):.1f}{''.join(steps)}H{_RIGHT}"
+    ticks = "".join(
+        f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y(amount):.1f}" y2="{y(amount):.1f}"/>'
+        f'<text x="{_LEFT - 8}" y="{y(amount) + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
+        for amount in (0, top // 2, top)
+    )
+    first, last = (f"{when:%Y-%m-%d %H:%M}" for when in (start, end))
+    label = f"Money spent over time: {money(top, heading.is_play_money)} from {first} to {last}"
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(label)}">{ticks}'
-        f'<path class="area" d="{line}V{floor}H{_LEFT}Z"/><path class="line" d="{line}"/>'
-        f'<text x="{_LEFT}" y="{_HEIGHT - 6}">{_moment(start)}</text>'
-        f'<text x="{right}" y="{_HEIGHT - 6}" text-anchor="end">{_moment(end)}</text></svg>'
+        f'<svg viewBox="0 0 400 118" role="img" aria-label="{escape(label)}">{ticks}'
+        f'<path class="area" d="{line}V{_FLOOR}H{_LEFT}Z"/><path class="line" d="{line}"/>'
+        f'<text x="{_LEFT}" y="112">{first}</text><text x="{_RIGHT}" y="112" text-anchor="end">{last}</text></svg>'
     )
 
 
-def _tick(amount: int, top: int) -> str:
-    y = _y(amount, top)
-    return (
-        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - 6}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
-    )
+def _moments(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
+    """Return what to draw: a life of one day that is known by days is drawn from the images of that day.
+
+    Only where they are all of the money: a chart must not climb to another sum than the one above it.
+    """
+    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
+    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
+    return moments if is_all and len({when for when, _ in spend}) == 1 else spend
 
 
 def _running(spend: Spend) -> list[tuple[datetime, int]]:
@@ -221,27 +224,6 @@ def _running(spend: Spend) -> list[tuple[datetime, int]]:
     totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
     step = -(-len(totals) // _MOST_POINTS) or 1
     return totals[::-step][::-1]
-
-
-def _path(points: Sequence[tuple[datetime, int]]) -> str:
-    """Return a step line: money jumps when it is spent."""
-    start, top = points[0][0], points[-1][1]
-    span = (points[-1][0] - start).total_seconds()
-    room = _WIDTH - 6 - _LEFT
-    steps = [f"M{_LEFT},{_y(0, top):.1f}"]
-    for when, total in points:
-        x = _LEFT + room * (when - start).total_seconds() / span
-        steps.append(f"H{x:.1f}V{_y(total, top):.1f}")
-    steps.append(f"H{_WIDTH - 6}")
-    return "".join(steps)
-
-
-def _y(amount: int, top: int) -> float:
-    return _TOP + (_HEIGHT - _BOTTOM - _TOP) * (1 - amount / top)
-
-
-def _moment(when: datetime) -> str:
-    return when.strftime("%Y-%m-%d %H:%M")
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -297,7 +279,7 @@ def _source(path: str, out: Path) -> Path | str:
 
 
 def thumb_link(path: str | None, sha256: str | None, out: Path, thumbs: Collection[str]) -> str | None:
-    """Return the link to the thumbnail of the picture that stands at `path` now; None: there is none."""
+    """Return the link to the thumbnail of the image at `path`; None: there is none."""
     found = None if path is None else thumb_of(_source(path, out), sha256)
     return f"{THUMBS}/{found[0]}" if found is not None and found[0] in thumbs else None
 

@@ -50,7 +50,7 @@ class ReportRow:
     tags: tuple[str, ...] = ()
     matrix: Mapping[str, str] = field(default_factory=dict)  # axis -> the chosen value's name
     image: str | None = None
-    input_image: str | None = None  # the first input: what stands before
+    input_image: str | None = None  # the first input: shown as before
     input_sha256: str | None = None
     width: int | None = None
     height: int | None = None
@@ -66,7 +66,7 @@ class ReportRow:
     is_signed: bool = False  # C2PA, inside the image
     fields: Mapping[str, str] = field(default_factory=dict)  # the row's own cells
     folder: str = ""  # of the output name
-    mark: Mark | None = None  # None: there is none of the image that stands there
+    mark: Mark | None = None  # None: the present image has none
     versions: tuple[Version, ...] = ()  # newest first
     flags: tuple[str, ...] = ()  # what checks found in the image
     redo_microusd: int | None = None  # what a new image would cost; None: its price is not known
@@ -178,7 +178,7 @@ Spend = Sequence[tuple[datetime, int]]  # moment and micro-dollars of each expen
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Heading:
-    """What the page says of a manifest's whole life; tasks are counted from the rows."""
+    """What the page shows of a manifest's whole life; tasks are counted from the rows."""
 
     title: str
     output_dir: Path | BucketUrl
@@ -272,7 +272,7 @@ def script() -> str:
 
 
 def static_page(title: str, data: object, chart: str) -> str:
-    """Return the page that is a file: it asks nothing of any network."""
+    """Return the page that is a file: it loads nothing from any network."""
     style = asset("page.css")
     policy = (
         "default-src 'none'; img-src 'self' file: data: blob:; "
@@ -286,7 +286,7 @@ def static_page(title: str, data: object, chart: str) -> str:
 
 
 def served_page(title: str, data: object, chart: str) -> str:
-    """Return the page that `judge` serves; its policy stands in the answer's header."""
+    """Return the page that `judge` serves; its policy is in the answer's header."""
     head = '<link rel="icon" href="icon.svg">\n<link rel="stylesheet" href="page.css">'
     return _page(title, data, chart, head=head, tail='<script src="page.js"></script>')
 

@@ -26,7 +26,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import KEPT, Artifact, Attempt, Billed, Failure, Fault
 from pipeline.senders.local import STOPPED
 
-if TYPE_CHECKING:  # a worker runs no engine
+if TYPE_CHECKING:
     from pipeline.engine.attempt import AttemptSender
 
 MOST_BYTES: Final = 64 * 1024  # of one result; a larger answer is an error

@@ -353,25 +353,23 @@ class Renderer:
 
 def _encoded(order: Order) -> EncodedImage:
     data = draw(order)
-    return EncodedImage(data=data, base64=pybase64.b64encode(data), sha256=sha256(data).hexdigest(), mime=order.mime)
+    return EncodedImage(base64=pybase64.b64encode(data), sha256=sha256(data).hexdigest(), mime=order.mime)
 
 
 def tiny(width: int, height: int, mime: str, size_bytes: int, mark: bytes) -> EncodedImage:
     """Make one picture; the same mark makes the same bytes. Types other than PNG are made as JPEG."""
     mime = "image/png" if mime == "image/png" else "image/jpeg"
-    head, head64, hashed, tail = _blank(width, height, mime, size_bytes)
+    head64, hashed, tail = _blank(width, height, mime, size_bytes)
     mark = mark[:_MARK_BYTES].ljust(_MARK_BYTES, b"\0")
     rest = (_chunk(b"maRk", mark) if mime == "image/png" else _comment(mark)) + tail
     hasher = hashed.copy()
     hasher.update(rest)
-    return EncodedImage(
-        data=head + rest, base64=head64 + pybase64.b64encode(rest), sha256=hasher.hexdigest(), mime=mime
-    )
+    return EncodedImage(base64=head64 + pybase64.b64encode(rest), sha256=hasher.hexdigest(), mime=mime)
 
 
 @lru_cache(maxsize=64)
 def _blank(width: int, height: int, mime: str, size_bytes: int):  # type: ignore[no-untyped-def]  # hashlib's class has no public name
-    """Return head, its Base64, its hash and the tail; the mark goes between. The head's length divides by three."""
+    """Return the head's Base64, its hash and the tail; the mark goes between. The head's length divides by three."""
     buffer = BytesIO()
     if mime == "image/png":
         Image.new("1", (width, height), 1).save(buffer, "PNG", optimize=True)
@@ -381,7 +379,7 @@ def _blank(width: int, height: int, mime: str, size_bytes: int):  # type: ignore
         head, tail = buffer.getvalue()[:2], buffer.getvalue()[2:]  # SOI
     missing = max(0, size_bytes - len(head) - len(tail) - _MARK_BYTES - 40)
     head += _filler(mime, missing, len(head))
-    return head, pybase64.b64encode(head), sha256(head), tail
+    return pybase64.b64encode(head), sha256(head), tail
 
 
 def _filler(mime: str, missing: int, before: int) -> bytes:

@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from pipeline.errors import InputError, Problem
@@ -27,9 +36,17 @@ def _seconds(value: object) -> object:
     return seconds
 
 
+def _known_fault(name: str) -> str:
+    if name in FAULTS:
+        return name
+    near = nearest(name, FAULTS)
+    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near}?" if near else ""))
+
+
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0, le=86_400)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+FaultName = Annotated[str, AfterValidator(_known_fault)]
 
 
 class _Part(BaseModel):
@@ -82,12 +99,7 @@ class CapacityStep(_Part):
     requests_per_minute: Count | None = None
     concurrency: Count | None = None
     slower: Annotated[float, Field(gt=0)] = 1.0  # latency is multiplied by it
-    outage: str | None = None  # every request meets this fault
-
-    @field_validator("outage")
-    @classmethod
-    def _is_a_fault(cls, name: str | None) -> str | None:
-        return None if name is None else known_fault(name)
+    outage: FaultName | None = None  # every request meets this fault
 
 
 class Match(_Part):
@@ -109,7 +121,7 @@ class Match(_Part):
 class FaultRule(_Part):
     """One fault and when it strikes. Without probability, every, first or at it always does."""
 
-    name: str
+    name: FaultName
     probability: Share | None = None
     every: Count | None = None  # every n-th request
     first: Count | None = None  # the first n
@@ -118,11 +130,6 @@ class FaultRule(_Part):
     match: Match = Match()
     retry_after: Seconds | None = None  # the delay that a 429 or 503 names
     seconds: Seconds | None = None  # how long a stall, hang or trickle lasts
-
-    @field_validator("name")
-    @classmethod
-    def _is_known(cls, name: str) -> str:
-        return known_fault(name)
 
     @model_validator(mode="after")
     def _is_one_way(self) -> "FaultRule":
@@ -157,14 +164,6 @@ class Profile(_Part):
         if [step.after for step in steps] != sorted(step.after for step in steps):
             raise ValueError("the steps must be in the order of `after`")
         return steps
-
-
-def known_fault(name: str) -> str:
-    """Return the name of a fault; one that does not exist is refused, naming its nearest."""
-    if name in FAULTS:
-        return name
-    near = nearest(name, FAULTS)
-    raise ValueError(f"no such fault {name!r}" + (f"; did you mean {near}?" if near else ""))
 
 
 DEFAULT = "calm"

@@ -134,7 +134,6 @@ _NOT_SHOWN = (
 class EncodedImage:
     """One picture, ready to be sent."""
 
-    data: bytes
     base64: bytes
     sha256: str
     mime: str

@@ -1,4 +1,4 @@
-"""Every file operation of the store, through a `Disk`; and folder trees that names cannot leave.
+"""Every file operation of the store, through a `Disk`; folder trees that names cannot leave; the disk reserve.
 
 Names are relative to an open directory; the operating system's errors (`OSError`) pass unchanged. Tests replace the
 `Disk` to record, reorder and fail each call.
@@ -355,13 +355,16 @@ def split(path: str) -> tuple[str, str]:
 
 RESERVE: Final = "ballast"  # the file's name since version 0.1.0
 RESERVE_BYTES: Final = 32 << 20  # about a dozen images of 2.7 MB
-SPARE_DESCRIPTORS: Final = 8  # descriptors; saving one image takes up to six
+SPARE_DESCRIPTORS: Final = 8  # saving one image takes up to six
 SHARE: Final = 8  # at most one eighth of what is free
 LEAST_RESERVE_BYTES: Final = 64 << 10
 
 
 class DiskReserve:
-    """Blocks held in the state directory while a run goes on. Thread-safe."""
+    """A file in the state directory and open descriptors, given up so that images in flight can still be saved.
+
+    The file's blocks are released on a full disk, the descriptors when there are too many. Thread-safe.
+    """
 
     def __init__(self, state: Tree, *, size_bytes: int = RESERVE_BYTES) -> None:
         self._state = state

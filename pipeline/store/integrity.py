@@ -111,20 +111,14 @@ def verify_images(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
-        decoder = stack.enter_context(Decoder())  # its process starts with the first image
-        place: _Files | _Objects
-        if isinstance(output_dir, BucketUrl):
-            stack.enter_context(as_input_error(output_dir))
-            place = _Objects(open_bucket(output_dir), decoder if decode else None, is_quick=is_quick)
-        else:
-            try:
-                outputs = Tree(output_dir, Disk(), warn=lambda _: None)
-            except FileNotFoundError:
-                found.missing = [artifact.path for _, artifact in reader.all_done()]
-                return found
-            stack.callback(outputs.close)
-            place = _Files(outputs, decoder if decode else None, is_quick=is_quick)
-        threads = stack.enter_context(ThreadPoolExecutor(READERS, "verify"))
+        decoder = stack.enter_context(Decoder()) if decode else None  # its process starts with the first image
+        place = _opened(output_dir, decoder, stack, is_quick=is_quick)
+        if place is None:
+            found.missing = [artifact.path for _, artifact in reader.all_done()]
+            return found
+        # One image at a time is decoded: the others of a folder would wait in memory.
+        readers = 1 if decode and isinstance(place, _Files) else READERS
+        threads = stack.enter_context(ThreadPoolExecutor(readers, "verify"))
         done = (artifact for _, artifact in reader.all_done())
         while batch := list(itertools.islice(done, 4 * READERS)):
             for artifact, comparison in zip(batch, threads.map(place.check, batch), strict=True):
@@ -132,6 +126,21 @@ def verify_images(
                 progress(found.checked)
         found.unrecorded = [path for path in place.images(state_dir) if not reader.is_recorded(path)]
     return found
+
+
+def _opened(
+    output_dir: Path | BucketUrl, decoder: Decoder | None, stack: contextlib.ExitStack, *, is_quick: bool
+) -> "_Files | _Objects | None":
+    """Open where the images are; None: the folder is not there."""
+    if isinstance(output_dir, BucketUrl):
+        stack.enter_context(as_input_error(output_dir))
+        return _Objects(open_bucket(output_dir), decoder, is_quick=is_quick)
+    try:
+        outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+    except FileNotFoundError:
+        return None
+    stack.callback(outputs.close)
+    return _Files(outputs, decoder, is_quick=is_quick)
 
 
 class _Files:

@@ -13,13 +13,13 @@ import queue
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 from pipeline.errors import ImgpipeError, StorageError
-from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_code, storage_error_of
+from pipeline.store.ledger_file import FROM_SQLITE, connect, is_full, primary_code, query, storage_error_of
 
 T = TypeVar("T")
 
@@ -113,6 +113,14 @@ class Ledger:
     def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work in and wait for it; never from the event loop."""
         return self.submit(work).result()
+
+    def first(self, name: str, **values: object) -> Any:
+        """Return the first row that a statement finds, None for no row; never from the event loop."""
+        return self.run(lambda c: c.execute(query(name), values).fetchone())
+
+    def change(self, name: str, values: Mapping[str, object]) -> int:
+        """Carry out a statement; return how many rows it changed. Never from the event loop."""
+        return self.run(lambda c: c.execute(query(name), values).rowcount)
 
     def close(self) -> None:
         """Commit what was handed in, then close. Safe to call twice."""

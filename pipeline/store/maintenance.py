@@ -101,7 +101,7 @@ class Maintenance:
         try:
             moved = self._writer.link(artifact, new)
             row = self._row(task_id, name=name, name_key=name_key(rows.text(name)), path=new, mtime_ns=moved.mtime_ns)
-            self._change("move_task", row)
+            self._ledger.change("move_task", row)
             self._writer.unlink(old)
             self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
@@ -183,7 +183,9 @@ class Maintenance:
 
         A second request for an image that is there (`redo`, `--repair`) may fail; the image is still the task's.
         """
-        return self._change("restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()})
+        return self._ledger.change(
+            "restore_done", {"manifest": self._settings.manifest, "now": self._settings.now_us()}
+        )
 
     def settle(self, attempts: Sequence[int], *, is_billed: bool) -> None:
         """Write down how unknown requests ended. Their tasks are pending, or failed if they were billed."""
@@ -210,7 +212,7 @@ class Maintenance:
                     self._writer.unlink(each)
             except OSError as error:
                 raise StorageError(f"{task_id}: {artifact.path} could not be removed: {error.strerror}") from error
-        self._change("forget_image", self._row(task_id))
+        self._ledger.change("forget_image", self._row(task_id))
 
     def publish_again(self, kept: Rejected, image: Image) -> Recovery:
         """Publish an image that was read from a kept body after all; the body goes when the image stands.
@@ -233,9 +235,6 @@ class Maintenance:
 
     def _row(self, task_id: str, **values: object) -> dict[str, object]:
         return {"manifest": self._settings.manifest, "id": rows.text(task_id), "now": self._settings.now_us(), **values}
-
-    def _change(self, name: str, values: rows.Row) -> int:
-        return self._ledger.run(lambda c: c.execute(query(name), values).rowcount)
 
 
 def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bool:

@@ -1,4 +1,4 @@
--- Every statement the store sends, by name. `sql.py` hands them out.
+-- Every statement the store sends, by name; `ledger_file.query` returns them.
 
 -- name: broken_rows
 -- SQLite does not read CHECK constraints of a database that is open read-only, so the check at start asks them itself.
@@ -123,9 +123,6 @@ WHERE attempt = :attempt
 
 -- name: fail_task
 UPDATE task SET state = 'failed', updated_at = :now WHERE manifest = :manifest AND id = :id AND state = 'pending'
-
--- name: owner_of_attempt
-SELECT task.id, attempt.number FROM attempt JOIN task USING (task) WHERE attempt = :attempt
 
 -- name: open_attempts
 -- Left `sent` by a process that is gone, in this output directory or for this manifest.

@@ -28,7 +28,7 @@ from pipeline.store.resources import StoreResources, StoreSettings, open_resourc
 from pipeline.store.writer import PART
 
 BATCH: Final = 500
-NO_LEDGER: Final = "images were taken over that are older than the ledger, and there was no other one to read"
+NO_LEDGER: Final = "images were recorded that are older than the ledger, and there was no other ledger to read"
 OLD_LEDGER: Final = "only a damaged one that was set aside earlier could be read"
 _ASIDE: Final = re.compile(re.escape(ledger_file.NAME) + r"\.damaged-(\d+)")
 Price = Callable[[Task], int | None]
@@ -58,7 +58,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
     resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
     try:
-        resources.ledger.run(lambda c: c.execute(query("set_manifest"), settings.manifest_row).rowcount)
+        resources.ledger.change("set_manifest", settings.manifest_row)
         rebuilt.recovery = Recoverer(resources).run()
         is_all_counted = rebuilt.salvaged is not None and rebuilt.salvaged.is_complete and rebuilt.salvaged.is_anonymous
         adopter = _Adopter(
@@ -205,7 +205,7 @@ class _Adopter:
         self._ledger = resources.ledger
         self._rebuilt = rebuilt
         self._price = price
-        (self._born,) = resources.ledger.run(lambda c: c.execute(query("created_at")).fetchone())
+        (self._born,) = resources.ledger.first("created_at")
         self._is_all_known = is_all_known
         self._doubt: str | None = None
         self._run: int | None = None

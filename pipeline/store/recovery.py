@@ -101,7 +101,7 @@ class Recoverer:
 
     def _trees(self, stack: contextlib.ExitStack) -> list[Tree]:
         """Return the output directory, and the one this manifest had before it was changed."""
-        row = self._one("output_of", manifest=self._settings.manifest)
+        row = self._ledger.first("output_of", manifest=self._settings.manifest)
         if self._tree is None or (row is not None and b"://" in row[0]):
             self._refuse_change_of_place(None if row is None else bytes(row[0]))
             return [] if self._tree is None else [self._tree]
@@ -115,24 +115,17 @@ class Recoverer:
 
     def _refuse_change_of_place(self, earlier: bytes | None) -> None:
         """Raise InputError when `output_dir` became or was a bucket while requests of a dead process are open."""
-        if earlier in (None, self._settings.manifest_row["output"]) or not self._open_attempts():
+        if earlier in (None, self._settings.manifest_row["output"]) or not self._numbers("open_attempts"):
             return
         raise InputError(
             f"the last run was cut short and wrote to {os.fsdecode(earlier)}; its images are looked for there, so"
             " run this once more with that output_dir, and change it then"
         )
 
-    def _open_attempts(self) -> list[int]:
-        return self._numbers("open_attempts")
-
     def _numbers(self, name: str) -> list[int]:
         """Ask for attempts of this manifest, or of this output directory."""
         found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
         return [attempt for (attempt,) in found]
-
-    def _one(self, name: str, **values: object) -> rows.Columns | None:
-        row: rows.Columns | None = self._ledger.run(lambda c: c.execute(query(name), values).fetchone())
-        return row
 
     def _parts(self, tree: Tree) -> list[FoundPart]:
         return list(find_parts(tree, self._state.root, self._found))
@@ -142,10 +135,11 @@ class Recoverer:
         found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
         seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
-        self._ledger.run(lambda c: rows.raise_sequence(c, highest))
+        if highest > self._ledger.first("last_attempt")[0]:
+            self._ledger.run(lambda c: rows.raise_sequence(c, highest))
 
     def _recover_part_unless_closed(self, part: FoundPart) -> None:
-        """Settle a part; one in a folder that may not be written to waits, as its task does."""
+        """Recover a part; one in a folder that may not be written to waits, as its task does."""
         try:
             self._recover_part(part)
         except PermissionError as error:
@@ -156,7 +150,7 @@ class Recoverer:
 
     def _recover_part(self, part: FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
-            self._leave(part)
+            self._count_foreign(part)
             return
         record = self._record(part.attempt)
         if record is None or not written_by(part, record, self._ledger_id):
@@ -177,8 +171,8 @@ class Recoverer:
         if image is not None:
             self._salvager.salvage(record, image, part)
 
-    def _leave(self, part: FoundPart) -> None:
-        """Leave the part of another ledger, which may be at work right now; a note says so when it is a day old."""
+    def _count_foreign(self, part: FoundPart) -> None:
+        """Count the part of another ledger, which may be at work right now; a note names it when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
         if status is not None and status.st_mtime_ns // 1000 < self._settings.now_us() - DAY_US:
@@ -214,7 +208,7 @@ class Recoverer:
     # --- requests without an image
 
     def _recover_open_attempts(self) -> None:
-        for attempt in self._open_attempts():
+        for attempt in self._numbers("open_attempts"):
             record = self._record(attempt)
             assert record is not None
             found = self._renamed(record) if self._tree is not None else self._object_of(record)

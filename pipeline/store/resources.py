@@ -123,7 +123,7 @@ def open_resources(settings: StoreSettings, *, fill: Fill = lambda _: None) -> S
         undo.callback(ledger.close)
         _check_money(ledger, settings)
         reserve.load(settings.warn)
-        (ledger_id,) = ledger.run(lambda c: c.execute(query("ledger_id")).fetchone())
+        (ledger_id,) = ledger.first("ledger_id")
         rejected = RejectedFolder(state, reserve, ledger_id=ledger_id)
         undo.pop_all()
     return StoreResources(
@@ -198,8 +198,6 @@ def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree
         raise unusable(root, error) from error
     try:
         probe = f".imgpipe-probe-{secrets.token_hex(4)}"  # workers look at once
-        with contextlib.suppress(FileNotFoundError):
-            settings.disk.unlink(probe, dir_fd=tree.fd)
         settings.disk.close(settings.disk.create(probe, dir_fd=tree.fd, mode=0o600))
         settings.disk.unlink(probe, dir_fd=tree.fd)
     except OSError as error:
@@ -241,7 +239,7 @@ def _fill(connection: sqlite3.Connection, settings: StoreSettings, fill: Fill) -
 
 def _check_money(ledger: Ledger, settings: StoreSettings) -> None:
     """Keep play money and real money apart for good."""
-    (is_play_money,) = ledger.run(lambda c: c.execute(query("is_play_money")).fetchone())
+    (is_play_money,) = ledger.first("is_play_money")
     if bool(is_play_money) != settings.is_play_money:
         theirs, ours = ("play", "real") if is_play_money else ("real", "play")
         raise InputError(

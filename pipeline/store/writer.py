@@ -44,21 +44,6 @@ FOLDER: Final = "superseded"
 SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
 
 
-def is_plain_file(outputs: Tree, path: str) -> bool:
-    """Say whether a regular file stands there: no link, no directory, no fifo."""
-    try:
-        with outputs.at(path) as (fd, name):
-            return stat.S_ISREG(outputs.disk.stat(name, dir_fd=fd).st_mode)
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-
-
-def has_hash(outputs: Tree, artifact: Artifact) -> bool:
-    """Say whether a plain file is byte for byte what was recorded. Raises OSError where it cannot be read."""
-    with outputs.at(artifact.path) as (fd, name):
-        return sha256_of(outputs.disk, name, dir_fd=fd) == artifact.sha256
-
-
 def supersede(outputs: Tree, state: Tree, path: str, *, maker: int | None, name: str | None = None) -> str:
     """Move an image out of the way; return `superseded/<attempt>-<name>` (None: the name it has).
 
@@ -281,12 +266,20 @@ class Writer:
     def _make_way(self, dir_fd: int, delivery: Delivery) -> None:
         """Move the task's own earlier image to superseded/, whatever its extension was."""
         old = delivery.previous
-        if old is None or not is_plain_file(self._outputs, old.path):
+        if old is None or not self._may_be_moved(old):
             return
-        if not self._force and not has_hash(self._outputs, old):
-            return  # edited since: if it has our name, the link will say so
         self._outputs.sync(dir_fd)  # the new image is durable as a part before the old one leaves
         supersede(self._outputs, self._state, old.path, maker=delivery.previous_maker)
+
+    def _may_be_moved(self, old: Artifact) -> bool:
+        """Say whether a plain file stands there that was not edited; one that was stays, and the link meets it."""
+        try:
+            with self._outputs.at(old.path) as (fd, name):
+                if not stat.S_ISREG(self._disk.stat(name, dir_fd=fd).st_mode):
+                    return False
+                return self._force or sha256_of(self._disk, name, dir_fd=fd) == old.sha256
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def _give_name(self, dir_fd: int, delivery: Delivery, name: str) -> None:
         """Step 7: link, or a no-replace rename where the file system has no links."""
@@ -332,7 +325,10 @@ class Writer:
 
 
 class ReadWriteLock:
-    """A lock for a resource that can be written in a shared or exclusive way; exclusive waiters have precedence."""
+    """A lock for a resource that can be used in a shared or exclusive way; exclusive waiters have precedence.
+
+    A thread whose first try failed waits to be alone, and gets everything that the others gave up.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

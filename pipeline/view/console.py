@@ -1,4 +1,4 @@
-"""The console, and what all views print on it: sentences, lines as they are, tables.
+"""The console, and what all views print on it: sentences, lines as they are, tables. No view is its only user.
 
 Words and commands to copy are never broken between lines; where there is no terminal, no line is.
 """

@@ -104,7 +104,7 @@ def task_json(task: StatusTask) -> dict[str, object]:
 
 
 def show_history(history: TaskHistory, console: "Console", *, is_play_money: bool) -> None:
-    """Print one task's whole history: where it stands, every attempt, and what each of them asked for."""
+    """Print one task's whole history: its state, every attempt, and the request of each."""
     task, made = history.task, history.task.artifact
     cost = money(task.cost_microusd, is_play_money)
     show_line(f"{task.id}: {task.state}, {count(task.attempts, 'attempt')}, {cost}", console, "bold")
@@ -122,7 +122,7 @@ def show_history(history: TaskHistory, console: "Console", *, is_play_money: boo
 
 
 def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_play_money: bool) -> None:
-    """Print one line for each attempt, then the request ids: whole, because a support desk asks for them."""
+    """Print one line for each attempt, then the request ids, unbroken: support desks need them."""
     from rich.text import Text
 
     columns = (("attempt", True), ("sent", False), ("outcome", False), ("took", True), ("cost", True), ("why", False))
@@ -142,14 +142,14 @@ def show_attempts(attempts: Sequence[AttemptLine], console: "Console", *, is_pla
 
 
 class FileState(StrEnum):
-    """How the file stands to what is known of it."""
+    """What a file is to its task, by path and by bytes; `MEANINGS` says it in words."""
 
-    CURRENT = "current"  # the task's image, where it belongs, byte for byte
-    COPY = "copy"  # the task's image, lying elsewhere
-    SUPERSEDED = "superseded"  # an earlier image of the task
-    EDITED = "edited"  # at the place of the task's image, with other bytes
-    MISSING = "missing"  # recorded, and no file is there
-    CARRIED = "carried"  # no ledger knows it; what is said is what the file itself carries
+    CURRENT = "current"
+    COPY = "copy"
+    SUPERSEDED = "superseded"
+    EDITED = "edited"
+    MISSING = "missing"
+    CARRIED = "carried"
 
 
 MEANINGS = {

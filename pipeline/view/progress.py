@@ -234,7 +234,7 @@ def screen(counts: ProgressCounts, gauge: Gauge, width: int) -> "Iterator[Text]"
     """Yield the lines of one picture, none wider than the terminal: bar, figures, what delays it, the last failures."""
     from rich.text import Text
 
-    room = max(width - len("^C"), 1)  # which a terminal writes where the cursor stands
+    room = max(width - len("^C"), 1)  # which a terminal writes at the cursor
     for parts in ([*_bar(counts, room)], _figures(counts, gauge), *_delays(counts, gauge), *_failures(counts)):
         line = Text.assemble(*parts, no_wrap=True)
         line.truncate(room, overflow="ellipsis")

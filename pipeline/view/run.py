@@ -86,7 +86,7 @@ def _first_line(summary: RunSummary) -> str:
 
 
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
-    """One line for each group of tasks without an image, with the command that moves it."""
+    """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
     price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (

@@ -101,7 +101,7 @@ def status_lines(status: Status, tasks: Iterable[StatusTask]) -> Iterator[dict[s
 
 
 def show_status(status: Status, console: "Console") -> None:
-    """Print tasks by state, money by period, and what nobody knows."""
+    """Print tasks by state, money by period, notes, and unknown requests."""
     from rich.columns import Columns
 
     if status.going is not None:

@@ -145,8 +145,8 @@ def test_a_rehearsed_delivery_writes_to_no_bucket(imgpipe: Imgpipe, s3: Scripted
     text = made.read_text().replace("{shop: {", "{shop: {from: done, ")
     made.write_text("\n".join(line for line in text.splitlines() if not line.startswith("provider:")))
     before = dict(s3.objects)
-    assert imgpipe("run", made, "--simulate", "-q").exit == 0
-    told = imgpipe("export", made, "--simulate", "--json")
+    assert imgpipe("run", made, "--simulate", "quick", "-q").exit == 0
+    told = imgpipe("export", made, "--simulate", "quick", "--json")
     assert (told.exit, told.json["counts"]) == (0, {"added": 2}), told.err
     assert told.json["to"] == str(imgpipe.folder / "shop-simulated")
     assert s3.objects == before

@@ -199,6 +199,15 @@ def test_a_bug_keeps_its_traceback_and_says_that_nothing_paid_is_lost(
     assert "Nothing that was paid is lost" in err
 
 
+@pytest.mark.parametrize("args", [["--help"], ["--version"], ["run", "--help"], ["schema"]], ids=" ".join)
+def test_a_reader_that_has_left_is_no_failure(args: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([COMMAND, *args], stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 # -- completion ---------------------------------------------------------------------------------------------------
 
 

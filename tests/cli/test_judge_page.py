@@ -136,6 +136,7 @@ def test_marks_of_another_window_are_shown_that_were_made_while_two_of_ours_were
     one.press("Home", "4")  # waits for the answer to the first mark, which has that of the other window
     held[0].continue_()
     one.until("document.querySelector('#tally').textContent === '1 picked, 1 rejected, 0 left'")
+    assert one.said == two.said == []
 
 
 def test_the_address_opens_nothing_a_second_time(context: Any, address: str) -> None:

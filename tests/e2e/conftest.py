@@ -1,4 +1,4 @@
-"""The installed command in a bare environment, and simulators on real sockets, with their bills."""
+"""The command, installed in a bare environment, forked or called here; simulators on real sockets, with their bills."""
 
 import asyncio
 import json
@@ -249,7 +249,7 @@ def write_manifest(
     folder: Path, base_url: str | None, items: int = 5, *, extra: str = "", job_extra: str = "", name: str = "shop"
 ) -> Path:
     """Write a manifest of `items` rows; without `base_url` it runs on the embedded simulator."""
-    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator}"
+    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator, profile: quick}"
     rows = "\n".join(f"      row{n}: A red mug number {n}" for n in range(items))
     path = folder / f"{name}.yaml"
     path.write_text(
@@ -270,7 +270,7 @@ def images(folder: Path) -> list[Path]:
     )
 
 
-def wait_until(condition: Any, *, timeout: float = 15.0) -> None:
+def wait_until(condition: Any, *, timeout: float = 30.0) -> None:
     """Poll another process; there is no event to wait for across processes."""
     deadline = time.monotonic() + timeout
     while not condition():

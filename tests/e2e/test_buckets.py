@@ -32,7 +32,7 @@ def scripted(imgpipe: Imgpipe, called: Called) -> Iterator[ScriptedS3]:
 
 
 def manifest(folder: Path, place: str, base_url: str | None = None, items: int = 4) -> Path:
-    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator}"
+    provider = f"{{kind: cometapi, base_url: '{base_url}'}}" if base_url else "{kind: simulator, profile: quick}"
     rows = "".join(f"      row{n}: A red mug number {n}\n" for n in range(items))
     path = folder / "shop.yaml"
     path.write_text(
@@ -44,10 +44,10 @@ def manifest(folder: Path, place: str, base_url: str | None = None, items: int =
 
 @pytest.mark.timeout(240)
 def test_ten_kills_lose_no_image_and_buy_none_twice(
-    forked: Forked, called: Called, servers: Servers, tmp_path: Path, s3: str
+    forked: Forked, called: Called, servers: Servers, tmp_path: Path, scripted: ScriptedS3
 ) -> None:
-    store = store_of(s3, "bucket", "kills")
-    loop = BucketLoop(forked, called, servers.start(QUICK), tmp_path, s3, store, "kills")
+    store = store_of(scripted.endpoint, "bucket", "kills")
+    loop = BucketLoop(forked, called, servers.start(QUICK), tmp_path, scripted.endpoint, store, "kills")
     loop.run([*PUTTING, *SUPERSEDING])
     assert len(loop.deaths) == 10
     finals = [path for path in loop.objects() if path.startswith("mugs/")]
@@ -194,7 +194,7 @@ def test_inputs_and_chains_are_read_when_sent_and_hashed_once(
 
 def test_a_rehearsal_writes_to_no_bucket(called: Called, tmp_path: Path) -> None:
     path = manifest(tmp_path, "s3://bucket/out", "https://api.cometapi.com", items=1)
-    run = called("run", path, "--simulate", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
+    run = called("run", path, "--simulate", "quick", env={"AWS_ENDPOINT_URL": "http://127.0.0.1:9"})
     assert run.returncode == 0, run.stderr
     assert "a rehearsal writes to no bucket" in run.stderr
     assert len(list((tmp_path / "outputs/shop-simulated/mugs").iterdir())) == 1

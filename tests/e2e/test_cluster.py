@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from tests.e2e.conftest import CANARIES, Imgpipe, Servers, images, wait_until, w
 from tests.soak.evidence import look
 from tests.soak.verdict import complaints_at_the_end
 
-pytest.importorskip("ray", reason="the extra `ray` is not installed")
+# not imported to be collected: that takes each worker of the suite a second
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="the extra `ray` is not installed")
 ITEMS = 60
 EXTRA = "prices: {gemini-nano-banana-2.1: 0.039}\nlimits: {concurrency: 8}\n"
 

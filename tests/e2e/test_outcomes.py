@@ -366,7 +366,8 @@ async def test_max_duration_saves_what_is_in_flight_and_leaves_the_rest_pending(
     shop.rows = 200
     summary = await shop.run(concurrency=2, max_duration_s=0.3)
     assert summary.exit is Exit.MAX_DURATION
-    assert shop.states == {"done": script.posts, "pending": 200 - script.posts}
+    tasks = shop.status["tasks"]  # a busy machine may take the 0.3 s to begin
+    assert (tasks["done"], tasks["pending"]) == (script.posts, 200 - script.posts)
 
 
 # -- waiting --------------------------------------------------------------------------------------------------------
@@ -404,8 +405,9 @@ async def test_P11_no_worker_sends_before_a_named_delay_is_over(
     shop.rows, shop.extra = 60, "limits: {concurrency: {start: 8, max: 8, adaptive: false}}"
     assert (await shop.run()).exit is Exit.OK
     later = [came - script.left[29] for came in script.came]
-    assert not [after for after in later if 0.1 < after < seconds]  # what was on its way has arrived by then
-    assert min(after for after in later if after > 0.1) < seconds * 1.1 + 0.5
+    assert len([after for after in later if 0 < after < seconds]) < 8  # what was on its way
+    assert not [after for after in later if seconds / 2 < after < seconds]
+    assert min(after for after in later if after > seconds / 2) < seconds * 1.1 + 0.5
     assert [pause.seconds for pause in shop.told(Paused)] == [pytest.approx(seconds, rel=0.11)]
 
 

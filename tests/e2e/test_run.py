@@ -314,7 +314,6 @@ def test_retry_runs_what_was_named_and_nothing_else(called: Called, servers: Ser
 
 def test_a_manifest_may_name_a_profile_that_is_built_in(called: Called, tmp_path: Path) -> None:
     manifest = write_manifest(tmp_path, None, items=2)
-    manifest.write_text(manifest.read_text().replace("{kind: simulator}", "{kind: simulator, profile: quick}"))
     assert called.json("run", manifest)["images"] == 2
 
 

@@ -150,7 +150,7 @@ def test_a_reader_that_left_changes_neither_images_nor_exit_code(
         if stream in (name, "both"):
             getattr(process, name).close()
             setattr(process, name, None)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == (0 if budget == "5" else 8)
     assert len(images(tmp_path)) == len(server.billed) == (8 if budget == "5" else 2)
     assert "Traceback" not in (err or "")

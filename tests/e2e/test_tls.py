@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from tests.e2e.conftest import Imgpipe
+from tests.e2e.conftest import Forked, Imgpipe
 from tests.e2e.scripted import Scripted, Shop
 from tests.provider.conftest import Liar
 
@@ -70,6 +70,7 @@ async def test_https_with_a_trusted_certificate_brings_images(tmp_path: Path, im
 async def test_a_certificate_that_cannot_be_trusted_stops_the_run_at_once(
     tmp_path: Path,
     imgpipe: Imgpipe,
+    forked: Forked,
     monkeypatch: pytest.MonkeyPatch,
     host: str | None,
     dates: dict[str, datetime.datetime],
@@ -79,8 +80,8 @@ async def test_a_certificate_that_cannot_be_trusted_stops_the_run_at_once(
     monkeypatch.setenv("COMETAPI_KEY", imgpipe.env["COMETAPI_KEY"])
     async with secured(tmp_path, host, **dates) as there:
         shop = Shop(tmp_path, there.script.url, rows=20)
-        env = {"SSL_CERT_FILE": str(there.authority)} if is_trusted else {}
-        done = await asyncio.to_thread(imgpipe, "run", shop.manifest, env=env)
+        command, env = (imgpipe, {"SSL_CERT_FILE": str(there.authority)}) if is_trusted else (forked, {})
+        done = await asyncio.to_thread(command, "run", shop.manifest, env=env)  # the file is read at the start
         assert there.script.heads == []
     assert (done.returncode, shop.states) == (7, {"pending": 20}), done.stderr
     assert "TLS failed" in done.stderr

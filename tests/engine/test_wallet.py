@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 from pipeline.engine.wallet import Period, Refusal, Reservation, Wallet
 from pipeline.model import Spend
 from pipeline.settings import Budget, day_of, month_of, zone_of
-from tests.test_days import HOUR, YEAR
+from tests.test_settings import HOUR, YEAR
 
 NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

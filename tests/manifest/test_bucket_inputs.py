@@ -46,6 +46,13 @@ def test_a_table_that_names_objects_asks_for_few_of_them_one_by_one(desk: Desk, 
     assert (len(tasks), s3.requests.count("HEAD") < 40) == (200, True)
 
 
+def test_a_missing_object_that_all_rows_share_is_asked_for_once(desk: Desk, s3: ScriptedS3) -> None:
+    desk.write("rows.csv", b"id\n" + b"".join(b"%03d\n" % number for number in range(100)))
+    with pytest.raises(InputError, match="is missing"):
+        tasks_of(desk, "each: {csv: rows.csv}, images: ['s3://bucket/none.jpg']")
+    assert s3.requests.count("HEAD") == 1
+
+
 @pytest.mark.parametrize(
     ("job", "said"),
     [

@@ -21,7 +21,7 @@ import pytest
 from tests.e2e.conftest import Imgpipe, Served, Servers, images, wait_until
 from tests.engine.test_wallet import spend_a_year
 from tests.provider.conftest import png
-from tests.test_days import unlike_zones
+from tests.test_settings import unlike_zones
 
 NIGHTS = 20
 SEED = int(os.environ.get("IMGPIPE_SOAK_SEED") or random.randrange(10**6))

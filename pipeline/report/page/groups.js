@@ -86,12 +86,7 @@ function chooseFamilies(name) {
   const grouping = groupings.get(name)?.isFamily ? groupings.get(name) : groupings.get("row");
   familyKey = (index) => grouping.key(index) ?? `\n${index}`;
   familyLabel = grouping.labelOf ?? null;
-  families = new Map();
-  for (let index = 0; index < size; index++) {
-    const key = familyKey(index), others = families.get(key);
-    if (others) others.push(index);
-    else families.set(key, [index]);
-  }
+  families = Map.groupBy(Array(size).keys(), familyKey);
 }
 chooseFamilies("row");
 const familyOf = (index) => families.get(familyKey(index)) ?? [index];
@@ -99,14 +94,8 @@ const familyOf = (index) => families.get(familyKey(index)) ?? [index];
 function cut(chosen, name) {
   const grouping = groupings.get(name);
   if (!grouping) return [{ items: chosen }];
-  const groups = new Map();
-  for (const index of chosen) {
-    const key = grouping.key(index), others = groups.get(key);
-    if (others) others.push(index);
-    else groups.set(key, [index]);
-  }
   const cuts = [], rest = [];
-  for (const [key, items] of groups) {
+  for (const [key, items] of Map.groupBy(chosen, grouping.key)) {
     if (key === null || (grouping.isSmall && items.length < 2)) rest.push(...items);
     else cuts.push({ title: grouping.title(key), items, note: grouping.isSmall ? cell("prompt", items[0]) : whole.format(items.length) });
   }
