@@ -5,9 +5,10 @@ nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. 
 an answer whose head has arrived follows its whole body, or the error that aiohttp would have raised.
 
 No iteration of the event loop is long: handshakes are spaced, and bodies share a limit. Measured with 1,000 in flight
-over TLS, answers of 2.7 MB after 2 to 8 s, in three pairs of runs on a busy machine: CPU between two timers of 5 ms, 20
-to 31 ms (p99), not 67 to 136; timers late by 0.25 to 0.57 s (p99), not 0.6 to 1.8; 700 MB resident, not 1,000; of CPU
-as much. Measured and not worth it: to resume TLS sessions (0.35 of the 1.5 ms of CPU of a new connection).
+over TLS, answers of 2.7 MB after 2 to 8 s, in four pairs of runs on a busy machine: CPU between two timers of 5 ms, 20
+to 37 ms (p99), not 67 to 136; timers late by 0.1 to 0.6 s (p99), not 0.3 to 1.8; 0.7 to 0.8 GB resident, not 0.9 to
+1.3; of CPU 0.9 to 1.2 x. Measured and not worth it: to resume TLS sessions (0.35 of the 1.5 ms of CPU of a new
+connection).
 """
 
 import asyncio
