@@ -86,7 +86,7 @@ PATIENCE_S: Final = 60.0
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DiskSpaceGuard:
-    """Asks for the free bytes and remembers them for a second; lets wait who needs more."""
+    """Has an attempt wait until the disk has room for its image; the free bytes are asked for once a second."""
 
     free_bytes: Callable[[], Awaitable[int]]
     sleep: Callable[[float], Awaitable[None]]

@@ -5,10 +5,10 @@ nobody can tell such a loss from a lost paid answer: it counts as `maybe` paid. 
 an answer whose head has arrived follows its whole body, or the error that aiohttp would have raised.
 
 No iteration of the event loop is long: handshakes are spaced, and bodies share a limit. Measured with 1,000 in flight
-over TLS, answers of 2.7 MB after 2 to 8 s, on a busy machine, in two pairs of runs: of CPU between two timers of 5 ms
-20 ms (p99), not 93 and 136; timers late by 0.25 s (p99), not 0.6 and 1.8; 272 and 324 connections made, not 1,177 and
-1,275. Measured and not worth it: to resume TLS sessions (0.35 of the 1.5 ms of CPU of a new connection, of which few
-are made).
+over TLS, answers of 2.7 MB after 2 to 8 s, in four pairs of runs on a busy machine: CPU between two timers of 5 ms, 20
+to 37 ms (p99), not 67 to 136; timers late by 0.1 to 0.6 s (p99), not 0.3 to 1.8; 0.7 to 0.8 GB resident, not 0.9 to
+1.3; of CPU 0.9 to 1.2 x. Measured and not worth it: to resume TLS sessions (0.35 of the 1.5 ms of CPU of a new
+connection).
 """
 
 import asyncio
@@ -31,7 +31,7 @@ from aiohttp.tracing import Trace
 IDLE_S: Final = 2.0  # a connection that was idle for longer is closed: servers close theirs after 5 s and more
 APART_S: Final = 0.003  # between two new connections: a TLS handshake takes 1.0 to 1.5 ms of CPU
 MOST_INFORMATIONAL: Final = 10  # answers of status 1xx before one answer; honest servers send one or two
-READ_BYTES: Final = 2**20  # that bodies bring in one iteration of the event loop
+READ_BYTES: Final = 4 * 2**20  # that bodies bring in one iteration of the event loop; 1 MB took 5 % more CPU
 CHUNK_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 

@@ -264,7 +264,7 @@ async def start_workers(
 ) -> None:
     """Start workers and have each prove that it can send; those that find no place in time are left out.
 
-    `functions`: see `senders.worker.Sender`. Raises InputError: a worker cannot send. TryLater: there is none.
+    `functions`: see `senders.remote.Sender`. Raises InputError: a worker cannot send. TryLater: there is none.
     """
     import ray
 

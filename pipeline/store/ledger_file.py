@@ -276,7 +276,7 @@ def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
 
 
 def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False) -> sqlite3.Connection:
-    """Open the ledger by URI; `is_shared`: the caller sees to it that one thread at a time uses it."""
+    """Open a ledger, or its marks, by URI; `is_shared`: the caller sees to it that one thread at a time uses it."""
     uri = f"{path.absolute().as_uri()}?{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=busy_s, isolation_level=None, check_same_thread=not is_shared)
     connection.execute("PRAGMA trusted_schema = OFF")

@@ -63,11 +63,14 @@ def _versus(server: Serving, scratch: Path, disk: Path, asked: argparse.Namespac
         rows = versus.compare(case, server, scratch)
         told.append({"case": str(case), "rows": [asdict(row) for row in rows]})
         print(f"\n{case}, medians of {case.rounds}; x: imgpipe against it, pair by pair, CPU of whole processes")
-        print("                images/s   CPU ms  whole process  peak MB  late p99    max   x images/s  x CPU")
+        print(
+            "                images/s   CPU ms  whole process  peak MB  late p99    max  busy p99   x images/s  x CPU"
+        )
         for row in rows:
             print(
                 f"  {row.name:<13} {row.images_per_s:8.1f} {row.cpu_ms:8.2f} {row.process_cpu_ms:14.2f}"
-                f" {row.peak_mb:8.0f} {row.late_p99_ms:9.1f} {row.late_max_ms:6.1f} {row.ratio_images_per_s:12.2f}"
+                f" {row.peak_mb:8.0f} {row.late_p99_ms:9.1f} {row.late_max_ms:6.1f} {row.busy_p99_ms:9.1f}"
+                f" {row.ratio_images_per_s:12.2f}"
                 f" {row.ratio_cpu:6.2f}"
             )
     print("\n| imgpipe against | images/s | CPU an image |\n|---|---|---|")

@@ -47,6 +47,7 @@ class Row:
     peak_mb: float
     late_p99_ms: float
     late_max_ms: float
+    busy_p99_ms: float
     ratio_images_per_s: float = 0.0
     ratio_cpu: float = 0.0  # of whole processes
 
@@ -84,6 +85,7 @@ def _one(case: Case, name: str, url: str, scratch: Path) -> Row:
         peak_mb=used.peak_mb,
         late_p99_ms=said["late_ms"]["p99"],
         late_max_ms=said["late_ms"]["max"],
+        busy_p99_ms=said["late_ms"]["busy_p99"],
     )
 
 

@@ -585,7 +585,8 @@ def test_H73_half_of_the_first_answers_are_bad_and_the_run_finishes(tmp_path: Pa
     chance = random.Random(73)
     bad = [said(500), said(502), said(503), said(504), said(529), hang_up, CUT, b"GARBAGE\r\n\r\n", NOT_WHOLE, words()]
     rows = {f"row{n}": [chance.choice(bad), ok()] for n in range(1, 80) if chance.random() < 0.5}
-    script, shop = Scripted(scripts=dict(rows)), Shop(tmp_path, "", rows=80)
+    script = Scripted(scripts=dict(rows))
+    shop = Shop(tmp_path, "", rows=80, timeout="5m")  # 1.5 s on the hurried clock
 
     async def run() -> RunSummary:
         async with serving(script):

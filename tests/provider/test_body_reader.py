@@ -246,10 +246,11 @@ async def test_P2_an_answer_whose_last_bytes_come_with_the_deadline_is_kept(make
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with make_client(url, timeout_s=1.5, patience=PATIENCE) as client:
             loop = asyncio.get_running_loop()
+            began = loop.time()
             sending = asyncio.create_task(client.send(task))
             peer = await accepted
-            loop.call_later(1.4, time.sleep, 0.3)  # over the deadline
-            loop.call_later(1.6, finish, peer)  # due in the same turn, after it
+            loop.call_at(began + 1.4, time.sleep, 0.3)  # over the deadline
+            loop.call_at(began + 1.6, finish, peer)  # due in the same turn, after it
             reply = await sending
     assert isinstance(reply, Reply)
     assert reply.body == BODY
@@ -272,14 +273,16 @@ def finish(peer: socket.socket) -> None:
 
 
 async def test_bodies_bring_only_so_much_in_one_iteration_of_the_event_loop_and_the_first_goes_on_first():
-    limit, transports = ReadLimit(), [FakeTransport() for _ in range(12)]
+    limit, at_once = ReadLimit(), READ_BYTES // CHUNK_BYTES
+    transports = [FakeTransport() for _ in range(3 * at_once)]
     for body, transport in reversed(list(enumerate(transports))):
-        limit.count(READ_BYTES // 4, body, transport)
-    paused = [[transport.is_paused for transport in transports]]
-    for _ in range(2):
-        await asyncio.sleep(0)
+        limit.count(CHUNK_BYTES, body, transport)
+    paused = []
+    for _ in range(3):
         paused.append([transport.is_paused for transport in transports])
-    assert paused == [[True] * 8 + [False] * 4, [False] * 4 + [True] * 4 + [False] * 4, [False] * 12]
+        await asyncio.sleep(0)
+    yes, no = [True] * at_once, [False] * at_once
+    assert paused == [[*yes, *yes, *no], [*no, *yes, *no], [*no, *no, *no]]
 
 
 class Closing:
