@@ -168,7 +168,9 @@ async def post(url: str, body: object = None, *, timeout_s: float) -> str | None
             return None if answer.status < 300 else f"{whom} answered {answer.status}"
     except TimeoutError:
         return f"{whom} did not answer within {timeout_s:g} s"
-    except (InputError, aiohttp.ClientError, OSError, ValueError) as error:
+    except InputError as error:  # of the proxy
+        return f"{whom} was not reached: {error}"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         return f"{whom} was not reached ({type(error).__name__})"
 
 
