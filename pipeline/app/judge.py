@@ -177,10 +177,9 @@ class JudgeSession:
             data = self._locations.read(location, most_bytes=MOST_BYTES, may_be_link=may_be_link)
         except (OSError, StorageError, InputError):
             return None
-        mime = "" if data is None else sniff(data)[0]
-        return (
-            None if data is None or mime not in RASTERS else Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
-        )
+        if data is None or (mime := sniff(data)[0]) not in RASTERS:
+            return None
+        return Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
 
     # --- marks
 
