@@ -1,7 +1,7 @@
 """The keys of provider, limits, retry and notify, and the settings of other packages that they become.
 
 Every mapping of a manifest has the base model here: known keys only, `x-` keys ignored, a short form where there is
-one. `problems` adds line and column to errors. Descriptions of fields are what an editor shows. No file is opened.
+one. `schema` adds line and column to errors. Descriptions of fields are what an editor shows. No file is opened.
 """
 
 from collections.abc import Mapping
