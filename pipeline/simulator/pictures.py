@@ -333,7 +333,6 @@ class Renderer:
             width, height = width // 2, height // 2
         mime = self._dice.choice(ask.model.mimes, ask.digest, seed)
         count = self._dice.whole(2, 3, "several", ask.digest) if fault == "several_images" else 1
-
         prompt = without_words(ask.prompt)
         return [
             Order(prompt=prompt, seed=seed + 1000 * earlier, width=width, height=height, mime=mime, inputs=ask.images)
