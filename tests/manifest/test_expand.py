@@ -327,6 +327,16 @@ def test_chain_takes_the_done_images_of_another_job(desk):
     assert len([*Expansion(manifest, digests=read_digest, upstream=upstream)]) == 5
 
 
+def test_a_chain_takes_the_images_whose_cells_fit_where_as_a_table_does(desk):
+    manifest = desk.load("jobs: {a: {prompt: p}, b: {each: {job: a, where: {active: true}}, prompt: '{{ row.id }}'}}\n")
+    images = [
+        UpstreamImage(task_id=f"a/{row}", row=row, path=str(desk.write(f"{row}.png")), matrix={}, fields=fields)
+        for row, fields in (("x", {"active": "TRUE"}), ("y", {"active": "no"}), ("z", {}))
+    ]
+    tasks = Expansion(manifest, digests=read_digest, jobs=["b"], upstream=lambda _job: images)
+    assert [task.prompt for task in tasks] == ["x"]
+
+
 LONG_CHAIN = """\
     jobs:
       mugs: {prompt: p, matrix: {colour: {red: as red as wine}, size: [s]}}

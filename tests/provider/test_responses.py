@@ -231,6 +231,7 @@ WITHOUT = [
     ("link-named", whole({"text": "[Download your image](https://img.example.net/f/1)"}), Fault.LINK),
     ("link-as-data", whole(inline("https://img.example.net/f/1.png")), Fault.LINK),
     ("link-openai", {"data": [{"url": "https://img.example.net/f/1"}]}, Fault.LINK),
+    ("link-in-list", {"images": [{"url": ["https://img.example.net/f/1"]}]}, Fault.LINK),
     ("link-in-events", events(whole({"text": "![i](https://img.example.net/1.png)"})), Fault.LINK),
     ("no-link-of-an-image", whole({"text": "I cannot draw; read https://example.net/help first."}), Fault.NO_IMAGE),
     ("uri-cut", whole({"text": f"![x](data:image/png;base64,{b64(LARGE)[:900]})"}), Fault.NO_IMAGE),
