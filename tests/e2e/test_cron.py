@@ -171,7 +171,7 @@ def test_P11_a_used_up_quota_keeps_later_runs_from_sending(called: Called, serve
     assert "nothing was sent" in second.stderr
     moments = {first["not_before"], json.loads(second.stdout)["not_before"], called.json("status", path)["not_before"]}
     assert moments == {first["not_before"]}
-    assert "leaves with exit code 75" in called("plan", path).stdout
+    assert "ends with exit code 75" in called("plan", path).stdout
     assert len(server.bill) == sent
 
 
