@@ -301,7 +301,8 @@ class Closing:
                 while b"IMAGE" not in received:
                     received += peer.recv(65536)
                 size = int(re.search(rb'"text":"(\d+)"', received)[1])
-                peer.sendall(HEAD % size + BODY[:size])
+                head = (HEAD % size).replace(b"\r\n", b"\r\nConnection: close\r\n", 1)  # it is not used again
+                peer.sendall(head + BODY[:size])
             self.closed += 1
 
 
