@@ -14,8 +14,9 @@ from pydantic_core import CoreSchema, ErrorDetails
 from pipeline.errors import Problem
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, shown
+from pipeline.manifest.problems import BadValue, KeyPath, Problems
 from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
-from pipeline.manifest.yaml import BadValue, KeyPath, Problems, Tree, is_null
+from pipeline.manifest.yaml import Tree, is_null
 from pipeline.text import nearest
 
 

@@ -13,9 +13,10 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import shown
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
-from pipeline.manifest.yaml import BadValue, is_null
+from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
     DEFAULT_MODEL,
     FLEX_TIMEOUT_S,

@@ -32,10 +32,10 @@ from pipeline.manifest.location import (
     secret_reason,
     split_bucket,
 )
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
-from pipeline.manifest.yaml import BadValue
 from pipeline.model import BucketUrl, InputImage, is_object
 from pipeline.text import did_you_mean
 

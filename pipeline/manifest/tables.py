@@ -17,10 +17,10 @@ import msgspec
 
 from pipeline.errors import Problem
 from pipeline.manifest.location import open_regular, reason
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
 from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
-from pipeline.manifest.yaml import BadValue
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 

@@ -21,11 +21,11 @@ from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.outputs import OutputNames, output_name
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
-from pipeline.manifest.yaml import BadValue
 from pipeline.model import Digests, InputImage, Task
 from pipeline.text import name_key
 
