@@ -80,7 +80,7 @@ def compile_globs(
 ) -> Glob:
     """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 
-    is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
+    is_folder: True for a path, absolute and as it is written, that is a folder; then its [ ] and { } are just a name.
     """
     if not patterns:
         raise BadValue("no pattern is written")

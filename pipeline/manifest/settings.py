@@ -120,7 +120,7 @@ class ProviderKeys(Model):
     def settings(self, folder: Path, *, simulate: bool, is_flex: bool) -> ProviderSettings:
         """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
         kind = Kind.SIMULATOR if simulate else Kind(self.kind)
-        is_other = simulate or kind.value != self.kind  # then the written address and key belong to somebody else
+        is_other = simulate or kind.value != self.kind  # then the written address and key are those of another API
         timeout_s = FLEX_TIMEOUT_S if is_flex else _PROVIDER.timeout_s
         return ProviderSettings(
             kind=kind,

@@ -5,7 +5,7 @@ row.
 
 The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
 writes them. It does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes
-the price, not the picture) and the order of the manifest are not in it. A change here buys every image anew.
+the price, not the picture) and the order of the manifest are not in it. A change here makes every image due again.
 """
 
 import hashlib
