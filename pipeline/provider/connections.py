@@ -223,7 +223,7 @@ class BodyReader(asyncio.BufferedProtocol):
         body: 2.7 MB each (asyncio.sslproto, `_app_protocol_get_buffer`; uvloop has the same).
         """
         body, self._body = self._body, bytearray()
-        del self._content, self._theirs, self._transport
+        del self._content, self._transport
         return body if self.is_whole else bytes(memoryview(body)[: self.arrived_bytes])
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -242,6 +242,9 @@ class BodyReader(asyncio.BufferedProtocol):
         self._theirs.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if not self._body:  # it was taken: TLS had called this before aiohttp had the connection again
+            self._theirs.connection_lost(exc)
+            return
         self.put(_left_over(self._transport))
         self._theirs.connection_lost(exc)  # it tells the payload what is wrong with it
         if self.is_whole:

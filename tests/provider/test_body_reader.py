@@ -222,6 +222,10 @@ class FakeHandler:
 
     def __init__(self) -> None:
         self.limit = ReadLimit()
+        self.ends: list[Exception | None] = []
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ends.append(exc)
 
 
 async def test_P2_a_body_whose_last_byte_comes_with_the_deadline_is_whole():
@@ -359,3 +363,16 @@ def test_P2_bodies_that_are_paused_are_whole_though_the_server_has_closed(make_c
         threading.Thread(target=closing.serve, args=(1,), daemon=True).start()
     with closing.listener, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(ask()) == [BODY[:size] for size in sizes]
+
+
+async def test_an_end_that_is_reported_after_the_body_was_taken_is_aiohttps_to_handle():
+    """TLS reports it an iteration later to the protocol of then: a deadline may have ended the reading meanwhile."""
+    theirs, cut = FakeHandler(), ConnectionResetError()
+    reader = BodyReader(asyncio.StreamReader(), theirs, FakeTransport(), 100)
+    reading = asyncio.create_task(reader.read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    reader.take()
+    reader.connection_lost(cut)
+    assert theirs.ends == [cut]
