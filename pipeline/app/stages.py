@@ -220,7 +220,7 @@ class Pilot:
 
     def halt(self, plan: Plan) -> Halt:
         """Return why the run ends after the pilot."""
-        return Halt(Exit.BUDGET, f"{self.verdict(plan)}. The same command without --pilot asks for them")
+        return Halt(Exit.BUDGET, self.verdict(plan))
 
 
 def both(one: Listener, other: Listener) -> Listener:
