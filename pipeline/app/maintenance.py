@@ -208,7 +208,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
         await store.recover()
         with reading(setup) as reader:
             unknowns = reader.unknowns()
-        meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
+        meant = [each for name in names for each in _meant(setup, name, unknowns)] if names else unknowns
         found = list({each.attempt: each for each in meant}.values())
         await store.maintain(
             partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
@@ -216,7 +216,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
     return found
 
 
-def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
+def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
     found = [each for each in unknowns if name in (each.request_id, each.task_id, f"{each.task_id}#{each.number}")]
     if not found and name.isdecimal():
         found = [each for each in unknowns if each.number == int(name)]
@@ -224,8 +224,9 @@ def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
             example = f"{found[0].task_id}#{found[0].number}"
             raise InputError(f"{len(found)} tasks have an unknown attempt {name}; write {example}")
     if not found:
-        instead = "`imgpipe status FILE` lists them; write a request id, a task's id, or ID#N for its attempt N"
-        raise InputError(f"no unknown request is called {name!r}; {instead}")
+        instead = "write a request id, a task's id, or ID#N for its attempt N"
+        lists = f"`imgpipe status {setup.command}` lists them"
+        raise InputError(f"no unknown request is called {name!r}; {lists}; {instead}")
     return found
 
 
