@@ -2,8 +2,8 @@
 
 - verify hashes every image again and compares it with the ledger. It reads only, also beside a run
 - rebuild makes a new ledger from the images on disk and what can be read of the old ledger
-- rejected lists the answers in `rejected/`; with `--salvage` it reads them again with today's parser. A kept answer is
-  removed only when its image stands under its task's name
+- rejected lists the answers in `rejected/`; with `--salvage` it parses them again with this version. A kept
+  answer is removed only when its image has its task's name
 - settle records what the provider's support said of unknown requests: billed, or free
 - prune removes superseded images, answers without an image and images of orphaned tasks; never an image that waits to
   be published, one that was edited since, or one that any manifest still asks for. What was spent stays in the ledger
@@ -130,7 +130,7 @@ def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
 
 
 def rejected(setup: Setup) -> list[Rejected]:
-    """Return the answers of this manifest that could not be published, oldest first; those of nobody are listed too."""
+    """Return the answers of this manifest that could not be published, oldest first; those of no known task too."""
     manifest = setup.manifest
     kept = list_rejected(manifest.state_dir)
     return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]

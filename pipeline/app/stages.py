@@ -224,7 +224,7 @@ class Pilot:
 
 
 def both(one: Listener, other: Listener) -> Listener:
-    """Return a listener that tells two."""
+    """Return a listener that passes every event to both."""
 
     def listen(event: Event) -> None:
         one(event)
