@@ -84,8 +84,8 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
     if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
         return None
     return (
-        f"the ledger began beside {count(number, 'file')} under the names of its tasks, of which it knows no purchase"
-        " (`imgpipe rebuild FILE` takes images over)"
+        f"{count(number, 'file')} under the names of tasks existed before the ledger, without a recorded purchase"
+        " (`imgpipe rebuild FILE` records images)"
     )
 
 
