@@ -49,7 +49,7 @@ class Refusal:
         return (
             f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up{unknown}:"
             f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)};"
-            f" the next {self.period} has it anew, or raise limits.budget.{self.period}{flag}"
+            f" the next {self.period} has a new budget, or raise limits.budget.{self.period}{flag}"
         )
 
 
