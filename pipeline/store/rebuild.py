@@ -2,7 +2,7 @@
 
 A damaged ledger is kept aside, and what can be read of it is copied: requests, money, unknown and refused tasks. An
 image of which no request is known is counted at its list price, at the time of its file: a budget for the day or the
-month does not begin anew. Where more may have been spent than that, the ledger records so.
+month does not begin again. Where more may have been spent than that, the ledger records so.
 """
 
 import re
