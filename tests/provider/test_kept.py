@@ -53,7 +53,9 @@ async def test_a_connection_with_tls_carries_the_next_request(serve, make_client
 
 
 @pytest.mark.parametrize(("idle_s", "connections"), [(1.4, 1), (1.6, 2)])
-async def test_a_connection_is_used_again_within_a_second_and_a_half(liar, make_client, task, monkeypatch, idle_s, connections):
+async def test_a_connection_is_used_again_within_a_second_and_a_half(
+    liar, make_client, task, monkeypatch, idle_s, connections
+):
     liar.keeps(*[liar.http(200, SMALL)] * 2)
     async with make_client(liar.url) as client:
         await client.send(task)
