@@ -89,10 +89,10 @@ def plan_manifest(
 
 
 def explain(path: str | Path, *, state_dir: str | Path | None = None) -> "Explanation":
-    """Tell where an image comes from, like `imgpipe explain`: manifest, task, prompt, inputs, attempts, price.
+    """Return where an image comes from, like `imgpipe explain`: manifest, task, prompt, inputs, attempts, price.
 
     state_dir: whose ledger to ask, for an image that was moved away; None: it is looked for above the image. Raises
-    InputError when nobody knows it.
+    InputError when no ledger has it.
     """
     from pipeline.app import explain as app_explain
     from pipeline.model import is_object

@@ -346,7 +346,7 @@ def as_input_error(url: BucketUrl) -> Iterator[None]:
 
 
 def remedy(url: BucketUrl) -> str:
-    """Say what a person mends."""
+    """Say what a person must fix."""
     return f"fix the address, or the permissions to list, get, put and delete ({KEYS[url.scheme]})"
 
 

@@ -143,7 +143,7 @@ class Due(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     task: Task
     reason: str  # new, prompt changed, inputs changed, params changed, model changed, missing, retry
-    unknowns: int = 0  # attempts of this fingerprint whose outcome nobody knows
+    unknowns: int = 0  # attempts of this fingerprint whose outcome is unknown
     faults: "tuple[Fault, ...]" = ()  # of its paid attempts that brought no image
     former: str = ""  # id of the task whose image it takes over
 

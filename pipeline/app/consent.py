@@ -35,7 +35,7 @@ def prices_of(setup: Setup, reader: LedgerReader) -> PriceList:
 
 
 def list_price(setup: Setup) -> Callable[[Task], int | None]:
-    """Return the list price of a task's image, as a function: what an image costs that nobody accounted for."""
+    """Return the list price of a task's image, as a function: what an image without a recorded purchase counts."""
     prices = PriceList(setup.catalogue)
 
     def price(task: Task) -> int | None:
@@ -79,13 +79,13 @@ def _doubts(setup: Setup, reader: LedgerReader, span: Span, name: str) -> Iterat
 
 
 def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
-    """Say that a ledger begins where images of its tasks stand: they were paid, and nobody knows when and how much."""
+    """Say that files of tasks existed before the ledger: they may be paid images, and when and how much is unknown."""
     number = plan.states[TaskState.CONFLICT]
     if not number or reader.has_attempts or reader.doubt(BEGINNING) is not None:
         return None
     return (
-        f"the ledger began beside {count(number, 'file')} under the names of its tasks, of which it knows no purchase"
-        " (`imgpipe rebuild FILE` takes images over)"
+        f"{count(number, 'file')} under the names of tasks existed before the ledger, without a recorded purchase"
+        " (`imgpipe rebuild FILE` records images)"
     )
 
 
@@ -169,7 +169,7 @@ def held_models(setup: Setup, reader: LedgerReader, models: Collection[str]) -> 
 
 
 def void_holds(reader: LedgerReader, *, now: datetime | None = None) -> Iterator[str]:
-    """Say which holds were dated by a clock that was ahead: nobody knows any more when they end."""
+    """Say which holds were dated by a clock that was ahead, so that their end is not known."""
     now = now or datetime.now(UTC)
     for hold in reader.holds():
         if hold.set_at > now + CLOCK_SLACK:

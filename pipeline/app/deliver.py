@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.export import lines_of, read_lines, read_whole
+from pipeline.app.export import read_lines, read_whole, write_lines
 from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
@@ -100,7 +100,7 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
-        mirror.write(RECEIPT, lines_of(delivered.receipts), "application/jsonl", before=mirror.mark(RECEIPT))
+        write_lines(mirror, RECEIPT, delivered.receipts)
     except OSError as error:
         raise StorageError(
             f"{error.filename or place}: {error.strerror or error}; fix it, then run the same command"

@@ -43,7 +43,7 @@ class _Found:
 def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
     """Explain one image, a file or the address of an object.
 
-    Raises InputError when nobody knows it, LedgerError for a ledger that cannot be read, StorageError: the bucket.
+    Raises InputError when no ledger has it, LedgerError for a ledger that cannot be read, StorageError: the bucket.
     """
     if state_dir is not None and not (state_dir / NAME).is_file():
         raise InputError(f"there is no ledger in {state_dir}; name the folder with {NAME} in it")
@@ -63,7 +63,7 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
 
 
 def _of(path: Path | str) -> str:
-    """Say for which task an object was put, as its metadata tell; empty: they tell nothing."""
+    """Say for which task an object was put, by its metadata; empty: they do not say."""
     if isinstance(path, Path):
         return ""
     bucket, name = Locations().find(path)

@@ -33,7 +33,7 @@ from pipeline.errors import Exit, InputError, Problem, StorageError
 from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
-from pipeline.store.mirror import open_mirror
+from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.store.reader import LedgerReader
 from pipeline.text import usd
 
@@ -187,10 +187,10 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
                     _write_shard(folder / file, kind, samples, names)
                 written.shards.append(shard)
                 written.images += shard.images
-                mirror.write(INDEX, lines_of([*written.shards, *_later(former, written.shards)]), "", before=None)
+                write_lines(mirror, INDEX, [*written.shards, *_later(former, written.shards)])
         for shard in _later(former, written.shards):
             (folder / shard.file).unlink(missing_ok=True)
-        mirror.write(INDEX, lines_of(written.shards), "", before=None)
+        write_lines(mirror, INDEX, written.shards)
     except OSError as error:
         raise StorageError(f"{error.filename or folder}: {error.strerror}; the same command continues") from error
     return written
@@ -323,9 +323,10 @@ def read_lines(path: str, data: bytes, kind: type[T], what: str) -> list[T]:
         raise InputError(Problem(file=path, what=f"is no list of {what}: {error}", instead="move it away")) from error
 
 
-def lines_of(items: Iterable[msgspec.Struct]) -> bytes:
-    """Return them as JSON lines."""
-    return b"".join(msgspec.json.encode(each) + b"\n" for each in items)
+def write_lines(mirror: Mirror, file: str, items: Iterable[msgspec.Struct]) -> None:
+    """Replace a file by these as JSON lines. Raises OSError, StorageError."""
+    data = b"".join(msgspec.json.encode(each) + b"\n" for each in items)
+    mirror.write(file, data, "application/jsonl", before=mirror.mark(file))
 
 
 def _later(former: dict[str, Shard], shards: Sequence[Shard]) -> list[Shard]:

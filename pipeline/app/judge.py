@@ -146,7 +146,7 @@ class JudgeSession:
     # --- pictures
 
     def image(self, task_id: str, sha256: str) -> Picture | None:
-        """Return a task's image as it stands there, or one that it had before; None: the ledger names no such one."""
+        """Return a task's image as it is now, or one that it had before; None: the ledger has no such image."""
         row = self._rows.get(task_id)
         if row is None:
             return None

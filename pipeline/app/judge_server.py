@@ -61,7 +61,7 @@ class EditBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class JudgeServer:
-    """Serves one session. `idle_s`: how long nobody may ask before it ends."""
+    """Serves one session. It ends after `idle_s` without a request."""
 
     def __init__(self, session: JudgeSession, *, secret: str, idle_s: float = IDLE_S) -> None:
         self._session = session
@@ -104,7 +104,7 @@ class JudgeServer:
         return app
 
     async def until_idle(self, stopped: asyncio.Event) -> None:
-        """Return when nobody has asked for anything for `idle_s`, or when `stopped` is set."""
+        """Return when no request came for `idle_s`, or when `stopped` is set."""
         while (left := self._asked_at + self._idle_s - time.monotonic()) > 0 and not stopped.is_set():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left):
@@ -223,7 +223,7 @@ def _picture(request: web.Request, picture: Picture | None) -> web.Response:
 def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[str, str] | None:
     """Return the environment without API keys; None: there is none in it.
 
-    The caller starts the process anew with it: a variable that is only deleted still stands in the memory that the
+    The caller starts the process again with it: a variable that is only deleted is still in the memory that the
     process was started with (`/proc/PID/environ`).
     """
     keys = {name for names in KEY_NAMES.values() for name in names} | {setup.provider.api_key_env}

@@ -2,8 +2,8 @@
 
 - verify hashes every image again and compares it with the ledger. It reads only, also beside a run
 - rebuild makes a new ledger from the images on disk and what can be read of the old ledger
-- rejected lists the answers in `rejected/`; with `--salvage` it reads them again with today's parser. A kept answer is
-  removed only when its image stands under its task's name
+- rejected lists the answers in `rejected/`; with `--salvage` it parses them again with this version. A kept
+  answer is removed only when its image has its task's name
 - settle records what the provider's support said of unknown requests: billed, or free
 - prune removes superseded images, answers without an image and images of orphaned tasks; never an image that waits to
   be published, one that was edited since, or one that any manifest still asks for. What was spent stays in the ledger
@@ -130,7 +130,7 @@ def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
 
 
 def rejected(setup: Setup) -> list[Rejected]:
-    """Return the answers of this manifest that could not be published, oldest first; those of nobody are listed too."""
+    """Return the answers of this manifest that could not be published, oldest first; those of no known task too."""
     manifest = setup.manifest
     kept = list_rejected(manifest.state_dir)
     return [each for each in kept if each.facts is None or each.facts.manifest == manifest.name]
@@ -208,7 +208,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
         await store.recover()
         with reading(setup) as reader:
             unknowns = reader.unknowns()
-        meant = [each for name in names for each in _meant(name, unknowns)] if names else unknowns
+        meant = [each for name in names for each in _meant(setup, name, unknowns)] if names else unknowns
         found = list({each.attempt: each for each in meant}.values())
         await store.maintain(
             partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
@@ -216,7 +216,7 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
     return found
 
 
-def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
+def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
     found = [each for each in unknowns if name in (each.request_id, each.task_id, f"{each.task_id}#{each.number}")]
     if not found and name.isdecimal():
         found = [each for each in unknowns if each.number == int(name)]
@@ -224,8 +224,9 @@ def _meant(name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
             example = f"{found[0].task_id}#{found[0].number}"
             raise InputError(f"{len(found)} tasks have an unknown attempt {name}; write {example}")
     if not found:
-        instead = "`imgpipe status FILE` lists them; write a request id, a task's id, or ID#N for its attempt N"
-        raise InputError(f"no unknown request is called {name!r}; {instead}")
+        instead = "write a request id, a task's id, or ID#N for its attempt N"
+        lists = f"`imgpipe status {setup.command}` lists them"
+        raise InputError(f"no unknown request is called {name!r}; {lists}; {instead}")
     return found
 
 

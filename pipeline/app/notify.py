@@ -184,7 +184,7 @@ def _warn(text: str) -> None:
 
 
 class Notifier:
-    """Tells of one run. `notify` None: nobody wants to know."""
+    """Sends the notifications of one run. `notify` None: there are none."""
 
     def __init__(
         self,

@@ -122,7 +122,7 @@ class Renames:
         return chosen
 
     def _is_orphan(self, task_id: str) -> bool:
-        """Say whether the manifest has no such task. Of a job whose rows are not all there now nobody can say."""
+        """Say whether the manifest has no such task. False for a job whose rows cannot all be read now."""
         if self._present is None:
             self._present, self._unsure = self._walk()
         if task_id.partition("/")[0] in self._unsure:

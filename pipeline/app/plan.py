@@ -94,7 +94,7 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
 
 
 def _doubtful(setup: Setup, reader: LedgerReader, plan: Plan) -> Iterator[str]:
-    """Say what a gateway bills of the list price (what a person wrote is none), and what nobody accounted for."""
+    """Say what a gateway bills of list prices (those in a manifest are none), and that a purchase may be unrecorded."""
     ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
     if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
         least = money(round(plan.least_microusd * ratio), setup.is_play_money)

@@ -125,7 +125,7 @@ class DigestMemory:
 
     @property
     def learned(self) -> list[tuple[str, int, int, str, str]]:
-        """What the ledger did not know: location, size, time, digest of the file, of its pixels."""
+        """What was not in the ledger: location, size, time, digest of the file, of its pixels."""
         return [(*file, *digests) for file, digests in self._learned.items()]
 
     def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str:
@@ -150,7 +150,7 @@ class DigestMemory:
         return self._learned.get(file) or self._reader.digest(*file)
 
     def _read(self, location: str, size_bytes: int) -> tuple[str, str]:
-        """Hash what stands there, and what is left of it without its metadata; the latter is empty if unknown."""
+        """Hash a file, and what is left of it without its metadata; the latter is empty if unknown."""
         from pipeline.imaging.formats import BrokenImageError, sniff  # late: only manifests with images need it
         from pipeline.imaging.metadata import picture_bytes
 
@@ -224,7 +224,7 @@ def selected_rows(setup: Setup, reader: LedgerReader, *, files: FileView | None 
 
 
 def done_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
-    """Stream the selected tasks that have an image, and how its file stands to the record."""
+    """Stream the selected tasks that have an image, and how its file compares with the record."""
     files = file_view(setup.manifest.output_dir, reader)
     for row in selected_rows(setup, reader, files=files):
         if row.known is not None and row.known.artifact is not None and row.known.state is TaskState.DONE:
@@ -390,7 +390,7 @@ def upstream_of(
             artifact = row.known.artifact
             standing = files.compare(artifact)
             if standing is FileComparison.MISSING:
-                continue  # its own task is told as missing, and `--repair` must be able to run
+                continue  # its own task is reported as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)
             is_unread = is_object(path) and standing is FileComparison.SAME
             yield _upstream(row.task, path, _as_recorded(path, artifact) if is_unread else None)

@@ -127,7 +127,7 @@ def _is_signed(path: Path) -> bool:
 
 
 def _is_of(mark: Mark, artifact: Artifact | None, made: PastAttempt | None) -> bool:
-    """Say whether the image that stands there is the one that was marked, and was not replaced since."""
+    """Say whether the present image is the one that was marked, and was not replaced since."""
     made_at = made.ended_at.timestamp() if made is not None and made.ended_at is not None else 0.0
     return mark.is_of(artifact) and mark.at_ms >= int(made_at) * 1000
 

@@ -220,11 +220,11 @@ class Pilot:
 
     def halt(self, plan: Plan) -> Halt:
         """Return why the run ends after the pilot."""
-        return Halt(Exit.BUDGET, f"{self.verdict(plan)}. The same command without --pilot asks for them")
+        return Halt(Exit.BUDGET, self.verdict(plan))
 
 
 def both(one: Listener, other: Listener) -> Listener:
-    """Return a listener that tells two."""
+    """Return a listener that passes every event to both."""
 
     def listen(event: Event) -> None:
         one(event)

@@ -166,7 +166,7 @@ Record = Mapping[str, Any]
 
 
 def task_history(setup: Setup, task_id: str) -> TaskHistory:
-    """Return one task, its attempts and requests. Raises InputError for an id that nobody knows."""
+    """Return one task, its attempts and requests. Raises InputError for an id that neither manifest nor ledger has."""
     with reading(setup) as reader:
         row, near = _find(setup, reader, task_id)
         known = reader.known(task_id)
@@ -193,7 +193,7 @@ def _find(setup: Setup, reader: LedgerReader, task_id: str) -> tuple[PlanRow | N
 
 
 def _orphan(known: Known | None, record: Record | None) -> StatusTask:
-    """Return a task that only the ledger knows."""
+    """Return a task that only the ledger has."""
     assert known is not None
     reason = "orphaned: no longer in the manifest" + (f"; {known.reason}" if known.reason else "")
     return _task(known.id, str((record or {}).get("job", "")), known.state, known, reason)

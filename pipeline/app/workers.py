@@ -44,7 +44,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerOrder:
-    """What a worker needs to know to send; no key."""
+    """What a worker needs to send; no key."""
 
     provider: ProviderSettings
     is_keyless: bool
@@ -54,7 +54,7 @@ class WorkerOrder:
     folder: Path  # of the manifest
     output_dir: Path | BucketUrl
     state_dir: Path
-    token: str  # stands in its `WORKERS_MARK`
+    token: str  # the content of its `WORKERS_MARK`
     ledger_id: str
     is_play_money: bool
     force: bool
@@ -249,7 +249,7 @@ async def take_rest(store: Store, *, lost: int) -> None:
         await store.collect_kept(are_gone=not lost)
         if lost:
             await store.recover_late()
-    except (OSError, StorageError) as error:  # the run is over, and what it did must be told
+    except (OSError, StorageError) as error:  # the run is over, and what it did must be reported
         _log.warning("the next start looks again for what workers kept: %s", error)
 
 

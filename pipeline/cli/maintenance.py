@@ -175,7 +175,7 @@ def rejected(*, file: Path | None, salvage: bool, is_json: bool, **flags: Any) -
         for each in kept:
             print(_kept_line(each))
         if kept:
-            print(f"{len(kept):,} kept; --salvage reads them again, without a request.", file=sys.stderr)
+            print(f"{len(kept):,} kept; --salvage parses them again, without a request.", file=sys.stderr)
         return Exit.OK
     _list("published", salvaged.published)
     _list("left", salvaged.left)

@@ -180,7 +180,7 @@ class Attempts:
     sleep: Callable[[float], Awaitable[None]]
 
     def __post_init__(self) -> None:
-        self._room = DiskSpaceGuard(free_bytes=self.ledger.free_bytes, sleep=self.sleep, emit=self.emit)
+        self._disk_space = DiskSpaceGuard(free_bytes=self.ledger.free_bytes, sleep=self.sleep, emit=self.emit)
         self._money_moved = asyncio.Condition()
         self._sent: set[Begun] = set()  # with the sender
 
@@ -286,11 +286,11 @@ class Attempts:
     async def _enter(self, task: Task) -> Ticket:
         """Take a slot when there is room for one more image; the disk may have filled up in the wait for the slot."""
         while True:
-            await self._room.wait(task.size, lambda: self.in_flight, lambda: self.gate.is_stopped)
+            await self._disk_space.wait(task.size, lambda: self.in_flight, lambda: self.gate.is_stopped)
             ticket = await self.gate.wait()
             with ExitStack() as undo:
                 undo.callback(self.gate.abandoned, ticket)
-                if not await self._room.lacking_bytes(task.size, self.in_flight):
+                if not await self._disk_space.lacking_bytes(task.size, self.in_flight):
                     undo.pop_all()
                     return ticket
 

@@ -121,7 +121,7 @@ class AttemptEnded:
     status: int | None
     request_id: str | None
     cost_microusd: int
-    unknown_microusd: int  # reserved for good, because nobody knows
+    unknown_microusd: int  # reserved for good: it may have been billed
     worker: str = ""  # `number@node`, where workers send
     cost_usd = InUsd()
     unknown_usd = InUsd()
@@ -166,7 +166,7 @@ class Paused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Warned:
-    """Something a person may want to know; the run goes on. Told once per distinct text."""
+    """Something a person may want to know; the run goes on. Reported once per distinct text."""
 
     text: str
     task_id: str | None = None

@@ -201,13 +201,13 @@ class LimitSearch:
         )
 
     def _probe_gap_s(self) -> float:
-        """Return the seconds before the first probe: a slot; at a gap that is long enough, where that is counted."""
+        """Return the seconds before the first probe: those between two starts, or a quarter of an answer's time."""
         if self.rate is None:
             return min(PROBE_MOST_S, max(PROBE_S, self._history.latency_s / 4))
         return min(5.0, max(0.05, 1 / self.rate.value))
 
     def learn(self, backoff: Backoff, accepted: Ticket) -> None:
-        """Set the limit that the backoff was about: what it was is told by how it began and how it ended."""
+        """Set the limit that the backoff was about: how it began and how it ended shows which one that was."""
         closed_s = accepted.at - backoff.began_at
         taken = max(1, self._history.period - 1)
         mean = self._mean_rate(accepted.at)

@@ -66,7 +66,7 @@ class StartHistory:
             self._best_s = min(self._best_s, self.latency_s)
 
     def begin_period(self, at: float, starts: int) -> None:
-        """Count anew from `at`, when `starts` requests of the new period had been started."""
+        """Count from `at` on, when `starts` requests of the new period had been started."""
         self.period_at, self.period = at, starts
         self.refused_gap_s = 0.0
         self._levels.clear()

@@ -27,7 +27,7 @@ from pipeline.errors import Exit
 from pipeline.model import UNSENT, Failure, Fault
 from pipeline.settings import Limits, Retry
 
-SOON_S = 0.001  # the least wait worth telling: a rounding error must not become a busy loop
+SOON_S = 0.001  # the least wait: a rounding error must not become a busy loop
 STRAY_GAP_S = 0.05  # before the first probe after 503s that are no limit
 RECENT, DOWN_AT = 20, 5
 LESS, LATELY = 0.8, 100  # of the rate of so many starts is sent to see whether 503s end
@@ -66,7 +66,7 @@ class Throttle:
         random: Callable[[], float] = dice.random,
     ) -> None:
         self._clock, self._random, self._retry = clock, random, retry
-        self._told = None if limits.requests_per_minute is None else RateWindow(limits.requests_per_minute)
+        self._given_rate = None if limits.requests_per_minute is None else RateWindow(limits.requests_per_minute)
         self._history = StartHistory()
         self._search = LimitSearch(limits, self._history)
         self._overload = Overload()
@@ -121,8 +121,8 @@ class Throttle:
             wait = self._search.full_delay(now)
             return math.inf if self._is_canary else wait
         wait = 0.0 if self._backoff is None else self._backoff.delay(now)
-        if self._told is not None:
-            wait = max(wait, self._told.delay(now))
+        if self._given_rate is not None:
+            wait = max(wait, self._given_rate.delay(now))
         wait = max(wait, self._search.delay(now, wait))
         return max(wait, SOON_S) if wait > 0 else 0.0
 
@@ -137,8 +137,8 @@ class Throttle:
         if self._backoff is not None:
             self._backoff.probe = ticket
         self._recent.append(False)
-        if self._told is not None:
-            self._told.started(now)
+        if self._given_rate is not None:
+            self._given_rate.started(now)
         can_grow = self._backoff is None and not self._overload.before
         self._search.started(now, is_canary=self._is_canary, can_grow=can_grow)
         self._try(now)
@@ -154,8 +154,8 @@ class Throttle:
         """Give back the slot of a request that was never sent."""
         del self._history.open[ticket.serial]
         self._history.not_taken(ticket)
-        if self._told is not None:
-            self._told.forget(ticket.at)
+        if self._given_rate is not None:
+            self._given_rate.forget(ticket.at)
         if self._backoff is not None and self._backoff.probe is ticket:
             self._backoff.probe = None
 

@@ -49,7 +49,7 @@ class Refusal:
         return (
             f"the budget of this {self.period} ({money(self.budget_microusd)}) is used up{unknown}:"
             f" {money(self.left_microusd)} left, the next image costs {money(self.price_microusd)};"
-            f" the next {self.period} has it anew, or raise limits.budget.{self.period}{flag}"
+            f" the next {self.period} has a new budget, or raise limits.budget.{self.period}{flag}"
         )
 
 
@@ -98,8 +98,8 @@ class Wallet:
     """The budgets of one run.
 
     A reservation counts in the day and month in which it was made, also when it is settled later; it may be sent only
-    in those. A clock that goes back returns to the earlier day's account, and the later one still binds: nobody can say
-    which of the two the clock was wrong about.
+    in those. A clock that goes back returns to the earlier day's account, and the later one still binds: it is not
+    known which of the two the clock was wrong about.
     """
 
     budget: Budget
@@ -194,12 +194,12 @@ class Wallet:
             account.spent += cost_microusd
 
     def keep_unknown(self, reservation: Reservation) -> None:
-        """Nobody knows whether it was billed: its price stays reserved for good, as unknown."""
+        """Keep its price reserved for good, as unknown: it may have been billed."""
         for account in self._take(reservation):
             account.unknown += reservation.price_microusd
 
     def release(self, reservation: Reservation) -> None:
-        """It was provably not billed: its price is free again."""
+        """Free its price: it was provably not billed."""
         self._take(reservation)
 
     def _take(self, reservation: Reservation) -> "tuple[_PeriodBudget, ...]":

@@ -147,20 +147,20 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     Raises: InputError for a proxy that cannot be used.
     """
     parts = urlsplit(base_url)
-    proxies = {name: environ.get(f"{name}_proxy") or environ.get(f"{name.upper()}_PROXY") for name in ("https", "all")}
-    given = proxies["https"] or proxies["all"]
+    names = ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
+    name = next((name for name in names if environ.get(name)), None)
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-    if parts.scheme != "https" or is_loopback(parts.hostname or "") or not given:
+    if parts.scheme != "https" or is_loopback(parts.hostname or "") or name is None:
         return None
     if proxy_bypass_environment(parts.netloc, {"no": excluded}):
         return None
-    return _read_proxy(given if "://" in given else f"http://{given}")
+    return _read_proxy(name, environ[name])
 
 
-def _read_proxy(given: str) -> Proxy:
-    parts = _parts(given)
+def _read_proxy(name: str, given: str) -> Proxy:
+    parts = _parts(given if "://" in given else f"http://{given}")
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InputError("HTTPS_PROXY is not an http:// or https:// address; write http://HOST:PORT or unset it")
+        raise InputError(f"{name} is not an http:// or https:// address; write http://HOST:PORT or unset it")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     credentials = None if parts.username is None else (unquote(parts.username), unquote(parts.password or ""))
     port = "" if parts.port is None else f":{parts.port}"

@@ -200,7 +200,7 @@ def sheet_data(
     key = hashlib.sha256(f"{heading.title}\0{heading.output_dir}".encode(errors="replace")).hexdigest()[:16]
     return {
         "title": heading.title,
-        "key": key,  # tells reports apart where a browser keeps marks
+        "key": key,  # distinguishes reports in the storage of a browser
         "isPlayMoney": heading.is_play_money,
         "written": int(heading.written_at.timestamp()),
         "total": sum(states.values()),

@@ -57,7 +57,7 @@ class ImageChecker:
         return Finding(flags, f"{checks.perceptual_hash(pixels):064x}" if TWIN in names else "")
 
     def _pixels(self, source: bytes | str) -> Pixels | None:
-        """Decode an image, or the file at a path; None: it cannot be decoded here, so there is no opinion."""
+        """Decode an image, or the file at a path; None: it cannot be decoded here, so nothing is flagged."""
         try:
             data = source if isinstance(source, bytes) else Path(source).read_bytes()
             return checks.unpacked_pixels(self._decoder.call(checks.packed_pixels, data)[1])

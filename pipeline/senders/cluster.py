@@ -195,7 +195,7 @@ def _init(options: dict[str, Any]) -> type[Exception]:
 
     Config.initialize("")  # reads the environment again
     logging.getLogger("ray").setLevel(logging.ERROR)
-    worker.print_to_stdstream = _told  # deaths of workers, which Ray would write to stdout
+    worker.print_to_stdstream = _log_lines  # deaths of workers, which Ray would write to stdout
     try:
         ray.init(log_to_driver=False, configure_logging=False, **options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
@@ -213,7 +213,7 @@ def _unjoined(address: str, error: Exception) -> ImgpipeError:
     return TryLater(f"Ray at {address} cannot be reached ({text}); nothing was sent")
 
 
-def _told(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:  # noqa: ARG001 - Ray's names
+def _log_lines(data: Mapping[str, Any], ignore_prefix: bool = False) -> None:  # noqa: ARG001 - Ray's names
     _log.debug("%s", "\n".join(data.get("lines", ())))
 
 

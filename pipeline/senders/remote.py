@@ -1,7 +1,7 @@
 """Sends attempts through the workers of a cluster: what runs in a worker (`Sender`), and what dispatches to them.
 
 A worker is an actor of Ray. Nothing but small records passes between it and the process that dispatches: an attempt in,
-`Artifact | Failure` out. It is opened by `ready`; a process that Ray has started anew refuses attempts until then, so
+`Artifact | Failure` out. It is opened by `ready`; a process that Ray has restarted refuses attempts until then, so
 they were never sent. The key comes from its own environment and is in no message.
 
 When a worker dies, what it had been given is looked for in the output by its attempt number; what is not there is
@@ -115,7 +115,7 @@ class Sender:
         return Report(node=socket.gethostname(), versions=versions(), problem=problem)
 
     async def watch(self) -> None:
-        """End with the process; return at once where it was not opened, because Ray has started it anew."""
+        """End with the process; return at once where it was not opened, because Ray has restarted it."""
         if self._sender is not None:
             await asyncio.Event().wait()
 

@@ -176,7 +176,7 @@ def write_new(disk: Disk, name: str, data: bytes, *, dir_fd: int, mode: int) -> 
 
 
 def make_durable(disk: Disk, name: str, *, dir_fd: int) -> None:
-    """Sync a file whose bytes are right in memory; whether they are on the disk nobody has said."""
+    """Sync a file whose bytes are right in memory; they may not be on the disk yet."""
     fd = disk.open(name, dir_fd=dir_fd)
     try:
         disk.fsync(fd)

@@ -324,7 +324,7 @@ def migrate(state: Tree, version: int, *, busy_s: float = 30.0, migrations: Sequ
 
 
 def _back_up(connection: sqlite3.Connection, backup: Path) -> None:
-    """Copy the ledger aside; a copy that an interrupted migration left is made anew."""
+    """Copy the ledger aside; a copy that an interrupted migration left is replaced."""
     backup.unlink(missing_ok=True)
     os.close(os.open(backup, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
     with contextlib.closing(sqlite3.connect(backup)) as copy:

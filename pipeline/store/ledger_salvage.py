@@ -68,7 +68,7 @@ def _folder(path: Path) -> Iterator[Path]:
 
 
 class _Copier:
-    """One damaged ledger on its way into a new one."""
+    """Copies the rows of a damaged ledger into a new one."""
 
     def __init__(
         self, ledger: sqlite3.Connection, damaged: sqlite3.Connection, salvaged: SalvagedLedger, *, now: int

@@ -63,7 +63,7 @@ LOCKS: Final = Path("/proc/locks")
 
 
 def is_held(state_dir: Path, *, locks: Path = LOCKS) -> bool | None:
-    """Say whether some process has the lock, without touching it; None: this system does not tell.
+    """Say whether some process has the lock, without touching it; None: it cannot be seen on this system.
 
     To try it would keep a run from beginning in that moment. Lines of the table: proc(5), `1: FLOCK ADVISORY WRITE 708
     08:02:1310765 0 EOF`.

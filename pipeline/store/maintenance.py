@@ -224,7 +224,7 @@ class Maintenance:
         record = self._ledger.run(lambda c: attempt_record_of(c, kept.attempt))
         is_ours = record is not None and kept_by(kept, record, self._resources.ledger_id)
         if record is None or not is_ours or record.manifest != self._settings.manifest:
-            recovery.note(f"{kept.name}: this ledger does not know its attempt; it was left where it is")
+            recovery.note(f"{kept.name}: its attempt is not in this ledger; it was left where it is")
             return recovery
         Salvager(self._resources, recovery=recovery).salvage(record, image, kept)
         return recovery

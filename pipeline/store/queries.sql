@@ -130,7 +130,7 @@ SELECT attempt.attempt FROM attempt JOIN task USING (task) JOIN manifest USING (
 WHERE attempt.state = 'sent' AND (manifest.output = :output OR manifest.manifest = :manifest)
 
 -- name: unknown_attempts
--- Of this manifest, newest first: a bucket may hold the image of one although nobody was told.
+-- Of this manifest, newest first: a bucket may have the image of one although its put was given up.
 SELECT attempt.attempt FROM attempt JOIN task USING (task)
 WHERE attempt.state = 'unknown' AND manifest = :manifest ORDER BY attempt.attempt DESC
 
@@ -154,7 +154,7 @@ INSERT INTO sqlite_sequence (name, seq) SELECT 'attempt', :attempt
 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'attempt')
 
 -- name: lose_task
--- Recovery: nobody knows whether this request was executed.
+-- Recovery: it is not known whether this request was executed.
 UPDATE task SET state = 'unknown', unknowns = unknowns + 1, reason = :reason, updated_at = :now
 FROM attempt WHERE attempt.attempt = :attempt AND task.task = attempt.task AND attempt.number = task.attempts
 
@@ -257,7 +257,7 @@ WHERE manifest = :manifest AND state IN ('pending', 'failed', 'refused', 'unknow
   AND path IS NOT NULL
 
 -- name: adopt_task
--- Rebuild: a file stands where this task's image would, and the ledger knows of none.
+-- Rebuild: a file stands where this task's image would, and the ledger has none.
 INSERT INTO task (manifest, id, job, row, variant, model, state, fingerprint, prompt_digest, inputs_digest,
                   params_digest, model_digest, name, name_key, updated_at, reason,
                   path, sha256, mime, width, height, size_bytes, mtime_ns, made)
@@ -286,7 +286,7 @@ UPDATE task SET state = 'pending', unknowns = 0, accepted = '', updated_at = :no
 WHERE manifest = :manifest AND id = :id AND state = :state
 
 -- name: set_hold
--- The model is that of the request which was told to wait.
+-- The model is that of the request whose answer said to wait.
 INSERT INTO hold (provider, key, model, set_at, not_before, reason) VALUES (:provider, :key,
   coalesce((SELECT model FROM attempt WHERE run = :run AND fault IS NOT NULL AND ended_at IS NOT NULL
             ORDER BY fault = 'quota' DESC, fault = 'throttled' DESC, attempt DESC LIMIT 1), ''),

@@ -2,7 +2,7 @@
 
 A damaged ledger is kept aside, and what can be read of it is copied: requests, money, unknown and refused tasks. An
 image of which no request is known is counted at its list price, at the time of its file: a budget for the day or the
-month does not begin anew. Where more may have been spent than that, the ledger records so.
+month does not begin again. Where more may have been spent than that, the ledger records so.
 """
 
 import re
@@ -56,7 +56,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
     Raises LedgerError: the ledger belongs to another program or a newer version. InputError, StorageError, TryLater.
     """
     rebuilt = Rebuilt(set_aside=_set_damaged_aside(settings))
-    resources = open_resources(settings, fill=lambda connection: _carry(connection, settings, rebuilt))
+    resources = open_resources(settings, fill=lambda connection: _salvage(connection, settings, rebuilt))
     try:
         resources.ledger.change("set_manifest", settings.manifest_row)
         rebuilt.recovery = Recoverer(resources).run()
@@ -113,7 +113,7 @@ def _asides(state_dir: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
-def _carry(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: Rebuilt) -> None:
+def _salvage(connection: sqlite3.Connection, settings: StoreSettings, rebuilt: Rebuilt) -> None:
     """Fill a new ledger from the newest damaged one, also when an earlier rebuild came no further than to move it."""
     asides = _asides(settings.state_dir)
     if not asides:
@@ -205,7 +205,7 @@ class _Adopter:
         self._ledger = resources.ledger
         self._rebuilt = rebuilt
         self._price = price
-        (self._born,) = resources.ledger.first("created_at")
+        (self._created_at,) = resources.ledger.first("created_at")
         self._is_all_known = is_all_known
         self._doubt: str | None = None
         self._run: int | None = None
@@ -213,12 +213,9 @@ class _Adopter:
     def adopt(self, found: list[tuple[Task, _Found]]) -> None:
         """Write a batch down."""
         if found:
-            if (
-                not self._is_all_known
-                and self._doubt is None
-                and any(each.written_us <= self._born for _, each in found)
-            ):
-                self._doubt, self._run = NO_LEDGER, None  # they are older than the ledger: another one bought them
+            is_older = any(image.written_us <= self._created_at for _, image in found)
+            if is_older and not self._is_all_known and self._doubt is None:
+                self._doubt, self._run = NO_LEDGER, None  # another ledger bought them
             self._run, counted = self._ledger.run(lambda c: self._write(c, found))
             self._rebuilt.counted_microusd += counted
             self._rebuilt.doubt = self._rebuilt.doubt or self._doubt

@@ -279,7 +279,7 @@ class Recoverer:
     # --- files
 
     def _compare_files(self) -> None:
-        """Count what is done; tell what is gone or was edited. Hashes only files whose size or time differ.
+        """Count what is done; list what is gone or was edited. Hashes only files whose size or time differ.
 
         In a bucket that is left to the plan, which lists it once.
         """

@@ -69,7 +69,7 @@ class Rejected:
 
 
 class RejectedFolder:
-    """Keeps bytes, hands them out, lets them go."""
+    """Keeps bytes, finds them again, removes them."""
 
     def __init__(self, state: Tree, reserve: DiskReserve, *, ledger_id: str, onward: Bucket | None = None) -> None:
         """`onward`: where each file is moved to at once, as the state directory is one of this machine alone."""
@@ -94,7 +94,7 @@ class RejectedFolder:
     def _send_on(self, name: str, bucket: Bucket) -> None:
         """Move a file and its facts into the bucket; its bytes stay here where that does not take them."""
         with self._state.directory(FOLDER) as fd:
-            for each in (name + FACTS, name):  # a body never comes without its facts
+            for each in (name + FACTS, name):  # a body is never there without its facts
                 path = f"{APART}{self._ledger_id}/{each}"
                 try:
                     with contextlib.suppress(ObjectExists):

@@ -262,7 +262,7 @@ def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: 
 
 
 def lose(connection: sqlite3.Connection, attempt: int, *, reason: str, now: int) -> None:
-    """Write down that nobody will know what became of a request."""
+    """Write down that the outcome of a request is unknown."""
     row = {"attempt": attempt, "reason": reason, "now": now}
     connection.execute(query("lose_task"), row)
     connection.execute(query("lose_attempt"), row)

@@ -268,11 +268,11 @@ class Writer:
         old = delivery.previous
         if old is None or not self._may_be_moved(old):
             return
-        self._outputs.sync(dir_fd)  # the new image is durable as a part before the old one leaves
+        self._outputs.sync(dir_fd)  # the new image is durable as a part before the old one is moved
         supersede(self._outputs, self._state, old.path, maker=delivery.previous_maker)
 
     def _may_be_moved(self, old: Artifact) -> bool:
-        """Say whether a plain file stands there that was not edited; one that was stays, and the link meets it."""
+        """Say whether a plain file stands there that was not edited; over one that was, the link fails."""
         try:
             with self._outputs.at(old.path) as (fd, name):
                 if not stat.S_ISREG(self._disk.stat(name, dir_fd=fd).st_mode):

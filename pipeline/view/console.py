@@ -1,4 +1,6 @@
-"""The console, and what all views print on it: sentences, lines as they are, tables. No view is its only user.
+"""The console, and what is printed on it: sentences, lines as they are, tables.
+
+It is part of no view, as every view and the verbs of `cli` print through it.
 
 Words and commands to copy are never broken between lines; where there is no terminal, no line is.
 """

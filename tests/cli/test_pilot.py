@@ -32,6 +32,7 @@ def test_a_pilot_buys_n_and_says_what_the_rest_costs(imgpipe: Imgpipe) -> None:
     assert "pilot: 3 of 3 images came for play $0.1" in ended.err
     assert "the other 6 tasks will cost about play $0.2" in ended.err
     assert "6 pending: the same command without --pilot asks for them." in ended.err
+    assert ended.err.count("without --pilot") == 1
     assert ("progress: 3/3" in ended.err, "Raise the budget" in ended.err) == (True, False)
     assert {image.parent.name for image in imgpipe.images()} == {"mugs", "posters"}
     assert imgpipe("run", path, "--json").json["images"] == 6

@@ -55,6 +55,11 @@ def test_billed_counts_as_spent_and_is_not_bought_again_by_itself(imgpipe: Imgpi
     assert imgpipe("retry", path, "--failed", "--json").json["images"] == 2
 
 
+def test_an_unknown_name_is_answered_with_the_command_that_lists_the_names(imgpipe: Imgpipe) -> None:
+    path = lost(imgpipe)
+    assert f"`imgpipe status {path}` lists them" in imgpipe("settle", path, "mugs/z", "--free").err
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -179,7 +179,7 @@ def failure(status: int, hint_s: float | None = None) -> Failure:
     return Failure(fault=fault, billed=Billed.NO, reason=f"HTTP {status}", status=status, hint_s=hint_s)
 
 
-IDLE_S = 2.0  # a connection is used again within that time
+IDLE_S = 1.5  # a connection is used again within that time
 STALL_EVERY_S, STALL_S = 1.0, 0.01  # the event loop is busy with something else: means of exponential distributions
 
 

@@ -101,12 +101,12 @@ def test_refusal_says_what_a_person_wants_to_know() -> None:
     text = str(refused(Wallet(Budget(run=1_500_000)), 1_539_000))
     assert text == (
         "the budget of this run ($1.50) is used up: $1.50 left, the next image costs $1.539;"
-        " the next run has it anew, or raise limits.budget.run (--budget)"
+        " the next run has a new budget, or raise limits.budget.run (--budget)"
     )
     wallet = Wallet(Budget(day=5_000_000))
     wallet.keep_unknown(reserved(wallet, 4_000_000))
     assert "($5.00) is used up, $4.00 of it maybe billed: $1.00 left" in str(refused(wallet, 2_000_000))
-    assert str(refused(Wallet(Budget(day=1)), 2)).endswith("the next day has it anew, or raise limits.budget.day")
+    assert str(refused(Wallet(Budget(day=1)), 2)).endswith("the next day has a new budget, or raise limits.budget.day")
 
 
 def test_refusal_is_not_final_while_something_in_flight_may_free_enough() -> None:

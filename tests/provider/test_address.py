@@ -105,3 +105,12 @@ def test_a_proxys_password_stays_apart():
 def test_an_unusable_proxy_is_an_input_error(url):
     with pytest.raises(InputError, match="HTTPS_PROXY"):
         find_proxy("https://h", {"HTTPS_PROXY": url})
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"])
+def test_proxy_that_cannot_be_used_names_the_variable_that_sets_it(name):
+    with pytest.raises(InputError, match=f"^{name} is not"):  # what a desktop exports for a SOCKS proxy
+        find_proxy("https://api.cometapi.com", {name: "socks://127.0.0.1:7890/", "no_proxy": "localhost"})
+    assert (
+        find_proxy("https://api.cometapi.com", {name: "socks://127.0.0.1:7890/", "no_proxy": ".cometapi.com"}) is None
+    )

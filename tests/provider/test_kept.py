@@ -52,14 +52,30 @@ async def test_a_connection_with_tls_carries_the_next_request(serve, make_client
     assert liar.connections == 1
 
 
-@pytest.mark.parametrize(("idle_s", "connections"), [(1.9, 1), (2.1, 2)])
-async def test_a_connection_is_used_again_within_two_seconds(liar, make_client, task, monkeypatch, idle_s, connections):
+@pytest.mark.parametrize(("idle_s", "connections"), [(1.4, 1), (1.6, 2)])
+async def test_a_connection_is_used_again_within_a_second_and_a_half(
+    liar, make_client, task, monkeypatch, idle_s, connections
+):
     liar.keeps(*[liar.http(200, SMALL)] * 2)
     async with make_client(liar.url) as client:
         await client.send(task)
         now = aiohttp.connector.monotonic()
         monkeypatch.setattr(aiohttp.connector, "monotonic", lambda: now + idle_s)
         assert isinstance(await client.send(task), Reply)
+    assert liar.connections == connections
+
+
+@pytest.mark.parametrize("body", SIZES)
+@pytest.mark.parametrize(
+    ("kept", "connections"), [("timeout=1, max=100", 2), ("timeout=0", 2), ("timeout=5", 1), ("max=100", 1)]
+)
+async def test_a_connection_that_its_server_keeps_for_a_moment_is_not_used_again(
+    liar, make_client, task, body, kept, connections
+):
+    liar.keeps(*[liar.http(200, body, headers={"Keep-Alive": kept})] * 2)
+    async with make_client(liar.url) as client:
+        replies = [await client.send(task) for _ in range(2)]
+    assert [reply.body for reply in replies] == [body] * 2
     assert liar.connections == connections
 
 

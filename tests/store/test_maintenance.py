@@ -101,5 +101,5 @@ async def test_a_body_this_ledger_does_not_know_stays_and_is_told(bench: Bench, 
         file.unlink()
     await reopen()
     found = await bench.store.maintain(partial(Maintenance.publish_again, kept=kept, image=image(5)))
-    assert "does not know its attempt" in found.notes[0]
+    assert "its attempt is not in this ledger" in found.notes[0]
     assert kept.path.exists()
