@@ -23,7 +23,7 @@ from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
 from pipeline.manifest.templates import ANY_NAMES, Context, Template, compile_template
-from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
+from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, OUTPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 
 if TYPE_CHECKING:
@@ -118,7 +118,6 @@ def _shown(name: str) -> str:
 
 
 _REMEMBERED = 1024  # directories
-_RECEIVED = (".png", ".jpg", ".webp")
 
 
 class OutputNames:
@@ -159,7 +158,7 @@ class OutputNames:
 
     def _check_inputs(self, name: str) -> None:
         for glob in self._inputs:
-            for suffix in _RECEIVED:
+            for suffix in OUTPUT_SUFFIXES:
                 if glob.takes(posixpath.relpath(f"{self._below}/{name}{suffix}", glob.base)):
                     what = f"the output {name!r} would match the inputs' own pattern and be an input next time"
                     raise BadValue(what, "write outputs to another directory, or leave them out with `ignore`")
