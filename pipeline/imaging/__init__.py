@@ -5,5 +5,5 @@ metadata     private metadata removed; a record of how an image was made, embedd
 decoder      a limited child process: every picture that others made is decoded there
 convert      an image in another format, size and colour space
 thumbnails   small pictures for the contact sheet
-checks       what may be wrong with an image that came, by its header and its pixels
+checks       what may be wrong with a received image, by its header and its pixels
 """

@@ -175,7 +175,7 @@ def _read_packet(found: bytes) -> dict[str, object] | None:
 
 
 def _description(around: str, body: str) -> str:
-    """Return our block: it speaks of the same picture as the packet around it, and repeats no statement of it."""
+    """Return our block: it is about the same picture as the packet around it, and repeats no statement of it."""
     about = _ABOUT.search(around)
     is_said = "DigitalSourceType" in around
     source = f"<Iptc4xmpExt:DigitalSourceType>{_SOURCE}</Iptc4xmpExt:DigitalSourceType>"
@@ -361,7 +361,7 @@ def _guid(body: bytes) -> bytes | None:
 
 
 def _embed_webp(data: bytes, record: dict[str, object]) -> bytes:
-    """Put the packet at the end, as the container wants it, and announce it in the VP8X chunk, made where missing."""
+    """Put the packet at the end, as the container has it, and set its flag in the VP8X chunk, made where missing."""
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError("not a WebP")
     chunks = [(kind, data[start:end]) for kind, start, end in webp_chunks(data)]

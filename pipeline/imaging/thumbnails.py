@@ -93,7 +93,7 @@ def make_thumbs(
 ) -> set[str]:
     """Make those of `thumbs` (file name -> picture) that are missing; return the names that are there afterwards.
 
-    `on_progress` is called with how many of how many are made. Thumbnails that nobody asks for any more are removed.
+    `on_progress` is called with how many of how many are made. Thumbnails that are no longer asked for are removed.
     """
     there = kept_thumbs(folder, thumbs)
     missing = [(thumb, folder / name) for name, thumb in thumbs.items() if name not in there]
@@ -104,7 +104,7 @@ def make_thumbs(
 
 
 def kept_thumbs(folder: Path, thumbs: Collection[str]) -> set[str]:
-    """Remove thumbnails that nobody asks for any more; return the names that are there."""
+    """Remove thumbnails that are no longer asked for; return the names that are there."""
     folder.mkdir(parents=True, exist_ok=True)
     there = _names(folder)
     for name in there.difference(thumbs):

@@ -1,6 +1,7 @@
 """YAML, tables and folders become a lazy stream of tasks, checked and counted before anything is sent.
 
-yaml          YAML text to a tree; where its keys stand, and what is wrong with them; YAML 1.2 scalars
+yaml          YAML text to a tree of dict, list and text; YAML 1.2 scalars
+problems      what is wrong with a value, with its line and column in the manifest
 location      paths and addresses, plain files read within limits; output and state directory without a whole load
 fields        types of values: general ones (number, duration, dollars) and those of one key
 settings      base model of every mapping; the keys of provider, limits, retry and notify, and what they become

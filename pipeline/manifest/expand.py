@@ -19,10 +19,10 @@ from pipeline.manifest.jobs import MAX_TASKS, NO_COMBINATION, JobPlan
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.location import Place, folder_of
 from pipeline.manifest.outputs import OutputNames, images_in_the_way
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
-from pipeline.manifest.yaml import BadValue
 from pipeline.model import Task
 
 _BATCH = 5000

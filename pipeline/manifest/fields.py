@@ -18,8 +18,9 @@ from pydantic_core import core_schema
 
 from pipeline import model, settings
 from pipeline.manifest.location import is_name, path_trouble, place_trouble
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.spreadsheets import ENCODINGS
-from pipeline.manifest.yaml import FLOAT, BadValue, PlainText, resolve
+from pipeline.manifest.yaml import FLOAT, PlainText, resolve
 from pipeline.text import DURATION_PATTERN, MAX_USD, nearest, parse_duration, parse_usd
 
 

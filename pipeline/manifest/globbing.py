@@ -23,7 +23,7 @@ from pathlib import Path
 from pipeline.errors import Problem
 from pipeline.manifest.location import input_trouble, is_address, reason, split_bucket
 from pipeline.manifest.outputs import PART_PREFIX
-from pipeline.manifest.yaml import BadValue
+from pipeline.manifest.problems import BadValue
 
 MAX_BRACES = 1000
 MAX_WALKED = 5_000_000  # names that a pattern looks at: half a minute
@@ -80,7 +80,7 @@ def compile_globs(
 ) -> Glob:
     """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 
-    is_folder: tells whether a path, absolute and as it is written, is a folder; then its [ ] and { } are just a name.
+    is_folder: True for a path, absolute and as it is written, that is a folder; then its [ ] and { } are just a name.
     """
     if not patterns:
         raise BadValue("no pattern is written")

@@ -19,10 +19,10 @@ from typing import Any
 from pipeline.errors import InputError
 from pipeline.manifest.fields import MatrixValue
 from pipeline.manifest.location import decode_utf8, read_bytes
+from pipeline.manifest.problems import BadValue, KeyPath, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import ChecksKeys, Each, Item, Job, Keys, ManifestFile, Matrix
 from pipeline.manifest.templates import Scope, Template, compile_template
-from pipeline.manifest.yaml import BadValue, KeyPath, Origin, Problems
 from pipeline.model import Aspect, ImageChecks, Tier
 from pipeline.settings import CHECKS, MIN_SIDE
 from pipeline.text import did_you_mean

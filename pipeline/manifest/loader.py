@@ -27,11 +27,12 @@ from pipeline.manifest.location import (
     secret_reason,
 )
 from pipeline.manifest.outputs import DeliveryRecipe, recipes_of
+from pipeline.manifest.problems import BadValue, Problems
 from pipeline.manifest.sandbox import Names, RenderBudget
 from pipeline.manifest.schema import ManifestFile, Matrix, validate
 from pipeline.manifest.settings import LimitsKeys, ProviderKeys, RetryKeys
 from pipeline.manifest.templates import Context
-from pipeline.manifest.yaml import BadValue, Problems, parse
+from pipeline.manifest.yaml import parse
 from pipeline.model import Artifact, Task, Tier
 from pipeline.settings import KEY_NAMES, Kind, Limits, Notify, ProviderSettings, Retry
 from pipeline.text import did_you_mean

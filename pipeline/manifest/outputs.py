@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
+from pipeline.manifest.problems import BadValue, Origin, Problems
 from pipeline.manifest.sandbox import Sandbox
 from pipeline.manifest.schema import DeliverKeys
 from pipeline.manifest.templates import ANY_NAMES, Context, Template, compile_template
-from pipeline.manifest.yaml import BadValue, Origin, Problems
 from pipeline.model import IMAGE_SUFFIXES, INPUT_SUFFIXES, BucketUrl
 from pipeline.text import name_key
 

@@ -80,7 +80,7 @@ def text_of(value: Any) -> Any:
 def check_is_data(value: Any) -> None:
     """Pass data; SecurityError for functions and for Jinja's own objects.
 
-    As a text they show their address in memory: another one in every run, and every run would buy the image anew.
+    As a text they show their address in memory: another one in every run, and every run would buy the image again.
     """
     if isinstance(value, LoopContext | Namespace):
         name = "loop" if isinstance(value, LoopContext) else "namespace"
@@ -113,7 +113,7 @@ class RenderBudget:
         return self._parts_left >= 0
 
     def begin(self) -> None:
-        """Start anew: what follows is another expansion."""
+        """Give the expansion that follows a whole budget."""
         self._together = MAX_TOGETHER
         self.left = self._given = MAX_WORK
 

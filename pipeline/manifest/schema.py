@@ -14,8 +14,9 @@ from pydantic_core import CoreSchema, ErrorDetails
 from pipeline.errors import Problem
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import NAME_PATTERN, shown
+from pipeline.manifest.problems import BadValue, KeyPath, Problems
 from pipeline.manifest.settings import LimitsKeys, Model, NotifyKeys, ProviderKeys, RetryKeys, optional, or_null
-from pipeline.manifest.yaml import BadValue, KeyPath, Problems, Tree, is_null
+from pipeline.manifest.yaml import Tree, is_null
 from pipeline.text import nearest
 
 
@@ -29,7 +30,7 @@ class MinSideKeys(Model):
 
 
 class ChecksKeys(Model):
-    """What is looked at when an image comes: flag, redo (ask again) or off. A flagged image is done all the same."""
+    """What is looked at when an image arrives: flag, redo (ask again) or off. A flagged image is done all the same."""
 
     blank: f.Check = optional("Nearly one colour.", default="flag")
     aspect: f.Check = optional("Off the requested aspect ratio by more than 3 %.", default="flag")
@@ -83,7 +84,7 @@ class Keys(Model):
     )
     keep_metadata: f.Flag | None = optional("Send EXIF data (places!) of input images along. Default false.")
     checks: ChecksKeys | None = optional(
-        "Local checks of each image that comes: blank, aspect and same_as_input flag unless they are off.",
+        "Local checks of each image that arrives: blank, aspect and same_as_input flag unless they are off.",
         {"blank": "redo", "min_side": 1000},
     )
     skip_broken: f.Flag | None = optional(
@@ -103,7 +104,7 @@ class Keys(Model):
         return schema
 
     @model_validator(mode="after")
-    def _not_both(self) -> Self:
+    def _check_exclusive(self) -> Self:
         for one, other, instead in self.exclusive:
             if getattr(self, one) is not None and getattr(self, other) is not None:
                 raise BadValue(f"{one} and {other} exclude each other", instead)

@@ -13,9 +13,10 @@ from pydantic_core import CoreSchema
 
 from pipeline.manifest import fields as f
 from pipeline.manifest.fields import shown
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
-from pipeline.manifest.yaml import BadValue, is_null
+from pipeline.manifest.yaml import is_null
 from pipeline.settings import (
     DEFAULT_MODEL,
     FLEX_TIMEOUT_S,
@@ -119,7 +120,7 @@ class ProviderKeys(Model):
     def settings(self, folder: Path, *, simulate: bool, is_flex: bool) -> ProviderSettings:
         """Return whose API is asked. `simulate` makes it the simulator, whatever is written."""
         kind = Kind.SIMULATOR if simulate else Kind(self.kind)
-        is_other = simulate or kind.value != self.kind  # then the written address and key belong to somebody else
+        is_other = simulate or kind.value != self.kind  # then the written address and key are those of another API
         timeout_s = FLEX_TIMEOUT_S if is_flex else _PROVIDER.timeout_s
         return ProviderSettings(
             kind=kind,

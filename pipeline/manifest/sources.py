@@ -32,10 +32,10 @@ from pipeline.manifest.location import (
     secret_reason,
     split_bucket,
 )
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
-from pipeline.manifest.yaml import BadValue
 from pipeline.model import BucketUrl, InputImage, is_object
 from pipeline.text import did_you_mean
 
@@ -57,7 +57,7 @@ class InputDigests(Protocol):
 
 
 def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
-    """Hash the bytes: the InputDigests that remembers nothing. OSError, BucketError when they cannot be read."""
+    """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
     if is_object(location):
         bucket, name = Locations().find(location)
         return bucket.sha256(name) or ""
@@ -131,7 +131,7 @@ class InputFiles:
                 self.learn(rendered, bad)
         known = self._known[rendered]
         if isinstance(known, BadValue):
-            raise BadValue(known.what, known.instead)  # anew: its place is another one for every template
+            raise BadValue(known.what, known.instead)  # a new one: each template adds its own place
         return known
 
     def check_header(self, rendered: str, image: InputImage) -> None:
@@ -204,7 +204,7 @@ class InputFiles:
         except BucketError as error:
             if not error.is_permanent:
                 raise
-            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "mend that") from None
+            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "fix that") from None
         return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
 
 
@@ -388,7 +388,7 @@ class Sources:
             return False  # reported when the image is looked at
 
     def _images(self, each: Each, job: str) -> Iterator[SourceRow]:
-        """Yield a row for every done image of another job; none while nobody knows them."""
+        """Yield a row for every done image of another job; none without `upstream`."""
         if self._upstream is None:
             return
         plans = [self._manifest.jobs[name] for name in (job, *upstream_of(job, self._manifest.upstream))]
@@ -413,7 +413,7 @@ class Sources:
 
 
 def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str, str]:
-    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last knows best."""
+    """Return what an image's matrix stands for in prompts; of the matrices it was `chosen` by, the last one wins."""
     texts: dict[str, str] = {key: MatrixValue(name, name) for key, name in names.items()}
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.manifest.location import open_regular
-from pipeline.manifest.yaml import BadValue
+from pipeline.manifest.problems import BadValue
 from pipeline.text import did_you_mean, is_plain
 
 DELIMITERS = (",", ";", "\t")

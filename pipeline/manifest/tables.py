@@ -17,10 +17,10 @@ import msgspec
 
 from pipeline.errors import Problem
 from pipeline.manifest.location import open_regular, reason
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
 from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
-from pipeline.manifest.yaml import BadValue
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 
@@ -105,13 +105,11 @@ class Table:
         self.where = Where(each.where or {})
         self._key = DEFAULT_KEY if each.key is None else each.key
         self._needs_key = needs_key
-        self.columns = (
-            *self.where.columns,
-            *((self._key,) if needs_key or each.key is not None else ()),
-        )  # it must have
+        key = (self._key,) if needs_key or each.key is not None else ()
+        self.columns = (*self.where.columns, *key)  # that it must have
 
     def rows(self, note: Callable[[str], None]) -> Iterator[SourceRow | Problem]:
-        """Yield the rows that are wanted, and a Problem for each that is none; tell `note` what was guessed."""
+        """Yield the rows that are wanted, and a Problem for each that cannot be read; `note` gets what was guessed."""
         file = str(self.path)
         try:
             for line, cells in _READERS[self.each.kind](self, note):

@@ -5,15 +5,15 @@ row.
 
 The fingerprint is the SHA-256 of canonical JSON: keys sorted, no white space, absent keys left out, numbers as JSON
 writes them. It does not depend on the request's format: paths, dates, limits, output names, tags, `tier` (it changes
-the price, not the picture) and the order of the manifest are not in it. A change here buys every image anew.
+the price, not the picture) and the order of the manifest are not in it. A change here makes every image due again.
 """
 
 import hashlib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from typing import Any, TypeVar
+from functools import lru_cache
+from typing import Any, TypeVar, TypeVarTuple
 
 import msgspec
 
@@ -21,11 +21,11 @@ from pipeline.manifest.fields import check_aspect_ratio, check_size
 from pipeline.manifest.jobs import Combination, JobPlan, Recipe
 from pipeline.manifest.loader import Manifest
 from pipeline.manifest.outputs import OutputNames, output_name
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import MAX_TEXT, Names, Sandbox
 from pipeline.manifest.sources import InputFiles
 from pipeline.manifest.tables import SourceRow, printable
 from pipeline.manifest.templates import ANY_NAMES, Template, compile_template
-from pipeline.manifest.yaml import BadValue
 from pipeline.model import Digests, InputImage, Task
 from pipeline.text import name_key
 
@@ -41,7 +41,6 @@ Context = dict[str, Any]
 _BAD_TEXT = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 _HEAD = re.compile(r"(\{\{[^{}]*\}\})/")
 _NO_INPUTS = digest([])
-_NO_TAGS: tuple[str, ...] = ()
 _REMEMBERED = 4096
 
 
@@ -143,8 +142,8 @@ class TaskMaker:
         task_id = f"{context['job']}/{context['id']}" + (f"@{context['variant']}" if recipe.variants > 1 else "")
         steps = _Steps()
         asked, images = self._request(steps, recipe, context)
-        name, key = steps.take(lambda: self._name(recipe, context, task_id), ("", ""))
-        tags = steps.take(lambda: _tags(recipe, context), _NO_TAGS) if recipe.tags else _NO_TAGS
+        name, key = steps.take(("", ""), self._name, recipe, context, task_id)
+        tags: tuple[str, ...] = steps.take((), _tags, recipe, context) if recipe.tags else ()
         steps.end()
         if self._secrets:
             self._check_secrets(recipe, asked, f"{task_id}\n{name}")
@@ -183,13 +182,13 @@ class TaskMaker:
     def _request(
         self, steps: "_Steps", recipe: Recipe, context: Context
     ) -> tuple[RequestContent, tuple[InputImage, ...]]:
-        prompt = steps.take(lambda: _prompt(recipe.prompt, context), "")
-        system = steps.take(lambda: _system(recipe.system, context), None)
-        model = steps.take(lambda: self._model(recipe.model, context), "")
-        ratio = steps.take(lambda: _checked(recipe.aspect_ratio, context, check_aspect_ratio), None)
-        size = steps.take(lambda: _checked(recipe.size, context, check_size), None)
-        makers = [partial(self._image, template, context, recipe.skip_broken) for template in recipe.images]
-        images = tuple([image for make in makers if (image := steps.take(make, None)) is not None])
+        prompt = steps.take("", _prompt, recipe.prompt, context)
+        system = steps.take(None, _system, recipe.system, context)
+        model = steps.take("", self._model, recipe.model, context)
+        ratio = steps.take(None, _checked, recipe.aspect_ratio, context, check_aspect_ratio)
+        size = steps.take(None, _checked, recipe.size, context, check_size)
+        found = [steps.take(None, self._image, template, context, recipe.skip_broken) for template in recipe.images]
+        images = tuple([image for image in found if image is not None])
         params = self._params(recipe, ratio, size, context["variant"])
         return RequestContent(prompt, system, model, params, [image.sha256 for image in images]), images
 
@@ -242,6 +241,7 @@ class TaskMaker:
 
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 
 
 class _Steps:
@@ -250,10 +250,10 @@ class _Steps:
     def __init__(self) -> None:
         self._found: list[BadValue] = []
 
-    def take(self, step: Callable[[], T], otherwise: T) -> T:
-        """Return what `step` makes, `otherwise` when it cannot."""
+    def take(self, otherwise: T, step: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Return what `step` makes of the arguments, `otherwise` when it cannot."""
         try:
-            return step()
+            return step(*arguments)
         except BadValue as bad:
             self._found.append(bad)
             return otherwise

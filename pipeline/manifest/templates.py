@@ -12,8 +12,8 @@ from jinja2 import meta, nodes
 from jinja2.exceptions import SecurityError, TemplateSyntaxError, UndefinedError
 from jinja2.visitor import NodeTransformer
 
+from pipeline.manifest.problems import BadValue, Origin
 from pipeline.manifest.sandbox import FENCES, MAX_PARTS, MAX_TEXT, Names, Sandbox, text_of
-from pipeline.manifest.yaml import BadValue, Origin
 from pipeline.text import did_you_mean
 
 Context = Mapping[str, Any]

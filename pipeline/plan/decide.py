@@ -44,7 +44,7 @@ class Rules:
     accept: frozenset[Aspect] = frozenset()  # these changes are taken as good without paying
     edits: frozenset[Edit] = frozenset()  # what a person did to images is taken as it is
     accept_refused: bool = False  # refusals are taken as they are
-    redo: Mapping[str, str] = field(default_factory=dict)  # id -> words added to the prompt (or ""); wanted anew
+    redo: Mapping[str, str] = field(default_factory=dict)  # id -> words added to the prompt (or ""); wanted again
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -58,9 +58,9 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     barrier: str | None = None  # due, but for a folder that cannot be written to: a person must fix it
     is_given_up: bool = False  # refused, and that is taken as it is: no complaint
     edit: Edit | None = None  # done, and what a person did to the image is accepted
-    is_edit_new: bool = False  # the ledger learns `edit`
+    is_edit_new: bool = False  # `edit` goes into the ledger
     former: str = ""  # id of the task that made the image, before it was renamed to this one
-    is_accepted: bool = False  # done; what changed is taken as good: the ledger learns the present request
+    is_accepted: bool = False  # done; what changed is taken as good: the present request goes into the ledger
 
 
 def decide(task: Task, known: Known | None, files: FileView, rules: Rules) -> Verdict:
@@ -144,7 +144,7 @@ def _edited(path: str) -> Verdict:
 
 
 def _unless_blocked(task: Task, own: str | None, files: FileView, verdict: Verdict) -> Verdict:
-    """Return `verdict`, or what keeps it from being carried out: a file of somebody else, a folder that is closed."""
+    """Return `verdict`, or what keeps it from being carried out: a file that is not ours, a folder that is closed."""
     if verdict.reason is not None and (barrier := files.barrier(task.name)) is not None:
         return Verdict(state=TaskState.PENDING, barrier=barrier, note=f"{barrier}; fix its owner or its permissions")
     blocker = files.in_the_way(task.name, own)
@@ -175,7 +175,7 @@ def _has_same_pixels(task: Task, known: Known) -> bool:
 
 
 def _has_new_metadata(task: Task, known: Known) -> bool:
-    """Say whether the request is the same but for metadata of its inputs: the ledger learns its fingerprint."""
+    """Say whether the request is the same but for metadata of its inputs: its fingerprint goes into the ledger."""
     is_other = task.fingerprint != known.fingerprint and task.digests.inputs != known.digests.inputs
     return is_other and _has_same_pixels(task, known)
 

@@ -172,6 +172,7 @@ def merged(one: Plan, other: Plan) -> Plan:
 
 
 def _sum(one: Any, other: Any) -> Any:
+    """Return one field of two plans as one; what both mappings hold under a key is added up."""
     if isinstance(one, set):
         return one | other
     if isinstance(one, dict) and not isinstance(one, Counter):
@@ -248,7 +249,8 @@ class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
 class Spool:
     """Due tasks on disk: written once, then read in order as often as needed. The files die with the process.
 
-    What was paid for before and brought no image comes last: it may do so again, and takes nobody else's money.
+    What was paid for before and brought no image comes last: it may do so again, and the budget is for the
+    others first.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -298,7 +300,7 @@ def survey(
             verdict = decide(task, mine, files, rules)
             if _has_none(mine, verdict) and (other := former(task)) is not None:
                 taken_over = decide(task, other, files, rules)
-                if taken_over.reason is None:  # also where its file is gone or was edited: only --repair buys that anew
+                if taken_over.reason is None:  # also where its file is gone or was edited: only --repair buys it again
                     mine, verdict = other, msgspec.structs.replace(taken_over, former=other.id)
             yield PlanRow(task=task, known=mine, verdict=verdict, rival=rivals.get(task.name))
 

@@ -206,7 +206,7 @@ def find_key(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
 
 
 def fingerprint(key: str) -> str:
-    """Return what a bill may show of a key: enough to tell two apart, nothing to unlock with."""
+    """Return what a bill may show of a key: enough to tell two apart; the key cannot be found from it."""
     return sha256(b"imgpipe simulator\0" + key.encode()).hexdigest()[:12]
 
 
@@ -223,7 +223,7 @@ def wrong_path(method: str, path: str) -> WireReply:
 
 
 async def send(request: web.Request, reply: WireReply, rule: FaultRule | None, sleep: Sleep) -> web.Response:
-    """Send one answer the way `rule` wants; the response that is returned goes nowhere when the connection is gone."""
+    """Send one answer the way `rule` wants; the response that is returned is not sent when the connection is closed."""
     transport = request.transport
     if rule is None or transport is None:
         return respond(reply)

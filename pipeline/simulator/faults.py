@@ -245,7 +245,7 @@ QUOTA = (
 
 
 def no_channel(model: str) -> WireReply:
-    """Answer for a model that nobody serves, or that has no free channel: the gateway's ambiguous 503."""
+    """Answer for a model that is not served, or that has no free channel: the gateway's ambiguous 503."""
     message = f"no available channel for group default and model {model} (distributor)"
     return comet(503, message, code="model_not_found")
 

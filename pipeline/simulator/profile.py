@@ -147,7 +147,7 @@ class Profile(_Part):
     latency: Latency = Latency(uniform=(0.4, 1.2), by_size={"512": 0.7, "2K": 1.6, "4K": 2.5})
     limits: RateLimits = RateLimits()
     capacity: tuple[CapacityStep, ...] = ()
-    capacity_repeats: Seconds | None = None  # the steps begin anew after this time
+    capacity_repeats: Seconds | None = None  # the steps begin again after this time
     faults: tuple[FaultRule, ...] = ()
     picture: Literal["drawn", "tiny"] = "drawn"
     picture_bytes: Annotated[int, Field(ge=0, le=48 * 2**20)] = 0  # tiny pictures are filled up to this size

@@ -49,7 +49,7 @@ class Dice:
 
 
 _WORD = re.compile(r"\[\[\s*([a-z0-9_]+)\s*(?::\s*([0-9]{1,6}))?\s*\]\]")
-_FORGET_AT = 200_000  # requests whose repeats are remembered; a longer run starts counting anew
+_FORGET_AT = 200_000  # requests whose repeats are remembered; a longer run counts from 1 again
 
 
 def without_words(prompt: str) -> str:

@@ -5,9 +5,9 @@ import tracemalloc
 
 import pytest
 
+from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
-from pipeline.manifest.yaml import BadValue
 
 CONTEXT = {
     "vars": Names("vars", {"brand": "Acme"}),
