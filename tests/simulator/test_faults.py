@@ -1,12 +1,16 @@
 """Every fault, by its name in double brackets in the prompt, as a client sees it."""
 
+import asyncio
 import base64
 import json
 
 import aiohttp
 import pytest
+import uvloop
 
 from pipeline.simulator.faults import FAULTS, Stage
+from pipeline.simulator.server import Simulator
+from tests.simulator.conftest import Asker
 
 PRO = "gemini-3-pro-image"
 STATUSES = {
@@ -166,7 +170,7 @@ async def test_broken_json_has_the_right_length(start):
     assert not heard.body.endswith(b"}")
 
 
-@pytest.mark.parametrize(
+BROKEN = pytest.mark.parametrize(
     ("name", "error"),
     [
         pytest.param("cut_body", aiohttp.ClientPayloadError, id="H33-cut_body"),
@@ -176,12 +180,25 @@ async def test_broken_json_has_the_right_length(start):
         pytest.param("disconnect", aiohttp.ServerDisconnectedError, id="H28-disconnect"),
     ],
 )
+
+
+@BROKEN
 async def test_a_broken_connection_is_billed_as_cut(start, tmp_path, name, error):
     bill = tmp_path / "bill"
     asker = await start(bill=bill, picture_bytes=200_000)
     with pytest.raises(error):
         await asker.ask(f"[[{name}]]")
     assert '"outcome":"cut","billed":true' in bill.read_text()
+
+
+@BROKEN
+def test_connections_break_on_the_event_loop_of_a_run_too(quick_profile, name, error):
+    async def ask():
+        async with Simulator(quick_profile(picture_bytes=200_000)) as simulator, aiohttp.ClientSession() as session:
+            await Asker(simulator, session).ask(f"[[{name}]]")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, pytest.raises(error):
+        runner.run(ask())
 
 
 async def test_an_unframed_body_that_ends_early_looks_whole_to_the_client(start):

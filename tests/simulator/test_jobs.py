@@ -34,9 +34,9 @@ def test_an_example_expands_without_problems(name, tasks, kind):
     assert manifest.limits.budget.run is not None
 
 
-@pytest.mark.parametrize("path", sorted(JOBS.glob("*.yaml")), ids=lambda path: path.stem)
-def test_an_example_begins_with_the_line_for_editors(path):
-    assert path.read_text().startswith("# yaml-language-server: $schema=./manifest.schema.json\n")
+@pytest.mark.parametrize("name", ["demo", "catalogue", "relight", "nightly", "bucket"])
+def test_an_example_begins_with_the_line_for_editors(name):
+    assert (JOBS / f"{name}.yaml").read_text().startswith("# yaml-language-server: $schema=./manifest.schema.json\n")
 
 
 @pytest.mark.parametrize("path", sorted((JOBS / "photos").rglob("*.jpg")), ids=lambda path: path.stem)
