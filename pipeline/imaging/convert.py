@@ -180,23 +180,22 @@ def _saved(picture: Image.Image, kind: str, options: dict[str, Any]) -> bytes:
 
 def rendition(
     data: bytes, mime: str, *, kind: str | None, quality: int, max_side: int | None, is_srgb: bool, is_stripped: bool
-) -> tuple[bytes, str]:
-    """Return the image as asked, upright, and its suffix; `kind` None: the one it has. Raises NotAnImageError."""
+) -> bytes:
+    """Return the image as asked, upright; `kind` None: the one it has. Raises NotAnImageError."""
     wanted = (kind or mime.removeprefix("image/")).upper()
-    wanted_mime, suffix = FORMATS[wanted]
     try:
         with opened(data) as source:
             profile = source.info.get("icc_profile")
             is_small = max_side is None or max(source.size) <= max_side
-            if wanted_mime == mime and is_small and not (is_srgb and profile):
-                return (strip(data, mime) if is_stripped else data), suffix
+            if FORMATS[wanted][0] == mime and is_small and not (is_srgb and profile):
+                return strip(data, mime) if is_stripped else data
             picture = ImageOps.exif_transpose(source)
             if is_srgb and profile:
                 picture, profile = _in_srgb(picture, profile), None
                 picture.info.pop("icc_profile", None)
             if not is_small and max_side is not None:
                 picture.thumbnail((max_side, max_side), Image.Resampling.LANCZOS, reducing_gap=3.0)
-            return _encoded(picture, wanted, quality, profile, is_stripped), suffix
+            return _encoded(picture, wanted, quality, profile, is_stripped)
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError) as error:
         raise NotAnImageError(str(error)) from error
 
