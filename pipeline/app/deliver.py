@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.export import read_lines, read_whole, write_lines
-from pipeline.app.planning import PRESENT, done_images, reading
+from pipeline.app.planning import PRESENT, reading, recorded_images
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
@@ -24,9 +24,10 @@ from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
-from pipeline.model import Artifact, BucketUrl, Edit
+from pipeline.model import Artifact, BucketUrl, Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
+from pipeline.store.files import FileComparison
 from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.text import did_you_mean, name_key
 
@@ -111,35 +112,49 @@ def _placed(target: _Target) -> Iterator[Receipt]:
     """Write the chosen images; of two tasks with the same file name the first one has it."""
     setup, recipe = target.setup, target.recipe
     seen: dict[str, str] = {}
-    for row, artifact in _chosen(setup, recipe):
+    for row, artifact, why_not in _chosen(setup, recipe):
         context = setup.manifest.context_of(row.task)
         name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
         other = seen.setdefault(name_key(name), row.task.id)
-        if other == row.task.id:
-            yield _place(target, row, artifact, name)
-        else:
+        file = name + (recipe.suffix or Path(artifact.path).suffix)
+        if other != row.task.id:
             yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
+        elif why_not:
+            yield _left(Receipt(file=file, task=row.task.id, happened=LEFT), target.former.get(file), why_not)
+        else:
+            yield _place(target, row, artifact, file)
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact]]:
-    """Yield the tasks whose images are meant, and the images: done, whole, and picked where the recipe says so."""
+def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact, str]]:
+    """Yield the tasks whose images are meant, the images, and why one cannot be delivered now (empty: it can).
+
+    What was delivered of an image that is lost or was edited stays where it is: nobody has withdrawn it.
+    """
     marks = marks_of(setup.manifest)
     chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
     with reading(setup) as reader:
-        for row, artifact, found in done_images(chosen, reader):
-            mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
+        for row, artifact, found in recorded_images(chosen, reader):
+            mark = marks.get(row.task.id)
             is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
-                yield row, artifact
+            if row.verdict.edit is not Edit.ABSENT and (is_picked or not recipe.is_picked):
+                yield row, artifact, _why_not(row, artifact, found)
 
 
-def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Receipt:
+def _why_not(row: PlanRow, artifact: Artifact, found: FileComparison) -> str:
+    assert row.known is not None
+    if row.known.state is not TaskState.DONE:
+        return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+    if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
+        return ""
+    return f"{artifact.path} is {found}; put it back, or accept that: run --accept edited,absent"
+
+
+def _place(target: _Target, row: PlanRow, artifact: Artifact, file: str) -> Receipt:
     """Bring one file up to date; what is not ours stays as it is."""
     recipe, mirror, location = target.recipe, target.mirror, target.setup.manifest.location_of(artifact)
     is_edited = row.known is not None and row.known.edit is Edit.EDITED  # and maybe again since
     source = read_whole(Locations(), location) if is_edited else None
     source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
-    file = name + (recipe.suffix or Path(artifact.path).suffix)
     before, there = target.former.get(file), mirror.mark(file)
     receipt = Receipt(
         file=file, task=row.task.id, happened=UNCHANGED, source_sha256=source_sha256, recipe=recipe.digest
@@ -151,10 +166,9 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Rece
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
-        data = _rendered(recipe, source, artifact.mime)
+        data, mime = _rendered(recipe, source)
     except NotAnImageError as error:
-        return msgspec.structs.replace(_left(receipt, before), reason=f"it cannot be converted: {error}")
-    mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+        return _left(receipt, before, f"it cannot be converted: {error}")
     written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
     if written is None:
         return _left(receipt, before)
@@ -186,10 +200,10 @@ def _write(
     return (ADDED if there is None else REPLACED), mark
 
 
-def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:
+def _rendered(recipe: DeliveryRecipe, source: bytes) -> tuple[bytes, str]:
+    """Return an image as the recipe says, and its media type. Raises NotAnImageError."""
     return rendition(
         source,
-        mime,
         kind=recipe.kind,
         quality=recipe.quality,
         max_side=recipe.max_side,
@@ -202,8 +216,9 @@ def _mark_of(receipt: Receipt) -> str:
     return receipt.mark or receipt.sha256
 
 
-def _left(receipt: Receipt, before: Receipt | None) -> Receipt:
-    reason = "another file has its name" if before is None else "it was changed since it was delivered"
+def _left(receipt: Receipt, before: Receipt | None, reason: str = "") -> Receipt:
+    """Return what is said of a file that stays as it is; `reason` empty: it is not ours."""
+    reason = reason or ("another file has its name" if before is None else "it was changed since it was delivered")
     kept, mark = ("", "") if before is None else (before.sha256, before.mark)
     return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept, mark=mark)
 

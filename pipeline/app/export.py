@@ -27,11 +27,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import PRESENT, done_images, reading
+from pipeline.app.planning import PRESENT, reading, recorded_images
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark, TaskState, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.mirror import Mirror, open_mirror
@@ -198,8 +198,9 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    for row, artifact, found in done_images(setup, reader):
-        if row.verdict.edit is Edit.ABSENT:
+    for row, artifact, found in recorded_images(setup, reader):
+        is_done = row.known is not None and row.known.state is TaskState.DONE
+        if not is_done or row.verdict.edit is Edit.ABSENT:
             continue
         if found not in PRESENT:
             written.left.append((row.task.id, f"{artifact.path} is {found}"))
