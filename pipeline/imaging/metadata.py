@@ -257,6 +257,11 @@ def sidecar(record: dict[str, object]) -> Sidecar:
     return Sidecar(data=_packet(_record(record)), mark=_MARK)
 
 
+def made_by_model() -> bytes:
+    """Return an XMP packet that says nothing but that a model made the picture."""
+    return _packet("")
+
+
 def extract(data: bytes) -> dict[str, object] | None:
     """Return the record of an image; None when it has none, or is none."""
     try:
