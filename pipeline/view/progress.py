@@ -63,9 +63,6 @@ class ProgressCounts:
         self.summary: RunSummary | None = None
         self.troubles: deque[TaskEnded] = deque(maxlen=3)  # the last tasks that ended without an image
 
-    def __repr__(self) -> str:
-        return f"<ProgressCounts {self.settled}/{self.total}, {self.retries} retries>"
-
     def take(self, event: Event) -> None:
         """Count one event."""
         match event:
