@@ -125,12 +125,13 @@ def _placed(target: _Target) -> Iterator[Receipt]:
 def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact]]:
     """Yield the tasks whose images are meant, and the images: done, whole, and picked where the recipe says so."""
     marks = marks_of(setup.manifest)
-    chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
+    selection = Selection(select=recipe.keys.select or (), marks=marks)
+    chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
         for row, artifact, found in done_images(chosen, reader):
             mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
             is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
+            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or recipe.keys.source == "done"):
                 yield row, artifact
 
 
@@ -152,10 +153,10 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Rece
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
-        data = _rendered(recipe, source, artifact.mime)
+        data, _ = rendition(source, artifact.mime, **recipe.rendition)
     except NotAnImageError as error:
         return msgspec.structs.replace(_left(receipt, before), reason=f"it cannot be converted: {error}")
-    mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+    mime = artifact.mime if recipe.keys.format is None else f"image/{recipe.keys.format}"
     written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
     if written is None:
         return _left(receipt, before)
@@ -185,19 +186,6 @@ def _write(
     except FileExistsError:
         return None
     return (ADDED if there is None else REPLACED), mark
-
-
-def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:
-    """Return an image as the recipe says. Raises NotAnImageError."""
-    return rendition(
-        source,
-        mime,
-        kind=recipe.kind,
-        quality=recipe.quality,
-        max_side=recipe.max_side,
-        is_srgb=recipe.is_srgb,
-        is_stripped=recipe.is_stripped,
-    )[0]
 
 
 def _mark_of(receipt: Receipt) -> str:
