@@ -33,7 +33,7 @@ from aiohttp.tracing import Trace
 IDLE_S: Final = 1.5  # a connection that was idle for longer is closed: gunicorn closes its own after 2 s, most after 5
 KEPT_S: Final = re.compile(r"timeout\s*=\s*\"?(\d{1,9})", re.ASCII | re.IGNORECASE)  # Keep-Alive: timeout=5, max=100
 APART_S: Final = 0.003  # between two new connections: a TLS handshake takes 1.0 to 1.5 ms of CPU
-MOST_INFORMATIONAL: Final = 10  # answers of status 1xx before one answer; honest servers send one or two
+MOST_INFORMATIONAL: Final = 10  # answers of status 1xx within a second; relays send `102 Processing` as a heartbeat
 READ_BYTES: Final = 4 * 2**20  # that bodies bring in one iteration of the event loop; 1 MB took 5 % more CPU
 CHUNK_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
@@ -90,19 +90,23 @@ class Answers(ResponseHandler):
     def __init__(self, loop: asyncio.AbstractEventLoop, limit: ReadLimit) -> None:
         super().__init__(loop)
         self.limit = limit
-        self._informational = 0
+        self._informational = 0  # since then
+        self._informational_since = 0.0
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
         """Take one parsed answer; aiohttp's parser calls this."""
         is_informational = 100 <= data[0].code < 200 and data[0].code != 101
-        self._informational = self._informational + 1 if is_informational else 0
+        now = self._loop.time()
+        if not is_informational or now - self._informational_since > 1.0:
+            self._informational, self._informational_since = 0, now
+        self._informational += is_informational
         kept = KEPT_S.search(data[0].headers.get("Keep-Alive", ""))
         if kept is not None and int(kept[1]) <= IDLE_S:
             self.force_close()  # the server may close it while the next request is on its way
         if self._informational <= MOST_INFORMATIONAL:
             super().feed_data(data, size)
         elif self._exception is None:
-            message = f"more than {MOST_INFORMATIONAL} informational answers (1xx)"
+            message = f"more than {MOST_INFORMATIONAL} informational answers (1xx) within a second"
             self.set_exception(HttpProcessingError(code=400, message=message))
             if self.transport is not None:
                 self.transport.abort()

@@ -164,6 +164,37 @@ async def test_a_trickle_is_silence(liar, make_client, task, row):
     assert "less than 1024 bytes within 0.3 s" in result.reason
 
 
+@pytest.mark.parametrize(
+    "beat",
+    [
+        pytest.param(b"", id="a-head-sent-early"),
+        pytest.param(b"\n", id="blank-lines"),
+        pytest.param(b" ", id="spaces"),
+        pytest.param(b": keep-alive\n\n", id="comments-of-events"),
+    ],
+)
+async def test_heartbeats_before_an_answer_are_no_trickle(liar, make_client, task, beat):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(OK + b"\r\n")
+        for _ in range(6):
+            writer.write(beat)
+            await asyncio.sleep(0.1)  # 0.6 s in all: two windows of 0.3 s
+        writer.write(b'data: {"candidates": []}\n\n')
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert result.body == beat * 6 + b'data: {"candidates": []}\n\n'
+
+
+async def test_h37_a_body_that_stops_after_its_heartbeats_is_silence(liar, make_client, task):
+    liar.then_hangs(OK, b"\r\n", b": keep-alive\n\n", b'data: {"cand')
+    result = await asked(make_client, liar, task, timeout_s=60)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "less than 1024 bytes within 0.3 s" in result.reason
+
+
 @pytest.mark.parametrize("row", ["H38"])
 async def test_a_slow_but_steady_body_succeeds(liar, make_client, task, row):
     async def act(liar, reader, writer):
@@ -272,6 +303,20 @@ async def test_ten_informational_answers_each_are_no_flood(liar, make_client, ta
         replies = [await client.send(task) for _ in range(2)]
     assert [reply.body for reply in replies] == [b"{}"] * 2
     assert liar.connections == 1
+
+
+async def test_informational_heartbeats_are_no_flood(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        for _ in range(2):
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 8)
+            await asyncio.sleep(1.05)
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert result.body == b"{}"
 
 
 async def test_a_cut_refusal_is_still_a_refusal(liar, make_client, task):
