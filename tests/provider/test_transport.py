@@ -11,6 +11,7 @@ import ssl
 import struct
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 import trustme
@@ -344,6 +345,28 @@ async def test_a_redirect_to_the_same_host_is_not_followed_either(liar, make_cli
         result = client.read(await client.send(task), task)
     assert seen(result) == (Fault.ADDRESS, Billed.NO)
     assert liar.connections == 1
+
+
+def keepalive_timer_s(port):
+    """Return when the connection from a local port is probed next, by the kernel's table; None where it is not."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    timers = [row[5].split(":") for row in rows if int(row[1].split(":")[1], 16) == port]
+    return next((int(when, 16) / 100 for kind, when in timers if kind == "02"), None)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux shows the timers of its connections")
+async def test_a_connection_is_probed_while_an_answer_is_awaited(liar, make_client, task):
+    seen_s = []
+
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        seen_s.append(keepalive_timer_s(writer.get_extra_info("peername")[1]))
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    assert isinstance(await asked(make_client, liar, task), Reply)
+    assert seen_s[0] is not None
+    assert seen_s[0] <= 30
 
 
 # -- bodies that are whole by the wire and still not right
