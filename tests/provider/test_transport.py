@@ -401,6 +401,7 @@ async def test_a_short_body_is_found_by_its_json(liar, make_client, task, pieces
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="H43-http-1.0"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", id="H43-text-plain"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=latin-1\r\n\r\n", id="H43-latin-1"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 20_000 + b"\r\n\r\n", id="a-cookie-of-20-KB"),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + b"HTTP/1.1 200 OK\r\n\r\n", id="H21-five-times-100"),
     ],
 )
