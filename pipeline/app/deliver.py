@@ -19,7 +19,7 @@ from pipeline.app.export import read_lines, read_whole, write_lines
 from pipeline.app.planning import PRESENT, reading, recorded_images
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
-from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.errors import Exit, InputError, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
@@ -33,7 +33,7 @@ from pipeline.text import did_you_mean, name_key
 
 RECEIPT: Final = "deliver.jsonl"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
-ADDED, REPLACED, UNCHANGED, LEFT = "added", "replaced", "unchanged", "left"
+ADDED, REPLACED, UNCHANGED, WITHDRAWN, LEFT = "added", "replaced", "unchanged", "withdrawn", "left"
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -70,8 +70,8 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
     """Bring the places of the named recipes up to date (none named: of all). Raises InputError, StorageError."""
     recipes = setup.manifest.deliveries
     if not recipes:
-        what = "the manifest has no `deliver:`"
-        raise InputError(Problem(file=str(setup.manifest.path), what=what, instead="write one, or use --picked DIR"))
+        instead = "write one, or use --picked DIR"
+        raise InputError("the manifest has no `deliver:`", instead=instead, file=setup.manifest.path)
     for name in names:
         if name not in recipes:
             advice = did_you_mean(name, recipes, f"its recipes: {', '.join(recipes)}")
@@ -85,7 +85,6 @@ class _Target:
 
     setup: Setup
     recipe: DeliveryRecipe
-    place: Path | BucketUrl
     mirror: Mirror
     former: dict[str, Receipt]
 
@@ -95,9 +94,9 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)
-        former = _receipts(mirror, place)
-        target = _Target(setup=setup, recipe=recipe, place=place, mirror=mirror, former=former)
-        delivered.receipts += _placed(target)
+        known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
+        former = {each.file: each for each in known if each.sha256 and each.happened != WITHDRAWN}
+        delivered.receipts += _placed(_Target(setup=setup, recipe=recipe, mirror=mirror, former=former))
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
@@ -163,7 +162,7 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, file: str) -> Rece
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there == "" or f"{target.place}/{file}" == location:  # a link or a folder; the image itself
+    if there == "" or f"{recipe.place}/{file}" == location:  # a link or a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
@@ -232,10 +231,4 @@ def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
         return msgspec.structs.replace(receipt, happened=LEFT, reason=reason)
     if there is not None:
         mirror.withdraw(receipt.file)
-    return msgspec.structs.replace(receipt, happened="withdrawn", reason="")
-
-
-def _receipts(mirror: Mirror, place: Path | BucketUrl) -> dict[str, Receipt]:
-    """Return what we wrote there before, by file; what was withdrawn is not there any more."""
-    known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
-    return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}
+    return msgspec.structs.replace(receipt, happened=WITHDRAWN, reason="")

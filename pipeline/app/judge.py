@@ -21,7 +21,7 @@ from pipeline.app.planning import reading
 from pipeline.app.redo import saved_marks
 from pipeline.app.report import heading_of, report_rows
 from pipeline.buckets import Locations
-from pipeline.errors import InputError, Problem, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.imaging.formats import sniff
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
@@ -86,8 +86,8 @@ class JudgeSession:
         self._counted_stamp: object = None
         manifest = setup.manifest
         if not (manifest.state_dir / LEDGER).exists():
-            what = "there is nothing to judge: no image exists yet"
-            raise InputError(Problem(file=str(manifest.path), what=what, instead=f"imgpipe run {setup.command}"))
+            what, instead = "there is nothing to judge: no image exists yet", f"imgpipe run {setup.command}"
+            raise InputError(what, instead=instead, file=manifest.path)
         self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
@@ -181,14 +181,10 @@ class JudgeSession:
             return None
         return Picture(data, mime, hashlib.sha256(data).hexdigest()[:32])
 
-    # --- marks
-
     def edit(self, edits: Mapping[str, MarkChange]) -> None:
         """Change marks; a task that is not on the page is passed over."""
-        known = {task_id: edit for task_id, edit in edits.items() if task_id in self._rows}
-        self.marks.edit(
-            {task_id: msgspec.to_builtins(edit) for task_id, edit in known.items()}, at_ms=time.time_ns() // 1_000_000
-        )
+        known = {task_id: msgspec.to_builtins(edit) for task_id, edit in edits.items() if task_id in self._rows}
+        self.marks.edit(known, at_ms=time.time_ns() // 1_000_000)
 
 
 def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:

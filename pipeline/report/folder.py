@@ -26,7 +26,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from pipeline.errors import InputError, Problem, StorageError
+from pipeline.errors import InputError, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import Mark, is_object
 from pipeline.report.sheet import (
@@ -132,7 +132,7 @@ def read_picks(path: Path) -> dict[str, Mark]:
     """
 
     def bad(what: str, instead: str = "save it again from the report with the button Save picks") -> InputError:
-        return InputError(Problem(file=visible(str(path)), what=what, instead=instead))
+        return InputError(what, instead=instead, file=visible(str(path)))
 
     try:
         picks = msgspec.convert(json.loads(path.read_text(encoding="utf-8-sig")), PicksFile)

@@ -29,7 +29,7 @@ from pipeline.engine.events import (
     Warned,
     WorkerChanged,
 )
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.model import TaskState
 from pipeline.text import as_json, count, duration, money, usd, visible
 from pipeline.view.progress import halt_text
@@ -246,4 +246,4 @@ def _opened(file: Path) -> TextIO:
         return file.open("a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         what = f"--log-file {visible(str(file))} cannot be written: {error.strerror or error}"
-        raise InputError(Problem(what=what, instead="name a file in a folder you may write to")) from error
+        raise InputError(what, instead="name a file in a folder you may write to") from error
