@@ -86,8 +86,10 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = _eight_bits(opened)
-    if picture.info.get("icc_profile") and picture.mode in ("RGB", "RGBA", "L"):
-        kept["icc_profile"] = picture.info["icc_profile"]
+    profile = picture.info.pop("icc_profile", None) or b""
+    space = b"GRAY" if picture.mode == "L" else b"RGB "
+    if profile[16:20] == space:  # one of another colour space is invalid now
+        kept["icc_profile"] = profile
     if picture.width * picture.height > most_pixels:
         picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
     return _encode(picture, kind, most_bytes, kept)
@@ -137,7 +139,7 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _scaled(picture: Image.Image) -> Image.Image:
-    """Return more than eight bits as eight: 16 bits by their upper half, anything wider from its least to its most."""
+    """Return more than eight bits as eight: 16 bits by their upper half, fractions of 1, else from least to most."""
     is_sixteen = picture.mode.startswith("I;16")
     wide = picture.convert("F")
     low, high = wide.getextrema()
@@ -146,7 +148,7 @@ def _scaled(picture: Image.Image) -> Image.Image:
     if is_sixteen or (low >= 0 and 255 < high <= 65_535):
         low, high = 0.0, 65_535.0
     elif low >= 0 and high <= 255:
-        low, high = 0.0, 255.0
+        low, high = 0.0, 1.0 if high <= 1 else 255.0  # 1 is white where pixels are fractions
     factor = 255.0 / (high - low) if high > low else 0.0
     return wide.point(lambda value: value * factor + (-low * factor + 0.5)).convert("L")
 
