@@ -24,6 +24,7 @@ from pipeline.provider.redact import Redactor
 from pipeline.provider.response_timeout import ResponseTimeout
 
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
+_FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 _HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
@@ -114,6 +115,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             read_bufsize=_READ_AHEAD_BYTES,
+            max_field_size=_FIELD_BYTES,
             trace_configs=[trace],
         )
         return self

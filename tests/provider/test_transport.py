@@ -11,6 +11,7 @@ import ssl
 import struct
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 import trustme
@@ -346,6 +347,28 @@ async def test_a_redirect_to_the_same_host_is_not_followed_either(liar, make_cli
     assert liar.connections == 1
 
 
+def keepalive_timer_s(port):
+    """Return when the connection from a local port is probed next, by the kernel's table; None where it is not."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    timers = [row[5].split(":") for row in rows if int(row[1].split(":")[1], 16) == port]
+    return next((int(when, 16) / 100 for kind, when in timers if kind == "02"), None)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux shows the timers of its connections")
+async def test_a_connection_is_probed_while_an_answer_is_awaited(liar, make_client, task):
+    seen_s = []
+
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        seen_s.append(keepalive_timer_s(writer.get_extra_info("peername")[1]))
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    assert isinstance(await asked(make_client, liar, task), Reply)
+    assert seen_s[0] is not None
+    assert seen_s[0] <= 30
+
+
 # -- bodies that are whole by the wire and still not right
 
 
@@ -378,6 +401,7 @@ async def test_a_short_body_is_found_by_its_json(liar, make_client, task, pieces
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="H43-http-1.0"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", id="H43-text-plain"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=latin-1\r\n\r\n", id="H43-latin-1"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 20_000 + b"\r\n\r\n", id="a-cookie-of-20-KB"),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + b"HTTP/1.1 200 OK\r\n\r\n", id="H21-five-times-100"),
     ],
 )
