@@ -86,9 +86,11 @@ class InputError(ImgpipeError):
 
     exit_code = Exit.USAGE
 
-    def __init__(self, *problems: Problem | str, instead: str = "") -> None:
-        """`instead`: what to write, of a problem that is a text."""
-        self.problems = tuple(p if isinstance(p, Problem) else Problem(what=p, instead=instead) for p in problems)
+    def __init__(self, *problems: Problem | str, instead: str = "", file: object = "") -> None:
+        """`instead` and `file`: what to write, and where, of a problem that is a text."""
+        self.problems = tuple(
+            p if isinstance(p, Problem) else Problem(what=p, instead=instead, file=str(file)) for p in problems
+        )
         super().__init__("\n".join(str(p) for p in self.problems))
 
 

@@ -17,7 +17,7 @@ from pipeline.errors import ImgpipeError, InputError, TryLater
 from pipeline.model import Task, TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
-from pipeline.settings import Span, day_of, month_of, zone_of
+from pipeline.settings import day_of, month_of, zone_of
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import Hold
 from pipeline.text import count, moment, money, usd
@@ -50,19 +50,10 @@ def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:
     return Wallet(setup.limits.budget, tz=setup.limits.tz, spent=reader.spend)
 
 
-def doubts(setup: Setup, reader: LedgerReader) -> list[str]:
-    """Say, in one text at most, why more of this month's money may be gone than counts now."""
-    found = "; ".join(_doubts(setup, reader, month_of(datetime.now(UTC), zone_of(setup.limits.tz)), "this month"))
-    return [found] if found else []
-
-
-def doubt_of_today(setup: Setup, reader: LedgerReader) -> Iterator[str]:
-    """Return the same of today, which a quiet run repeats until a day without it."""
-    return _doubts(setup, reader, day_of(datetime.now(UTC), zone_of(setup.limits.tz)), "today")
-
-
-def _doubts(setup: Setup, reader: LedgerReader, span: Span, name: str) -> Iterator[str]:
-    found = reader.doubt(span.start)
+def doubts(setup: Setup, reader: LedgerReader, *, is_today: bool = False) -> Iterator[str]:
+    """Say why more of this month's money may be gone than counts now; `is_today`: of today's, for a quiet run."""
+    span, name = (day_of, "today") if is_today else (month_of, "this month")
+    found = reader.doubt(span(datetime.now(UTC), zone_of(setup.limits.tz)).start)
     if found is not None:
         at, why = found
         yield (

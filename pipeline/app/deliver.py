@@ -16,23 +16,24 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.export import read_lines, read_whole, write_lines
-from pipeline.app.planning import PRESENT, done_images, reading
+from pipeline.app.planning import PRESENT, reading, recorded_images
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
-from pipeline.errors import Exit, InputError, Problem, StorageError
+from pipeline.errors import Exit, InputError, StorageError
 from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
-from pipeline.model import Artifact, BucketUrl, Edit
+from pipeline.model import Artifact, BucketUrl, Edit, TaskState
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
+from pipeline.store.files import FileComparison
 from pipeline.store.mirror import Mirror, open_mirror
 from pipeline.text import did_you_mean, name_key
 
 RECEIPT: Final = "deliver.jsonl"
 SIGNATURE_LOST: Final = "its signature (C2PA) is lost: the recipe converts the image"
-ADDED, REPLACED, UNCHANGED, LEFT = "added", "replaced", "unchanged", "left"
+ADDED, REPLACED, UNCHANGED, WITHDRAWN, LEFT = "added", "replaced", "unchanged", "withdrawn", "left"
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -69,8 +70,8 @@ def deliver(setup: Setup, names: Sequence[str]) -> list[Delivered]:
     """Bring the places of the named recipes up to date (none named: of all). Raises InputError, StorageError."""
     recipes = setup.manifest.deliveries
     if not recipes:
-        what = "the manifest has no `deliver:`"
-        raise InputError(Problem(file=str(setup.manifest.path), what=what, instead="write one, or use --picked DIR"))
+        instead = "write one, or use --picked DIR"
+        raise InputError("the manifest has no `deliver:`", instead=instead, file=setup.manifest.path)
     for name in names:
         if name not in recipes:
             advice = did_you_mean(name, recipes, f"its recipes: {', '.join(recipes)}")
@@ -84,7 +85,6 @@ class _Target:
 
     setup: Setup
     recipe: DeliveryRecipe
-    place: Path | BucketUrl
     mirror: Mirror
     former: dict[str, Receipt]
 
@@ -94,9 +94,9 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
     delivered = Delivered(recipe=recipe.name, place=place)
     try:
         mirror = open_mirror(place)
-        former = _receipts(mirror, place)
-        target = _Target(setup=setup, recipe=recipe, place=place, mirror=mirror, former=former)
-        delivered.receipts += _placed(target)
+        known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
+        former = {each.file: each for each in known if each.sha256 and each.happened != WITHDRAWN}
+        delivered.receipts += _placed(_Target(setup=setup, recipe=recipe, mirror=mirror, former=former))
         present = {receipt.file for receipt in delivered.receipts}
         gone = [receipt for file, receipt in former.items() if file not in present]
         delivered.receipts += [_withdraw(mirror, receipt) for receipt in gone]
@@ -112,35 +112,50 @@ def _placed(target: _Target) -> Iterator[Receipt]:
     """Write the chosen images; of two tasks with the same file name the first one has it."""
     setup, recipe = target.setup, target.recipe
     seen: dict[str, str] = {}
-    for row, artifact in _chosen(setup, recipe):
+    for row, artifact, why_not in _chosen(setup, recipe):
         context = setup.manifest.context_of(row.task)
         name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
         other = seen.setdefault(name_key(name), row.task.id)
-        if other == row.task.id:
-            yield _place(target, row, artifact, name)
-        else:
+        file = name + (recipe.suffix or Path(artifact.path).suffix)
+        if other != row.task.id:
             yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
+        elif why_not:
+            yield _left(Receipt(file=file, task=row.task.id, happened=LEFT), target.former.get(file), why_not)
+        else:
+            yield _place(target, row, artifact, file)
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact]]:
-    """Yield the tasks whose images are meant, and the images: done, whole, and picked where the recipe says so."""
+def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact, str]]:
+    """Yield the tasks whose images are meant, the images, and why one cannot be delivered now (empty: it can).
+
+    What was delivered of an image that is lost or was edited stays where it is: nobody has withdrawn it.
+    """
     marks = marks_of(setup.manifest)
-    chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
+    selection = Selection(select=recipe.keys.select or (), marks=marks)
+    chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
-        for row, artifact, found in done_images(chosen, reader):
-            mark, edit = marks.get(row.task.id), None if row.known is None else row.known.edit
+        for row, artifact, found in recorded_images(chosen, reader):
+            mark = marks.get(row.task.id)
             is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if (edit is Edit.EDITED or found in PRESENT) and (is_picked or not recipe.is_picked):
-                yield row, artifact
+            if row.verdict.edit is not Edit.ABSENT and (is_picked or recipe.keys.source == "done"):
+                yield row, artifact, _why_not(row, artifact, found)
 
 
-def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Receipt:
+def _why_not(row: PlanRow, artifact: Artifact, found: FileComparison) -> str:
+    assert row.known is not None
+    if row.known.state is not TaskState.DONE:
+        return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+    if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
+        return ""
+    return f"{artifact.path} is {found}; put it back, or accept that: run --accept edited,absent"
+
+
+def _place(target: _Target, row: PlanRow, artifact: Artifact, file: str) -> Receipt:
     """Bring one file up to date; what is not ours stays as it is."""
     recipe, mirror, location = target.recipe, target.mirror, target.setup.manifest.location_of(artifact)
     is_edited = row.known is not None and row.known.edit is Edit.EDITED  # and maybe again since
     source = read_whole(Locations(), location) if is_edited else None
     source_sha256 = artifact.sha256 if source is None else hashlib.sha256(source).hexdigest()
-    file = name + (recipe.suffix or Path(artifact.path).suffix)
     before, there = target.former.get(file), mirror.mark(file)
     receipt = Receipt(
         file=file, task=row.task.id, happened=UNCHANGED, source_sha256=source_sha256, recipe=recipe.digest
@@ -148,14 +163,13 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, name: str) -> Rece
     is_ours = before is not None and there == _mark_of(before)
     if is_ours and before is not None and (before.source_sha256, before.recipe) == (source_sha256, recipe.digest):
         return msgspec.structs.replace(receipt, sha256=before.sha256, mark=before.mark)
-    if there == "" or f"{target.place}/{file}" == location:  # a link or a folder; the image itself
+    if there == "" or f"{recipe.place}/{file}" == location:  # a link or a folder; the image itself
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
-        data = _rendered(recipe, source, artifact.mime)
+        data, mime = rendition(source, **recipe.rendition)
     except NotAnImageError as error:
-        return msgspec.structs.replace(_left(receipt, before), reason=f"it cannot be converted: {error}")
-    mime = artifact.mime if recipe.kind is None else f"image/{recipe.kind}"
+        return _left(receipt, before, f"it cannot be converted: {error}")
     written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
     if written is None:
         return _left(receipt, before)
@@ -187,25 +201,13 @@ def _write(
     return (ADDED if there is None else REPLACED), mark
 
 
-def _rendered(recipe: DeliveryRecipe, source: bytes, mime: str) -> bytes:
-    """Return an image as the recipe says. Raises NotAnImageError."""
-    return rendition(
-        source,
-        mime,
-        kind=recipe.kind,
-        quality=recipe.quality,
-        max_side=recipe.max_side,
-        is_srgb=recipe.is_srgb,
-        is_stripped=recipe.is_stripped,
-    )[0]
-
-
 def _mark_of(receipt: Receipt) -> str:
     return receipt.mark or receipt.sha256
 
 
-def _left(receipt: Receipt, before: Receipt | None) -> Receipt:
-    reason = "another file has its name" if before is None else "it was changed since it was delivered"
+def _left(receipt: Receipt, before: Receipt | None, reason: str = "") -> Receipt:
+    """Return what is said of a file that stays as it is; `reason` empty: it is not ours."""
+    reason = reason or ("another file has its name" if before is None else "it was changed since it was delivered")
     kept, mark = ("", "") if before is None else (before.sha256, before.mark)
     return msgspec.structs.replace(receipt, happened=LEFT, reason=reason, sha256=kept, mark=mark)
 
@@ -218,10 +220,4 @@ def _withdraw(mirror: Mirror, receipt: Receipt) -> Receipt:
         return msgspec.structs.replace(receipt, happened=LEFT, reason=reason)
     if there is not None:
         mirror.withdraw(receipt.file)
-    return msgspec.structs.replace(receipt, happened="withdrawn", reason="")
-
-
-def _receipts(mirror: Mirror, place: Path | BucketUrl) -> dict[str, Receipt]:
-    """Return what we wrote there before, by file; what was withdrawn is not there any more."""
-    known = read_lines(f"{place}/{RECEIPT}", mirror.read(RECEIPT) or b"", Receipt, "deliveries")
-    return {each.file: each for each in known if each.sha256 and each.happened != "withdrawn"}
+    return msgspec.structs.replace(receipt, happened=WITHDRAWN, reason="")

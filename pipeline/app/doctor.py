@@ -19,9 +19,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -69,27 +70,18 @@ class Level(StrEnum):
     BAD = "bad"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Check:
     """One line. `exit`: what a bad one makes of the whole."""
 
-    name: str
     level: Level
+    name: str
     text: str
     advice: str = ""
-    exit: Exit = Exit.USAGE
+    exit: Exit = field(default=Exit.USAGE, kw_only=True)
 
 
-def _ok(name: str, text: str) -> Check:
-    return Check(name=name, level=Level.OK, text=text)
-
-
-def _warn(name: str, text: str, advice: str) -> Check:
-    return Check(name=name, level=Level.WARN, text=text, advice=advice)
-
-
-def _bad(name: str, text: str, advice: str = "", *, exit_code: Exit = Exit.USAGE) -> Check:
-    return Check(name=name, level=Level.BAD, text=text, advice=advice, exit=exit_code)
+_ok, _warn, _bad = partial(Check, Level.OK), partial(Check, Level.WARN), partial(Check, Level.BAD)
 
 
 def doctor(
@@ -200,13 +192,7 @@ def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
         for text in asyncio.run(inspect_cluster(setup, flags)):
             yield _ok("ray", text)
     except ImgpipeError as error:
-        yield from (_failed("ray", line) for line in str(error).splitlines())
-
-
-def _failed(name: str, text: str) -> Check:
-    """Return an error as a check: what is wrong, behind the semicolon what to do."""
-    what, _, instead = text.partition("; ")
-    return _bad(name, what, instead)
+        yield from (_bad("ray", *line.split("; ", 1)) for line in str(error).splitlines())  # what is wrong; what to do
 
 
 # -- key, address and models --------------------------------------------------------------------------------------
@@ -221,7 +207,7 @@ def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     except InputError as error:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
-        return _bad("key", str(error), "a rehearsal needs none: --simulate", exit_code=Exit.ACCOUNT)
+        return _bad("key", str(error), "a rehearsal needs none: --simulate", exit=Exit.ACCOUNT)
     if setup is not None and setup.is_play_money:
         return _ok("key", "none is needed")
     folder = Path.cwd() if setup is None else setup.manifest.path.parent
@@ -238,7 +224,7 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
         address = check_address(ProviderSettings() if setup is None else setup.provider)
         proxy = find_proxy(address, environ)
     except InputError as error:
-        return _bad("address", str(error), exit_code=Exit.ACCOUNT)
+        return _bad("address", str(error), exit=Exit.ACCOUNT)
     parts = urlsplit(address if proxy is None else proxy.url)
     tls = ssl.create_default_context() if parts.scheme == "https" else None
     host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
@@ -263,7 +249,7 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     else:
         took = f"{(time.monotonic() - started) * 1000:.0f} ms"
         return _ok("address", f"{where} answers{'' if tls is None else ' over TLS'} in {took}")
-    return _bad("address", f"{where}: {what}", advice, exit_code=Exit.ACCOUNT)
+    return _bad("address", f"{where}: {what}", advice, exit=Exit.ACCOUNT)
 
 
 def _models(setup: Setup) -> Iterator[Check]:
@@ -408,7 +394,7 @@ def _bucket(url: BucketUrl) -> Check:
             next(bucket.listing(), None)
         bucket.prove()
     except ImgpipeError as error:
-        return _failed("bucket", str(error))
+        return _bad("bucket", *str(error).split("; ", 1))
     return _ok("bucket", f"{url}: reachable; list, put and delete are allowed, and put-if-absent is honoured")
 
 

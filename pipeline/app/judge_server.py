@@ -23,6 +23,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -86,14 +87,14 @@ class JudgeServer:
         here = self._path
         app.add_routes(
             [
-                web.get("/", _text("enter.html", "text/html")),
-                web.get("/enter.js", _text("enter.js", "text/javascript")),
-                web.get("/icon.svg", _text("icon.svg", "image/svg+xml")),
+                web.get("/", _text(partial(asset, "enter.html"), "text/html")),
+                web.get("/enter.js", _text(partial(asset, "enter.js"), "text/javascript")),
+                web.get("/icon.svg", _text(partial(asset, "icon.svg"), "image/svg+xml")),
                 web.post("/session", self._enter),
                 web.get(here, self._index),
-                web.get(f"{here}page.css", _text("page.css", "text/css")),
-                web.get(f"{here}icon.svg", _text("icon.svg", "image/svg+xml")),
-                web.get(f"{here}page.js", self._script),
+                web.get(f"{here}page.css", _text(partial(asset, "page.css"), "text/css")),
+                web.get(f"{here}icon.svg", _text(partial(asset, "icon.svg"), "image/svg+xml")),
+                web.get(f"{here}page.js", _text(script, "text/javascript")),
                 web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", self._thumb),
                 web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task:.+}}", self._image),
                 web.get(f"{here}input/{{task:.+}}", self._input),
@@ -122,7 +123,7 @@ class JudgeServer:
         if is_write and request.headers.getall("Origin", []) != [f"http://{self.host}"]:
             raise web.HTTPForbidden(text="another origin asked\n")
         if (request.method, request.path) not in OPEN:
-            if not self._has_cookie(request):
+            if not _is_same(request.cookies.get(COOKIE), self._cookie):
                 raise web.HTTPForbidden(text="open the address that imgpipe judge has printed\n")
             if is_write and not _is_same(request.headers.get(WRITE_HEADER), self._secret):
                 raise web.HTTPForbidden(text="the header is missing\n")
@@ -131,9 +132,6 @@ class JudgeServer:
             return await handler(request)
         except (ImgpipeError, OSError) as error:  # a damaged ledger, a full disk: the page shows what is to be done
             raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
-
-    def _has_cookie(self, request: web.Request) -> bool:
-        return _is_same(request.cookies.get(COOKIE), self._cookie)
 
     async def _enter(self, request: web.Request) -> web.Response:
         """Swap the token for the cookie, once; answer with the path of the sheet."""
@@ -152,9 +150,6 @@ class JudgeServer:
             change, marks = self._session.marks.since(0)
             html = await asyncio.to_thread(self._session.page, marks, change)
         return web.Response(body=html.encode(errors="replace"), content_type="text/html", charset="utf-8")
-
-    async def _script(self, _: web.Request) -> web.Response:
-        return web.Response(text=script(), content_type="text/javascript")
 
     async def _thumb(self, request: web.Request) -> web.Response:
         return _picture(request, await asyncio.to_thread(self._session.thumb, request.match_info["name"]))
@@ -199,9 +194,9 @@ def _is_same(given: str | None, wanted: str) -> bool:
     return given is not None and hmac.compare_digest(given.encode(errors="replace"), wanted.encode())
 
 
-def _text(name: str, content_type: str) -> Handler:
+def _text(read: Callable[[], str], content_type: str) -> Handler:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(text=asset(name), content_type=content_type)
+        return web.Response(text=read(), content_type=content_type)
 
     return answer
 

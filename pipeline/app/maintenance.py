@@ -83,7 +83,7 @@ def rebuild(setup: Setup) -> Rebuilt:
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
     manifest = setup.manifest
-    whole: Rebuilt | None = None
+    whole = Rebuilt()
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
         nullcontext() if url is None else as_input_error(url),
@@ -95,8 +95,7 @@ def rebuild(setup: Setup) -> Rebuilt:
                     spool.add(Due(task=task, reason=""))
                 tasks = (due.task for due in spool)
                 rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
-            whole = rebuilt if whole is None else _joined(whole, rebuilt)
-    assert whole is not None  # a manifest has a job
+            whole = rebuilt if number == 0 else _joined(whole, rebuilt)
     return whole
 
 
@@ -209,11 +208,9 @@ async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list
         with reading(setup) as reader:
             unknowns = reader.unknowns()
         meant = [each for name in names for each in _meant(setup, name, unknowns)] if names else unknowns
-        found = list({each.attempt: each for each in meant}.values())
-        await store.maintain(
-            partial(Maintenance.settle, attempts=[each.attempt for each in found], is_billed=is_billed)
-        )
-    return found
+        found = {each.attempt: each for each in meant}
+        await store.maintain(partial(Maintenance.settle, attempts=list(found), is_billed=is_billed))
+    return list(found.values())
 
 
 def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown]:
@@ -274,9 +271,9 @@ def _superseded(setup: Setup) -> Iterator[Prunable]:
     manifest = setup.manifest
     with reading(setup) as reader:
         for each in superseded_images(manifest.output_dir, manifest.state_dir, ledger_id=reader.ledger_id):
-            if reader.is_made_elsewhere(each.attempt):
-                continue
-            yield Prunable(kind=PrunableKind.SUPERSEDED, location=each.location, size_bytes=each.size_bytes, at=each.at)
+            if not reader.is_made_elsewhere(each.attempt):
+                size_bytes, kind = each.size_bytes, PrunableKind.SUPERSEDED
+                yield Prunable(kind=kind, location=each.location, size_bytes=size_bytes, at=each.at)
 
 
 def _rejected(setup: Setup) -> Iterator[Prunable]:

@@ -39,9 +39,9 @@ def bill(setup: Setup) -> PlanBill:
         left = wallet_of(setup, reader).left_microusd
         forecast = _forecast(setup, reader, plan.due)
         return PlanBill(
-            lines=[*_lines(plan), *_orphaned(setup, planned)],
+            lines=list(_lines(setup, planned)),
             min_microusd=plan.least_microusd,
-            max_microusd=_most(plan, left),
+            max_microusd=min((each for each in (plan.most_microusd, left) if each is not None), default=None),
             repeats_microusd=at_most(setup, plan, left),
             alike=plan.alike.tasks,
             alike_microusd=plan.alike.known_price,
@@ -61,18 +61,10 @@ def bill(setup: Setup) -> PlanBill:
         )
 
 
-def _most(plan: Plan, left: int | None) -> int | None:
-    """Return what is reserved for the due tasks, each asked once, within the budgets; None: not known."""
-    return left if plan.most_microusd is None else min(plan.most_microusd, plan.most_microusd if left is None else left)
-
-
-def _lines(plan: Plan) -> Iterator[PlanLine]:
-    for key, group in plan.groups.items():
+def _lines(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
+    for key, group in planned.plan.groups.items():
         price = group.known_price if key.is_due else 0
         yield PlanLine(job=key.job, reason=key.why, tasks=group.tasks, is_due=key.is_due, price_microusd=price)
-
-
-def _orphaned(setup: Setup, planned: Planned) -> Iterator[PlanLine]:
     if setup.flags.selection.is_everything:
         for job, number in planned.orphans.items():
             yield PlanLine(job=job, reason="orphaned", tasks=number, is_due=False)

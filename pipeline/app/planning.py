@@ -109,8 +109,8 @@ def _alike(plan: Plan, is_play_money: bool) -> Iterator[str]:
         yield f"{what}: one purchase would serve, and each is paid for, {paid}; remove them, or use `variants`"
 
 
-def _waiting(number: int) -> Iterator[str]:
-    if number:
+def _waiting(ended: Iterable[Expansion]) -> Iterator[str]:
+    if number := sum(len(expansion.waiting) for expansion in ended):
         verb = "is" if number == 1 else "are"
         yield f"{count(number, 'input file')} {verb} younger than min_age, left for a later run"
 
@@ -223,11 +223,14 @@ def selected_rows(setup: Setup, reader: LedgerReader, *, files: FileView | None 
     return setup.flags.selection.apply(plan_rows(setup, reader, files=files))
 
 
-def done_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
-    """Stream the selected tasks that have an image, and how its file compares with the record."""
+def recorded_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
+    """Stream the selected tasks that have an image, and how its file compares with the record.
+
+    A task that is not done may have one too: that of an earlier prompt.
+    """
     files = file_view(setup.manifest.output_dir, reader)
     for row in selected_rows(setup, reader, files=files):
-        if row.known is not None and row.known.artifact is not None and row.known.state is TaskState.DONE:
+        if row.known is not None and row.known.artifact is not None:
             yield row, row.known.artifact, files.compare(row.known.artifact)
 
 
@@ -274,8 +277,7 @@ def make_plan(
     if jobs is None:
         planned.orphans = orphans.counted()
         planned.notes += [] if plan.total else _unmatched(setup, [task_id for task_id, _ in orphans.asked])
-    waiting = sum(len(expansion.waiting) for expansion in ended)
-    planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(waiting), *said]
+    planned.notes += [*_alike(plan, setup.is_play_money), *_waiting(ended), *said]
     return planned
 
 

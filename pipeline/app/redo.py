@@ -17,7 +17,7 @@ from pathlib import Path
 
 from pipeline.app.context import Setup
 from pipeline.app.planning import no_task, reading, selected_rows
-from pipeline.errors import InputError, Problem
+from pipeline.errors import InputError
 from pipeline.manifest.loader import Manifest
 from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
 from pipeline.plan.selection import Selection
@@ -68,7 +68,7 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
     if not found:
         key = "p" if kind == "picked" else "r"
         instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
-        raise InputError(Problem(file=str(named or manifest.path), what=f"no image is {kind}", instead=instead))
+        raise InputError(f"no image is {kind}", instead=instead, file=named or manifest.path)
     return found
 
 
@@ -100,7 +100,7 @@ def redo_flagged(setup: Setup) -> tuple[Setup, list[str]]:
         wanted = sorted(known.id for known in reader.all_known() if known.flags and known.state is TaskState.DONE)
         notes = [note for task_id in wanted for note in _seeded(reader, task_id)]
     if not wanted:
-        raise InputError(Problem(file=str(setup.manifest.path), what="no image is flagged", instead="nothing to redo"))
+        raise InputError("no image is flagged", instead="nothing to redo", file=setup.manifest.path)
     return _selected(setup, dict.fromkeys(wanted, "")), notes
 
 

@@ -81,7 +81,7 @@ def _status(setup: Setup, reader: LedgerReader, going: RunSnapshot | None) -> St
         not_before=moment(max(hold.not_before for hold in held)) if held else None,
         holds=[*map(consent.describe_hold, held), *consent.void_holds(reader, now=now)],
         is_play_money=setup.is_play_money,
-        doubt=next(iter(doubts(setup, reader)), None),
+        doubt="; ".join(doubts(setup, reader)) or None,
         budget_left_microusd=wallet.left_microusd,
         exceeded=wallet.exceeded,
     )

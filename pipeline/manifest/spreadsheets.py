@@ -14,13 +14,17 @@ import io
 import itertools
 import re
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.manifest.location import open_regular
 from pipeline.manifest.problems import BadValue
 from pipeline.text import did_you_mean, is_plain
+
+if TYPE_CHECKING:
+    from python_calamine import CalamineWorkbook
 
 DELIMITERS = (",", ";", "\t")
 # What programs save tables in; the first is meant to be.
@@ -191,8 +195,13 @@ def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
 MAX_UNPACKED_BYTES = 512 * 2**20
 
 
-def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]:
-    """Yield (row number, cells) of a sheet, None: the first one. Raises BadValue, OSError."""
+def sheet_rows(
+    path: Path, sheet: str | None, chosen: Callable[[str, list[str]], None]
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (row number, cells) of a sheet, None: the first that a person sees. Raises BadValue, OSError.
+
+    `chosen` gets its name and those of the other sheets, before the first row.
+    """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError:
@@ -201,7 +210,8 @@ def sheet_rows(path: Path, sheet: str | None) -> Iterator[tuple[int, list[str]]]
     _check_size(path)
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
-            name = _chosen(sheet, book.sheet_names)
+            name = _chosen(sheet, book)
+            chosen(name, [other for other in book.sheet_names if other != name])
             found = book.get_sheet_by_name(name)
             valueless, left = _valueless(path, name), found.start[1] if found.start else 0
             for number, values in enumerate(found.iter_rows(), 1):
@@ -270,12 +280,17 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:
 
 
 def text_of_cell(value: object) -> str:
-    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight."""
+    """Return a cell as a person reads it: 12 for 12.0, TRUE, 2026-11-22; a date has no time of midnight.
+
+    Spreadsheets show 15 digits of a number and store 17: 19.99 is 19.990000000000002 in the file.
+    """
     match value:
         case bool():
             return "TRUE" if value else "FALSE"
         case float() if value.is_integer():
             return str(int(value))
+        case float():
+            return f"{value:.15g}"
         case datetime.datetime() if value.time() == datetime.time():
             return value.date().isoformat()
         case datetime.datetime():
@@ -284,11 +299,15 @@ def text_of_cell(value: object) -> str:
             return str(value)
 
 
-def _chosen(sheet: str | None, names: list[str]) -> str:
+def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum  # an extra
+
+    names = book.sheet_names
     if not names:
         raise BadValue("the workbook has no sheet", "write a header row and rows")
-    if sheet is None:
-        return names[0]
+    if sheet is None:  # add-ins keep hidden sheets of their own in front, and a chart may have a sheet to itself
+        table = (SheetVisibleEnum.Visible, SheetTypeEnum.WorkSheet)
+        return next((each.name for each in book.sheets_metadata if (each.visible, each.typ) == table), names[0])
     if sheet in names:
         return sheet
     known = [name for name in names if is_plain(name)]

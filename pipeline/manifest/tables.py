@@ -107,6 +107,7 @@ class Table:
         self._needs_key = needs_key
         key = (self._key,) if needs_key or each.key is not None else ()
         self.columns = (*self.where.columns, *key)  # that it must have
+        self.sheets = ""  # of a workbook: which is read, and what others there are
 
     def rows(self, note: Callable[[str], None]) -> Iterator[SourceRow | Problem]:
         """Yield the rows that are wanted, and a Problem for each that cannot be read; `note` gets what was guessed."""
@@ -138,9 +139,11 @@ def _check_columns(table: Table, header: Collection[str], line: int | None) -> N
         if name in header:
             continue
         instead = did_you_mean(name, filter(is_plain, header), f"its columns: {plain_names(header)}")
+        if len(header) == 1 and table.each.kind == "csv":
+            instead += "; columns are separated by , ; or tab, others are written as `delimiter:`"
         if name == DEFAULT_KEY:
             instead = f"say which column names the row: `key: ...`; {instead}"
-        raise BadValue(f"there is no column {name!r}", instead, line)
+        raise BadValue(f"there is no column {name!r}{table.sheets}", instead, line)
 
 
 def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:
@@ -175,14 +178,16 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
         if len(cells) < width or any(map(str.strip, cells[len(header) :])):
             what = f"has {len(cells)} cells, the header has {len(header)}"
             what += f" (its quoted cells reach to line {last})" if last > line else ""
-            instead = "put cells with commas in quotes"
+            instead = "put cells with commas or line breaks in quotes, with no space before them"
+            if len(cells) < width:
+                instead += "; write the commas of empty cells too"
             yield line, Problem(file=str(table.path), line=line, what=what, instead=instead)
             continue
         yield line, {name: cells[index] for index, name in names}
 
 
 def _header(table: Table, cells: list[str], line: int) -> list[str]:
-    header = [cell.strip() for cell in cells]
+    header = [cell.strip("\ufeff\u200b").strip() for cell in cells]  # a second byte-order mark is seen by nobody
     if not header:
         raise BadValue("the table is empty", "write a header row", 1)
     twice = next((name for number, name in enumerate(header) if name and header.index(name) < number), None)
@@ -194,7 +199,12 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 
 
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
-    return _records(table, ((line, line, cells) for line, cells in sheet_rows(table.path, table.each.sheet)))
+    def chosen(name: str, others: list[str]) -> None:
+        if others:
+            table.sheets = f" in the sheet {plain_names([name])} (others: {plain_names(others)})"
+
+    rows = sheet_rows(table.path, table.each.sheet, chosen)
+    return _records(table, ((line, line, cells) for line, cells in rows))
 
 
 def _number(text: str) -> Decimal | float:

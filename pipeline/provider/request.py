@@ -21,7 +21,7 @@ from pipeline.errors import InputError
 from pipeline.imaging.convert import OutOfMemoryError, convert
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import MAX_PIXELS, BrokenImageError, measure, sniff
-from pipeline.imaging.metadata import strip
+from pipeline.imaging.metadata import orientation_of, strip
 from pipeline.model import InputImage, Task, Tier, is_object
 from pipeline.provider.catalogue import Catalogue
 
@@ -209,6 +209,8 @@ def read_as_planned(image: InputImage, locations: Locations) -> bytes:
 def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
     """Return the image as it can be sent without decoding it; None when it has to be converted.
 
+    A photograph that lies on its side is converted too: models see the pixels, and not what its EXIF says of them.
+
     Raises: UnfitError for what is no image; LocalTroubleError for a kind whose extra is not installed.
     """
     mime = sniff(data)[0]
@@ -222,7 +224,7 @@ def as_it_is(data: bytes, keep_metadata: bool) -> Ready | None:
         if mime == "image/jpeg":  # some cameras write what our walk does not know: a decoder has the last word
             return None
         raise UnfitError(f"cannot be sent: {error}") from error
-    if not found.is_plain or found.width * found.height > MAX_PIXELS:
+    if not found.is_plain or found.width * found.height > MAX_PIXELS or orientation_of(data, mime) != 1:
         return None
     return Ready(mime, data if keep_metadata else strip(data, mime))
 

@@ -5,6 +5,7 @@ client. Nothing is ever sent twice: aiohttp repeats idempotent methods only (`ID
 """
 
 import io
+import re
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +24,9 @@ from pipeline.provider.redact import Redactor
 from pipeline.provider.response_timeout import ResponseTimeout
 
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
+_FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
 _EVIDENCE_BYTES = 2048  # of a body that was cut
+_HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +53,7 @@ class _Progress:
     headers: tuple[tuple[str, str], ...] = ()
     chunks: list[bytes | bytearray] = field(default_factory=list)
     size_bytes: int = 0
+    has_begun: bool = False  # something of the body came that is more than a heartbeat
     is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
 
     def took(self, chunk: bytes) -> None:
@@ -111,6 +115,7 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             read_bufsize=_READ_AHEAD_BYTES,
+            max_field_size=_FIELD_BYTES,
             trace_configs=[trace],
         )
         return self
@@ -165,7 +170,6 @@ class Transport:
             progress.let_go()
             progress.status = response.status
             progress.headers = tuple((name.lower(), value) for name, value in response.headers.items())
-            deadline.body(lambda: response.content.total_bytes)
             await self._collect(response, share, deadline, progress)
         share.shrink(CONNECTION_BYTES)  # it carries somebody else's request now
 
@@ -174,12 +178,18 @@ class Transport:
     ) -> None:
         """Read the body. Where its length is known, room is taken for all of it before any of it is: what a connection
         has read when it must wait for room is not counted, and was 1 MB each.
+
+        It may not be quiet once it has begun: blank heartbeats, and a head sent early, only say that the image is being
+        made (QuantumNous/new-api#4506, agent37-platform/gateway#6).
         """
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
         await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
+            if not progress.has_begun and not _HEARTBEATS.fullmatch(chunk):
+                progress.has_begun = True
+                deadline.body(lambda: response.content.total_bytes)
             progress.took(chunk)
             if progress.size_bytes > self._max_body_bytes:
                 raise TooLargeError

@@ -7,6 +7,7 @@ import PIL.Image
 import pytest
 
 from pipeline.app.deliver import RECEIPT
+from pipeline.imaging.metadata import extract
 from pipeline.store.marks import Marks
 from pipeline.store.mirror import FolderMirror
 from tests.cli.conftest import Imgpipe
@@ -154,3 +155,45 @@ def test_two_images_with_one_name_leave_the_second(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra="deliver: {shop: {to: shop, from: done, name: one}}")
     ended = imgpipe("export", path)
     assert (ended.exit, "has the same name" in ended.err) == (3, True)
+
+
+def edit(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"x")
+
+
+@pytest.mark.parametrize(
+    ("change", "accepted"), [(Path.unlink, "withdrawn"), (edit, "replaced")], ids=["gone", "edited"]
+)
+def test_what_was_delivered_of_an_image_that_is_gone_or_edited_stays(imgpipe: Imgpipe, change, accepted) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
+    imgpipe("export", path)
+    (image,) = (imgpipe.out / "studio").glob("m.*")
+    change(image)
+    for _ in range(2):
+        ended = imgpipe("export", path)
+        assert (ended.exit, happened(imgpipe)) == (3, {"sku_j.jpg": "unchanged", "sku_m.jpg": "left"})
+        assert f"left: sku_m.jpg: studio/{image.name} is " in ended.err
+    imgpipe("run", path, "--accept", "edited,absent")
+    imgpipe("export", path)
+    assert happened(imgpipe)["sku_m.jpg"] == accepted
+
+
+def test_what_was_delivered_stays_when_another_prompt_brings_no_image(imgpipe: Imgpipe) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
+    imgpipe("export", path)
+    path.write_text(path.read_text().replace("m: mug", "m: 'mug [[refuse]]'"))
+    assert imgpipe("run", path, "-q").exit == 3
+    ended = imgpipe("export", path)
+    assert (ended.exit, happened(imgpipe)) == (3, {"sku_j.jpg": "unchanged", "sku_m.jpg": "left"})
+    assert "its task is refused" in ended.err
+
+
+def test_a_conversion_still_says_that_a_model_made_the_image(imgpipe: Imgpipe) -> None:
+    jobs = JOBS.replace("checks:", "metadata: embed, checks:")
+    path = imgpipe.made(jobs, extra=SHOP.replace("shop,", "shop, from: done,").replace("strip", "keep"))
+    imgpipe("export", path)
+    data = (imgpipe.folder / "shop" / "sku_m.jpg").read_bytes()
+    assert b"digitalsourcetype/trainedAlgorithmicMedia" in data
+    record = extract(data)
+    assert record is not None
+    assert record["task"] == "studio/m"

@@ -97,9 +97,10 @@ CSV_MISTAKES = [
         "too-many-cells",
         "id,title\n1,a\n2,b, with a comma\n",
         3,
-        "has 3 cells, the header has 2; put cells with commas in quotes",
+        "has 3 cells, the header has 2; put cells with commas or line breaks in quotes",
     ),
-    ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "has 1 cells, the header has 2"),
+    ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "before them; write the commas of empty cells too"),
+    ("pipes", "id|title\n1|a\n", 1, "columns are separated by , ; or tab, others are written as `delimiter:`"),
     ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'unclosed quote: a cell begins with " here'),
     (
         "open-quote-behind-a-cell-of-two-lines",
@@ -216,6 +217,8 @@ DIALECTS = [
     ("cp1252", "id;title\nA1;rote Tasse\nA2;zwei Gläser\n".encode("cp1252")),
     ("padding", "id,title,,\n,,,\nA1,rote Tasse,,\n ,,,\nA2,zwei Gläser,,\n,,,\n,,,\n".encode()),
     ("padding-of-rows-only", "id,title\nA1,rote Tasse,,\n,\nA2,zwei Gläser\n,,,,\n".encode()),
+    ("marks-twice", "\ufeff\ufeffid,title\nA1,rote Tasse\nA2,zwei Gläser\n".encode()),
+    ("zero-width-space", "\u200bid,title\nA1,rote Tasse\nA2,zwei Gläser\n".encode()),
     ("empty-rows-above", "\n,,\nid,title,\nA1,rote Tasse,\nA2,zwei Gläser,\n".encode()),
     ("quoted-delimiters", 'id,title\n"A1","rote Tasse"\n"A2","zwei Gläser"\n"A3","a;b;c;d"\n'.encode()),
 ]
@@ -364,6 +367,27 @@ def test_broken_or_huge_workbook_is_told(desk, monkeypatch):
     monkeypatch.setattr("pipeline.manifest.spreadsheets.MAX_UNPACKED_BYTES", 100)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))
     assert "export the sheet as CSV" in str(problem)
+
+
+def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
+    """15 of the 17 that are stored."""
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    rows = [text_cells("id", "title"), *(f"{text_cells(key)}<c><v>{stored}</v></c>" for key, stored in STORED)]
+    workbook(desk.folder / "p.xlsx", One=sheet(*rows))
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p 19.99", "p 0.3", "p 123456789012"]
+
+
+STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
+
+
+def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    path = desk.folder / "p.xlsx"
+    old, new = (sheet(text_cells("id", "title"), text_cells("a", title)) for title in ("old", "new"))
+    workbook(path, **{'Backup" state="veryHidden': old, "Now": new, "Later": sheet(text_cells("x"))})
+    assert [task.prompt for task in desk.tasks(job("xlsx: p.xlsx"))] == ["p new"]
+    (problem,) = desk.problems(job("xlsx: p.xlsx, sheet: Later"))
+    assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
 
 
 def test_workbook_without_the_extra_names_it(desk, monkeypatch):

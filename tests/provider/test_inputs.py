@@ -209,6 +209,26 @@ def test_i05_sixteen_bits_keep_their_upper_half(convert):
     assert [made.getpixel((x, 0)) for x in range(4)] == [0, 64, 128, 255]
 
 
+def test_i05_pixels_that_are_fractions_are_not_black(convert):
+    """Editors write floating point from 0 to 1, and masks are 0 and 1."""
+    buffer = io.BytesIO()
+    fractions = Image.new("F", (3, 1))
+    for x, value in enumerate((0.0, 0.5, 1.0)):
+        fractions.putpixel((x, 0), value)
+    fractions.save(buffer, "TIFF")
+    made = opened_bytes(convert(buffer.getvalue())[1])
+    assert [made.getpixel((x, 0)) for x in range(3)] == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("mode", "space", "is_kept"), [("L", b"GRAY", True), ("LA", b"GRAY", False), ("P", b"RGB ", True)]
+)
+def test_i05_a_colour_profile_is_kept_if_it_is_one_of_the_pixels_made(convert, pictures, mode, space, is_kept):
+    profile = b"\0" * 16 + space + b"\0" * 108
+    made = opened_bytes(convert(pictures.saved("TIFF", mode, icc_profile=profile))[1])
+    assert ("icc_profile" in made.info) is is_kept
+
+
 @pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("JPEG", "CMYK")])
 @pytest.mark.parametrize("value", range(1, 9))
 def test_i05_orientation_is_applied_when_converted(convert, pictures, kind, mode, value):
@@ -217,6 +237,17 @@ def test_i05_orientation_is_applied_when_converted(convert, pictures, kind, mode
     made = opened_bytes(convert(pictures.saved(kind, mode, (24, 16), exif=tags))[1])
     assert made.size == ((24, 16) if value <= 4 else (16, 24))
     assert made.getexif().get(0x0112, 1) == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("keep", [False, True])
+async def test_i05_a_photograph_on_its_side_is_sent_upright(inputs, planned, pictures, kind, keep):
+    """Models see the pixels, and not what EXIF says of them."""
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    [ready] = await load(inputs, planned(pictures.saved(kind, "RGB", (24, 16), exif=tags)), keep_metadata=keep)
+    assert opened(ready).size == (16, 24)
+    assert opened(ready).getexif().get(0x0112, 1) == 1
 
 
 @pytest.mark.parametrize(("keep", "is_there"), [(False, False), (True, True)])

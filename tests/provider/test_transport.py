@@ -11,6 +11,7 @@ import ssl
 import struct
 import tracemalloc
 import warnings
+from pathlib import Path
 
 import pytest
 import trustme
@@ -164,6 +165,37 @@ async def test_a_trickle_is_silence(liar, make_client, task, row):
     assert "less than 1024 bytes within 0.3 s" in result.reason
 
 
+@pytest.mark.parametrize(
+    "beat",
+    [
+        pytest.param(b"", id="a-head-sent-early"),
+        pytest.param(b"\n", id="blank-lines"),
+        pytest.param(b" ", id="spaces"),
+        pytest.param(b": keep-alive\n\n", id="comments-of-events"),
+    ],
+)
+async def test_heartbeats_before_an_answer_are_no_trickle(liar, make_client, task, beat):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(OK + b"\r\n")
+        for _ in range(6):
+            writer.write(beat)
+            await asyncio.sleep(0.1)  # 0.6 s in all: two windows of 0.3 s
+        writer.write(b'data: {"candidates": []}\n\n')
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert result.body == beat * 6 + b'data: {"candidates": []}\n\n'
+
+
+async def test_h37_a_body_that_stops_after_its_heartbeats_is_silence(liar, make_client, task):
+    liar.then_hangs(OK, b"\r\n", b": keep-alive\n\n", b'data: {"cand')
+    result = await asked(make_client, liar, task, timeout_s=60)
+    assert seen(result) == (Fault.SILENCE, Billed.MAYBE)
+    assert "less than 1024 bytes within 0.3 s" in result.reason
+
+
 @pytest.mark.parametrize("row", ["H38"])
 async def test_a_slow_but_steady_body_succeeds(liar, make_client, task, row):
     async def act(liar, reader, writer):
@@ -274,6 +306,20 @@ async def test_ten_informational_answers_each_are_no_flood(liar, make_client, ta
     assert liar.connections == 1
 
 
+async def test_informational_heartbeats_are_no_flood(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        for _ in range(2):
+            writer.write(b"HTTP/1.1 102 Processing\r\n\r\n" * 8)
+            await asyncio.sleep(1.05)
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert result.body == b"{}"
+
+
 async def test_a_cut_refusal_is_still_a_refusal(liar, make_client, task):
     liar.says(b"HTTP/1.1 401 No\r\nContent-Length: 500\r\n\r\n", b'{"error":')
     async with make_client(liar.url) as client:
@@ -299,6 +345,28 @@ async def test_a_redirect_to_the_same_host_is_not_followed_either(liar, make_cli
         result = client.read(await client.send(task), task)
     assert seen(result) == (Fault.ADDRESS, Billed.NO)
     assert liar.connections == 1
+
+
+def keepalive_timer_s(port):
+    """Return when the connection from a local port is probed next, by the kernel's table; None where it is not."""
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    timers = [row[5].split(":") for row in rows if int(row[1].split(":")[1], 16) == port]
+    return next((int(when, 16) / 100 for kind, when in timers if kind == "02"), None)
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux shows the timers of its connections")
+async def test_a_connection_is_probed_while_an_answer_is_awaited(liar, make_client, task):
+    seen_s = []
+
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        seen_s.append(keepalive_timer_s(writer.get_extra_info("peername")[1]))
+        writer.write(liar.http(200, b"{}"))
+
+    liar.act = act
+    assert isinstance(await asked(make_client, liar, task), Reply)
+    assert seen_s[0] is not None
+    assert seen_s[0] <= 30
 
 
 # -- bodies that are whole by the wire and still not right
@@ -333,6 +401,7 @@ async def test_a_short_body_is_found_by_its_json(liar, make_client, task, pieces
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n", id="H43-http-1.0"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n", id="H43-text-plain"),
         pytest.param(b"HTTP/1.1 200 OK\r\ncontent-type: application/json; charset=latin-1\r\n\r\n", id="H43-latin-1"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nSet-Cookie: a=" + b"x" * 20_000 + b"\r\n\r\n", id="a-cookie-of-20-KB"),
         pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" * 5 + b"HTTP/1.1 200 OK\r\n\r\n", id="H21-five-times-100"),
     ],
 )
