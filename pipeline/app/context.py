@@ -141,7 +141,7 @@ class Setup:
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Iterable[str]) -> list[str]:
-        """Say which models are retired or soon will be; for real money also which key is used, and what others can reach."""
+        """Say which models are retired or soon will be; for real money also which key is used, and who can reach it."""
         manifest, exposures = self.manifest, list[str | None]()
         if not self.is_play_money:
             folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
