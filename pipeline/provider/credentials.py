@@ -79,7 +79,7 @@ def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
     return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
 
 
-def _names(settings: ProviderSettings) -> tuple[str, ...]:
+def _names(settings: ProviderSettings) -> Sequence[str]:
     return (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
 
 
