@@ -106,9 +106,6 @@ class Catalogue:
         self._own = own_prices
         self._models = _tables().models
 
-    def __repr__(self) -> str:
-        return f"<Catalogue {len(self._models)} models, {len(self._own)} own prices>"
-
     def price(self, model: str, size: str | None) -> int | None:
         """Return the list price of one image in micro-USD; None when nobody knows it."""
         family = self.family(model)

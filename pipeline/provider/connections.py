@@ -217,9 +217,6 @@ class BodyReader(asyncio.BufferedProtocol):
         self._number = theirs.limit.body()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def __repr__(self) -> str:
-        return f"<BodyReader {self.arrived_bytes} of {self.size_bytes} bytes>"
-
     @property
     def is_whole(self) -> bool:
         return self.arrived_bytes == self.size_bytes

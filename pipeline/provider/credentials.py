@@ -120,7 +120,10 @@ def check_address(settings: ProviderSettings) -> str:
     The text never repeats the address, which may hold a secret.
     """
     given = (settings.base_url or OWN_ADDRESS[settings.kind]).strip("\ufeff \t\r\n")
-    parts = _split(given)
+    parts = _parts(given)
+    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
+        raise InputError("provider.base_url is not an address", instead="write for example https://api.cometapi.com")
     if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
         instead = "write only scheme, host and path: the key comes from the environment"
         raise InputError("provider.base_url holds a user, password, query or fragment", instead=instead)
@@ -173,14 +176,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower().rstrip(".") == "localhost"
-
-
-def _split(given: str) -> SplitResult:
-    parts = _parts(given)
-    is_usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    if not is_usable or any(char.isspace() or not char.isprintable() for char in given):
-        raise InputError("provider.base_url is not an address", instead="write for example https://api.cometapi.com")
-    return parts
 
 
 def _parts(given: str) -> SplitResult:
