@@ -131,12 +131,13 @@ def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Art
     What was delivered of an image that is lost or was edited stays where it is: nobody has withdrawn it.
     """
     marks = marks_of(setup.manifest)
-    chosen = replace(setup, flags=replace(setup.flags, selection=Selection(select=recipe.select, marks=marks)))
+    selection = Selection(select=recipe.keys.select or (), marks=marks)
+    chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
         for row, artifact, found in recorded_images(chosen, reader):
             mark = marks.get(row.task.id)
             is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if row.verdict.edit is not Edit.ABSENT and (is_picked or not recipe.is_picked):
+            if row.verdict.edit is not Edit.ABSENT and (is_picked or recipe.keys.source == "done"):
                 yield row, artifact, _why_not(row, artifact, found)
 
 
@@ -166,7 +167,7 @@ def _place(target: _Target, row: PlanRow, artifact: Artifact, file: str) -> Rece
         return _left(receipt, before)
     source = source if source is not None else read_whole(Locations(), location)
     try:
-        data, mime = _rendered(recipe, source)
+        data, mime = rendition(source, **recipe.rendition)
     except NotAnImageError as error:
         return _left(receipt, before, f"it cannot be converted: {error}")
     written = _write(mirror, file, data, mime, there=there, is_ours=is_ours)
@@ -198,18 +199,6 @@ def _write(
     except FileExistsError:
         return None
     return (ADDED if there is None else REPLACED), mark
-
-
-def _rendered(recipe: DeliveryRecipe, source: bytes) -> tuple[bytes, str]:
-    """Return an image as the recipe says, and its media type. Raises NotAnImageError."""
-    return rendition(
-        source,
-        kind=recipe.kind,
-        quality=recipe.quality,
-        max_side=recipe.max_side,
-        is_srgb=recipe.is_srgb,
-        is_stripped=recipe.is_stripped,
-    )
 
 
 def _mark_of(receipt: Receipt) -> str:

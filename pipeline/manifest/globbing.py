@@ -75,8 +75,8 @@ def compile_globs(
     folder: str,
     *,
     is_folder: Callable[[str], bool],
-    ignore: tuple[str, ...] = (),
-    hidden: bool = False,
+    ignore: tuple[str, ...],
+    hidden: bool,
 ) -> Glob:
     """Return one Glob for all patterns, relative to `folder`. BadValue when one is malformed.
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import InputError, Problem
 from pipeline.manifest.location import Place, is_address, kind_of, split_bucket
@@ -208,26 +208,26 @@ class DeliveryRecipe:
     """One delivery."""
 
     name: str
+    keys: DeliverKeys
     place: Place  # a folder is absolute; a rehearsal has a folder of its own
-    is_picked: bool  # else every done image
-    select: tuple[str, ...]
     template: Template | None  # of the file's name, without suffix; None: as below the output directory
-    kind: str | None  # jpeg, png, webp; None: as it is
-    quality: int
-    max_side: int | None
-    is_srgb: bool
-    is_stripped: bool
 
     @property
     def suffix(self) -> str | None:
         """Of every file; None: that of its image."""
-        return None if self.kind is None else SUFFIXES[self.kind]
+        return None if self.keys.format is None else SUFFIXES[self.keys.format]
+
+    @property
+    def rendition(self) -> dict[str, Any]:
+        """How its files are made, in the words of `imaging.convert.rendition`."""
+        keys, is_srgb, is_stripped = self.keys, self.keys.profile == "srgb", self.keys.metadata == "strip"
+        form = {"kind": keys.format, "quality": keys.quality, "max_side": keys.max_side}
+        return {**form, "is_srgb": is_srgb, "is_stripped": is_stripped}
 
     @property
     def digest(self) -> str:
         """What tells apart recipes that make other bytes."""
-        asked = (self.kind, self.quality, self.max_side, self.is_srgb, self.is_stripped)
-        return hashlib.sha256(repr(asked).encode()).hexdigest()[:16]
+        return hashlib.sha256(repr(tuple(self.rendition.values())).encode()).hexdigest()[:16]
 
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""
@@ -263,22 +263,10 @@ def recipes_of(
         except BadValue as bad:
             problems.add_bad(bad)
         place = _delivery_place(folder, name, each.to, is_simulated)
-        recipes[name] = DeliveryRecipe(
-            name=name,
-            place=place,
-            is_picked=each.source == "picked",
-            select=() if each.select is None else tuple(each.select),
-            template=template,
-            kind=each.format,
-            quality=each.quality,
-            max_side=each.max_side,
-            is_srgb=each.profile == "srgb",
-            is_stripped=each.metadata == "strip",
-        )
+        recipes[name] = DeliveryRecipe(name=name, keys=each, place=place, template=template)
         if place in owners:
-            problems.add(
-                ("deliver", name, "to"), f"deliver.{name}.to is {owners[place]}", "name a directory of its own"
-            )
+            what = f"deliver.{name}.to is {owners[place]}"
+            problems.add(("deliver", name, "to"), what, "name a directory of its own")
         owners.setdefault(place, f"that of {name}")
     return recipes
 

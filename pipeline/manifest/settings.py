@@ -17,16 +17,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, Sandbox
 from pipeline.manifest.templates import compile_template
 from pipeline.manifest.yaml import is_null
-from pipeline.settings import (
-    DEFAULT_MODEL,
-    FLEX_TIMEOUT_S,
-    Budget,
-    Kind,
-    Limits,
-    ProviderSettings,
-    Retry,
-    StopOn,
-)
+from pipeline.settings import DEFAULT_MODEL, FLEX_TIMEOUT_S, Budget, Kind, Limits, ProviderSettings, Retry, StopOn
 from pipeline.text import MAX_USD
 
 # Defaults are declared once, in `pipeline.settings`.

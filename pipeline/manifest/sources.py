@@ -37,7 +37,6 @@ from pipeline.manifest.sandbox import Names
 from pipeline.manifest.schema import Each
 from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, InputImage, is_object
-from pipeline.text import did_you_mean
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
 _LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
@@ -139,9 +138,9 @@ class InputFiles:
         try:
             is_image = not image.sha256 or self._is_image(image.path)
         except OSError as error:
-            raise BadValue(f"input image {_shown(rendered)} cannot be read: {reason(error)}", "fix it") from None
+            raise _bad(rendered, f"cannot be read: {reason(error)}", "fix it") from None
         if not is_image:
-            raise BadValue(f"input image {_shown(rendered)} is no image", "name an image file")
+            raise _bad(rendered, "is no image", "name an image file")
 
     def _begins_as_image(self, location: str) -> bool:
         if is_object(location):
@@ -157,16 +156,14 @@ class InputFiles:
         if is_object(rendered):
             return self._look_at_object(rendered)
         if "://" in rendered:
-            what = f"input image {_shown(rendered)} is an address, not a file"
-            raise BadValue(what, "download it first; of buckets s3://, gs:// and az:// are read")
+            instead = "download it first; of buckets s3://, gs:// and az:// are read"
+            raise _bad(rendered, "is an address, not a file", instead)
         if rendered.startswith("~") or "\0" in rendered:
-            raise BadValue(
-                f"input image {_shown(rendered)} cannot be opened", "write its path, relative to the manifest"
-            )
+            raise _bad(rendered, "cannot be opened", "write its path, relative to the manifest")
         path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
         refused = secret_reason(path, real_folder=self._real_folder)
         if refused is not None:
-            raise BadValue(f"input image {_shown(rendered)} is refused: {refused}", "name an image file")
+            raise _bad(rendered, f"is refused: {refused}", "name an image file")
         try:
             status = os.stat(path)  # noqa: PTH116 - as above
             kind = kind_of(status.st_mode) or ("empty (0 bytes)" if status.st_size == 0 else None)
@@ -175,14 +172,13 @@ class InputFiles:
             if self._promised is not None and path.startswith(self._promised):
                 return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
             state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
-            raise BadValue(f"input image {_shown(rendered)} is {state}", "paths are relative to the manifest") from None
+            raise _bad(rendered, f"is {state}", "paths are relative to the manifest") from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
-            what = f"input image {_shown(rendered)} cannot be read: {why}"
-            raise BadValue(what, "fix it or its permissions") from None
+            raise _bad(rendered, f"cannot be read: {why}", "fix it or its permissions") from None
         if kind is not None:
             instead = "fix or remove the file" if kind.startswith("empty") else "name an image file"
-            raise BadValue(f"input image {_shown(rendered)} is {kind}", instead)
+            raise _bad(rendered, f"is {kind}", instead)
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
     def _look_at_object(self, address: str) -> InputImage:
@@ -191,25 +187,26 @@ class InputFiles:
             raise BadValue(f"an input image {trouble[0]}", trouble[1])
         refused = secret_reason("/bucket/" + address.partition("://")[2], real_folder=str)
         if refused is not None:
-            raise BadValue(f"input image {_shown(address)} is refused: {refused}", "name an image file")
+            raise _bad(address, f"is refused: {refused}", "name an image file")
         if self._promised is not None and address.startswith(self._promised):
             return InputImage(path=address, sha256="", size_bytes=0, mtime_ns=0)
         try:
             found = self.objects.look(address)
             if found is None:
-                raise BadValue(f"input image {_shown(address)} is missing", "check the address")
+                raise _bad(address, "is missing", "check the address")
             if found.size_bytes == 0:
-                raise BadValue(f"input image {_shown(address)} is empty (0 bytes)", "fix or remove it")
+                raise _bad(address, "is empty (0 bytes)", "fix or remove it")
             digest = self._digests(address, found.size_bytes, found.version)
         except BucketError as error:
             if not error.is_permanent:
                 raise
-            raise BadValue(f"input image {_shown(address)} cannot be read: {error}", "fix that") from None
+            raise _bad(address, f"cannot be read: {error}", "fix that") from None
         return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
 
 
-def _shown(path: str) -> str:
-    return repr(path[:200]) if path.isprintable() else ascii(path[:200])
+def _bad(path: str, what: str, instead: str) -> BadValue:
+    shown = repr(path[:200]) if path.isprintable() else ascii(path[:200])
+    return BadValue(f"input image {shown} {what}", instead)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,13 +263,8 @@ class Sources:
 
     def _glob(self, each: Each) -> Glob:
         """Return which files a job takes. Raises BadValue."""
-        return compile_globs(
-            each.files or (),
-            str(self._folder),
-            is_folder=os.path.isdir,
-            ignore=each.ignore or (),
-            hidden=each.hidden,
-        )
+        files, ignore = each.files or (), each.ignore or ()
+        return compile_globs(files, str(self._folder), is_folder=os.path.isdir, ignore=ignore, hidden=each.hidden)
 
     def file_of(self, job: str) -> str | None:
         """Return the table a job's rows come from; None when they come from elsewhere."""
@@ -364,7 +356,7 @@ class Sources:
             yield from walk(glob, [place for place in own if isinstance(place, Path)])
         elif os.path.lexists(glob.base) or not each.allow_empty:
             what = f"there is no folder {posixpath.relpath(glob.base, str(self._folder))!r}"
-            yield self._problem(plan, "files", what, _nearest_folder(glob.base))
+            yield self._problem(plan, "files", what, "patterns are relative to the manifest")
 
     def _objects(self, plan: JobPlan, glob: Glob) -> Iterator[str | Problem]:
         """Yield the objects that match. Raises StorageError: the bucket cannot be reached."""
@@ -418,16 +410,6 @@ def _texts(chosen: Sequence[Combinations], names: Mapping[str, str]) -> dict[str
     for combinations in chosen:
         texts |= combinations.texts_of({key: name for key, name in names.items() if key in combinations.axes})
     return texts
-
-
-def _nearest_folder(path: str) -> str:
-    """Say which folder beside a missing one may be meant."""
-    above, _, name = path.rpartition("/")
-    folders: list[str] = []
-    with suppress(OSError), os.scandir(above or "/") as entries:
-        folders = [entry.name for entry in entries if entry.is_dir()]
-    same = [folder for folder in folders if folder.lower() == name.lower()]
-    return did_you_mean(name, same or folders, "patterns are relative to the manifest", cutoff=0.0 if same else 0.6)
 
 
 def _names_of(path: str, inside: str) -> Names:

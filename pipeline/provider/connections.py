@@ -18,6 +18,7 @@ import functools
 import heapq
 import re
 import select
+import socket
 import ssl
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
@@ -25,7 +26,7 @@ from weakref import WeakSet
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
-from aiohttp.connector import Connection
+from aiohttp.connector import AddrInfoType, Connection
 from aiohttp.http import HttpProcessingError, RawResponseMessage
 from aiohttp.streams import StreamReader
 from aiohttp.tracing import Trace
@@ -36,6 +37,12 @@ APART_S: Final = 0.003  # between two new connections: a TLS handshake takes 1.0
 MOST_INFORMATIONAL: Final = 10  # answers of status 1xx within a second; relays send `102 Processing` as a heartbeat
 READ_BYTES: Final = 4 * 2**20  # that bodies bring in one iteration of the event loop; 1 MB took 5 % more CPU
 CHUNK_BYTES: Final = 256 * 1024  # at most read in one call, unless the transport says that it has more in hand
+PROBES: Final = (  # 5.5 minutes without an acknowledgement end a connection, later than the usual timeout
+    ("TCP_KEEPIDLE", 30),  # seconds; Linux and Windows
+    ("TCP_KEEPALIVE", 30),  # the same of macOS
+    ("TCP_KEEPINTVL", 30),
+    ("TCP_KEEPCNT", 10),
+)
 WORTH_IT_BYTES: Final = 256 * 1024  # still to come; less is read in one call either way
 
 
@@ -134,7 +141,7 @@ class Connections(aiohttp.TCPConnector):
     """Keeps connections for the next request, and closes those that the server used or closed since its last answer."""
 
     def __init__(self, tls: ssl.SSLContext | None) -> None:
-        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls)
+        super().__init__(limit=0, keepalive_timeout=IDLE_S, ssl=True if tls is None else tls, socket_factory=_probed)
         make: Callable[..., ResponseHandler] = Answers
         self._factory = functools.partial(make, loop=asyncio.get_running_loop(), limit=ReadLimit())
         self._seen: WeakSet[ResponseHandler] = WeakSet()
@@ -166,6 +173,21 @@ class Connections(aiohttp.TCPConnector):
             await asyncio.sleep(APART_S)
 
 
+def _probed(address: AddrInfoType) -> socket.socket:
+    """Return a socket whose connection is probed (TCP keepalive) while nothing is said on it.
+
+    A router with NAT forgets a connection that is silent for 1 to 6 minutes, and the answer that was paid for never
+    arrives (googleapis/python-genai#2705, openai/openai-python#3269).
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in PROBES:
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
 def _is_readable(transport: asyncio.Transport) -> bool:
     """Tell whether the kernel has bytes or an end that the event loop has not read yet (a system call, 1 µs)."""
     poll = select.poll()
@@ -194,9 +216,6 @@ class BodyReader(asyncio.BufferedProtocol):
         self._room = memoryview(self._body)
         self._number = theirs.limit.body()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def __repr__(self) -> str:
-        return f"<BodyReader {self.arrived_bytes} of {self.size_bytes} bytes>"
 
     @property
     def is_whole(self) -> bool:
@@ -281,12 +300,12 @@ class BodyReader(asyncio.BufferedProtocol):
 def take_over_body(response: aiohttp.ClientResponse, read_bytes: int) -> BodyReader | None:
     """Return a reader for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
-    Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
+    Its length must be known, and aiohttp must have nothing of it left.
     """
     size_bytes, content, connection = response.content_length, response.content, response.connection
     if size_bytes is None or size_bytes - read_bytes < WORTH_IT_BYTES or content.exception() is not None:
         return None
-    if any(name in response.headers for name in ("Content-Encoding", "Transfer-Encoding")):
+    if "Transfer-Encoding" in response.headers:
         return None
     if content.total_bytes != read_bytes or connection is None:
         return None

@@ -19,11 +19,13 @@ from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.connections import BodyReader, Connections, take_over_body
 from pipeline.provider.credentials import Proxy
+from pipeline.provider.decoding import unpacked
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
 from pipeline.provider.response_timeout import ResponseTimeout
 
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
+_FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 _HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
@@ -113,7 +115,9 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            auto_decompress=False,  # `decoding.unpacked` does it, whatever the label says
             read_bufsize=_READ_AHEAD_BYTES,
+            max_field_size=_FIELD_BYTES,
             trace_configs=[trace],
         )
         return self
@@ -207,7 +211,7 @@ class Transport:
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
-        beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
+        beginning = unpacked(b"".join(progress.chunks[:1]), _EVIDENCE_BYTES)[:_EVIDENCE_BYTES]
         return Failure(
             fault=fault,
             billed=billed,
@@ -215,7 +219,7 @@ class Transport:
             status=progress.status,
             code=type(error).__name__,
             request_id=request_id(progress.headers, self._redactor),
-            body=self._redactor.body(beginning) or None,
+            body=self._redactor.body(bytes(beginning)) or None,
             suffix=".cut",
         )
 

@@ -176,7 +176,7 @@ class BucketWriter:
         reach("link")
         return replace(artifact, path=new, mtime_ns=version)
 
-    def unlink(self, path: str) -> None:
+    def unlink(self, path: str, *, renamed: str | None = None) -> None:  # noqa: ARG002 - no two names are one here
         """Delete an object; one that is not there is no error. Raises BucketError."""
         self._bucket.delete(path)
 

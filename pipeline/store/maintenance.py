@@ -102,7 +102,7 @@ class Maintenance:
             moved = self._writer.link(artifact, new)
             row = self._row(task_id, name=name, name_key=name_key(rows.text(name)), path=new, mtime_ns=moved.mtime_ns)
             self._ledger.change("move_task", row)
-            self._writer.unlink(old)
+            self._writer.unlink(old, renamed=new)
             self._writer.move_beside(old + SIDECAR, new + SIDECAR)
         except FileExistsError:
             raise Conflict(f"{task_id}: {new} is in the way; the image stays {old}", kept=old) from None

@@ -7,7 +7,6 @@ month does not begin again. Where more may have been spent than that, the ledger
 
 import re
 import sqlite3
-import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -16,10 +15,10 @@ from typing import Final, NamedTuple
 
 from pipeline.buckets import Bucket
 from pipeline.imaging.formats import NotAnImageError, describe
-from pipeline.model import OUTPUT_SUFFIXES, Artifact, Task, TaskState
+from pipeline.model import Artifact, Task, TaskState
 from pipeline.store import ledger_file, rows
-from pipeline.store.files import Tree, read_all, status_of
-from pipeline.store.ledger_file import DamagedLedgerError, query, to_us
+from pipeline.store.integrity import BucketImages, FolderImages
+from pipeline.store.ledger_file import DamagedLedgerError, query
 from pipeline.store.ledger_salvage import SalvagedLedger, salvage_ledger
 from pipeline.store.parts import Recovery, is_named_part
 from pipeline.store.reader import LedgerReader
@@ -68,7 +67,7 @@ def rebuild_ledger(settings: StoreSettings, tasks: Iterable[Task], *, price: Pri
             is_all_known=rebuilt.salvaged is not None,
         )
         outputs = resources.outputs
-        standing = _Objects(outputs) if isinstance(outputs, Bucket) else _Files(outputs)
+        standing = BucketImages(outputs) if isinstance(outputs, Bucket) else FolderImages(outputs)
         with LedgerReader(settings.state_dir, manifest=settings.manifest, output_dir=settings.output_dir) as reader:
             stream = iter(tasks)
             while batch := list(islice(stream, BATCH)):
@@ -133,14 +132,14 @@ class _Found(NamedTuple):
 
 
 def _found(
-    batch: list[Task], standing: "_Files | _Objects", reader: LedgerReader, rebuilt: Rebuilt
+    batch: list[Task], standing: FolderImages | BucketImages, reader: LedgerReader, rebuilt: Rebuilt
 ) -> Iterator[tuple[Task, _Found]]:
     for task in batch:
         known = reader.known(task.id)
         if known is not None and known.state is TaskState.DONE:
             rebuilt.kept += 1
             continue
-        paths = [path for path in standing.paths(task.name) if not reader.is_recorded(path)]
+        paths = [path for path in standing.named(task.name) if not reader.is_recorded(path)]
         if len(paths) > 1:
             rebuilt.doubtful.append(f"{task.id}: {' and '.join(paths)} both stand there; leave one")
         elif not paths:
@@ -154,46 +153,6 @@ def _found(
                 continue
             rebuilt.adopted += 1
             yield task, _Found(rows.artifact(image, paths[0], version), written_us)
-
-
-class _Files:
-    """Files of the output directory; plain ones only."""
-
-    def __init__(self, outputs: Tree) -> None:
-        self._outputs = outputs
-
-    def paths(self, name: str) -> list[str]:
-        """Look at the names one by one, so that memory stays flat."""
-        disk = self._outputs.disk
-        try:
-            with self._outputs.at(name) as (fd, stem):
-                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]
-
-    def read(self, path: str) -> tuple[bytes, int, int]:
-        """Return the bytes of a file, its time, and when it was written in microseconds."""
-        disk = self._outputs.disk
-        with self._outputs.at(path) as (fd, name):
-            data, mtime_ns = read_all(disk, name, dir_fd=fd), disk.stat(name, dir_fd=fd).st_mtime_ns
-        return data, mtime_ns, mtime_ns // 1000
-
-
-class _Objects:
-    """Objects of a bucket, listed once."""
-
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._listed = {each.path: each for each in bucket.listing()}
-
-    def paths(self, name: str) -> list[str]:
-        return [name + suffix for suffix in OUTPUT_SUFFIXES if name + suffix in self._listed]
-
-    def read(self, path: str) -> tuple[bytes, int, int]:
-        """Return the bytes of an object, its version, and when it was written in microseconds."""
-        listed = self._listed[path]
-        return self._bucket.read(path) or b"", listed.version, to_us(listed.written_at)
 
 
 class _Adopter:

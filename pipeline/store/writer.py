@@ -8,6 +8,7 @@ one thread from end to end, so that cancelling the caller stops nothing.
 import contextlib
 import errno
 import itertools
+import os
 import re
 import stat
 import threading
@@ -39,6 +40,7 @@ from pipeline.store.files import (
 )
 from pipeline.store.integrity import compare_files
 from pipeline.store.rejected import Facts, RejectedFolder
+from pipeline.text import name_key
 
 FOLDER: Final = "superseded"
 SUPERSEDED_NAME: Final = re.compile(r"(\d+)(?:\.\d+)?-.+")  # see `superseded_names`
@@ -199,17 +201,28 @@ class Writer:
         self._link(artifact.path, new)
         return replace(artifact, path=new)
 
-    def unlink(self, path: str) -> None:
-        """Take a name away; one that is not there is no error."""
+    def unlink(self, path: str, *, renamed: str | None = None) -> None:
+        """Take a name away; one that is not there is no error. `renamed`: the file's new name, which stays."""
         with self._outputs.at(path) as (fd, name):
-            if status_of(self._disk, name, dir_fd=fd) is not None:
+            if status_of(self._disk, name, dir_fd=fd) is None:
+                return
+            if renamed is None or not self._is_one_entry(fd, name, renamed):
                 self._disk.unlink(name, dir_fd=fd)
+
+    def _is_one_entry(self, dir_fd: int, name: str, renamed: str) -> bool:
+        """Say whether both names are one entry of a directory, on a file system that ignores case (macOS, SMB)."""
+        with self._outputs.at(renamed) as (new_fd, new_name):
+            if name_key(name) != name_key(new_name):
+                return False
+            if not is_same_file(self._disk.stat(".", dir_fd=dir_fd), self._disk.stat(".", dir_fd=new_fd)):
+                return False
+            return name == new_name or not {name, new_name} <= set(os.listdir(dir_fd))
 
     def move_beside(self, old: str, new: str) -> None:
         """Take a sidecar along where its new name is free."""
         with contextlib.suppress(OSError):
             self._link(old, new)
-            self.unlink(old)
+            self.unlink(old, renamed=new)
 
     def _link(self, old: str, new: str) -> None:
         disk = self._disk
@@ -221,6 +234,7 @@ class Writer:
                 there, here = status_of(disk, new_name, dir_fd=target), status_of(disk, old_name, dir_fd=source)
                 if not is_same_file(there, here):
                     raise
+                disk.rename(old_name, new_name, dir_fd=source, new_dir_fd=target)  # its case; two links stay two
             self._outputs.sync(target)
 
     def _publish_once(self, delivery: Delivery) -> Artifact:

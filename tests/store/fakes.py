@@ -201,6 +201,32 @@ class FaultyDisk(Disk):
         super().allocate(fd, size_bytes)
 
 
+class CaselessDisk(Disk):
+    """A disk that keeps the case of names and ignores it when they are looked for, as those of macOS do."""
+
+    def _there(self, name: str, dir_fd: int) -> str:
+        return next((there for there in os.listdir(dir_fd) if there.casefold() == name.casefold()), name)
+
+    def open_dir(self, name: str | Path, *, dir_fd: int | None = None) -> int:
+        return super().open_dir(name if dir_fd is None else self._there(str(name), dir_fd), dir_fd=dir_fd)
+
+    def open(self, name: str, *, dir_fd: int) -> int:
+        return super().open(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int) -> os.stat_result:
+        return super().stat(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        super().unlink(self._there(name, dir_fd), dir_fd=dir_fd)
+
+    def link(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        there = self._there(new_name, new_dir_fd)
+        super().link(self._there(name, dir_fd), there, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+    def rename(self, name: str, new_name: str, *, dir_fd: int, new_dir_fd: int) -> None:
+        super().rename(self._there(name, dir_fd), new_name, dir_fd=dir_fd, new_dir_fd=new_dir_fd)
+
+
 def without_links(call: str, _place: Path) -> int | None:
     """A file system like exFAT: no hard links."""
     return errno.EPERM if call == "link" else None

@@ -12,7 +12,7 @@ from pipeline.errors import Conflict, InputError, StorageError
 from pipeline.model import TaskState
 from pipeline.store.maintenance import Maintenance
 from tests.store.conftest import Bench, Reopen
-from tests.store.fakes import FaultyDisk, files, image, task, without_links
+from tests.store.fakes import CaselessDisk, FaultyDisk, files, image, task, without_links
 
 
 async def test_publish_gives_the_final_name_and_leaves_no_part(bench: Bench) -> None:
@@ -247,3 +247,24 @@ async def test_move_never_replaces(bench: Bench) -> None:
     with pytest.raises(Conflict):
         await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="taken"))
     assert files(bench.out) == {"cats/1.png": image(1).data, "taken.png": b"somebody's"}
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("Cats/a", "cats/a.png"), ("cats/A", "cats/A.png"), ("CATS/A", "cats/A.png"), ("A", "A.png")],
+    ids=["folder", "file", "both", "elsewhere"],
+)
+async def test_a_move_to_the_same_name_in_another_case_keeps_the_image(
+    bench: Bench, reopen: Reopen, name: str, there: str
+) -> None:
+    await reopen(disk=CaselessDisk())
+    await bench.make(task(1, name="cats/a"), 1)
+    await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name=name))
+    assert files(bench.out) == {there: image(1).data}
+
+
+async def test_a_move_to_another_case_takes_the_old_name_away_where_case_counts(bench: Bench) -> None:
+    await bench.make(task(1, name="cats/a"), 1)
+    (bench.out / "cats/A.png").hardlink_to(bench.out / "cats/a.png")  # an earlier move was cut short
+    await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="cats/A"))
+    assert files(bench.out) == {"cats/A.png": image(1).data}
