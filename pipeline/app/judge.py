@@ -25,16 +25,7 @@ from pipeline.errors import InputError, StorageError
 from pipeline.imaging.formats import sniff
 from pipeline.imaging.thumbnails import Thumb, ThumbMaker, kept_thumbs
 from pipeline.model import Mark
-from pipeline.report.folder import (
-    MOST_ROWS,
-    THUMBS,
-    before_link,
-    claim_folder,
-    report_folder,
-    spend_chart,
-    thumb_link,
-    wanted_thumbs,
-)
+from pipeline.report import folder
 from pipeline.report.sheet import Addresses, ReportRow, served_page, sheet_data
 from pipeline.store.ledger_file import NAME as LEDGER
 from pipeline.store.marks import Marks
@@ -88,7 +79,7 @@ class JudgeSession:
         if not (manifest.state_dir / LEDGER).exists():
             what, instead = "there is nothing to judge: no image exists yet", f"imgpipe run {setup.command}"
             raise InputError(what, instead=instead, file=manifest.path)
-        self._folder = claim_folder(report_folder(manifest.report_dir, manifest.name), manifest.name)
+        self._folder = folder.claim_folder(folder.report_folder(manifest.report_dir, manifest.name), manifest.name)
         picks = saved_marks(manifest)
         self.marks = Marks(manifest.state_dir, manifest=manifest.name)
         if picks:
@@ -120,14 +111,14 @@ class JudgeSession:
             heading = heading_of(setup, reader)
             self._images, self._new = _images(reader), 0
             stream = report_rows(setup, reader, marks)
-            rows = list(islice(stream, MOST_ROWS))
+            rows = list(islice(stream, folder.MOST_ROWS))
             states = Counter(row.state.value for row in rows) + Counter(row.state.value for row in stream)
-        self._wanted = wanted_thumbs(rows, out)
-        kept_thumbs(out / THUMBS, self._wanted.keys())
+        self._wanted = folder.wanted_thumbs(rows, out)
+        kept_thumbs(out / folder.THUMBS, self._wanted.keys())
         data = sheet_data(heading, states, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}
-        return served_page(manifest.name, served, spend_chart(heading, rows))
+        return served_page(manifest.name, served, folder.spend_chart(heading, rows))
 
     def new_images(self) -> int:
         """Return how many images came since the page was made; counted every few seconds while a run goes on."""
@@ -164,7 +155,7 @@ class JudgeSession:
 
         10,000 of them take minutes, and a window shows 30.
         """
-        path, wanted = self._folder / THUMBS / name, self._wanted.get(name)
+        path, wanted = self._folder / folder.THUMBS / name, self._wanted.get(name)
         found = self._read(str(path))
         if found is not None or wanted is None:
             return found
@@ -189,14 +180,14 @@ class JudgeSession:
 
 def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
     """Return what is asked for by task and hash; the thumbnails have the names that the static page's have."""
-    name, small = quote(row.id, safe="/"), thumb_link(row.input_image, row.input_sha256, out, thumbs)
+    name, small = quote(row.id, safe="/"), folder.thumb_link(row.input_image, row.input_sha256, out, thumbs)
     link = None if row.input_image is None else f"input/{name}"
     return Addresses(
         image=None if row.sha256 is None else f"image/{row.sha256}/{name}",
         input=link,
-        before=before_link(row.input_image, link, small),
+        before=folder.before_link(row.input_image, link, small),
         small=small,
-        thumb=thumb_link(row.image, row.sha256, out, thumbs),
+        thumb=folder.thumb_link(row.image, row.sha256, out, thumbs),
         versions=tuple(f"image/{version.sha256}/{name}" for version in row.versions),
     )
 

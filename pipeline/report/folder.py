@@ -29,16 +29,7 @@ import msgspec
 from pipeline.errors import InputError, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import Mark, is_object
-from pipeline.report.sheet import (
-    Addresses,
-    Heading,
-    ReportRow,
-    Spend,
-    replaced,
-    sheet_data,
-    static_page,
-    write_tables,
-)
+from pipeline.report import sheet
 from pipeline.text import money, visible
 
 MARK: Final = ".imgpipe-report"
@@ -178,7 +169,7 @@ _LEFT, _RIGHT, _TOP, _FLOOR = 56, 394, 8, 96  # of the drawing, in a view box of
 _MOST_POINTS = 200  # about two units each
 
 
-def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
+def spend_chart(heading: sheet.Heading, rows: Sequence[sheet.ReportRow] = ()) -> str:
     """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
 
     It is a step line: money jumps when it is spent.
@@ -208,7 +199,7 @@ def spend_chart(heading: Heading, rows: Sequence[ReportRow] = ()) -> str:
     )
 
 
-def _moments(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
+def _moments(spend: sheet.Spend, rows: Sequence[sheet.ReportRow]) -> sheet.Spend:
     """Return what to draw: a life of one day that is known by days is drawn from the images of that day.
 
     Only where they are all of the money: a chart must not climb to another sum than the one above it.
@@ -218,7 +209,7 @@ def _moments(spend: Spend, rows: Sequence[ReportRow]) -> Spend:
     return moments if is_all and len({when for when, _ in spend}) == 1 else spend
 
 
-def _running(spend: Spend) -> list[tuple[datetime, int]]:
+def _running(spend: sheet.Spend) -> list[tuple[datetime, int]]:
     """Return moments with running totals, thinned evenly; the last one always stays."""
     ordered = sorted(spend)
     totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
@@ -233,8 +224,8 @@ MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are a
 
 def write_report(
     out: Path,
-    heading: Heading,
-    rows: Iterable[ReportRow],
+    heading: sheet.Heading,
+    rows: Iterable[sheet.ReportRow],
     *,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Path:
@@ -244,10 +235,10 @@ def write_report(
     ours (`claim_folder`). OSError: it cannot be written.
     """
     claim_folder(out, heading.title)
-    shown: list[ReportRow] = []
+    shown: list[sheet.ReportRow] = []
     states: Counter[str] = Counter()
 
-    def counted() -> Iterator[ReportRow]:
+    def counted() -> Iterator[sheet.ReportRow]:
         for row in rows:
             placed = _placed(row, out)
             states[placed.state.value] += 1
@@ -255,16 +246,16 @@ def write_report(
                 shown.append(placed)
             yield placed
 
-    write_tables(out, counted())
+    sheet.write_tables(out, counted())
     thumbs = make_thumbs(out / THUMBS, wanted_thumbs(shown, out), on_progress=on_progress)
-    data = sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
+    data = sheet.sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
     page = out / "index.html"
-    with replaced(page) as file:
-        file.write(static_page(heading.title, data, spend_chart(heading, shown)))
+    with sheet.replaced(page) as file:
+        file.write(sheet.static_page(heading.title, data, spend_chart(heading, shown)))
     return page
 
 
-def wanted_thumbs(rows: Sequence[ReportRow], out: Path) -> dict[str, Thumb]:
+def wanted_thumbs(rows: Sequence[sheet.ReportRow], out: Path) -> dict[str, Thumb]:
     """Return what the page wants small: every image and every input, so that the report can be sent without them."""
     pairs = (pair for row in rows for pair in ((row.image, row.sha256), (row.input_image, row.input_sha256)))
     return dict(
@@ -289,13 +280,13 @@ def before_link(path: str | None, link: str | None, small: str | None) -> str | 
     return small if path is not None and small is not None and not is_drawn(path) else link
 
 
-def _addresses(row: ReportRow, out: Path, thumbs: set[str]) -> Addresses:
+def _addresses(row: sheet.ReportRow, out: Path, thumbs: set[str]) -> sheet.Addresses:
     small = thumb_link(row.input_image, row.input_sha256, out, thumbs)
     thumb = thumb_link(row.image, row.sha256, out, thumbs)
     link = _link(row.input_image, small)
     if row.input_image is not None and not is_object(row.input_image) and not is_raster(out / row.input_image):
         link = None
-    return Addresses(
+    return sheet.Addresses(
         image=_link(row.image, thumb),
         input=link,
         before=before_link(row.input_image, link, small),
@@ -312,7 +303,7 @@ def _link(path: str | None, thumb: str | None) -> str | None:
     return quote(os.fsencode(path), safe="/")
 
 
-def _placed(row: ReportRow, out: Path) -> ReportRow:
+def _placed(row: sheet.ReportRow, out: Path) -> sheet.ReportRow:
     """Return the row with its paths relative to the report, so that the folders can be moved together."""
     files = (version for version in row.versions if not is_object(version.path))  # a page cannot open objects
     versions = tuple(replace(version, path=_relative(version.path, out)) for version in files)

@@ -155,10 +155,6 @@ class Dispatch:
     workers: Sequence[Worker] = ()
     lost: int = 0  # processes that died, each counted once
 
-    def __repr__(self) -> str:
-        loads = ", ".join(f"{worker}: {len(worker.in_flight)}" for worker in self.workers if worker.is_ready)
-        return f"<Dispatch {self.ready_now} of {len(self.workers)} ready ({loads}), {self.lost} lost>"
-
     @property
     def ready_now(self) -> int:
         return sum(worker.is_ready for worker in self.workers)
