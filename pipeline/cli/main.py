@@ -88,7 +88,7 @@ def _show_usage(error: click.ClickException) -> None:
     if context is not None:
         click.echo(context.get_usage(), file=sys.stderr, color=context.color)
         print(f"Try '{context.command_path} --help'.\n", file=sys.stderr)
-    _say(error.format_message())
+    _say(error.format_message().expandtabs(2))  # click sets choices in with tabs
 
 
 def _say(text: str) -> None:

@@ -292,12 +292,12 @@ class BodyReader(asyncio.BufferedProtocol):
 def take_over_body(response: aiohttp.ClientResponse, read_bytes: int) -> BodyReader | None:
     """Return a reader for a body of which `read_bytes` were read; None where it is not worth it, or not possible.
 
-    Its length must be known, it must come as it is, and aiohttp must have nothing of it left.
+    Its length must be known, and aiohttp must have nothing of it left.
     """
     size_bytes, content, connection = response.content_length, response.content, response.connection
     if size_bytes is None or size_bytes - read_bytes < WORTH_IT_BYTES or content.exception() is not None:
         return None
-    if any(name in response.headers for name in ("Content-Encoding", "Transfer-Encoding")):
+    if "Transfer-Encoding" in response.headers:
         return None
     if content.total_bytes != read_bytes or connection is None:
         return None

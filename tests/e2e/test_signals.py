@@ -195,6 +195,18 @@ def test_R15_an_interrupt_while_modules_are_imported_ends_it_quietly(tmp_path: P
     assert (done.returncode, done.stderr) == (130, "")
 
 
+def test_R16_process_1_of_a_container_heeds_TERM_while_modules_are_imported(tmp_path: Path) -> None:
+    """The kernel drops a signal for which process 1 has no handler."""
+    (tmp_path / "click.py").write_text("import os, signal\nos.kill(1, signal.SIGTERM)\n")
+    alone = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no namespaces here")
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [*alone, sys.executable, "-m", "pipeline", "--version"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (143, "")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=["R15", "R16", "R18"])
 def test_a_signal_ends_the_last_words_with_the_code_that_was_due(number: int) -> None:
     done = crowd(
