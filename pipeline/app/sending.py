@@ -61,18 +61,12 @@ def fit_for_images() -> None:
         mallopt(option, value)
 
 
-async def _begin_resolver_threads() -> None:
-    """Have libuv begin its threads while there is memory; where it cannot, it aborts the process (src/threadpool.c).
-
-    A numeric name is asked for, so nothing is looked up.
-    """
-    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
-
-
 async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) -> None:
     """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
     fit_for_images()
-    await _begin_resolver_threads()
+    # Has libuv begin its threads while there is memory: where it cannot, it aborts the process (src/threadpool.c). The
+    # name is numeric, so nothing is looked up.
+    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
     async with AsyncExitStack() as stack:
         setup = run.setup
         sender = await _sender(run, stack, await _provider(setup, stack))

@@ -37,12 +37,7 @@ PASSES: Final = 6  # of a plan whose images move out of each other's way
 
 
 async def plan_stage(
-    setup: Setup,
-    store: Store,
-    reader: LedgerReader,
-    *,
-    jobs: Collection[str] | None,
-    spool: Spool | None = None,
+    setup: Setup, store: Store, reader: LedgerReader, *, jobs: Collection[str] | None, spool: Spool | None = None
 ) -> Planned:
     """Plan `jobs` (None: all), and do what costs no request; where images moved out of the way of others, plan again.
 

@@ -146,8 +146,8 @@ class Expansion:
         self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
         self._unlisted = 0
         self._gaps = Gaps()
-        self._broken: list[str] = []
-        self._left_out = 0
+        self._left_out: list[str] = []  # the first of them
+        self._left_out_count = 0
 
     @property
     def waiting(self) -> tuple[str, ...]:
@@ -157,13 +157,9 @@ class Expansion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
-        unlisted = self._left_out - len(self._broken)
-        return (
-            *self._sources.notes,
-            *self._gaps.notes(),
-            *self._broken,
-            *([f"and {unlisted:,} more are left out"] if unlisted else []),
-        )
+        unlisted = self._left_out_count - len(self._left_out)
+        more = [f"and {unlisted:,} more are left out"] if unlisted else []
+        return (*self._sources.notes, *self._gaps.notes(), *self._left_out, *more)
 
     def __iter__(self) -> Iterator[Task]:
         self._manifest.budget.begin()
@@ -213,16 +209,13 @@ class Expansion:
                 bad = (first, *first.others)
                 recipe = plan.recipe if plan.items is None else plan.items[row.key]
                 if recipe.skip_broken and all(each.is_input for each in bad):
-                    self._leave_out(plan.name, f"{plan.name}/{name} is left out: {first.what}")
+                    self.incomplete.add(plan.name)
+                    self._left_out_count += 1
+                    if len(self._left_out) < MAX_PROBLEMS:
+                        self._left_out.append(f"{plan.name}/{name} is left out: {first.what}")
                     continue
                 for each in bad:
                     self._note(self._located(plan, row, name[:120], each))
-
-    def _leave_out(self, job: str, note: str) -> None:
-        self._left_out += 1
-        self.incomplete.add(job)
-        if self._left_out <= MAX_PROBLEMS:
-            self._broken.append(note)
 
     def _located(self, plan: JobPlan, row: SourceRow, name: str, bad: BadValue) -> Problem:
         of = f"{plan.name}/{name}" + (f" ({row.place})" if row.place else "") if name != plan.name else ""

@@ -11,6 +11,7 @@ marks, percent signs. What is found is checked by `imaging.formats`.
 
 import json
 import re
+import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -27,6 +28,9 @@ _MOST_VALUES = 200_000  # an answer has some dozens; as many decoded take 13 MB
 _MOST_LINES = 200_000  # of a stream
 _WORTH_CUTTING = 4096  # bytes; shorter strings are cheaper decoded than cut
 _CUT = "\0cut:"  # no Base64 text looks like this
+_PACKED = re.compile(rb"\x1f\x8b\x08|x[\x01\x5e\x9c\xda]")  # gzip, zlib
+_ANY_WINDOW = 32 + zlib.MAX_WBITS  # of either, as its first bytes say
+_MOST_PACKED = 2  # times
 _BOM = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
@@ -94,6 +98,22 @@ def decode_answer(body: bytes | bytearray) -> Document:
         if not events:
             raise
     return _decode(b"[" + b",".join(events) + b"]")
+
+
+def unpacked(body: bytes | bytearray, most_bytes: int) -> bytes | bytearray:
+    """Return a body without its compression, at most `most_bytes` of it; one that is cut short as far as it goes.
+
+    Its first bytes are believed, not `Content-Encoding`: relays send gzip without a word, and name gzip what they have
+    unpacked already (Pasta-Devs/Marinara-Engine#801, everything2/everything2#3053).
+    """
+    for _ in range(_MOST_PACKED):
+        if not _PACKED.match(body):
+            break
+        try:
+            body = zlib.decompressobj(_ANY_WINDOW).decompress(body, most_bytes)
+        except zlib.error:
+            break
+    return body
 
 
 def _decode(body: bytes | bytearray) -> Document:

@@ -18,6 +18,7 @@ from pipeline.provider import decoding, errors
 from pipeline.provider.catalogue import Catalogue
 from pipeline.provider.decoding import Document, NotJsonError, decode_answer
 from pipeline.provider.redact import Redactor
+from pipeline.settings import Limits
 
 _TOKENS_LIMIT = 10**9  # no answer has more; a larger number is a mistake
 LEAST_IMAGE_TOKENS = 500  # the smallest image there is takes 747; a smaller count is not that of an image
@@ -170,11 +171,13 @@ class AnswerReader:
 
     redactor: Redactor
     catalogue: Catalogue
+    most_bytes: int = Limits().max_body_bytes
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
 
     def read(self, reply: Reply, task: Task) -> Answer | Failure:
         """Judge one answer; whatever is strange in it ends as a `Failure` that keeps its body."""
         try:
+            reply = replace(reply, body=decoding.unpacked(reply.body, self.most_bytes + 1))
             judged = _Reading(self, reply, task).judged()
             return judged if isinstance(judged, Answer) else _shed(judged, task)
         except Exception as error:  # seen by whoever opens `rejected/`: what was paid for must not be lost
@@ -194,6 +197,8 @@ class _Reading:
 
     def judged(self) -> Answer | Failure:
         """Return the image, or the reason why there is none."""
+        if len(self.reply.body) > self.reader.most_bytes:
+            return self.broken(f"an answer of more than {self.reader.most_bytes} bytes; the rest was not unpacked")
         if not 200 <= self.reply.status < 300:
             return self._error_answer(self.reply.status, errors.parse_error(bytes(self.reply.body)))
         try:
