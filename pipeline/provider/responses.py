@@ -68,12 +68,14 @@ def read_answer(tree: object) -> AnswerFacts:
 def usage_of(facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
-    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts.
+    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Where thoughts are counted
+    in the total alone, they are its rest (https://github.com/simonw/llm-gemini/issues/75).
     """
     has_image = bool(facts.images)
     prompt = _count(facts.usage, "promptTokenCount")
     out = _count(facts.usage, "candidatesTokenCount")
-    thoughts = _count(facts.usage, "thoughtsTokenCount")
+    rest = _count(facts.usage, "totalTokenCount") - prompt - out
+    thoughts = max(_count(facts.usage, "thoughtsTokenCount"), rest)
     details = _get(facts.usage, "candidatesTokensDetails")
     if isinstance(details, list):
         rows = [row for row in details if isinstance(row, Mapping) and row.get("modality") == "IMAGE"]
