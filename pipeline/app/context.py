@@ -20,7 +20,7 @@ from pipeline.model import Task
 from pipeline.plan.decide import Rules
 from pipeline.plan.selection import Selection
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys
+from pipeline.provider.credentials import OWN_ADDRESS, check_address, find_key, is_loopback, known_keys, other_key
 from pipeline.settings import KEY_NAMES, Kind, Limits, ProviderSettings
 
 
@@ -141,11 +141,12 @@ class Setup:
         return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Iterable[str]) -> list[str]:
-        """Say which models are retired or about to be, and, for real money, what others here can reach."""
+        """Say which models are retired or soon will be; for real money also which key is used, and who can reach it."""
         manifest, exposures = self.manifest, list[str | None]()
         if not self.is_play_money:
             folder = manifest.output_dir if isinstance(manifest.output_dir, Path) else manifest.state_dir
             exposures = [of_host(self.provider), key_exposure(manifest.path.parent), folder_exposure(folder)]
+            exposures.append(other_key(self.provider, environ=os.environ, dotenv_dir=manifest.path.parent))
         return [*self.retired(models), *(text for text in exposures if text is not None)]
 
     @property
@@ -165,11 +166,7 @@ class Setup:
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
     manifest = load(
-        path,
-        variables=flags.variables,
-        allow_env=flags.allow_env,
-        simulate=flags.simulate,
-        check=_reachable,
+        path, variables=flags.variables, allow_env=flags.allow_env, simulate=flags.simulate, check=_reachable
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if unknown := flags.selection.unknown_jobs(manifest.jobs):

@@ -37,7 +37,7 @@ from pipeline.errors import Exit, ImgpipeError, InputError
 from pipeline.model import BucketUrl
 from pipeline.provider.byte_budget import CONNECTION_BYTES, UNREAD_BYTES
 from pipeline.provider.catalogue import Catalogue
-from pipeline.provider.credentials import check_address, find_key, find_proxy
+from pipeline.provider.credentials import check_address, find_key, find_proxy, other_key
 from pipeline.settings import Kind, Limits, ProviderSettings
 from pipeline.store.lock import refuse_network
 from pipeline.text import count, size
@@ -224,8 +224,10 @@ def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
         return _bad("key", str(error), "a rehearsal needs none: --simulate", exit=Exit.ACCOUNT)
     if setup is not None and setup.is_play_money:
         return _ok("key", "none is needed")
-    exposed = context.key_exposure(Path.cwd() if setup is None else setup.manifest.path.parent)
-    return _ok("key", "present") if exposed is None else _warn("key", "present", exposed)
+    folder = Path.cwd() if setup is None else setup.manifest.path.parent
+    other = other_key(ProviderSettings() if setup is None else setup.provider, environ=environ, dotenv_dir=folder)
+    told = [text for text in (context.key_exposure(folder), other) if text is not None]
+    return _warn("key", "present", "; ".join(told)) if told else _ok("key", "present")
 
 
 def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:

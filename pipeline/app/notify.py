@@ -190,14 +190,7 @@ def _warn(text: str) -> None:
 class Notifier:
     """Sends the notifications of one run. `notify` None: there are none."""
 
-    def __init__(
-        self,
-        notify: Notify | None,
-        *,
-        manifest: str,
-        file: str,
-        warn: Callable[[str], None] = _warn,
-    ) -> None:
+    def __init__(self, notify: Notify | None, *, manifest: str, file: str, warn: Callable[[str], None] = _warn) -> None:
         self._notify = notify if notify is not None else Notify()
         self._manifest = manifest
         self._file = file

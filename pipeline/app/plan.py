@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_holds, void_holds, wallet_of
-from pipeline.app.context import Setup
+from pipeline.app.context import Setup, of_host
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.model import BucketUrl
 from pipeline.plan.decide import MISSING, UncheckedFiles
@@ -87,7 +87,8 @@ def _forecast(setup: Setup, reader: LedgerReader, due: int) -> Forecast | None:
 
 def _doubtful(setup: Setup, reader: LedgerReader, plan: Plan) -> Iterator[str]:
     """Say what a gateway bills of list prices (those in a manifest are none), and that a purchase may be unrecorded."""
-    ratio = 1.0 if setup.is_play_money else setup.catalogue.ratio(setup.provider.kind)
+    is_known = not setup.is_play_money and of_host(setup.provider) is None
+    ratio = setup.catalogue.ratio(setup.provider.kind) if is_known else 1.0
     if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
         least = money(round(plan.least_microusd * ratio), setup.is_play_money)
         yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"

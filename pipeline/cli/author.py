@@ -1,5 +1,6 @@
 """The verbs for writing manifests (init, validate, schema, completion), and the simulator's (simulate)."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ def init(file: Path, example: Any) -> int:
 
     for path in write_example(example, file):
         print(path)
-    print(f"next: imgpipe plan {file}; imgpipe run {file}", file=sys.stderr)
+    name = shlex.quote(str(file))
+    print(f"next: imgpipe plan {name}; imgpipe run {name}", file=sys.stderr)
     return Exit.OK
 
 

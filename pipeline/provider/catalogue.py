@@ -112,10 +112,11 @@ class Catalogue:
         usd = None if family is None else family.price.get(size or DEFAULT_SIZE)
         return None if usd is None else _microusd(usd)
 
-    def own_price(self, model: str, size: str | None) -> int | None:
-        """Return what a person wrote under `prices:`, in micro-USD an image; None: nothing."""
+    def own_price(self, model: str, size: str | None, images: int = 1) -> int | None:
+        """Return what so many images cost by what a person wrote under `prices:`, in micro-USD; None: nothing."""
         own = self._own.get(model)
-        return own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
+        price = own.get(size or DEFAULT_SIZE) if isinstance(own, Mapping) else own
+        return None if price is None else price * images
 
     def family(self, model: str) -> Family | None:
         """Return the tables of a known model; None for an unknown one."""
@@ -195,7 +196,7 @@ class PriceList:
     def quote(self, task: Task) -> Quote | None:
         """Return what one attempt costs by its pixels and at most; None when nobody knows the price."""
         size = _size(task)
-        own = self._catalogue.own_price(task.model, size)
+        own = self._catalogue.own_price(task.model, size, _count(task))
         if own is not None:
             return Quote(own, own)
         counts = _level(task), _count(task), _prompt_tokens(task), len(task.images)
@@ -219,7 +220,7 @@ class PriceList:
         None: nobody knows, and what was reserved stands. Without tokens nobody said which tier was served either:
         then it is the standard one.
         """
-        own = self._catalogue.own_price(task.model, _size(task))
+        own = self._catalogue.own_price(task.model, _size(task), _count(task))
         if own is not None:
             return own
         family = self._catalogue.family(task.model)

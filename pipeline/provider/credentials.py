@@ -30,7 +30,7 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
 
     Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
     """
-    names = (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
+    names = _names(settings)
     found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
@@ -49,10 +49,7 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
 
     Short ones are left out, because ordinary words would hold them. A `.env` that cannot be read has none.
     """
-    try:
-        beside = _read_dotenv(dotenv_dir / ".env")
-    except InputError:
-        beside = {}
+    beside = _dotenv_or_nothing(dotenv_dir / ".env")
     own = {name for names in KEY_NAMES.values() for name in names}
     found = []
     for name, value in (*environ.items(), *beside.items()):
@@ -63,9 +60,27 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
     return tuple(dict.fromkeys(found))
 
 
+def other_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_dir: Path) -> str | None:
+    """Say which key `find_key` returns and where another one is, of another account perhaps; None: there is one."""
+    path = dotenv_dir / ".env"
+    places = (("the environment", environ), (str(path), _dotenv_or_nothing(path)))
+    found = [
+        (f"{name} in {place}", key)
+        for place, values in places
+        for name in _names(settings)
+        if (key := _unquoted(values.get(name) or ""))
+    ]
+    other = next((place for place, key in found if key != found[0][1]), None)
+    return None if other is None else f"two API keys are set: {found[0][0]} is used, {other} is not"
+
+
 def headers(settings: ProviderSettings, key: str) -> dict[str, str]:
     """Return the one header that carries the key. A `Bearer ` prefix is passed on as it is."""
     return {"x-goog-api-key" if settings.kind is Kind.GOOGLE else "Authorization": key}
+
+
+def _names(settings: ProviderSettings) -> Sequence[str]:
+    return (settings.api_key_env,) if settings.api_key_env else KEY_NAMES[settings.kind]
 
 
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
@@ -89,6 +104,13 @@ def _read_dotenv(path: Path) -> Mapping[str, str | None]:
         return dotenv_values(path, interpolate=False, encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({type(error).__name__}); fix it or remove it") from error
+
+
+def _dotenv_or_nothing(path: Path) -> Mapping[str, str | None]:
+    try:
+        return _read_dotenv(path)
+    except InputError:
+        return {}
 
 
 OWN_ADDRESS: Final = {

@@ -19,6 +19,7 @@ from pipeline.model import Billed, Failure, Fault, Reply
 from pipeline.provider.byte_budget import CONNECTION_BYTES, ByteBudget, ByteShare
 from pipeline.provider.connections import BodyReader, Connections, take_over_body
 from pipeline.provider.credentials import Proxy
+from pipeline.provider.decoding import unpacked
 from pipeline.provider.errors import request_id
 from pipeline.provider.redact import Redactor
 from pipeline.provider.response_timeout import ResponseTimeout
@@ -114,6 +115,7 @@ class Transport:
             timeout=aiohttp.ClientTimeout(total=None, connect=self._patience.connect_s),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
+            auto_decompress=False,  # `decoding.unpacked` does it, whatever the label says
             read_bufsize=_READ_AHEAD_BYTES,
             max_field_size=_FIELD_BYTES,
             trace_configs=[trace],
@@ -209,7 +211,7 @@ class Transport:
             words = f"an answer of more than {self._max_body_bytes} bytes; the rest was not read"
         if progress.chunks:
             words += f" (after {progress.size_bytes} bytes of the body)"
-        beginning = b"".join(progress.chunks[:1])[:_EVIDENCE_BYTES]
+        beginning = unpacked(b"".join(progress.chunks[:1]), _EVIDENCE_BYTES)[:_EVIDENCE_BYTES]
         return Failure(
             fault=fault,
             billed=billed,
@@ -217,7 +219,7 @@ class Transport:
             status=progress.status,
             code=type(error).__name__,
             request_id=request_id(progress.headers, self._redactor),
-            body=self._redactor.body(beginning) or None,
+            body=self._redactor.body(bytes(beginning)) or None,
             suffix=".cut",
         )
 

@@ -79,6 +79,16 @@ def test_what_ends_the_run_early_is_told(imgpipe: Imgpipe) -> None:
     assert found.max_microusd == 100_000
 
 
+@pytest.mark.parametrize(("address", "is_told"), [("https://api.cometapi.com", True), ("https://relay.example", False)])
+def test_what_cometapi_bills_of_list_prices_is_told_of_no_other_host(
+    imgpipe: Imgpipe, address: str, is_told: bool
+) -> None:
+    path = imgpipe.manifest(MUGS)
+    path.write_text(f"provider: {{kind: cometapi, base_url: {address!r}}}\nlimits: {{budget: 9}}\njobs: {MUGS}\n")
+    notes = bill(path).notes
+    assert any("is known to bill 0.8" in note for note in notes) is is_told
+
+
 def test_what_the_day_has_spent_is_counted(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(MUGS, extra="limits: {budget: {day: 0.30}}")
     path.write_text(path.read_text().replace("mug", "cup"))

@@ -150,3 +150,9 @@ def test_manifest_may_be_a_symlink(desk):
     real = desk.write("real.yaml", "jobs: {a: {prompt: x}}\n")
     desk.path.symlink_to(real)
     assert load(desk.path, environ={}).name == "m"
+
+
+def test_comments_behind_values_are_comments(desk):
+    text = "jobs: # all\n  a:\n    prompt: A mug#1 in red  # two words\n    size: 1K #default\n    seed: 8 ## was 16\n"
+    (task,) = desk.tasks(text)
+    assert (task.prompt, task.size, task.seed) == ("A mug#1 in red", "1K", 8)

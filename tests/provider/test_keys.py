@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.errors import InputError
-from pipeline.provider.credentials import find_key, headers, known_keys
+from pipeline.provider.credentials import find_key, headers, known_keys, other_key
 from pipeline.settings import Kind, ProviderSettings
 
 
@@ -94,6 +94,31 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
     (tmp_path / "credentials").rename(tmp_path / ".env.shop")
     (tmp_path / ".env").symlink_to(".env.shop")
     assert found(tmp_path, {}) == "sk-of-somebody-else"
+
+
+@pytest.mark.parametrize(
+    ("kind", "environ", "told"),
+    [
+        (
+            Kind.COMETAPI,
+            {"COMETAPI_KEY": "sk-old"},
+            "COMETAPI_KEY in the environment is used, COMETAPI_KEY in {} is not",
+        ),
+        (Kind.COMETAPI, {"COMETAPI_KEY": "'sk-new'\r"}, None),
+        (Kind.COMETAPI, {}, None),
+        (Kind.GOOGLE, {}, None),
+        (
+            Kind.GOOGLE,
+            {"GOOGLE_API_KEY": "g", "GEMINI_API_KEY": "m"},
+            "GEMINI_API_KEY in the environment is used, GOOGLE_API_KEY in the environment is not",
+        ),
+    ],
+    ids=["another", "the-same", "beside-alone", "of-another-kind", "google"],
+)
+def test_a_second_key_that_is_not_used_is_named_without_showing_either(tmp_path, kind, environ, told):
+    (tmp_path / ".env").write_text("COMETAPI_KEY=sk-new\n")
+    said = other_key(ProviderSettings(kind=kind), environ=environ, dotenv_dir=tmp_path)
+    assert said == (None if told is None else f"two API keys are set: {told.format(tmp_path / '.env')}")
 
 
 def test_known_keys_are_those_of_every_kind_and_beside_the_manifest(tmp_path):

@@ -11,6 +11,7 @@ import ssl
 import struct
 import tracemalloc
 import warnings
+import zlib
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ import trustme
 from pipeline.model import Answer, Billed, Failure, Fault, Reply
 from pipeline.provider.transport import Patience
 from pipeline.settings import Kind
+from tests.provider.conftest import KEY
 
 OK = b"HTTP/1.1 200 OK\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -412,6 +414,34 @@ async def test_odd_but_honest_answers_are_accepted(liar, make_client, task, pict
     assert isinstance(answer, Answer)
 
 
+@pytest.mark.parametrize(
+    ("label", "pack"),
+    [
+        pytest.param("gzip", gzip.compress, id="gzip"),
+        pytest.param("deflate", zlib.compress, id="deflate"),
+        pytest.param("gzip, gzip", lambda body: gzip.compress(gzip.compress(body)), id="twice"),
+        pytest.param("identity", gzip.compress, id="gzip-without-a-label"),
+        pytest.param("gzip", bytes, id="a-label-without-gzip"),
+        pytest.param("br", bytes, id="a-label-without-brotli"),
+    ],
+)
+async def test_a_body_is_unpacked_by_its_bytes(liar, make_client, task, pictures, answer_body, label, pack):
+    data = pictures.png(600, 600)
+    liar.says(liar.http(200, pack(answer_body(data)), {"Content-Encoding": label}))
+    async with make_client(liar.url) as client:
+        result = client.read(await client.send(task), task)
+    assert isinstance(result, Answer)
+    assert result.image.data == data
+
+
+async def test_s02_a_cut_body_that_was_packed_holds_no_key(liar, make_client, task):
+    packed = gzip.compress(f"{KEY} and more".encode())
+    liar.says(OK, b"Content-Length: 9000\r\n\r\n", packed)
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Failure)
+    assert result.body == b"[key] and more"
+
+
 @pytest.mark.parametrize("row", ["H41"])
 async def test_a_body_of_60_mib_succeeds(liar, make_client, task, row):
     piece = b" " * 2**20
@@ -433,19 +463,27 @@ async def endless(liar, reader, writer):
         await writer.drain()
 
 
-@pytest.mark.parametrize("row", ["H39", "H40"])
-async def test_a_body_without_end_stops_at_the_cap(liar, make_client, task, row):
+@pytest.mark.parametrize(
+    ("row", "outcome"),
+    [
+        pytest.param("H39", (Fault.BROKEN, Billed.YES), id="H39"),
+        pytest.param("H40", (Fault.OTHER, Billed.MAYBE), id="H40"),
+    ],
+)
+async def test_a_body_without_end_stops_at_the_cap(liar, make_client, task, row, outcome):
     if row == "H39":
         liar.says(bomb())
     else:
         liar.act = endless
     tracemalloc.start()
     try:
-        result = await asked(make_client, liar, task, max_body_bytes=8 * 2**20, timeout_s=18)
+        async with make_client(liar.url, max_body_bytes=8 * 2**20, timeout_s=18) as client:
+            result = await client.send(task)
+            result = client.read(result, task) if isinstance(result, Reply) else result
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert seen(result) == (Fault.OTHER, Billed.MAYBE)
+    assert seen(result) == outcome
     assert "more than 8388608 bytes" in result.reason
     assert peak < 40 * 2**20
 

@@ -312,6 +312,34 @@ def test_ten_thousand_pictures_are_usable(fresh: Sheet, tmp_path: Path) -> None:
     assert sheet.said == []
 
 
+def test_paper_shows_every_picture_dark_on_white(fresh: Sheet, tmp_path: Path) -> None:
+    sheet = fresh.open(make_report(tmp_path, 300))
+    assert sheet.page.locator(".tile").count() < 200
+    sheet.page.emulate_media(media="print", color_scheme="dark")
+    sheet.page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    place = "tile => { const { x, y } = tile.getBoundingClientRect(); return [y, x, Number(tile.ariaPosInSet)] }"
+    printed = sheet.page.locator(".tile").evaluate_all(f"all => all.map({place})")
+    assert [position for _, _, position in sorted(printed)] == list(range(1, 301))
+    assert sheet.page.evaluate("getComputedStyle(document.body).color") == "rgb(29, 27, 24)"
+    sheet.page.emulate_media(media="screen")
+    sheet.page.evaluate("dispatchEvent(new Event('afterprint'))")
+    sheet.until("document.querySelectorAll('.tile').length < 200")
+
+
+def test_a_prompt_is_read_from_the_side_that_its_script_begins_at(sheet: Sheet) -> None:
+    sheet.press("Home", "Space")
+    sheet.page.locator("#prompt").evaluate(
+        "at => { at.textContent = '\u05e9\u05dc\u05d5\u05dd red \u05e1\u05e4\u05dc' }"
+    )
+    left = """at => {
+      const first = document.createRange();
+      first.setStart(at.firstChild, 0);
+      first.setEnd(at.firstChild, 1);
+      return at.getBoundingClientRect().right - first.getBoundingClientRect().right;
+    }"""
+    assert sheet.page.locator("#prompt").evaluate(left) < 2
+
+
 def test_a_button_in_the_viewer_obeys_the_space_bar_and_a_click_gives_the_keys_back(sheet: Sheet) -> None:
     sheet.press("Home", "Space")
     sheet.page.focus("#pick")
