@@ -39,7 +39,7 @@ _CLEAN = re.compile(
     r"(?:/[A-Za-z0-9_](?:[A-Za-z0-9_@+,=() -]*[A-Za-z0-9_)])?)*",
     re.IGNORECASE,
 )
-_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
+_RESERVED = re.compile(r"^(con|prn|aux|nul|conin\$|conout\$|clock\$|com[0-9¹²³]|lpt[0-9¹²³])(?=\.|$)", re.IGNORECASE)
 # Controls, lone surrogates, line ends, direction marks and overrides, byte-order mark; then what Windows refuses.
 _STRIPPED = re.compile(
     "[\x00-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff" + r'<>:"|?*\\]'
@@ -66,7 +66,7 @@ def output_name(rendered: str, *, task_id: str, ending: str = "") -> str:
     if segments[-1].startswith(PART_PREFIX):
         what = f"the output name {_shown(rendered)} starts with {PART_PREFIX}"
         raise BadValue(what, "that prefix is reserved for unfinished files")
-    name = "/".join(_bounded(_unreserved(segment), task_id) for segment in segments)
+    name = "/".join(_bounded(_RESERVED.sub(r"\1_", segment), task_id) for segment in segments)
     if len(name.encode()) > MAX_NAME_BYTES:
         raise BadValue(f"the output name {_shown(rendered)} is longer than {MAX_NAME_BYTES:,} bytes", "make it shorter")
     return name
@@ -98,10 +98,6 @@ def _refuse(rendered: str) -> None:
 
 def _clean(segment: str) -> str:
     return unicodedata.normalize("NFC", _STRIPPED.sub("", segment)).rstrip(". ")
-
-
-def _unreserved(segment: str) -> str:
-    return _RESERVED.sub(r"\1_", segment, count=1) if _RESERVED.match(segment) else segment
 
 
 def _bounded(segment: str, task_id: str) -> str:

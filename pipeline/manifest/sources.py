@@ -306,16 +306,14 @@ class Sources:
         if seen:
             instead = f"{seen}; write one of these"
         if each.files is not None:
-            bare = next((pattern.rstrip("/") for pattern in each.files if self._is_folder(pattern)), None)
+            folders = (each for each in each.files if os.path.isdir(posixpath.join(self._folder, each)))  # noqa: PTH112
+            bare = next((pattern.rstrip("/") for pattern in folders), None)
             what = "no file matches"
             if bare is not None:
                 instead = f"{bare} is a folder, write {bare}/**/*.{{jpg,jpeg,png,webp}}"
             elif any("[" in pattern for pattern in each.files):
                 instead = "check it ([ab] is one of these characters; a name that holds [ is written [[])"
         return self._problem(plan, each.kind, what, f"{instead}, or write `allow_empty: true`")
-
-    def _is_folder(self, pattern: str) -> bool:
-        return os.path.isdir(posixpath.join(str(self._folder), pattern))  # noqa: PTH112 - False for whatever is no path
 
     def _problem(self, plan: JobPlan, key: str, what: str, instead: str) -> Problem:
         return self._manifest.problems.at(("jobs", plan.name, "each", key), what, instead)

@@ -238,14 +238,11 @@ class Files:
         """Tell whether a part of this ledger is the same file: a run goes on, or died and the next start records it."""
         folder = path.rpartition("/")[0]
         try:
-            parts = [entry.name for entry in (self._output_dir / folder).iterdir() if self._is_part(entry.name)]
+            matches = [PART.fullmatch(entry.name) for entry in (self._output_dir / folder).iterdir()]
         except OSError:
             return False
+        parts = [match[0] for match in matches if match is not None and match[1] in (None, self._ledger_id)]
         return any(self._is_one_file(path, f"{folder}/{part}" if folder else part) for part in parts)
-
-    def _is_part(self, name: str) -> bool:
-        match = PART.fullmatch(name)
-        return match is not None and match[1] in (None, self._ledger_id)
 
     def _is_one_file(self, one: str, other: str) -> bool:
         try:

@@ -349,8 +349,10 @@ def tally(
         price = None if its_quote is None else its_quote.least
         alike.add(row.task.id, row.task.fingerprint, is_due=is_due, price=price)
         wrong = problem(row.task) if is_due else None
-        if wrong is None and (is_due or verdict.moves_to is not None or verdict.state is TaskState.CONFLICT):
-            wrong = _claimed(row)
+        claims = is_due or verdict.moves_to is not None or verdict.state is TaskState.CONFLICT
+        if wrong is None and claims and row.rival:
+            both = f"{row.task.id} and {row.rival} claim one output name, {row.task.name!r}"
+            wrong = f"{both}; change `output` of one of them"
         if wrong is not None and len(plan.problems) < LISTED:
             plan.problems.append(wrong)
         if is_due and spool is not None:
@@ -380,8 +382,3 @@ def _without_request(verdict: Verdict) -> Iterator[str]:
         yield ACCEPT
     if verdict.moves_to is not None:
         yield MOVE
-
-
-def _claimed(row: PlanRow) -> str | None:
-    task, other = row.task, row.rival
-    return other and f"{task.id} and {other} claim one output name, {task.name!r}; change `output` of one of them"

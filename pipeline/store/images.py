@@ -74,11 +74,7 @@ class StoredImages:
     """Images in whatever kind of place. All methods may be called concurrently."""
 
     def __init__(
-        self,
-        resources: ImageResources,
-        pool: WriterPool,
-        *,
-        received: Callable[[int, str, str], None] | None = None,
+        self, resources: ImageResources, pool: WriterPool, *, received: Callable[[int, str, str], None] | None = None
     ) -> None:
         """`received` is called with attempt, hash and path of an image before a rename gives up its part.
 

@@ -122,6 +122,10 @@ class Ledger:
         """Carry out a statement; return how many rows it changed. Never from the event loop."""
         return self.run(lambda c: c.execute(query(name), values).rowcount)
 
+    def receive(self, attempt: int, sha256: str, path: str) -> None:
+        """Write down which image is about to lose its part to a rename, and its final name."""
+        self.change("receive", {"attempt": attempt, "sha256": sha256, "kept": path})
+
     def close(self) -> None:
         """Commit what was handed in, then close. Safe to call twice."""
         with self._closing:
@@ -197,15 +201,11 @@ class Ledger:
             try:
                 return self._transaction(connection, group, lambda connection, work: work(connection))
             except Exception as error:  # whoever handed the piece in sees it, after the second pass
-                if not self._may_be_repeated(error):
-                    raise
+                if not (self._relieve() if is_full(error) else not _is_of_the_disk(error)):
+                    raise  # neither space that can be freed nor one wrong piece: the same group gets no further
             return self._transaction(connection, group, self._piece)
         except FROM_SQLITE as error:
             raise self._translated(error) from error
-
-    def _may_be_repeated(self, error: Exception) -> bool:
-        """Say whether the same group may get further: one piece was wrong, or space was missing and is freed."""
-        return self._relieve() if is_full(error) else not _is_of_the_disk(error)
 
     def _transaction(
         self, connection: sqlite3.Connection, group: list[Work], run: Callable[[sqlite3.Connection, Work], object]

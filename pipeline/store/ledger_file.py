@@ -53,13 +53,10 @@ def _blocks(text: str, heading: str) -> dict[str, str]:
     return {name.strip(): body.strip() for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def _bare(statement: str) -> str:
-    return "\n".join(line for line in statement.splitlines() if not line.startswith("--"))
-
-
 MIGRATIONS: Final[tuple[str, ...]] = tuple(_blocks(_read("schema.sql"), "migration").values())
 _QUERIES: Final[Mapping[str, str]] = {
-    name: _bare(body) for name, body in _blocks(_read("queries.sql"), "name:").items()
+    name: re.sub(r"^--.*\n?", "", body, flags=re.MULTILINE)
+    for name, body in _blocks(_read("queries.sql"), "name:").items()
 }
 
 
@@ -145,8 +142,11 @@ def check(path: Path, *, busy_s: float = 30.0, migrations: Sequence[str] = MIGRA
     if not _is_plain(path):
         return None
     _check_header(path, len(migrations))
+    # without a write-ahead log the file is immutable while we hold the lock; with one it is read
+    options = "mode=ro" if _has_log(path) else "mode=ro&immutable=1"
     try:
-        with contextlib.closing(_open_untouched(path, busy_s)) as connection:
+        with contextlib.closing(connect(path, options, busy_s=busy_s)) as connection:
+            connection.execute("PRAGMA query_only = ON")
             version = _identify(connection, path, len(migrations))
             findings = [str(row[0]) for row in connection.execute("PRAGMA quick_check(3)")]
             findings += [
@@ -266,13 +266,6 @@ def _check_identity(path: Path, application_id: int, version: int, newest: int) 
         )
     if version < 1:
         raise damaged(path, f"ledger version {version}")
-
-
-def _open_untouched(path: Path, busy_s: float) -> sqlite3.Connection:
-    """Open for looking. Without a write-ahead log the file is immutable while we hold the lock; with one it is read."""
-    connection = connect(path, "mode=ro" if _has_log(path) else "mode=ro&immutable=1", busy_s=busy_s)
-    connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def connect(path: Path, options: str, *, busy_s: float, is_shared: bool = False) -> sqlite3.Connection:

@@ -120,12 +120,7 @@ def find_parts(outputs: Tree, besides: Path, found: Recovery) -> Iterator[FoundP
             if match := _PART.fullmatch(name):
                 ledger_id, attempt, sha256 = match.groups()
                 yield FoundPart(
-                    tree=outputs,
-                    folder=relative,
-                    name=name,
-                    ledger_id=ledger_id,
-                    attempt=int(attempt),
-                    sha256=sha256,
+                    tree=outputs, folder=relative, name=name, ledger_id=ledger_id, attempt=int(attempt), sha256=sha256
                 )
             elif name.startswith(PART):
                 found.note_foreign(f"{relative}/{name}".lstrip("/"))
@@ -155,13 +150,6 @@ def attempt_record_of(connection: sqlite3.Connection, attempt: int) -> AttemptRe
     artifact = rows.artifact_of([row[name] for name in rows.ARTIFACT])
     named = {name: row[name] for name in AttemptRecord.__dataclass_fields__ if name != "artifact"}
     return AttemptRecord(**named | {"state": TaskState(named["state"])}, artifact=artifact)
-
-
-def _record_of(connection: sqlite3.Connection, record: AttemptRecord) -> dict[str, Any] | None:
-    """Return the record of the request that an attempt sent."""
-    values = {"manifest": record.manifest, "id": record.id, "fingerprint": record.fingerprint}
-    row = connection.execute(query("record_of"), values).fetchone()
-    return None if row is None else {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
 
 
 def is_named_part(name: str) -> bool:
@@ -236,9 +224,7 @@ class Salvager:
             facts=self._facts(record, image),
             previous=record.artifact,
             previous_maker=record.maker,
-            received=lambda path: self._ledger.run(
-                lambda c: rows.receive(c, record.attempt, sha256=image.sha256, kept=path)
-            ),
+            received=lambda path: self._ledger.receive(record.attempt, image.sha256, path),
         )
         if isinstance(source, FoundPart):
             delivery.is_part_whole = source.tree is self._resources.outputs and source.path == delivery.part_path
@@ -260,8 +246,9 @@ class Salvager:
 
     def finish(self, record: AttemptRecord, image: Image, artifact: Artifact) -> None:
         """Check an image that stands under its final name and write it down as done, its sidecar beside it."""
-        request = self._ledger.run(lambda c: _record_of(c, record))
-        if request is not None:
+        whose = {"manifest": record.manifest, "id": record.id, "fingerprint": record.fingerprint}
+        if (row := self._ledger.first("record_of", **whose)) is not None:
+            request = {**msgspec.json.decode(row[0], type=dict[str, Any]), "fingerprint": row[1]}
             artifact = self._resources.checked(request, image, artifact)
         now, cost = self._settings.now_us(), record.price_microusd
         reason = "" if record.attempt_state == "ok" else "recovered without a request"
@@ -276,13 +263,7 @@ class Salvager:
 
     def _write_kept(self, record: AttemptRecord, image: Image, state: TaskState, *, reason: str, kept: str) -> None:
         """Write down that the image arrived, was paid for, and is kept without a final name."""
-        failure = Failure(
-            fault=Fault.STORAGE,
-            billed=Billed.YES,
-            reason=reason,
-            image_sha256=image.sha256,
-            kept=kept,
-        )
+        failure = Failure(fault=Fault.STORAGE, billed=Billed.YES, reason=reason, image_sha256=image.sha256, kept=kept)
         now, cost = self._settings.now_us(), record.price_microusd
         self._ledger.run(lambda c: rows.close(c, record.attempt, failure, state=state, cost=cost, now=now))
 

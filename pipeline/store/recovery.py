@@ -296,13 +296,10 @@ class Recoverer:
                     case FileComparison.CHANGED:
                         self._found.changed.append(task_id)
                     case FileComparison.TOUCHED:
-                        touched.append((task_id, artifact, self._mtime_ns(artifact)))
+                        with self._tree.at(artifact.path) as (fd, name):
+                            status = self._tree.disk.stat(name, dir_fd=fd)
+                        touched.append((task_id, artifact, status.st_mtime_ns))
                     case FileComparison.SAME:
                         pass
         if touched:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))
-
-    def _mtime_ns(self, artifact: Artifact) -> int:
-        assert self._tree is not None
-        with self._tree.at(artifact.path) as (fd, name):
-            return self._tree.disk.stat(name, dir_fd=fd).st_mtime_ns

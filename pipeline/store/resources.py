@@ -22,7 +22,7 @@ from pipeline.errors import InputError
 from pipeline.model import Artifact, BucketUrl, Image, Sidecar
 from pipeline.store import ledger_file, rows
 from pipeline.store.bucket_writer import BucketWriter
-from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn
+from pipeline.store.files import RESERVE_BYTES, Disk, DiskReserve, Tree, Warn, closing
 from pipeline.store.ledger import Ledger
 from pipeline.store.ledger_file import Clock, query, to_us, utc_now
 from pipeline.store.lock import make_private, read_mountinfo, refuse_network, unusable
@@ -208,12 +208,8 @@ def _tree(root: Path, settings: StoreSettings, *, dir_mode: int = 0o777) -> Tree
 
 def _sync_entry(root: Path, disk: Disk) -> None:
     """Make the directory's own name durable, as far as its parent lets us."""
-    with contextlib.suppress(OSError):
-        fd = disk.open_dir(root.parent)
-        try:
-            disk.fsync_dir(fd)
-        finally:
-            disk.close(fd)
+    with contextlib.suppress(OSError), closing(disk, disk.open_dir(root.parent)) as fd:
+        disk.fsync_dir(fd)
 
 
 def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> None:

@@ -256,11 +256,6 @@ def rebuilt_run(connection: sqlite3.Connection, manifest: Row, *, doubt: str | N
     return run
 
 
-def receive(connection: sqlite3.Connection, attempt: int, *, sha256: str, kept: str) -> None:
-    """Write down which image is about to lose its part to a rename, and its final name."""
-    connection.execute(query("receive"), {"attempt": attempt, "sha256": sha256, "kept": kept})
-
-
 def lose(connection: sqlite3.Connection, attempt: int, *, reason: str, now: int) -> None:
     """Write down that the outcome of a request is unknown."""
     row = {"attempt": attempt, "reason": reason, "now": now}

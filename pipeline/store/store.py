@@ -38,7 +38,7 @@ class Store:
         self._resources = resources
         self._ledger = resources.ledger
         self._pool = WriterPool(resources.settings.threads)
-        self.images = StoredImages(resources, self._pool, received=self._receive)
+        self.images = StoredImages(resources, self._pool, received=resources.ledger.receive)
         self._maintenance = Maintenance(resources)
         self._awaiting = Awaiting()
         self._is_closed = False
@@ -200,14 +200,8 @@ class Store:
 
         It binds this provider, key and the model that a request of `run` was refused for.
         """
-        await self._change(
-            "set_hold",
-            run=run,
-            provider=rows.text(provider),
-            key=key,
-            not_before=to_us(not_before),
-            reason=rows.text(reason),
-        )
+        moment, why = to_us(not_before), rows.text(reason)
+        await self._change("set_hold", run=run, provider=rows.text(provider), key=key, not_before=moment, reason=why)
 
     async def forget_holds(self, *, provider: str, key: str) -> None:
         """Forget what binds a provider and key."""
@@ -250,9 +244,6 @@ class Store:
         free = resources.state.free_bytes() - resources.reserve.spent_bytes
         outputs = resources.outputs
         return max(0, free if isinstance(outputs, Bucket) else min(outputs.free_bytes(), free))
-
-    def _receive(self, attempt: int, sha256: str, path: str) -> None:
-        self._ledger.run(lambda c: rows.receive(c, attempt, sha256=sha256, kept=path))
 
     async def _change(self, name: str, **values: object) -> int:
         """Carry out one statement; return how many rows it changed."""

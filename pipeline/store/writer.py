@@ -28,6 +28,7 @@ from pipeline.store.files import (
     FileComparison,
     Tree,
     closed_folder,
+    closing,
     is_same_file,
     join,
     link_or_rename,
@@ -253,7 +254,7 @@ class Writer:
         """Steps 5 and 6. A descriptor whose sync failed is never synced again: its file is given up."""
         fd = self._disk.create(delivery.part, dir_fd=dir_fd)
         try:
-            try:
+            with closing(self._disk, fd):
                 data = memoryview(delivery.image.data)
                 write_all(self._disk, fd, data[: len(data) // 2])
                 reach("mid-write")
@@ -261,8 +262,6 @@ class Writer:
                 reach("write")
                 self._disk.fsync(fd)
                 reach("fsync")
-            finally:
-                self._disk.close(fd)
         except OSError:
             with contextlib.suppress(OSError):
                 self._disk.unlink(delivery.part, dir_fd=dir_fd)
