@@ -310,8 +310,8 @@ class _Reading:
 
     def _without_image(self) -> Failure:
         reply, facts = self.reply, self.facts
-        if facts.error is not None and facts.error != {}:
-            error = errors.from_tree(self.document.tree)
+        error = errors.from_tree(self.document.tree)
+        if facts.error or (error.message and not (facts.finish or facts.block)):  # perhaps {"code": 1, "msg": "..."}
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""

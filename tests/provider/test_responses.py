@@ -154,6 +154,9 @@ WITH_IMAGE = [
     ("event-of-many-lines", events(json.dumps(whole(inline(LARGE)), indent=1).replace("\n", "\ndata: ")), LARGE),
     ("event-stream-uri-in-pieces", events(*(whole({"text": half}) for half in HALVES)), LARGE),
     ("lines-of-json", b'{"candidates": []}\n' + json.dumps(whole(inline(LARGE))).encode(), LARGE),
+    ("json-then-a-comment", json.dumps(whole(inline(LARGE))).encode() + b"<!-- served in 0.2 s -->", LARGE),
+    ("json-then-a-null-byte", json.dumps(whole(inline(LARGE))).encode() + b"\0", LARGE),
+    ("json-then-json", b'{"status": "queued"}' + json.dumps(whole(inline(LARGE))).encode(), LARGE),
     ("image-as-the-body", LARGE, LARGE),
     ("base64-as-the-body", b64(LARGE).encode() + b"\n", LARGE),
     ("uri-as-the-body", f"data:image/png;base64,{b64(LARGE)}".encode(), LARGE),
@@ -247,6 +250,12 @@ WITHOUT = [
     ("H49-account", {"error": {"code": "insufficient_user_quota", "message": "x"}}, Fault.ACCOUNT),
     ("H49-unknown", {"error": {"code": "new_thing", "message": "x"}}, Fault.OTHER),
     ("H49-text", {"error": "something broke"}, Fault.OTHER),
+    ("H49-true", {"error": True, "message": "overloaded"}, Fault.OTHER),
+    ("H49-none", {"error": False, "candidates": []}, Fault.NO_IMAGE),
+    ("H49-bare-code", {"code": 429, "message": "slow down"}, Fault.THROTTLED),
+    ("H49-bare-words", {"code": "fail", "msg": "saturated", "data": None}, Fault.OTHER),
+    ("H49-bare-account", {"success": False, "message": "insufficient balance"}, Fault.UPSTREAM_ACCOUNT),
+    ("words-before-json", b"OK {}", Fault.BROKEN),
 ]  # fmt: skip
 
 
