@@ -164,8 +164,8 @@ def _engine(
     run.signals.engine = engine
     if not isinstance(sender, LocalSender):
         sender.halt = engine.halt
-    if run.until is not None:
-        reason = f"limits.max_duration ({run.setup.limits.max_duration_s:g} s) is over"
-        left = max(0.0, run.until - time.monotonic())
+    if (most_s := run.setup.limits.max_duration_s) is not None:
+        reason = f"limits.max_duration ({most_s:g} s) is over"
+        left = max(0.0, run.started_at + most_s - time.monotonic())
         asyncio.get_running_loop().call_later(left, engine.halt, Exit.MAX_DURATION, reason)
     return engine
