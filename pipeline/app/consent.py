@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from pipeline.app.context import Setup
 from pipeline.engine.wallet import Wallet
 from pipeline.errors import ImgpipeError, InputError, TryLater
-from pipeline.model import Task, TaskState
+from pipeline.model import TaskState
 from pipeline.plan.plan import Plan
 from pipeline.provider.catalogue import PriceList
 from pipeline.settings import day_of, month_of, zone_of
@@ -32,17 +32,6 @@ REMEMBERED: Final = timedelta(days=30)  # how long what an answer cost raises wh
 def prices_of(setup: Setup, reader: LedgerReader) -> PriceList:
     """Return what attempts cost, by the catalogue, the manifest's `prices:` and what answers did cost of late."""
     return PriceList(setup.catalogue, reader.dearest(since=datetime.now(UTC) - REMEMBERED))
-
-
-def list_price(setup: Setup) -> Callable[[Task], int | None]:
-    """Return the list price of a task's image, as a function: what an image without a recorded purchase counts."""
-    prices = PriceList(setup.catalogue)
-
-    def price(task: Task) -> int | None:
-        quote = prices.quote(task)
-        return None if quote is None else quote.least
-
-    return price
 
 
 def wallet_of(setup: Setup, reader: LedgerReader) -> Wallet:

@@ -166,11 +166,7 @@ class Setup:
 def prepare(path: Path, flags: Flags) -> Setup:
     """Load a manifest and lay the flags over it."""
     manifest = load(
-        path,
-        variables=flags.variables,
-        allow_env=flags.allow_env,
-        simulate=flags.simulate,
-        check=_reachable,
+        path, variables=flags.variables, allow_env=flags.allow_env, simulate=flags.simulate, check=_reachable
     )
     manifest = replace(manifest, secrets=known_keys(environ=os.environ, dotenv_dir=path.parent))
     if unknown := flags.selection.unknown_jobs(manifest.jobs):

@@ -32,7 +32,7 @@ from aiohttp import web
 from pipeline.app.context import Setup
 from pipeline.app.judge import JudgeSession, MarkChange, Picture
 from pipeline.errors import ImgpipeError, InputError
-from pipeline.report.sheet import SERVED_POLICY, asset, script
+from pipeline.report.sheet import SERVED_POLICY, asset, mark_data, script
 from pipeline.settings import KEY_NAMES
 
 HOST: Final = "127.0.0.1"
@@ -176,10 +176,7 @@ class JudgeServer:
 
     def _marks_since(self, since: int, *, new_images: int) -> web.Response:
         change, marks = self._session.marks.since(since)
-        found = {
-            task_id: {"kind": m.kind, "stars": m.stars, "note": m.note, "sha256": m.sha256, "at": m.at_ms}
-            for task_id, m in marks.items()
-        }
+        found = {task_id: mark_data(mark) for task_id, mark in marks.items()}
         body = msgspec.json.encode({"change": change, "marks": found, "newImages": new_images})
         return web.Response(body=body, content_type="application/json")
 
@@ -227,11 +224,7 @@ def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[
 
 
 async def serve_judge(
-    setup: Setup,
-    *,
-    port: int = 0,
-    announce: Callable[[str], None] = lambda _: None,
-    idle_s: float = IDLE_S,
+    setup: Setup, *, port: int = 0, announce: Callable[[str], None] = lambda _: None, idle_s: float = IDLE_S
 ) -> None:
     """Serve until SIGINT, SIGTERM, or until no window asks any more. `announce`: called once, with the address.
 

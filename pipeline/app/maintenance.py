@@ -21,7 +21,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.app.consent import list_price
 from pipeline.app.context import Setup
 from pipeline.app.locking import open_store, recorded_task, store_settings
 from pipeline.app.orphans import Orphans
@@ -32,6 +31,7 @@ from pipeline.manifest.expand import Expansion
 from pipeline.manifest.sources import read_digest
 from pipeline.model import IMAGE_SUFFIXES, Artifact, BucketUrl, Due, Failure, Image, Reply, Task, is_object
 from pipeline.plan.plan import Spool
+from pipeline.provider.catalogue import PriceList
 from pipeline.report.folder import is_thumbnail
 from pipeline.store import integrity
 from pipeline.store import rebuild as ledger_rebuild
@@ -82,7 +82,11 @@ def rebuild(setup: Setup) -> Rebuilt:
     The manifest is read to its end before anything is changed: a mistake in it leaves all as it was. A job that takes
     another one's images is read when those are known again. Raises InputError, LedgerError, StorageError, TryLater.
     """
-    manifest = setup.manifest
+    manifest, prices = setup.manifest, PriceList(setup.catalogue)
+
+    def price(task: Task) -> int | None:  # what an image without a recorded purchase counts
+        return quote.least if (quote := prices.quote(task)) is not None else None
+
     whole = Rebuilt()
     url = manifest.output_dir if isinstance(manifest.output_dir, BucketUrl) else None
     with (
@@ -94,7 +98,7 @@ def rebuild(setup: Setup) -> Rebuilt:
                 for task in _tasks(setup, names, is_first=number == 0):
                     spool.add(Due(task=task, reason=""))
                 tasks = (due.task for due in spool)
-                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=list_price(setup))
+                rebuilt = ledger_rebuild.rebuild_ledger(store_settings(setup), tasks, price=price)
             whole = rebuilt if number == 0 else _joined(whole, rebuilt)
     return whole
 

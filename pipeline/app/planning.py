@@ -43,7 +43,7 @@ def rehearsed(manifest: Manifest, *, jobs: Collection[str] | None = None) -> Ite
     """
     yield from Expansion(
         manifest,
-        digests=_unread,
+        digests=lambda _location, _size_bytes, _mtime_ns: "",
         upstream=lambda job: _promised(manifest, job),
         jobs=jobs,
         promised=manifest.output_dir,
@@ -61,10 +61,6 @@ def _upstream(task: Task, path: str, image: InputImage | None = None) -> Upstrea
     return UpstreamImage(task_id=task.id, row=task.row, path=path, matrix=task.matrix, fields=task.fields, image=image)
 
 
-def _unread(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
-    return ""
-
-
 MOST_PIXELS_BYTES: Final = 64 << 20  # of an input file that is read whole to find its pixels
 HEIC: Final = (".heic", ".heif", ".hif")
 PRESENT: Final = frozenset({FileComparison.SAME, FileComparison.TOUCHED})
@@ -74,12 +70,6 @@ def reading(setup: Setup) -> LedgerReader:
     """Open the manifest's ledger for reading; a ledger that does not exist is empty."""
     manifest = setup.manifest
     return LedgerReader(manifest.state_dir, manifest=manifest.name, output_dir=manifest.output_dir)
-
-
-def _with_words(task: Task, words: Mapping[str, str]) -> Task:
-    """Add a person's words to what is sent; the fingerprint stays that of the manifest's own prompt."""
-    added = words.get(task.id)
-    return msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}") if added else task
 
 
 class Cancelled(Exception):  # noqa: N818 - reads as what happened
@@ -208,7 +198,9 @@ def plan_rows(
         )
         for task in expansion:
             _check_cancelled(is_cancelled)
-            yield memory.with_pixels(_with_words(task, setup.rules.redo))
+            if added := setup.rules.redo.get(task.id):  # a person's words; the fingerprint stays that of the manifest
+                task = msgspec.structs.replace(task, prompt=f"{task.prompt}\n\n{added}")
+            yield memory.with_pixels(task)
         on_end(expansion)
 
     def present() -> Iterator[PlanRow]:
@@ -394,10 +386,8 @@ def upstream_of(
             if standing is FileComparison.MISSING:
                 continue  # its own task is reported as missing, and `--repair` must be able to run
             path = manifest.location_of(artifact)
-            is_unread = is_object(path) and standing is FileComparison.SAME
-            yield _upstream(row.task, path, _as_recorded(path, artifact) if is_unread else None)
-
-
-def _as_recorded(location: str, artifact: Artifact) -> InputImage:
-    """Return an object that is unchanged as an input: it is not read to be hashed."""
-    return InputImage(path=location, sha256=artifact.sha256, size_bytes=artifact.size_bytes, mtime_ns=artifact.mtime_ns)
+            image = None
+            if is_object(path) and standing is FileComparison.SAME:  # it is not read to be hashed
+                size_bytes, mtime_ns = artifact.size_bytes, artifact.mtime_ns
+                image = InputImage(path=path, sha256=artifact.sha256, size_bytes=size_bytes, mtime_ns=mtime_ns)
+            yield _upstream(row.task, path, image)

@@ -80,12 +80,6 @@ class ActiveRun:
         assert self.number is not None
         return self.number
 
-    @property
-    def until(self) -> float | None:
-        """The monotonic moment at which `max_duration` is over."""
-        seconds = self.setup.limits.max_duration_s
-        return None if seconds is None else self.started_at + seconds
-
     def gauge(self) -> events.Gauge:
         """Return the state of the run at this moment; before anything is sent, only its money."""
         if self.signals.engine is not None:
@@ -301,7 +295,7 @@ async def _send(run: ActiveRun, planned: Planned, spool: Spool) -> None:
     await send(run, stages)
     if pilot is not None and not pilot.is_over and not len(run.halts):
         pilot.has_ended_run = True
-        run.halt(pilot.halt(run.whole))
+        run.halt(Halt(Exit.BUDGET, pilot.verdict(run.whole)))
     if run.setup.flags.is_now and run.counts.images and run.halts.not_before is None:  # the hold is over
         provider, key = consent.owner_of(run.setup)
         await run.store.forget_holds(provider=provider, key=key)

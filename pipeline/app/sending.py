@@ -61,18 +61,12 @@ def fit_for_images() -> None:
         mallopt(option, value)
 
 
-async def _begin_resolver_threads() -> None:
-    """Have libuv begin its threads while there is memory; where it cannot, it aborts the process (src/threadpool.c).
-
-    A numeric name is asked for, so nothing is looked up.
-    """
-    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
-
-
 async def send(run: "ActiveRun", stages: AsyncGenerator[Iterable[Due], None]) -> None:
     """Ask for what is in the stages, one after the other. A hold the provider asked for is remembered."""
     fit_for_images()
-    await _begin_resolver_threads()
+    # Has libuv begin its threads while there is memory: where it cannot, it aborts the process (src/threadpool.c). The
+    # name is numeric, so nothing is looked up.
+    await asyncio.get_running_loop().getnameinfo(("127.0.0.1", 80), NI_NUMERICHOST | NI_NUMERICSERV)
     async with AsyncExitStack() as stack:
         setup = run.setup
         sender = await _sender(run, stack, await _provider(setup, stack))
@@ -170,8 +164,8 @@ def _engine(
     run.signals.engine = engine
     if not isinstance(sender, LocalSender):
         sender.halt = engine.halt
-    if run.until is not None:
-        reason = f"limits.max_duration ({run.setup.limits.max_duration_s:g} s) is over"
-        left = max(0.0, run.until - time.monotonic())
+    if (most_s := run.setup.limits.max_duration_s) is not None:
+        reason = f"limits.max_duration ({most_s:g} s) is over"
+        left = max(0.0, run.started_at + most_s - time.monotonic())
         asyncio.get_running_loop().call_later(left, engine.halt, Exit.MAX_DURATION, reason)
     return engine

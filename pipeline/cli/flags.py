@@ -264,9 +264,7 @@ deciding = _apply(
     number("--rpm", type=click.FloatRange(min=0, min_open=True), help="At most N requests in any minute."),
 )
 cluster = click.option(
-    "--ray",
-    metavar="ADDRESS",
-    help="Send from a Ray cluster: auto or HOST:PORT; local starts Ray on this machine.",
+    "--ray", metavar="ADDRESS", help="Send from a Ray cluster: auto or HOST:PORT; local starts Ray on this machine."
 )
 running = _apply(
     number(

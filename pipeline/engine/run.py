@@ -8,7 +8,7 @@ import asyncio
 import math
 import random
 from collections import Counter, deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -286,7 +286,8 @@ class Engine:
         checks = turn.due.task.checks
         for _ in range(checks.most_redos):
             flagged = turn.last
-            found = "" if flagged.artifact is None else _found(flagged.artifact, checks.redo)
+            flags = {} if flagged.artifact is None else flagged.artifact.flags
+            found = "; ".join(f"flagged {name}: {reason}" for name, reason in flags.items() if name in checks.redo)
             if not found or self._is_halted.is_set():
                 return
             self._emit(events.RetryScheduled(task_id=turn.due.task.id, number=turn.attempts, wait_s=0.0, reason=found))
@@ -368,15 +369,11 @@ class Engine:
             self._halt(halt)
 
     def _look_at_throttle(self, failure: Failure) -> None:
-        """Give up when the throttle does, saying what was seen last; else report what it waits for."""
+        """Give up when the throttle does, saying what was seen last; else report its pause, again where it doubled."""
         verdict = self.gate.throttle.verdict
         if verdict is not None:
             self._halt(replace(verdict, reason=f"{verdict.reason} ({failure.reason})"))
-        else:
-            self._report_pause(failure)
-
-    def _report_pause(self, failure: Failure) -> None:
-        """Report that nobody sends now, and what was seen last; not again while it lasts, unless it doubled."""
+            return
         now, left_s = asyncio.get_running_loop().time(), self.gate.throttle.pause_left_s
         if left_s < SHORTEST_S or left_s < 2 * (self._paused_until - now):
             return
@@ -402,8 +399,3 @@ class Engine:
             self.listen(event)
         except Exception as bug:  # raised by `run`
             self._caught(bug)
-
-
-def _found(image: Artifact, checks: Collection[str]) -> str:
-    """Return what these checks found in an image; empty: nothing."""
-    return "; ".join(f"flagged {name}: {reason}" for name, reason in image.flags.items() if name in checks)

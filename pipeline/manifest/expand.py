@@ -23,6 +23,7 @@ from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sources import InputDigests, InputFiles, Sources, Upstream
 from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
+from pipeline.manifest.templates import Template
 from pipeline.model import Task
 
 _BATCH = 5000
@@ -84,6 +85,28 @@ class TaskNames:
         self._pending.clear()
 
 
+class Gaps:
+    """Counts prompts that an empty cell leaves a gap in: they can be bought, and few mean to."""
+
+    def __init__(self) -> None:
+        self._found: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def look(self, template: Template | None, row: SourceRow) -> None:
+        """Look at the cells of a row that a prompt shows."""
+        for column in () if template is None or row.data is None else template.cells:
+            if not row.fields.get(column, "").strip():
+                self._found[column] += 1
+                self._first.setdefault(column, row.place)
+
+    def notes(self) -> Iterator[str]:
+        """Yield a line for each column."""
+        for column, number in self._found.items():
+            what = f"row.{column} is empty in {number:,} rows" if number > 1 else f"row.{column} is empty in a row"
+            what += f" ({'the first is ' if number > 1 else ''}{self._first[column]})"
+            yield f"{what}, and missing in the prompt; fill it, or say what then holds: {{{{ row.{column} or '...' }}}}"
+
+
 MAX_PROBLEMS = 100
 _ALIKE = 3  # problems of one key: a column missing from every row does not hide other mistakes
 
@@ -122,6 +145,7 @@ class Expansion:
         self._problems: list[Problem] = []
         self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
         self._unlisted = 0
+        self._gaps = Gaps()
         self._left_out: list[str] = []  # the first of them
         self._left_out_count = 0
 
@@ -134,7 +158,8 @@ class Expansion:
     def notes(self) -> tuple[str, ...]:
         """What a person should know of the sources."""
         unlisted = self._left_out_count - len(self._left_out)
-        return (*self._sources.notes, *self._left_out, *([f"and {unlisted:,} more are left out"] if unlisted else []))
+        more = [f"and {unlisted:,} more are left out"] if unlisted else []
+        return (*self._sources.notes, *self._gaps.notes(), *self._left_out, *more)
 
     def __iter__(self) -> Iterator[Task]:
         self._manifest.budget.begin()
@@ -172,6 +197,7 @@ class Expansion:
                 if isinstance(row, Problem):
                     self._note(row)
                 else:
+                    self._gaps.look(plan.recipe.prompt, row)
                     yield plan, row
 
     def _row_tasks(self, plan: JobPlan, row: SourceRow) -> Iterator[tuple[Task, str]]:

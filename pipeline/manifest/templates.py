@@ -44,9 +44,12 @@ _WHERE_NAMES_LIVE = {
 
 
 class Template:
-    """One text with its names resolved at `render`. `roots` are the names it uses, `refs` their fixed keys."""
+    """One text with its names resolved at `render`. `roots` are the names it uses, `refs` their fixed keys.
 
-    __slots__ = ("_fill", "literal", "origin", "refs", "roots", "source")
+    `cells`: the columns of a text without conditions, filters and defaults: an empty cell leaves a gap in it.
+    """
+
+    __slots__ = ("_fill", "cells", "literal", "origin", "refs", "roots", "source")
 
     def __init__(self, source: str, origin: Origin | None, fill: Callable[[Context], str] | None) -> None:
         """`fill` None: the text is what it renders to."""
@@ -56,6 +59,7 @@ class Template:
         self.literal = source if fill is None else None
         self.roots: frozenset[str] = frozenset()
         self.refs: frozenset[tuple[str, str]] = frozenset()
+        self.cells: tuple[str, ...] = ()
 
     def render(self, context: Context) -> str:
         """Return the text for one task. Raises BadValue."""
@@ -96,6 +100,9 @@ def _compile(sandbox: Sandbox, source: str, scope: Scope, origin: Origin | None)
         raise _unknown_name(name, scope, line)
     template = Template(source, origin, _quick(parts) if parts is not None else _jinja(sandbox, tree))
     template.roots = roots
+    template.cells = tuple(
+        part[1] for part in parts or () if not isinstance(part, str) and part[0] == "row" and part[1]
+    )
     template.refs = frozenset(_fixed_refs(tree, roots))
     for root, key in sorted(template.refs):
         known = scope[root]

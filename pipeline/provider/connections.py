@@ -156,7 +156,8 @@ class Connections(aiohttp.TCPConnector):
         """
         while True:
             if not self._conns.get(req.connection_key):
-                await self._turn_to_connect()
+                async with self._turn:  # many find a kept one meanwhile
+                    await asyncio.sleep(APART_S)
             connection = await super().connect(req, traces, timeout)
             protocol, transport = connection.protocol, connection.transport
             assert protocol is not None, "a connection that was just made or taken from the pool"
@@ -166,11 +167,6 @@ class Connections(aiohttp.TCPConnector):
             if transport is not None and not protocol.should_close and not _is_readable(transport):
                 return connection
             connection.close()
-
-    async def _turn_to_connect(self) -> None:
-        """Let one request after the other make a connection, `APART_S` apart; many find a kept one meanwhile."""
-        async with self._turn:
-            await asyncio.sleep(APART_S)
 
 
 def _probed(address: AddrInfoType) -> socket.socket:
@@ -236,14 +232,10 @@ class BodyReader(asyncio.BufferedProtocol):
         finally:
             self._room.release()
             if self._theirs.transport is not None:  # the connection stands: what follows is aiohttp's to handle
-                self._hand_back()
-
-    def _hand_back(self) -> None:
-        """Give the connection back; after a whole body aiohttp keeps it for the next request, else it closes it."""
-        self._transport.set_protocol(self._theirs)
-        if self.is_whole:
-            self._theirs.set_response_params()  # a new parser: the old one waits for the body that was read here
-            self._content.feed_eof()  # resumes reading, and releases the connection
+                self._transport.set_protocol(self._theirs)
+                if self.is_whole:  # aiohttp keeps it for the next request; else it closes it
+                    self._theirs.set_response_params()  # a new parser: the old one waits for what was read here
+                    self._content.feed_eof()  # resumes reading, and releases the connection
 
     def take(self) -> bytes | bytearray:
         """Return what has come of the body, once, when reading is over, and keep nothing.

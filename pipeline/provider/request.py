@@ -151,7 +151,9 @@ class InputImages:
             if ready is None or is_converted:
                 ready = await self._convert(data, most_bytes, keep_metadata)
             if is_converted or is_remote:
-                self._remember(known, ready)
+                self._remembered[known] = ready
+                while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
+                    self._remembered.popitem(last=False)
             return ready
 
     async def _convert(self, data: bytes, most_bytes: int, keep_metadata: bool) -> Ready:
@@ -178,11 +180,6 @@ class InputImages:
     def _recalled(self, known: tuple[str, bool, int]) -> Ready:
         self._remembered.move_to_end(known)
         return self._remembered[known]
-
-    def _remember(self, known: tuple[str, bool, int], ready: Ready) -> None:
-        self._remembered[known] = ready
-        while sum(len(one.data) for one in self._remembered.values()) > _REMEMBERED_BYTES:
-            self._remembered.popitem(last=False)
 
 
 def read_as_planned(image: InputImage, locations: Locations) -> bytes:

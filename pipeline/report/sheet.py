@@ -212,11 +212,12 @@ def sheet_data(
         "columns": _columns(rows, [find(row) for row in rows]),
         "axes": _cells([row.matrix for row in rows]),
         "fields": _cells([row.fields for row in rows]),
-        "marks": {row.id: _mark(row.mark) for row in rows if row.mark is not None},
+        "marks": {row.id: mark_data(row.mark) for row in rows if row.mark is not None},
     }
 
 
-def _mark(mark: Mark) -> dict[str, object]:
+def mark_data(mark: Mark) -> dict[str, object]:
+    """Return a mark as the page's script reads it."""
     return {"kind": mark.kind, "stars": mark.stars, "note": mark.note, "sha256": mark.sha256, "at": mark.at_ms}
 
 

@@ -25,10 +25,7 @@ READERS: Final = 1  # threads that judge answers: one reads 1 GB/s. A second one
 SIGNED: Final = "signed (C2PA), so it is left as it came; its record is in a file beside it"
 FORM: Final = 1  # of the embedded record; a reader may rely on its names
 STOPPED: Final = Failure(
-    fault=Fault.SILENCE,
-    billed=Billed.MAYBE,
-    reason="the run was stopped before the answer came",
-    code="stopped",
+    fault=Fault.SILENCE, billed=Billed.MAYBE, reason="the run was stopped before the answer came", code="stopped"
 )
 
 

@@ -222,14 +222,7 @@ class Outputs(Protocol):
 class ClusterSender:
     """Sends attempts through workers; see `engine.attempt.AttemptSender`."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        *,
-        outputs: Outputs,
-        listen: Listener,
-        patience_s: float = PATIENCE_S,
-    ) -> None:
+    def __init__(self, cluster: Cluster, *, outputs: Outputs, listen: Listener, patience_s: float = PATIENCE_S) -> None:
         self.dispatch = cluster.dispatch
         self._death = cluster.death
         self._outputs = outputs

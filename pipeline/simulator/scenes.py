@@ -151,14 +151,11 @@ def understand(prompt: str) -> Idea:
     )
 
 
-def _forms(word: str) -> tuple[str, ...]:
-    return word, word.removesuffix("'s"), word.removesuffix("s"), word.removesuffix("es")
-
-
 def _matches(words: Iterable[str], entry: Worded) -> list[int]:
     """Return the places of the words that choose this entry."""
     own = frozenset(entry.words.split())
-    return [place for place, word in enumerate(words) if not own.isdisjoint(_forms(word))]
+    forms = ((w, w.removesuffix("'s"), w.removesuffix("s"), w.removesuffix("es")) for w in words)
+    return [place for place, each in enumerate(forms) if not own.isdisjoint(each)]
 
 
 def _named(words: list[str], entries: Mapping[str, Worded]) -> tuple[str, ...]:

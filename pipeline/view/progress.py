@@ -64,20 +64,17 @@ class ProgressCounts:
             case events.RetryScheduled():
                 self.retries, self.retry_reason = self.retries + 1, event.reason
             case events.TaskEnded():
-                self._settle(event)
+                self.states[event.state] += 1
+                if event.state is TaskState.DONE:
+                    self._moments.append(self._clock())
+                elif event.state is not TaskState.PENDING:
+                    self.troubles.append(event)
             case events.Halted():
                 self.halt_reason = self.halt_reason or halt_text(event)
             case events.RunEnded():
                 self.summary = event.summary
             case _:
                 pass
-
-    def _settle(self, event: events.TaskEnded) -> None:
-        self.states[event.state] += 1
-        if event.state is TaskState.DONE:
-            self._moments.append(self._clock())
-        elif event.state is not TaskState.PENDING:
-            self.troubles.append(event)
 
     @property
     def settled(self) -> int:

@@ -56,7 +56,8 @@ def paragraph(summary: RunSummary, *, manifest: str, selected: str = "", output_
     lines += exceeded_lines(summary.exceeded, is_play_money=summary.is_play_money)
     lines += _left(summary, of_selection, name)
     lines += _next_step(summary, name)
-    lines += _where(summary, name, visible(output_dir))
+    if output_dir and summary.done + summary.skipped:
+        lines.append(f"The images are in {visible(output_dir)}; look at them: imgpipe report {name} --open")
     return "\n".join(lines)
 
 
@@ -110,13 +111,6 @@ def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
         ),
     )
     return [f"{number:,} {state}: {advice}." for number, state, advice in rows if number]
-
-
-def _where(summary: RunSummary, manifest: str, output_dir: str) -> list[str]:
-    """Say where the images are and what to look at next; nothing where there are none."""
-    if not output_dir or not summary.done + summary.skipped:
-        return []
-    return [f"The images are in {output_dir}; look at them: imgpipe report {manifest} --open"]
 
 
 def _next_step(summary: RunSummary, manifest: str) -> list[str]:

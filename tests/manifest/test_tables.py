@@ -246,6 +246,34 @@ def test_guessed_encoding_is_told_once(desk):
     assert expansion.notes == ("p.csv is not UTF-8 and is read as cp1252; write `encoding:` if that is wrong",)
 
 
+def notes_of(desk, prompt):
+    expansion = Expansion(
+        desk.load(f"jobs: {{a: {{each: {{csv: p.csv}}, prompt: {prompt!r}}}}}\n"), digests=read_digest
+    )
+    assert list(expansion)
+    return expansion.notes
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("id,title\n1,\n2,x\n3, \n", "row.title is empty in 2 rows (the first is {file}:2), and missing in the prompt"),
+        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in a row ({file}:4), and missing in the prompt"),
+    ],
+    ids=["rows", "a-total"],
+)
+def test_an_empty_cell_that_a_prompt_shows_is_told_once(desk, table, says):
+    file = desk.write("p.csv", table)
+    (note,) = notes_of(desk, "A photo of {{ row.title }}")
+    assert note.startswith(says.format(file=file))
+
+
+@pytest.mark.parametrize("shown", ["{% if row.title %}{{ row.title }}{% endif %}", "{{ row.title or 'mug' }}", "mug"])
+def test_an_empty_cell_that_is_expected_or_not_shown_is_fine(desk, shown):
+    desk.write("p.csv", "id,title\n1,\n2,x\n")
+    assert notes_of(desk, f"A {shown} " + "{{ row.id }}") == ()
+
+
 def test_lines_below_a_sep_line_keep_their_number(desk):
     desk.write("p.csv", "sep=,\nid,title\n1,a\n2\n")
     (problem,) = desk.problems(job("csv: p.csv"))
