@@ -6,6 +6,7 @@ that is the name of a model.
 """
 
 import asyncio
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -52,6 +53,10 @@ LITTLE_FREE: Final = 10**9
 LEAST_SQLITE: Final = (3, 37, 0)  # STRICT tables, https://www.sqlite.org/stricttables.html
 SPARE_FILES: Final = 96  # descriptors for the ledger, writers and libraries, beside one for each request in flight
 BASE_MEMORY: Final = 120 * 2**20  # of a run beside what its limits allow in flight
+MEMORY_LIMITS: Final = (  # of a container, where it sees them: version 2, version 1
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
 RELEASED: Final = datetime(2026, 11, 1, tzinfo=UTC)  # a clock before this is wrong
 SKEW_S: Final = 5.0  # between this machine and the disk
 EXTRAS: Final = {
@@ -176,12 +181,21 @@ def _limits(limits: Limits) -> Iterator[Check]:
 
 
 def _available_bytes() -> int | None:
-    """Return what Linux says could be used without swapping; None elsewhere (proc(5), MemAvailable)."""
+    """Return what Linux says could be used without swapping, and at most a container's limit; None elsewhere.
+
+    proc(5), MemAvailable; https://docs.kernel.org/admin-guide/cgroup-v2.html, memory.max
+    """
     try:
         match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
     except OSError:
         return None
-    return None if match is None else int(match[1]) * 1024
+    if match is None:
+        return None
+    available = int(match[1]) * 1024
+    for file in MEMORY_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # not there, or `max`
+            available = min(available, int(file.read_text()))
+    return available
 
 
 def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
@@ -410,6 +424,11 @@ def _ledger(setup: Setup) -> Iterator[Check]:
             held, runs = list(lasting_holds(setup, reader).values()), reader.runs()
     except ImgpipeError as error:
         yield _bad("ledger", str(error))
+        return
+    except OSError as error:
+        yield _bad(
+            "ledger", f"{error.filename or state_dir}: {error.strerror}", "run as its owner, or change its owner"
+        )
         return
     yield _ok("ledger", f"{state_dir}: {count(len(runs), 'run')}")
     for hold in held:

@@ -96,7 +96,7 @@ def decode_answer(body: bytes | bytearray) -> Document:
     except NotJsonError:
         events = _events(bytes(plain))
         if not events:
-            raise
+            return _decode(plain, is_followed=True)
     return _decode(b"[" + b",".join(events) + b"]")
 
 
@@ -116,7 +116,8 @@ def unpacked(body: bytes | bytearray, most_bytes: int) -> bytes | bytearray:
     return body
 
 
-def _decode(body: bytes | bytearray) -> Document:
+def _decode(body: bytes | bytearray, *, is_followed: bool = False) -> Document:
+    """is_followed: something else may stand behind the JSON."""
     skeleton, cuts = _cut(body)
     if sum(map(skeleton.count, _BEGINNINGS)) > _MOST_VALUES:
         raise TooManyValuesError(f"it has more than {_MOST_VALUES:,} values")
@@ -125,7 +126,7 @@ def _decode(body: bytes | bytearray) -> Document:
     except RecursionError as error:
         raise NotJsonError("JSON nested too deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return Document(_decode_leniently(skeleton), cuts)
+        return Document(_decode_leniently(skeleton, is_followed=is_followed), cuts)
 
 
 def _events(body: bytes) -> list[bytes]:
@@ -197,11 +198,12 @@ def _cut(body: bytes | bytearray) -> tuple[bytes | bytearray, list[memoryview]]:
     return (b"".join([*pieces, view[done:]]) if cuts else body), cuts
 
 
-def _decode_leniently(text: bytes | bytearray) -> object:
+def _decode_leniently(text: bytes | bytearray, *, is_followed: bool) -> object:
     problem = "empty"
+    decode = _first_values if is_followed else json.loads
     for encoding in (json.detect_encoding(text), "latin-1"):
         try:
-            return json.loads(text.decode(encoding, "surrogatepass"))
+            return decode(text.decode(encoding, "surrogatepass"))
         except RecursionError as error:
             raise NotJsonError("JSON nested too deep") from error
         except UnicodeDecodeError:
@@ -210,6 +212,26 @@ def _decode_leniently(text: bytes | bytearray) -> object:
             problem = str(error)
             break
     raise NotJsonError(problem)
+
+
+def _first_values(text: str) -> object:
+    """Return the object or list that a text begins with, a list of them where there are several.
+
+    Behind it stands what a script printed, a second object, a null byte. Raises: ValueError.
+    """
+    decoder, values, rest = json.JSONDecoder(), list[object](), text.lstrip()
+    while rest.startswith(("{", "[")):
+        try:
+            value, end = decoder.raw_decode(rest)
+        except ValueError:
+            if not values:
+                raise
+            break
+        values.append(value)
+        rest = rest[end:].lstrip()
+    if not values:
+        raise ValueError("no JSON object")
+    return values[0] if len(values) == 1 else values
 
 
 _MOST_PLACES = 16  # in one text; more is no answer of an image model

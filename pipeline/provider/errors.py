@@ -299,7 +299,7 @@ def _status_fault(status: int, error: ServerError, delay_s: float | None, *, is_
             return Fault.THROTTLED
         case 500 if error.code in _CALLERS_CODES:
             return Fault.BAD_REQUEST
-        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 529:
+        case 500 | 502 | 503 | 520 | 521 | 522 | 523 | 525 | 526 | 529 | 530:  # Cloudflare did not reach the server
             return Fault.OUTAGE
         case _ if 400 <= status < 500:
             return Fault.BAD_REQUEST
@@ -390,9 +390,10 @@ def _from_tree(tree: object) -> ServerError:
     if isinstance(tree, list):  # streaming endpoints wrap the object
         items = _objects(tree)
         tree = next((item for item in items if item.get("error")), items[0] if items else None)
-    node = _object(tree).get("error", tree)
-    if not isinstance(node, Mapping):
-        return ServerError(message=node if isinstance(node, str) else "")
+    node = _object(tree).get("error")
+    if isinstance(node, str) and node:
+        return ServerError(message=node)
+    node = _object(node) or _object(tree)
     message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
     return ServerError(
         code=_text(node.get("code")),

@@ -68,8 +68,9 @@ def read_answer(tree: object) -> AnswerFacts:
 def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
-    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Where nobody says which
-    tier was served, it was the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
+    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Some count thoughts in
+    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier was served, it was
+    the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     has_image = bool(facts.images)
     prompt = _count(facts.usage, "promptTokenCount")
@@ -84,6 +85,7 @@ def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     if not facts.usage or (has_image and images < LEAST_IMAGE_TOKENS):
         return None
     text = max(out - images, 0) + thoughts if has_image else max(out - images, thoughts)
+    text = max(text, _count(facts.usage, "totalTokenCount") - prompt - images)
     served = _text(facts.usage, "serviceTier") or dict(reply.headers).get("x-gemini-service-tier", "")
     tier = Tier.FLEX if served.lower() == Tier.FLEX else Tier.STANDARD
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text, tier=tier)
@@ -308,8 +310,8 @@ class _Reading:
 
     def _without_image(self) -> Failure:
         reply, facts = self.reply, self.facts
-        if facts.error is not None and facts.error != {}:
-            error = errors.from_tree(self.document.tree)
+        error = errors.from_tree(self.document.tree)
+        if facts.error or (error.message and not (facts.finish or facts.block)):  # perhaps {"code": 1, "msg": "..."}
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""

@@ -32,7 +32,7 @@ TABLE = [
     ("H01-google-500", 500, google(500, "INTERNAL"), Fault.OUTAGE, NO),
     ("H02-invalid-request", 500, comet(code="invalid_request"), Fault.BAD_REQUEST, NO),
     ("H02-convert", 500, comet(code="convert_request_failed"), Fault.BAD_REQUEST, NO),
-    *((f"H03-{s}", s, PAGE, Fault.OUTAGE, NO) for s in (502, 520, 521, 522, 523)),
+    *((f"H03-{s}", s, PAGE, Fault.OUTAGE, NO) for s in (502, 520, 521, 522, 523, 525, 526, 530)),
     ("H03-529", 529, comet("overloaded"), Fault.OUTAGE, NO),
     ("H04-503", 503, google(503, "UNAVAILABLE", "The model is overloaded."), Fault.OUTAGE, NO),
     ("H04-exhausted", 503, google(503, "RESOURCE_EXHAUSTED"), Fault.THROTTLED, NO),
