@@ -11,11 +11,12 @@ Every promise of the command line holds here too: the same call again yields wha
 import asyncio
 import hashlib
 import json
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from pipeline.engine.events import AttemptEnded as AttemptEnded
 from pipeline.engine.events import AttemptStarted as AttemptStarted
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from pipeline.view.plan import PlanBill
 
 
+MANIFEST: Final = "manifest.yaml"  # beside the images
 ROWS: Final = "rows.jsonl"
 KEY: Final = "_id"  # of rows that name none
+NAME: Final = "generate"  # of the manifest
+MISSING: Final = frozenset({"nan", "NaT", "<NA>"})
 Listen = Callable[[Event], None]
 
 
@@ -189,7 +193,8 @@ async def generate(
     with _naming_arguments(manifest):
         setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
         items = items or _prompts_of(setup)
-    for present in _present(setup, items):
+        there = list(_present(setup, items))
+    for present in there:
         yield present
     arrivals: asyncio.Queue[Generated | None] = asyncio.Queue()
 
@@ -204,7 +209,8 @@ async def generate(
     try:
         while (image := await arrivals.get()) is not None:
             yield image
-        summary = await running
+        with _naming_arguments(manifest):
+            summary = await running
     finally:
         running.cancel()
         await asyncio.wait({running})
@@ -231,20 +237,29 @@ def _job_of(
         return {"prompt": prompt, **_rows_of(rows, key)}, {}
     if prompt is not None or key is not None:
         raise InputError("generate(): prompt and key go with rows", instead="give a list of mappings")
-    texts = [each if isinstance(each, tuple) else (_id(str(each)), str(each)) for each in given]
-    items = {str(name): str(text) for name, text in texts}
+    items: dict[str, str] = {}
+    for number, each in enumerate(given):
+        name, text = each if isinstance(each, tuple) else (number, each)
+        if not isinstance(text, str):  # None and NaN of a table would be bought as words
+            raise InputError(f"generate(): prompt {name!r} is {text!r}, which is no text")
+        items[str(name) if isinstance(each, tuple) else _id(text)] = text
     quoted = {name: {"prompt": f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"} for name, text in items.items()}
     return {"items": quoted}, items
 
 
 def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[str, object]:
     """Return rows as a table beside the manifest; without a key a row's id is a digest of what it says."""
-    lines = [{str(name): value for name, value in row.items()} for row in rows]
+    lines = [{str(name): value for name, value in row.items() if not _is_missing(value)} for row in rows]
     if key is None:
         lines = [{**line, KEY: _id(json.dumps(line, sort_keys=True, default=str))} for line in lines]
     elif lacking := [number for number, line in enumerate(lines) if key not in line]:
         raise InputError(f"generate(): row {lacking[0]} has no {key!r}", instead="give every row its key")
     return {"each": {"jsonl": ROWS, "key": key or KEY}, ROWS: lines}
+
+
+def _is_missing(value: object) -> bool:
+    """Tell the empty cell of a pandas table: the row lacks that field."""
+    return not isinstance(value, str) and str(value) in MISSING
 
 
 def _prompts_of(setup: "Setup") -> dict[str, str]:
@@ -281,21 +296,42 @@ def _write_manifest(output_dir: Path, job: dict[str, object], provider: str, def
         what = "generate() keeps its manifest beside the images, so it writes to a folder"
         raise InputError(what, instead="write a manifest: its output_dir may be a bucket")
     output_dir.mkdir(parents=True, exist_ok=True)
-    path = output_dir / "manifest.yaml"
+    path = output_dir / MANIFEST
+    _check_ours(output_dir)
     rows = job.pop(ROWS, None)
     if isinstance(rows, list):
         text = "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
         (output_dir / ROWS).write_text(text, encoding="utf-8")
     document = {
         "version": 1,
-        "name": "generate",
+        "name": NAME,
         "provider": {"kind": provider},
         "output_dir": ".",
         "defaults": {"output": "{{ id }}", **defaults},
         "jobs": {"images": job},
     }
-    path.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    path.write_text(json.dumps(document, indent=1, ensure_ascii=False, default=_absolute), encoding="utf-8")
     return path
+
+
+def _absolute(value: object) -> str:
+    """Return a Path of the caller's as text: it is relative to the working directory, a text to the manifest."""
+    return os.path.abspath(os.fspath(cast("os.PathLike[str]", value)))  # noqa: PTH100 - resolves no links
+
+
+def _check_ours(output_dir: Path) -> None:
+    """Raise InputError where the files that a call writes would replace a person's."""
+    path = output_dir / MANIFEST
+    try:
+        if json.loads(path.read_text(encoding="utf-8"))["name"] == NAME:
+            return
+    except FileNotFoundError:
+        path = output_dir / ROWS
+        if not path.exists():
+            return
+    except (ValueError, TypeError, KeyError):  # no JSON, or another document
+        pass
+    raise InputError(f"generate() would replace {path}", instead="name another output_dir")
 
 
 def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:

@@ -12,6 +12,7 @@ ImgpipeError
 Anything else that escapes is a bug and keeps its traceback: exit 1.
 """
 
+import copyreg
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -79,6 +80,10 @@ class ImgpipeError(Exception):
     """An expected failure; its text says what happened and what to do next."""
 
     exit_code: Exit = Exit.BUG
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Be the same error in another process (a pool, a task queue), whatever its constructor asks for."""
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class InputError(ImgpipeError):

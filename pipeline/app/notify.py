@@ -90,17 +90,21 @@ def _is_ours_or_absent(name: str, folder: int) -> bool:
 
 
 Moment = Literal["start", "success", "fail"]
+DISCORD_CHARS: Final = 2000
 
 
 def payload(summary: RunSummary, *, manifest: str, file: str) -> dict[str, object]:
     """Return the webhook's JSON: `text` for chat services, `title`, `manifest`, and `run` as `run --json` has it.
 
-    manifest: its name; file: its path as it was typed, for the commands that `text` advises.
+    manifest: its name; file: its path as it was typed, for the commands that `text` advises. Discord refuses a message
+    without `content`, and one that is longer (https://discord.com/developers/docs/resources/webhook#execute-webhook).
     """
     cost = money(summary.spent_microusd, summary.is_play_money)
     title = plain_chat(f"{manifest}: exit {int(summary.exit)}, {count(summary.images, 'image')} for {cost}")
+    text = f"{title}\n{plain_chat(paragraph(summary, manifest=file))}"
     return {
-        "text": f"{title}\n{plain_chat(paragraph(summary, manifest=file))}",
+        "text": text,
+        "content": text[:DISCORD_CHARS],
         "title": title,
         "manifest": manifest,
         "is_play_money": summary.is_play_money,

@@ -45,7 +45,6 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
-_TO_CLOSING = re.compile(r'(?:[^"]|"")*+"')  # what is left of a quoted cell
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -101,7 +100,7 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
                 yield line, last, cells
                 line = last + 1
         except csv.Error as error:
-            raise _open_quote(path, dialect, line, error) from None
+            raise _open_quote(line, error) from None
         except UnicodeError:
             raise not_decodable(path, dialect.encoding) from None
 
@@ -165,31 +164,13 @@ def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, f
     return all(column in header for column in columns), alike, len(header)
 
 
-def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> BadValue:
-    """Say where the quoted cell began that the csv reader failed at; `first`: the line on which its record begins."""
-    with open_text(path, dialect.encoding) as text:
-        lines = itertools.islice(text, first - 1, None)
-        line = _quote_line(lines, first, dialect.delimiter)
+def _open_quote(first: int, error: csv.Error) -> BadValue:
+    """Say what is wrong with the quotes of the record that begins on line `first`."""
     if "unexpected end" in str(error) or "field larger" in str(error):
         instead = 'write the closing ", or remove this one'
-        return BadValue('unclosed quote: a cell begins with " here', instead, line)
-    instead = 'write "" for a quote inside a cell, and one " at each end of it'
-    return BadValue('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
-
-
-def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
-    """Return the line on which the last quoted cell of a record begins."""
-    opening, began, is_open = re.compile(f'(?:^|{re.escape(delimiter)})"'), number, False
-    for current, line in enumerate(lines, number):
-        position = 0
-        while found := _TO_CLOSING.match(line, position) if is_open else opening.search(line, position):
-            position = found.end()
-            if not is_open:
-                began = current
-            elif line[position : position + 1] not in (delimiter, "\r", "\n", ""):
-                return began
-            is_open = not is_open
-    return began
+        return BadValue('unclosed quote: a cell of this row begins with "', instead, first)
+    what = 'a cell of this row begins with ", and its closing " is not the end of the cell'
+    return BadValue(what, 'write "" for a quote inside a cell, and one " at each end of it', first)
 
 
 MAX_UNPACKED_BYTES = 512 * 2**20

@@ -18,7 +18,10 @@ from typing import Final, Self
 
 from pipeline.errors import ImgpipeError, InputError, StorageError, TryLater
 
-NETWORK: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"})
+NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "afs", "ceph", "fuse.ceph"}
+    | {"fuse.gcsfuse", "fuse.s3fs", "fuse.rclone"}  # buckets: another machine sees no lock, and a ledger half
+)
 MOUNTINFO: Final = Path("/proc/self/mountinfo")
 
 
@@ -127,6 +130,8 @@ class StateLock:
             raise TryLater(
                 f"another run is using {self.state_dir}; wait for it, or use --wait-lock SECONDS. Nothing was sent"
             ) from None
+        except PermissionError as error:  # another user's: once under sudo is enough
+            raise unusable(self.state_dir / NAME, error) from error
         except OSError as error:
             raise StorageError(f"{self.state_dir / NAME} cannot be locked: {error.strerror}") from error
 
@@ -239,8 +244,17 @@ def unusable(directory: Path, error: OSError) -> ImgpipeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return StorageError(f"{directory}: {error.strerror}; nothing was sent")
     return InputError(
-        f"{directory} cannot be written: {error.strerror}; name another directory or change its permissions"
+        f"{directory} cannot be written: {error.strerror}{_owner(directory)}; name another directory or change its"
+        " permissions"
     )
+
+
+def _owner(path: Path) -> str:
+    """Return whose it is, where that is another user."""
+    with suppress(OSError):
+        if (uid := path.stat().st_uid) != os.geteuid():
+            return f" (it belongs to user {uid}, this is user {os.geteuid()})"
+    return ""
 
 
 def _missing(directory: Path) -> Iterator[Path]:

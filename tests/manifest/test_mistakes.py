@@ -186,3 +186,9 @@ def test_mistake_in_defaults_is_told_once(desk):
     assert [str(problem).partition(": ")[2] for problem in problems] == [
         "unknown name 'oops' in the template; known here: id, job, variant, vars"
     ]
+
+
+def test_a_system_without_time_zones_is_told_what_it_lacks(desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoneinfo.available_timezones", set)
+    (problem,) = desk.problems("limits: {tz: Atlantis/Poseidonis}\n" + JOB)
+    assert "install tzdata, or write UTC" in str(problem)

@@ -256,5 +256,19 @@ def test_file_system_without_locks_is_said(state: Path, monkeypatch: pytest.Monk
         StateLock(state).acquire()
 
 
+def test_a_lock_of_another_user_is_an_input_error_that_names_the_owner(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_ours(_fd: int, _deadline: float) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(lock_module, "_flock", not_ours)
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    with pytest.raises(
+        InputError, match=rf"lock cannot be written: .*belongs to user {os.getuid()}, this is user 12345"
+    ):
+        StateLock(state).acquire()
+
+
 def test_a_lock_is_looked_at_without_sqlite_and_its_statements() -> None:
     assert not imported("import pipeline.app.locking, pipeline.cli.run") & {"sqlite3", "pipeline.store.ledger_file"}
