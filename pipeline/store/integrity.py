@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,9 +94,8 @@ def verify_images(
     manifest: str,
     decode: bool = False,
     is_quick: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress`: called with the count so far.
+    """Re-hash every done image of a manifest; `decode` reads its pixels too.
 
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
@@ -117,7 +116,6 @@ def verify_images(
             check = partial(_check, place, decoder=decoder, is_quick=is_quick)
             for artifact, comparison in zip(batch, threads.map(check, batch), strict=True):
                 found.add(comparison, artifact.path)
-                progress(found.checked)
         found.unrecorded = [path for path in place.walk(state_dir) if not reader.is_recorded(path)]
     return found
 
