@@ -21,7 +21,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -212,15 +212,15 @@ def _picture(request: web.Request, picture: Picture | None) -> web.Response:
 # --- the process
 
 
-def without_keys(setup: Setup, environ: Mapping[str, str] = os.environ) -> dict[str, str] | None:
+def without_keys(setup: Setup) -> dict[str, str] | None:
     """Return the environment without API keys; None: there is none in it.
 
     The caller starts the process again with it: a variable that is only deleted is still in the memory that the
     process was started with (`/proc/PID/environ`).
     """
     keys = {name for names in KEY_NAMES.values() for name in names} | {setup.provider.api_key_env}
-    kept = {name: value for name, value in environ.items() if name not in keys}
-    return kept if len(kept) < len(environ) else None
+    kept = {name: value for name, value in os.environ.items() if name not in keys}
+    return kept if len(kept) < len(os.environ) else None
 
 
 async def serve_judge(

@@ -191,7 +191,6 @@ class Expansion:
                 yield task
 
     def _rows(self) -> Iterator[tuple[JobPlan, SourceRow]]:
-        """Yield the rows of every job; note the problems between them."""
         for job in self._jobs:
             plan = self._manifest.jobs[job]
             for row in self._sources.rows(plan):
@@ -247,7 +246,6 @@ class Expansion:
                 yield self._manifest.problems.at(("deliver", name, "to"), what, "name a folder outside of the inputs'")
 
     def _shared(self, names: TaskNames) -> Iterator[Problem]:
-        """Yield what is wrong between tasks."""
         for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):
             job = task_id.partition("/")[0]
             lines = [self._line_of(job, each) for each in (line, last_line) if each is not None]

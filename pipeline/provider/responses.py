@@ -68,15 +68,14 @@ def read_answer(tree: object) -> AnswerFacts:
 def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     """Return the tokens the answer accounts for; None when it does not, or not for the image it brought.
 
-    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Where thoughts are counted
-    in the total alone, they are its rest (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier
-    was served, it was the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
+    `candidatesTokenCount` includes the image's tokens; of a refusal it repeats the thoughts. Some count thoughts in
+    the total alone (https://github.com/simonw/llm-gemini/issues/75). Where nobody says which tier was served, it was
+    the standard one; https://ai.google.dev/gemini-api/docs/flex-inference names the header.
     """
     has_image = bool(facts.images)
     prompt = _count(facts.usage, "promptTokenCount")
     out = _count(facts.usage, "candidatesTokenCount")
-    rest = _count(facts.usage, "totalTokenCount") - prompt - out
-    thoughts = max(_count(facts.usage, "thoughtsTokenCount"), rest)
+    thoughts = _count(facts.usage, "thoughtsTokenCount")
     details = _get(facts.usage, "candidatesTokensDetails")
     if isinstance(details, list):
         rows = [row for row in details if isinstance(row, Mapping) and row.get("modality") == "IMAGE"]
@@ -86,6 +85,7 @@ def _usage(reply: Reply, facts: AnswerFacts) -> Usage | None:
     if not facts.usage or (has_image and images < LEAST_IMAGE_TOKENS):
         return None
     text = max(out - images, 0) + thoughts if has_image else max(out - images, thoughts)
+    text = max(text, _count(facts.usage, "totalTokenCount") - prompt - images)
     served = _text(facts.usage, "serviceTier") or dict(reply.headers).get("x-gemini-service-tier", "")
     tier = Tier.FLEX if served.lower() == Tier.FLEX else Tier.STANDARD
     return Usage(prompt_tokens=prompt, image_tokens=images, text_tokens=text, tier=tier)

@@ -298,7 +298,6 @@ def _value(ratio: str) -> float:
     return int(across) / int(down)
 
 
-_WORKERS = min(4, os.cpu_count() or 1)
 _MARK_BYTES = 36
 _COMMENT_MOST = 65_533  # of one JPEG segment, its length field included
 _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
@@ -307,11 +306,11 @@ _DRAFT_EDGE = 256  # pixels of the longer side of a thought draft
 class Renderer:
     """Makes pictures by a profile; a context manager."""
 
-    def __init__(self, profile: Profile, *, workers: int = _WORKERS) -> None:
+    def __init__(self, profile: Profile) -> None:
         self._is_tiny = profile.picture == "tiny"
         self._tiny_bytes = profile.picture_bytes
         self._dice = Dice(profile.seed, "studio")
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="renderer")
+        self._pool = ThreadPoolExecutor(min(4, os.cpu_count() or 1), thread_name_prefix="renderer")
 
     async def render(self, ask: Ask, seed: int, fault: str) -> Rendered:
         """Make the pictures of one answer. Raises `UnreadableImage` for an input that cannot be decoded."""

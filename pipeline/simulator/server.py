@@ -81,7 +81,6 @@ class Simulator:
 async def serve(
     profile: Profile,
     *,
-    host: str = "127.0.0.1",
     port: int = 8787,
     bill: Path | None = None,
     announce: Callable[[Simulator], None] = lambda _: None,
@@ -95,7 +94,7 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with Simulator(profile, bill, host, port) as simulator:
+        async with Simulator(profile, bill, port=port) as simulator:
             announce(simulator)
             await stop.wait()
     finally:

@@ -72,6 +72,13 @@ def test_thumbnails_and_recycle_bins_of_systems_are_left_out_like_hidden_ones(de
     assert len(rows(desk, "files: 'photos/**/*.jpg', hidden: true")) == 3
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._a.jpg"])
+def test_files_that_desktop_systems_keep_beside_pictures_are_no_inputs(desk, name):
+    for path in ("a.jpg", name):
+        desk.write(f"photos/{path}")
+    assert rows(desk, "files: 'photos/*'") == ["a.jpg"]
+
+
 def test_a_recycle_bin_that_cannot_be_read_is_not_read(desk, monkeypatch):
     desk.write("photos/a.jpg")
     desk.write("photos/lost+found/b.jpg")

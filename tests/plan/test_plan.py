@@ -56,13 +56,13 @@ def test_a_plan_counts_reasons_jobs_and_money(tmp_path: Path) -> None:
     made = plan(TASKS, tmp_path)
     assert (made.total, made.due) == (3, 3)
     assert {key.why for key in made.groups} == {"new"}
-    assert (made.least_microusd, made.most_microusd) == (320_000, 640_000)
+    assert (made.least.known_price, made.most.known_price) == (320_000, 640_000)
     assert made.groups[Key("b", "new", True)] == Group(tasks=1, price_microusd=240_000)
 
 
 def test_an_unknown_price_makes_the_sum_unknown(tmp_path: Path) -> None:
     made = plan([*TASKS, task("c/1", model="mine")], tmp_path)
-    assert (made.least_microusd, made.most_microusd) == (None, None)
+    assert (made.least.known_price, made.most.known_price) == (None, None)
     assert made.unpriced == {"mine": 1}
 
 

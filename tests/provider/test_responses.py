@@ -395,6 +395,7 @@ def test_h21_another_2xx_without_an_image_may_have_been_billed(make_reply, task,
 
 
 USAGE = {"promptTokenCount": 7, "candidatesTokenCount": 1304, "thoughtsTokenCount": 200, "totalTokenCount": 1511}
+REFUSED = {"promptTokenCount": 9, "candidatesTokenCount": 60, "thoughtsTokenCount": 60, "totalTokenCount": 69}
 UNNAMED = {name: number for name, number in USAGE.items() if name != "thoughtsTokenCount"}
 IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1290}, {"modality": "TEXT"}]}
 
@@ -404,7 +405,8 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
     [
         ([inline(SMALL)], USAGE | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
         ([inline(SMALL)], USAGE, Usage(prompt_tokens=7, image_tokens=1304, text_tokens=200)),
-        ([{"text": "no"}], USAGE, Usage(prompt_tokens=7, image_tokens=0, text_tokens=1304)),
+        ([{"text": "no"}], USAGE, Usage(prompt_tokens=7, image_tokens=0, text_tokens=1504)),
+        ([], REFUSED, Usage(prompt_tokens=9, image_tokens=0, text_tokens=60)),
         ([inline(SMALL)], UNNAMED | IMAGE_ROW, Usage(prompt_tokens=7, image_tokens=1290, text_tokens=214)),
         ([inline(SMALL)], UNNAMED | {"totalTokenCount": 5}, Usage(prompt_tokens=7, image_tokens=1304, text_tokens=0)),
         ([inline(SMALL)], USAGE | {"candidatesTokensDetails": []}, None),
@@ -417,7 +419,7 @@ IMAGE_ROW = {"candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 129
         ([inline(SMALL)], {"candidatesTokenCount": True}, None),
         ([{"text": "no"}], {"promptTokenCount": 9}, Usage(prompt_tokens=9, image_tokens=0, text_tokens=0)),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_usage_is_counted_so_that_nothing_is_under_reported(make_reply, task, parts, counted, usage):
     assert judged(make_reply, task, whole(*parts, usageMetadata=counted)).usage == usage
