@@ -39,7 +39,6 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
-    """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
     except OSError as error:

@@ -1,6 +1,8 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -58,7 +60,6 @@ def test_parquet_is_read_in_batches(desk):
 
 
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))
@@ -418,8 +419,27 @@ def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
 
 
+def test_a_workbook_that_takes_too_much_memory_is_told(desk):
+    """A word in the last cell: 40 bytes of a file, and 500 GB in memory."""
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")).replace("</sheetData>", far))
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "the library fails on it or takes too much memory" in str(problem)
+
+
+def test_a_table_is_checked_where_memory_is_limited_already(tmp_path):
+    program = """
+import resource, sys
+from pathlib import Path
+from pipeline.manifest.spreadsheets import check_in_child
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+check_in_child(Path(sys.argv[1]), "", "", "")
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
 def test_workbook_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))
