@@ -158,7 +158,8 @@ class Expansion:
         files = InputFiles(folder_of(manifest.path), digests, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
+        self._globs = self._sources.inputs()
+        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._globs)
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
         self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
@@ -184,7 +185,7 @@ class Expansion:
         try:
             with closing(TaskNames()) as names:
                 yield from self._tasks(names)
-                for problem in self._shared(names):
+                for problem in (*self._shared(names), *self._taken_deliveries()):
                     self._note(problem)
         except sqlite3.Error as error:
             raise StorageError(f"the scratch file for checking names failed: {error}; free space in $TMPDIR") from None
@@ -209,7 +210,6 @@ class Expansion:
                 yield task
 
     def _rows(self) -> Iterator[tuple[JobPlan, SourceRow]]:
-        """Yield the rows of every job; note the problems between them."""
         for job in self._jobs:
             plan = self._manifest.jobs[job]
             for row in self._sources.rows(plan):
@@ -258,8 +258,13 @@ class Expansion:
         else:
             self._unlisted += 1
 
+    def _taken_deliveries(self) -> Iterator[Problem]:
+        for name, recipe in self._manifest.deliveries.items():
+            if recipe.is_taken_by(self._globs):
+                what = f"the inputs' own pattern takes what deliver.{name} writes, and would buy more of it each time"
+                yield self._manifest.problems.at(("deliver", name, "to"), what, "name a folder outside of the inputs'")
+
     def _shared(self, names: TaskNames) -> Iterator[Problem]:
-        """Yield what is wrong between tasks."""
         for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):
             job = task_id.partition("/")[0]
             lines = [self._line_of(job, each) for each in (line, last_line) if each is not None]
