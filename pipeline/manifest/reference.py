@@ -97,7 +97,6 @@ def _section(whole: dict[str, Any], title: str, model: type[BaseModel], remark: 
 
 
 def _properties(whole: dict[str, Any], model: str) -> dict[str, Any]:
-    """Return the JSON Schema of a model's keys."""
     schema: dict[str, Any] = whole["definitions"].get(model, whole)
     mapping: dict[str, Any] = next(each for each in (schema, *schema.get("anyOf", ())) if "properties" in each)
     properties: dict[str, Any] = mapping["properties"]
@@ -230,7 +229,6 @@ def _photographs(path: Path) -> dict[Path, bytes]:
 
 
 def _photograph(name: str, sky: tuple[int, int, int], ground: tuple[int, int, int]) -> bytes:
-    """Draw a horizon with a sun above it."""
     from PIL import Image, ImageDraw  # 60 ms that no other use of this module needs
 
     picture = Image.new("RGB", (640, 480), sky)

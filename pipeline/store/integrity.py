@@ -39,7 +39,6 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
-    """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
     except OSError as error:
@@ -104,7 +103,9 @@ def verify_images(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
-        decoder = stack.enter_context(Decoder()) if decode else None  # its process starts with the first image
+        decoder = (
+            stack.enter_context(contextlib.closing(Decoder())) if decode else None
+        )  # its process starts with the first image
         place = _opened(output_dir, stack)
         if place is None:
             found.missing = [artifact.path for _, artifact in reader.all_done()]
