@@ -157,11 +157,11 @@ class Setup:
             return None
         return f"the output name has a part of {longest} bytes, this file system takes {most}; write a shorter `output`"
 
-    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+    def key(self) -> str:
         """Find the key; the embedded simulator takes any."""
         if self.is_play_money and self.provider.base_url is None:
             return "simulator"
-        return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
+        return find_key(self.provider, environ=os.environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or soon will be; for real money also which key is used, and who can reach it."""
