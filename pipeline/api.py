@@ -335,7 +335,6 @@ def _check_ours(output_dir: Path) -> None:
 
 
 def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
-    """Yield the images that are there and are what is asked for."""
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 

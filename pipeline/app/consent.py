@@ -71,9 +71,9 @@ def begun_beside(reader: LedgerReader, plan: Plan) -> str | None:
 
 def at_most(setup: Setup, plan: Plan, left_microusd: int | None) -> int | None:
     """Return the most a run may cost: every task asked as often as `retry.attempts` and its checks allow."""
-    if plan.most_microusd is None:
+    if plan.most.known_price is None:
         return left_microusd
-    most = (plan.most_microusd + plan.redos.price_microusd) * setup.manifest.retry.attempts
+    most = (plan.most.known_price + plan.redos.price_microusd) * setup.manifest.retry.attempts
     return most if left_microusd is None else min(most, left_microusd)
 
 
@@ -87,7 +87,7 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
     is_bounded = any(ceiling is not None for ceiling in (budget.run, budget.day, budget.month))
     if setup.is_play_money or setup.flags.is_yes or is_bounded or not plan.due:
         return setup
-    price = plan.most_microusd
+    price = plan.most.known_price
     expected = plan.due * DEAREST_MICROUSD if price is None else price
     if expected > CONSENT_MICROUSD:
         question = _question(plan)
@@ -102,9 +102,9 @@ def with_consent(setup: Setup, plan: Plan, confirm: Callable[[str], bool] | None
 
 
 def _question(plan: Plan) -> str:
-    if plan.least_microusd is None or plan.most_microusd is None:
+    if plan.least.known_price is None or plan.most.known_price is None:
         return f"{plan.due:,} images of a model whose price is not known"
-    least, most = usd(plan.least_microusd), usd(plan.most_microusd)
+    least, most = usd(plan.least.known_price), usd(plan.most.known_price)
     price = f"${least:,.2f}" if f"{least:,.2f}" == f"{most:,.2f}" else f"${least:,.2f} to ${most:,.2f}"
     return f"{plan.due:,} images for {price} or more"
 

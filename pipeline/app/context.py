@@ -9,9 +9,11 @@ import os
 import shlex
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 from pipeline.errors import InputError
@@ -46,6 +48,17 @@ def of_host(provider: ProviderSettings) -> str | None:
         return None
     names = (provider.api_key_env,) if provider.api_key_env else KEY_NAMES[provider.kind]
     return f"the key in {' or '.join(names)} goes to {host}, which is not {own}"
+
+
+SHORT_NAME_BYTES: Final = 100  # taken by every file system
+SPARE_NAME_BYTES: Final = 20  # for suffix, sidecar (.jpeg.xmp), and the number in front of a superseded image
+
+
+def name_max(folder: Path) -> int:
+    """Return how long the name of a file in a folder, made or not, may be; 255 where the system does not say."""
+    with suppress(OSError, ValueError):
+        return os.pathconf(next(parent for parent in (folder, *folder.parents) if parent.exists()), "PC_NAME_MAX")
+    return 255
 
 
 def folder_exposure(folder: Path) -> str | None:
@@ -130,15 +143,25 @@ class Setup:
         return Path(self.flags.profile) if self.flags.profile else self.provider.profile
 
     def problem(self, task: Task) -> str | None:
-        """Say why a known model cannot do what the task asks."""
-        wrong = self.catalogue.unfit(task)
+        """Say why a known model cannot do what the task asks, or no file can have the name of its image."""
+        wrong = self.catalogue.unfit(task) or self._too_long(task.name)
         return wrong and f"{task.id}: {wrong}"
 
-    def key(self, environ: Mapping[str, str] = os.environ) -> str:
+    def _too_long(self, name: str) -> str | None:
+        """Say that a file system takes shorter names than ours may be: an encrypted folder (eCryptfs), 143 bytes."""
+        output_dir, longest = self.manifest.output_dir, max(len(part.encode()) for part in name.split("/"))
+        if longest <= SHORT_NAME_BYTES or not isinstance(output_dir, Path):
+            return None
+        most = min(map(name_max, (output_dir, self.manifest.state_dir))) - SPARE_NAME_BYTES
+        if longest <= most:
+            return None
+        return f"the output name has a part of {longest} bytes, this file system takes {most}; write a shorter `output`"
+
+    def key(self) -> str:
         """Find the key; the embedded simulator takes any."""
         if self.is_play_money and self.provider.base_url is None:
             return "simulator"
-        return find_key(self.provider, environ=environ, dotenv_dir=self.manifest.path.parent)
+        return find_key(self.provider, environ=os.environ, dotenv_dir=self.manifest.path.parent)
 
     def warnings(self, models: Iterable[str]) -> list[str]:
         """Say which models are retired or soon will be; for real money also which key is used, and who can reach it."""

@@ -19,7 +19,7 @@ import ssl
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -89,9 +89,7 @@ class Check:
 _ok, _warn, _bad = partial(Check, Level.OK), partial(Check, Level.WARN), partial(Check, Level.BAD)
 
 
-def doctor(
-    path: Path | None, flags: Flags, *, with_models: bool = False, environ: Mapping[str, str] = os.environ
-) -> Iterator[Check]:
+def doctor(path: Path | None, flags: Flags, *, with_models: bool = False) -> Iterator[Check]:
     """Look at everything, one check at a time. Without a manifest: what is the same for all of them.
 
     `with_models`: the gateway's public list of models is fetched and compared, without a key.
@@ -106,10 +104,10 @@ def doctor(
             yield _bad("manifest", str(error), f"fix it: imgpipe validate {path}")
     is_known = setup is not None or path is None  # what is asked for can be looked at
     if is_known:
-        yield _key(setup, environ)
-        yield _address(setup, environ)
+        yield _key(setup)
+        yield _address(setup)
         yield from () if setup is None else _models(setup)
-        yield from _offers(setup, environ) if with_models else ()
+        yield from _offers(setup) if with_models else ()
     yield from _places(setup)
     yield _clock(setup)
     yield from _limits(Limits() if setup is None else setup.limits)
@@ -141,9 +139,7 @@ def _programs() -> Iterator[Check]:
     yield _bad("sqlite", sqlite3.sqlite_version, advice) if is_old else _ok("sqlite", sqlite3.sqlite_version)
     needed = (line for line in importlib.metadata.requires("imgpipe") or [] if "extra ==" not in line)
     versions = {name: _version(name) for name in sorted({re.split(r"[^\w.-]", line)[0] for line in needed})}
-    if missing := [name for name, version in versions.items() if version is None]:
-        yield _bad("packages", f"not installed: {', '.join(missing)}", "install imgpipe again")
-    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items() if version is not None))
+    yield _ok("packages", ", ".join(f"{name} {version}" for name, version in versions.items()))
     for name, (extra, what) in EXTRAS.items():
         version = _version(name)
         missing_text = f"not installed, needed only for {what}: pip install 'imgpipe[{extra}]'"
@@ -212,12 +208,12 @@ def _cluster(setup: Setup | None, flags: Flags) -> Iterator[Check]:
 # -- key, address and models --------------------------------------------------------------------------------------
 
 
-def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+def _key(setup: Setup | None) -> Check:
     try:
         if setup is not None:
-            setup.key(environ)
+            setup.key()
         else:
-            find_key(ProviderSettings(), environ=environ, dotenv_dir=Path.cwd())
+            find_key(ProviderSettings(), environ=os.environ, dotenv_dir=Path.cwd())
     except InputError as error:
         if setup is None:
             return _warn("key", str(error), "a rehearsal needs none: imgpipe run FILE --simulate")
@@ -225,18 +221,18 @@ def _key(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     if setup is not None and setup.is_play_money:
         return _ok("key", "none is needed")
     folder = Path.cwd() if setup is None else setup.manifest.path.parent
-    other = other_key(ProviderSettings() if setup is None else setup.provider, environ=environ, dotenv_dir=folder)
+    other = other_key(ProviderSettings() if setup is None else setup.provider, environ=os.environ, dotenv_dir=folder)
     told = [text for text in (context.key_exposure(folder), other) if text is not None]
     return _warn("key", "present", "; ".join(told)) if told else _ok("key", "present")
 
 
-def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
+def _address(setup: Setup | None) -> Check:
     """Connect once to where requests would go, or to the proxy in between. Not one byte is sent."""
     if setup is not None and setup.is_play_money and setup.provider.base_url is None:
         return _ok("address", "the built-in simulator: no network is needed")
     try:
         address = check_address(ProviderSettings() if setup is None else setup.provider)
-        proxy = find_proxy(address, environ)
+        proxy = find_proxy(address, os.environ)
     except InputError as error:
         return _bad("address", str(error), exit=Exit.ACCOUNT)
     parts = urlsplit(address if proxy is None else proxy.url)
@@ -244,14 +240,11 @@ def _address(setup: Setup | None, environ: Mapping[str, str]) -> Check:
     host, port = parts.hostname or "", parts.port or (80 if tls is None else 443)
     where = f"{host}:{port}" + ("" if proxy is None else " (a proxy)")
 
-    async def connect() -> None:
-        async with asyncio.timeout(PATIENCE_S):
-            _, writer = await asyncio.open_connection(host, port, ssl=tls)
-            writer.transport.abort()  # nothing was sent, so nothing has to be closed in order
-
     started = time.monotonic()
     try:
-        asyncio.run(connect())
+        with socket.create_connection((host, port), timeout=PATIENCE_S) as connection:
+            if tls is not None:
+                tls.wrap_socket(connection, server_hostname=host).close()
     except TimeoutError:
         what, advice = f"no answer within {PATIENCE_S:g} s", "check the network, a firewall, or the proxy variables"
     except socket.gaierror:
@@ -275,14 +268,14 @@ def _models(setup: Setup) -> Iterator[Check]:
         yield _ok("model", ", ".join(sorted(setup.models)) or "named by the rows")
 
 
-def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
+def _offers(setup: Setup | None) -> Iterator[Check]:
     """Compare what the catalogue calls offered with the gateway's own list."""
     provider = ProviderSettings() if setup is None else setup.provider
     if provider.kind is not Kind.COMETAPI:
         yield _ok("models", f"kind {provider.kind} has no list that is read without a key; only cometapi has")
         return
     try:
-        listed = asyncio.run(_listed_models(provider, environ))
+        listed = asyncio.run(_listed_models(provider))
     except InputError as error:
         yield _warn("models", str(error), "the catalogue is used as it is")
         return
@@ -301,12 +294,12 @@ def _offers(setup: Setup | None, environ: Mapping[str, str]) -> Iterator[Check]:
         yield _ok("models", f"the gateway lists what the catalogue calls offered: {', '.join(sorted(offered))}")
 
 
-async def _listed_models(settings: ProviderSettings, environ: Mapping[str, str]) -> frozenset[str]:
+async def _listed_models(settings: ProviderSettings) -> frozenset[str]:
     """Return the names of the Gemini models in the list. Raises InputError: there is no list to be had."""
     import aiohttp  # takes 0.3 s to import: only for who asks
 
     address = check_address(settings)
-    url, proxy = f"{address}/api/models", find_proxy(address, environ)
+    url, proxy = f"{address}/api/models", find_proxy(address, os.environ)
     way, headers = (None, None) if proxy is None else (proxy.url, proxy.headers)
     timeout, body, names = aiohttp.ClientTimeout(total=LIST_PATIENCE_S), bytearray(), frozenset[str]()
     try:

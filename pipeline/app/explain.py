@@ -59,16 +59,7 @@ def explain(path: Path | str, *, state_dir: Path | None = None) -> Explanation:
         return replace(_embedded(str(path), sha256, embedded), is_signed=signed)
     near = "above it" if isinstance(path, Path) else "of the working directory"
     what = f"is in no ledger {near}" if sha256 is not None else f"does not exist, and is in no ledger {near}"
-    raise InputError(f"{what}, and it has no embedded record{_of(path)}", instead=ADVICE, file=path)
-
-
-def _of(path: Path | str) -> str:
-    """Say for which task an object was put, by its metadata; empty: they do not say."""
-    if isinstance(path, Path):
-        return ""
-    bucket, name = Locations().find(path)
-    found = bucket.look(name)
-    return "" if found is None or found.facts is None else f"; it was made for {visible(found.facts.task)}"
+    raise InputError(f"{what}, and it has no embedded record", instead=ADVICE, file=path)
 
 
 def _look(path: Path | str) -> tuple[str | None, Mapping[str, Any] | None, bool]:

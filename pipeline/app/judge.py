@@ -118,7 +118,7 @@ class JudgeSession:
         data = sheet_data(heading, states, rows, lambda row: _addresses(row, out, self._wanted.keys()))
         self._rows = {row.id: row for row in rows}
         served = {**data, "judge": {"secret": self._secret, "change": change}}
-        return served_page(manifest.name, served, folder.spend_chart(heading, rows))
+        return served_page(manifest.name, served)
 
     def new_images(self) -> int:
         """Return how many images came since the page was made; counted every few seconds while a run goes on."""

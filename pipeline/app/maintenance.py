@@ -12,7 +12,7 @@ What changes something does so under the lock.
 """
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, nullcontext, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -50,9 +50,7 @@ if TYPE_CHECKING:
 # -- verify -----------------------------------------------------------------------------------------------------------
 
 
-def verify(
-    setup: Setup, *, decode: bool = False, is_quick: bool = False, progress: Callable[[int], None] = lambda _: None
-) -> tuple[Verification, Exit]:
+def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tuple[Verification, Exit]:
     """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
 
     The exit code: all well, or something for a person to do; images without any ledger are one such thing.
@@ -66,7 +64,6 @@ def verify(
         manifest=manifest.name,
         decode=decode,
         is_quick=is_quick,
-        progress=progress,
     )
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     is_well = found.is_sound and (found.has_ledger or not found.unrecorded)

@@ -40,8 +40,8 @@ def bill(setup: Setup) -> PlanBill:
         forecast = _forecast(setup, reader, plan.due)
         return PlanBill(
             lines=list(_lines(setup, planned)),
-            min_microusd=plan.least_microusd,
-            max_microusd=min((each for each in (plan.most_microusd, left) if each is not None), default=None),
+            min_microusd=plan.least.known_price,
+            max_microusd=min((each for each in (plan.most.known_price, left) if each is not None), default=None),
             repeats_microusd=at_most(setup, plan, left),
             alike=plan.alike.tasks,
             alike_microusd=plan.alike.known_price,
@@ -89,8 +89,8 @@ def _doubtful(setup: Setup, reader: LedgerReader, plan: Plan) -> Iterator[str]:
     """Say what a gateway bills of list prices (those in a manifest are none), and that a purchase may be unrecorded."""
     is_known = not setup.is_play_money and of_host(setup.provider) is None
     ratio = setup.catalogue.ratio(setup.provider.kind) if is_known else 1.0
-    if ratio < 1 and plan.least_microusd and not setup.manifest.prices:
-        least = money(round(plan.least_microusd * ratio), setup.is_play_money)
+    if ratio < 1 and plan.least.known_price and not setup.manifest.prices:
+        least = money(round(plan.least.known_price * ratio), setup.is_play_money)
         yield f"list prices; {setup.provider.kind} is known to bill {ratio:g} of them, {least} for the pixels"
     if (reason := begun_beside(reader, plan)) is not None:
         yield f"more may have been spent than is known here: {reason}"
@@ -103,7 +103,7 @@ def _ends(
     for hold in lasting_holds(setup, reader).values():
         yield f"{describe_hold(hold)}; a run before that ends with exit code 75 (`run --now` sends anyway)"
     yield from void_holds(reader)
-    limits, price = setup.limits, plan.most_microusd
+    limits, price = setup.limits, plan.most.known_price
     if left is not None and price is not None and price > left:
         yield f"the budgets leave {money(max(0, left), setup.is_play_money)}; what they do not pay for stays pending"
     if limits.max_tasks is not None and plan.due > limits.max_tasks:

@@ -276,7 +276,7 @@ def _started(run: ActiveRun) -> events.RunStarted:
 def _warnings(run: ActiveRun, planned: Planned) -> Iterator[str]:
     """Yield what a person should know before anything is sent."""
     manifest, is_rehearsal = run.setup.manifest, run.setup.flags.simulate
-    if run.whole.due and run.whole.most_microusd is None:
+    if run.whole.due and run.whole.most.known_price is None:
         yield "the price of some images is not known, so they are counted as $0.00; name it under `prices:`"
     if is_rehearsal and manifest.is_for_bucket:
         yield f"a rehearsal writes to no bucket: its images land in {manifest.output_dir}"

@@ -122,7 +122,6 @@ _PROMPTS = frozenset(("prompt", "prompt_file"))
 
 
 def _written(keys: Keys | None, path: KeyPath) -> Written:
-    """Return the keys that one layer sets."""
     own = keys.model_fields_set & Keys.model_fields.keys() if keys is not None else ()
     return {key: ((*path, key), getattr(keys, key)) for key in own}
 
@@ -296,7 +295,6 @@ class Planner:
         return template
 
     def _scope(self, name: str, job: Job) -> Scope:
-        """Return what the templates of a job may use."""
         scope: dict[str, Collection[str] | None] = {"vars": self._variables, "job": None, "id": None, "variant": None}
         chain = [*upstream_of(name, self._upstream)]
         if job.matrix is not None or chain:
@@ -343,7 +341,6 @@ def _upstreams(jobs: Mapping[str, Job]) -> dict[str, str]:
 
 
 def _keys(job: Job) -> frozenset[str]:
-    """Return what a job's own matrix adds to `matrix.`."""
     return Combinations(job.matrix).keys if job.matrix is not None else frozenset()
 
 

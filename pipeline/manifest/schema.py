@@ -378,7 +378,6 @@ def _cut_out(tree: dict[str, Tree], path: KeyPath) -> None:
 
 
 def _problem(detail: ErrorDetails, problems: Problems) -> Problem:
-    """Return a mistake that pydantic found, at its place."""
     path = detail["loc"]
     last = path[-1] if path else ""
     what, instead = _words(detail)

@@ -16,6 +16,7 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
+from unicodedata import normalize
 
 from pipeline.buckets import BucketError, Locations, StoredObject, remedy
 from pipeline.errors import Problem
@@ -114,6 +115,7 @@ class InputFiles:
         self._known: dict[str, InputImage | BadValue] = {}
         self._is_image = lru_cache(_REMEMBERED)(self._begins_as_image)
         self._real_folder = lru_cache(_REMEMBERED)(os.path.realpath)
+        self._names_in = lru_cache(8)(_names_in)
 
     def learn(self, rendered: str, image: InputImage | BadValue) -> None:
         """Remember an input image that was looked at, or what is wrong with it."""
@@ -155,12 +157,12 @@ class InputFiles:
             raise BadValue("the path of an input image is empty", "fill the cell, or remove the row")
         if is_object(rendered):
             return self._look_at_object(rendered)
-        if "://" in rendered:
+        if "://" in rendered or rendered.startswith("data:"):
             instead = "download it first; of buckets s3://, gs:// and az:// are read"
             raise _bad(rendered, "is an address, not a file", instead)
         if rendered.startswith("~") or "\0" in rendered:
             raise _bad(rendered, "cannot be opened", "write its path, relative to the manifest")
-        path = os.path.normpath(os.path.join(self._folder, rendered))  # noqa: PTH118 - names that are not UTF-8 stay strings
+        path = self._path_of(rendered)
         refused = secret_reason(path, real_folder=self._real_folder)
         if refused is not None:
             raise _bad(rendered, f"is refused: {refused}", "name an image file")
@@ -172,7 +174,7 @@ class InputFiles:
             if self._promised is not None and path.startswith(self._promised):
                 return InputImage(path=path, sha256="", size_bytes=0, mtime_ns=0)
             state = "a symlink to nothing" if os.path.islink(path) else "missing"  # noqa: PTH114 - as above
-            raise _bad(rendered, f"is {state}", "paths are relative to the manifest") from None
+            raise _bad(rendered, f"is {state}", self._nearest(path)) from None
         except (OSError, ValueError) as error:
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise _bad(rendered, f"cannot be read: {why}", "fix it or its permissions") from None
@@ -180,6 +182,21 @@ class InputFiles:
             instead = "fix or remove the file" if kind.startswith("empty") else "name an image file"
             raise _bad(rendered, f"is {kind}", instead)
         return InputImage(path=path, sha256=digest, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+
+    def _path_of(self, rendered: str) -> str:
+        """Return where a file is, in the Unicode form it has there: tables are typed in NFC, Macs pack names in NFD."""
+        forms = [rendered] if rendered.isascii() else [rendered, normalize("NFC", rendered), normalize("NFD", rendered)]
+        paths = [os.path.normpath(os.path.join(self._folder, form)) for form in forms]  # noqa: PTH118 - names that are not UTF-8 stay strings
+        return next(filter(os.path.lexists, paths), paths[0])
+
+    def _nearest(self, path: str) -> str:
+        """Advise on a missing file: one of the same name but for case, suffix or the sign between folders."""
+        folder, name = os.path.split(path.replace("\\", "/"))
+        names = self._names_in(folder)
+        found = names.get(name.casefold()) or names.get(posixpath.splitext(name)[0].casefold())
+        if found is None:
+            return "paths are relative to the manifest"
+        return f"did you mean {_shown(os.path.relpath(os.path.join(folder, found), self._folder))}?"  # noqa: PTH118 - as above
 
     def _look_at_object(self, address: str) -> InputImage:
         trouble = input_trouble(address)
@@ -204,9 +221,22 @@ class InputFiles:
         return InputImage(path=address, sha256=digest, size_bytes=found.size_bytes, mtime_ns=found.version)
 
 
+def _names_in(folder: str) -> dict[str, str]:
+    """Return the names in a folder by their small letters, with and without suffix; none if it is no folder."""
+    found: dict[str, str] = {}
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in islice(entries, _LISTED):
+            found[entry.name.casefold()] = entry.name
+            found.setdefault(posixpath.splitext(entry.name)[0].casefold(), entry.name)
+    return found
+
+
 def _bad(path: str, what: str, instead: str) -> BadValue:
-    shown = repr(path[:200]) if path.isprintable() else ascii(path[:200])
-    return BadValue(f"input image {shown} {what}", instead)
+    return BadValue(f"input image {_shown(path)} {what}", instead)
+
+
+def _shown(path: str) -> str:
+    return repr(path[:200]) if path.isprintable() else ascii(path[:200])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

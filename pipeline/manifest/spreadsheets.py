@@ -13,6 +13,8 @@ import html
 import io
 import itertools
 import re
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
@@ -45,7 +47,6 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
-_TO_CLOSING = re.compile(r'(?:[^"]|"")*+"')  # what is left of a quoted cell
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -101,7 +102,7 @@ def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]
                 yield line, last, cells
                 line = last + 1
         except csv.Error as error:
-            raise _open_quote(path, dialect, line, error) from None
+            raise _open_quote(line, error) from None
         except UnicodeError:
             raise not_decodable(path, dialect.encoding) from None
 
@@ -165,31 +166,13 @@ def _fit(sample: str, delimiter: str, columns: Collection[str]) -> tuple[bool, f
     return all(column in header for column in columns), alike, len(header)
 
 
-def _open_quote(path: Path, dialect: Dialect, first: int, error: csv.Error) -> BadValue:
-    """Say where the quoted cell began that the csv reader failed at; `first`: the line on which its record begins."""
-    with open_text(path, dialect.encoding) as text:
-        lines = itertools.islice(text, first - 1, None)
-        line = _quote_line(lines, first, dialect.delimiter)
+def _open_quote(first: int, error: csv.Error) -> BadValue:
+    """Say what is wrong with the quotes of the record that begins on line `first`."""
     if "unexpected end" in str(error) or "field larger" in str(error):
         instead = 'write the closing ", or remove this one'
-        return BadValue('unclosed quote: a cell begins with " here', instead, line)
-    instead = 'write "" for a quote inside a cell, and one " at each end of it'
-    return BadValue('a cell begins with " here, and its closing " is not the end of the cell', instead, line)
-
-
-def _quote_line(lines: Iterator[str], number: int, delimiter: str) -> int:
-    """Return the line on which the last quoted cell of a record begins."""
-    opening, began, is_open = re.compile(f'(?:^|{re.escape(delimiter)})"'), number, False
-    for current, line in enumerate(lines, number):
-        position = 0
-        while found := _TO_CLOSING.match(line, position) if is_open else opening.search(line, position):
-            position = found.end()
-            if not is_open:
-                began = current
-            elif line[position : position + 1] not in (delimiter, "\r", "\n", ""):
-                return began
-            is_open = not is_open
-    return began
+        return BadValue('unclosed quote: a cell of this row begins with "', instead, first)
+    what = 'a cell of this row begins with ", and its closing " is not the end of the cell'
+    return BadValue(what, 'write "" for a quote inside a cell, and one " at each end of it', first)
 
 
 MAX_UNPACKED_BYTES = 512 * 2**20
@@ -208,6 +191,7 @@ def sheet_rows(
         raise BadValue("needs an extra, because it is a workbook", "run: pip install 'imgpipe[excel]'") from None
     open_regular(path).close()  # a pipe or a folder is refused before the library waits for it
     _check_size(path)
+    check_in_child(path, _READ_SHEETS, "is not a workbook that can be read", _SAVE_ANEW, sheet)
     try:
         with CalamineWorkbook.from_path(str(path)) as book:
             name = _chosen(sheet, book)
@@ -220,7 +204,53 @@ def sheet_rows(
                     cells[column - left] = Valueless(text)
                 yield number, cells
     except CalamineError as error:
-        raise BadValue(f"is not a workbook that can be read: {error}", "save it anew, or export it as CSV") from None
+        raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
+
+
+_CHECK_BYTES = 2 * 2**30  # of address space
+_CHECK_S = 120
+_SAVE_ANEW = "save it anew, without what lies far beside or below the table, or export it as CSV"
+_LIMITED = f"""
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, ({_CHECK_BYTES}, {_CHECK_BYTES}))
+except (ImportError, OSError, ValueError):  # there are none, or lower ones hold already
+    pass
+"""
+_READ_SHEETS = """
+import sys
+from python_calamine import CalamineWorkbook
+with CalamineWorkbook.from_path(sys.argv[1]) as book:
+    for name in sys.argv[2:] or book.sheet_names:
+        if name in book.sheet_names:
+            book.get_sheet_by_name(name)
+"""
+
+
+def check_in_child(path: Path, program: str, what: str, instead: str, sheet: str | None = None) -> None:
+    """Read a table once in a child with bounded memory and time. Raises BadValue.
+
+    One flipped byte can make a library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack to
+    more than the memory there is: a word in the last cell of a sheet (python-calamine 0.9) to 500 GB.
+    """
+    command = [
+        sys.executable,
+        "-I",
+        "-c",
+        _LIMITED + program,
+        str(path.absolute()),
+        *([] if sheet is None else [sheet]),
+    ]
+    try:
+        child = subprocess.run(command, env={}, capture_output=True, timeout=_CHECK_S, check=False)  # noqa: S603 - our own text
+    except subprocess.TimeoutExpired:
+        late = f"takes more than {_CHECK_S} s to read"
+        raise BadValue(late, "split it, or write JSON lines") from None
+    if child.returncode != 0:
+        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it or takes too much memory"
+        raise BadValue(f"{what}{why}", instead)
 
 
 class Valueless(str):

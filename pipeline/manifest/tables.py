@@ -4,8 +4,6 @@ A row that cannot be read is a Problem with its line, between the rows; so one b
 """
 
 import math
-import subprocess
-import sys
 import unicodedata
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
-from pipeline.manifest.spreadsheets import Valueless, dialect_of, records, sheet_rows
+from pipeline.manifest.spreadsheets import Valueless, check_in_child, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 
@@ -60,8 +58,12 @@ def printable(text: str) -> str:
 MAX_LINE_BYTES = 16 * 2**20
 DEFAULT_KEY = "id"
 _BATCH_ROWS = 1024
-_PARQUET_BYTES = 2 * 2**30  # of address space while a file is checked
-_PARQUET_S = 120
+_READ_PARQUET = """
+import sys
+from arro3.io import read_parquet
+for batch in read_parquet(sys.argv[1]):
+    pass
+"""
 _SEEN = 5  # texts of a column that a message shows
 
 
@@ -243,7 +245,7 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
     except ImportError:
         raise BadValue("needs an extra, because it is Parquet", "run: pip install 'imgpipe[parquet]'") from None
     open_regular(table.path).close()  # a pipe or a folder is refused before the library waits for it
-    _check_parquet(table.path)
+    check_in_child(table.path, _READ_PARQUET, "is not a Parquet file that can be read", "write it anew")
     number = 0
     try:
         for batch in read_parquet(str(table.path)):
@@ -258,38 +260,6 @@ def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, A
         raise
     except Exception as error:  # the library's own kinds; whoever wrote the manifest sees it as a Problem
         raise BadValue(f"is not a Parquet file that can be read: {error}", "write it anew") from None
-
-
-_READ_ONCE = """
-import sys
-try:
-    import resource
-    resource.setrlimit(resource.RLIMIT_AS, (int(sys.argv[2]), resource.RLIM_INFINITY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-except ImportError:
-    pass
-from arro3.io import read_parquet
-for batch in read_parquet(sys.argv[1]):
-    pass
-"""
-
-
-def _check_parquet(path: Path) -> None:
-    """Read the whole file once in a child with bounded memory and time. Raises BadValue.
-
-    One flipped byte can make the library (arro3-io 0.6) panic or abort the whole process, and a small file can unpack
-    to more than the memory there is.
-    """
-    command = [sys.executable, "-I", "-c", _READ_ONCE, str(path.absolute()), str(_PARQUET_BYTES)]
-    try:
-        child = subprocess.run(command, env={}, capture_output=True, timeout=_PARQUET_S, check=False)  # noqa: S603 - our own text
-    except subprocess.TimeoutExpired:
-        what = f"takes more than {_PARQUET_S} s to read"
-        raise BadValue(what, "split it, or write JSON lines") from None
-    if child.returncode != 0:
-        last = child.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        why = f": {last[:200]}" if child.returncode == 1 else ", the library fails on it"
-        raise BadValue(f"is not a Parquet file that can be read{why}", "write it anew")
 
 
 _READERS: Mapping[str, Callable[[Table, Callable[[str], None]], Iterator[tuple[int, Any]]]] = {

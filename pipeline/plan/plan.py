@@ -108,16 +108,6 @@ class Plan:
         return self.least.tasks
 
     @property
-    def least_microusd(self) -> int | None:
-        """None: a due task's price is not known."""
-        return self.least.known_price
-
-    @property
-    def most_microusd(self) -> int | None:
-        """None: a due task's price is not known."""
-        return self.most.known_price
-
-    @property
     def samples(self) -> list[tuple[str, str]]:
         """A few due tasks as (name of the image, prompt), of different jobs where there are several."""
         rounds = zip_longest(*self.due_examples.values())

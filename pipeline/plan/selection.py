@@ -114,7 +114,6 @@ class Selection:
                 return fnmatchcase(row.task.id, pattern)
 
     def _mark(self, row: "PlanRow") -> str:
-        """Return how the image that stands there is marked."""
         mark = self.marks.get(row.task.id)
         is_of_it = mark is not None and mark.is_of(row.known.artifact if row.known else None)
         return (mark.kind if mark is not None and is_of_it else "") or UNMARKED

@@ -118,7 +118,6 @@ OWN_ADDRESS: Final = {
     Kind.GOOGLE: "https://generativelanguage.googleapis.com",
     Kind.SIMULATOR: "http://127.0.0.1",  # the embedded simulator's port is known once it runs
 }
-_VERSIONS = ("/v1beta", "/v1")  # people copy them along from other tools' settings
 
 
 class Proxy(NamedTuple):
@@ -136,7 +135,7 @@ class Proxy(NamedTuple):
 
 
 def check_address(settings: ProviderSettings) -> str:
-    """Return the resolved base URL, without a trailing slash.
+    """Return the resolved base URL, without what people copy along: a version, a whole endpoint, a trailing slash.
 
     Raises: InputError for anything but https (http only to this machine), and for user, password, query or fragment.
     The text never repeats the address, which may hold a secret.
@@ -155,9 +154,7 @@ def check_address(settings: ProviderSettings) -> str:
     if settings.kind is Kind.SIMULATOR and not is_local:
         what = "provider.base_url of a simulator is not on this machine, its money would be real"
         raise InputError(what, instead="write http://127.0.0.1:8787, or remove it")
-    path = parts.path.rstrip("/")
-    for version in _VERSIONS:
-        path = path.removesuffix(version).rstrip("/")
+    path = f"{parts.path}/".partition("/v1beta/")[0].rstrip("/").removesuffix("/v1").rstrip("/")
     return urlunsplit((parts.scheme, parts.netloc, path, "", ""))
 
 
@@ -177,9 +174,23 @@ def find_proxy(base_url: str, environ: Mapping[str, str]) -> Proxy | None:
     excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
     if parts.scheme != "https" or is_loopback(parts.hostname or "") or name is None:
         return None
-    if proxy_bypass_environment(parts.netloc, {"no": excluded}):
-        return None
-    return _read_proxy(name, environ[name])
+    return None if _is_excluded(parts, excluded) else _read_proxy(name, environ[name])
+
+
+def _is_excluded(parts: SplitResult, excluded: str) -> bool:
+    """Tell whether NO_PROXY names the host: as Python reads it, and as curl and Go do, with `*.` and networks.
+
+    https://github.com/python/cpython/issues/149746
+    """
+    names = [name.removeprefix("*.") for name in excluded.replace(",", " ").split()]
+    host = parts.netloc if parts.port else f"{parts.netloc}:443"
+    if proxy_bypass_environment(host, {"no": ",".join(names)}):
+        return True
+    try:
+        address = ipaddress.ip_address(parts.hostname or "")
+        return any(address in ipaddress.ip_network(name, strict=False) for name in names if "/" in name)
+    except ValueError:
+        return False
 
 
 def _read_proxy(name: str, given: str) -> Proxy:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -26,6 +27,7 @@ from pipeline.provider.response_timeout import ResponseTimeout
 
 _READ_AHEAD_BYTES = 64 * 1024  # of an answer that waits for room: 0.88 MB resident, 1.19 MB with aiohttp's 256 KB
 _FIELD_BYTES = 64 * 1024  # of a header line; fronts send cookies and policies of more than aiohttp's 8 KB
+_UNKNOWN_ISSUER = frozenset({18, 19, 20, 21})  # OpenSSL's X509_V_ERR_...: nobody who is known signed a certificate
 _EVIDENCE_BYTES = 2048  # of a body that was cut
 _HEARTBEATS = re.compile(rb"(?:\s|:[^\r\n]*+)*+")  # white space, and the comments of a stream of events
 
@@ -46,6 +48,7 @@ PATIENCE = Patience()
 class _Progress:
     """How far one exchange came."""
 
+    host: str
     unsent_bytes: int
     let_go: Callable[[], None]  # of the request, once it has left
     is_traced: bool = False
@@ -133,7 +136,7 @@ class Transport:
         share: holds the request's bytes, and gives them back once they have left. Cancelled: the connection is closed;
         the request may have been executed.
         """
-        progress = _Progress(payload.getbuffer().nbytes, _letting_go(payload, share))
+        progress = _Progress(urlsplit(url).netloc, payload.getbuffer().nbytes, _letting_go(payload, share))
         started = time.monotonic()
         deadline = ResponseTimeout(
             self._timeout_s, quiet_s=self._patience.quiet_s, quiet_bytes=self._patience.quiet_bytes
@@ -270,6 +273,11 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             return Fault.ADDRESS, Billed.NO, "the proxy asks for a user and password (407)"
         case aiohttp.ClientHttpProxyError():
             return Fault.UNREACHABLE, Billed.NO, f"the proxy refused the connection ({error.status})"
+        case aiohttp.ClientConnectorCertificateError(certificate_error=ssl.SSLCertVerificationError() as flaw):
+            words = f"TLS failed: the certificate of {error.host} is not accepted: {flaw.verify_message}"
+            if flaw.verify_code in _UNKNOWN_ISSUER:
+                words += "; if a company's proxy is in between, SSL_CERT_FILE names its certificate"
+            return Fault.ADDRESS, Billed.NO, words
         case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case aiohttp.InvalidURL():
@@ -281,7 +289,7 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():
-            return Fault.UNREACHABLE, Billed.NO, "no connection in time"
+            return Fault.UNREACHABLE, Billed.NO, f"no connection to {progress.host} in time (DNS included)"
         case ssl.SSLError() if not progress.has_connected and progress.is_traced:
             return Fault.ADDRESS, Billed.NO, f"TLS failed: {error}"
         case _ if progress.is_traced and not progress.has_connected:

@@ -1,7 +1,7 @@
 """Writes the contact sheet as a folder of its own: `index.html`, `thumbs/`, `tasks.csv`, `tasks.jsonl`, saved picks.
 
 The page is self-contained: no network, links to the originals; of objects in a bucket it shows the thumbnails. Images
-are read to make thumbnails and never changed. Spend over time is one `<svg>` in it.
+are read to make thumbnails and never changed.
 
 A report's folder has a mark, a file that names its manifest. Files that imgpipe did not write are never replaced: a
 folder that holds anything and has no mark is refused, and so are links, which may lead anywhere.
@@ -17,9 +17,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from html import escape
-from itertools import accumulate
 from pathlib import Path
 from typing import Final
 from urllib.parse import quote
@@ -30,7 +27,7 @@ from pipeline.errors import InputError, StorageError
 from pipeline.imaging.thumbnails import Thumb, is_drawn, is_raster, make_thumbs, thumb_of
 from pipeline.model import Mark, is_object
 from pipeline.report import sheet
-from pipeline.text import money, visible
+from pipeline.text import visible
 
 MARK: Final = ".imgpipe-report"
 PICKS: Final = "picks.json"  # what a person saves from the page
@@ -163,60 +160,6 @@ def merge_marks(*sources: Mapping[str, Mark]) -> dict[str, Mark]:
     return marks
 
 
-# -- spend over time --------------------------------------------------------------------------------------------------
-
-_LEFT, _RIGHT, _TOP, _FLOOR = 56, 394, 8, 96  # of the drawing, in a view box of 400 by 118
-_MOST_POINTS = 200  # about two units each
-
-
-def spend_chart(heading: sheet.Heading, rows: Sequence[sheet.ReportRow] = ()) -> str:
-    """Draw the running total of what was spent; empty text where that is nothing, or all of it of one moment.
-
-    It is a step line: money jumps when it is spent.
-    """
-    points = _running(_moments(heading.spend, rows))
-    if not points or points[-1][1] <= 0 or points[0][0] == points[-1][0]:
-        return ""
-    (start, _), (end, top) = points[0], points[-1]
-    scale = (_RIGHT - _LEFT) / (end - start).total_seconds()
-
-    def y(amount: int) -> float:
-        return _TOP + (_FLOOR - _TOP) * (1 - amount / top)
-
-    steps = (f"H{_LEFT + scale * (when - start).total_seconds():.1f}V{y(total):.1f}" for when, total in points)
-    line = f"M{_LEFT},{y(0):.1f}{''.join(steps)}H{_RIGHT}"
-    ticks = "".join(
-        f'<line class="grid" x1="{_LEFT}" x2="{_RIGHT}" y1="{y(amount):.1f}" y2="{y(amount):.1f}"/>'
-        f'<text x="{_LEFT - 8}" y="{y(amount) + 4:.1f}" text-anchor="end">{escape(money(amount))}</text>'
-        for amount in (0, top // 2, top)
-    )
-    first, last = (f"{when:%Y-%m-%d %H:%M}" for when in (start, end))
-    label = f"Money spent over time: {money(top, heading.is_play_money)} from {first} to {last}"
-    return (
-        f'<svg viewBox="0 0 400 118" role="img" aria-label="{escape(label)}">{ticks}'
-        f'<path class="area" d="{line}V{_FLOOR}H{_LEFT}Z"/><path class="line" d="{line}"/>'
-        f'<text x="{_LEFT}" y="112">{first}</text><text x="{_RIGHT}" y="112" text-anchor="end">{last}</text></svg>'
-    )
-
-
-def _moments(spend: sheet.Spend, rows: Sequence[sheet.ReportRow]) -> sheet.Spend:
-    """Return what to draw: a life of one day that is known by days is drawn from the images of that day.
-
-    Only where they are all of the money: a chart must not climb to another sum than the one above it.
-    """
-    moments = [(row.finished_at, row.price_microusd) for row in rows if row.finished_at is not None]
-    is_all = sum(price for _, price in moments) == sum(amount for _, amount in spend)
-    return moments if is_all and len({when for when, _ in spend}) == 1 else spend
-
-
-def _running(spend: sheet.Spend) -> list[tuple[datetime, int]]:
-    """Return moments with running totals, thinned evenly; the last one always stays."""
-    ordered = sorted(spend)
-    totals = list(zip((when for when, _ in ordered), accumulate(amount for _, amount in ordered), strict=True))
-    step = -(-len(totals) // _MOST_POINTS) or 1
-    return totals[::-step][::-1]
-
-
 # -- the page ---------------------------------------------------------------------------------------------------------
 
 MOST_ROWS = 50_000  # on the page; the tables have every task. 10,000 rows are about 3 MB of page
@@ -251,7 +194,7 @@ def write_report(
     data = sheet.sheet_data(heading, states, shown, lambda row: _addresses(row, out, thumbs))
     page = out / "index.html"
     with sheet.replaced(page) as file:
-        file.write(sheet.static_page(heading.title, data, spend_chart(heading, shown)))
+        file.write(sheet.static_page(heading.title, data))
     return page
 
 

@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,17 +19,8 @@ from pipeline.buckets import MOST_BYTES, Bucket, as_input_error, open_bucket
 from pipeline.imaging.decoder import Decoder, DecoderDiedError, DecoderError
 from pipeline.imaging.formats import decoded
 from pipeline.model import IMAGE_SUFFIXES, OUTPUT_SUFFIXES, Artifact, BucketUrl
-from pipeline.store.files import (
-    Disk,
-    FileComparison,
-    Tree,
-    compare,
-    comparison_of,
-    read_all,
-    sha256_of,
-    split,
-    status_of,
-)
+from pipeline.store import files
+from pipeline.store.files import FileComparison, Tree
 from pipeline.store.ledger_file import to_us
 from pipeline.store.reader import LedgerReader
 
@@ -40,7 +31,7 @@ UNDECODABLE: Final = "undecodable"
 
 def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator[tuple[T, Artifact, FileComparison]]:
     """Compare many; neighbours in one folder share one open directory. A file that cannot be read counts as changed."""
-    for folder, group in itertools.groupby(made, key=lambda pair: split(pair[1].path)[0]):
+    for folder, group in itertools.groupby(made, key=lambda pair: files.split(pair[1].path)[0]):
         with contextlib.ExitStack() as stack:
             fd = _open_folder(outputs, folder, stack)
             for key, artifact in group:
@@ -48,20 +39,19 @@ def compare_files(outputs: Tree, made: Iterable[tuple[T, Artifact]]) -> Iterator
 
 
 def _open_folder(outputs: Tree, folder: str, stack: contextlib.ExitStack) -> int | FileComparison:
-    """Open a folder, or say what that makes of its files."""
     try:
         return stack.enter_context(outputs.directory(folder))
     except OSError as error:
-        return comparison_of(error)
+        return files.comparison_of(error)
 
 
 def _compare_file(outputs: Tree, artifact: Artifact, dir_fd: int) -> FileComparison:
-    name = split(artifact.path)[1]
+    name = files.split(artifact.path)[1]
     try:
-        status = status_of(outputs.disk, name, dir_fd=dir_fd)
-        return compare(status, artifact, lambda: sha256_of(outputs.disk, name, dir_fd=dir_fd))
+        status = files.status_of(outputs.disk, name, dir_fd=dir_fd)
+        return files.compare(status, artifact, lambda: files.sha256_of(outputs.disk, name, dir_fd=dir_fd))
     except OSError as error:
-        return comparison_of(error)
+        return files.comparison_of(error)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -104,9 +94,8 @@ def verify_images(
     manifest: str,
     decode: bool = False,
     is_quick: bool = False,
-    progress: Callable[[int], None] = lambda _: None,
 ) -> Verification:
-    """Re-hash every done image of a manifest; `decode` reads its pixels too. `progress`: called with the count so far.
+    """Re-hash every done image of a manifest; `decode` reads its pixels too.
 
     `is_quick`: hash only what has another size or time; in a bucket, size and ETag decide and nothing is read.
     Raises LedgerError, TryLater. InputError, StorageError: the bucket cannot be read.
@@ -114,7 +103,9 @@ def verify_images(
     with contextlib.ExitStack() as stack:
         reader = stack.enter_context(LedgerReader(state_dir, manifest=manifest, output_dir=output_dir))
         found = Verification(has_ledger=not reader.is_missing)
-        decoder = stack.enter_context(Decoder()) if decode else None  # its process starts with the first image
+        decoder = (
+            stack.enter_context(contextlib.closing(Decoder())) if decode else None
+        )  # its process starts with the first image
         place = _opened(output_dir, stack)
         if place is None:
             found.missing = [artifact.path for _, artifact in reader.all_done()]
@@ -127,7 +118,6 @@ def verify_images(
             check = partial(_check, place, decoder=decoder, is_quick=is_quick)
             for artifact, comparison in zip(batch, threads.map(check, batch), strict=True):
                 found.add(comparison, artifact.path)
-                progress(found.checked)
         found.unrecorded = [path for path in place.walk(state_dir) if not reader.is_recorded(path)]
     return found
 
@@ -138,7 +128,7 @@ def _opened(output_dir: Path | BucketUrl, stack: contextlib.ExitStack) -> "Folde
         stack.enter_context(as_input_error(output_dir))
         return BucketImages(open_bucket(output_dir))
     try:
-        outputs = Tree(output_dir, Disk(), warn=lambda _: None)
+        outputs = Tree(output_dir, files.Disk(), warn=lambda _: None)
     except FileNotFoundError:
         return None
     stack.callback(outputs.close)
@@ -184,14 +174,14 @@ class FolderImages:
     def sha256(self, path: str) -> str:
         """Return the hash of an image, read piece by piece. Raises OSError."""
         with self._outputs.at(path) as (fd, name):
-            return sha256_of(self._outputs.disk, name, dir_fd=fd)
+            return files.sha256_of(self._outputs.disk, name, dir_fd=fd)
 
     def read(self, path: str, *, most_bytes: int = MOST_BYTES) -> tuple[bytes, int, int]:
         """Return bytes (none of a larger file), time, and when it was written in microseconds. Raises OSError."""
         disk = self._outputs.disk
         with self._outputs.at(path) as (fd, name):
             status = disk.stat(name, dir_fd=fd)
-            data = read_all(disk, name, dir_fd=fd) if status.st_size <= most_bytes else b""
+            data = files.read_all(disk, name, dir_fd=fd) if status.st_size <= most_bytes else b""
         return data, status.st_mtime_ns, status.st_mtime_ns // 1000
 
     def named(self, name: str) -> list[str]:
@@ -199,7 +189,7 @@ class FolderImages:
         disk = self._outputs.disk
         try:
             with self._outputs.at(name) as (fd, stem):
-                found = [(suffix, status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
+                found = [(suffix, files.status_of(disk, stem + suffix, dir_fd=fd)) for suffix in OUTPUT_SUFFIXES]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return [name + suffix for suffix, status in found if status is not None and stat.S_ISREG(status.st_mode)]

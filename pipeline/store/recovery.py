@@ -17,21 +17,11 @@ from pipeline.errors import InputError, StorageError
 from pipeline.failpoint import reach
 from pipeline.imaging.formats import NotAnImageError, describe
 from pipeline.model import OUTPUT_SUFFIXES, Artifact, Image, TaskState
-from pipeline.store import rows
+from pipeline.store import parts, rows
 from pipeline.store.bucket_writer import find_object
 from pipeline.store.files import FileComparison, Tree, closed_folder, make_durable, read_all, status_of
 from pipeline.store.integrity import compare_files
 from pipeline.store.ledger_file import query
-from pipeline.store.parts import (
-    AttemptRecord,
-    FoundPart,
-    Recovery,
-    Salvager,
-    attempt_record_of,
-    find_parts,
-    kept_by,
-    written_by,
-)
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rejected import WORKERS_MARK, Rejected, list_rejected
 from pipeline.store.resources import StoreResources
@@ -51,10 +41,10 @@ class Recoverer:
         self._tree = resources.outputs if isinstance(resources.outputs, Tree) else None  # None: a bucket
         self._state = resources.state
         self._ledger_id = resources.ledger_id
-        self._found = Recovery()
-        self._salvager = Salvager(resources, recovery=self._found)
+        self._found = parts.Recovery()
+        self._salvager = parts.Salvager(resources, recovery=self._found)
 
-    def run(self) -> Recovery:
+    def run(self) -> parts.Recovery:
         """Bring disk and ledger together. Idempotent; may be killed anywhere.
 
         Raises StorageError, LedgerError, TryLater. InputError: a bucket that a person must see to.
@@ -64,7 +54,7 @@ class Recoverer:
                 return self._run()
         return self._run()
 
-    def recover_late(self) -> Recovery:
+    def recover_late(self) -> parts.Recovery:
         """At the end of a run that lost workers: publish or reject what they wrote after they were given up.
 
         A part that is not whole is left: its worker may be at work.
@@ -76,12 +66,12 @@ class Recoverer:
                 self._recover_part(part, is_late=True)
         return self._found
 
-    def _run(self) -> Recovery:
+    def _run(self) -> parts.Recovery:
         try:
             with contextlib.ExitStack() as stack:
-                parts = [part for tree in self._trees(stack) for part in self._parts(tree)]
-                self._keep_numbers_apart(parts)
-                for part in parts:
+                leftovers = [part for tree in self._trees(stack) for part in self._parts(tree)]
+                self._keep_numbers_apart(leftovers)
+                for part in leftovers:
                     self._recover_part_unless_closed(part)
             had_workers = (self._state.root / WORKERS_MARK).exists()
             if had_workers:
@@ -127,18 +117,18 @@ class Recoverer:
         found = self._ledger.run(lambda c: c.execute(query(name), self._settings.manifest_row).fetchall())
         return [attempt for (attempt,) in found]
 
-    def _parts(self, tree: Tree) -> list[FoundPart]:
-        return list(find_parts(tree, self._state.root, self._found))
+    def _parts(self, tree: Tree) -> list[parts.FoundPart]:
+        return list(parts.find_parts(tree, self._state.root, self._found))
 
-    def _keep_numbers_apart(self, parts: list[FoundPart]) -> None:
+    def _keep_numbers_apart(self, leftovers: list[parts.FoundPart]) -> None:
         """See to it that a new attempt never gets the number of a file that this ledger wrote before it was damaged."""
-        found: list[FoundPart | Rejected] = [*parts, *list_rejected(self._state.root)]
+        found: list[parts.FoundPart | Rejected] = [*leftovers, *list_rejected(self._state.root)]
         seen = [each.attempt for each in found if each.ledger_id in (None, self._ledger_id)]
         highest = max(seen, default=0)
         if highest > self._ledger.first("last_attempt")[0]:
             self._ledger.run(lambda c: rows.raise_sequence(c, highest))
 
-    def _recover_part_unless_closed(self, part: FoundPart) -> None:
+    def _recover_part_unless_closed(self, part: parts.FoundPart) -> None:
         """Recover a part; one in a folder that may not be written to waits, as its task does."""
         try:
             self._recover_part(part)
@@ -148,12 +138,12 @@ class Recoverer:
                 raise
             self._found.note(f"{part.path} waits: the folder {closed} cannot be written to ({error.strerror})")
 
-    def _recover_part(self, part: FoundPart, *, is_late: bool = False) -> None:
+    def _recover_part(self, part: parts.FoundPart, *, is_late: bool = False) -> None:
         if part.ledger_id not in (None, self._ledger_id):
             self._count_foreign(part)
             return
         record = self._record(part.attempt)
-        if record is None or not written_by(part, record, self._ledger_id):
+        if record is None or not parts.written_by(part, record, self._ledger_id):
             self._found.note_foreign(part.path)
             return
         disk = part.tree.disk
@@ -171,7 +161,7 @@ class Recoverer:
         if image is not None:
             self._salvager.salvage(record, image, part)
 
-    def _count_foreign(self, part: FoundPart) -> None:
+    def _count_foreign(self, part: parts.FoundPart) -> None:
         """Count the part of another ledger, which may be at work right now; a note names it when it is a day old."""
         with part.tree.directory(part.folder) as fd:
             status = status_of(part.tree.disk, part.name, dir_fd=fd)
@@ -187,8 +177,8 @@ class Recoverer:
             self._found.note(f"{path} is whole but not a supported image ({error}); it was left as it is")
             return None
 
-    def _record(self, attempt: int) -> AttemptRecord | None:
-        return self._ledger.run(lambda connection: attempt_record_of(connection, attempt))
+    def _record(self, attempt: int) -> parts.AttemptRecord | None:
+        return self._ledger.run(lambda connection: parts.attempt_record_of(connection, attempt))
 
     def _recover_rejected(self) -> None:
         """Publish whole images that the disk did not take when they came; bodies without an image stay for people."""
@@ -196,7 +186,7 @@ class Recoverer:
             record = self._record(kept.attempt) if kept.suffix in OUTPUT_SUFFIXES else None
             if record is None or record.manifest != self._settings.manifest:
                 continue
-            if not kept_by(kept, record, self._ledger_id):
+            if not parts.kept_by(kept, record, self._ledger_id):
                 continue
             data = kept.path.read_bytes()
             if hashlib.sha256(data).hexdigest() != kept.sha256 or not (kept.facts is None or kept.facts.is_image):
@@ -232,7 +222,7 @@ class Recoverer:
                 image, artifact = found
                 self._salvager.reject(record, image, functools.partial(self._resources.writer.unlink, artifact.path))
 
-    def _object_of(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
+    def _object_of(self, record: parts.AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find the object of an attempt that was put and not written down, by the ledger and attempt it names."""
         assert isinstance(self._outputs, Bucket)
         return find_object(
@@ -250,7 +240,7 @@ class Recoverer:
         assert isinstance(self._outputs, Bucket)
         return functools.cache(self._outputs.look)
 
-    def _renamed(self, record: AttemptRecord) -> tuple[Image, Artifact] | None:
+    def _renamed(self, record: parts.AttemptRecord) -> tuple[Image, Artifact] | None:
         """Find an image that lost its part when it got its name (no hard links here) and was not written down."""
         if record.received is None or record.kept is None:
             return None
@@ -269,7 +259,7 @@ class Recoverer:
         image = self._image(data, record.kept)
         return None if image is None else (image, rows.artifact(image, record.kept, status.st_mtime_ns))
 
-    def _lose(self, record: AttemptRecord) -> None:
+    def _lose(self, record: parts.AttemptRecord) -> None:
         now = self._settings.now_us()
         self._ledger.run(lambda c: rows.lose(c, record.attempt, reason=LOST, now=now))
         self._found.unknown += 1

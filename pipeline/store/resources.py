@@ -213,7 +213,6 @@ def _sync_entry(root: Path, disk: Disk) -> None:
 
 
 def _prepare_ledger(state: Tree, settings: StoreSettings, fill: Fill) -> None:
-    """Check the ledger, migrate it, or make it."""
     version = ledger_file.check(state.root / ledger_file.NAME, busy_s=settings.busy_s)
     if version is None:
         try:

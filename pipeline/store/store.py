@@ -19,7 +19,7 @@ from pipeline.model import Artifact, Attempt, Failure, Task, TaskState
 from pipeline.store import rows
 from pipeline.store.files import components
 from pipeline.store.images import StoredImages, WriterPool
-from pipeline.store.ledger import Awaiting
+from pipeline.store.ledger import awaited
 from pipeline.store.ledger_file import query, to_us
 from pipeline.store.maintenance import Maintenance
 from pipeline.store.parts import Recovery
@@ -40,7 +40,6 @@ class Store:
         self._pool = WriterPool(resources.settings.threads)
         self.images = StoredImages(resources, self._pool, received=resources.ledger.receive)
         self._maintenance = Maintenance(resources)
-        self._awaiting = Awaiting()
         self._is_closed = False
         self._found: dict[str, int] = {}  # as the present run has it
 
@@ -129,7 +128,7 @@ class Store:
 
         future = self._ledger.submit(work)
         try:
-            attempt = await self._awaiting.wait(future)
+            attempt = await awaited(future)
         except asyncio.CancelledError:
             self._withdraw(future, written)
             raise
@@ -252,7 +251,7 @@ class Store:
 
     async def _committed(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Hand work to the ledger and wait for its commit; a cancelled caller does not take it back."""
-        return await self._awaiting.wait(self._ledger.submit(work))
+        return await awaited(self._ledger.submit(work))
 
 
 def _execute(connection: sqlite3.Connection, name: str, values: dict[str, object]) -> int:

@@ -72,6 +72,13 @@ def test_thumbnails_and_recycle_bins_of_systems_are_left_out_like_hidden_ones(de
     assert len(rows(desk, "files: 'photos/**/*.jpg', hidden: true")) == 3
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "desktop.ini", ".DS_Store", "._a.jpg"])
+def test_files_that_desktop_systems_keep_beside_pictures_are_no_inputs(desk, name):
+    for path in ("a.jpg", name):
+        desk.write(f"photos/{path}")
+    assert rows(desk, "files: 'photos/*'") == ["a.jpg"]
+
+
 def test_a_recycle_bin_that_cannot_be_read_is_not_read(desk, monkeypatch):
     desk.write("photos/a.jpg")
     desk.write("photos/lost+found/b.jpg")
@@ -246,6 +253,30 @@ def test_output_among_the_inputs_is_refused_i11(desk):
         """
     (problem,) = desk.problems(text)
     assert "would match the inputs' own pattern" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("recipe", "is_refused"),
+    [
+        ("to: photos/shop, format: jpeg", True),
+        ("to: photos/shop", True),
+        ("to: photos/shop, format: webp", False),
+        ("to: photos/_shop", False),
+        ("to: shop", False),
+    ],
+)
+def test_delivery_among_the_inputs_is_refused(desk, recipe: str, is_refused: bool):
+    desk.write("photos/a.jpg")
+    text = f"""\
+        output_dir: out
+        deliver: {{shop: {{{recipe}}}}}
+        jobs: {{a: {{prompt: p, each: {{files: "photos/**/*.jpg", ignore: ["_*"]}}}}}}
+        """
+    if not is_refused:
+        assert len(desk.tasks(text)) == 1
+        return
+    (problem,) = desk.problems(text)
+    assert (problem.what[:55], problem.line) == ("the inputs' own pattern takes what deliver.shop writes,", 2)
 
 
 def test_output_of_another_kind_beside_the_inputs_is_fine_i11(desk):

@@ -1,6 +1,8 @@
 """Tables are read row by row; every row that cannot be used is told with its line, and hides no other."""
 
 import os
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -58,7 +60,6 @@ def test_parquet_is_read_in_batches(desk):
 
 
 def test_parquet_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "arro3.io", None)
     (problem,) = desk.problems(job("parquet: p.parquet"))
@@ -101,12 +102,12 @@ CSV_MISTAKES = [
     ),
     ("too-few-cells", "id,title\n1,a\n\n2\n", 4, "before them; write the commas of empty cells too"),
     ("pipes", "id|title\n1|a\n", 1, "columns are separated by , ; or tab, others are written as `delimiter:`"),
-    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'unclosed quote: a cell begins with " here'),
+    ("open-quote", 'id,title\n1,"a\n2,b\n', 2, 'unclosed quote: a cell of this row begins with "'),
     (
         "open-quote-behind-a-cell-of-two-lines",
         'id,title\n"1\n1","a\n2,b\n',
-        3,
-        'unclosed quote: a cell begins with " here',
+        2,
+        'unclosed quote: a cell of this row begins with "',
     ),
     ("open-quote-in-a-long-table", 'id,title\n1,a\n2,"b\n' + "3,c\n" * 50_000, 3, "unclosed quote"),
     ("open-quote-closed-by-the-next", 'id,title\n1,"a\n2,"b"\n', 2, 'its closing " is not the end of the cell'),
@@ -258,7 +259,7 @@ def notes_of(desk, prompt):
     ("table", "says"),
     [
         ("id,title\n1,\n2,x\n3, \n", "row.title is empty in 2 rows (the first is {file}:2), and missing in the prompt"),
-        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in a row ({file}:4), and missing in the prompt"),
+        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in 1 row ({file}:4), and missing in the prompt"),
     ],
     ids=["rows", "a-total"],
 )
@@ -266,6 +267,27 @@ def test_an_empty_cell_that_a_prompt_shows_is_told_once(desk, table, says):
     file = desk.write("p.csv", table)
     (note,) = notes_of(desk, "A photo of {{ row.title }}")
     assert note.startswith(says.format(file=file))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (
+            "A {title} mug {{ row.id }}",
+            "2 prompts (the first is a/1) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        (
+            "A {{ row.cell }} mug",
+            "1 prompt (a/2) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        ('{"subject": {"name": "{{ row.title }}", {colour}, ${title}}}', None),
+    ],
+    ids=["as-other-tools-do", "in-a-cell", "braces-of-others"],
+)
+def test_a_name_that_is_left_in_a_prompt_is_told_once(desk, prompt, says):
+    desk.write("p.csv", "id,title,cell\n1,x,{y}\n2,y,{{ row.title }}\n")
+    notes = notes_of(desk, prompt)
+    assert notes == () if says is None else notes[0].startswith(says)
 
 
 @pytest.mark.parametrize("shown", ["{% if row.title %}{{ row.title }}{% endif %}", "{{ row.title or 'mug' }}", "mug"])
@@ -418,8 +440,27 @@ def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     assert "there is no column 'id' in the sheet Later (others: Backup, Now)" in str(problem)
 
 
+def test_a_workbook_that_takes_too_much_memory_is_told(desk):
+    """A word in the last cell: 40 bytes of a file, and 500 GB in memory."""
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    far = '<row r="1048576"><c r="XFD1048576" t="inlineStr"><is><t>x</t></is></c></row></sheetData>'
+    workbook(desk.folder / "p.xlsx", One=sheet(text_cells("id", "title")).replace("</sheetData>", far))
+    (problem,) = desk.problems(job("xlsx: p.xlsx"))
+    assert "the library fails on it or takes too much memory" in str(problem)
+
+
+def test_a_table_is_checked_where_memory_is_limited_already(tmp_path):
+    program = """
+import resource, sys
+from pathlib import Path
+from pipeline.manifest.spreadsheets import check_in_child
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))
+check_in_child(Path(sys.argv[1]), "", "", "")
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=True)
+
+
 def test_workbook_without_the_extra_names_it(desk, monkeypatch):
-    import sys
 
     monkeypatch.setitem(sys.modules, "python_calamine", None)
     (problem,) = desk.problems(job("xlsx: p.xlsx"))

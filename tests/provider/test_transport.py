@@ -519,6 +519,7 @@ async def test_h27_connect_timeout_was_not_sent(make_client, task):
         for one in (*full, listener):
             one.close()
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert f"no connection to {url.removeprefix('http://')} in time" in result.reason
 
 
 async def test_the_whole_timeout_during_connect_was_not_sent(make_client, task, serve):

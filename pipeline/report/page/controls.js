@@ -63,7 +63,6 @@ function fillHeader() {
   if (data.attempts) figures.push(["Attempts", whole.format(data.attempts)]);
   if (images) figures.push(["Per image", money(Math.round(shown / images))]);
   $("figures").replaceChildren(...figures.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
-  $("spend").hidden = !$("spend").querySelector("svg");
 }
 
 function fillFilters() {
