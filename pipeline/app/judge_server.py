@@ -95,9 +95,9 @@ class JudgeServer:
                 web.get(f"{here}page.css", _text(partial(asset, "page.css"), "text/css")),
                 web.get(f"{here}icon.svg", _text(partial(asset, "icon.svg"), "image/svg+xml")),
                 web.get(f"{here}page.js", _text(script, "text/javascript")),
-                web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", self._thumb),
-                web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task:.+}}", self._image),
-                web.get(f"{here}input/{{task:.+}}", self._input),
+                web.get(f"{here}thumbs/{{name:[0-9a-f]{{32}}[.]webp}}", _pictures(self._session.thumb)),
+                web.get(f"{here}image/{{sha256:[0-9a-f]{{64}}}}/{{task_id:.+}}", _pictures(self._session.image)),
+                web.get(f"{here}input/{{task_id:.+}}", _pictures(self._session.input)),
                 web.get(f"{here}marks", self._changes),
                 web.post(f"{here}marks", self._mark),
             ]
@@ -151,16 +151,6 @@ class JudgeServer:
             html = await asyncio.to_thread(self._session.page, marks, change)
         return web.Response(body=html.encode(errors="replace"), content_type="text/html", charset="utf-8")
 
-    async def _thumb(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._session.thumb, request.match_info["name"]))
-
-    async def _image(self, request: web.Request) -> web.Response:
-        task, sha256 = request.match_info["task"], request.match_info["sha256"]
-        return _picture(request, await asyncio.to_thread(self._session.image, task, sha256))
-
-    async def _input(self, request: web.Request) -> web.Response:
-        return _picture(request, await asyncio.to_thread(self._session.input, request.match_info["task"]))
-
     async def _changes(self, request: web.Request) -> web.Response:
         text = request.query.get("since", "0")
         since = int(text) if text.isascii() and text.isdigit() and len(text) < 16 else 0
@@ -198,15 +188,19 @@ def _text(read: Callable[[], str], content_type: str) -> Handler:
     return answer
 
 
-def _picture(request: web.Request, picture: Picture | None) -> web.Response:
-    """Answer with a picture; the browser keeps it and asks whether it is still the same one."""
-    if picture is None:
-        raise web.HTTPNotFound(text="there is no such picture\n")
-    tag = f'"{picture.tag}"'
-    headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
-    if request.headers.get("If-None-Match") == tag:
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=picture.data, content_type=picture.mime, headers=headers)
+def _pictures(find: Callable[..., Picture | None]) -> Handler:
+    async def answer(request: web.Request) -> web.Response:
+        """Answer with a picture; the browser keeps it and asks whether it is still the same one."""
+        picture = await asyncio.to_thread(find, **request.match_info)
+        if picture is None:
+            raise web.HTTPNotFound(text="there is no such picture\n")
+        tag = f'"{picture.tag}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache"}
+        if request.headers.get("If-None-Match") == tag:
+            return web.Response(status=304, headers=headers)
+        return web.Response(body=picture.data, content_type=picture.mime, headers=headers)
+
+    return answer
 
 
 # --- the process

@@ -30,11 +30,6 @@ from pipeline.text import visible
 # -- marks ------------------------------------------------------------------------------------------------------------
 
 
-def picks_path(manifest: Manifest) -> Path:
-    """Return where a picks file is looked for: beside the static page."""
-    return report_folder(manifest.report_dir, manifest.name) / PICKS
-
-
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     """Return what is marked: what was saved in `named` (None: beside the static page) and the marks of `judge`.
 
@@ -45,7 +40,7 @@ def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
 
 def saved_marks(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     """Return what was saved from the static page; a task that was renamed since is found by its image."""
-    path = named if named is not None else picks_path(manifest)
+    path = named if named is not None else report_folder(manifest.report_dir, manifest.name) / PICKS
     saved = read_picks(path) if named is not None or path.exists() else {}
     if not saved:
         return {}

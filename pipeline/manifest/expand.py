@@ -6,6 +6,7 @@ to a private SQLite file (`connect("")`) that sorts them once at the end: 2 s an
 where two sets of texts took 300 MB.
 """
 
+import re
 import sqlite3
 import time
 from collections import Counter
@@ -25,6 +26,7 @@ from pipeline.manifest.tables import SourceRow
 from pipeline.manifest.tasks import TaskMaker
 from pipeline.manifest.templates import Template
 from pipeline.model import Task
+from pipeline.text import count
 
 _BATCH = 5000
 _SCHEMA = """
@@ -85,26 +87,42 @@ class TaskNames:
         self._pending.clear()
 
 
-class Gaps:
-    """Counts prompts that an empty cell leaves a gap in: they can be bought, and few mean to."""
+_UNFILLED = re.compile(r"\{\{\s*((?:row|vars|matrix|file)\.\w{1,60})|(?<![{$])\{(?:row\.)?(\w{1,60})\}(?!\})")
+
+
+class PromptNotes:
+    """Counts prompts that can be bought, and that few mean: with an empty cell, or the name of one left in them."""
 
     def __init__(self) -> None:
-        self._found: Counter[str] = Counter()
-        self._first: dict[str, str] = {}
+        self._found: Counter[tuple[str, str]] = Counter()
+        self._first: dict[tuple[str, str], str] = {}
 
-    def look(self, template: Template | None, row: SourceRow) -> None:
+    def look_at_row(self, template: Template | None, row: SourceRow) -> None:
         """Look at the cells of a row that a prompt shows."""
         for column in () if template is None or row.data is None else template.cells:
             if not row.fields.get(column, "").strip():
-                self._found[column] += 1
-                self._first.setdefault(column, row.place)
+                self._count(("empty", column), row.place)
+
+    def look_at_prompt(self, task: Task) -> None:
+        """Look for the name of a value, written as other tools do or in a value that is no template itself."""
+        for inside, alone in set(_UNFILLED.findall(task.prompt)) if "{" in task.prompt else ():
+            if inside or alone in task.fields:
+                self._count(("unfilled", inside or f"row.{alone}"), task.id)
 
     def notes(self) -> Iterator[str]:
-        """Yield a line for each column."""
-        for column, number in self._found.items():
-            what = f"row.{column} is empty in {number:,} rows" if number > 1 else f"row.{column} is empty in a row"
-            what += f" ({'the first is ' if number > 1 else ''}{self._first[column]})"
-            yield f"{what}, and missing in the prompt; fill it, or say what then holds: {{{{ row.{column} or '...' }}}}"
+        """Yield a line for each name."""
+        for (kind, name), number in self._found.items():
+            first = f" ({'the first is ' if number > 1 else ''}{self._first[kind, name]})"
+            if kind == "empty":
+                what = f"row.{name} is empty in {count(number, 'row')}{first}, and missing in the prompt; fill it"
+                yield f"{what}, or say what then holds: {{{{ row.{name} or '...' }}}}"
+            else:
+                what = f"{count(number, 'prompt')}{first} would be sent with the name of a value in braces; write"
+                yield f"{what} {{{{ {name} }}}} in the prompt itself: cells and vars are no templates"
+
+    def _count(self, what: tuple[str, str], where: str) -> None:
+        self._found[what] += 1
+        self._first.setdefault(what, where)
 
 
 MAX_PROBLEMS = 100
@@ -140,12 +158,13 @@ class Expansion:
         files = InputFiles(folder_of(manifest.path), digests, promised=promised)
         self._sources = Sources(manifest, upstream=upstream, now=now, files=files)
         self._jobs = [name for stage in manifest.stages for name in stage if jobs is None or name in jobs]
-        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._sources.inputs())
+        self._globs = self._sources.inputs()
+        self._outputs = OutputNames(manifest.output_dir, manifest.state_dir, self._globs)
         self._maker = TaskMaker(manifest, inputs=files, outputs=self._outputs)
         self._problems: list[Problem] = []
         self._alike: Counter[tuple[str, int | None, int | None]] = Counter()
         self._unlisted = 0
-        self._gaps = Gaps()
+        self._prompts = PromptNotes()
         self._left_out: list[str] = []  # the first of them
         self._left_out_count = 0
 
@@ -159,14 +178,14 @@ class Expansion:
         """What a person should know of the sources."""
         unlisted = self._left_out_count - len(self._left_out)
         more = [f"and {unlisted:,} more are left out"] if unlisted else []
-        return (*self._sources.notes, *self._gaps.notes(), *self._left_out, *more)
+        return (*self._sources.notes, *self._prompts.notes(), *self._left_out, *more)
 
     def __iter__(self) -> Iterator[Task]:
         self._manifest.budget.begin()
         try:
             with closing(TaskNames()) as names:
                 yield from self._tasks(names)
-                for problem in self._shared(names):
+                for problem in (*self._shared(names), *self._taken_deliveries()):
                     self._note(problem)
         except sqlite3.Error as error:
             raise StorageError(f"the scratch file for checking names failed: {error}; free space in $TMPDIR") from None
@@ -182,6 +201,7 @@ class Expansion:
                     what = f"the manifest makes more than {MAX_TASKS:,} tasks"
                     self._note(self._at_job(plan.name, what, "split it into several manifests"))
                     return
+                self._prompts.look_at_prompt(task)
                 names.add(task.id, key, row.line)
                 for folder in images_in_the_way(key):
                     names.add_use("folder", folder, task.id)
@@ -196,7 +216,7 @@ class Expansion:
                 if isinstance(row, Problem):
                     self._note(row)
                 else:
-                    self._gaps.look(plan.recipe.prompt, row)
+                    self._prompts.look_at_row(plan.recipe.prompt, row)
                     yield plan, row
 
     def _row_tasks(self, plan: JobPlan, row: SourceRow) -> Iterator[tuple[Task, str]]:
@@ -237,6 +257,12 @@ class Expansion:
             self._problems.append(problem)
         else:
             self._unlisted += 1
+
+    def _taken_deliveries(self) -> Iterator[Problem]:
+        for name, recipe in self._manifest.deliveries.items():
+            if recipe.is_taken_by(self._globs):
+                what = f"the inputs' own pattern takes what deliver.{name} writes, and would buy more of it each time"
+                yield self._manifest.problems.at(("deliver", name, "to"), what, "name a folder outside of the inputs'")
 
     def _shared(self, names: TaskNames) -> Iterator[Problem]:
         for value, tasks, task_id, line, _, last_line in names.ask(_SHARED.format(column="id")):

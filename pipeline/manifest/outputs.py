@@ -225,6 +225,14 @@ class DeliveryRecipe:
         """What tells apart recipes that make other bytes."""
         return hashlib.sha256(repr(tuple(self.rendition.values())).encode()).hexdigest()[:16]
 
+    def is_taken_by(self, inputs: "Sequence[Glob]") -> bool:
+        """Say whether a pattern of inputs takes files of this delivery: each would be bought anew, and delivered."""
+        bucket, below = split_bucket(str(self.place))
+        root = below.rstrip("/") or "/" if bucket else os.path.realpath(below)
+        files = [posixpath.join(root, f"x{suffix}") for suffix in ([self.suffix] if self.suffix else OUTPUT_SUFFIXES)]
+        below_it = [glob for glob in inputs if glob.bucket == bucket and _is_below(root, glob.base)]
+        return any(glob.takes(posixpath.relpath(file, glob.base)) for glob in below_it for file in files)
+
     def file_name(self, context: Context, *, task_id: str, image_name: str) -> str:
         """Return the name of one file without suffix. Raises InputError."""
         if self.template is None:

@@ -11,7 +11,7 @@ from types import TracebackType
 
 from aiohttp import web
 
-from pipeline.errors import InputError, StorageError
+from pipeline.errors import InputError
 from pipeline.simulator.api import Api, Sleep
 from pipeline.simulator.pictures import Renderer
 from pipeline.simulator.profile import Profile, load_profile
@@ -43,7 +43,7 @@ class Simulator:
 
     async def __aenter__(self) -> "Simulator":
         async with contextlib.AsyncExitStack() as stack:
-            bill = self._open_bill()
+            bill = Bill(self.bill)
             stack.callback(bill.close)
             renderer = Renderer(self.profile)
             stack.callback(renderer.close)
@@ -63,12 +63,6 @@ class Simulator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._close()
-
-    def _open_bill(self) -> Bill:
-        try:
-            return Bill(self.bill)
-        except OSError as error:
-            raise StorageError(f"{self.bill}: the bill cannot be written: {error.strerror}") from error
 
     async def _listen(self, runner: web.AppRunner) -> None:
         try:

@@ -255,6 +255,30 @@ def test_output_among_the_inputs_is_refused_i11(desk):
     assert "would match the inputs' own pattern" in problem.what
 
 
+@pytest.mark.parametrize(
+    ("recipe", "is_refused"),
+    [
+        ("to: photos/shop, format: jpeg", True),
+        ("to: photos/shop", True),
+        ("to: photos/shop, format: webp", False),
+        ("to: photos/_shop", False),
+        ("to: shop", False),
+    ],
+)
+def test_delivery_among_the_inputs_is_refused(desk, recipe: str, is_refused: bool):
+    desk.write("photos/a.jpg")
+    text = f"""\
+        output_dir: out
+        deliver: {{shop: {{{recipe}}}}}
+        jobs: {{a: {{prompt: p, each: {{files: "photos/**/*.jpg", ignore: ["_*"]}}}}}}
+        """
+    if not is_refused:
+        assert len(desk.tasks(text)) == 1
+        return
+    (problem,) = desk.problems(text)
+    assert (problem.what[:55], problem.line) == ("the inputs' own pattern takes what deliver.shop writes,", 2)
+
+
 def test_output_of_another_kind_beside_the_inputs_is_fine_i11(desk):
     desk.write("photos/a.tiff")
     text = """\

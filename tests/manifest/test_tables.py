@@ -259,7 +259,7 @@ def notes_of(desk, prompt):
     ("table", "says"),
     [
         ("id,title\n1,\n2,x\n3, \n", "row.title is empty in 2 rows (the first is {file}:2), and missing in the prompt"),
-        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in a row ({file}:4), and missing in the prompt"),
+        ("id,title\nMug,x\n,\nTotal,\n", "row.title is empty in 1 row ({file}:4), and missing in the prompt"),
     ],
     ids=["rows", "a-total"],
 )
@@ -267,6 +267,27 @@ def test_an_empty_cell_that_a_prompt_shows_is_told_once(desk, table, says):
     file = desk.write("p.csv", table)
     (note,) = notes_of(desk, "A photo of {{ row.title }}")
     assert note.startswith(says.format(file=file))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        (
+            "A {title} mug {{ row.id }}",
+            "2 prompts (the first is a/1) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        (
+            "A {{ row.cell }} mug",
+            "1 prompt (a/2) would be sent with the name of a value in braces; write {{ row.title }}",
+        ),
+        ('{"subject": {"name": "{{ row.title }}", {colour}, ${title}}}', None),
+    ],
+    ids=["as-other-tools-do", "in-a-cell", "braces-of-others"],
+)
+def test_a_name_that_is_left_in_a_prompt_is_told_once(desk, prompt, says):
+    desk.write("p.csv", "id,title,cell\n1,x,{y}\n2,y,{{ row.title }}\n")
+    notes = notes_of(desk, prompt)
+    assert notes == () if says is None else notes[0].startswith(says)
 
 
 @pytest.mark.parametrize("shown", ["{% if row.title %}{{ row.title }}{% endif %}", "{{ row.title or 'mug' }}", "mug"])
