@@ -391,17 +391,24 @@ def _from_tree(tree: object) -> ServerError:
         items = _objects(tree)
         tree = next((item for item in items if item.get("error")), items[0] if items else None)
     node = _object(tree).get("error")
-    if isinstance(node, str) and node:
-        return ServerError(message=node)
+    words = node if isinstance(node, str) and node else tree
+    if isinstance(words, str):
+        return ServerError(message=words)
     node = _object(node) or _object(tree)
-    message = next((v for k in ("message", "msg", "detail", "error_description") if (v := _text(node.get(k)))), "")
     return ServerError(
         code=_text(node.get("code")),
         status=_text(node.get("status")),
         kind=_text(node.get("type")),
-        message=message,
+        message=_message(node),
         details=tuple(_objects(node.get("details"))),
     )
+
+
+def _message(node: Json) -> str:
+    """Return what an error says; as JSON where it is not a text, but one more error or a list of them."""
+    given = (node.get(name) for name in ("message", "msg", "detail", "error_description", "errors"))
+    said = next((value for value in given if _text(value) or (isinstance(value, Mapping | list) and value)), None)
+    return _text(said) or ("" if said is None else json.dumps(said, ensure_ascii=False))
 
 
 def status_inside(error: ServerError) -> int:

@@ -311,7 +311,7 @@ class _Reading:
     def _without_image(self) -> Failure:
         reply, facts = self.reply, self.facts
         error = errors.from_tree(self.document.tree)
-        if facts.error or (error.message and not (facts.finish or facts.block)):  # perhaps {"code": 1, "msg": "..."}
+        if facts.error:
             return self._error_answer(errors.status_inside(error) or reply.status, error)
         words = " ".join(part for part in (facts.finish_message, *facts.texts) if part)[:_KEPT_TEXT]
         said = f": {words}" if words else ""
@@ -333,6 +333,8 @@ class _Reading:
             return self._link(links)
         if facts.is_odd:
             return self.broken("an answer that is not in the API's format")
+        if error.message and not facts.finish:  # {"code": 429, "message": "slow down"}
+            return self._error_answer(errors.status_inside(error) or reply.status, error)
         finish = facts.finish or "empty"
         return self._failure(
             Fault.NO_IMAGE, Billed.YES, f"no image came ({finish}){said}", code=finish, body=reply.body

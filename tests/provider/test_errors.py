@@ -121,6 +121,26 @@ def test_a_per_day_quota_goes_by_the_servers_clock():
 
 
 @pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        pytest.param({"error": {"message": {"error": {"code": 9, "message": "too dark"}}}}, "too dark", id="object"),
+        pytest.param({"error": {"message": {"error": {"message": {"error": {"message": "x y"}}}}}}, "x y", id="nested"),
+        pytest.param({"detail": [{"loc": ["body"], "msg": "field required"}]}, "field required", id="list"),
+        pytest.param({"success": False, "errors": [{"code": 7, "message": "denied"}]}, "denied", id="errors"),
+        pytest.param({"message": ["one", "two"]}, '["one", "two"]', id="texts"),
+        pytest.param("boom", "boom", id="text"),
+    ],
+)
+def test_what_an_error_says_is_told_whatever_holds_it(body, words):
+    assert judged(502, body).reason.endswith(words)
+
+
+def test_a_refusal_in_an_object_is_a_refusal():
+    body = {"error": {"message": {"error": {"code": 400, "message": "blocked: PROHIBITED_CONTENT"}}}}
+    assert judged(400, body).fault is Fault.REFUSED
+
+
+@pytest.mark.parametrize(
     "body",
     [
         b"",

@@ -234,6 +234,7 @@ WITHOUT = [
     ("link-named", whole({"text": "[Download your image](https://img.example.net/f/1)"}), Fault.LINK),
     ("link-as-data", whole(inline("https://img.example.net/f/1.png")), Fault.LINK),
     ("link-openai", {"data": [{"url": "https://img.example.net/f/1"}]}, Fault.LINK),
+    ("link-beside-a-message", {"message": "ok", "data": {"url": "https://img.example.net/f/1"}}, Fault.LINK),
     ("link-in-list", {"images": [{"url": ["https://img.example.net/f/1"]}]}, Fault.LINK),
     ("link-in-events", events(whole({"text": "![i](https://img.example.net/1.png)"})), Fault.LINK),
     ("no-link-of-an-image", whole({"text": "I cannot draw; read https://example.net/help first."}), Fault.NO_IMAGE),
