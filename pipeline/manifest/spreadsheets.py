@@ -84,7 +84,7 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text, nor is the kind of its line ends.
+    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text; all line ends become one kind.
 
     Git writes those inside cells anew, too: a prompt of two lines must not be another one on another machine.
     """
