@@ -622,6 +622,7 @@ async def test_what_a_proxy_refuses_was_not_sent(liar, make_client, task, answer
 async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
     result = await through(f"http://127.0.0.1:{unused_tcp_port}", make_client, task)
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert f"the proxy 127.0.0.1:{unused_tcp_port} cannot be reached" in result.reason
 
 
 async def test_the_netrc_of_the_user_is_never_read(liar, make_client, task, tmp_path, monkeypatch):
