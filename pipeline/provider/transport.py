@@ -185,14 +185,15 @@ class Transport:
         has read when it must wait for room is not counted, and was 1 MB each.
 
         It may not be quiet once it has begun: blank heartbeats, and a head sent early, only say that the image is being
-        made (QuantumNous/new-api#4506, agent37-platform/gateway#6).
+        made (QuantumNous/new-api#4506, agent37-platform/gateway#6). Between the events of a stream it is, too.
         """
+        is_stream = response.content_type == "text/event-stream"
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
         await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
-            if not progress.has_begun and not _HEARTBEATS.fullmatch(chunk):
+            if not (is_stream or progress.has_begun or _HEARTBEATS.fullmatch(chunk)):
                 progress.has_begun = True
                 deadline.body(lambda: response.content.total_bytes)
             progress.took(chunk)
