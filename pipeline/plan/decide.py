@@ -18,6 +18,7 @@ import msgspec
 from pipeline.model import IMAGE_SUFFIXES, Artifact, Aspect, Edit, Known, Task, TaskState
 from pipeline.settings import FORMER_DEFAULTS
 from pipeline.store.files import FileComparison, closed_folder, compare, comparison_of
+from pipeline.text import name_key
 
 NEW: Final = "new"
 MISSING: Final = "missing"
@@ -223,8 +224,11 @@ class Files:
         A second link to `own` is what a move that was killed leaves behind: it is not in the way.
         """
         folder, _, stem = name.rpartition("/")
-        for found in self._listing(folder).get(stem, ()):
+        for found in self._listing(folder).get(name_key(stem), ()):
             path = f"{folder}/{found}" if folder else found
+            found_stem, suffix = os.path.splitext(found)  # noqa: PTH122 - as below
+            if found_stem != stem and not os.path.lexists(self._output_dir / (name + suffix)):
+                continue  # in another case, which this file system tells apart
             if path != own and not (own is not None and self._is_one_file(path, own)):
                 return path
         return None
@@ -251,14 +255,14 @@ class Files:
             return False
 
     def _list(self, folder: str) -> dict[str, list[str]]:
-        """Return the images of a folder: name without suffix -> names."""
+        """Return the images of a folder: `name_key` without suffix -> names."""
         listing: dict[str, list[str]] = {}
         gone = suppress(FileNotFoundError, NotADirectoryError, PermissionError)
         with gone, os.scandir(self._output_dir / folder) as entries:
             for entry in entries:
                 stem, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - twice as fast, 1,000,000 times
                 if suffix.lower() in IMAGE_SUFFIXES:
-                    listing.setdefault(stem, []).append(entry.name)
+                    listing.setdefault(name_key(stem), []).append(entry.name)
         return listing
 
 

@@ -61,7 +61,6 @@ class _Progress:
     is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
 
     def took(self, chunk: bytes) -> None:
-        """Keep more of the body."""
         self.chunks.append(chunk)
         self.size_bytes += len(chunk)
 

@@ -227,7 +227,7 @@ class Salvager:
             received=lambda path: self._ledger.receive(record.attempt, image.sha256, path),
         )
         if isinstance(source, FoundPart):
-            delivery.is_part_whole = source.tree is self._resources.outputs and source.path == delivery.part_path
+            delivery.is_part_whole = source.tree is self._resources.outputs and _is_at(source, delivery.part_path)
         try:
             artifact = self._writer.publish(delivery)
         except Conflict as conflict:
@@ -314,6 +314,14 @@ class Salvager:
             name=record.name,
             mime=image.mime,
         )
+
+
+def _is_at(part: FoundPart, path: str) -> bool:
+    """Say whether a part lies where it is meant to, also in a folder whose name is in another case on such a disk."""
+    disk = part.tree.disk
+    with contextlib.suppress(FileNotFoundError), part.tree.at(part.path) as here, part.tree.at(path) as there:
+        return is_same_file(*(status_of(disk, name, dir_fd=fd) for fd, name in (here, there)))
+    return False
 
 
 def _take_name_away(part: FoundPart, path: str) -> None:

@@ -96,6 +96,18 @@ def test_a_file_in_the_way_is_seen_whatever_its_suffix(tmp_path: Path) -> None:
     assert made.due == 2
 
 
+@pytest.mark.parametrize(("is_caseless", "blocker"), [(True, "cats/A.png"), (False, None)])
+def test_a_file_in_another_case_is_in_the_way_where_the_file_system_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_caseless: bool, blocker: str | None
+) -> None:
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats/A.png").write_bytes(b"somebody's")
+    if is_caseless:
+        monkeypatch.setattr("os.path.lexists", lambda path: path == tmp_path / "cats/a.png")
+    assert Files(tmp_path).in_the_way("cats/a", None) == blocker
+    assert Files(tmp_path).in_the_way("cats/a", "cats/A.png") is None
+
+
 def test_the_ledger_is_asked_by_the_batch(tmp_path: Path) -> None:
     """One question a task was half the CPU of a plan of 1,000,000."""
     ledger = FakeLedger()

@@ -268,3 +268,15 @@ async def test_a_move_to_another_case_takes_the_old_name_away_where_case_counts(
     (bench.out / "cats/A.png").hardlink_to(bench.out / "cats/a.png")  # an earlier move was cut short
     await bench.store.maintain(partial(Maintenance.move, task_id="cats/1", name="cats/A"))
     assert files(bench.out) == {"cats/A.png": image(1).data}
+
+
+async def test_a_part_in_a_folder_whose_name_is_in_another_case_is_published(bench: Bench, reopen: Reopen) -> None:
+    await reopen(disk=CaselessDisk())
+    (bench.out / "cats").mkdir()
+    (bench.out / "cats/a.png").write_bytes(b"somebody's")
+    with pytest.raises(Conflict):
+        await bench.make(task(1, name="CATS/a"), 1)
+    (bench.out / "cats/a.png").unlink()
+    await reopen(disk=CaselessDisk())
+    assert bench.recovery.recovered == 1
+    assert files(bench.out) == {"cats/a.png": image(1).data}
