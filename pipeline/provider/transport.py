@@ -287,7 +287,9 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
             return fault, Billed.NO, words
         case aiohttp.ClientProxyConnectionError():
-            words = f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
+            words = (
+                f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
+            )
             return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
