@@ -280,8 +280,9 @@ class Planner:
             data = read_bytes(file, max_bytes=MAX_PROMPT_FILE_BYTES, too_big="a prompt is at most 100,000 characters")
             text = decode_utf8(data, file=str(file)).replace("\r\n", "\n").rstrip()
         except InputError as error:
-            what = f"prompt_file {name!r}: {error.problems[0].what}"
-            self._problems.add(path, what, "the path is relative to this file")
+            problem = error.problems[0]
+            instead = "the path is relative to this file" if problem.line is None else problem.instead
+            self._problems.add(path, f"prompt_file {name!r}: {problem.what}", instead)
             return None
         return self._template(text, Origin(path, str(file), text), scope)
 
