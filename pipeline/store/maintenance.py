@@ -236,5 +236,5 @@ def _take_over(connection: sqlite3.Connection, row: rows.Row, record: str) -> bo
     found = connection.execute(query("rename_task"), row).fetchone()
     if found is None:
         raise ValueError(f"{row['former']} is not done, so {row['id']} cannot have its image")
-    rows.remember(connection, found[0], str(row["fingerprint"]), record, is_first=False)
+    rows.remember(connection, found[0], str(row["fingerprint"]), record)
     return True
