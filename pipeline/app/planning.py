@@ -193,6 +193,7 @@ def plan_rows(
     seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
+        """Stream them as they would be sent."""
         expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
