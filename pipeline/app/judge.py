@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections import Counter
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -129,10 +130,14 @@ class JudgeSession:
                 self._new = _images(reader) - self._images
         return self._new
 
-    def _ledger_stamp(self) -> tuple[object, ...]:
+    def _ledger_stamp(self) -> list[tuple[str, int, int]]:
         """Return what changes with every commit: size and time of the ledger and of its write-ahead log."""
-        path = self._setup.manifest.state_dir / LEDGER
-        return tuple(map(_stamp, (path, path.with_name(f"{LEDGER}-wal"))))
+        found = []
+        for name in (LEDGER, f"{LEDGER}-wal"):
+            with suppress(OSError):
+                status = (self._setup.manifest.state_dir / name).stat()
+                found.append((name, status.st_size, status.st_mtime_ns))
+        return found
 
     # --- pictures
 
@@ -195,11 +200,3 @@ def _addresses(row: ReportRow, out: Path, thumbs: Collection[str]) -> Addresses:
 def _images(reader: LedgerReader) -> int:
     """Count the images that this manifest's requests brought, superseded ones too."""
     return sum(cost.images for cost in reader.costs(by=["manifest"]))
-
-
-def _stamp(path: Path) -> tuple[int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

@@ -189,9 +189,8 @@ def _text(read: Callable[[], str], content_type: str) -> Handler:
 
 
 def _pictures(find: Callable[..., Picture | None]) -> Handler:
-    """Answer with pictures; the browser keeps them and asks whether each is still the same one."""
-
     async def answer(request: web.Request) -> web.Response:
+        """Answer with a picture; the browser keeps it and asks whether it is still the same one."""
         picture = await asyncio.to_thread(find, **request.match_info)
         if picture is None:
             raise web.HTTPNotFound(text="there is no such picture\n")

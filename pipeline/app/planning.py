@@ -193,6 +193,7 @@ def plan_rows(
     seen = files if files is not None else file_view(manifest.output_dir, reader)
 
     def tasks() -> Iterator[Task]:
+        """Stream them as they would be sent."""
         expansion = Expansion(
             manifest, digests=memory, upstream=lambda job: upstream_of(setup, reader, memory, job, seen), jobs=jobs
         )
@@ -215,14 +216,11 @@ def selected_rows(setup: Setup, reader: LedgerReader, *, files: FileView | None 
     return setup.flags.selection.apply(plan_rows(setup, reader, files=files))
 
 
-def recorded_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
-    """Stream the selected tasks that have an image, and how its file compares with the record.
-
-    A task that is not done may have one too: that of an earlier prompt.
-    """
+def done_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
+    """Stream the selected tasks that have an image, and how its file compares with the record."""
     files = file_view(setup.manifest.output_dir, reader)
     for row in selected_rows(setup, reader, files=files):
-        if row.known is not None and row.known.artifact is not None:
+        if row.known is not None and row.known.artifact is not None and row.known.state is TaskState.DONE:
             yield row, row.known.artifact, files.compare(row.known.artifact)
 
 

@@ -150,7 +150,8 @@ async def _notifying_of_errors(notifier: Notifier, setup: Setup) -> AsyncIterato
             raise
         advice = "lower limits.concurrency (-j), or let it have more"
         lack = StorageError(
-            f"this process may not take more memory; {advice}. {kept}, the same command continues from there"
+            f"this process may not take more memory or start more threads; {advice}. {kept}, the same command continues"
+            " from there"
         )
         await notifier.broke_off(lack, nothing_done(setup, lack.exit_code, str(lack)))
         raise lack from bug

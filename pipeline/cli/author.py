@@ -123,7 +123,6 @@ def simulate(port: int, profile: Path | None, bill: Path | None) -> int:
     from pipeline.simulator.server import Simulator, serve
 
     def announce(simulator: Simulator) -> None:
-        """Print the address."""
         print(simulator.base_url, flush=True)
         print("Serving until Ctrl-C. Any API key is accepted, every image costs play money.", file=sys.stderr)
 

@@ -321,6 +321,8 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
     imgpipe doctor
     imgpipe doctor jobs/nightly.yaml
     """
+    from rich.text import Text
+
     from pipeline.app import doctor as app
 
     path, profile = (None, None) if file is None and not simulate else f.file_and_profile(file, simulate)
@@ -330,15 +332,10 @@ def doctor(*, file: Path | None, with_models: bool, is_json: bool, simulate: str
         print_json({"checks": [as_json(each, "name", "level", "text", "advice") for each in checks], "exit": code})
         return code
     print(app.verdict(checks))
+    console = open_console()
     for check in checks:
-        _show(check.level, check.name, check.text, check.advice)
+        line = Text.assemble((f"{check.level:<5}", STYLES[check.level]), f"{check.name:<14}", visible(check.text))
+        if check.advice:
+            line.append(f"; {visible(check.advice)}", "bold" if check.level == "bad" else "")
+        console.print(line, soft_wrap=True, highlight=False)
     return code
-
-
-def _show(level: str, name: str, text: str, advice: str) -> None:
-    from rich.text import Text
-
-    line = Text.assemble((f"{level:<5}", STYLES[level]), f"{name:<14}", visible(text))
-    if advice:
-        line.append(f"; {visible(advice)}", "bold" if level == "bad" else "")
-    open_console().print(line, soft_wrap=True, highlight=False)

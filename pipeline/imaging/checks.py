@@ -97,7 +97,6 @@ def packed_pixels(data: bytes) -> tuple[str, bytes]:
 
 
 def unpacked_pixels(packed: bytes) -> Pixels:
-    """Return what a child process saw."""
     (deviation,) = _DEVIATION.unpack_from(packed)
     return Pixels(deviation, packed[_DEVIATION.size :])
 

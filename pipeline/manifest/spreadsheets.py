@@ -84,8 +84,11 @@ def dialect_of(path: Path, *, delimiter: str | None, encoding: str | None, colum
 
 
 def open_text(path: Path, encoding: str) -> io.TextIOWrapper:
-    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text."""
-    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="")
+    """Open a file for a csv reader. A byte-order mark of UTF-8 is not part of its text; all line ends become one kind.
+
+    Git writes those inside cells anew, too: a prompt of two lines must not be another one on another machine.
+    """
+    return io.TextIOWrapper(open_regular(path), encoding="utf-8-sig" if encoding == "utf-8" else encoding)
 
 
 def records(path: Path, dialect: Dialect) -> Iterator[tuple[int, int, list[str]]]:
@@ -326,7 +329,7 @@ def text_of_cell(value: object) -> str:
         case datetime.datetime():
             return value.isoformat(" ")
         case _:
-            return str(value)
+            return str(value).replace("\r\n", "\n")
 
 
 def _chosen(sheet: str | None, book: "CalamineWorkbook") -> str:

@@ -121,11 +121,9 @@ class ByteShare:
             await self._budget.wait(self._budget.answers, self, more_bytes)
 
     def shrink(self, fewer_bytes: int) -> None:
-        """Give bytes back."""
         self.take(-fewer_bytes)
 
     def take(self, more_bytes: int) -> None:
-        """Count bytes as held."""
         self.held_bytes += more_bytes
         self._budget.take(more_bytes)
 

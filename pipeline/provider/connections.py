@@ -202,7 +202,6 @@ class BodyReader(asyncio.BufferedProtocol):
     def __init__(
         self, content: aiohttp.StreamReader, theirs: Answers, transport: asyncio.Transport, size_bytes: int
     ) -> None:
-        """Read an answer of `size_bytes`."""
         self.size_bytes = size_bytes
         self.arrived_bytes = 0
         self._content = content

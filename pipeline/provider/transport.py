@@ -61,7 +61,6 @@ class _Progress:
     is_whole: bool = False  # the body is in memory to its last byte, whatever happened then
 
     def took(self, chunk: bytes) -> None:
-        """Keep more of the body."""
         self.chunks.append(chunk)
         self.size_bytes += len(chunk)
 
@@ -185,14 +184,15 @@ class Transport:
         has read when it must wait for room is not counted, and was 1 MB each.
 
         It may not be quiet once it has begun: blank heartbeats, and a head sent early, only say that the image is being
-        made (QuantumNous/new-api#4506, agent37-platform/gateway#6).
+        made (QuantumNous/new-api#4506, agent37-platform/gateway#6). Between the events of a stream it is, too.
         """
+        is_stream = response.content_type == "text/event-stream"
         room_bytes = response.content_length or 0
         if room_bytes > self._max_body_bytes:
             raise TooLargeError
         await _make_room(share, room_bytes, deadline)
         while chunk := await response.content.readany():
-            if not progress.has_begun and not _HEARTBEATS.fullmatch(chunk):
+            if not (is_stream or progress.has_begun or _HEARTBEATS.fullmatch(chunk)):
                 progress.has_begun = True
                 deadline.body(lambda: response.content.total_bytes)
             progress.took(chunk)
@@ -286,6 +286,11 @@ def _name(error: Exception, progress: _Progress, why: str, *, is_first: bool) ->
             fault = Fault.ADDRESS if is_first else Fault.UNREACHABLE  # a server that did it before may be restarting
             words = "the server ended the TLS handshake; it may offer less than TLS 1.2, or no TLS at all"
             return fault, Billed.NO, words
+        case aiohttp.ClientProxyConnectionError():
+            words = (
+                f"the proxy {error.host}:{error.port} cannot be reached: {error.os_error.strerror or error.os_error}"
+            )
+            return Fault.UNREACHABLE, Billed.NO, words
         case aiohttp.ClientConnectorError():
             return Fault.UNREACHABLE, Billed.NO, f"{error}"
         case aiohttp.ConnectionTimeoutError():

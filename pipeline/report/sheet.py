@@ -265,7 +265,6 @@ def asset(name: str) -> str:
 
 @cache
 def script() -> str:
-    """Return the page's script."""
     return '"use strict";(() => {\n' + "\n".join(asset(f"{name}.js") for name in _SCRIPTS) + "\n})();"
 
 

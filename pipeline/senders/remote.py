@@ -120,11 +120,9 @@ class Sender:
             await asyncio.Event().wait()
 
     async def send(self, attempt: Attempt) -> bytes:
-        """Perform one attempt."""
         return NOT_READY if self._sender is None else packed(await self._sender.send(attempt))
 
     async def abandon(self) -> None:
-        """Stop waiting for answers."""
         if self._sender is not None:
             self._sender.abandon()
 

@@ -85,7 +85,6 @@ class Api:
         return self._respond(faults.error_response("convert_request_failed", ""))
 
     async def elsewhere(self, request: web.Request) -> web.Response:
-        """Answer every other path."""
         return self._respond(wrong_path(request.method, request.path))
 
     async def end(self, timeout_s: float) -> None:
@@ -241,7 +240,6 @@ async def send(request: web.Request, reply: faults.WireReply, rule: FaultRule | 
 
 
 def respond(reply: faults.WireReply) -> web.Response:
-    """Return the ordinary response."""
     headers = {**reply.headers, "Content-Type": reply.content_type}
     return web.Response(status=reply.status, body=reply.body, headers=headers)
 

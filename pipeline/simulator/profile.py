@@ -110,7 +110,6 @@ class Match(_Part):
     images: bool | None = None  # with or without input images
 
     def fits(self, ask: Ask) -> bool:
-        """Tell whether this request is meant."""
         return (
             (self.prompt is None or self.prompt.casefold() in ask.prompt.casefold())
             and (self.model is None or fnmatchcase(ask.model.name, self.model))
@@ -172,7 +171,6 @@ _MOST_BYTES = 2**20
 
 
 def built_in() -> tuple[str, ...]:
-    """Return the names of the built-in profiles."""
     return tuple(sorted(entry.name.removesuffix(".yaml") for entry in _SOURCES.iterdir() if entry.name[-5:] == ".yaml"))
 
 

@@ -89,7 +89,6 @@ class Entry(msgspec.Struct, kw_only=True):
     fault: str | None = None
 
     def understood(self, ask: Ask) -> None:
-        """Note what was asked for."""
         self.size, self.ratio = ask.size, ask.ratio
         self.prompt = ask.prompt[:_PROMPT_SHOWN]
         self.prompt_sha256 = sha256(ask.prompt.encode("utf-8", "surrogatepass")).hexdigest()
@@ -124,7 +123,6 @@ class Bill:
             line = line[os.write(self._fd, line) :]
 
     def close(self) -> None:
-        """Close the file."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None

@@ -41,7 +41,6 @@ class Dice:
         return low + self.number(*about) % (high - low + 1)
 
     def choice(self, among: Sequence[T], *about: object) -> T:
-        """Return one of `among`."""
         return among[self.number(*about) % len(among)]
 
 

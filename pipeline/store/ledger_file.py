@@ -89,7 +89,14 @@ def is_full(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> ImgpipeError | None:
+def damaged(path: Path, what: str) -> "DamagedLedgerError":
+    """Return the error for a ledger that cannot be trusted."""
+    return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
+
+
+def storage_error_of(
+    error: sqlite3.Error | UnicodeDecodeError, path: Path, damage: Callable[[Path, str], ImgpipeError] = damaged
+) -> ImgpipeError | None:
     """Return the error for a person; None: this is a bug and keeps its traceback."""
     code = primary_code(error)
     if code in OUR_BUG:
@@ -99,7 +106,7 @@ def storage_error_of(error: sqlite3.Error | UnicodeDecodeError, path: Path) -> I
     if code is None or code in DAMAGED:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
             return None
-        return damaged(path, str(error))
+        return damage(path, str(error))
     if code == sqlite3.SQLITE_FULL:
         return StorageError(f"{path} cannot grow: the disk is full; free some space, then run this again")
     return StorageError(f"{path}: {error}; fix the disk, then run this again")
@@ -110,17 +117,12 @@ class DamagedLedgerError(LedgerError):
 
 
 @contextlib.contextmanager
-def translated(path: Path) -> Iterator[None]:
-    """Raise what SQLite says of a ledger as an error for a person; a bug keeps its traceback."""
+def translated(path: Path, damage: Callable[[Path, str], ImgpipeError] = damaged) -> Iterator[None]:
+    """Raise what SQLite says of a file as an error for a person; a bug keeps its traceback. `damage`: of bad bytes."""
     try:
         yield
     except FROM_SQLITE as error:
-        raise storage_error_of(error, path) or error from error
-
-
-def damaged(path: Path, what: str) -> DamagedLedgerError:
-    """Return the error for a ledger that cannot be trusted."""
-    return DamagedLedgerError(f"{path} is damaged ({what}). {REBUILD}")
+        raise storage_error_of(error, path, damage) or error from error
 
 
 # -- the file ----------------------------------------------------------------------------------------------------------

@@ -191,8 +191,7 @@ class _Adopter:
         row = rows.task_row(task, manifest=self._settings.manifest, now=now) | rows.artifact_row(image.artifact)
         connection.execute(query("adopt_task"), row)
         (key,) = connection.execute(query("key_of_task"), row).fetchone()
-        record = rows.record_of(task, self._settings.state_dir)
-        rows.remember(connection, key, task.fingerprint, record, is_first=False)
+        rows.remember(connection, key, task.fingerprint, rows.record_of(task, self._settings.state_dir))
         price = self._price(task)
         values = row | {"run": run, "price": price, "at": min(now, image.written_us)}
         if price is None or connection.execute(query("count_adopted"), values).rowcount == 0:

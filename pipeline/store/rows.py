@@ -114,19 +114,17 @@ def begin(
 ) -> model.Attempt:
     """Record an attempt as sent (B0)."""
     key, number, maker, *artifact = connection.execute(query("intend_task"), row).fetchone()
-    is_first = number == 1 and artifact[0] is None
-    remember(connection, key, str(row["fingerprint"]), record, is_first=is_first)
+    remember(connection, key, str(row["fingerprint"]), record)
     values = {**row, "run": run, "task": key, "number": number, "reserved": reserved}
     attempt = connection.execute(query("intend_attempt"), values).lastrowid
     assert attempt is not None
     return model.Attempt(id=attempt, number=number, task=task, previous=artifact_of(artifact), previous_maker=maker)
 
 
-def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str, *, is_first: bool) -> None:
-    """Write down what a task asks for now; `is_first`: nothing was written for it yet, so there is nothing to keep."""
+def remember(connection: sqlite3.Connection, task: int, fingerprint: str, record: str) -> None:
+    """Write down what a task asks for now, and keep what it asked for before."""
     values = {"task": task, "fingerprint": fingerprint, "record": record}
-    if not is_first:
-        connection.execute(query("keep_record"), values)
+    connection.execute(query("keep_record"), values)
     connection.execute(query("set_record"), values)
 
 

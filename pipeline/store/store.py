@@ -7,7 +7,6 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import Future
 from datetime import datetime
 from functools import partial
 from typing import Self, TypeVar
@@ -130,18 +129,12 @@ class Store:
         try:
             attempt = await awaited(future)
         except asyncio.CancelledError:
-            self._withdraw(future, written)
+            if not future.cancel():  # the ledger keeps order: what follows finds it written, or it never will be
+                now, withdraw = self._settings.now_us(), query("withdraw_attempt")
+                self._ledger.submit(lambda c: [c.execute(withdraw, {"attempt": a.id, "now": now}) for a in written])
             raise
         reach("intent")
         return attempt
-
-    def _withdraw(self, future: "Future[Attempt]", written: list[Attempt]) -> None:
-        """Take back an attempt nobody waits for; the ledger keeps order, so it has been written or never will be."""
-        now = self._settings.now_us()
-        if not future.cancel():
-            self._ledger.submit(
-                lambda c: [_execute(c, "withdraw_attempt", {"attempt": each.id, "now": now}) for each in written]
-            )
 
     async def finish(self, attempt: Attempt, artifact: Artifact, *, cost_microusd: int, seconds: float) -> None:
         """Record an image that stands under its final name as done (B5), then remove its part.

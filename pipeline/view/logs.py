@@ -146,7 +146,6 @@ class TextFormatter(logging.Formatter):
     """`2026-11-22T19:24:51.020Z warning  posters/oslo failed: ...`; tracebacks follow, each line behind a bar."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the record as one visible line, and a traceback as barred lines."""
         line = f"{_moment(record)} {record.levelname.lower():<8} {visible(record.getMessage())}"
         traceback = self.formatException(record.exc_info) if record.exc_info else ""
         return "\n".join([line, *(f"  | {visible(part)}" for part in traceback.splitlines())])

@@ -233,6 +233,18 @@ def test_dialect_of_a_spreadsheet_is_found(desk, content):
     assert "" not in tasks[0].fields
 
 
+@pytest.mark.parametrize("end", [b"\r\n", b"\r"])
+def test_line_ends_inside_cells_do_not_change_a_prompt(desk, end):
+    """Git and editors write those of a whole file anew."""
+    table = b'id,title\nA1,"rote\nTasse"\n'
+    made = []
+    for content in (table, table.replace(b"\n", end)):
+        desk.write("p.csv", content)
+        made += desk.tasks(job("csv: p.csv"))
+    assert made[0].prompt == "p rote\nTasse"
+    assert made[0].fingerprint == made[1].fingerprint
+
+
 def test_written_dialect_wins(desk):
     desk.write("p.csv", "id,a|title\nA1|Gläser\n".encode("cp437"))
     text = "jobs: {a: {each: {csv: p.csv, delimiter: '|', encoding: cp437, key: 'id,a'}, prompt: '{{ row.title }}'}}\n"

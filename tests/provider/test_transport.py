@@ -191,6 +191,19 @@ async def test_heartbeats_before_an_answer_are_no_trickle(liar, make_client, tas
     assert result.body == beat * 6 + b'data: {"candidates": []}\n\n'
 
 
+async def test_a_stream_may_be_quiet_between_its_events(liar, make_client, task):
+    async def act(liar, reader, writer):
+        await liar.take(reader)
+        writer.write(OK + b"Content-Type: text/event-stream; charset=utf-8\r\n\r\n" + b'data: {"a": 1}\n\n')
+        await asyncio.sleep(0.6)  # two windows of 0.3 s
+        writer.write(b'data: {"b": 2}\n\n')
+
+    liar.act = act
+    result = await asked(make_client, liar, task)
+    assert isinstance(result, Reply)
+    assert result.body == b'data: {"a": 1}\n\ndata: {"b": 2}\n\n'
+
+
 async def test_h37_a_body_that_stops_after_its_heartbeats_is_silence(liar, make_client, task):
     liar.then_hangs(OK, b"\r\n", b": keep-alive\n\n", b'data: {"cand')
     result = await asked(make_client, liar, task, timeout_s=60)
@@ -622,6 +635,7 @@ async def test_what_a_proxy_refuses_was_not_sent(liar, make_client, task, answer
 async def test_h71_a_refusing_proxy_is_unreachable(make_client, task, unused_tcp_port):
     result = await through(f"http://127.0.0.1:{unused_tcp_port}", make_client, task)
     assert seen(result) == (Fault.UNREACHABLE, Billed.NO)
+    assert f"the proxy 127.0.0.1:{unused_tcp_port} cannot be reached" in result.reason
 
 
 async def test_the_netrc_of_the_user_is_never_read(liar, make_client, task, tmp_path, monkeypatch):

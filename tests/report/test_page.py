@@ -80,6 +80,26 @@ def test_keys_move_pick_reject_zoom_and_leave(sheet: Sheet) -> None:
     assert sheet.focused().startswith("relight/r23")
 
 
+@pytest.mark.parametrize(
+    ("code", "key", "done"),
+    [
+        ("KeyP", "з", "picked"),
+        ("KeyR", "ρ", "rejected"),
+        ("Digit2", "é", "2 stars"),
+        ("Digit3", '"', "3 stars"),
+        ("KeyL", "p", "picked"),  # Dvorak: what is printed counts
+    ],
+    ids=["russian", "greek", "french", "french-ascii", "dvorak"],
+)
+def test_keys_work_on_keyboards_of_other_scripts(sheet: Sheet, code: str, key: str, done: str) -> None:
+    sheet.press("Home")
+    pressed = (
+        "([code, key]) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {code, key, bubbles: 1}))"
+    )
+    sheet.page.evaluate(pressed, [code, key])
+    assert done in sheet.focused()
+
+
 def test_arrows_turn_the_pages_of_the_viewer(sheet: Sheet) -> None:
     sheet.press("Home", "Space", "ArrowRight", "ArrowRight", "ArrowLeft")
     assert sheet.text("#viewer-title") == "posters/r0@2"

@@ -199,7 +199,7 @@ const moves = {
 function onKey(event) {
   const at = event.target, isDialog = $("keys").open || $("redo-dialog").open;
   const isTyping = at.matches?.("input[type=search], select, textarea");
-  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "z" && !event.shiftKey && !isTyping && !isDialog) {
+  if ((event.ctrlKey || event.metaKey) && keyOf(event) === "z" && !event.shiftKey && !isTyping && !isDialog) {
     undo();
     event.preventDefault();
     return;
@@ -222,7 +222,12 @@ function markKey(key, index) {
   return true;
 }
 
-const keyOf = (event) => (event.key.length === 1 ? event.key.toLowerCase() : event.key);
+// A key is what it prints. Where that is no Latin letter or no digit, its place tells: з is P in Russian, & is 1 in French.
+function keyOf({ key, code, shiftKey }) {
+  const place = /^(?:Key([A-Z])|Digit([0-5]))$/.exec(code);
+  if (place && key.length === 1 && (key > "\x7f" || (place[2] && !shiftKey))) return (place[1] ?? place[2]).toLowerCase();
+  return key.length === 1 ? key.toLowerCase() : key;
+}
 
 function sheetKey(event, at) {
   const isOnControl = at.matches?.("button:not(.frame), a, summary, input");
