@@ -216,14 +216,11 @@ def selected_rows(setup: Setup, reader: LedgerReader, *, files: FileView | None 
     return setup.flags.selection.apply(plan_rows(setup, reader, files=files))
 
 
-def recorded_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
-    """Stream the selected tasks that have an image, and how its file compares with the record.
-
-    A task that is not done may have one too: that of an earlier prompt.
-    """
+def done_images(setup: Setup, reader: LedgerReader) -> Iterator[tuple[PlanRow, Artifact, FileComparison]]:
+    """Stream the selected tasks that have an image, and how its file compares with the record."""
     files = file_view(setup.manifest.output_dir, reader)
     for row in selected_rows(setup, reader, files=files):
-        if row.known is not None and row.known.artifact is not None:
+        if row.known is not None and row.known.artifact is not None and row.known.state is TaskState.DONE:
             yield row, row.known.artifact, files.compare(row.known.artifact)
 
 
