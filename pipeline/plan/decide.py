@@ -109,13 +109,11 @@ def _judge_done(task: Task, known: Known, changed: Sequence[Aspect], files: File
         return _edited(path)
     if wanted:
         return _unless_blocked(task, path, files, Verdict(state=TaskState.DONE, reason=f"{wanted[0]} changed"))
-    if edit is None and found is FileComparison.MISSING:
-        reason = MISSING if rules.repair else None
-        verdict = Verdict(state=TaskState.DONE, reason=reason, note=f"{path} is missing", is_missing=True)
-        return _unless_blocked(task, path, files, verdict)
-    if edit is None and found is FileComparison.CHANGED:
-        reason = MISSING if rules.repair else None
-        return Verdict(state=TaskState.DONE, reason=reason, note=f"{path} was changed", is_missing=True)
+    if edit is None and found in (FileComparison.MISSING, FileComparison.CHANGED):
+        is_gone, reason = found is FileComparison.MISSING, MISSING if rules.repair else None
+        note = f"{path} is missing" if is_gone else f"{path} was changed"
+        verdict = Verdict(state=TaskState.DONE, reason=reason, note=note, is_missing=True)
+        return _unless_blocked(task, path, files, verdict) if is_gone else verdict
     verdict = Verdict(
         state=TaskState.DONE,
         is_accepted=not rules.accept.isdisjoint(changed) or _has_new_metadata(task, known),
