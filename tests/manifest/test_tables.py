@@ -442,6 +442,31 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
 
 
+STYLES = f"""<styleSheet xmlns="{MAIN}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>
+<numFmt numFmtId="165" formatCode="0.0%"/><numFmt numFmtId="166" formatCode="0.00"/></numFmts>
+<cellStyleXfs><xf numFmtId="9"/></cellStyleXfs>
+<cellXfs><xf numFmtId="0"/><xf numFmtId="164"/><xf numFmtId="9"><x/></xf>
+<xf numFmtId="165"/><xf numFmtId="166"/></cellXfs>
+</styleSheet>"""
+
+
+def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    cells = [("42", 1, "0.25", 2), ("43", 1, "0.125", 3), ("123456", 1, "1.5", 4), ("7", 0, "25", 0)]
+    rows = [
+        f'<c r="A{n}" s="{style}"><v>{key}</v></c><c r="B{n}" s="{other}"><v>{value}</v></c>'
+        for n, (key, style, value, other) in enumerate(cells, 2)
+    ]
+    named = '<c r="{}1" t="inlineStr"><is><t>{}</t></is></c>'
+    workbook(desk.folder / "p.xlsx", One=sheet(named.format("A", "id") + named.format("B", "title"), *rows))
+    with zipfile.ZipFile(desk.folder / "p.xlsx", "a") as book:
+        book.writestr("xl/styles.xml", STYLES)
+    tasks = desk.tasks(job("xlsx: p.xlsx"))
+    assert [(task.row, task.prompt) for task in tasks] == [
+        ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
+    ]  # fmt: skip
+
+
 def test_the_first_sheet_is_the_first_that_a_person_sees(desk):
     pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
     path = desk.folder / "p.xlsx"
