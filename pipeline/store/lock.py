@@ -87,6 +87,7 @@ POLL_S: Final = 0.1
 TRIES: Final = 3  # while the directory vanishes under us: another run ends, and removes what it made for nothing
 AS_FILE: Final = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 AS_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+CLOSED: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})  # another user's: one run under sudo is enough
 NOT_THERE: Final = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
@@ -130,9 +131,9 @@ class StateLock:
             raise TryLater(
                 f"another run is using {self.state_dir}; wait for it, or use --wait-lock SECONDS. Nothing was sent"
             ) from None
-        except PermissionError as error:  # another user's: once under sudo is enough
-            raise unusable(self.state_dir / NAME, error) from error
         except OSError as error:
+            if error.errno in CLOSED:
+                raise unusable(self.state_dir / NAME, error) from error
             raise StorageError(f"{self.state_dir / NAME} cannot be locked: {error.strerror}") from error
 
     def _take(self, deadline: float) -> bool:
