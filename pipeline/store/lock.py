@@ -167,8 +167,8 @@ class StateLock:
 
     def release(self) -> None:
         """Let go; safe to call twice. Directories that it made and nobody has put anything into go too."""
-        if self._made and self.is_standing:
-            with suppress(OSError):  # it is gone already, or somebody else's file came in between
+        with suppress(OSError):  # it is gone already, somebody else's file came in between, or the disk is dead
+            if self._made and self.is_standing:
                 _remove_empty(self.state_dir, self._made)
         self._made.clear()
         self.close_copy()

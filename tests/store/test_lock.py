@@ -271,5 +271,16 @@ def test_a_lock_that_may_not_be_written_is_an_input_error_that_names_its_owner(
         StateLock(state).acquire()
 
 
+def test_a_dead_disk_does_not_hide_how_a_run_ended(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stale(*_: object) -> bool:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    lock = StateLock(state)
+    lock.acquire()
+    monkeypatch.setattr("os.path.samestat", stale)
+    lock.release()
+    assert not lock.is_held
+
+
 def test_a_lock_is_looked_at_without_sqlite_and_its_statements() -> None:
     assert not imported("import pipeline.app.locking, pipeline.cli.run") & {"sqlite3", "pipeline.store.ledger_file"}
