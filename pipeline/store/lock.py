@@ -194,7 +194,8 @@ os.register_at_fork(after_in_child=_close_copies)
 
 def _close(fds: list[int]) -> None:
     while fds:
-        os.close(fds.pop())
+        with suppress(OSError):  # of a dead disk; the descriptor is closed all the same (close(2))
+            os.close(fds.pop())
 
 
 def _is_at(fd: int, path: Path) -> bool:

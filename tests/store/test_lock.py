@@ -277,8 +277,11 @@ def test_a_dead_disk_does_not_hide_how_a_run_ended(state: Path, monkeypatch: pyt
 
     lock = StateLock(state)
     lock.acquire()
-    monkeypatch.setattr("os.path.samestat", stale)
-    lock.release()
+    close = os.close
+    with monkeypatch.context() as patch:
+        patch.setattr("os.path.samestat", stale)
+        patch.setattr("os.close", lambda fd: close(fd) or stale())
+        lock.release()
     assert not lock.is_held
 
 
