@@ -43,6 +43,7 @@ KEYS: Final = {
     "gs": "GOOGLE_APPLICATION_CREDENTIALS",
     "az": "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
 }
+_PROFILES: Final = {"s3": ' (profiles are not read; run: eval "$(aws configure export-credentials --format env)")'}
 _VARIABLES: Final = {"s3": ("AWS_",), "az": ("AZURE_",)}
 _VARIABLE_WORDS: Final = ("KEY", "TOKEN", "REGION", "ENDPOINT", "ACCOUNT")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9]{3,60})</Code>")
@@ -302,7 +303,7 @@ class Bucket:
         what, is_permanent = _meaning(error, text), True
         code, status = _first(_CODE, text), _first(_STATUS, text)
         if what is None and any(sign in text for sign in _NO_CREDENTIALS):
-            what = f"no credentials were found; set {KEYS[self.url.scheme]}"
+            what = f"no credentials were found; set {KEYS[self.url.scheme]}{_PROFILES.get(self.url.scheme, '')}"
         elif what is None:
             what, is_permanent = "it cannot be reached, or the connection broke", False
         is_permanent &= code not in _TRANSIENT and (code in _MEANING or not status.startswith(_TRANSIENT_STATUS))

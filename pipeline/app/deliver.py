@@ -7,7 +7,7 @@ same command continues a delivery that broke off: files with the bytes of the re
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -16,7 +16,7 @@ import msgspec
 
 from pipeline.app.context import Setup
 from pipeline.app.export import read_lines, read_whole, write_lines
-from pipeline.app.planning import PRESENT, reading, recorded_images
+from pipeline.app.planning import PRESENT, file_view, reading, selected_rows
 from pipeline.app.redo import marks_of
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
@@ -24,7 +24,8 @@ from pipeline.imaging.convert import rendition
 from pipeline.imaging.formats import NotAnImageError
 from pipeline.imaging.metadata import is_signed
 from pipeline.manifest.outputs import DeliveryRecipe
-from pipeline.model import Artifact, BucketUrl, Edit, TaskState
+from pipeline.model import Artifact, BucketUrl, Edit, Mark, TaskState
+from pipeline.plan.decide import FileView
 from pipeline.plan.plan import PlanRow
 from pipeline.plan.selection import Selection
 from pipeline.store.files import FileComparison
@@ -111,40 +112,56 @@ def _deliver(setup: Setup, recipe: DeliveryRecipe) -> Delivered:
 def _placed(target: _Target) -> Iterator[Receipt]:
     """Write the chosen images; of two tasks with the same file name the first one has it."""
     setup, recipe = target.setup, target.recipe
+    former = {receipt.task: receipt for receipt in target.former.values()}
     seen: dict[str, str] = {}
-    for row, artifact, why_not in _chosen(setup, recipe):
-        context = setup.manifest.context_of(row.task)
-        name = recipe.file_name(context, task_id=row.task.id, image_name=row.task.name)
-        other = seen.setdefault(name_key(name), row.task.id)
-        file = name + (recipe.suffix or Path(artifact.path).suffix)
-        if other != row.task.id:
-            yield Receipt(file=name, task=row.task.id, happened=LEFT, reason=f"{other} has the same name")
-        elif why_not:
-            yield _left(Receipt(file=file, task=row.task.id, happened=LEFT), target.former.get(file), why_not)
+    for row, why_not in _chosen(setup, recipe, former):
+        task, before = row.task, former.get(row.task.id)
+        if why_not and before is not None:
+            if seen.setdefault(name_key(str(Path(before.file).with_suffix(""))), task.id) == task.id:
+                yield _left(before, before, why_not)
+            continue
+        assert row.known is not None
+        assert row.known.artifact is not None
+        name = recipe.file_name(setup.manifest.context_of(task), task_id=task.id, image_name=task.name)
+        other = seen.setdefault(name_key(name), task.id)
+        file = name + (recipe.suffix or Path(row.known.artifact.path).suffix)
+        if other != task.id or why_not:
+            yield Receipt(file=file, task=task.id, happened=LEFT, reason=why_not or f"{other} has the same name")
         else:
-            yield _place(target, row, artifact, file)
+            yield _place(target, row, row.known.artifact, file)
 
 
-def _chosen(setup: Setup, recipe: DeliveryRecipe) -> Iterator[tuple[PlanRow, Artifact, str]]:
-    """Yield the tasks whose images are meant, the images, and why one cannot be delivered now (empty: it can).
+def _chosen(setup: Setup, recipe: DeliveryRecipe, former: Mapping[str, Receipt]) -> Iterator[tuple[PlanRow, str]]:
+    """Yield the tasks whose images are meant, and why one cannot be delivered now (empty: it can).
 
-    What was delivered of an image that is lost or was edited stays where it is: nobody has withdrawn it.
+    What was delivered before (`former`, by task) is withdrawn where a person decided so: the task is not in the
+    manifest or not selected, its image was unpicked, or is accepted as absent. It stays where nothing says so: the
+    ledger or the marks are on another machine, an image is lost, was edited or replaced.
     """
-    marks = marks_of(setup.manifest)
+    marks, from_picked = marks_of(setup.manifest), recipe.keys.source == "picked"
     selection = Selection(select=recipe.keys.select or (), marks=marks)
     chosen = replace(setup, flags=replace(setup.flags, selection=selection))
     with reading(setup) as reader:
-        for row, artifact, found in recorded_images(chosen, reader):
-            mark = marks.get(row.task.id)
-            is_picked = mark is not None and mark.kind == "picked" and mark.is_of(artifact)
-            if row.verdict.edit is not Edit.ABSENT and (is_picked or recipe.keys.source == "done"):
-                yield row, artifact, _why_not(row, artifact, found)
+        files = file_view(setup.manifest.output_dir, reader)
+        for row in selected_rows(chosen, reader, files=files):
+            mark, has_image = marks.get(row.task.id), row.known is not None and row.known.artifact is not None
+            is_unpicked = from_picked and mark is not None and mark.kind != "picked"
+            if row.verdict.edit is Edit.ABSENT or is_unpicked:
+                continue
+            if row.task.id in former or (has_image and (mark is not None or not from_picked)):
+                yield row, _why_not(row, files, [mark] if from_picked else [])
 
 
-def _why_not(row: PlanRow, artifact: Artifact, found: FileComparison) -> str:
-    assert row.known is not None
+def _why_not(row: PlanRow, files: FileView, needed: Sequence[Mark | None]) -> str:
+    """Say why an image cannot be delivered now; empty: it can. `needed`: the mark that it must have."""
+    if row.known is None or row.known.artifact is None:
+        return "no image of it is known on this machine"
+    artifact = row.known.artifact
+    if any(mark is None or not mark.is_of(artifact) for mark in needed):
+        return "nobody has picked the image that is there now; look at it again"
     if row.known.state is not TaskState.DONE:
         return f"its task is {row.known.state}; what was delivered of an earlier image stays"
+    found = files.compare(artifact)
     if found in PRESENT or (found is FileComparison.CHANGED and row.known.edit is Edit.EDITED):
         return ""
     return f"{artifact.path} is {found}; put it back, or accept that: run --accept edited,absent"

@@ -27,11 +27,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from pipeline.app.context import Setup
-from pipeline.app.planning import PRESENT, reading, recorded_images
+from pipeline.app.planning import PRESENT, done_images, reading
 from pipeline.app.redo import marked
 from pipeline.buckets import Locations
 from pipeline.errors import Exit, InputError, StorageError
-from pipeline.model import SIDECAR, Artifact, Edit, Mark, TaskState, is_object
+from pipeline.model import SIDECAR, Artifact, Edit, Mark, is_object
 from pipeline.plan.plan import PlanRow
 from pipeline.store.files import Disk, link_or_rename
 from pipeline.store.mirror import Mirror, open_mirror
@@ -189,6 +189,8 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
                 written.shards.append(shard)
                 written.images += shard.images
                 write_lines(mirror, INDEX, [*written.shards, *_later(former, written.shards)])
+        if former and not written.shards:
+            raise InputError(f"there is no image to write; the shards in {folder} stay as they are")
         for shard in _later(former, written.shards):
             (folder / shard.file).unlink(missing_ok=True)
         write_lines(mirror, INDEX, written.shards)
@@ -198,9 +200,8 @@ def write_training_set(setup: Setup, kind: str, folder: Path, *, shard_size: int
 
 
 def _samples(setup: Setup, reader: LedgerReader, written: Written) -> Iterator[_Sample]:
-    for row, artifact, found in recorded_images(setup, reader):
-        is_done = row.known is not None and row.known.state is TaskState.DONE
-        if not is_done or row.verdict.edit is Edit.ABSENT:
+    for row, artifact, found in done_images(setup, reader):
+        if row.verdict.edit is Edit.ABSENT:
             continue
         if found not in PRESENT:
             written.left.append((row.task.id, f"{artifact.path} is {found}"))

@@ -116,7 +116,7 @@ class JudgeServer:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         if request.headers.getall("Host", []) != [self.host]:
-            raise web.HTTPForbidden(text="another host was asked for\n")
+            raise web.HTTPForbidden(text=f"open the address that imgpipe judge has printed, with {self.host}\n")
         is_write = request.method == "POST"
         if request.method not in ("GET", "POST"):
             raise web.HTTPMethodNotAllowed(request.method, ["GET", "POST"])

@@ -10,7 +10,7 @@ from pipeline.app.consent import at_most, begun_beside, describe_hold, lasting_h
 from pipeline.app.context import Setup, of_host
 from pipeline.app.planning import Planned, make_plan, reading
 from pipeline.model import BucketUrl
-from pipeline.plan.decide import MISSING, UncheckedFiles
+from pipeline.plan.decide import MISSING, FileView
 from pipeline.plan.plan import Group, Plan
 from pipeline.store.reader import LedgerReader
 from pipeline.text import count, duration, money
@@ -24,7 +24,7 @@ def plan(setup: Setup) -> Planned:
     """
     with reading(setup) as reader:
         is_bucket = isinstance(setup.manifest.output_dir, BucketUrl)
-        return make_plan(setup, reader, files=UncheckedFiles() if is_bucket else None)
+        return make_plan(setup, reader, files=FileView() if is_bucket else None)
 
 
 BEHIND: Final = "more tasks follow from images that are made first; they are not in this plan yet"

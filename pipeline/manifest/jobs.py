@@ -209,7 +209,7 @@ class Planner:
     def plans(self, file: ManifestFile, *, damaged: Collection[str]) -> dict[str, JobPlan]:
         """Plan every job. `damaged` jobs had problems before: what they lack may have been cut out."""
         self._upstream = _upstreams(file.jobs)
-        self._axes = {name: _keys(job) for name, job in file.jobs.items()}
+        self._axes = {name: _keys(job) for name, job in file.jobs.items() if name not in damaged}
         defaults = {"output": ((), None)} | _written(file.defaults, ("defaults",))
         return {name: self._plan(name, job, defaults, name in damaged) for name, job in file.jobs.items()}
 
@@ -299,7 +299,7 @@ class Planner:
         scope: dict[str, Collection[str] | None] = {"vars": self._variables, "job": None, "id": None, "variant": None}
         chain = [*upstream_of(name, self._upstream)]
         if job.matrix is not None or chain:
-            is_known = self._axes.keys() >= {*chain}  # a job that is not there is reported by `stages_of`
+            is_known = self._axes.keys() >= {name, *chain}  # what is wrong with a job or missing is reported elsewhere
             axes = (self._axes.get(each, frozenset()) for each in (name, *chain))
             scope["matrix"] = frozenset[str]().union(*axes) if is_known else None
         if job.each is not None and job.each.kind != "files":

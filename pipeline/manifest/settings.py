@@ -150,7 +150,7 @@ class ConcurrencyKeys(Model):
 
 
 class BudgetKeys(Model):
-    """Ceilings of money, in USD."""
+    """Ceilings of money, in USD; day and month are of all manifests that share a `state_dir`."""
 
     short_schema: ClassVar[dict[str, Any]] = {"type": "number", "minimum": 0, "maximum": MAX_USD}
     short_key = "run"

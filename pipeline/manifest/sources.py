@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
 from unicodedata import normalize
 
 from pipeline.buckets import BucketError, Locations, StoredObject, remedy
@@ -47,22 +46,18 @@ _FEW = 32  # objects of one folder that are asked for one by one; then the folde
 _MAGIC = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\0", b"MM\0*")
 
 
-class InputDigests(Protocol):
-    """Returns the hex SHA-256 of what stands at a location; may remember it by location, size and time (version).
-
-    OSError, BucketError when it cannot be read.
-    """
-
-    def __call__(self, location: str, size_bytes: int, mtime_ns: int) -> str: ...
-
-
-def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - the protocol's form
+def read_digest(location: str, size_bytes: int, mtime_ns: int) -> str:  # noqa: ARG001 - others remember
     """Hash the bytes: the InputDigests without a cache. OSError, BucketError when they cannot be read."""
     if is_object(location):
         bucket, name = Locations().find(location)
         return bucket.sha256(name) or ""
     with open_regular(location) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# The hex SHA-256 of what stands at a location, which may be remembered by size in bytes and time (version).
+# OSError, BucketError when it cannot be read.
+InputDigests = Callable[[str, int, int], str]
 
 
 class InputObjects:

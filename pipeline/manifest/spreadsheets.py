@@ -47,7 +47,7 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _encoding(path: Path) -> str:
         for magic, what, instead in _OTHER_FILES:
             if start.startswith(magic):
                 raise BadValue(what, instead)
-        if start.startswith(_UTF_16):
+        if start.startswith(UTF_16):
             return "utf-16"
         stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         while chunk := stream.read(_CHUNK):
@@ -200,11 +200,11 @@ def sheet_rows(
             name = _chosen(sheet, book)
             chosen(name, [other for other in book.sheet_names if other != name])
             found = book.get_sheet_by_name(name)
-            valueless, left = _valueless(path, name), found.start[1] if found.start else 0
+            shown, left = _shown_cells(path, name), found.start[1] if found.start else 0
             for number, values in enumerate(found.iter_rows(), 1):
                 cells = [text_of_cell(value) for value in values]
-                for column, text in valueless.get(number, ()):
-                    cells[column - left] = Valueless(text)
+                for column, text in shown.get(number, ()):
+                    cells[column - left] = text
                 yield number, cells
     except CalamineError as error:
         raise BadValue(f"is not a workbook that can be read: {error}", _SAVE_ANEW) from None
@@ -267,10 +267,11 @@ _CELL = re.compile(rb"<(?:\w+:)?c\b([^>]*[^/>])?>(.*?)</(?:\w+:)?c>", re.DOTALL)
 _FORMULA, _VALUE = re.compile(rb"<(?:\w+:)?f\b"), re.compile(rb"<(?:\w+:)?v\b[^>]*>([^<]+)<")
 
 
-def _valueless(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
-    """Find the cells of an xlsx sheet without a value: row from 1 -> (column from 0, what it shows).
+def _shown_cells(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
+    """Find the cells of an xlsx sheet that show something else than is read: row from 1 -> (column from 0, text).
 
-    The library reads them as empty (dimastbk/python-calamine#105, #107), so that prompts would lack words unnoticed.
+    The library reads those without a value as empty (dimastbk/python-calamine#105, #107), so that prompts would lack
+    words unnoticed, and 00042 and 25 % as 42 and 0.25.
     """
     found: dict[int, list[tuple[int, str]]] = {}
     if not zipfile.is_zipfile(path):
@@ -278,19 +279,45 @@ def _valueless(path: Path, sheet: str) -> dict[int, list[tuple[int, str]]]:
     with zipfile.ZipFile(path) as archive:
         part = _part_of(archive, sheet)
         data = b"" if part is None else archive.read(part)
-    if b't="e"' not in data and _FORMULA.search(data) is None:
+        formats = _number_formats(archive)
+    if b't="e"' not in data and _FORMULA.search(data) is None and not formats:
         return found
     for attributes, content in _CELL.findall(data):
         named = dict(_ATTRIBUTES.findall(attributes))
-        kind, value = named.get(b"t", b"n"), _VALUE.search(content)
-        is_error = kind == b"e"
         at = re.fullmatch(rb"([A-Z]{1,3})(\d{1,7})", named.get(b"r", b""))
-        if at is None or not (is_error or (kind == b"n" and value is None and _FORMULA.search(content))):
-            continue
-        column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
-        text = value[1].decode("ascii", "replace") if is_error and value else "a formula without a value"
-        found.setdefault(int(at[2]), []).append((column, text))
+        text = None if at is None else _shown(named, content, formats)
+        if at is not None and text is not None:
+            column = functools.reduce(lambda number, letter: number * 26 + letter - 64, at[1], 0) - 1
+            found.setdefault(int(at[2]), []).append((column, text))
     return found
+
+
+def _shown(named: dict[bytes, bytes], content: bytes, formats: dict[bytes, str]) -> str | None:
+    """Return what a cell shows; None: its value as it is read."""
+    kind, value = named.get(b"t", b"n"), _VALUE.search(content)
+    if kind == b"e" and value is not None:
+        return Valueless(value[1].decode("ascii", "replace"))
+    if kind == b"e" or (kind == b"n" and value is None and _FORMULA.search(content)):
+        return Valueless("a formula without a value")
+    if kind == b"n" and value is not None and named.get(b"s") in formats:
+        return formats[named[b"s"]].format(float(value[1]))
+    return None
+
+
+def _number_formats(archive: zipfile.ZipFile) -> dict[bytes, str]:
+    """Return the styles of an xlsx workbook that write zeros before a number, or a percentage: index -> format."""
+    styles = archive.read("xl/styles.xml") if "xl/styles.xml" in archive.namelist() else b""
+    formats = {b"9": "{:.0%}", b"10": "{:.2%}"}  # ECMA-376, part 1, 18.8.30
+    for tag in re.findall(rb"<(?:\w+:)?numFmt\b[^>]*>", styles):
+        named = dict(_ATTRIBUTES.findall(tag))
+        code = re.fullmatch(rb"(0+)(?:\.(0+))?(%)?", named.get(b"formatCode", b""))
+        if code is not None and code[3]:
+            formats[named[b"numFmtId"]] = f"{{:.{len(code[2] or b'')}%}}"
+        elif code is not None and len(code[1]) > 1 and not code[2]:
+            formats[named[b"numFmtId"]] = f"{{:0{len(code[1])}.0f}}"
+    cells = styles.partition(b"cellXfs")[2].partition(b"cellXfs")[0]
+    used = [dict(_ATTRIBUTES.findall(tag)).get(b"numFmtId") for tag in re.findall(rb"<(?:\w+:)?xf\b[^>]*>", cells)]
+    return {b"%d" % index: formats[number] for index, number in enumerate(used) if number in formats}
 
 
 def _part_of(archive: zipfile.ZipFile, sheet: str) -> str | None:

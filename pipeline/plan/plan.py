@@ -11,17 +11,18 @@ bytes among a million tasks happens once in 40 million plans.
 import tempfile
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, Any, Final, NamedTuple
 
 import msgspec
 
 from pipeline.errors import InputError
 from pipeline.model import Due, Edit, Known, Quote, Task, TaskState
 from pipeline.plan.decide import MISSING, FileView, Rules, Verdict, decide
+from pipeline.store.reader import LedgerReader
 
 LISTED: Final = 1000  # notes kept for people; beyond, they are only counted
 SAMPLES: Final = 3  # prompts that a plan shows
@@ -218,15 +219,6 @@ _FREE: Final = Quote(0, 0)
 BATCH: Final = 500  # tasks the ledger is asked about at once: of one at a time, half of a large plan's CPU was asking
 
 
-class LedgerView(Protocol):
-    """What planning asks of the ledger."""
-
-    def known_among(self, task_ids: Sequence[str]) -> Mapping[str, Known]: ...
-    def claimed_elsewhere(self, names: Sequence[str]) -> Mapping[str, str]:
-        """Return, by name, the id of another manifest's task that claims this output name."""
-        ...
-
-
 class PlanRow(msgspec.Struct, frozen=True, kw_only=True):
     """One task and where it stands."""
 
@@ -272,7 +264,7 @@ class Spool:
 
 def survey(
     tasks: Iterable[Task],
-    ledger: LedgerView,
+    ledger: LedgerReader,
     files: FileView,
     rules: Rules,
     *,

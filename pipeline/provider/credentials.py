@@ -39,8 +39,9 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
             f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
         )
     name, key = found
-    if not key.isascii() or not key.isprintable() or any(quote in key for quote in "\"'`"):
-        raise InputError(f"the API key in {name} holds characters no key has, such as a quotation mark; copy it again")
+    if not key.isascii() or not key.isprintable() or any(char in _bare(key) for char in " \"'`"):
+        what = "characters no key has, such as a space or a quotation mark"
+        raise InputError(f"the API key in {name} holds {what}; copy it again, without a comment behind it")
     return key
 
 
@@ -53,8 +54,7 @@ def known_keys(*, environ: Mapping[str, str], dotenv_dir: Path) -> tuple[str, ..
     own = {name for names in KEY_NAMES.values() for name in names}
     found = []
     for name, value in (*environ.items(), *beside.items()):
-        key = _unquoted(value or "")
-        bare = key.split(" ", 1)[1] if key.lower().startswith("bearer ") else key
+        bare = _bare(_unquoted(value or ""))
         if len(bare) >= (_SHORTEST if name in own else _SHORTEST_OTHER) and name.endswith(("_KEY", "_TOKEN")):
             found.append(bare)
     return tuple(dict.fromkeys(found))
@@ -86,6 +86,10 @@ def _names(settings: ProviderSettings) -> Sequence[str]:
 def _first(names: Sequence[str], values: Mapping[str, str | None]) -> tuple[str, str] | None:
     stripped = ((name, _unquoted(values.get(name) or "")) for name in names)
     return next(((name, value) for name, value in stripped if value), None)
+
+
+def _bare(key: str) -> str:
+    return key.split(" ", 1)[1].strip() if key.lower().startswith("bearer ") else key
 
 
 def _unquoted(value: str) -> str:

@@ -38,6 +38,7 @@ _SAVED: Mapping[str, dict[str, Any]] = {
     "image/jpeg": {"format": "JPEG", "quality": 90},
 }
 _PAPER, _INK = (246, 240, 224), (16, 18, 36)
+_SPACING = 0.16  # between letters of a title, of their size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,14 +77,13 @@ def _made(order: Order, size: tuple[int, int], random: Random) -> Image.Image:
     idea = scenes.understand(order.prompt)
     given = [picture for data in order.inputs if (picture := opened(data, size)) is not None]
     if given:
-        first = scenes.toned(given[0], given[1]) if len(given) > 1 else given[0]
-        treated = scenes.relight(first, scenes.index().moods[idea.mood or "day"], random)
+        treated = scenes.relight(given[0], scenes.index().moods[idea.mood or "day"], random)
         return scenes.tinted(treated, idea.colours[0]) if idea.colours else treated
     inside = _window(size) if idea.is_poster else size
     picture = _still(idea, inside, random) if idea.things else _view(idea, idea.colours, inside, random)
     if order.seed % 2:  # the variants of a prompt are told apart at a glance
         picture = ImageOps.mirror(picture)
-    return _poster(picture, size, idea.title.upper(), idea.subtitle.upper()) if idea.is_poster else picture
+    return _poster(picture, size, idea.title.upper()) if idea.is_poster else picture
 
 
 def _view(idea: scenes.Idea, colours: Sequence[Rgb], size: tuple[int, int], random: Random) -> Image.Image:
@@ -191,14 +191,14 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)  # Pillow's own: every machine sets the same letters
 
 
-def _width(text: str, size: int, gap: float) -> float:
-    return sum(_font(size).getlength(letter) + gap for letter in text) - gap
+def _width(text: str, size: int) -> float:
+    return sum(_font(size).getlength(letter) + size * _SPACING for letter in text) - size * _SPACING
 
 
 def _fitted(text: str, room: float, largest: int) -> int:
-    """Return the size of letters, spaced by 16 %, with which a line fits the room."""
+    """Return the size of letters with which a line fits the room."""
     size = largest
-    while size > 8 and _width(text, size, size * 0.16) > room:
+    while size > 8 and _width(text, size) > room:
         size -= max(1, size // 14)
     return size
 
@@ -213,28 +213,19 @@ def _window(size: tuple[int, int]) -> tuple[int, int]:
     return max(16, size[0] - 2 * margin), max(16, size[1] - margin - foot)
 
 
-def _poster(picture: Image.Image, size: tuple[int, int], title: str, subtitle: str) -> Image.Image:
-    """Print a picture of `_window(size)` on paper with its title and the line under it."""
+def _poster(picture: Image.Image, size: tuple[int, int], title: str) -> Image.Image:
+    """Print a picture of `_window(size)` on paper with its title, in spaced letters."""
     unit, (margin, foot) = min(size), _margins(size)
     red, green, blue = ImageStat.Stat(picture.crop((0, 0, picture.width, max(1, picture.height // 3)))).mean
-    ink = _mix((round(red), round(green), round(blue)), _INK, 0.7)
     sheet = Image.new("RGB", size, _PAPER)
     sheet.paste(picture, (margin, margin))
     large = _fitted(title, (size[0] - 2 * margin) * 0.86, round(unit * 0.095))
-    height = size[1] - foot * (0.6 if subtitle else 0.5)
-    _set(sheet, title, height, size=large, gap=large * 0.16, colour=ink, weight=round(large * 0.022))
-    if subtitle:
-        small = _fitted(subtitle, (size[0] - 2 * margin) * 0.6, round(unit * 0.026))
-        _set(sheet, subtitle, size[1] - foot * 0.26, size=small, gap=small * 0.32, colour=_mix(ink, _PAPER, 0.3))
+    pen, x = ImageDraw.Draw(sheet), (sheet.width - _width(title, large)) / 2
+    style: dict[str, Any] = {"fill": _mix((round(red), round(green), round(blue)), _INK, 0.7), "anchor": "lm"}
+    for letter in title:
+        pen.text((x, size[1] - foot * 0.5), letter, font=_font(large), stroke_width=round(large * 0.022), **style)
+        x += _font(large).getlength(letter) + large * _SPACING
     return sheet
-
-
-def _set(sheet: Image.Image, text: str, height: float, *, size: int, gap: float, colour: Rgb, weight: int = 0) -> None:
-    """Set one centred line of spaced letters."""
-    pen, x = ImageDraw.Draw(sheet), (sheet.width - _width(text, size, gap)) / 2
-    for letter in text:
-        pen.text((x, height), letter, font=_font(size), fill=colour, anchor="lm", stroke_width=weight)
-        x += _font(size).getlength(letter) + gap
 
 
 _FORMATS = ("PNG", "JPEG", "WEBP")

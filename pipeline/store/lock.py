@@ -161,17 +161,13 @@ class StateLock:
     def _are_at_their_place(self, fds: list[int]) -> bool:
         return all(map(_is_at, fds, (self.state_dir / NAME, self.state_dir)))
 
-    def close_copy(self) -> None:
-        """Close the descriptors; a forked child does too, else it would keep the lock alive after its owner's death."""
-        _close(self._fds)
-
     def release(self) -> None:
         """Let go; safe to call twice. Directories that it made and nobody has put anything into go too."""
         with suppress(OSError):  # it is gone already, somebody else's file came in between, or the disk is dead
             if self._made and self.is_standing:
                 _remove_empty(self.state_dir, self._made)
         self._made.clear()
-        self.close_copy()
+        _close(self._fds)
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -185,8 +181,9 @@ _holders: "weakref.WeakSet[StateLock]" = weakref.WeakSet()
 
 
 def _close_copies() -> None:
+    """Close the descriptors in a forked child: it would keep the lock alive after its owner's death."""
     for lock in list(_holders):
-        lock.close_copy()
+        _close(lock._fds)
 
 
 os.register_at_fork(after_in_child=_close_copies)

@@ -178,6 +178,22 @@ def test_what_was_delivered_of_an_image_that_is_gone_or_edited_stays(imgpipe: Im
     assert happened(imgpipe)["sku_m.jpg"] == accepted
 
 
+@pytest.mark.parametrize("lost", ["ledger", "marks"])
+def test_a_delivery_is_not_emptied_where_its_ledger_or_marks_are_not(imgpipe: Imgpipe, lost: str) -> None:
+    path = imgpipe.made(JOBS, extra=SHOP)
+    mark(imgpipe, "picked", "studio/m", "studio/j")
+    imgpipe("export", path)
+    for each in imgpipe.state.glob(f"{lost}*"):
+        each.rename(imgpipe.folder / each.name)
+    ended = imgpipe("export", path)
+    assert (ended.exit, files(imgpipe.folder / "shop")) == (3, ["deliver.jsonl", "sku_j.jpg", "sku_m.jpg"])
+    assert f"left: sku_j.jpg: {'no image of it' if lost == 'ledger' else 'nobody has picked'}" in ended.err
+    for each in imgpipe.folder.glob(f"{lost}*"):
+        each.rename(imgpipe.state / each.name)
+    assert imgpipe("export", path).exit == 0
+    assert happened(imgpipe) == {"sku_m.jpg": "unchanged", "sku_j.jpg": "unchanged"}
+
+
 def test_what_was_delivered_stays_when_another_prompt_brings_no_image(imgpipe: Imgpipe) -> None:
     path = imgpipe.made(JOBS, extra=SHOP.replace("shop,", "shop, from: done,"))
     imgpipe("export", path)

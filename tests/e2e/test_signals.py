@@ -102,8 +102,7 @@ def test_P10_two_signals_while_planning_leave_at_once(forked: Forked, servers: S
 def test_P10_a_name_server_that_never_answers_holds_nobody_back(imgpipe: Imgpipe, tmp_path: Path, count: int) -> None:
     asked = tmp_path / "asked"
     (tmp_path / "sitecustomize.py").write_text(
-        "import asyncio, socket, threading, uvloop\n"
-        "uvloop.new_event_loop = asyncio.new_event_loop  # libuv asks the system's resolver, which no test can hold\n"
+        "import socket, threading\n"
         f"def hang(*_, **__):\n    open({str(asked)!r}, 'w').close()\n    threading.Event().wait()\n"
         "socket.getaddrinfo = hang\n"
     )

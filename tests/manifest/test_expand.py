@@ -238,7 +238,7 @@ def _folder(path):
 
 def _fifo(path):
     os.mkfifo(path)
-    return "is a named pipe"
+    return "is a pipe, a socket or a device"
 
 
 def _device(path):

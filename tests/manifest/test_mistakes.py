@@ -118,6 +118,7 @@ CASES = [
     ("axis-empty", "jobs: {a: {prompt: x, matrix: {b: []}}}\n", 1, 35, "the axis is empty"),
     ("axis-text", "jobs: {a: {prompt: x, matrix: {b: red}}}\n", 1, 35, "an axis is a list or a mapping"),
     ("axis-value-twice", "jobs: {a: {prompt: x, matrix: {b: [1, 1]}}}\n", 1, 35, "holds '1' twice"),
+    ("axis-value-twice-of-a-prompt", "jobs: {a: {prompt: 'A {{ matrix.b }}', matrix: {b: [1, 1]}}}\n", 1, 52, "holds '1' twice"),
     ("exclude-unknown-axis", "jobs: {a: {prompt: x, matrix: {b: [c], exclude: [{d: c}]}}}\n", 1, 54, "there is no axis 'd'"),
     ("exclude-unknown-value", "jobs: {a: {prompt: x, matrix: {b: [navy], exclude: [{b: nvay}]}}}\n", 1, 57, "did you mean 'navy'?"),
     ("M22-matrix-of-1e9", "jobs:\n  a:\n    prompt: x\n    matrix:\n" + "".join(f"      a{n}: [{', '.join(map(str, range(10)))}]\n" for n in range(9)), 5, 7, "1,000,000,000 combinations"),

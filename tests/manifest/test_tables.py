@@ -168,6 +168,22 @@ def test_mistake_in_a_jsonl_line_is_told_with_its_line(desk, line, says):
     assert f"{file}:2" in str(problem)
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'[{"id": 1},\n {"id": 2}]\n', "is JSON, not JSON lines"),
+        (b'[\n {\n  "id": 1\n }\n]\n', "is JSON, not JSON lines"),
+        (b'{\n "id": 1\n}\n', "is JSON, not JSON lines"),
+        ('{"id": 1}\n'.encode("utf-16"), "is UTF-16 text"),
+    ],
+    ids=["array", "array-in-lines", "object-in-lines", "utf-16"],
+)
+def test_a_file_that_is_no_json_lines_is_told_once(desk, content, says):
+    desk.write("p.jsonl", content)
+    (problem,) = desk.problems(job("jsonl: p.jsonl"))
+    assert says in problem.what
+
+
 def test_line_without_end_is_not_read_into_memory(desk):
     with (desk.folder / "p.jsonl").open("wb") as stream:
         stream.truncate(2**31)
@@ -181,7 +197,7 @@ def test_table_that_is_no_file_is_told_without_hanging(desk, kind):
         pytest.importorskip("arro3.io", reason="the extra `parquet` is not installed")
     os.mkfifo(desk.folder / "p")
     (problem,) = desk.problems(job(f"{kind}: p"))
-    assert "it is a named pipe" in str(problem)
+    assert "it is a pipe, a socket or a device" in str(problem)
     (problem,) = desk.problems(job(f"{kind}: nope"))
     assert problem.what == "'nope' cannot be read: no such file or directory"
     assert (problem.file, problem.line, problem.column) == (
@@ -440,6 +456,31 @@ def test_numbers_of_a_workbook_have_the_digits_that_it_shows(desk):
 
 
 STORED = [("a", "19.990000000000002"), ("b", "0.30000000000000004"), ("c", "1.23456789012E11")]
+
+
+STYLES = f"""<styleSheet xmlns="{MAIN}"><numFmts><numFmt numFmtId="164" formatCode="00000"/>
+<numFmt numFmtId="165" formatCode="0.0%"/><numFmt numFmtId="166" formatCode="0.00"/></numFmts>
+<cellStyleXfs><xf numFmtId="9"/></cellStyleXfs>
+<cellXfs><xf numFmtId="0"/><xf numFmtId="164"/><xf numFmtId="9"><x/></xf>
+<xf numFmtId="165"/><xf numFmtId="166"/></cellXfs>
+</styleSheet>"""
+
+
+def test_zeros_before_a_number_and_percentages_are_read_as_they_are_shown(desk):
+    pytest.importorskip("python_calamine", reason="the extra `excel` is not installed")
+    cells = [("42", 1, "0.25", 2), ("43", 1, "0.125", 3), ("123456", 1, "1.5", 4), ("7", 0, "25", 0)]
+    rows = [
+        f'<c r="A{n}" s="{style}"><v>{key}</v></c><c r="B{n}" s="{other}"><v>{value}</v></c>'
+        for n, (key, style, value, other) in enumerate(cells, 2)
+    ]
+    named = '<c r="{}1" t="inlineStr"><is><t>{}</t></is></c>'
+    workbook(desk.folder / "p.xlsx", One=sheet(named.format("A", "id") + named.format("B", "title"), *rows))
+    with zipfile.ZipFile(desk.folder / "p.xlsx", "a") as book:
+        book.writestr("xl/styles.xml", STYLES)
+    tasks = desk.tasks(job("xlsx: p.xlsx"))
+    assert [(task.row, task.prompt) for task in tasks] == [
+        ("00042", "p 25%"), ("00043", "p 12.5%"), ("123456", "p 1.5"), ("7", "p 25"),
+    ]  # fmt: skip
 
 
 def test_the_first_sheet_is_the_first_that_a_person_sees(desk):

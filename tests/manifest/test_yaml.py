@@ -129,7 +129,7 @@ def _too_big(path):
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        pytest.param(_fifo, "it is a named pipe, not a file", id="M21-fifo"),
+        pytest.param(_fifo, "it is a pipe, a socket or a device, not a file", id="M21-fifo"),
         pytest.param(_folder, "it is a folder, not a file", id="M21-folder"),
         pytest.param(_too_big, "is larger than 64 MB; move long lists into a CSV", id="M21-too-big"),
         pytest.param(

@@ -17,6 +17,7 @@ def found(tmp_path, environ, kind=Kind.COMETAPI, name=None):
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "sk-1"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\ufeff sk-1\r\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer sk-1"}, "Bearer sk-1"),
+        (Kind.COMETAPI, None, {"COMETAPI_KEY": "Bearer  sk-1"}, "Bearer  sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": '"sk-1"'}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": " ' sk-1 '\n"}, "sk-1"),
         (Kind.COMETAPI, None, {"COMETAPI_KEY": "\u201csk-1\u201d"}, "sk-1"),
@@ -68,7 +69,18 @@ def test_an_unreadable_dotenv_says_so(tmp_path):
         found(tmp_path, {})
 
 
-@pytest.mark.parametrize("key", ["sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00", '"sk-1', 'sk-1"', "Bearer 'sk-1'"])
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("sk-1\nX-Evil: 1", "sk-ключ", "sk-\x00", '"sk-1', 'sk-1"', "Bearer 'sk-1'"),
+        *(
+            "sk-1 # of docker's env file",
+            "export COMETAPI_KEY=sk-1",
+            "Authorization: Bearer sk-1",
+            "Bearer Bearer sk-1",
+        ),
+    ],
+)
 def test_s01_a_key_no_header_can_carry_is_refused_without_showing_it(tmp_path, key):
     with pytest.raises(InputError) as caught:
         found(tmp_path, {"COMETAPI_KEY": key})

@@ -100,6 +100,14 @@ def test_keys_work_on_keyboards_of_other_scripts(sheet: Sheet, code: str, key: s
     assert done in sheet.focused()
 
 
+def test_a_key_that_is_held_marks_once(sheet: Sheet) -> None:
+    sheet.press("Home")
+    for _ in range(2):
+        sheet.page.keyboard.down("r")  # without `up` between them the driver says that it repeats
+    sheet.page.keyboard.up("r")
+    assert sheet.text("#tally") == "0 picked, 1 rejected, 20 left"
+
+
 def test_arrows_turn_the_pages_of_the_viewer(sheet: Sheet) -> None:
     sheet.press("Home", "Space", "ArrowRight", "ArrowRight", "ArrowLeft")
     assert sheet.text("#viewer-title") == "posters/r0@2"

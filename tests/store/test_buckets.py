@@ -169,6 +169,15 @@ def test_an_unreachable_endpoint_is_no_fault_of_the_manifest(monkeypatch: pytest
         list(open_bucket(URL).listing())
 
 
+def test_a_profile_alone_is_told_from_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRON:
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_METADATA_ENDPOINT", "AWS_ENDPOINT_URL"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9/credentials")
+    with pytest.raises(BucketError, match=r"no credentials were found; .* \(profiles are not read; run: eval"):
+        list(open_bucket(URL).listing())
+
+
 @pytest.mark.parametrize("address", ["http://minio.example:9000", "minio.example:9000", "127.0.0.1:9000", "https://"])
 def test_an_endpoint_is_https_and_http_is_for_this_machine_alone(address: str) -> None:
     with pytest.raises(InputError, match="AWS_ENDPOINT_URL must begin with https://"):

@@ -210,7 +210,8 @@ function onKey(event) {
     if (event.key === "Escape" && at.id === "note") { keepNote(); $("stage").focus({ preventScroll: true }); event.preventDefault(); }
     return;
   }
-  if (viewer.open ? viewerKey(event, at) : sheetKey(event, at)) event.preventDefault();
+  const isHeld = event.repeat && event.key.length === 1;  // a key that is held moves, but marks once
+  if (isHeld || (viewer.open ? viewerKey(event, at) : sheetKey(event, at))) event.preventDefault();
 }
 
 // Keys that mark: the same on the sheet and in the viewer.
