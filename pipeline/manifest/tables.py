@@ -157,6 +157,12 @@ def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int,
     return _records(table, records(table.path, dialect))
 
 
+# What spreadsheets export of a formula that fails.
+_ERRORS = frozenset(
+    ("#N/A", "#REF!", "#DIV/0!", "#NAME?", "#VALUE!", "#NULL!", "#NUM!", "#ERROR!", "#SPILL!", "#CALC!")
+)
+
+
 def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Iterator[tuple[int, Any]]:
     """Yield each record below the header with its first line.
 
@@ -171,6 +177,8 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
     width = names[-1][0] + 1
     is_plain_table = len(names) == len(header)
     for line, last, cells in filled:
+        if not _ERRORS.isdisjoint(cells):
+            cells = [Valueless(cell) if cell in _ERRORS else cell for cell in cells]
         if is_plain_table and len(cells) == width:
             yield line, dict(zip(header, cells, strict=True))
             continue
