@@ -468,9 +468,10 @@ UNION SELECT manifest, id, maker FROM task WHERE sha256 = :sha256 AND maker IS N
 -- name: made_elsewhere
 SELECT 1 FROM attempt JOIN task USING (task) WHERE attempt = :attempt AND manifest <> :manifest
 
--- name: is_recorded
-SELECT 1 FROM task WHERE path = :path AND manifest IN
-  (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest)) LIMIT 1
+-- name: recorded_near
+-- Images at a path, or under its name whatever the case.
+SELECT path FROM task WHERE (path = :path OR name_key = :name_key) AND path IS NOT NULL AND manifest IN
+  (SELECT manifest FROM manifest WHERE output = (SELECT output FROM manifest WHERE manifest = :manifest))
 
 -- name: record
 SELECT record, fingerprint FROM record WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id)

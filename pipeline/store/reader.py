@@ -188,8 +188,10 @@ class LedgerReader:
         return self._one("made_elsewhere", attempt=attempt) is not None
 
     def is_recorded(self, path: str) -> bool:
-        """Say whether some task of this output directory has its image at `path`."""
-        return self._one("is_recorded", path=rows.text(path)) is not None
+        """Say whether some task of this output directory has its image at `path`, in whatever case it is written."""
+        key = name_key(rows.text(path))
+        found = self._rows("recorded_near", path=rows.text(path), name_key=key.rpartition(".")[0])
+        return any(name_key(recorded) == key for (recorded,) in found)
 
     # --- money
 
