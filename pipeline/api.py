@@ -187,11 +187,10 @@ async def generate(
     from pipeline.app import context, run
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
-    job, items = _job_of(given, prompt, key)
-    manifest = _write_manifest(Path(output_dir), job, provider, defaults)
+    manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
+    items: dict[str, str] = {}
     with _naming_arguments(manifest):
         setup = context.prepare(manifest, context.Flags(budget_microusd=round(budget_usd * 1_000_000)))
-        items = items or _prompts_of(setup)
         there = list(_present(setup, items))
     for present in there:
         yield present
@@ -223,8 +222,8 @@ def _id(prompt: str) -> str:
 
 def _job_of(
     prompts: "Iterable[str] | Mapping[str, str] | Iterable[Mapping[str, object]]", prompt: str | None, key: str | None
-) -> tuple[dict[str, object], dict[str, str]]:
-    """Return the job, and the prompts by id where they are known already. A prompt is data, not a template."""
+) -> dict[str, object]:
+    """Return the job. A prompt is data, not a template."""
     if isinstance(prompts, str):
         raise InputError("generate(): prompts is one text", instead='write a list: ["a red mug"]')
     given = list(prompts.items()) if isinstance(prompts, Mapping) else list(prompts)
@@ -232,7 +231,7 @@ def _job_of(
     if rows and len(rows) == len(given):
         if prompt is None:
             raise InputError("generate(): rows need a prompt", instead='such as prompt="A {{ row.colour }} mug"')
-        return {"prompt": prompt, **_rows_of(rows, key)}, {}
+        return {"prompt": prompt, **_rows_of(rows, key)}
     if prompt is not None or key is not None:
         raise InputError("generate(): prompt and key go with rows", instead="give a list of mappings")
     items: dict[str, str] = {}
@@ -242,7 +241,7 @@ def _job_of(
             raise InputError(f"generate(): prompt {name!r} is {text!r}, which is no text")
         items[str(name) if isinstance(each, tuple) else _id(text)] = text
     quoted = {name: {"prompt": f"{{{{ {json.dumps(text, ensure_ascii=False)} }}}}"} for name, text in items.items()}
-    return {"items": quoted}, items
+    return {"items": quoted}
 
 
 def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[str, object]:
@@ -258,16 +257,6 @@ def _rows_of(rows: "Sequence[Mapping[str, object]]", key: str | None) -> dict[st
 def _is_missing(value: object) -> bool:
     """Tell the empty cell of a pandas table: the row lacks that field."""
     return not isinstance(value, str) and str(value) in MISSING
-
-
-def _prompts_of(setup: "Setup") -> dict[str, str]:
-    from pipeline.manifest.expand import Expansion
-    from pipeline.manifest.sources import read_digest
-
-    return {
-        task.id.partition("/")[2].partition("@")[0]: task.prompt
-        for task in Expansion(setup.manifest, digests=read_digest)
-    }
 
 
 @contextmanager
@@ -332,12 +321,14 @@ def _check_ours(output_dir: Path) -> None:
     raise InputError(f"generate() would replace {path}", instead="name another output_dir")
 
 
-def _present(setup: "Setup", items: Mapping[str, str]) -> Iterator[Generated]:
+def _present(setup: "Setup", items: dict[str, str]) -> Iterator[Generated]:
+    """Yield what is there already; `items` gets every prompt by its id."""
     from pipeline.app.planning import plan_rows, reading
     from pipeline.model import Edit
 
     with reading(setup) as reader:
         for row in plan_rows(setup, reader):
+            items[row.task.row] = row.task.prompt
             verdict, artifact = row.verdict, None if row.known is None else row.known.artifact
             is_due = verdict.state != "done" or verdict.reason is not None
             if artifact is None or is_due or verdict.is_missing or verdict.edit is Edit.ABSENT:
@@ -349,7 +340,7 @@ def _of(setup: "Setup", items: Mapping[str, str], task_id: str, artifact: "Artif
     row = task_id.partition("/")[2]
     return Generated(
         id=row,
-        prompt=items.get(row.partition("@")[0], ""),
+        prompt=items.get(row) or items.get(row.rpartition("@")[0], ""),  # behind the @ is the variant
         path=Path(setup.manifest.location_of(artifact)),
         width=artifact.width,
         height=artifact.height,

@@ -14,7 +14,7 @@ from pipeline.engine.events import Event, TaskEnded
 from pipeline.errors import Exit, InputError
 from pipeline.simulator import profile
 
-PROMPTS = {"red": "A red mug", "blue": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
+PROMPTS = {"red": "A red mug", "blue@home": "A blue mug", "odd": 'A mug, {{ x }} {% endraw %} "\\n" 😀'}
 
 
 @pytest.fixture(autouse=True)

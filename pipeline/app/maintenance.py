@@ -47,9 +47,6 @@ if TYPE_CHECKING:
     from pipeline.provider.responses import AnswerReader
 
 
-# -- verify -----------------------------------------------------------------------------------------------------------
-
-
 def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tuple[Verification, Exit]:
     """Hash every image again; `decode` reads its pixels too, `is_quick` only what differs.
 
@@ -68,9 +65,6 @@ def verify(setup: Setup, *, decode: bool = False, is_quick: bool = False) -> tup
     found.unrecorded = [path for path in found.unrecorded if not is_thumbnail(path)]
     is_well = found.is_sound and (found.has_ledger or not found.unrecorded)
     return found, Exit.OK if is_well else Exit.SOME_FAILED
-
-
-# -- rebuild ----------------------------------------------------------------------------------------------------------
 
 
 def rebuild(setup: Setup) -> Rebuilt:
@@ -124,9 +118,6 @@ def _joined(whole: Rebuilt, stage: Rebuilt) -> Rebuilt:
     whole.doubtful += stage.doubtful
     whole.counted_microusd += stage.counted_microusd
     return whole
-
-
-# -- rejected ---------------------------------------------------------------------------------------------------------
 
 
 def rejected(setup: Setup) -> list[Rejected]:
@@ -195,9 +186,6 @@ def _read_again(kept: Rejected, setup: Setup, reader: LedgerReader, answers: "An
     return result.image
 
 
-# -- settle -----------------------------------------------------------------------------------------------------------
-
-
 async def settle(setup: Setup, names: Sequence[str], *, is_billed: bool) -> list[Unknown]:
     """Write down how unknown requests ended, under the lock; `names` empty: all of this manifest. Return them.
 
@@ -226,9 +214,6 @@ def _meant(setup: Setup, name: str, unknowns: Sequence[Unknown]) -> list[Unknown
         lists = f"`imgpipe status {setup.command}` lists them"
         raise InputError(f"no unknown request is called {name!r}; {lists}; {instead}")
     return found
-
-
-# -- prune ------------------------------------------------------------------------------------------------------------
 
 
 class PrunableKind(StrEnum):

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -351,12 +352,13 @@ def _check_plan(setup: Setup, plan: Plan) -> None:
         raise InputError(*(setup.manifest.problem_of(text.partition("/")[0], text) for text in plan.problems))
     budget = setup.limits.budget
     if plan.unpriced and (budget.run, budget.day, budget.month) != (None, None, None):
+        known = ", ".join(setup.catalogue.introduce(datetime.now(UTC).date(), kind=setup.provider.vendor))
         raise InputError(
             *(
                 Problem(
                     what=f"a budget is set, but the price of {model} is not known",
                     file=str(setup.manifest.path),
-                    instead=f"write it under `prices:`, such as {model}: 0.04 (USD per image)",
+                    instead=f"write it under `prices:` ({model}: USD per image), or a model of which it is: {known}",
                 )
                 for model in plan.unpriced
             )

@@ -27,8 +27,6 @@ from pipeline.store.reader import LedgerReader
 from pipeline.store.store import Store
 from pipeline.text import visible
 
-# -- marks ------------------------------------------------------------------------------------------------------------
-
 
 def marks_of(manifest: Manifest, named: Path | None = None) -> dict[str, Mark]:
     """Return what is marked: what was saved in `named` (None: beside the static page) and the marks of `judge`.
@@ -65,9 +63,6 @@ def marked(setup: Setup, kind: str, named: Path | None) -> Mapping[str, Mark]:
         instead = f"mark some with the key {key}: imgpipe judge {setup.command}; or in its report, then Save picks"
         raise InputError(f"no image is {kind}", instead=instead, file=named or manifest.path)
     return found
-
-
-# -- redo -------------------------------------------------------------------------------------------------------------
 
 
 def redo(setup: Setup, picks_path: Path | None) -> tuple[Setup, list[str]]:
@@ -134,9 +129,6 @@ def _seeded(reader: LedgerReader, task_id: str) -> list[str]:
     if record is None or record.get("seed") is None:
         return []
     return [f"{visible(task_id)}: it has a seed, so the new image may be the same; change `seed` to get another one"]
-
-
-# -- retry ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,8 +25,6 @@ from pipeline.store.maintenance import superseded_images
 from pipeline.store.reader import LedgerReader
 from pipeline.store.rows import Cost, PastAttempt
 
-# -- report and money ---------------------------------------------------------------------------------------------
-
 
 def report(setup: Setup, *, progress: Callable[[int, int], None] | None = None) -> Path:
     """Write page and tables; return the page. `progress`: called with the number of thumbnails made, and of all."""

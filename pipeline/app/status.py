@@ -34,9 +34,6 @@ from pipeline.view.status import Status
 CHANGED: Final = "the manifest asks for something else now"
 
 
-# -- status -------------------------------------------------------------------------------------------------------
-
-
 def status(setup: Setup) -> Status:
     """Count tasks by state and sum up money, all of one moment."""
     with status_with_tasks(setup) as (found, _):

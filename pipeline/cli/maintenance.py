@@ -22,9 +22,6 @@ SHOWN: Final = 50  # paths of one kind; --json has all
 STYLES: Final = {"ok": "green", "warn": "yellow", "bad": "bold red"}
 
 
-# -- verify -------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.manifest, f.locating, f.as_json)
 @f.switch("--decode", help="Decode the pixels too, not only hash the bytes: slower, finds more.")
 @f.switch("--quick", help="Compare sizes and times (ETags in a bucket); read only what differs.")
@@ -83,9 +80,6 @@ def _verdict(found: "Verification", path: str) -> str:
     return "\n".join([head, *(f"{len(paths):,} {text}" for paths, text in advice if paths)])
 
 
-# -- rebuild ------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 def rebuild(*, file: Path | None, is_json: bool, **flags: Any) -> int:
     """Make a ledger for FILE from the images on disk, or complete the one there is. No image is changed.
@@ -142,9 +136,6 @@ def _rebuilt(rebuilt: "Rebuilt", path: str, *, is_play_money: bool) -> str:
     elif rebuilt.absent:
         lines.append(f"To buy what is absent: imgpipe run {path}")
     return "\n".join(lines)
-
-
-# -- rejected -----------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
@@ -207,9 +198,6 @@ def _kept_line(kept: "Rejected") -> str:
     return f"{facts.at[:19]}  {what}{request}  {visible(str(kept.path))} ({size(kept.size_bytes)})"
 
 
-# -- settle -------------------------------------------------------------------------------------------------------
-
-
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
 @click.argument("attempts", nargs=-1, metavar="[ATTEMPT]...")
 @f.switch("--all", "is_all", help="All unknown requests of FILE.")
@@ -252,9 +240,6 @@ def settle(
     what = "counted as spent" if is_billed else "given back to the budgets"
     print(f"{count(len(found), 'request')} settled, {money(price, setup.is_play_money)} {what}.", file=sys.stderr)
     return Exit.OK
-
-
-# -- prune ---------------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.manifest, f.wait_lock, f.locating, f.as_json)
@@ -302,9 +287,6 @@ def prune(
     end = "removed" if is_done else "would be removed; -y does it" if found else "to remove"
     print(f"{count(len(found), 'file')} ({size(total)}) {end}.", file=sys.stderr)
     return Exit.OK
-
-
-# -- doctor -------------------------------------------------------------------------------------------------------
 
 
 @f.verb(f.cluster, f.locating, f.as_json)

@@ -86,12 +86,11 @@ def _convert(data: bytes, most_bytes: int, most_pixels: int, keep_metadata: bool
         kept: dict[str, Any] = {"exif": _camera_exif(opened)} if keep_metadata else {}
         ImageOps.exif_transpose(opened, in_place=True)  # a copy of the largest pictures takes half a gigabyte
     picture = _eight_bits(opened)
-    profile = picture.info.pop("icc_profile", None) or b""
-    space = b"GRAY" if picture.mode == "L" else b"RGB "
-    if profile[16:20] == space:  # one of another colour space is invalid now
-        kept["icc_profile"] = profile
     if picture.width * picture.height > most_pixels:
         picture = picture.resize(_fit(picture.size, most_pixels), Image.Resampling.LANCZOS)
+    profile = picture.info.pop("icc_profile", None)
+    if profile:  # models see the numbers of pixels, and not the colours that a profile says they are
+        picture = _in_srgb(picture, profile)
     return _encode(picture, kind, most_bytes, kept)
 
 
@@ -224,7 +223,9 @@ def _in_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     with contextlib.suppress(ImageCms.PyCMSError, OSError, ValueError):
         screen = ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(picture, io.BytesIO(profile), screen, outputMode=mode)
-    return picture.convert(mode) if converted is None else converted
+    picture = picture.convert(mode) if converted is None else converted
+    picture.info.pop("icc_profile", None)  # that of sRGB, dated now
+    return picture
 
 
 def _encoded(picture: Image.Image, kind: str, quality: int, kept: dict[str, Any]) -> bytes:

@@ -219,10 +219,6 @@ def write_example(kind: Kind, path: Path) -> list[Path]:
     return [*files]
 
 
-def _table(path: Path) -> dict[Path, bytes]:
-    return {path.with_name(f"{path.stem}.csv"): _TABLE.encode()}
-
-
 def _photographs(path: Path) -> dict[Path, bytes]:
     folder = path.with_name(f"{path.stem}-photos")
     return {folder / name: _photograph(name, sky, ground) for name, sky, ground in _PHOTOGRAPHS}
@@ -244,7 +240,10 @@ def _photograph(name: str, sky: tuple[int, int, int], ground: tuple[int, int, in
     return stream.getvalue()
 
 
-_DATA: dict[str, Callable[[Path], dict[Path, bytes]]] = {"csv": _table, "folder": _photographs}
+_DATA: dict[str, Callable[[Path], dict[Path, bytes]]] = {
+    "csv": lambda path: {path.with_name(f"{path.stem}.csv"): _TABLE.encode()},
+    "folder": _photographs,
+}
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ _OTHER_FILES = (
     (b"PAR1", "is a Parquet file, not text", "write `each: {parquet: FILE}`"),
     (b"\x1f\x8b", "is compressed (gzip), not text", "unpack it"),
 )
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ def _encoding(path: Path) -> str:
         for magic, what, instead in _OTHER_FILES:
             if start.startswith(magic):
                 raise BadValue(what, instead)
-        if start.startswith(_UTF_16):
+        if start.startswith(UTF_16):
             return "utf-16"
         stream.seek(len(codecs.BOM_UTF8) if start.startswith(codecs.BOM_UTF8) else 0)
         while chunk := stream.read(_CHUNK):

@@ -18,7 +18,7 @@ from pipeline.manifest.location import open_regular, reason
 from pipeline.manifest.problems import BadValue
 from pipeline.manifest.sandbox import Names, text_of
 from pipeline.manifest.schema import Each
-from pipeline.manifest.spreadsheets import Valueless, check_in_child, dialect_of, records, sheet_rows
+from pipeline.manifest.spreadsheets import UTF_16, Valueless, check_in_child, dialect_of, records, sheet_rows
 from pipeline.text import did_you_mean, is_plain, plain_names
 
 
@@ -157,6 +157,12 @@ def _delimited(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int,
     return _records(table, records(table.path, dialect))
 
 
+# What spreadsheets export of a formula that fails.
+_ERRORS = frozenset(
+    ("#N/A", "#REF!", "#DIV/0!", "#NAME?", "#VALUE!", "#NULL!", "#NUM!", "#ERROR!", "#SPILL!", "#CALC!")
+)
+
+
 def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Iterator[tuple[int, Any]]:
     """Yield each record below the header with its first line.
 
@@ -171,6 +177,8 @@ def _records(table: Table, found: Iterator[tuple[int, int, list[str]]]) -> Itera
     width = names[-1][0] + 1
     is_plain_table = len(names) == len(header)
     for line, last, cells in filled:
+        if not _ERRORS.isdisjoint(cells):
+            cells = [Valueless(cell) if cell in _ERRORS else cell for cell in cells]
         if is_plain_table and len(cells) == width:
             yield line, dict(zip(header, cells, strict=True))
             continue
@@ -203,7 +211,8 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
     def chosen(name: str, others: list[str]) -> None:
         if others:
-            table.sheets = f" in the sheet {plain_names([name])} (others: {plain_names(others)})"
+            which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
+            table.sheets = f" in {which} (others: {plain_names(others)})"
 
     rows = sheet_rows(table.path, table.each.sheet, chosen)
     return _records(table, ((line, line, cells) for line, cells in rows))
@@ -228,6 +237,7 @@ def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any
                 raise BadValue(f"a line is longer than {MAX_LINE_BYTES // 2**20} MB", "write one object a line", number)
             if number == 1:
                 data = data.removeprefix(b"\xef\xbb\xbf")
+                _check_first_line(data.strip())
             if data.isspace():
                 continue
             try:
@@ -237,6 +247,14 @@ def _jsonl(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any
                 yield number, Problem(file=file, line=number, what=what, instead="write one {...} a line")
             else:
                 yield number, cells
+
+
+def _check_first_line(data: bytes) -> None:
+    """Refuse as a whole what would be wrong in every line."""
+    if data.startswith(UTF_16):
+        raise BadValue("is UTF-16 text", "save it as UTF-8")
+    if data.startswith(b"[") or data == b"{":
+        raise BadValue("is JSON, not JSON lines", "write one {...} a line, without [ ] around them: jq -c '.[]' FILE")
 
 
 def _parquet(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - as above

@@ -165,6 +165,10 @@ class Catalogue:
             if offer is not None and (offer.until is None or (today is not None and today < offer.until))
         )
 
+    def introduce(self, today: date, *, kind: Kind = Kind.COMETAPI) -> tuple[str, ...]:
+        """Return the models that `kind` offers on that day, each with the name people know: `x-1-image (Banana)`."""
+        return tuple(f"{name} ({self._models[name].alias})" for name in self.current_models(today, kind=kind))
+
     def image_size(self, model: str, size: str | None) -> str | None:
         """Return what to send as `imageSize`; None: send none, for models that make one size and fail when asked."""
         family = self.family(model)

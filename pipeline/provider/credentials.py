@@ -31,13 +31,13 @@ def find_key(settings: ProviderSettings, *, environ: Mapping[str, str], dotenv_d
     Raises: InputError naming the variables that were looked for, never a value. The simulator needs no key.
     """
     names = _names(settings)
-    found = _first(names, environ) or _first(names, _read_dotenv(dotenv_dir / ".env"))
+    path = dotenv_dir / ".env"
+    found = _first(names, environ) or _first(names, _read_dotenv(path))
     if found is None and settings.kind is Kind.SIMULATOR:
         return SIMULATOR_KEY
     if found is None:
-        raise InputError(
-            f"no API key: {' or '.join(names)} is not set; export it, or write it to a file .env beside the manifest"
-        )
+        file = f"{path}, which has no line {names[0]}=..." if path.is_file() else "a file .env beside the manifest"
+        raise InputError(f"no API key: {' or '.join(names)} is not set; export it, or write it to {file}")
     name, key = found
     if not key.isascii() or not key.isprintable() or any(char in _bare(key) for char in " \"'`"):
         what = "characters no key has, such as a space or a quotation mark"

@@ -72,13 +72,16 @@ def _first_line(summary: RunSummary) -> str:
     if summary.total == 0 and summary.exit is Exit.OK:
         return "Nothing to do: no task is selected."
     if summary.attempts == 0 and summary.images == 0 and summary.exit is Exit.OK:
-        return f"Nothing to do: all {count(summary.total, 'image')} exist already."
+        whole = "the image exists" if summary.total == 1 else f"all {summary.total:,} images exist"
+        return f"Nothing to do: {whole} already."
     is_over = not summary.pending and summary.total > 0  # 0: it was stopped before it had counted them
     is_well = summary.exit is Exit.OK or (is_over and not _left(summary, ""))  # stopped, but all there was came
     verb = "Done" if is_well else "Finished with failures" if is_over else "Not finished"
     made = f"{count(summary.images, 'image')} ({size(summary.bytes)}) in {duration(summary.seconds)}"
     cost = money(summary.spent_microusd, summary.is_play_money)
-    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}."
+    text = f"{verb}: {made} for {cost}, {count(summary.attempts, 'attempt')}"
+    unknown = money(summary.unknown_microusd, summary.is_play_money)
+    text += f"; {unknown} more may have been billed." if summary.unknown_microusd else "."
     if summary.skipped:
         text += f" {summary.skipped:,} existed already."
     if summary.exit is not Exit.OK and summary.budget_left_microusd is not None:
@@ -89,11 +92,10 @@ def _first_line(summary: RunSummary) -> str:
 def _left(summary: RunSummary, manifest: str, whole: str = "") -> list[str]:
     """One line for each state of tasks without an image, with the command that helps."""
     run = f"imgpipe run {manifest}"
-    price = f", up to {money(summary.unknown_microusd, summary.is_play_money)}" if summary.unknown_microusd else ""
     rows = (
         (summary.failed, "failed", f"fix the cause, or retry: imgpipe retry {manifest} --failed"),
         (summary.refused, "refused", f"reword the prompts, or retry: imgpipe retry {manifest} --refused"),
-        (summary.unknown, "unknown", f"maybe billed{price}; retry: imgpipe retry {manifest} --unknown"),
+        (summary.unknown, "unknown", f"maybe billed; retry: imgpipe retry {manifest} --unknown"),
         (
             summary.conflict,
             "conflict",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.app import context, plan, status
+from pipeline.errors import InputError
 from pipeline.store.resources import StoreSettings
 from pipeline.store.store import Store
 from pipeline.view.plan import PlanBill
@@ -38,6 +39,13 @@ def test_an_unknown_price_of_one_line_is_not_that_of_all(imgpipe: Imgpipe) -> No
     found = bill(path)
     assert [line.price_microusd for line in found.lines] == [33_600, None]
     assert found.min_microusd is None
+
+
+def test_a_price_that_a_budget_needs_names_models_that_have_one_and_no_amount(imgpipe: Imgpipe) -> None:
+    path = imgpipe.manifest("{mugs: {model: nano-banana-pro, items: {a: A}}}", extra="limits: {budget: 1}")
+    with pytest.raises(InputError, match=r"prices:` \(nano-banana-pro: USD per image\)") as error:
+        bill(path)
+    assert "gemini-3-pro-image (Nano Banana Pro)" in str(error.value)
 
 
 def test_tasks_that_ask_for_the_same_image_are_told_and_not_merged(imgpipe: Imgpipe) -> None:

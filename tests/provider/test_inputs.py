@@ -13,7 +13,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 
 from pipeline.buckets import Locations
 from pipeline.imaging.convert import OutOfMemoryError
@@ -220,13 +220,27 @@ def test_i05_pixels_that_are_fractions_are_not_black(convert):
     assert [made.getpixel((x, 0)) for x in range(3)] == [0, 128, 255]
 
 
-@pytest.mark.parametrize(
-    ("mode", "space", "is_kept"), [("L", b"GRAY", True), ("LA", b"GRAY", False), ("P", b"RGB ", True)]
-)
-def test_i05_a_colour_profile_is_kept_if_it_is_one_of_the_pixels_made(convert, pictures, mode, space, is_kept):
-    profile = b"\0" * 16 + space + b"\0" * 108
-    made = opened_bytes(convert(pictures.saved("TIFF", mode, icc_profile=profile))[1])
-    assert ("icc_profile" in made.info) is is_kept
+SCREEN = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+SWAPPED = SCREEN.replace(b"rXYZ", b"....").replace(b"bXYZ", b"rXYZ").replace(b"....", b"bXYZ")  # red is blue in it
+
+
+@pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("TIFF", "RGBA"), ("AVIF", "RGB")])
+def test_i05_colours_of_another_space_become_those_of_screens(convert, pictures, kind, mode):
+    """Models see the numbers of pixels, not the profile that says which colours they are."""
+    data = pictures.saved(kind, mode, (64, 32), icc_profile=SWAPPED)
+    made = opened_bytes(convert(data)[1])
+    assert "icc_profile" not in made.info
+    assert made.convert("RGB").getpixel((5, 5)) == pytest.approx((10, 10, 250), abs=12)
+    assert convert(data) == convert(data)
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGB"])
+def test_i05_a_profile_that_cannot_be_used_changes_nothing(convert, pictures, mode):
+    profile = b"\0" * 16 + b"GRAY" + b"\0" * 108
+    data = pictures.saved("TIFF", mode, icc_profile=profile)
+    made = opened_bytes(convert(data)[1])
+    assert "icc_profile" not in made.info
+    assert made.convert("RGBA").tobytes() == opened_bytes(data).convert("RGBA").tobytes()
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("TIFF", "RGB"), ("JPEG", "CMYK")])

@@ -109,6 +109,20 @@ def test_dotenv_that_is_a_link_to_another_secret_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "advice"),
+    [(None, "a file .env beside the manifest"), ("sk-1\nAPI_KEY=sk-2\n", ".env, which has no line COMETAPI_KEY=...")],
+    ids=["no-file", "no-line"],
+)
+def test_a_missing_key_says_where_to_write_it(tmp_path, text, advice):
+    if text is not None:
+        (tmp_path / ".env").write_text(text)
+    with pytest.raises(InputError, match="COMETAPI_KEY is not set; export it") as error:
+        found(tmp_path, {})
+    assert str(error.value).endswith(advice)
+    assert "sk-" not in str(error.value)
+
+
+@pytest.mark.parametrize(
     ("kind", "environ", "told"),
     [
         (

@@ -36,6 +36,14 @@ async def test_verify_finds_every_kind_of_damage(bench: Bench) -> None:
     assert (found.checked, found.is_sound) == (5, False)
 
 
+async def test_an_image_whose_folder_is_in_another_case_is_recorded(bench: Bench) -> None:
+    """A renamed job keeps the folder where the file system ignores case."""
+    await fill(bench)
+    (bench.out / "cats").rename(bench.out / "Cats")
+    found = verify_images(output_dir=bench.out, state_dir=bench.state, manifest="m")
+    assert found.unrecorded == []
+
+
 async def test_verify_of_a_sound_store(bench: Bench) -> None:
     await fill(bench)
     found = verify_images(output_dir=bench.out, state_dir=bench.state, manifest="m", decode=True)
