@@ -434,9 +434,7 @@ WHERE task.task IN (SELECT DISTINCT attempt.task FROM attempt WHERE attempt.run 
 SELECT state, count(*) FROM attempt INDEXED BY attempt_run_money WHERE run = :run GROUP BY state
 
 -- name: runs
-SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
-  (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
-FROM run ORDER BY run.run
+SELECT started_at FROM run ORDER BY run
 
 -- name: pace
 SELECT images, seconds FROM (
