@@ -426,5 +426,5 @@ def _ledger(setup: Setup) -> Iterator[Check]:
     yield _ok("ledger", f"{state_dir}: {count(len(runs), 'run')}")
     for hold in held:
         yield _warn("quota", describe_hold(hold), "the same command works after that; `run --now` sends anyway")
-    if runs and runs[-1].started_at > datetime.now(UTC):
+    if runs and runs[-1] > datetime.now(UTC):
         yield _warn("clock", "the last run began in the future", "the clock went back; set it (NTP)")

@@ -101,7 +101,7 @@ class PromptNotes:
         """Look at the cells of a row that a prompt shows."""
         for column in () if template is None or row.data is None else template.cells:
             if not row.fields.get(column, "").strip():
-                self._count(("empty", column), row.place)
+                self._count(("empty", f"row.{column}" if column.isidentifier() else f"row[{column!r}]"), row.place)
 
     def look_at_prompt(self, task: Task) -> None:
         """Look for the name of a value, written as other tools do or in a value that is no template itself."""
@@ -114,8 +114,8 @@ class PromptNotes:
         for (kind, name), number in self._found.items():
             first = f" ({'the first is ' if number > 1 else ''}{self._first[kind, name]})"
             if kind == "empty":
-                what = f"row.{name} is empty in {count(number, 'row')}{first}, and missing in the prompt; fill it"
-                yield f"{what}, or say what then holds: {{{{ row.{name} or '...' }}}}"
+                what = f"{name} is empty in {count(number, 'row')}{first}, and missing in the prompt; fill it"
+                yield f"{what}, or say what then holds: {{{{ {name} or '...' }}}}"
             else:
                 what = f"{count(number, 'prompt')}{first} would be sent with the name of a value in braces; write"
                 yield f"{what} {{{{ {name} }}}} in the prompt itself: cells and vars are no templates"

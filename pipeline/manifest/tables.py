@@ -211,7 +211,8 @@ def _header(table: Table, cells: list[str], line: int) -> list[str]:
 def _workbook(table: Table, note: Callable[[str], None]) -> Iterator[tuple[int, Any]]:  # noqa: ARG001 - nothing is guessed
     def chosen(name: str, others: list[str]) -> None:
         if others:
-            table.sheets = f" in the sheet {plain_names([name])} (others: {plain_names(others)})"
+            which = f"the sheet {name}" if is_plain(name) else "the sheet that is read"
+            table.sheets = f" in {which} (others: {plain_names(others)})"
 
     rows = sheet_rows(table.path, table.each.sheet, chosen)
     return _records(table, ((line, line, cells) for line, cells in rows))

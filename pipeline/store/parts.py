@@ -36,15 +36,10 @@ LISTED: Final = 20  # notes of one kind; beyond, they are only counted
 class Recovery:
     """What a start found and did."""
 
-    done: int = 0  # tasks of this manifest that have their image
     recovered: int = 0  # images published without a request
     unknown: int = 0  # requests of a dead process whose outcome is not known
     unknown_microusd: int = 0
-    torn: int = 0  # half-written parts, removed
     foreign: int = 0  # parts this ledger did not write, left
-    missing: list[str] = field(default_factory=list)  # ids: done, and the file is gone
-    changed: list[str] = field(default_factory=list)  # ids: done, and the file was edited
-    conflicts: list[str] = field(default_factory=list)  # ids: an image is kept, its name is taken
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
@@ -256,7 +251,6 @@ class Salvager:
         self._recovery.recovered += 1
 
     def _write_conflict(self, record: AttemptRecord, image: Image, conflict: Conflict) -> None:
-        self._recovery.conflicts.append(record.id)
         self._recovery.note(str(conflict))
         if record.state is not TaskState.CONFLICT or record.attempt_state != "paid":
             self._write_kept(record, image, TaskState.CONFLICT, reason=str(conflict), kept=conflict.kept)

@@ -366,8 +366,8 @@ SELECT id, look FROM task WHERE manifest = :manifest AND job = :job AND look <> 
 SELECT job, count(*) FROM task WHERE manifest = :manifest GROUP BY job
 
 -- name: attempts
-SELECT attempt, run, number, state, model, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status,
-  code, request_id, response_id, model_version, reason, sha256, kept, fingerprint
+SELECT attempt, run, number, state, reserved_microusd, cost_microusd, sent_at, ended_at, seconds, fault, status, request_id,
+  response_id, model_version, reason, sha256, fingerprint
 FROM attempt WHERE task = (SELECT task FROM task WHERE manifest = :manifest AND id = :id) ORDER BY attempt
 
 -- name: unknowns
@@ -434,9 +434,7 @@ WHERE task.task IN (SELECT DISTINCT attempt.task FROM attempt WHERE attempt.run 
 SELECT state, count(*) FROM attempt INDEXED BY attempt_run_money WHERE run = :run GROUP BY state
 
 -- name: runs
-SELECT run.run, manifest, manifest_sha256, version, started_at, ended_at, exit, reason,
-  (SELECT count(*) FROM attempt WHERE attempt.run = run.run)
-FROM run ORDER BY run.run
+SELECT started_at FROM run ORDER BY run
 
 -- name: pace
 SELECT images, seconds FROM (

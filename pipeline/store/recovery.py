@@ -1,4 +1,4 @@
-"""Repairs at the start of a run: parts published or removed, lost requests counted, files compared with the ledger.
+"""Repairs at the start of a run: parts published or removed, lost requests counted, new times of files written down.
 
 Under the lock, before anything is sent; no network. Every step can be killed and repeated. Parts of another ledger are
 left and reported.
@@ -81,7 +81,7 @@ class Recoverer:
             if self._tree is None:
                 self._recover_unknown_attempts(is_late=had_workers)
             (self._state.root / WORKERS_MARK).unlink(missing_ok=True)
-            self._compare_files()
+            self._note_touched()
         except OSError as error:
             place = error.filename or self._settings.output_dir
             raise StorageError(f"{place}: {error.strerror}; nothing was sent") from error
@@ -153,7 +153,6 @@ class Recoverer:
                 if is_late:
                     return
                 disk.unlink(part.name, dir_fd=fd)
-                self._found.torn += 1
                 return
             make_durable(disk, part.name, dir_fd=fd)
         reach("recover-part")
@@ -268,28 +267,19 @@ class Recoverer:
 
     # --- files
 
-    def _compare_files(self) -> None:
-        """Count what is done; list what is gone or was edited. Hashes only files whose size or time differ.
+    def _note_touched(self) -> None:
+        """Write down new times of files whose bytes are the same, so that they are not hashed again.
 
         In a bucket that is left to the plan, which lists it once.
         """
+        tree = self._tree
+        if tree is None:
+            return
         touched: list[tuple[str, Artifact, int]] = []
         with LedgerReader(self._state.root, manifest=self._settings.manifest) as reader:
-            if self._tree is None:
-                self._found.done = reader.states()[TaskState.DONE]
-                return
-            for task_id, artifact, found in compare_files(self._tree, reader.all_done()):
-                self._found.done += 1
-                match found:
-                    case FileComparison.MISSING:
-                        self._found.missing.append(task_id)
-                    case FileComparison.CHANGED:
-                        self._found.changed.append(task_id)
-                    case FileComparison.TOUCHED:
-                        with self._tree.at(artifact.path) as (fd, name):
-                            status = self._tree.disk.stat(name, dir_fd=fd)
-                        touched.append((task_id, artifact, status.st_mtime_ns))
-                    case FileComparison.SAME:
-                        pass
+            for task_id, artifact, found in compare_files(tree, reader.all_done()):
+                if found is FileComparison.TOUCHED:
+                    with tree.at(artifact.path) as (fd, name):
+                        touched.append((task_id, artifact, tree.disk.stat(name, dir_fd=fd).st_mtime_ns))
         if touched:
             self._ledger.run(lambda c: rows.touch(c, self._settings.manifest, touched))

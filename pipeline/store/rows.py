@@ -28,7 +28,7 @@ Row = Mapping[str, object]
 Columns = tuple[Any, ...]  # as SQLite has them, in the order of a statement
 ARTIFACT: Final = ("path", "sha256", "mime", "width", "height", "size_bytes", "mtime_ns")  # the columns of an image
 TOKENS: Final = ("prompt_tokens", "image_tokens", "text_tokens")
-MOMENTS: Final = frozenset({"sent_at", "ended_at", "started_at", "set_at", "not_before"})
+MOMENTS: Final = frozenset({"sent_at", "ended_at", "set_at", "not_before"})
 REASON_CHARS: Final = 2000
 REBUILT: Final = "rebuilt"  # how the reason of a run begins that was none: a rebuild
 ATTEMPT_STATES: Final = {model.Billed.NO: "free", model.Billed.MAYBE: "unknown", model.Billed.YES: "paid"}
@@ -278,7 +278,6 @@ class PastAttempt:
     run: int
     number: int
     state: str
-    model: str
     reserved_microusd: int
     cost_microusd: int
     sent_at: datetime
@@ -286,13 +285,11 @@ class PastAttempt:
     seconds: float | None
     fault: str | None
     status: int | None
-    code: str | None
     request_id: str | None
     response_id: str | None
     model_version: str | None
     reason: str
     sha256: str | None
-    kept: str | None
     fingerprint: str  # of its request
 
 
@@ -308,21 +305,6 @@ class Unknown:
     price_microusd: int
     reason: str
     request_id: str | None = None  # for the provider's support desk
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PastRun:
-    """One execution. `ended_at` None: it goes on, or it died."""
-
-    run: int
-    manifest: str
-    manifest_sha256: str
-    version: str
-    started_at: datetime
-    ended_at: datetime | None
-    exit: int | None
-    reason: str
-    attempts: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,6 +86,19 @@ def test_files_that_are_not_ours_or_were_changed_stay(imgpipe: Imgpipe) -> None:
     assert (shop / "sku_j.jpg").read_bytes() == b"retouched"
 
 
+@pytest.mark.parametrize("is_caseless", [True, False])
+def test_a_name_in_another_case_is_withdrawn_only_where_it_is_another_file(imgpipe: Imgpipe, is_caseless: bool) -> None:
+    recipe, shop = SHOP.replace("metadata: strip", "from: done"), imgpipe.folder / "shop"
+    path = imgpipe.made(JOBS, extra=recipe)
+    imgpipe("export", path)
+    if is_caseless:  # both names are of one file there
+        for name in ("m", "j"):
+            (shop / f"SKU_{name}.jpg").hardlink_to(shop / f"sku_{name}.jpg")
+    path.write_text(path.read_text().replace("sku_", "SKU_"))
+    counts = imgpipe("export", path, "--json").json["counts"]
+    assert counts == ({"unchanged": 2} if is_caseless else {"added": 2, "withdrawn": 2})
+
+
 @pytest.mark.parametrize("is_first", [True, False], ids=["added", "replaced"])
 def test_a_delivery_that_broke_off_is_continued(
     imgpipe: Imgpipe, monkeypatch: pytest.MonkeyPatch, is_first: bool

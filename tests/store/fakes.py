@@ -15,7 +15,9 @@ from PIL import Image as Pillow
 from pipeline.errors import Conflict, StorageError
 from pipeline.model import Answer, Artifact, Attempt, Digests, Failure, Fault, Image, Task, TaskState
 from pipeline.store.files import Disk
+from pipeline.store.integrity import verify_images
 from pipeline.store.parts import Recovery
+from pipeline.store.reader import LedgerReader
 from pipeline.store.recovery import Recoverer
 from pipeline.store.resources import StoreSettings, open_resources
 from pipeline.store.store import Store
@@ -110,6 +112,18 @@ def recover(root: Path, **changes: Any) -> Recovery:
         return Recoverer(resources).run()
     finally:
         resources.close()
+
+
+def done(root: Path) -> int:
+    """Count the tasks that the ledger has as done."""
+    with LedgerReader(root / "state", manifest="m") as reader:
+        return reader.states()[TaskState.DONE]
+
+
+def verified(root: Path) -> tuple[list[str], list[str]]:
+    """Return the missing and the changed images, as a quick look finds them."""
+    found = verify_images(output_dir=root / "out", state_dir=root / "state", manifest="m", is_quick=True)
+    return found.missing, found.changed
 
 
 def files(root: Path) -> dict[str, bytes]:
