@@ -184,8 +184,7 @@ async def generate(
     Raises InputError that names the argument when something is wrong with one, RunFailed after the last image when some
     are missing. Leaving the loop early saves what has arrived; requests in flight become unknown.
     """
-    from pipeline.app import context
-    from pipeline.app import run as app_run
+    from pipeline.app import context, run
 
     given = [each async for each in prompts] if isinstance(prompts, AsyncIterable) else prompts
     manifest = _write_manifest(Path(output_dir), _job_of(given, prompt, key), provider, defaults)
@@ -201,9 +200,8 @@ async def generate(
         if isinstance(event, TaskEnded) and event.artifact is not None:
             arrivals.put_nowait(_of(setup, items, event.task_id, event.artifact, cost_usd=event.cost_usd))
 
-    # not born in a TaskGroup, because a generator cannot hold one open while the caller has the image; it is awaited
-    # below in every case, also when the caller leaves the loop
-    running = asyncio.create_task(app_run.run(setup, watch=_display(arrived), is_main=False), name="generate")
+    # in no TaskGroup, which a generator cannot hold open while the caller has the image; awaited below in every case
+    running = asyncio.create_task(run.run(setup, watch=_display(arrived), is_main=False), name="generate")
     running.add_done_callback(lambda _: arrivals.put_nowait(None))
     try:
         while (image := await arrivals.get()) is not None:

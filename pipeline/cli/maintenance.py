@@ -67,11 +67,12 @@ def _verdict(found: "Verification", path: str) -> str:
             f"There is no ledger, but {count(len(found.unrecorded), 'image')}. imgpipe rebuild {path} makes one from"
             " them without a request; until then they are in the way of imgpipe run."
         )
+    retouched = "save those you edited as PNG, JPEG or WebP; remove the others, then"
     edited = "leave them as they are, or buy them again and keep the edited ones in superseded/"
     advice = (
         (found.missing, f"missing: put them back, or buy them again: imgpipe run {path} --repair"),
         (found.changed, f"changed since they were written: {edited}: imgpipe run {path} --repair --force"),
-        (found.undecodable, f"cannot be decoded: remove them, then: imgpipe run {path} --repair"),
+        (found.undecodable, f"cannot be decoded: {retouched}: imgpipe run {path} --repair"),
         (found.unreadable, "cannot be read: fix the disk or the permissions."),
         (found.unrecorded, "belong to no task of this directory; they stay as they are."),
     )
