@@ -39,6 +39,7 @@ from pipeline.manifest.tables import SourceRow, Table, Where, printable
 from pipeline.model import BucketUrl, InputImage, is_object
 
 _REMEMBERED = 4096  # shared references are looked at once per expansion, not once per row
+_SEND_IT = 'write images: ["{{ file.path }}"] to have them changed'
 _LISTED = 100_000  # objects of which is remembered what a listing said: 35 MB
 _FEW = 32  # objects of one folder that are asked for one by one; then the folder is listed
 
@@ -303,6 +304,8 @@ class Sources:
         return path
 
     def _each(self, plan: JobPlan, each: Each) -> Iterator[SourceRow | Problem]:
+        if each.kind in ("files", "job") and not plan.recipe.images:
+            self._note(f"the job {plan.name!r} goes through images and sends none: {_SEND_IT}")
         if each.job is not None:
             yield from self._images(each, each.job)
             return

@@ -64,6 +64,15 @@ SYSTEM_FOLDERS = ["@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Informati
 SYSTEM_FOLDERS += ["@Recycle", "$Recycle.Bin", ".@__thumb", "__MACOSX"]
 
 
+@pytest.mark.parametrize(("images", "is_told"), [("", True), (", images: ['{{ file.path }}']", False)])
+def test_a_job_that_goes_through_images_and_sends_none_is_told(desk, images, is_told):
+    desk.write("photos/a.jpg")
+    text = f"jobs: {{lit: {{each: {{files: 'photos/*.jpg'}}, prompt: 'Relight {{{{ file.stem }}}}'{images}}}}}\n"
+    expansion = Expansion(desk.load(text), digests=read_digest)
+    assert len(list(expansion)) == 1
+    assert any("'lit' goes through images and sends none" in note for note in expansion.notes) is is_told
+
+
 @pytest.mark.parametrize("name", SYSTEM_FOLDERS)
 def test_thumbnails_and_recycle_bins_of_systems_are_left_out_like_hidden_ones(desk, name):
     for path in ("trip/a.jpg", f"{name}/b.jpg", f"trip/{name}/a.jpg/THUMB_XL.jpg"):
